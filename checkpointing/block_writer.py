@@ -1,0 +1,59 @@
+"""Write a file front to back in whole blocks, and sum up each block on the way."""
+
+import zlib
+
+from .files import Files
+
+
+class BlockWriter:
+    """Turns pieces of any size into block-sized writes at increasing offsets.
+
+    Small tensors are gathered in one block of memory: writing each by itself would halve the
+    throughput (arXiv 2512.24511). Large ones are written from where they are.
+    """
+
+    def __init__(self, fd: int, files: Files, block_bytes: int) -> None:
+        self._fd = fd
+        self._files = files
+        self._block_bytes = block_bytes
+        self._pending = memoryview(bytearray(block_bytes))
+        self._num_pending = 0
+        self._offset = 0
+        self._crc32: list[int] = []
+
+    def write(self, data: memoryview) -> None:
+        """Append bytes. `data` is of itemsize 1 and is not kept.
+
+        Raises:
+            OSError: From the disk.
+        """
+        while len(data):
+            if self._num_pending == 0 and len(data) >= self._block_bytes:
+                self._write_block(data[: self._block_bytes])
+                data = data[self._block_bytes :]
+                continue
+            taken = min(len(data), self._block_bytes - self._num_pending)
+            self._pending[self._num_pending : self._num_pending + taken] = data[:taken]
+            self._num_pending += taken
+            data = data[taken:]
+            if self._num_pending == self._block_bytes:
+                self._flush()
+
+    def finish(self) -> tuple[int, tuple[int, ...]]:
+        """Write what is pending; return the file's size in bytes and the CRC-32 of each block.
+
+        Raises:
+            OSError: From the disk.
+        """
+        if self._num_pending:
+            self._flush()
+        return self._offset, tuple(self._crc32)
+
+    def _flush(self) -> None:
+        self._write_block(self._pending[: self._num_pending])
+        self._num_pending = 0
+
+    def _write_block(self, block: memoryview) -> None:
+        self._crc32.append(zlib.crc32(block))
+        self._files.write_all(self._fd, block, self._offset)
+        self._offset += len(block)

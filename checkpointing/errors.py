@@ -1,0 +1,38 @@
+"""The errors of this package.
+
+CheckpointError
+├── DamagedCheckpointError   (also ValueError)         what is on disk is not what was saved
+├── ModelMismatchError       (also ValueError)         the checkpoint is sound, but of another model
+├── NoCheckpointError        (also FileNotFoundError)  the store has no such step
+└── SaveFailedError          (also OSError)            nothing new was committed, or not durably
+"""
+
+from pathlib import Path
+
+
+class CheckpointError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class DamagedCheckpointError(CheckpointError, ValueError):
+    """A file of a checkpoint is missing, truncated, altered or not readable.
+
+    Attributes:
+        path: The damaged file or folder.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = path
+
+
+class ModelMismatchError(CheckpointError, ValueError):
+    """The tensors of a checkpoint are not the tensors that were asked for."""
+
+
+class NoCheckpointError(CheckpointError, FileNotFoundError):
+    """The store has no checkpoint of this step."""
+
+
+class SaveFailedError(CheckpointError, OSError):
+    """A save, an export or a deletion did not finish."""

@@ -1,0 +1,138 @@
+"""The one seam between this package and the disk.
+
+Every file operation of the package is a method of `Files`, so a test can count them, fail the
+n-th one, or kill the process around it. Each method is one system call, or a loop over one.
+"""
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+# Filesystems without preallocation answer with one of these; every other error is a real one.
+_NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL)
+
+
+class Files:
+    """File operations on the local or a shared filesystem. Every method raises OSError."""
+
+    def mkdir(self, path: Path) -> None:
+        """Make one folder, which must not exist."""
+        os.mkdir(path)
+
+    def make_dirs(self, path: Path) -> None:
+        """Make a folder and what is missing above it, each durably; it may exist."""
+        if self.is_dir(path):
+            return
+        if path.parent != path and not self.exists(path.parent):
+            self.make_dirs(path.parent)
+        try:
+            self.mkdir(path)
+        except FileExistsError:
+            # A link to a folder, or one that another process made in the meantime, will do.
+            if not path.is_dir():
+                raise
+            return
+        self.fsync_dir(path.parent)
+
+    def create(self, path: Path) -> int:
+        """Create a file that must not exist; return a descriptor for writing."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def open(self, path: Path) -> int:
+        """Return a descriptor for reading; a symbolic link is refused with ELOOP."""
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def preallocate(self, fd: int, size_bytes: int) -> None:
+        """Reserve the space of a file, so that a full disk is found before the first byte.
+
+        A filesystem without preallocation (EOPNOTSUPP, EINVAL) reserves nothing; the writes
+        that follow then find the full disk.
+        """
+        try:
+            os.posix_fallocate(fd, 0, size_bytes)
+        except OSError as error:
+            if error.errno not in _NO_PREALLOCATION:
+                raise
+
+    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
+        """Write at an offset; return the bytes written, which may be fewer than given."""
+        return os.pwrite(fd, data, offset)
+
+    def write_all(self, fd: int, data: memoryview, offset: int) -> None:
+        """Write all bytes at an offset, going on after short writes."""
+        done = 0
+        while done < len(data):
+            written = self.pwrite(fd, data[done:], offset + done)
+            if written == 0:
+                raise OSError(errno.EIO, f"wrote 0 of {len(data) - done} bytes at {offset + done}")
+            done += written
+
+    def pread(self, fd: int, into: memoryview, offset: int) -> int:
+        """Read at an offset; return the bytes read, which may be fewer than asked for."""
+        return os.preadv(fd, [into], offset)
+
+    def read_all(self, fd: int, into: memoryview, offset: int) -> int:
+        """Fill a buffer from an offset; return the bytes read, fewer only at the file's end."""
+        done = 0
+        while done < len(into):
+            num_read = self.pread(fd, into[done:], offset + done)
+            if num_read == 0:
+                break
+            done += num_read
+        return done
+
+    def fsync(self, fd: int) -> None:
+        """Make the bytes of a file durable. After an error the file is lost: never call again."""
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor. After an error (NFS: lost bytes) it is closed all the same."""
+        os.close(fd)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Rename atomically within one filesystem."""
+        os.rename(old, new)
+
+    def fsync_dir(self, path: Path) -> None:
+        """Make the names in a folder durable: files created, renamed and removed in it."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def listdir(self, path: Path) -> list[str]:
+        """Return the names in a folder, sorted."""
+        return sorted(os.listdir(path))
+
+    def is_dir(self, path: Path) -> bool:
+        """Tell whether this is a folder, and not a link to one."""
+        try:
+            return stat.S_ISDIR(os.lstat(path).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def exists(self, path: Path) -> bool:
+        """Tell whether there is anything of this name, following links."""
+        return os.path.exists(path)
+
+    def size(self, path: Path) -> int:
+        """Return the size in bytes of a regular file; a link or anything else is refused."""
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode):
+            code = errno.ELOOP if stat.S_ISLNK(status.st_mode) else errno.EISDIR
+            raise OSError(code, "is not a regular file", str(path))
+        return status.st_size
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def rmtree(self, path: Path) -> None:
+        """Remove a folder with all that is in it, following no links."""
+        shutil.rmtree(path)
+
+
+LOCAL_FILES = Files()

@@ -1,0 +1,202 @@
+"""A manifest as text, and back. Pure; parsing believes nothing that it has not checked."""
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+from .fields import Fields
+from .manifest import FORMAT_NAME, FORMAT_VERSION, Chunk, Manifest, StoredFile, StoredTensor
+from .ranges import Range, find_cover_problem
+from .shard_format import HEADER_ALIGN_BYTES, SHARD_NAME
+from .spec import TensorSpec
+from .strict_json import JSON, canonical_text, parse_canonical
+
+_TOP: Final = frozenset(
+    ("format", "version", "step", "token", "created_by", "state", "tensors", "files", "sha256")
+)
+_TENSOR: Final = frozenset(("fqn", "key", "shape", "dtype", "chunks"))
+_CHUNK: Final = frozenset(("file", "start", "end", "offset"))
+_FILE: Final = frozenset(("name", "size_bytes", "block_bytes", "crc32"))
+_TOKEN: Final = re.compile(r"[0-9a-f]{8,64}")
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Return the canonical text of a manifest, with the SHA-256 of all the rest in it.
+
+    Raises:
+        ValueError: If the manifest would not be accepted on reading.
+    """
+    content: dict[str, JSON] = {
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
+        "step": manifest.step,
+        "token": manifest.token,
+        "created_by": manifest.created_by,
+        "state": manifest.state,
+        "tensors": [encode_tensor(tensor) for tensor in manifest.tensors],
+        "files": [encode_file(file) for file in manifest.files],
+    }
+    _require_consistent(manifest.tensors, manifest.files)
+    return canonical_text({**content, "sha256": _digest(content)}).encode("ascii")
+
+
+def parse_manifest(text: bytes) -> Manifest:
+    """Read a manifest and prove that it is unaltered and consistent.
+
+    Raises:
+        ValueError: Saying what is wrong, without the file's name, which the caller knows.
+    """
+    top = parse_canonical(text)
+    # Another version may have other fields: ask for it before anything else.
+    if isinstance(top, dict) and top.get("format") == FORMAT_NAME:
+        version = top.get("version")
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"has format version {version!r}; this relaunch reads version {FORMAT_VERSION}. "
+                "Use the relaunch that wrote it"
+            )
+    fields = Fields(top, "the manifest", _TOP)
+    if fields.text("format") != FORMAT_NAME:
+        raise ValueError(f"has the format {fields.text('format')!r}, not {FORMAT_NAME!r}")
+    if fields.text("sha256") != _digest(fields.all_but("sha256")):
+        raise ValueError("does not match its SHA-256")
+    if not _TOKEN.fullmatch(fields.text("token")):
+        raise ValueError(f"has the token {fields.text('token')!r}, which is not hexadecimal")
+    manifest = Manifest(
+        step=fields.integer("step"),
+        token=fields.text("token"),
+        created_by=fields.mapping("created_by"),
+        state=fields.mapping("state"),
+        tensors=tuple(parse_tensor(value) for value in fields.array("tensors")),
+        files=tuple(parse_file(value) for value in fields.array("files")),
+    )
+    _require_consistent(manifest.tensors, manifest.files)
+    return manifest
+
+
+def encode_tensor(tensor: StoredTensor) -> JSON:
+    """Return a tensor as it stands in the manifest, and in a rank's report."""
+    return {
+        "fqn": tensor.spec.fqn,
+        "key": tensor.spec.key,
+        "shape": list(tensor.spec.shape),
+        "dtype": tensor.spec.dtype,
+        "chunks": [
+            {"file": chunk.file, "start": chunk.start, "end": chunk.end, "offset": chunk.offset}
+            for chunk in tensor.chunks
+        ],
+    }
+
+
+def encode_file(file: StoredFile) -> JSON:
+    """Return a file as it stands in the manifest, and in a rank's report."""
+    return {
+        "name": file.name,
+        "size_bytes": file.size_bytes,
+        "block_bytes": file.block_bytes,
+        "crc32": list(file.crc32),
+    }
+
+
+def parse_tensor(value: JSON) -> StoredTensor:
+    """Read a tensor back; its coverage is not yet proved.
+
+    Raises:
+        ValueError: For missing or wrong fields.
+    """
+    fields = Fields(value, "a tensor", _TENSOR)
+    spec = TensorSpec(
+        fqn=fields.text("fqn"),
+        key=fields.text("key"),
+        shape=fields.integers("shape"),
+        dtype=fields.text("dtype"),
+    )
+    return StoredTensor(
+        spec=spec,
+        chunks=tuple(_parse_chunk(item, spec.name) for item in fields.array("chunks")),
+    )
+
+
+def parse_file(value: JSON) -> StoredFile:
+    """Read a file back.
+
+    Raises:
+        ValueError: For missing or wrong fields.
+    """
+    fields = Fields(value, "a file", _FILE)
+    return StoredFile(
+        name=fields.text("name"),
+        size_bytes=fields.integer("size_bytes", minimum=1),
+        block_bytes=fields.integer("block_bytes", minimum=1),
+        crc32=fields.integers("crc32"),
+    )
+
+
+def _digest(content: JSON) -> str:
+    return hashlib.sha256(canonical_text(content).encode("ascii")).hexdigest()
+
+
+def _parse_chunk(value: JSON, tensor_name: str) -> Chunk:
+    fields = Fields(value, f"a chunk of {tensor_name}", _CHUNK)
+    return Chunk(
+        file=fields.text("file"),
+        start=fields.integer("start"),
+        end=fields.integer("end"),
+        offset=fields.integer("offset"),
+    )
+
+
+def _require_consistent(tensors: Iterable[StoredTensor], files: Iterable[StoredFile]) -> None:
+    file_of: dict[str, StoredFile] = {}
+    for file in files:
+        if file.name in file_of:
+            raise ValueError(f"lists the file {file.name} twice")
+        _require_sound_file(file)
+        file_of[file.name] = file
+    bytes_of: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    names: set[str] = set()
+    for tensor in tensors:
+        spec = tensor.spec
+        if spec.name in names:
+            raise ValueError(f"lists the tensor {spec.name} twice")
+        names.add(spec.name)
+        _require_covered(tensor)
+        for chunk in tensor.chunks:
+            if chunk.file not in file_of:
+                raise ValueError(f"{spec.name} lies in {chunk.file!r}, which is not a listed file")
+            size_bytes = (chunk.end - chunk.start) * spec.itemsize
+            bytes_of[chunk.file].append((chunk.offset, chunk.offset + size_bytes))
+    for file in file_of.values():
+        _require_tiled(file, bytes_of[file.name])
+
+
+def _require_sound_file(file: StoredFile) -> None:
+    # Also keeps every path inside the folder: such a name has no separator and no "..".
+    if not SHARD_NAME.fullmatch(file.name):
+        raise ValueError(
+            f"lists the file {file.name!r}, which is not named like r00000.safetensors"
+        )
+    num_blocks = -(-file.size_bytes // file.block_bytes)
+    if len(file.crc32) != num_blocks:
+        raise ValueError(f"{file.name} has {len(file.crc32)} checksums for {num_blocks} blocks")
+    if max(file.crc32) >= 1 << 32:
+        raise ValueError(f"{file.name} has a checksum of more than 32 bits")
+
+
+def _require_covered(tensor: StoredTensor) -> None:
+    ranges = [(chunk.start, chunk.end) for chunk in tensor.chunks]
+    if problem := find_cover_problem(ranges, Range(0, tensor.spec.numel), "elements"):
+        raise ValueError(f"{tensor.spec.name}: {problem}")
+    if ranges != sorted(ranges):
+        raise ValueError(f"{tensor.spec.name}: its chunks are not ascending")
+
+
+def _require_tiled(file: StoredFile, byte_ranges: list[tuple[int, int]]) -> None:
+    data_start = min((start for start, _ in byte_ranges), default=file.size_bytes)
+    if data_start == 0 or data_start % HEADER_ALIGN_BYTES:
+        raise ValueError(f"{file.name}: its data starts at byte {data_start}, not after a header")
+    data = Range(data_start, file.size_bytes)
+    if problem := find_cover_problem(byte_ranges, data, "bytes"):
+        raise ValueError(f"{file.name}: {problem}")

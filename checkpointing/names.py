@@ -1,0 +1,58 @@
+"""The names inside a store's folder.
+
+step-00001200               a checkpoint, complete
+.tmp-step-00001200-<token>  a save in flight, or one that died; never read
+.trash-step-00001200-<token>  on its way out; never read
+"""
+
+import os
+import re
+
+_STEP = re.compile(r"step-([0-9]{8,})")
+_LEFTOVER = re.compile(r"\.(tmp|trash)-(step-[0-9]{8,}|probe)-[0-9a-f]+")
+
+
+def step_folder(step: int) -> str:
+    """Return the folder name of a step.
+
+    Raises:
+        ValueError: For a negative step.
+    """
+    if step < 0:
+        raise ValueError(f"step={step} is negative; a step counts from 0.")
+    return f"step-{step:08d}"
+
+
+def parse_step_folder(name: str) -> int | None:
+    """Return the step of a folder name, None if it is not exactly such a name."""
+    match = _STEP.fullmatch(name)
+    if match is None:
+        return None
+    step = int(match[1])
+    # One name per step: "step-000000001" would be a second one of step 1.
+    return step if step_folder(step) == name else None
+
+
+def new_token() -> str:
+    """Return 16 random hexadecimal digits; clocks and process ids repeat across machines."""
+    return os.urandom(8).hex()
+
+
+def tmp_folder(step: int, token: str) -> str:
+    """Return the name under which a save is prepared."""
+    return f".tmp-{step_folder(step)}-{token}"
+
+
+def trash_folder(step: int, token: str) -> str:
+    """Return the name under which a checkpoint is deleted."""
+    return f".trash-{step_folder(step)}-{token}"
+
+
+def probe_folder(token: str) -> str:
+    """Return the name of the folder that a test of the disk makes."""
+    return f".tmp-probe-{token}"
+
+
+def is_leftover(name: str) -> bool:
+    """Tell whether a name is one that only a save, a deletion or a probe uses."""
+    return _LEFTOVER.fullmatch(name) is not None

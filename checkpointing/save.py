@@ -1,0 +1,177 @@
+"""Save one checkpoint from all ranks: three collectives, whatever happens on any of them.
+
+1. broadcast  the coordinator made the temporary folder, or could not
+2. gather     every rank wrote and synced its shard, or could not
+3. broadcast  the coordinator proved coverage and renamed the folder, or could not
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .commit import Attempt, abandon, begin, publish
+from .communicator import Communicator
+from .errors import SaveFailedError
+from .files import Files
+from .fragment import Fragment
+from .names import step_folder
+from .outcome import Outcome, error_in, run_guarded, value_in
+from .report import ShardReport, merge_reports
+from .shard_format import shard_name
+from .shard_writer import plan_shard, write_shard
+from .spec import TensorSpec
+from .store import CheckpointStore
+from .strict_json import JSON, require_json
+
+_MAX_RANKS_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedCheckpoint:
+    """A committed checkpoint."""
+
+    step: int
+    path: Path
+    size_bytes: int
+    """The shards of all ranks and the manifest."""
+
+
+def save_checkpoint(
+    store: CheckpointStore,
+    *,
+    step: int,
+    specs: Sequence[TensorSpec],
+    fragments: Iterable[Fragment],
+    state: Mapping[str, JSON],
+    created_by: Mapping[str, JSON],
+    communicator: Communicator,
+) -> SavedCheckpoint:
+    """Write every rank's fragments and commit them as the checkpoint of a step.
+
+    Called on every rank. On return the checkpoint is complete and durable on all of them. If a
+    rank dies meanwhile, the communicator of the others raises; nothing was committed then, or
+    all of it, and `CheckpointStore.sweep` removes the temporary folder.
+
+    Args:
+        store: The same folder on every rank, on a filesystem that they share.
+        step: The optimizer step, the same on every rank.
+        specs: All tensors of the state; the coordinator's list counts.
+        fragments: What this rank writes. Over all ranks every element of every spec'd tensor
+            appears exactly once. May be empty: such a rank writes no file.
+        state: Anything else to be stored; the coordinator's counts.
+        created_by: What the caller says about itself; the coordinator's counts.
+        communicator: The ranks that save.
+
+    Raises:
+        SaveFailedError: On every rank, with the same message, if any rank's disk refuses or an
+            element is missing or doubled. The temporary folder is gone, older checkpoints stand.
+        Exception: Any other exception of this rank (a defect, an interrupt, `state` that is not
+            JSON), after the others have been told; they raise SaveFailedError.
+    """
+    is_coordinator = communicator.rank == 0
+    began = Outcome()
+    if is_coordinator:
+        began = run_guarded(lambda: _begin(store, step, state, created_by))
+    reply = communicator.broadcast(began.message())
+    _raise_failure(step, reply, began)
+    attempt = Attempt.parse(value_in(reply), store.folder)
+
+    wrote = run_guarded(lambda: _write(store, attempt, step, fragments, communicator.rank))
+    messages = communicator.gather(wrote.message())
+
+    committed = Outcome()
+    if messages is not None:
+        committed = run_guarded(
+            lambda: _commit(attempt, messages, specs, state, created_by, store.files)
+        )
+    verdict = communicator.broadcast(committed.message())
+    _raise_failure(step, verdict, wrote, committed)
+    size_bytes = value_in(verdict)
+    assert isinstance(size_bytes, int)
+    return SavedCheckpoint(step=step, path=attempt.final, size_bytes=size_bytes)
+
+
+def _begin(
+    store: CheckpointStore, step: int, state: Mapping[str, JSON], created_by: Mapping[str, JSON]
+) -> JSON:
+    require_json(state, "state")
+    require_json(created_by, "created_by")
+    try:
+        return begin(store.folder, step, store.files).encode()
+    except OSError as error:
+        raise SaveFailedError(f"rank 0: {error}") from error
+
+
+def _write(
+    store: CheckpointStore,
+    attempt: Attempt,
+    step: int,
+    fragments: Iterable[Fragment],
+    rank: int,
+) -> JSON:
+    if step != attempt.step:
+        raise ValueError(
+            f"rank {rank} saves step {step}, the coordinator step {attempt.step}. All ranks must "
+            "save the same step at the same time."
+        )
+    plan = plan_shard(fragments, {"step": str(step), "token": attempt.token})
+    if not plan.fragments:
+        return ShardReport().encode()
+    path = attempt.tmp / shard_name(rank)
+    return write_shard(path, plan, files=store.files, block_bytes=store.block_bytes).encode()
+
+
+def _commit(
+    attempt: Attempt,
+    messages: Sequence[JSON],
+    specs: Sequence[TensorSpec],
+    state: Mapping[str, JSON],
+    created_by: Mapping[str, JSON],
+    files: Files,
+) -> JSON:
+    try:
+        _require_all_wrote(messages)
+        manifest = merge_reports(
+            (ShardReport.parse(value_in(message)) for message in messages),
+            specs,
+            step=attempt.step,
+            token=attempt.token,
+            state=state,
+            created_by=created_by,
+        )
+        return publish(attempt, manifest, files)
+    except BaseException as error:
+        problem = str(error) if isinstance(error, SaveFailedError) else f"rank 0: {error}"
+        try:
+            abandon(attempt, files)
+        except OSError as second:
+            problem += f"; and {attempt.tmp} could not be removed: {second}"
+            error.add_note(problem)
+        # A ValueError is about coverage: what the ranks wrote does not fit together.
+        if isinstance(error, OSError | ValueError):
+            raise SaveFailedError(problem) from error
+        raise
+
+
+def _require_all_wrote(messages: Sequence[JSON]) -> None:
+    failures = [
+        f"rank {rank}: {error}"
+        for rank, message in enumerate(messages)
+        if (error := error_in(message)) is not None
+    ]
+    if len(failures) > _MAX_RANKS_SHOWN:
+        num_more = len(failures) - _MAX_RANKS_SHOWN
+        failures[_MAX_RANKS_SHOWN:] = [f"and {num_more} more ranks"]
+    if failures:
+        raise SaveFailedError("; ".join(failures))
+
+
+def _raise_failure(step: int, verdict: JSON, *own: Outcome) -> None:
+    for outcome in own:
+        outcome.raise_unexpected()
+    error = error_in(verdict)
+    if error is not None:
+        cause = next((outcome.error for outcome in own if outcome.error is not None), None)
+        raise SaveFailedError(
+            f"saving {step_folder(step)} failed: {error}. The other checkpoints are untouched."
+        ) from cause

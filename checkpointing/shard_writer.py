@@ -1,0 +1,100 @@
+"""Write the fragments of one rank as one shard."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+
+from .block_writer import BlockWriter
+from .errors import SaveFailedError
+from .files import Files
+from .fragment import Fragment
+from .manifest import Chunk, StoredFile, StoredTensor
+from .report import ShardReport
+from .shard_format import Entry, data_offsets, encode_header
+from .tensor_bytes import host_pieces
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """Which bytes go where in a shard."""
+
+    header: bytes
+    fragments: tuple[Fragment, ...]
+    offsets: tuple[int, ...]
+    size_bytes: int
+
+
+def plan_shard(fragments: Iterable[Fragment], metadata: Mapping[str, str]) -> ShardPlan:
+    """Lay out fragments in a file. Pure; touches no data.
+
+    Args:
+        fragments: In any order; empty ones are left out.
+        metadata: For the header.
+
+    Raises:
+        SaveFailedError: If a fragment is given twice.
+    """
+    ordered = sorted((f for f in fragments if f.size_bytes), key=lambda f: -f.spec.itemsize)
+    entries = [_entry(fragment) for fragment in ordered]
+    name, count = max(Counter(e.name for e in entries).items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
+        raise SaveFailedError(f"the fragment {name} is given {count} times")
+    header = encode_header(entries, metadata)
+    return ShardPlan(
+        header=header,
+        fragments=tuple(ordered),
+        offsets=tuple(data_offsets(len(header), entries)),
+        size_bytes=len(header) + sum(entry.size_bytes for entry in entries),
+    )
+
+
+def write_shard(path: Path, plan: ShardPlan, *, files: Files, block_bytes: int) -> ShardReport:
+    """Write, sync and close a shard; hold one block and one staging piece besides it.
+
+    Raises:
+        SaveFailedError: If the disk refuses; names the file.
+    """
+    try:
+        file = _write(path, plan, files, block_bytes)
+    except OSError as error:
+        raise SaveFailedError(f"{path}: {error}") from error
+    return ShardReport(files=(file,), tensors=_chunks(path.name, plan.fragments, plan.offsets))
+
+
+def _entry(fragment: Fragment) -> Entry:
+    return Entry(
+        name=f"{fragment.spec.name}@{fragment.start}:{fragment.end}",
+        dtype=fragment.spec.dtype,
+        shape=(fragment.end - fragment.start,),
+        size_bytes=fragment.size_bytes,
+    )
+
+
+def _write(path: Path, plan: ShardPlan, files: Files, block_bytes: int) -> StoredFile:
+    fd = files.create(path)
+    try:
+        files.preallocate(fd, plan.size_bytes)
+        writer = BlockWriter(fd, files, block_bytes)
+        writer.write(memoryview(plan.header))
+        for fragment in plan.fragments:
+            for piece in host_pieces(fragment.data):
+                writer.write(piece)
+        size_bytes, crc32 = writer.finish()
+        files.fsync(fd)
+    finally:
+        files.close(fd)
+    return StoredFile(name=path.name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
+
+
+def _chunks(
+    file_name: str, fragments: Sequence[Fragment], offsets: Sequence[int]
+) -> tuple[StoredTensor, ...]:
+    return tuple(
+        StoredTensor(
+            spec=fragment.spec,
+            chunks=(Chunk(file=file_name, start=fragment.start, end=fragment.end, offset=offset),),
+        )
+        for fragment, offset in zip(fragments, offsets, strict=True)
+    )

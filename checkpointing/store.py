@@ -1,0 +1,157 @@
+"""The folder that holds the checkpoints of one run."""
+
+from pathlib import Path
+
+from .errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
+from .files import LOCAL_FILES, Files
+from .manifest import BLOCK_BYTES
+from .names import (
+    is_leftover,
+    new_token,
+    parse_step_folder,
+    probe_folder,
+    step_folder,
+    trash_folder,
+)
+from .reader import CheckpointReader
+from .verify import find_damage, load_manifest
+from .whole_file import write_durably
+
+_MAX_STEPS_SHOWN = 5
+
+
+class CheckpointStore:
+    """Checkpoints by step. A folder under its final name was complete when it got the name.
+
+    Attributes:
+        folder: Where the checkpoints are; made by the first save.
+        files: How this package reaches the disk.
+        block_bytes: The bytes under one checksum in what is saved from now on.
+    """
+
+    def __init__(
+        self, folder: Path, files: Files = LOCAL_FILES, *, block_bytes: int = BLOCK_BYTES
+    ) -> None:
+        if block_bytes < 1:
+            raise ValueError(f"block_bytes={block_bytes} is not positive.")
+        self.folder = folder
+        self.files = files
+        self.block_bytes = block_bytes
+
+    def path(self, step: int) -> Path:
+        """Return the folder of a step, whether it exists or not."""
+        return self.folder / step_folder(step)
+
+    def steps(self) -> list[int]:
+        """Return the steps of all checkpoints, newest first; none if the folder is missing.
+
+        Ranks may see different answers for a moment on a shared filesystem: the coordinator
+        asks and broadcasts.
+
+        Raises:
+            OSError: From the disk.
+        """
+        if not self.files.exists(self.folder):
+            return []
+        steps = []
+        for name in self.files.listdir(self.folder):
+            step = parse_step_folder(name)
+            if step is not None and self.files.is_dir(self.folder / name):
+                steps.append(step)
+        return sorted(steps, reverse=True)
+
+    def open(self, step: int) -> CheckpointReader:
+        """Prove the manifest of a step and the presence of its files; return a reader.
+
+        The content of the files is checked as it is read.
+
+        Raises:
+            DamagedCheckpointError: Naming the file.
+            NoCheckpointError: If there is no such step.
+            OSError: From the disk, where it says nothing about the checkpoint (no permission).
+        """
+        self._require_step(step)
+        manifest = load_manifest(self.path(step), step, self.files)
+        return CheckpointReader(self.path(step), manifest, self.files)
+
+    def verify(self, step: int) -> list[str]:
+        """Re-read every byte of a step, without torch; return all damage, empty if there is none.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+        """
+        self._require_step(step)
+        try:
+            manifest = load_manifest(self.path(step), step, self.files)
+        except DamagedCheckpointError as error:
+            return [str(error)]
+        return find_damage(self.path(step), manifest, self.files)
+
+    def delete(self, step: int) -> None:
+        """Delete a checkpoint: under a name that is never read first, then its content.
+
+        Called on the coordinator only, after a newer checkpoint was committed.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            SaveFailedError: If the disk refuses; `sweep` removes the rest later.
+        """
+        self._require_step(step)
+        trash = self.folder / trash_folder(step, new_token())
+        try:
+            self.files.rename(self.path(step), trash)
+            # Otherwise a power loss could bring the name back and not the content.
+            self.files.fsync_dir(self.folder)
+            self.files.rmtree(trash)
+        except OSError as error:
+            raise SaveFailedError(f"{self.path(step)} could not be deleted: {error}") from error
+
+    def sweep(self) -> list[str]:
+        """Remove what dead saves and deletions have left; return the names removed.
+
+        Called on the coordinator only, at the start of a run, when no save is in flight.
+
+        Raises:
+            OSError: From the disk.
+        """
+        if not self.files.exists(self.folder):
+            return []
+        names = [
+            name
+            for name in self.files.listdir(self.folder)
+            if is_leftover(name) and self.files.is_dir(self.folder / name)
+        ]
+        for name in names:
+            self.files.rmtree(self.folder / name)
+        return names
+
+    def check_writable(self) -> None:
+        """Make, sync and remove a file, so that a bad folder is found before the training.
+
+        Raises:
+            SaveFailedError: Naming the folder and the cause.
+        """
+        probe = self.folder / probe_folder(new_token())
+        try:
+            self.files.make_dirs(self.folder)
+            self.files.mkdir(probe)
+            try:
+                write_durably(probe / "probe", b"probe", self.files)
+                self.files.fsync_dir(probe)
+            finally:
+                self.files.rmtree(probe)
+        except OSError as error:
+            raise SaveFailedError(
+                f"cannot save checkpoints in {self.folder}: {error}. Choose a folder that every "
+                "node can write to."
+            ) from error
+
+    def _require_step(self, step: int) -> None:
+        if self.files.is_dir(self.path(step)):
+            return
+        steps = self.steps()
+        shown = ", ".join(str(step) for step in steps[:_MAX_STEPS_SHOWN]) or "none"
+        more = ", ..." if len(steps) > _MAX_STEPS_SHOWN else ""
+        raise NoCheckpointError(
+            f"{self.folder} has no {step_folder(step)}; its newest steps: {shown}{more}."
+        )

@@ -1,0 +1,60 @@
+"""Small files, written and read whole."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import DamagedCheckpointError
+from .files import Files
+
+# What a lost, replaced or unreadable file answers. Anything else (no permission, no descriptor
+# left) says nothing about the checkpoint and must not make anyone fall back behind it.
+_DAMAGE = (errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Map the OSErrors that mean damage.
+
+    Raises:
+        DamagedCheckpointError: Naming the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise
+        raise DamagedCheckpointError(path, f"cannot be read: {error.strerror}") from error
+
+
+def read_whole(path: Path, files: Files) -> bytes:
+    """Return all bytes of a regular file.
+
+    Raises:
+        DamagedCheckpointError: If it is missing, not a regular file, or unreadable.
+    """
+    with reading(path):
+        content = bytearray(files.size(path))
+        fd = files.open(path)
+        try:
+            num_read = files.read_all(fd, memoryview(content), 0)
+        finally:
+            files.close(fd)
+    if num_read < len(content):
+        raise DamagedCheckpointError(path, f"ends at byte {num_read} of {len(content)}")
+    return bytes(content)
+
+
+def write_durably(path: Path, content: bytes, files: Files) -> None:
+    """Write a new file and sync it; its name is not yet durable.
+
+    Raises:
+        OSError: From the disk.
+    """
+    fd = files.create(path)
+    try:
+        files.write_all(fd, memoryview(content), 0)
+        files.fsync(fd)
+    finally:
+        files.close(fd)

@@ -1,0 +1,183 @@
+"""One attempt: the ranks from their start to the last one's end. Carries out what is decided."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from .exit_codes import CONTINUE, DONE, Outcome
+from .signal_inbox import SignalInbox
+from .signals import Warned, signal_name
+from .supervision import Bounds, Situation, Step, next_step
+from .worker import Worker
+
+POLL_S = 0.05
+REMINDER_S = 60.0
+"""How often a launcher that waits without a limit says for whom."""
+
+
+class Attempt:
+    """Watches the workers of one attempt, passes a warning on and ends what has to end."""
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        *,
+        inbox: SignalInbox,
+        bounds: Bounds,
+        warning_file: Path,
+        awaits_handler: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        self._running = list(workers)
+        self._inbox = inbox
+        self._bounds = bounds
+        self._warning_file = warning_file
+        self._awaits_handler = awaits_handler
+        self._say = say
+        self._outcomes: list[Outcome] = []
+        self._untold: list[Worker] = []
+        self._tick = 0
+        self._reminded_at = 0.0
+        self._seen = Situation(now=time.monotonic(), num_running=len(workers))
+        self._act: dict[Step, Callable[[], None]] = {
+            Step.WAIT: self._wait,
+            Step.WARN: self._warn,
+            Step.TERMINATE: self._terminate,
+            Step.KILL: self._kill,
+        }
+
+    def supervise(self) -> tuple[Outcome, ...]:
+        """Return the outcome of every worker, after the last one has ended or was given up."""
+        while True:
+            self._look()
+            step = next_step(self._seen, self._bounds)
+            if step in (Step.DONE, Step.ABANDON):
+                break
+            self._act[step]()
+        for worker in self._running:
+            self._say(
+                f"rank {worker.rank} (pid {worker.pid}) is still there "
+                f"{self._bounds.abandon_s:g} s after SIGKILL: it hangs in the kernel (a driver or "
+                "a file system). Leaving it."
+            )
+            self._record(worker, None)
+        return tuple(sorted(self._outcomes, key=lambda outcome: outcome.rank))
+
+    def _look(self) -> None:
+        """Bring what has been seen up to date."""
+        self._tick += 1
+        now = time.monotonic()
+        if self._inbox.warned_by is not None and self._seen.warned_at is None:
+            self._seen = replace(self._seen, warned_at=now)
+        for worker in tuple(self._running):
+            status = worker.poll()
+            if status is not None:
+                self._running.remove(worker)
+                self._record(worker, status)
+                self._note_end(status, now)
+        self._seen = replace(
+            self._seen, now=now, num_running=len(self._running), kill_now=self._inbox.kill_now
+        )
+
+    def _record(self, worker: Worker, status: int | None) -> None:
+        ended_by_us = self._seen.terminated_at is not None or self._seen.killed_at is not None
+        self._outcomes.append(
+            Outcome(
+                rank=worker.rank,
+                local_rank=worker.local_rank,
+                pid=worker.pid,
+                status=status,
+                tick=self._tick,
+                by_launcher=ended_by_us,
+            )
+        )
+
+    def _note_end(self, status: int, now: float) -> None:
+        if status == DONE:
+            return
+        early = status == CONTINUE or self._seen.told
+        if early and self._seen.left_at is None:
+            self._seen = replace(self._seen, left_at=now)
+        elif not early and self._seen.failed_at is None:
+            self._seen = replace(self._seen, failed_at=now)
+
+    def _wait(self) -> None:
+        self._tell_those_ready()
+        self._remind()
+        time.sleep(POLL_S)
+
+    def _warn(self) -> None:
+        signum = self._inbox.warned_by
+        assert signum is not None
+        grace_s = self._bounds.grace_s
+        cause = "Ctrl-C" if signum == signal.SIGINT else signal_name(signum)
+        deadline = None if grace_s is None else time.time() + grace_s
+        with contextlib.suppress(OSError):  # a full disk takes the cause away, not the warning
+            Warned(cause=cause, deadline=deadline).write(self._warning_file)
+        self._say(warning_text(cause, len(self._running), grace_s))
+        self._untold = list(self._running)
+        self._seen = replace(self._seen, told=True)
+        self._reminded_at = self._seen.now
+        self._tell_those_ready()
+
+    def _tell_those_ready(self) -> None:
+        """Pass the warning on to each rank, once; to one of ours as soon as it can take it.
+
+        Without a handler SIGTERM would end a rank that is still importing, and with it a run that
+        only has to be continued.
+        """
+        if not self._untold:
+            return
+        assert self._seen.warned_at is not None
+        patient = self._awaits_handler and (
+            self._seen.now - self._seen.warned_at < self._bounds.handler_s
+        )
+        for worker in tuple(self._untold):
+            if worker not in self._running:
+                self._untold.remove(worker)
+            elif not patient or worker.catches_sigterm():
+                self._untold.remove(worker)
+                worker.tell(signal.SIGTERM)
+
+    def _remind(self) -> None:
+        if self._seen.told and self._seen.now - self._reminded_at >= REMINDER_S:
+            self._reminded_at = self._seen.now
+            self._say(f"still waiting for {ranks_text(self._running)} to leave.")
+
+    def _terminate(self) -> None:
+        if self._seen.failed_at is None:
+            self._say(
+                f"{ranks_text(self._running)} did not leave within {self._bounds.leave_s:g} s "
+                "after the others; ending it now."
+            )
+        self._untold = []
+        for worker in self._running:
+            worker.tell(signal.SIGTERM)
+        self._seen = replace(self._seen, terminated_at=self._seen.now)
+
+    def _kill(self) -> None:
+        if self._seen.kill_now:
+            self._say(f"Ctrl-C again: killing {ranks_text(self._running)} now.")
+        elif self._seen.terminated_at is None:
+            self._say(f"--grace is over: killing {ranks_text(self._running)} now.")
+        self._untold = []
+        for worker in self._running:
+            worker.kill()
+        self._seen = replace(self._seen, killed_at=self._seen.now)
+
+
+def warning_text(cause: str, num_ranks: int, grace_s: float | None) -> str:
+    """Return the sentence about a warning: what came, what was done, what happens next."""
+    whom = "the rank" if num_ranks == 1 else f"all {num_ranks} ranks"
+    limit = "" if grace_s is None else f" for at most {grace_s:g} s"
+    text = f"{cause}: asking {whom} to save and to leave, and waiting{limit}."
+    return f"{text} Press Ctrl-C again to kill now." if cause == "Ctrl-C" else text
+
+
+def ranks_text(workers: Sequence[Worker]) -> str:
+    """Return "rank 3" or "ranks 0, 1, 3"."""
+    ranks = [str(worker.rank) for worker in workers]
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(ranks)}"

@@ -1,0 +1,23 @@
+"""What the launcher itself says: on stderr, and never a reason to stop a run."""
+
+import contextlib
+import os
+import threading
+
+STDOUT_FD = 1
+STDERR_FD = 2
+
+_one_writer = threading.Lock()
+
+
+def say(text: str) -> None:
+    """Print lines of the launcher's own on stderr, each with its name in front."""
+    lines = "".join(f"relaunch: {line}\n" if line else "\n" for line in text.splitlines())
+    write(STDERR_FD, lines.encode(errors="replace"))
+
+
+def write(fd: int, data: bytes) -> None:
+    """Write all the bytes, whole lines undivided; a console that went away is not an error."""
+    with _one_writer, contextlib.suppress(OSError):
+        while data:
+            data = data[os.write(fd, data) :]

@@ -1,0 +1,163 @@
+"""The environment of a rank: read by one function, written by one pure function.
+
+The names up to OMP_NUM_THREADS are torchrun's contract, so that `dist.init_process_group()`,
+`is_torchelastic_launched()` and `@record` work unchanged. Ours begin with RELAUNCH_.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .guardian import MARK as RUN_ID
+
+STRATEGY = "RELAUNCH_STRATEGY"
+PRECISION = "RELAUNCH_PRECISION"
+RUN_DIR = "RELAUNCH_RUN_DIR"
+WARNING_FILE = "RELAUNCH_WARNING_FILE"
+
+OWN_NAMES = frozenset({RUN_ID, STRATEGY, PRECISION, RUN_DIR, WARNING_FILE})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankEnvironment:
+    """What a rank knows about its place and about what was asked on the command line."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    node_rank: int
+    restart_count: int
+    run_id: str
+    """This start of the command; empty under plain `python train.py`."""
+    launched: bool
+    """False: plain `python train.py`, rank 0 of 1."""
+    strategy: str | None
+    precision: str | None
+    run_dir: Path | None
+    error_file: Path | None
+    """Where this rank may leave the reason of its failure for the launcher."""
+    warning_file: Path | None
+    """Where the launcher tells the cause and the deadline of a warning."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"RANK={self.rank} is not in WORLD_SIZE={self.world_size}")
+        if not 0 <= self.local_rank < self.local_world_size:
+            raise ValueError(
+                f"LOCAL_RANK={self.local_rank} is not in LOCAL_WORLD_SIZE={self.local_world_size}"
+            )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "RankEnvironment":
+        """Read the environment; the only place that does. Called once in each rank.
+
+        Raises:
+            ValueError: RANK or WORLD_SIZE is given without the other, or a number is not one.
+        """
+        if ("RANK" in environ) != ("WORLD_SIZE" in environ):
+            given, missing = ("RANK", "WORLD_SIZE") if "RANK" in environ else ("WORLD_SIZE", "RANK")
+            raise ValueError(
+                f"the environment has {given}={environ[given]} but no {missing}. Set both "
+                f"(relaunch and torchrun do), or neither for one process."
+            )
+        world_size = _number(environ, "WORLD_SIZE", 1)
+        return cls(
+            rank=_number(environ, "RANK", 0),
+            local_rank=_number(environ, "LOCAL_RANK", 0),
+            world_size=world_size,
+            local_world_size=_number(environ, "LOCAL_WORLD_SIZE", world_size),
+            node_rank=_number(environ, "GROUP_RANK", 0),
+            restart_count=_number(environ, "TORCHELASTIC_RESTART_COUNT", 0),
+            run_id=environ.get(RUN_ID) or environ.get("TORCHELASTIC_RUN_ID", ""),
+            launched="RANK" in environ,
+            strategy=environ.get(STRATEGY) or None,
+            precision=environ.get(PRECISION) or None,
+            run_dir=_path(environ, RUN_DIR),
+            error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
+            warning_file=_path(environ, WARNING_FILE),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlace:
+    """A worker's place in the worker group, in torch elastic's words."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    group_rank: int
+    group_world_size: int
+    role_rank: int
+    role_world_size: int
+    role_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSettings:
+    """What all workers of one attempt on this node have in common."""
+
+    master_addr: str
+    master_port: int
+    restart_count: int
+    max_restarts: int
+    run_id: str
+    strategy: str | None
+    precision: str | None
+    run_dir: Path | None
+    warning_file: Path
+
+
+def worker_environment(
+    place: WorkerPlace,
+    settings: GroupSettings,
+    *,
+    error_file: Path,
+    inherited: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the whole environment of one worker: what it inherits and what it is told."""
+    told = {
+        "RANK": str(place.rank),
+        "LOCAL_RANK": str(place.local_rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_WORLD_SIZE": str(place.local_world_size),
+        "GROUP_RANK": str(place.group_rank),
+        "GROUP_WORLD_SIZE": str(place.group_world_size),
+        "ROLE_RANK": str(place.role_rank),
+        "ROLE_NAME": place.role_name,
+        "ROLE_WORLD_SIZE": str(place.role_world_size),
+        "MASTER_ADDR": settings.master_addr,
+        "MASTER_PORT": str(settings.master_port),
+        "TORCHELASTIC_RESTART_COUNT": str(settings.restart_count),
+        "TORCHELASTIC_MAX_RESTARTS": str(settings.max_restarts),
+        "TORCHELASTIC_RUN_ID": settings.run_id,
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_ERROR_FILE": str(error_file),
+        RUN_ID: settings.run_id,
+        WARNING_FILE: str(settings.warning_file),
+        STRATEGY: settings.strategy,
+        PRECISION: settings.precision,
+        RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
+    }
+    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if place.local_world_size > 1:
+        defaults["OMP_NUM_THREADS"] = "1"
+    # A relaunch started inside a rank must not pass that rank's own wishes on.
+    kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
+    return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name)
+    if text is None:
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} in the environment is not a whole number") from None
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    text = environ.get(name)
+    return Path(text) if text else None

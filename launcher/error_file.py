@@ -1,0 +1,87 @@
+"""The file in which a rank leaves the reason of its failure: torchrun's JSON contract.
+
+torch's `@record` writes it for an exception. `write_error` writes it for a mistake of the user
+found in a rank; the launcher then prints that sentence once instead of a report.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .exit_codes import USAGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRecord:
+    """What a rank said about its own failure."""
+
+    message: str
+    exit_code: int | None = None
+    """The code to leave with; only given by `write_error`."""
+    is_sentence: bool = False
+    """True: for the user as it is, without a report around it."""
+
+
+def write_error(path: Path | None, message: str, *, exit_code: int = USAGE) -> bool:
+    """Leave a sentence for the user; the caller then exits with `exit_code`.
+
+    Called in any rank that finds the mistake, so possibly in all of them; the launcher prints it
+    once. The file appears whole or not at all.
+
+    Args:
+        path: `RankEnvironment.error_file`; None under plain `python train.py`.
+        message: One sentence: what was given, what is needed, what to do.
+        exit_code: The code with which this rank is about to exit.
+
+    Returns:
+        Whether the launcher will print the sentence. False: the caller has to.
+    """
+    if path is None:
+        return False
+    record = {
+        "message": {
+            "message": message,
+            "errorCode": exit_code,
+            "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))},
+        },
+        "relaunch": {"sentence": True, "exit_code": exit_code},
+    }
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(json.dumps(record), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:
+        return False
+    return True
+
+
+def read_error(path: Path) -> ErrorRecord | None:
+    """Return what the rank left, or None when there is nothing readable."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return parse_error(content)
+
+
+def parse_error(content: Any) -> ErrorRecord | None:
+    """Read torchrun's two forms (a string, or an object with a message) and our addition."""
+    if not isinstance(content, dict):
+        return None
+    message = content.get("message")
+    if isinstance(message, dict):
+        message = message.get("message")
+    if not isinstance(message, str) or not message.strip():
+        return None
+    own = content.get("relaunch")
+    if not isinstance(own, dict):
+        return ErrorRecord(message=message.strip())
+    code = own.get("exit_code")
+    return ErrorRecord(
+        message=message.strip(),
+        exit_code=code if isinstance(code, int) else None,
+        is_sentence=own.get("sentence") is True,
+    )

@@ -1,0 +1,22 @@
+"""The exceptions of the launcher.
+
+LauncherError
++-- UsageError (ValueError)      what was asked cannot be done; leaves with exit code 2
++-- StartError (RuntimeError)    it could be done, but this machine failed; exit code 1
+"""
+
+
+class LauncherError(Exception):
+    """Base of everything that the launcher raises on purpose; printed as one sentence."""
+
+    exit_code = 1
+
+
+class UsageError(LauncherError, ValueError):
+    """What was asked is wrong or impossible here. Raised before any rank is started."""
+
+    exit_code = 2
+
+
+class StartError(LauncherError, RuntimeError):
+    """The ranks could not be started, though what was asked is sound."""

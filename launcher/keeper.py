@@ -1,0 +1,114 @@
+"""Which checkpoints are made and which stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from checkpointing import JSON, SavedCheckpoint, steps_to_delete
+from strategies import HostCommunicator, Restored, Strategy, restore_newest, save_state
+
+from .run_folder import RunFolder
+
+
+class Keeper:
+    """Saves, restores and prunes one run's checkpoints; every method is called on every rank."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        communicator: HostCommunicator,
+        strategy: Strategy,
+        *,
+        keep: int,
+        created_by: Mapping[str, JSON],
+        requested: list[dict[str, JSON]],
+    ) -> None:
+        self._folder = folder
+        self._communicator = communicator
+        self._strategy = strategy
+        self._keep = keep
+        self._created_by = created_by
+        self._requested = requested
+
+    def restore(self) -> Restored | None:
+        """Load the newest checkpoint that is whole; None where the run has none."""
+        if self._is_coordinator:
+            self._folder.checkpoints.sweep()
+            self._folder.best.sweep()
+        return restore_newest(self._strategy, self._folder.checkpoints, self._communicator)
+
+    def save(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
+        """Write a full checkpoint, then let old ones go.
+
+        Raises:
+            SaveFailedError: on every rank; earlier checkpoints are untouched.
+        """
+        saved = save_state(
+            self._strategy,
+            self._folder.checkpoints,
+            self._communicator,
+            step=step,
+            state=state,
+            created_by=self._created_by,
+            requested=self._requested,
+        )
+        if self._is_coordinator:
+            self._prune(current_best=_best_step(state))
+        return saved
+
+    def save_best(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
+        """Write the weights alone, as the best so far.
+
+        Raises:
+            SaveFailedError: on every rank; the former best is untouched.
+        """
+        return save_state(
+            self._strategy,
+            self._folder.best,
+            self._communicator,
+            step=step,
+            state=state,
+            created_by=self._created_by,
+            requested=self._requested,
+            weights_only=True,
+        )
+
+    def restore_best(self, step: int) -> None:
+        """Load the weights of the best step and leave the optimizer's state as it is."""
+        restore_newest(
+            self._strategy, self._folder.best, self._communicator, weights_only=True, step=step
+        )
+
+    def restore_last(self, step: int) -> None:
+        """Load the weights of the checkpoint of `step`."""
+        restore_newest(
+            self._strategy,
+            self._folder.checkpoints,
+            self._communicator,
+            weights_only=True,
+            step=step,
+        )
+
+    @property
+    def _is_coordinator(self) -> bool:
+        return self._communicator.rank == 0
+
+    def _prune(self, current_best: int | None) -> None:
+        checkpoints, best = self._folder.checkpoints, self._folder.best
+        for step in steps_to_delete(checkpoints.steps(), keep=self._keep, protected=()):
+            checkpoints.delete(step)
+        # A resume from any checkpoint that stays must find the best weights of its own past.
+        wanted = {current_best} if current_best is not None else set()
+        for step in checkpoints.steps():
+            with checkpoints.open(step) as reader:
+                referenced = _best_step(reader.manifest.state)
+                wanted |= {referenced} if referenced is not None else set()
+        for step in best.steps():
+            if step not in wanted:
+                best.delete(step)
+
+
+def _best_step(state: Mapping[str, Any]) -> int | None:
+    step: int | None = state["early_stopping"]["best_step"]
+    return step

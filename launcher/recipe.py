@@ -1,0 +1,53 @@
+"""What a training script asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from strategies import ConfigError, EarlyStopping, MapDataset, Parameters, Schedule, schedules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The arguments of `Run.prepare`."""
+
+    model: Callable[[], nn.Module]
+    """Builds the model, in float32; called under the run's seed."""
+    optimizer: Callable[[Parameters], torch.optim.Optimizer]
+    """Builds the optimizer from the parameters it is given, which may be sharded already."""
+    train: MapDataset
+    """A map-style data set."""
+    global_batch: int
+    """Samples in one optimizer step over all ranks. It never changes with the number of GPUs."""
+    micro_batch: int
+    """Samples in one forward and backward of one rank; it must divide `global_batch`."""
+    epochs: int
+    schedule: Schedule = field(default_factory=schedules.constant)
+    """Factor on the optimizer's learning rates, as a function of the step."""
+    evaluate_every: str = "1 epoch"
+    """When `step.evaluation_due` is true, in steps or epochs; it is at the last step in any case.
+    """
+    save_every: str = "5 min"
+    """In steps, epochs or time; leaving saves in any case."""
+    keep: int = 3
+    """How many of the newest checkpoints stay."""
+    stop: EarlyStopping | None = None
+    max_grad_norm: float | None = None
+    """Clip the norm of the mean gradient over all parameters to this."""
+    workers: int = 0
+    """Loader processes of each rank."""
+    log_every: int = 10
+    """Optimizer steps between two lines of metrics.jsonl and of the console."""
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.workers < 0:
+            raise ConfigError(f"workers={self.workers} must not be negative.")
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")

@@ -1,0 +1,54 @@
+"""The launcher's last words about a failure; pure functions from outcomes to text."""
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from .error_file import ErrorRecord
+from .exit_codes import CONTINUE, DONE, Outcome
+from .signals import signal_name
+
+TAIL_LINES = 20
+
+
+def failure_report(
+    first: Outcome,
+    outcomes: Sequence[Outcome],
+    *,
+    record: ErrorRecord | None = None,
+    log_path: Path | None = None,
+    tail: Sequence[str] = (),
+) -> str:
+    """Return the report on the first failure; those that fell with it are only counted.
+
+    Args:
+        first: The rank that failed first by itself.
+        outcomes: The end of every rank, this one included.
+        record: What the rank left in its error file.
+        log_path: The file with its output, unless the console has shown it.
+        tail: The last lines of that file.
+    """
+    lines = []
+    if tail:
+        lines.append(f"the last lines of rank {first.rank}, from {log_path}:")
+        lines.extend(f"  {line}" for line in tail)
+    who = f"rank {first.rank} (local rank {first.local_rank}, pid {first.pid})"
+    lines.append(f"{who} {how_it_ended(first.status)}.")
+    if record is not None:
+        lines.extend(record.message.splitlines())
+    num_fallen = sum(o.status not in (DONE, CONTINUE) for o in outcomes if o.rank != first.rank)
+    if num_fallen:
+        what = "1 other rank" if num_fallen == 1 else f"{num_fallen} other ranks"
+        lines.append(f"{what} fell with it.")
+    return "\n".join(lines)
+
+
+def how_it_ended(status: int | None) -> str:
+    """Return "failed with exit code 42", or what killed it."""
+    if status is None:
+        return "did not end, not even on SIGKILL"
+    if status >= 0:
+        return f"failed with exit code {status}"
+    name = signal_name(-status)
+    hint = " (often the kernel, when memory runs out)" if status == -signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"

@@ -1,0 +1,209 @@
+"""`Run`: what a training script holds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Subset
+
+from checkpointing import JSON, CheckpointError
+from strategies import (
+    ConfigError,
+    HostCommunicator,
+    MapDataset,
+    Precision,
+    Ranks,
+    StrategyError,
+    precision_for,
+    process_groups,
+    split_indices,
+)
+
+from .environment import RankEnvironment
+from .error_file import write_error
+from .exit_codes import USAGE
+from .job import Job, Preempted
+from .recipe import Recipe
+from .run_folder import RunFolder
+from .signals import PreemptionFlag
+
+_FAILURE = 1
+
+
+class Run:
+    """One start of a training script on one rank: its place, its folder and its settings."""
+
+    def __init__(
+        self,
+        environment: RankEnvironment,
+        ranks: Ranks,
+        preemption: PreemptionFlag,
+        *,
+        folder: RunFolder,
+        seed: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Called on every rank.
+
+        Raises:
+            ConfigError: the folder cannot be written, or precision or strategy do not suit.
+        """
+        self.environment = environment
+        self.ranks = ranks
+        self.preemption = preemption
+        self.folder = folder
+        self.seed = seed
+        self.clock = clock
+        self.communicator = HostCommunicator(ranks)
+        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "ddp")
+        self.precision: Precision = precision_for(
+            environment.precision or "fp32", ranks.device.type
+        )
+        self.attempt = self._open_folder()
+        """Number of this start of the run, from 1."""
+
+    @classmethod
+    def start(
+        cls, main: Callable[[Run], None], *, run_dir: str | Path | None = None, seed: int = 0
+    ) -> None:
+        """Run `main` under torch.distributed and end the process with the run's exit code.
+
+        Called on every rank, from the script's `if __name__ == "__main__":`. Under `relaunch` the
+        place, the strategy and the precision come from the command line; as `python train.py` it
+        is one rank with the same numbers.
+
+        Args:
+            main: the training script's own function.
+            run_dir: the run folder, unless --run-dir says otherwise; default runs/<script's name>.
+            seed: of everything that is random, 0 <= seed < 2**63.
+        """
+        environment = RankEnvironment.from_environ(os.environ)
+        path = environment.run_dir or Path(run_dir or Path("runs") / Path(sys.argv[0]).stem)
+        flag = PreemptionFlag(environment.warning_file)
+        with (
+            flag.install(),
+            process_groups(
+                rank=environment.rank,
+                local_rank=environment.local_rank,
+                world_size=environment.world_size,
+            ) as ranks,
+        ):
+            code = 0
+            try:
+                main(cls(environment, ranks, flag, folder=RunFolder(path), seed=seed))
+            except Preempted as leaving:
+                code = int(leaving.code)  # type: ignore[arg-type]
+            except ConfigError as error:
+                _leave(environment, str(error), USAGE)
+            except (StrategyError, CheckpointError) as error:
+                _leave(environment, str(error), _FAILURE)
+        sys.exit(code)
+
+    def prepare(self, **recipe: Any) -> Job:
+        """Build the model under the run's strategy and go on where the run was.
+
+        Called on every rank. The arguments are the fields of `Recipe`.
+
+        Raises:
+            ConfigError: something in the recipe cannot work, or the run folder holds another run.
+        """
+        return Job(self, Recipe(**recipe))
+
+    def split(self, dataset: MapDataset, fractions: Sequence[float]) -> list[Subset[Any]]:
+        """Split a data set by shares such as (0.70, 0.15, 0.15), the same on every rank."""
+        parts = split_indices(len(dataset), fractions, seed=self.seed)
+        return [Subset(dataset, part.tolist()) for part in parts]  # type: ignore[arg-type]
+
+    def say(self, sentence: str) -> None:
+        """Print a line on the coordinator."""
+        if self.ranks.is_coordinator:
+            print(f"relaunch: {sentence}", flush=True)
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning on the coordinator's standard error."""
+        if self.ranks.is_coordinator:
+            print(f"relaunch: warning: {sentence}", file=sys.stderr, flush=True)
+
+    def describe(self) -> str:
+        """Say where and how this start runs."""
+        ranks = self.ranks
+        count = "1 rank" if ranks.world_size == 1 else f"{ranks.world_size} ranks"
+        return f"{self.strategy} on {count} ({ranks.device.type}), {self.precision.name}"
+
+    def created_by(self) -> dict[str, JSON]:
+        """Return what every checkpoint says of its maker."""
+        return {
+            "relaunch": _version(),
+            "torch": torch.__version__,
+            "strategy": self.strategy,
+            "world_size": self.ranks.world_size,
+            "precision": self.precision.name,
+            "attempt": self.attempt,
+        }
+
+    def _open_folder(self) -> int:
+        """Make the run folder; every rank hears whether it worked. Called on every rank."""
+        answer: JSON = None
+        if self.ranks.is_coordinator:
+            try:
+                self.folder.create()
+                starts = sum(event["event"] == "start" for event in self.folder.events())
+                self.folder.write_run(self._description(starts + 1))
+                answer = starts + 1
+            except (ConfigError, OSError) as error:
+                answer = str(error)
+        answer = self.communicator.broadcast(answer)
+        if not isinstance(answer, int):
+            raise ConfigError(str(answer))
+        return answer
+
+    def _description(self, attempt: int) -> dict[str, Any]:
+        return {
+            "script": str(Path(sys.argv[0]).resolve()),
+            "arguments": sys.argv[1:],
+            "attempt": attempt,
+            "seed": self.seed,
+            "strategy": self.strategy,
+            "precision": self.precision.name,
+            "world_size": self.ranks.world_size,
+            "device": self.ranks.device.type,
+            "versions": {
+                "relaunch": _version(),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
+        }
+
+
+def _leave(environment: RankEnvironment, sentence: str, code: int) -> None:
+    """End the process with one sentence: told by the launcher once, or printed here."""
+    if not write_error(environment.error_file, sentence, exit_code=code):
+        print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("relaunch")
+    except PackageNotFoundError:  # used from a source tree that is not installed
+        return "unknown"
+
+
+def _git_commit(folder: Path) -> str | None:
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None

@@ -1,0 +1,90 @@
+"""The run folder: what a person reads, and where the checkpoints are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from checkpointing import CheckpointStore
+from strategies import ConfigError
+
+
+class RunFolder:
+    """Paths for every rank; the methods that write are for the coordinator only."""
+
+    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.path = path
+        self.checkpoints = CheckpointStore(path / "checkpoints")
+        self.best = CheckpointStore(path / "best")
+        self._now = now
+
+    def create(self) -> None:
+        """Make the folder and prove that it can be written. Called on the coordinator only.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        probe = self.path / f".writable-{os.getpid()}"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"the run folder {self.path} cannot be written: {error.strerror}. "
+                "Choose another with --run-dir."
+            ) from error
+
+    @property
+    def export_path(self) -> Path:
+        """Where the plain safetensors file of the finished model goes."""
+        return self.path / "export" / "model.safetensors"
+
+    def write_run(self, description: Mapping[str, Any]) -> None:
+        """Write run.json, what this run is made of. Called on the coordinator only."""
+        _replace(self.path / "run.json", json.dumps(description, indent=2, default=str) + "\n")
+
+    def event(self, kind: str, **details: Any) -> None:
+        """Append one line to events.jsonl. Called on the coordinator only."""
+        record = {"time": self._now().isoformat(timespec="milliseconds"), "event": kind, **details}
+        self._append("events.jsonl", record)
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events so far, oldest first."""
+        return list(_records(self.path / "events.jsonl"))
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl. Called on the coordinator only."""
+        self._append("metrics.jsonl", record)
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop the records of steps that will be done again. Called on the coordinator only."""
+        path = self.path / "metrics.jsonl"
+        kept = [record for record in _records(path) if record["step"] <= step]
+        if path.exists():
+            _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of a JSONL file; a line cut off by a kill is not one."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

@@ -1,0 +1,53 @@
+"""The launcher's side of signals: handlers which set attributes, read by the supervising loop."""
+
+import signal
+import time
+from types import FrameType
+
+WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+
+SAME_KEYPRESS_S = 0.5
+"""Two SIGINT this close are one Ctrl-C: a wrapper forwards what the terminal sent us as well."""
+
+
+class SignalInbox:
+    """What the launcher was told by signals. One per process, installed on the main thread."""
+
+    def __init__(self) -> None:
+        self.warned_by: int | None = None
+        """The first signal that asked the run to end; never changes afterwards."""
+        self.kill_now = False
+        """A second Ctrl-C came."""
+        self._ranks_started = False
+        self._interrupted_at: float | None = None
+
+    def install(self) -> None:
+        """Handle the signals from here on, except those that were inherited as ignored (nohup)."""
+        # Ignored SIGCHLD would let the kernel throw the ranks' exit codes away.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for signum in WARNINGS:
+            self._handle_unless_ignored(signum)
+        self._handle_unless_ignored(signal.SIGINT)
+
+    def ranks_start(self) -> None:
+        """From now on a second Ctrl-C kills ranks; until now it ended the launcher itself."""
+        self._ranks_started = True
+
+    def _handle_unless_ignored(self, signum: signal.Signals) -> None:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, self._interrupt if signum == signal.SIGINT else self._warn)
+
+    def _warn(self, signum: int, frame: FrameType | None) -> None:
+        if self.warned_by is None:
+            self.warned_by = signum
+
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._interrupted_at is None:
+            self._interrupted_at = now
+            self._warn(signum, frame)
+            if not self._ranks_started:
+                # A long import reads no flags; nothing needs cleaning up yet.
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+        elif now - self._interrupted_at > SAME_KEYPRESS_S:
+            self.kill_now = True

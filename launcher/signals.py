@@ -1,0 +1,142 @@
+"""The rank's side of a warning: a handler which sets a flag, and nothing else.
+
+SIGTERM, SIGUSR1 and SIGUSR2 ask the rank to save and to leave at its next boundary. SIGINT is for
+plain `python train.py`: the first Ctrl-C asks the same, the second raises KeyboardInterrupt.
+(Under relaunch a terminal's Ctrl-C reaches the launcher only, which forwards it as SIGTERM.)
+"""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+WARNING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned:
+    """What the launcher knows about a warning; it travels in a file beside the signal."""
+
+    cause: str
+    """As a person says it: "SIGUSR1", "Ctrl-C"."""
+    deadline: float | None = None
+    """Seconds since the epoch at which the ranks are killed; None: no limit is known."""
+
+    def write(self, path: Path) -> None:
+        """Write the file; called in the launcher, before the signal is sent."""
+        content = json.dumps({"cause": self.cause, "deadline": self.deadline})
+        unfinished = path.with_name(path.name + ".part")
+        unfinished.write_text(content, encoding="utf-8")
+        unfinished.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Warned | None":
+        """Return what the file says, or None when there is none or it is not ours."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(cause=str(content["cause"]), deadline=content.get("deadline"))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def signal_name(signum: int) -> str:
+    """Return SIGTERM for 15, and so on; "signal 99" for a number without a name."""
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"
+
+
+class PreemptionFlag:
+    """Remembers that this rank was asked to save and to leave.
+
+    One per rank, installed by the training loop around its steps and read at the boundary:
+
+        flag = PreemptionFlag(environment.warning_file)
+        with flag.install():
+            ...
+            if flag.requested: ...
+    """
+
+    def __init__(self, warning_file: Path | None = None) -> None:
+        self._warning_file = warning_file
+        self._signum: int | None = None
+        self._owner = os.getpid()
+        self._previous: dict[int, Handler] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether a warning has come. Never goes back to False."""
+        return self._signum is not None
+
+    @property
+    def cause(self) -> str | None:
+        """What the launcher was told, else the signal that came here; None before a warning."""
+        if self._signum is None:
+            return None
+        warned = self._told()
+        if warned is not None:
+            return warned.cause
+        return "Ctrl-C" if self._signum == signal.SIGINT else signal_name(self._signum)
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds since the epoch at which this rank is killed; None where no limit is known."""
+        warned = self._told() if self.requested else None
+        return None if warned is None else warned.deadline
+
+    @contextmanager
+    def install(self) -> Iterator["PreemptionFlag"]:
+        """Handle the signals until the block ends, then restore what was there before.
+
+        Called on the main thread. An ignored signal (nohup) stays ignored. Installing twice is
+        harmless: the inner block changes nothing.
+        """
+        if self._previous:
+            yield self
+            return
+        self._owner = os.getpid()
+        for signum in (*WARNING_SIGNALS, signal.SIGINT):
+            previous = signal.getsignal(signum)
+            if previous is not signal.SIG_IGN:
+                self._previous[signum] = previous
+                signal.signal(signum, self._handle)
+        try:
+            yield self
+        finally:
+            if os.getpid() == self._owner:
+                for handled, before in self._previous.items():
+                    # None: a handler installed from C; it cannot be put back from Python.
+                    signal.signal(handled, signal.SIG_DFL if before is None else before)
+            self._previous = {}
+
+    def _told(self) -> Warned | None:
+        return None if self._warning_file is None else Warned.read(self._warning_file)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._owner:
+            self._handle_in_child(signum, frame)
+        elif signum == signal.SIGINT and self._signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        elif self._signum is None or signum == signal.SIGINT:
+            self._signum = signum
+
+    def _handle_in_child(self, signum: int, frame: FrameType | None) -> None:
+        # A forked child (a DataLoader or Pool worker) inherits this handler. It must still die of
+        # SIGTERM, or its parent's terminate() and join() would wait for ever; but a batch system
+        # which signals every process with SIGUSR1 must not take it away from a rank that saves.
+        if signum in (signal.SIGUSR1, signal.SIGUSR2):
+            return
+        previous = self._previous.get(signum)
+        if callable(previous):
+            previous(signum, frame)
+        else:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)

@@ -1,0 +1,169 @@
+"""One optimizer step, as the training loop sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from strategies import (
+    ConfigError,
+    MapDataset,
+    Ranks,
+    StepOutcome,
+    Strategy,
+    Turn,
+    seed_streams,
+    stream_seed,
+    to_device,
+)
+from strategies.seeding import AFTER_LAST_MICRO_BATCH
+
+from .evaluation import Measure
+
+Evaluate = Callable[[MapDataset, Measure, str], dict[str, float]]
+
+
+class Step:
+    """Iterate over it for this rank's micro-batches; the parameters are updated after the last.
+
+    for x, y in step:
+        loss = F.cross_entropy(model(x), y, reduction="sum")
+        step.backward(loss, count=len(y))
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        seed: int,
+        loss_scale: float,
+        evaluation_due: bool,
+        strategy: Strategy,
+        ranks: Ranks,
+        turns: Sequence[Turn],
+        batches: Iterator[Any],
+        evaluate: Evaluate,
+    ) -> None:
+        self.number = number
+        """0-based number of this optimizer step."""
+        self.evaluation_due = evaluation_due
+        """Whether to evaluate after this step; the same on every rank."""
+        self.outcome: StepOutcome | None = None
+        """Set once the parameters have been updated."""
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=ranks.device)
+        self.loss_count = 0.0
+        """Samples that this rank counted; padding is none."""
+        self.metrics: dict[str, float] = {}
+        self.seconds = 0.0
+        self._seed = seed
+        self._loss_scale = loss_scale
+        self._strategy = strategy
+        self._ranks = ranks
+        self._turns = turns
+        self._batches = batches
+        self._evaluate = evaluate
+        self._turn = -1
+        self._owes_backward = False
+        self._total: tuple[torch.Tensor, dist.Work | None] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield this rank's micro-batches on the device, then update the parameters."""
+        if self.outcome is not None or self._turn >= 0:
+            raise ConfigError(f"step {self.number} was iterated twice; loop over it once.")
+        began = time.monotonic()
+        for number, turn in enumerate(self._turns):
+            batch = to_device(next(self._batches), self._ranks.device)
+            self._turn, self._owes_backward = number, True
+            self._strategy.micro_step(is_last=number == len(self._turns) - 1)
+            seed_streams(stream_seed(self._seed, self.number, turn.micro_batch.index))
+            yield batch
+            self._require_backward()
+        self._update()
+        seed_streams(stream_seed(self._seed, self.number, AFTER_LAST_MICRO_BATCH))
+        self.seconds = time.monotonic() - began
+
+    def backward(self, loss: torch.Tensor, count: torch.Tensor | float) -> None:
+        """Accumulate the gradient of a micro-batch. Called on every rank, once a micro-batch.
+
+        Args:
+            loss: the SUM of the losses of the samples (or tokens) that count, 0-dim.
+            count: how many those are. The gradient of the step is the sum over all micro-batches
+                and ranks, divided by the total count: the exact mean, whatever the sizes.
+
+        Raises:
+            ConfigError: a loss that is not one number, or a second call for one micro-batch.
+        """
+        if not self._owes_backward:
+            raise ConfigError(
+                f"step.backward was called out of turn in step {self.number}: call it exactly once "
+                "for each micro-batch, inside `for batch in step`."
+            )
+        if loss.ndim != 0:
+            raise ConfigError(
+                f"step.backward got a loss of shape {tuple(loss.shape)}; it needs the sum over the "
+                'samples, one number. Use reduction="sum", or loss.sum().'
+            )
+        self._owes_backward = False
+        weight = 0.0 if self._turns[self._turn].is_padding else 1.0
+        self.loss_count += weight * float(count)
+        self.loss_sum += weight * loss.detach()
+        if self._turn == len(self._turns) - 1:
+            # Under way during the last backward: the total is needed only for the update.
+            total = torch.tensor(self.loss_count, dtype=torch.float64)
+            work = dist.all_reduce(total, group=self._ranks.host_group, async_op=True)
+            self._total = (total, work)
+        self._strategy.backward(loss * (weight * self._loss_scale))
+
+    def evaluate(
+        self, dataset: MapDataset, measure: Measure, *, name: str = "val"
+    ) -> dict[str, float]:
+        """Measure the model on `dataset`, each sample exactly once. Called on every rank.
+
+        Args:
+            dataset: a map-style data set.
+            measure: (model, batch) -> {metric: one value a sample, or (sum, count)}.
+            name: prefix of the metrics: "val" gives "val/loss".
+
+        Returns:
+            The exact means, the same on every rank.
+        """
+        if self.outcome is None:
+            raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")
+        self.metrics.update(self._evaluate(dataset, measure, name))
+        return self.metrics
+
+    def require_complete(self) -> None:
+        """Refuse a loop that left the step early.
+
+        Raises:
+            ConfigError: it did; the other ranks would wait for this one for ever.
+        """
+        if self.outcome is None:
+            raise ConfigError(
+                f"the training loop left step {self.number} after {self._turn + 1} of "
+                f"{len(self._turns)} micro-batches. Loop over the whole step; "
+                "to end the run, call job.stop()."
+            )
+
+    def _require_backward(self) -> None:
+        if self._owes_backward:
+            raise ConfigError(
+                f"step.backward was not called for micro-batch {self._turn} of step {self.number}. "
+                "Call it for every micro-batch, with count=0 and loss.sum() * 0 if none counts."
+            )
+
+    def _update(self) -> None:
+        assert self._total is not None
+        total, work = self._total
+        if work is not None:
+            work.wait()
+        if not total > 0:
+            raise ConfigError(
+                f"step {self.number} counted {float(total):g} samples over all ranks; "
+                "pass step.backward the number of samples (or tokens) in the sum."
+            )
+        self.outcome = self._strategy.step(float(total) * self._loss_scale)

@@ -1,0 +1,79 @@
+"""What the launcher does next with running ranks: one pure function of what it has seen so far."""
+
+import enum
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How long each wait may last, in seconds."""
+
+    grace_s: float | None = None
+    """From a warning to SIGKILL; None: the ranks take the time they need to save."""
+    terminate_s: float = 10.0
+    """From SIGTERM to SIGKILL, once the attempt is lost: a rank in a collective never returns."""
+    leave_s: float = 60.0
+    """From the first rank that left early to the end of the others' time to do the same."""
+    handler_s: float = 60.0
+    """How long a warning waits for a rank of ours to install its handler."""
+    abandon_s: float = 10.0
+    """From SIGKILL to giving up on a rank in an uninterruptible sleep."""
+
+
+class Step(enum.Enum):
+    """What to do next."""
+
+    WAIT = enum.auto()
+    WARN = enum.auto()
+    """Tell every rank once that it should save and leave."""
+    TERMINATE = enum.auto()
+    """SIGTERM: the attempt is lost, or the time to leave is over."""
+    KILL = enum.auto()
+    """SIGKILL to the ranks' process groups."""
+    ABANDON = enum.auto()
+    """Go on without ranks that even SIGKILL does not end."""
+    DONE = enum.auto()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What has been seen of one attempt; times are of one monotonic clock, in seconds."""
+
+    now: float
+    num_running: int
+    warned_at: float | None = None
+    told: bool = False
+    """The warning was passed on."""
+    failed_at: float | None = None
+    """A rank failed that had not been warned."""
+    left_at: float | None = None
+    """A rank left with 75, or in any way but 0 after the warning."""
+    terminated_at: float | None = None
+    killed_at: float | None = None
+    kill_now: bool = False
+    """A second Ctrl-C came."""
+
+
+def next_step(seen: Situation, bounds: Bounds) -> Step:
+    """Return the next step; called again and again until it is DONE or ABANDON."""
+
+    def over(since: float | None, bound_s: float | None) -> bool:
+        return since is not None and bound_s is not None and seen.now - since >= bound_s
+
+    if seen.num_running == 0:
+        return Step.DONE
+    if seen.killed_at is not None:
+        return Step.ABANDON if over(seen.killed_at, bounds.abandon_s) else Step.WAIT
+    if (
+        seen.kill_now
+        or over(seen.terminated_at, bounds.terminate_s)
+        or over(seen.warned_at, bounds.grace_s)
+    ):
+        return Step.KILL
+    if seen.terminated_at is not None:
+        return Step.WAIT
+    if seen.failed_at is not None or over(seen.left_at, bounds.leave_s):
+        return Step.TERMINATE
+    if seen.warned_at is not None and not seen.told:
+        return Step.WARN
+    return Step.WAIT

@@ -1,0 +1,99 @@
+"""One worker process: a rank of this node, the leader of its own session and process group."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from . import exec_worker
+from .guardian import kill_group
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerStreams:
+    """Where a worker's output goes; None inherits the launcher's own."""
+
+    stdout: IO[bytes] | int | None = None
+    stderr: IO[bytes] | int | None = None
+
+
+class Worker:
+    """A started rank.
+
+    It is not reaped before `release`: until then its process id, which is also its group's, cannot
+    be given to anybody else.
+    """
+
+    def __init__(self, rank: int, local_rank: int, process: subprocess.Popen[bytes]) -> None:
+        self.rank = rank
+        self.local_rank = local_rank
+        self.pid = process.pid
+        self._process = process
+
+    @classmethod
+    def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        streams: WorkerStreams,
+        *,
+        rank: int,
+        local_rank: int,
+    ) -> "Worker":
+        """Start the command; called on the main thread only.
+
+        The parent-death signal is bound to the thread that starts a process.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", exec_worker.__file__, str(os.getpid()), *command],
+            env=environment,
+            stdin=None if rank == 0 else subprocess.DEVNULL,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            start_new_session=True,
+        )
+        return cls(rank, local_rank, process)
+
+    def poll(self) -> int | None:
+        """Return the exit code, minus the signal's number, or None while it runs."""
+        if self._process.returncode is not None:
+            return self._process.returncode
+        end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if end is None:
+            return None
+        return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+
+    def catches_sigterm(self) -> bool:
+        """Tell whether the process has a handler for SIGTERM by now."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return True
+        return catches(status, signal.SIGTERM)
+
+    def tell(self, signum: int) -> None:
+        """Send a signal to the rank alone: its DataLoader workers have to live until it saved."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        """Kill the rank and everything in its process group."""
+        kill_group(self.pid)
+
+    def release(self, bound_s: float) -> None:
+        """Reap the process; gives up after `bound_s` seconds if it is still there."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=bound_s)
+
+
+def catches(status: str, signum: int) -> bool:
+    """Read the mask of caught signals in the text of /proc/PID/status."""
+    for line in status.splitlines():
+        if line.startswith("SigCgt:"):
+            return bool(int(line.split()[1], 16) >> (signum - 1) & 1)
+    return False

@@ -1,0 +1,161 @@
+"""The boundary: one small float64 sum over the ranks after every optimizer step.
+
+Sent at boundary k and read at boundary k+1, so that a step never waits for it. It carries the
+requests of the ranks, the training loss, and the numbers by which ranks notice that they no longer
+do the same thing: all s are equal exactly when (sum s)^2 == W * sum s^2 (Cauchy and Schwarz).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+
+import torch
+import torch.distributed as dist
+
+from checkpointing import JSON
+
+from .errors import DesyncError
+from .metrics import MetricSums, means
+from .process_group import Ranks
+
+MAX_METRICS = 64
+_DIGEST_BITS = 20
+"""Small enough that W * digest**2 is exact in float64 up to 8192 ranks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What one rank says at a boundary."""
+
+    step: int
+    """Optimizer steps completed."""
+    preempt: bool = False
+    stop: bool = False
+    save: bool = False
+    """The coordinator's clock says that a save is due."""
+    skipped: bool = False
+    """The step's gradients were not finite and it was not applied."""
+    loss_sum: float = 0.0
+    loss_count: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreed:
+    """The sum of all reports: the same numbers on every rank."""
+
+    step: int
+    preempt: int
+    """Number of ranks that were asked to leave."""
+    stop: int
+    save: int
+    skipped: int
+    loss: float
+    """Exact mean training loss of the step over all samples; nan without samples."""
+
+
+def digest(value: JSON) -> int:
+    """Return a 20-bit digest of a JSON value."""
+    text = json.dumps(value, sort_keys=True).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") % (
+        1 << _DIGEST_BITS
+    )
+
+
+class Boundary:
+    """The channel on which ranks agree. Every method that communicates is called on every rank."""
+
+    def __init__(self, ranks: Ranks, config: JSON) -> None:
+        """Take the configuration that must be the same on every rank."""
+        self._ranks = ranks
+        self._digest = digest(config)
+        self._sent: tuple[Report, torch.Tensor, dist.Work] | None = None
+        self._read: Agreed | None = None
+
+    def send(self, report: Report) -> None:
+        """Start the reduction of this boundary's reports. Called on every rank."""
+        assert self._sent is None, "the former boundary must be received first"
+        vector = torch.tensor(
+            [float(getattr(report, f.name)) for f in fields(report)]
+            + _agreement(report.step)
+            + _agreement(self._digest),
+            dtype=torch.float64,
+        )
+        work = dist.all_reduce(vector, group=self._ranks.host_group, async_op=True)
+        assert work is not None
+        self._sent = (report, vector, work)
+
+    def receive(self) -> Agreed | None:
+        """Return the former boundary's agreement, once; None at the first. Called on every rank.
+
+        Raises:
+            DesyncError: the ranks are at different steps or were given different configurations.
+        """
+        self.drain()
+        agreed, self._read = self._read, None
+        return agreed
+
+    def drain(self) -> None:
+        """Wait for what was sent and keep it for `receive`, so that nothing is under way.
+
+        Called on every rank, before other collectives of unknown length such as a save.
+        """
+        if self._sent is None:
+            return
+        report, vector, work = self._sent
+        work.wait()
+        self._sent = None
+        self._read = self._checked(report, vector.tolist())
+
+    def reduce_metrics(self, sums: MetricSums) -> dict[str, float]:
+        """Return the exact means over all ranks. Called on every rank.
+
+        Raises:
+            DesyncError: the ranks measured metrics of different names.
+        """
+        names, local = sums.names, sums.vector()
+        # A fixed length: a rank with other names must be told so, not hang in a mismatched sum.
+        vector = torch.zeros(2 * MAX_METRICS + 2, dtype=torch.float64)
+        vector[: len(local[: 2 * MAX_METRICS])] = torch.tensor(local, dtype=torch.float64)
+        vector[-2:] = torch.tensor(_agreement(digest(list(names))), dtype=torch.float64)
+        dist.all_reduce(vector, group=self._ranks.host_group)
+        reduced = vector.tolist()
+        if len(names) > MAX_METRICS or not self._all_equal(*reduced[-2:]):
+            raise DesyncError(
+                f"rank {self._ranks.rank} measured {list(names)}; another rank measured other "
+                f"names, or more than {MAX_METRICS}. Every rank must measure the same metrics."
+            )
+        return means(names, reduced[: 2 * len(names)])
+
+    def _checked(self, report: Report, reduced: list[float]) -> Agreed:
+        world_size = self._ranks.world_size
+        by_name = dict(zip((f.name for f in fields(report)), reduced, strict=False))
+        step_sum, step_squares, digest_sum, digest_squares = reduced[-4:]
+        if not self._all_equal(step_sum, step_squares):
+            raise DesyncError(
+                f"the ranks disagree on the step: rank {self._ranks.rank} has completed "
+                f"{report.step}, the mean over {world_size} ranks is {step_sum / world_size:g}. "
+                "A rank left the loop or skipped a step; use job.stop() to end a run."
+            )
+        if not self._all_equal(digest_sum, digest_squares):
+            raise DesyncError(
+                f"rank {self._ranks.rank} was given another configuration than other ranks "
+                f"(seen at step {report.step}). Start every rank with the same arguments and code."
+            )
+        count = by_name["loss_count"]
+        return Agreed(
+            step=report.step,
+            preempt=round(by_name["preempt"]),
+            stop=round(by_name["stop"]),
+            save=round(by_name["save"]),
+            skipped=round(by_name["skipped"]),
+            loss=by_name["loss_sum"] / count if count else float("nan"),
+        )
+
+    def _all_equal(self, total: float, squares: float) -> bool:
+        return total * total == self._ranks.world_size * squares
+
+
+def _agreement(number: int) -> list[float]:
+    return [float(number), float(number) ** 2]

@@ -1,0 +1,65 @@
+"""What to do at a boundary: one pure function of agreed numbers, the same on every rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .boundary import Agreed
+
+
+class Ending(StrEnum):
+    """Why a run leaves its loop."""
+
+    PREEMPTED = "preempted"
+    STOPPED = "stopped"
+    EARLY_STOPPED = "early stop"
+    COMPLETED = "completed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run is finished, so that the same command must not train on."""
+        return self is not Ending.PREEMPTED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the run is; every field is the same on every rank."""
+
+    step: int
+    """Optimizer steps completed."""
+    total_steps: int
+    save_due: bool
+    """The step is one at which a save was asked for."""
+    early_stop_reason: str | None
+    """Set once the early-stopping rule has fired."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What every rank does now."""
+
+    save: bool
+    ending: Ending | None = None
+    reason: str = ""
+
+
+def decide(progress: Progress, agreed: Agreed | None) -> Decision:
+    """Return what to do after a step, from numbers that came out of a collective.
+
+    Leaving always saves. A request to leave outranks every other ending: the machines are about to
+    go, and the checkpoint lets the next attempt find the other endings again.
+    """
+    if agreed is not None and agreed.preempt:
+        return Decision(save=True, ending=Ending.PREEMPTED, reason="asked to leave")
+    if agreed is not None and agreed.stop:
+        return Decision(save=True, ending=Ending.STOPPED, reason="the script called job.stop()")
+    if progress.early_stop_reason is not None:
+        return Decision(save=True, ending=Ending.EARLY_STOPPED, reason=progress.early_stop_reason)
+    if progress.step >= progress.total_steps:
+        return Decision(
+            save=True,
+            ending=Ending.COMPLETED,
+            reason=f"all {progress.total_steps} steps are done",
+        )
+    return Decision(save=progress.save_due or (agreed is not None and agreed.save > 0))

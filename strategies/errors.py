@@ -1,0 +1,18 @@
+"""The exceptions of this package.
+
+StrategyError
+├── ConfigError     what was asked cannot be done (also a ValueError); the user can mend it
+└── DesyncError     the ranks no longer do the same thing (also a RuntimeError)
+"""
+
+
+class StrategyError(Exception):
+    """Base of every error raised by `strategies`."""
+
+
+class ConfigError(StrategyError, ValueError):
+    """A value that cannot work; the message says what was given, what is needed, what to do."""
+
+
+class DesyncError(StrategyError, RuntimeError):
+    """The ranks disagree on the step, the configuration or the metrics they are reporting."""

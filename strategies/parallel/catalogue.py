@@ -1,0 +1,80 @@
+"""What a model is made of, by name: recorded before any strategy shards or wraps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from checkpointing import TensorSpec, dtype_name
+
+from ..errors import ConfigError
+
+MASTER = "fp32"
+"""Key of a trainable parameter's fp32 master."""
+FROZEN = "param"
+"""Key of a parameter that is not trained, in its own dtype."""
+BUFFER = "buffer"
+"""Key of a persistent buffer."""
+WEIGHT_KEYS = (MASTER, FROZEN, BUFFER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """The names and shapes of a model's state, the same under every strategy."""
+
+    trainable: dict[str, TensorSpec]
+    frozen: dict[str, TensorSpec]
+    buffers: dict[str, TensorSpec]
+    aliases: dict[str, str]
+    """Other names of tied parameters, each with the one name under which it is kept."""
+
+    def weight_specs(self) -> list[TensorSpec]:
+        """Return every tensor that the model itself consists of."""
+        return [*self.trainable.values(), *self.frozen.values(), *self.buffers.values()]
+
+
+def catalogue_of(model: nn.Module) -> Catalogue:
+    """Read a freshly built model.
+
+    Raises:
+        ConfigError: nothing to train, or a trainable parameter that is not float32.
+    """
+    first_name: dict[int, str] = {}
+    trainable: dict[str, TensorSpec] = {}
+    frozen: dict[str, TensorSpec] = {}
+    aliases: dict[str, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first_name:
+            aliases[name] = first_name[id(parameter)]
+            continue
+        first_name[id(parameter)] = name
+        if not parameter.requires_grad:
+            frozen[name] = _spec(name, FROZEN, parameter)
+            continue
+        if parameter.dtype != torch.float32:
+            raise ConfigError(
+                f"parameter {name} is {parameter.dtype}; trainable parameters must be built in "
+                "torch.float32, which are the masters. Choose the compute dtype with --precision."
+            )
+        trainable[name] = _spec(name, MASTER, parameter)
+    if not trainable:
+        raise ConfigError("the model has no trainable parameter (requires_grad=True).")
+    return Catalogue(
+        trainable=trainable, frozen=frozen, buffers=_buffer_specs(model), aliases=aliases
+    )
+
+
+def persistent_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the live buffers that a state dict would hold, by name."""
+    kept = set(model.state_dict(keep_vars=True))
+    return {name: buffer for name, buffer in model.named_buffers() if name in kept}
+
+
+def _buffer_specs(model: nn.Module) -> dict[str, TensorSpec]:
+    return {name: _spec(name, BUFFER, b) for name, b in persistent_buffers(model).items()}
+
+
+def _spec(fqn: str, key: str, tensor: torch.Tensor) -> TensorSpec:
+    return TensorSpec(fqn=fqn, key=key, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype))

@@ -1,0 +1,42 @@
+"""torch's DistributedDataParallel: whole replicas, gradients summed in buckets."""
+
+from __future__ import annotations
+
+from inspect import signature
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from .autocast import Autocast
+from .single import Replicated
+
+# Replicas start equal and are updated equally; a broadcast of buffers at every forward would only
+# hide a rank that has gone astray. torch 2.13 gave the argument another name.
+_NO_BUFFER_SYNC: dict[str, Any] = {
+    name: False
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in signature(DistributedDataParallel).parameters
+}
+if len(_NO_BUFFER_SYNC) > 1:
+    del _NO_BUFFER_SYNC["broadcast_buffers"]
+
+
+class DDP(Replicated):
+    """Replicas on every rank; gradients are summed once a step, with the last micro-batch."""
+
+    name = "ddp"
+
+    def _spread(self, model: nn.Module) -> nn.Module:
+        device = self.ranks.device
+        self._ddp = DistributedDataParallel(
+            Autocast(model, self.precision, device),
+            device_ids=[device.index] if device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            **_NO_BUFFER_SYNC,
+        )
+        return self._ddp
+
+    def micro_step(self, *, is_last: bool) -> None:
+        """Sum gradients over the ranks in the last backward only."""
+        self._ddp.require_backward_grad_sync = is_last

@@ -1,0 +1,150 @@
+"""What a strategy is: about a dozen verbs between a training loop and a native engine."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+from checkpointing import Fragment, TensorSpec
+
+from ..precision import Precision
+from ..process_group import Ranks
+from .catalogue import Catalogue
+
+Scalars: TypeAlias = Mapping[str, Mapping[str, float | int]]
+"""Per-parameter scalar optimizer state by parameter name, such as {"fc.weight": {"step": 10.0}}."""
+
+
+class Parameters(Sequence[nn.Parameter]):
+    """The trainable parameters handed to the user's optimizer factory, in model order.
+
+    Iterates like `model.parameters()`; `named()` gives the names, for parameter groups.
+    """
+
+    def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+        self._named = list(named)
+
+    def named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield (name, parameter) pairs."""
+        return iter(self._named)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [parameter for _, parameter in self._named][index]
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """Everything a strategy is built from."""
+
+    model: Callable[[], nn.Module]
+    """Builds the model; called once, under the run's seed."""
+    optimizer: Callable[[Parameters], torch.optim.Optimizer]
+    """Builds the optimizer over parameters that may be sharded already."""
+    precision: Precision
+    max_grad_norm: float | None
+    """Clip the global gradient norm to this; None: no clipping."""
+    seed: int
+    ranks: Ranks
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """What one optimizer step did; the same on every rank."""
+
+    grad_norm: float
+    """Norm of the mean gradient over all parameters, before clipping; may be inf or nan."""
+    applied: bool
+    """False: the gradients were not finite and nothing was changed."""
+
+
+class TensorSource(Protocol):
+    """Where restored state comes from: a checkpoint, read by ranges."""
+
+    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
+        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
+        ...
+
+
+class Strategy(ABC):
+    """A model spread over the ranks by one native engine."""
+
+    name: ClassVar[str]
+    catalogue: Catalogue
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        """Build and verify. Called on every rank.
+
+        Raises:
+            ConfigError: the model, the optimizer or the number of ranks does not suit.
+        """
+        self.ranks = blueprint.ranks
+        self.precision = blueprint.precision
+        self.max_grad_norm = blueprint.max_grad_norm
+
+    @property
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """What the training loop calls."""
+
+    @property
+    @abstractmethod
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's live parameter groups."""
+
+    @property
+    @abstractmethod
+    def group_names(self) -> list[list[str]]:
+        """Names of the parameters of each group."""
+
+    @property
+    @abstractmethod
+    def optimizer_name(self) -> str:
+        """Class name of the user's optimizer."""
+
+    @abstractmethod
+    def micro_step(self, *, is_last: bool) -> None:
+        """Announce a forward and backward; gradients are summed over the ranks at the last."""
+
+    @abstractmethod
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate the gradient of `loss`, a plain sum over samples (0-dim)."""
+
+    @abstractmethod
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide the summed gradient by `divisor`, clip, and update. Called on every rank."""
+
+    @abstractmethod
+    def fragments(self, *, weights_only: bool) -> list[Fragment]:
+        """Return live views of this rank's share of the state. No collective."""
+
+    @abstractmethod
+    def scalars(self) -> Scalars:
+        """Return the scalar optimizer state of what this rank holds. No collective."""
+
+    @abstractmethod
+    def load(
+        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
+    ) -> None:
+        """Overwrite this rank's share of the state. No collective; `refresh` must follow.
+
+        Args:
+            source: where to read.
+            keys: optimizer state keys by parameter name; empty: weights only.
+            scalars: per-parameter scalar state.
+        """
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Make the computing weights follow the loaded masters. Called on every rank."""
+
+    def weight_specs(self) -> list[TensorSpec]:
+        """Return the tensors that every checkpoint of this model must hold."""
+        return self.catalogue.weight_specs()

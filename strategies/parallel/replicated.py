@@ -1,0 +1,74 @@
+"""State that every rank holds whole: written in equal shares, read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from checkpointing import Fragment, TensorSpec, stripe
+
+from .catalogue import Catalogue
+from .protocol import Scalars, TensorSource
+from .torch_state import copy_flat, create_state, flat, state_spec, tensor_state
+
+
+def replicated_tensors(
+    catalogue: Catalogue,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    weights_only: bool,
+) -> list[tuple[TensorSpec, torch.Tensor]]:
+    """Return every parameter and optimizer state tensor with its spec, in a canonical order."""
+    tensors: list[tuple[TensorSpec, torch.Tensor]] = []
+    for name, parameter in model.named_parameters():
+        if name in catalogue.frozen:
+            tensors.append((catalogue.frozen[name], parameter))
+            continue
+        spec = catalogue.trainable[name]
+        tensors.append((spec, parameter))
+        if weights_only:
+            continue
+        state = tensor_state(optimizer, parameter, name)
+        tensors += [(state_spec(spec, key, t.dtype), t) for key, t in sorted(state.items())]
+    return tensors
+
+
+def striped(
+    tensors: Sequence[tuple[TensorSpec, torch.Tensor]], rank: int, world_size: int
+) -> list[Fragment]:
+    """Return this rank's share of replicated tensors, balanced by bytes."""
+    sizes_bytes = [spec.size_bytes for spec, _ in tensors]
+    itemsizes_bytes = [spec.itemsize for spec, _ in tensors]
+    return [
+        Fragment(
+            spec=tensors[index][0],
+            start=start,
+            end=end,
+            data=flat(tensors[index][1])[start:end],
+        )
+        for index, start, end in stripe(
+            sizes_bytes, rank, world_size, itemsizes_bytes=itemsizes_bytes
+        )
+    ]
+
+
+def load_replicated(
+    catalogue: Catalogue,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    source: TensorSource,
+    keys: Mapping[str, Sequence[str]],
+    scalars: Scalars,
+) -> None:
+    """Read every parameter whole, and its optimizer state where `keys` names some."""
+    for name, parameter in model.named_parameters():
+        spec = catalogue.frozen.get(name) or catalogue.trainable[name]
+        copy_flat(parameter, source.read(name, spec.key, 0, spec.numel))
+        if name in catalogue.frozen or name not in keys:
+            continue
+        created = create_state(optimizer, parameter, keys[name], scalars.get(name, {}))
+        for key, tensor in created.items():
+            copy_flat(tensor, source.read(name, key, 0, spec.numel))

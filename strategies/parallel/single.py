@@ -1,0 +1,55 @@
+"""One process, one device, no communication."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from checkpointing import Fragment
+
+from ..errors import ConfigError
+from .autocast import Autocast
+from .protocol import Scalars, TensorSource
+from .replicated import load_replicated, replicated_tensors, striped
+from .torch_engine import TorchEngine, load_buffers
+
+
+class Replicated(TorchEngine):
+    """Every rank holds the whole model; ddp adds the summing of gradients to it."""
+
+    def _local_grads(self) -> list[torch.Tensor]:
+        return [p.grad for _, p in self._named if p.grad is not None]
+
+    def fragments(self, *, weights_only: bool) -> list[Fragment]:
+        """Return this rank's share of everything, balanced by bytes."""
+        tensors = replicated_tensors(
+            self.catalogue, self._model, self._optimizer, weights_only=weights_only
+        )
+        shares = striped(tensors, self.ranks.rank, self.ranks.world_size)
+        return shares + self._buffer_fragments()
+
+    def load(
+        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
+    ) -> None:
+        """Read everything whole on every rank."""
+        load_replicated(self.catalogue, self._model, self._optimizer, source, keys, scalars)
+        load_buffers(self._model, self.catalogue, source)
+
+
+class Single(Replicated):
+    """Plain PyTorch on one rank."""
+
+    name = "single"
+
+    def _spread(self, model: nn.Module) -> nn.Module:
+        if self.ranks.world_size != 1:
+            raise ConfigError(
+                f"strategy=single runs on one rank, and this run has {self.ranks.world_size}. "
+                "Pass --nproc-per-node 1, or another --strategy such as ddp."
+            )
+        return Autocast(model, self.precision, self.ranks.device)
+
+    def micro_step(self, *, is_last: bool) -> None:
+        """Nothing to announce."""

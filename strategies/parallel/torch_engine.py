@@ -1,0 +1,111 @@
+"""What single, ddp and fsdp share: the user's own torch optimizer steps on `.grad`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from checkpointing import Fragment
+
+from ..seeding import seed_streams
+from .catalogue import Catalogue, catalogue_of, persistent_buffers
+from .clipping import combined_scale, sum_of_squares
+from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
+from .torch_state import copy_flat, names_by_group, scalar_state, whole
+
+
+class TorchEngine(Strategy):
+    """A strategy whose parameters are its fp32 masters and whose optimizer is torch's own."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__(blueprint)
+        self._model = build_model(blueprint)
+        self.catalogue: Catalogue = catalogue_of(self._model)
+        self._module = self._spread(self._model)
+        self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
+        self._optimizer = blueprint.optimizer(Parameters(self._named))
+        self._group_names = names_by_group(self._optimizer, self._named)
+
+    @abstractmethod
+    def _spread(self, model: nn.Module) -> nn.Module:
+        """Shard or wrap the model; return what the training loop calls."""
+
+    @abstractmethod
+    def _local_grads(self) -> list[torch.Tensor]:
+        """Return this rank's share of the gradient, each element once over `_norm_group`."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What the training loop calls."""
+        return self._module
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's live parameter groups."""
+        return self._optimizer.param_groups
+
+    @property
+    def group_names(self) -> list[list[str]]:
+        """Names of the parameters of each group."""
+        return self._group_names
+
+    @property
+    def optimizer_name(self) -> str:
+        """Class name of the user's optimizer."""
+        return type(self._optimizer).__name__
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate the gradient; the engines average over ranks, so the sum is scaled by W."""
+        torch.autograd.backward(loss * self.ranks.world_size)
+
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        grads = self._local_grads()
+        squares = sum_of_squares(grads, self.ranks.device)
+        if self._is_sharded:
+            dist.all_reduce(squares)
+        scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
+        if finite:
+            torch._foreach_mul_(grads, 1.0 / scale)
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return StepOutcome(grad_norm=grad_norm, applied=finite)
+
+    _is_sharded: bool = False
+    """Whether `_local_grads` are a share, so that the norm needs a sum over the ranks."""
+
+    def scalars(self) -> Scalars:
+        """Return the scalar optimizer state of every parameter."""
+        states = {name: scalar_state(self._optimizer, p) for name, p in self._named}
+        return {name: state for name, state in states.items() if state}
+
+    def refresh(self) -> None:
+        """Nothing to do: the computing weights are the masters."""
+
+    def _buffer_fragments(self) -> list[Fragment]:
+        # Replicas of a buffer may differ (BatchNorm's statistics); the coordinator's are kept.
+        if not self.ranks.is_coordinator:
+            return []
+        buffers = persistent_buffers(self._model)
+        return [
+            whole(spec, buffers[name])
+            for name, spec in self.catalogue.buffers.items()
+            if spec.numel
+        ]
+
+
+def build_model(blueprint: Blueprint) -> nn.Module:
+    """Build the model on this rank's device, equal on every rank by the run's seed."""
+    seed_streams(blueprint.seed)
+    return blueprint.model().to(blueprint.ranks.device)
+
+
+def load_buffers(model: nn.Module, catalogue: Catalogue, source: TensorSource) -> None:
+    """Overwrite the persistent buffers, whole on every rank."""
+    buffers = persistent_buffers(model)
+    for name, spec in catalogue.buffers.items():
+        copy_flat(buffers[name], source.read(name, spec.key, 0, spec.numel))

@@ -1,0 +1,258 @@
+"""DeepSpeed ZeRO stages 1 to 3 through deepspeed.initialize."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from checkpointing import Fragment, torch_dtype
+
+from ..errors import ConfigError
+from .autocast import CastAround
+from .catalogue import catalogue_of, persistent_buffers
+from .clipping import combined_scale, sum_of_squares
+from .frozen import FrozenParameters
+from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
+from .torch_engine import build_model, load_buffers
+from .torch_state import (
+    create_state,
+    flat,
+    names_by_group,
+    scalar_state,
+    state_spec,
+    tensor_state,
+    whole,
+)
+from .zero_internals import check_layout, layout_of
+
+_SHARED_MEMORY_OP = "deepspeed_shm_comm"
+_DEPRECATED_INSIDE = r"`torch.distributed.(all_gather_into_tensor|reduce_scatter_tensor)`"
+"""torch's advice to DeepSpeed, which a user can do nothing about and would see once a rank."""
+
+
+class Zero(Strategy):
+    """fp32 masters and optimizer state in shards; gradients too from stage 2, weights in stage 3.
+
+    Loss scaling and clipping are not DeepSpeed's: its static loss scale is set, just before the
+    step, to the number by which the summed gradients are to be divided.
+    """
+
+    stage: ClassVar[int]
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__(blueprint)
+        deepspeed = _import_deepspeed(self.ranks.device)
+        model = build_model(blueprint)
+        self.catalogue = catalogue_of(model)
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        optimizer = blueprint.optimizer(Parameters(named))
+        self._group_names = names_by_group(optimizer, named)
+        self._optimizer = optimizer
+        # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
+        initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
+        self._engine, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=self._config()
+        )
+        self._model = model
+        self._module = CastAround(self._engine, self.precision)
+        self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
+        check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
+        self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
+        if self.precision.is_mixed:
+            self._restore_masters(initial)
+
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "train_micro_batch_size_per_gpu": 1,
+            # More than one, so that DeepSpeed prepares to accumulate; where a step ends is said by
+            # `micro_step`, because its length differs at the end of an epoch.
+            "gradient_accumulation_steps": 2,
+            "zero_optimization": {
+                "stage": self.stage,
+                # Stage 3 replaces torch.nn.functional.linear for the whole process, by one that
+                # does not hold gathered weights until backward. It rounds otherwise in bf16, and
+                # on a CPU there is no memory to win.
+                "memory_efficient_linear": self.ranks.device.type != "cpu",
+            },
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "gradient_clipping": 0.0,
+            "communication_data_type": "fp32",
+        }
+        if self.precision.name == "bf16":
+            config["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        if self.precision.name == "fp16":
+            config["fp16"] = {"enabled": True, "loss_scale": 1.0}
+        return config
+
+    def _restore_masters(self, initial: Mapping[str, torch.Tensor]) -> None:
+        self._layout.begin_load()
+        for piece in self._layout.pieces():
+            piece.of(piece.buffer).copy_(initial[piece.fqn][piece.start : piece.end])
+        self._layout.refresh()
+
+    @property
+    def module(self) -> nn.Module:
+        """What the training loop calls."""
+        return self._module
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's live parameter groups."""
+        return self._optimizer.param_groups
+
+    @property
+    def group_names(self) -> list[list[str]]:
+        """Names of the parameters of each group."""
+        return self._group_names
+
+    @property
+    def optimizer_name(self) -> str:
+        """Class name of the user's optimizer."""
+        return type(self._optimizer).__name__
+
+    def micro_step(self, *, is_last: bool) -> None:
+        """Tell the engine whether this forward and backward is the last of the step."""
+        self._engine.set_gradient_accumulation_boundary(is_last)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Accumulate the gradient; the engine averages over ranks, so the sum is scaled by W."""
+        self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
+
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        squares = sum_of_squares(self._layout.gradients(), self.ranks.device)
+        dist.all_reduce(squares)
+        scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
+        scaler = self._engine.optimizer.loss_scaler
+        scaler.cur_scale = scale
+        # With gradients that are not finite the engine finds the overflow itself and clears them.
+        self._engine.step()
+        scaler.cur_scale = 1.0
+        applied = not self._engine.optimizer.overflow
+        if applied != finite:
+            raise ConfigError(
+                f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
+                f"{grad_norm}. Install a tested version (see constraints.txt)."
+            )
+        return StepOutcome(grad_norm=grad_norm, applied=applied)
+
+    def fragments(self, *, weights_only: bool) -> list[Fragment]:
+        """Return the pieces of the flat buffers that this rank holds."""
+        found: list[Fragment] = []
+        for piece in self._layout.pieces():
+            spec = self.catalogue.trainable[piece.fqn]
+            bounds = {"start": piece.start, "end": piece.end}
+            found.append(Fragment(spec=spec, data=piece.of(piece.buffer), **bounds))
+            if weights_only:
+                continue
+            state = tensor_state(self._optimizer, piece.buffer, piece.fqn)
+            found += [
+                Fragment(spec=state_spec(spec, key, t.dtype), data=piece.of(t), **bounds)
+                for key, t in sorted(state.items())
+            ]
+        found += self._frozen.fragments(self.ranks.rank, self.ranks.world_size)
+        if self.ranks.is_coordinator:
+            buffers = persistent_buffers(self._model)
+            found += [
+                whole(spec, buffers[name].to(torch_dtype(spec.dtype)))
+                for name, spec in self.catalogue.buffers.items()
+                if spec.numel
+            ]
+        return found
+
+    def scalars(self) -> Scalars:
+        """Return the scalar optimizer state of the parameters of which this rank holds a piece."""
+        found = {p.fqn: scalar_state(self._optimizer, p.buffer) for p in self._layout.pieces()}
+        return {fqn: state for fqn, state in found.items() if state}
+
+    def load(
+        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
+    ) -> None:
+        """Read the pieces that this rank holds."""
+        self._layout.begin_load()
+        states = self._created_states(keys, scalars)
+        for piece in self._layout.pieces():
+            values = source.read(piece.fqn, "fp32", piece.start, piece.end)
+            piece.of(piece.buffer).copy_(values)
+            for key, tensor in states.get(id(piece.buffer), {}).items():
+                piece.of(tensor).copy_(source.read(piece.fqn, key, piece.start, piece.end))
+        self._frozen.load(source)
+        load_buffers(self._model, self.catalogue, source)
+
+    def _created_states(
+        self, keys: Mapping[str, Sequence[str]], scalars: Scalars
+    ) -> dict[int, dict[str, torch.Tensor]]:
+        """Create zeroed optimizer state for each flat buffer of which a piece has some."""
+        wanted: dict[int, tuple[torch.Tensor, tuple[str, ...], Mapping[str, float | int]]] = {}
+        for piece in self._layout.pieces():
+            if not keys:
+                continue
+            asked = (
+                piece.buffer,
+                tuple(sorted(keys.get(piece.fqn, ()))),
+                scalars.get(piece.fqn, {}),
+            )
+            known = wanted.setdefault(id(piece.buffer), asked)
+            if known[1:] != asked[1:]:
+                raise ConfigError(
+                    f"{piece.fqn} has optimizer state {asked[1]} with {dict(asked[2])}, and "
+                    f"another parameter of its group has {known[1]} with {dict(known[2])}. ZeRO "
+                    "keeps one counter a group; put such parameters into groups of their own, or "
+                    "go on with --strategy ddp or fsdp."
+                )
+        return {
+            number: create_state(self._optimizer, buffer, names, numbers)
+            for number, (buffer, names, numbers) in wanted.items()
+        }
+
+    def refresh(self) -> None:
+        """Make the computing weights follow the masters. Called on every rank."""
+        self._layout.refresh()
+
+
+class Zero1(Zero):
+    """Optimizer state in shards."""
+
+    name = "zero1"
+    stage = 1
+
+
+class Zero2(Zero):
+    """Optimizer state and gradients in shards."""
+
+    name = "zero2"
+    stage = 2
+
+
+class Zero3(Zero):
+    """Optimizer state, gradients and weights in shards."""
+
+    name = "zero3"
+    stage = 3
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    # The one place that writes this variable: DeepSpeed reads it when it is imported, and would
+    # otherwise probe for accelerators and warn about what it found.
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    warnings.filterwarnings("ignore", message=_DEPRECATED_INSIDE, category=FutureWarning)
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    # Otherwise DeepSpeed compiles a shared-memory extension at its first collective, under a lock
+    # that a killed rank leaves behind for ever. gloo does the same work.
+    deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
+    if not dist.is_initialized():
+        raise AssertionError("process groups must be initialised before DeepSpeed")
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+    return deepspeed

@@ -1,0 +1,123 @@
+"""The process groups of a run, and small agreed messages over the host's group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
+
+from checkpointing import JSON
+
+COLLECTIVE_TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process's place among the ranks, its device and the group for host-side messages."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    host_group: dist.ProcessGroup
+    """A gloo group: CPU tensors, no synchronisation with a GPU, usable when NCCL is stuck."""
+
+    @property
+    def is_coordinator(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_groups(*, rank: int, local_rank: int, world_size: int) -> Iterator[Ranks]:
+    """Initialise torch.distributed for the block: NCCL on GPUs, gloo on CPUs.
+
+    Called on every rank. Under a launcher the address comes from its environment (env://); a single
+    process needs no address and opens no port for a store. When the block ends by an exception the
+    groups are left alone: a peer may be stuck in a collective that destroying would wait for.
+    """
+    device = _device(local_rank)
+    timeout = timedelta(seconds=COLLECTIVE_TIMEOUT_S)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    store = HashStore() if world_size == 1 else None
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank if store else -1,
+        world_size=world_size if store else -1,
+        timeout=timeout,
+        device_id=device if device.type == "cuda" else None,
+    )
+    host_group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(host_group, dist.ProcessGroup)
+    yield Ranks(rank=rank, world_size=world_size, device=device, host_group=host_group)
+    dist.destroy_process_group()
+
+
+def _device(local_rank: int) -> torch.device:
+    if torch.cuda.is_available() and torch.cuda.device_count() > 0:
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
+    return torch.device("cpu")
+
+
+class HostCommunicator:
+    """`checkpointing.Communicator` over the host group: JSON as bytes in tensors, no pickle."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+
+    @property
+    def rank(self) -> int:
+        """This process's rank; 0 is the coordinator."""
+        return self._ranks.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self._ranks.world_size
+
+    def gather(self, value: JSON) -> list[JSON] | None:
+        """Return every rank's value, in rank order, on the coordinator. Called on every rank."""
+        message = _encode(value)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([len(message)]), group=self._ranks.host_group)
+        longest = max(int(size) for size in sizes)
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(message)] = message
+        if not self._ranks.is_coordinator:
+            dist.gather(padded, None, group=self._ranks.host_group, group_dst=0)
+            return None
+        parts = [torch.empty_like(padded) for _ in range(self.world_size)]
+        dist.gather(padded, parts, group=self._ranks.host_group, group_dst=0)
+        return [_decode(p[: int(size)]) for p, size in zip(parts, sizes, strict=True)]
+
+    def broadcast(self, value: JSON) -> JSON:
+        """Return the coordinator's value on every rank. Called on every rank."""
+        message = _encode(value)
+        size = torch.tensor([len(message)])
+        dist.broadcast(size, group=self._ranks.host_group, group_src=0)
+        if not self._ranks.is_coordinator:
+            message = torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(message, group=self._ranks.host_group, group_src=0)
+        return _decode(message)
+
+    def all_gather(self, value: JSON) -> list[JSON]:
+        """Return every rank's value, in rank order, on every rank. Called on every rank."""
+        gathered = self.broadcast(self.gather(value))
+        assert isinstance(gathered, list)
+        return gathered
+
+
+def _encode(value: JSON) -> torch.Tensor:
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _decode(message: torch.Tensor) -> JSON:
+    decoded: JSON = json.loads(message.numpy().tobytes())
+    return decoded

@@ -1,0 +1,195 @@
+"""Saving and restoring a strategy's state through the neutral format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from checkpointing import (
+    JSON,
+    CheckpointError,
+    CheckpointReader,
+    CheckpointStore,
+    DamagedCheckpointError,
+    ModelMismatchError,
+    SavedCheckpoint,
+    TensorSpec,
+    require_match,
+    save_checkpoint,
+)
+
+from .errors import ConfigError
+from .hyperparameters import current_hyperparameters, to_json
+from .parallel.catalogue import WEIGHT_KEYS
+from .parallel.protocol import Scalars, Strategy
+from .process_group import HostCommunicator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What a restore found."""
+
+    step: int
+    state: Mapping[str, Any]
+    """What was given to `save_state`."""
+    created_by: Mapping[str, Any]
+    damaged: list[str]
+    """One sentence for each newer checkpoint that could not be used."""
+
+
+def save_state(
+    strategy: Strategy,
+    store: CheckpointStore,
+    communicator: HostCommunicator,
+    *,
+    step: int,
+    state: Mapping[str, JSON],
+    created_by: Mapping[str, JSON],
+    requested: list[dict[str, JSON]],
+    weights_only: bool = False,
+) -> SavedCheckpoint:
+    """Write a checkpoint of the strategy's state. Called on every rank.
+
+    Args:
+        strategy: whose state.
+        store: where to.
+        communicator: the host's group.
+        step: optimizer steps completed.
+        state: what the run keeps besides tensors.
+        created_by: who wrote it, for people.
+        requested: the optimizer's hyper-parameters as the script gave them.
+        weights_only: leave the optimizer's state out.
+
+    Raises:
+        SaveFailedError: on every rank, if any rank failed; earlier checkpoints are untouched.
+    """
+    fragments = strategy.fragments(weights_only=weights_only)
+    held: dict[str, JSON] = {
+        "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
+        "scalars": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
+    }
+    # A rank sees the optimizer state of its own share only; the proof of coverage needs it all.
+    everyone: list[Any] = communicator.all_gather(held)
+    specs = {s.name: s for s in strategy.weight_specs()}
+    scalars: dict[str, JSON] = {}
+    for one in everyone:
+        specs.update({s.name: s for s in map(_spec_from_json, one["specs"])})
+        scalars.update(one["scalars"])
+    optimizer: dict[str, JSON] = {
+        "name": strategy.optimizer_name,
+        "groups": to_json(
+            strategy.group_names, requested, current_hyperparameters(strategy.param_groups)
+        ),
+        "scalars": scalars,
+    }
+    return save_checkpoint(
+        store,
+        step=step,
+        specs=list(specs.values()),
+        fragments=fragments,
+        state={**state, "optimizer": optimizer, "aliases": dict(strategy.catalogue.aliases)},
+        created_by=created_by,
+        communicator=communicator,
+    )
+
+
+def restore_newest(
+    strategy: Strategy,
+    store: CheckpointStore,
+    communicator: HostCommunicator,
+    *,
+    weights_only: bool = False,
+    step: int | None = None,
+) -> Restored | None:
+    """Load the newest checkpoint that is whole, agreed by all ranks. Called on every rank.
+
+    Args:
+        strategy: whose state is overwritten.
+        store: where checkpoints are looked for.
+        communicator: the host's group.
+        weights_only: leave the optimizer's state as it is.
+        step: only the checkpoint of this step.
+
+    Returns:
+        None where there is no checkpoint at all.
+
+    Raises:
+        ConfigError: the checkpoint belongs to another model or optimizer, or every one is damaged.
+    """
+    steps: Any = communicator.broadcast(store.steps() if communicator.rank == 0 else None)
+    damaged: list[str] = []
+    for candidate in steps if step is None else [step]:
+        found, verdict = _try_load(strategy, store, candidate, weights_only)
+        verdicts: list[Any] = communicator.all_gather(verdict)
+        refusals = [v["refused"] for v in verdicts if v["refused"]]
+        if refusals:
+            raise ConfigError(refusals[0])
+        reports = list(dict.fromkeys(v["damaged"] for v in verdicts if v["damaged"]))
+        if not reports and found is not None:
+            strategy.refresh()
+            manifest_state, created_by = found
+            return Restored(
+                step=candidate, state=manifest_state, created_by=created_by, damaged=damaged
+            )
+        damaged.append(f"step-{candidate:08d} is not usable: {reports[0]}")
+    if damaged:
+        raise ConfigError(
+            f"no checkpoint in {store.folder} is whole. {' '.join(damaged)} "
+            "Restore one from a backup, or start anew in another --run-dir."
+        )
+    return None
+
+
+def _try_load(
+    strategy: Strategy, store: CheckpointStore, step: int, weights_only: bool
+) -> tuple[tuple[Mapping[str, Any], Mapping[str, Any]] | None, JSON]:
+    """Overwrite this rank's share; the verdict says whether it is whole. No collective."""
+    try:
+        with store.open(step) as reader:
+            manifest = reader.manifest
+            where = f"step-{step:08d}"
+            _require_same_model(strategy, reader, where)
+            optimizer: Any = manifest.state["optimizer"]
+            keys = {} if weights_only else _state_keys(reader)
+            if not weights_only and optimizer["name"] != strategy.optimizer_name:
+                raise ConfigError(
+                    f"{where} was made with the optimizer {optimizer['name']}, and the script "
+                    f"builds {strategy.optimizer_name}. Use the same, or another --run-dir."
+                )
+            scalars: Scalars = {} if weights_only else optimizer["scalars"]
+            strategy.load(reader, keys, scalars)
+            return (manifest.state, manifest.created_by), {"damaged": None, "refused": None}
+    except (ModelMismatchError, ConfigError) as error:
+        return None, {"damaged": None, "refused": str(error)}
+    except (DamagedCheckpointError, CheckpointError, OSError) as error:
+        return None, {"damaged": str(error), "refused": None}
+
+
+def _require_same_model(strategy: Strategy, reader: CheckpointReader, where: str) -> None:
+    found = [spec for spec in reader.manifest.specs() if spec.key in WEIGHT_KEYS]
+    dtypes = {spec.name: spec.dtype for spec in found}
+    # Values are cast on loading, so only names and shapes must agree.
+    expected = [
+        TensorSpec(fqn=s.fqn, key=s.key, shape=s.shape, dtype=dtypes.get(s.name, s.dtype))
+        for s in strategy.weight_specs()
+    ]
+    require_match(expected, found, where=where)
+
+
+def _state_keys(reader: CheckpointReader) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = {}
+    for spec in reader.manifest.specs():
+        if spec.key not in WEIGHT_KEYS:
+            keys.setdefault(spec.fqn, []).append(spec.key)
+    return keys
+
+
+def _spec_to_json(spec: TensorSpec) -> JSON:
+    return {"fqn": spec.fqn, "key": spec.key, "shape": list(spec.shape), "dtype": spec.dtype}
+
+
+def _spec_from_json(value: Any) -> TensorSpec:
+    return TensorSpec(
+        fqn=value["fqn"], key=value["key"], shape=tuple(value["shape"]), dtype=value["dtype"]
+    )

@@ -1,0 +1,135 @@
+"""What the package promises about its own imports."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import checkpointing
+
+PACKAGE = Path(checkpointing.__file__).parent
+MODULES = sorted(PACKAGE.glob("*.py"))
+TORCH_FREE = (
+    "block_writer commit communicator compare errors fields files manifest manifest_text names "
+    "outcome ranges reader report retention shard_format shard_reader spec store strict_json "
+    "verify whole_file"
+)
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "numpy", "safetensors"):
+            raise ImportError(f"{name} must not be imported here")
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run_without_torch(code, *args):
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKED + code, *args],
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def imported_by(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield (node.module or "", node.level)
+
+
+def test_all_is_sorted_complete_and_loadable():
+    assert set(checkpointing.__all__) == set(checkpointing._MODULE_OF)
+    for name in checkpointing.__all__:
+        assert getattr(checkpointing, name) is not None
+    typed = [
+        node
+        for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
+        if isinstance(node, ast.ImportFrom) and node.level == 1
+    ]
+    from_types = {alias.name: node.module for node in typed for alias in node.names}
+    assert from_types == checkpointing._MODULE_OF
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = checkpointing.nothing
+
+
+def test_listing_and_verifying_need_no_torch(kit, tmp_path):
+    store = kit.store_at(tmp_path)
+    kit.save_state(store, 1, kit.sample_state())
+    kit.save_state(store, 2, kit.sample_state())
+    shard = store.path(2) / "r00000.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
+    done = run_without_torch(
+        "from pathlib import Path\n"
+        "from checkpointing import CheckpointStore, stripe, steps_to_delete, require_match\n"
+        "store = CheckpointStore(Path(sys.argv[1]))\n"
+        "with store.open(1) as reader:\n"
+        "    print(store.steps(), reader.verify(), len(store.verify(2)))\n"
+        "    print(len(reader.manifest.specs()))\n"
+        "assert 'torch' not in sys.modules\n",
+        str(tmp_path),
+    )
+    assert done.stdout.splitlines() == ["[2, 1] [] 1", "9"], done.stderr
+
+
+def test_the_modules_that_need_no_torch_import_none():
+    names = TORCH_FREE.split()
+    done = run_without_torch(f"for name in {names}: __import__('checkpointing.' + name)\n")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_block_on_torch_works():
+    assert "must not be imported" in run_without_torch("import checkpointing.fragment").stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_no_pickle_and_no_import_upwards(path):
+    for name, level in imported_by(path):
+        top = name.split(".")[0]
+        assert top not in {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
+        assert top not in {"launcher", "strategies"}
+        assert top != "checkpointing", "imports inside the package are relative"
+        assert level <= 1
+    text = path.read_text()
+    for word in ("torch.save", "torch.load", "_object("):
+        assert word not in text
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_only_the_seam_touches_the_disk(path):
+    if path.stem == "files":
+        return
+    called = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("os", "shutil")
+    }
+    assert called <= {"urandom"}
+    text = path.read_text()
+    for word in ("read_bytes", "write_bytes", "read_text", "write_text", " open("):
+        assert word not in text.replace("def open(", "")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node, clean=False) or ""
+            length = node.end_lineno - node.lineno + 1 - len(docstring.splitlines())
+            assert length < 50, node.name

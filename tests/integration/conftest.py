@@ -1,0 +1,163 @@
+"""Fixtures that start the real `relaunch` on tiny scripts; a test that leaves a process fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEST_MARK = "LAUNCH_TEST_MARK"
+
+
+def processes_with(text: str) -> list[int]:
+    """Return the living processes with the text in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if text.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout_s:g} s for {what}"
+        time.sleep(0.01)
+
+
+@dataclass
+class Launched:
+    pid: int
+    folder: Path
+    mark: str
+
+    @property
+    def stdout(self) -> str:
+        return (self.folder / "stdout").read_text()
+
+    @property
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+    def said(self) -> list[str]:
+        return [line for line in self.stderr.splitlines() if line.startswith("relaunch: ")]
+
+    def ended(self) -> bool:
+        return (self.folder / "status").exists()
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        try:
+            wait_until(self.ended, "the launcher's end", timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.stdout}\n{self.stderr}") from None
+        return int((self.folder / "status").read_text())
+
+    def wait_for_files(self, *names: str, cwd: Path) -> None:
+        for name in names:
+            wait_until((cwd / name).exists, f"the file {name}; said {self.stderr}")
+
+    def send(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
+    def processes(self) -> list[int]:
+        """The ranks and what they started; neither the launcher nor its guardian."""
+        return [p for p in processes_with(self.mark) if not _is_guardian(p)]
+
+
+def _is_guardian(pid: int) -> bool:
+    try:
+        return b"guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+class Launch:
+    """Starts the command: `launch("--nproc-per-node", "2", script)`."""
+
+    def __init__(self, server: "subprocess.Popen[str]", folder: Path) -> None:
+        self._server = server
+        self.folder = folder
+        self.mark = f"{TEST_MARK}={uuid.uuid4().hex}"
+        self.started: list[Launched] = []
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
+
+    def script(self, source: str, name: str = "train.py") -> str:
+        prelude = "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\n"
+        (self.folder / name).write_text(prelude + textwrap.dedent(source))
+        return name
+
+    def __call__(
+        self,
+        *argv: str,
+        ignored: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+        stdout: str | None = None,
+    ) -> Launched:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        output = self.folder / f"launch-{len(self.started)}"
+        output.mkdir()
+        name, _, value = self.mark.partition("=")
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", name: value}
+        environ["TMPDIR"] = str(self.scratch)
+        request = {
+            "argv": argv,
+            "cwd": str(self.folder),
+            "environ": {**environ, **(env or {})},
+            "ignored": ignored,
+            **{key: str(output / key) for key in ("stdout", "stderr", "status")},
+        }
+        if stdout is not None:
+            request["stdout"] = stdout
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        launched = Launched(int(self._server.stdout.readline()), output, self.mark)
+        wait_until((output / "stderr").exists, "the launcher's start")
+        self.started.append(launched)
+        return launched
+
+
+@pytest.fixture(scope="session")
+def launch_server() -> "Iterator[subprocess.Popen[str]]":
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("launch_server.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    yield server
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait(timeout=10)
+
+
+@pytest.fixture
+def launch(launch_server: "subprocess.Popen[str]", tmp_path: Path) -> Iterator[Launch]:
+    launch = Launch(launch_server, tmp_path)
+    yield launch
+    running = [launched for launched in launch.started if not launched.ended()]
+    for launched in running:
+        launched.send(signal.SIGKILL)
+    end = time.monotonic() + 3.0
+    while (left := processes_with(launch.mark)) and time.monotonic() < end:
+        time.sleep(0.02)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not running, "the test left a launcher running"
+    assert not left, f"the test left processes: {left}"

@@ -1,0 +1,117 @@
+"""What a rank finds: torchrun's environment, and a process group that forms."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.timeout(90)
+
+DUMP = """
+import json
+seen = {"environ": dict(os.environ), "argv": sys.argv, "path": sys.path[0], "name": __name__,
+        "unbuffered": sys.stdout.write_through, "file": __file__}
+pathlib.Path(f"dump-{rank}.json").write_text(json.dumps(seen))
+"""
+VALUES_IN_COMMON = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
+    *("ROLE_RANK", "ROLE_NAME", "ROLE_WORLD_SIZE", "TORCHELASTIC_RESTART_COUNT"),
+    *("TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_USE_AGENT_STORE"),
+    *("TORCH_NCCL_ASYNC_ERROR_HANDLING", "OMP_NUM_THREADS"),
+)
+
+
+def dump(launch, rank):
+    return json.loads((launch.folder / f"dump-{rank}.json").read_text())
+
+
+def test_same_environment_as_torchrun(launch, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    script = launch.script(DUMP)
+    assert launch("--nproc-per-node", "2", "--max-restarts", "1", script, "--lr", "1").wait() == 0
+    ours = [dump(launch, rank) for rank in (0, 1)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*torchrun, "--max-restarts", "1", script, "--lr", "1"],
+        cwd=launch.folder,
+        check=True,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TMPDIR": str(launch.scratch)},
+    )
+    theirs = [dump(launch, rank) for rank in (0, 1)]
+    for our, their in zip(ours, theirs, strict=True):
+        for key in ("argv", "path", "name", "unbuffered", "file"):
+            assert our[key] == their[key]
+        added = set(our["environ"]) - set(their["environ"]) - {"PYTHONPATH"}
+        missing = set(their["environ"]) - set(our["environ"])
+        assert {name for name in added if not name.startswith("RELAUNCH_")} == {launch.mark[:16]}
+        # This one is from torchrun to its own agent, and only happens to be inherited.
+        assert missing - {"TORCHELASTIC_SIGNALS_TO_HANDLE"} == set()
+        for name in VALUES_IN_COMMON:
+            assert our["environ"][name] == their["environ"][name], name
+    assert ours[0]["environ"]["MASTER_ADDR"] == "127.0.0.1"
+
+
+def test_options_reach_the_rank(launch):
+    script = launch.script(
+        """
+        from launcher.environment import RankEnvironment
+        e = RankEnvironment.from_environ(os.environ)
+        print(e.strategy, e.precision, e.run_dir, e.launched, e.rank, e.world_size, e.local_rank)
+        """
+    )
+    options = ("--strategy", "zero2", "--precision", "bf16", "--run_dir", "run")
+    launched = launch(*options, "--nproc_per_node=1", script)
+    assert launched.wait() == 0
+    assert launched.stdout == f"zero2 bf16 {launch.folder / 'run'} True 0 1 0\n"
+
+
+def test_a_user_s_own_settings_are_kept(launch):
+    script = launch.script("print(os.environ['OMP_NUM_THREADS'])")
+    launched = launch("--nproc-per-node", "2", script, env={"OMP_NUM_THREADS": "3"})
+    assert launched.wait() == 0
+    assert sorted(launched.stdout.splitlines()) == ["3", "[rank 1] 3"]
+
+
+def test_process_group_forms_also_after_a_restart(launch):
+    script = launch.script(
+        """
+        import torch, torch.distributed as dist
+        from torch.distributed.elastic.multiprocessing.errors import record
+        @record
+        def main():
+            assert dist.is_torchelastic_launched()
+            dist.init_process_group("gloo")
+            total = torch.tensor([rank + 1.0])
+            dist.all_reduce(total)
+            if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and rank == 1:
+                raise RuntimeError("lost")
+            dist.barrier()
+            if rank == 0: print(total.item())
+            dist.destroy_process_group()
+        main()
+        """
+    )
+    launched = launch("--nproc-per-node", "2", "--max-restarts", "1", script)
+    assert launched.wait(timeout_s=80) == 0
+    assert launched.stdout == "3.0\n"
+    assert "relaunch: RuntimeError: lost" in launched.said()
+
+
+def test_the_ranks_meet_on_loopback_only(launch):
+    script = launch.script(
+        """
+        port = f":{int(os.environ['MASTER_PORT']):04X}"
+        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+            for line in pathlib.Path(table).read_text().splitlines()[1:]:
+                _, local, _, state, *_ = line.split()
+                if local.endswith(port) and state == "0A": print(local)
+        """
+    )
+    launched = launch(script)
+    assert launched.wait() == 0
+    (listener,) = launched.stdout.split()
+    assert listener.startswith("0100007F:")

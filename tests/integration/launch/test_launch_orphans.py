@@ -1,0 +1,137 @@
+"""Whatever dies, nothing of the run is left after two seconds."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(60)
+
+TWO = ("--nproc-per-node", "2")
+
+# A plain child, and a daemon which has left the rank's session and process group.
+WITH_CHILDREN = """
+import subprocess
+sleep = [sys.executable, "-S", "-c", "import time; time.sleep(300)"]
+child = subprocess.Popen(sleep)
+daemon = subprocess.Popen(sleep, start_new_session=True)
+pathlib.Path(f"children-{rank}").write_text(f"{child.pid} {daemon.pid}")
+"""
+STAYS = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(300)\n"
+READY = ("children-0", "children-1")
+
+
+def assert_all_gone(launched, within_s):
+    end = time.monotonic() + within_s
+    while left := launched.processes():
+        assert time.monotonic() < end, f"still there: {left}"
+        time.sleep(0.02)
+
+
+def test_sigkill_of_the_launcher(launch):
+    launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    assert len(launched.processes()) == 6
+    assert list(launch.scratch.iterdir())
+    launched.send(signal.SIGKILL)
+    assert_all_gone(launched, within_s=2)
+    assert launched.wait() == -signal.SIGKILL
+    end = time.monotonic() + 2
+    while list(launch.scratch.iterdir()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_sigkill_of_the_launcher_while_ranks_start(launch):
+    script = launch.script("pathlib.Path(f'children-{rank}').touch()\n" + STAYS)
+    launched = launch("--nproc-per-node", "4", script)
+    launched.wait_for_files("children-0", cwd=launch.folder)
+    launched.send(signal.SIGKILL)
+    assert_all_gone(launched, within_s=2)
+    launched.wait()
+
+
+def test_sigkill_of_launcher_and_guardian_ends_the_ranks(launch):
+    launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    ranks = set(launched.processes())
+    for name in READY:
+        ranks -= {int(pid) for pid in (launch.folder / name).read_text().split()}
+    for pid in children_of(launched.pid) - ranks:
+        os.kill(pid, signal.SIGKILL)
+    launched.send(signal.SIGKILL)
+    end = time.monotonic() + 2
+    while ranks & set(launched.processes()):
+        assert time.monotonic() < end, "a rank outlived its launcher"
+        time.sleep(0.02)
+    launched.wait()
+    for pid in launched.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [("", 0), ("sys.exit(3)", 3), ("os.kill(os.getpid(), signal.SIGKILL)", 137)],
+)
+def test_children_of_ended_ranks(launch, end, code):
+    launched = launch(*TWO, launch.script(WITH_CHILDREN + end))
+    assert launched.wait() == code
+    assert launched.processes() == []
+    assert list(launch.scratch.iterdir()) == []
+
+
+def test_children_are_gone_before_a_restart(launch):
+    script = launch.script(
+        WITH_CHILDREN.replace(
+            "children-{rank}", "children-{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+        )
+        + """
+def runs(pid):
+    try: return pathlib.Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except OSError: return False
+if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0": sys.exit(1)
+print(any(runs(pid) for pid in pathlib.Path("children-0").read_text().split()))
+"""
+    )
+    launched = launch("--max-restarts", "1", script)
+    assert launched.wait() == 0
+    assert launched.stdout == "False\n"
+
+
+def test_other_runs_are_left_alone(launch):
+    stays = launch(launch.script(STAYS.replace("300", "3") + "print('done')", "other.py"))
+    ends = launch(launch.script("pass"))
+    assert ends.wait() == 0
+    assert stays.wait() == 0
+    assert stays.stdout == "done\n"
+
+
+def test_guardian_outlives_the_signals_sent_to_everyone(launch):
+    launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    guardians = children_of(launched.pid) - set(launched.processes())
+    assert len(guardians) == 1
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(*guardians, signum)
+    time.sleep(0.2)
+    assert children_of(launched.pid) >= guardians
+    launched.send(signal.SIGKILL)
+    assert_all_gone(launched, within_s=2)
+    launched.wait()
+
+
+def children_of(pid):
+    return {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
+def test_sigkill_of_the_launcher_at_any_time(launch, after_s):
+    launched = launch("--nproc-per-node", "4", launch.script(WITH_CHILDREN + STAYS))
+    time.sleep(after_s)
+    launched.send(signal.SIGKILL)
+    launched.wait()
+    assert_all_gone(launched, within_s=2)
+    time.sleep(0.1)
+    assert launched.processes() == []

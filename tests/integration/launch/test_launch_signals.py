@@ -1,0 +1,176 @@
+"""Signals to the launcher: a warning is passed on once, and is not a death."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.signal_inbox import SAME_KEYPRESS_S
+
+pytestmark = pytest.mark.timeout(60)
+
+TWO = ("--nproc-per-node", "2")
+ROOT = str(Path(__file__).parents[3])
+
+LEAVES_WITH = """
+seen = []
+def handle(signum, frame):
+    seen.append(signum)
+    with open(f"told-{{rank}}", "a") as file: file.write(signal.Signals(signum).name + "\\n")
+signal.signal(signal.SIGTERM, handle)
+signal.signal(signal.SIGINT, handle)
+pathlib.Path(f"ready-{{rank}}").touch()
+while not seen: time.sleep(0.01)
+time.sleep(0.5)
+sys.exit({code})
+"""
+WAITS = """
+pathlib.Path(f"ready-{rank}").touch()
+time.sleep(60)
+"""
+DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS
+READY = ("ready-0", "ready-1")
+
+
+@pytest.mark.parametrize("code", [75, 0])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT"])
+def test_warning_is_forwarded_once_as_sigterm(launch, name, code):
+    launched = launch(*TWO, launch.script(LEAVES_WITH.format(code=code)))
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    for _ in range(3):
+        launched.send(signal.Signals[name])
+        time.sleep(0.05)
+    assert launched.wait() == code
+    for rank in (0, 1):
+        assert (launch.folder / f"told-{rank}").read_text() == "SIGTERM\n"
+    cause = "Ctrl-C" if name == "SIGINT" else name
+    (line,) = launched.said()
+    assert line.startswith(f"relaunch: {cause}: asking all 2 ranks to save and to leave")
+
+
+def test_cause_and_deadline_travel_with_the_warning(launch):
+    script = launch.script(
+        """
+        from launcher.environment import RankEnvironment
+        from launcher.signals import PreemptionFlag
+        environment = RankEnvironment.from_environ(os.environ)
+        flag = PreemptionFlag(environment.warning_file)
+        with flag.install():
+            pathlib.Path(f"ready-{rank}").touch()
+            while not flag.requested: time.sleep(0.01)
+        print(flag.cause, 0 < flag.deadline - time.time() <= 30)
+        """
+    )
+    launched = launch("--grace", "30", script)
+    launched.wait_for_files("ready-0", cwd=launch.folder)
+    launched.send(signal.SIGUSR1)
+    assert launched.wait() == 0
+    assert launched.stdout == "SIGUSR1 True\n"
+
+
+def test_warning_waits_for_the_handler_of_a_rank_of_ours(launch):
+    script = launch.script(
+        """
+        pathlib.Path("importing").touch()
+        time.sleep(1.5)
+        from launcher.signals import PreemptionFlag
+        flag = PreemptionFlag()
+        with flag.install():
+            while not flag.requested: time.sleep(0.01)
+        sys.exit(75)
+        """
+    )
+    launched = launch(script)
+    launched.wait_for_files("importing", cwd=launch.folder)
+    launched.send(signal.SIGTERM)
+    assert launched.wait() == 75
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])
+def test_script_without_a_handler_ends_by_the_warning(launch, name, code):
+    launched = launch(*TWO, "--max-restarts", "3", launch.script(WAITS))
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    launched.send(signal.Signals[name])
+    assert launched.wait() == code
+    assert launched.said()[-1].endswith("ended on SIGTERM: nothing in the script handles it.")
+    assert "fell with it" not in launched.stderr
+
+
+def test_no_deadline_of_its_own(launch):
+    launched = launch(*TWO, launch.script(DEAF))
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    launched.send(signal.SIGTERM)
+    time.sleep(3)
+    assert not launched.ended()
+    launched.send(signal.SIGKILL)
+    launched.wait()
+
+
+def test_grace_ends_in_sigkill(launch):
+    launched = launch(*TWO, "--grace", "0.5", launch.script(DEAF))
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    sent = time.monotonic()
+    launched.send(signal.SIGTERM)
+    assert launched.wait() == 143
+    assert 0.5 <= time.monotonic() - sent < 5
+    assert "--grace is over: killing ranks 0, 1 now." in launched.stderr
+
+
+def test_second_ctrl_c_kills_now(launch):
+    launched = launch(*TWO, launch.script(DEAF))
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    launched.send(signal.SIGINT)
+    time.sleep(0.1)
+    launched.send(signal.SIGINT)
+    time.sleep(SAME_KEYPRESS_S + 0.2)
+    assert not launched.ended(), "one Ctrl-C that arrives twice is one"
+    sent = time.monotonic()
+    launched.send(signal.SIGINT)
+    assert launched.wait() == 130
+    assert time.monotonic() - sent < 3
+    first, second = launched.said()
+    assert first.endswith("Press Ctrl-C again to kill now.")
+    assert second == "relaunch: Ctrl-C again: killing ranks 0, 1 now."
+
+
+def test_ignored_sighup_stays_ignored(launch):
+    launched = launch(launch.script(LEAVES_WITH.format(code=0)), ignored=("SIGHUP",))
+    launched.wait_for_files("ready-0", cwd=launch.folder)
+    launched.send(signal.SIGHUP)
+    time.sleep(0.5)
+    assert not (launch.folder / "told-0").exists()
+    launched.send(signal.SIGTERM)
+    assert launched.wait() == 0
+
+
+def test_ranks_are_in_sessions_of_their_own(launch):
+    script = launch.script("print(os.getsid(0) == os.getpid() == os.getpgid(0))")
+    launched = launch(*TWO, script)
+    assert launched.wait() == 0
+    assert sorted(launched.stdout.splitlines()) == ["True", "[rank 1] True"]
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_signal_before_the_ranks_exist(launch, name, code, tmp_path):
+    # A launcher with an import of its own: this is about the seconds which that takes.
+    launch.script("pathlib.Path('started').touch()")
+    source = "from launcher.cli import main; open('main', 'w').close(); main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", source, "train.py"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": ROOT},
+        text=True,
+    )
+    while not (tmp_path / "main").exists():
+        time.sleep(0.005)
+    time.sleep(0.2)
+    process.send_signal(signal.Signals[name])
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert stderr == f"relaunch: {name} came before the ranks were started; leaving.\n"
+    assert not (tmp_path / "started").exists()

@@ -1,0 +1,26 @@
+"""Ten steps under every strategy on this world size; rank 0 writes the final weights."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from task import STRATEGIES, make_job, train, weights_of
+
+from launcher.environment import RankEnvironment
+from strategies import process_groups
+
+torch.set_num_threads(1)
+out = Path(sys.argv[1])
+environment = RankEnvironment.from_environ(os.environ)
+world_size = environment.world_size
+with process_groups(
+    rank=environment.rank, local_rank=environment.local_rank, world_size=world_size
+) as ranks:
+    for strategy in STRATEGIES + (("single",) if world_size == 1 else ()):
+        folder = out / f"run-{strategy}-{world_size}"
+        train(make_job(ranks, strategy, folder), 10)
+        if ranks.is_coordinator:
+            weights = dict(weights_of(folder, 10, ("fp32", "param", "buffer")))
+            save_file(weights, out / f"{strategy}-{world_size}.safetensors")

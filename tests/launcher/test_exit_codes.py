@@ -1,0 +1,80 @@
+"""From the ends of the ranks to the launcher's exit code."""
+
+import signal
+
+import pytest
+
+from launcher.exit_codes import Outcome, exit_code, first_failure, should_restart
+
+TERM, KILL, INT = int(signal.SIGTERM), int(signal.SIGKILL), int(signal.SIGINT)
+
+
+def outcomes(*ends):
+    """Each end is a status (seen at the first look), or (status, tick, by_launcher)."""
+    full = [end if isinstance(end, tuple) else (end, 1, False) for end in ends]
+    return [
+        Outcome(rank=rank, local_rank=rank, pid=100 + rank, status=s, tick=t, by_launcher=b)
+        for rank, (s, t, b) in enumerate(full)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ends", "warned_by", "killed_now", "code"),
+    [
+        ([0, 0], None, False, 0),
+        ([0, 0], TERM, False, 0),
+        ([75, 75], TERM, False, 75),
+        ([75, 0], None, False, 75),
+        ([75, (-KILL, 9, True)], TERM, False, 75),
+        ([75, (3, 2, False)], TERM, False, 3),
+        ([(42, 1, False), (-TERM, 2, True)], None, False, 42),
+        ([(1, 3, False), (42, 2, False)], None, False, 42),
+        ([(1, 2, False), (-KILL, 2, False)], None, False, 137),
+        ([(1, 2, False), (93, 3, True)], None, False, 93),
+        ([2, 2], None, False, 2),
+        ([-signal.SIGSEGV], None, False, 139),
+        ([-TERM], None, False, 143),
+        ([-TERM, -TERM], TERM, False, 143),
+        ([-TERM, (1, 2, False)], int(signal.SIGUSR1), False, 138),
+        ([-TERM], INT, False, 130),
+        ([0, (-KILL, 2, True)], TERM, False, 143),
+        ([75, (-KILL, 2, True)], INT, True, 130),
+        ([75, 75], INT, True, 75),
+        ([(-KILL, 2, True)], INT, True, 130),
+        ([(7, 1, False), (-KILL, 2, True)], INT, True, 7),
+        ([None], None, False, 137),
+        ([0, (None, 2, True)], None, False, 137),
+    ],
+)
+def test_exit_code(ends, warned_by, killed_now, code):
+    assert exit_code(outcomes(*ends), warned_by=warned_by, killed_now=killed_now) == code
+
+
+def test_first_failure_is_the_earliest_that_failed_by_itself():
+    ends = outcomes((-TERM, 5, True), (75, 1, False), (3, 4, False), (4, 6, False))
+    first = first_failure(ends)
+    assert first is not None
+    assert first.rank == 2
+
+
+def test_at_the_same_look_a_killed_rank_comes_first():
+    first = first_failure(outcomes((1, 4, False), (1, 4, False), (-KILL, 4, False)))
+    assert first is not None
+    assert first.rank == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "remaining", "warned", "restart"),
+    [
+        (1, 1, False, True),
+        (137, 1, False, True),
+        (1, 0, False, False),
+        (1, 1, True, False),
+        (0, 1, False, False),
+        (2, 1, False, False),
+        (75, 1, False, False),
+        (93, 1, False, False),
+    ],
+)
+def test_should_restart(code, remaining, warned, restart):
+    assert should_restart(code, remaining_restarts=remaining, warned=warned) is restart

@@ -1,0 +1,80 @@
+"""The text of the report."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.attempt import ranks_text, warning_text
+from launcher.error_file import ErrorRecord
+from launcher.exit_codes import Outcome
+from launcher.report import failure_report, how_it_ended
+
+
+def outcome(rank, status, *, by_launcher=False):
+    return Outcome(
+        rank=rank, local_rank=rank - 8, pid=4000, status=status, tick=1, by_launcher=by_launcher
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (42, "failed with exit code 42"),
+        (-11, "was killed by SIGSEGV"),
+        (-9, "was killed by SIGKILL (often the kernel, when memory runs out)"),
+        (-63, "was killed by signal 63"),
+        (None, "did not end, not even on SIGKILL"),
+    ],
+)
+def test_how_it_ended(status, text):
+    assert how_it_ended(status) == text
+
+
+def test_everything_there_is_to_say():
+    first = outcome(11, 1)
+    others = [outcome(8, -15, by_launcher=True), outcome(9, 75), outcome(10, -9, by_launcher=True)]
+    text = failure_report(
+        first,
+        [*others, first],
+        record=ErrorRecord(message="ValueError: a\nb"),
+        log_path=Path("/logs/rank-11.log"),
+        tail=["x", "y"],
+    )
+    assert text.splitlines() == [
+        "the last lines of rank 11, from /logs/rank-11.log:",
+        "  x",
+        "  y",
+        "rank 11 (local rank 3, pid 4000) failed with exit code 1.",
+        "ValueError: a",
+        "b",
+        "2 other ranks fell with it.",
+    ]
+
+
+def test_alone():
+    first = outcome(8, 1)
+    assert failure_report(first, [first]) == (
+        "rank 8 (local rank 0, pid 4000) failed with exit code 1."
+    )
+
+
+@pytest.mark.parametrize(
+    ("cause", "num_ranks", "grace_s", "text"),
+    [
+        ("SIGTERM", 1, None, "SIGTERM: asking the rank to save and to leave, and waiting."),
+        (
+            "Ctrl-C",
+            4,
+            30.0,
+            "Ctrl-C: asking all 4 ranks to save and to leave, and waiting for at most 30 s. "
+            "Press Ctrl-C again to kill now.",
+        ),
+    ],
+)
+def test_warning_text(cause, num_ranks, grace_s, text):
+    assert warning_text(cause, num_ranks, grace_s) == text
+
+
+def test_ranks_text():
+    assert ranks_text([outcome(8, 0)]) == "rank 8"
+    assert ranks_text([outcome(8, 0), outcome(9, 0)]) == "ranks 8, 9"

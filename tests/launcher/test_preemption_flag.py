@@ -1,0 +1,136 @@
+"""The flag in a rank: set by a signal, quiet in forked children, gone afterwards."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from launcher.signals import WARNING_SIGNALS, PreemptionFlag, Warned, signal_name
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def run_python(source):
+    """Run the source in a process of its own; return its exit code and stdout."""
+    prelude = "import os, signal, sys, time\nfrom launcher.signals import PreemptionFlag\n"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + source],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("signum", [*WARNING_SIGNALS, signal.SIGINT])
+def test_signal_sets_the_flag_and_handlers_are_restored(signum):
+    before = {s: signal.getsignal(s) for s in (*WARNING_SIGNALS, signal.SIGINT)}
+    flag = PreemptionFlag()
+    assert (flag.requested, flag.cause, flag.deadline) == (False, None, None)
+    with flag.install() as installed:
+        assert installed is flag
+        os.kill(os.getpid(), signum)
+        assert flag.requested
+    assert flag.cause == ("Ctrl-C" if signum == signal.SIGINT else signum.name)
+    assert {s: signal.getsignal(s) for s in before} == before
+
+
+def test_repeated_warnings_are_one():
+    flag = PreemptionFlag()
+    with flag.install():
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert flag.cause == "SIGUSR1"
+
+
+def test_second_ctrl_c_is_keyboard_interrupt():
+    flag = PreemptionFlag()
+    with flag.install():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_installing_twice_is_harmless():
+    before = signal.getsignal(signal.SIGTERM)
+    flag = PreemptionFlag()
+    with flag.install():
+        with flag.install():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert flag.requested
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        with PreemptionFlag().install() as flag:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert not flag.requested
+        assert signal.getsignal(signal.SIGUSR2) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_cause_and_deadline_come_from_the_launcher(tmp_path):
+    path = tmp_path / "warning.json"
+    flag = PreemptionFlag(path)
+    Warned(cause="time limit", deadline=12.5).write(path)
+    assert flag.cause is None
+    with flag.install():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert (flag.cause, flag.deadline) == ("time limit", 12.5)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", "null"])
+def test_odd_warning_file_is_no_warning_file(tmp_path, text):
+    path = tmp_path / "warning.json"
+    path.write_text(text)
+    assert Warned.read(path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "ended_by"), [("SIGTERM", "SIGTERM"), ("SIGUSR1", None), ("SIGUSR2", None)]
+)
+def test_forked_child(name, ended_by):
+    # A child must still die of its parent's terminate(), and live on when all are signalled.
+    code, out = run_python(
+        f"""
+with PreemptionFlag().install() as flag:
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.5)
+        os._exit(int(flag.requested))
+    time.sleep(0.1)
+    os.kill(child, signal.{name})
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flag.requested)
+"""
+    )
+    expected = 0 if ended_by is None else -signal.Signals[ended_by]
+    assert (code, out) == (0, f"{expected} False\n")
+
+
+def test_pool_in_a_rank_can_be_terminated():
+    code, out = run_python(
+        """
+import multiprocessing
+with PreemptionFlag().install():
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(pool.map(abs, [-1, 2]))
+"""
+    )
+    assert (code, out) == (0, "[1, 2]\n")
+
+
+def test_names():
+    assert signal_name(15) == "SIGTERM"
+    assert signal_name(200) == "signal 200"

@@ -1,0 +1,109 @@
+"""The environment of a rank, written and read back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from launcher.environment import (
+    GroupSettings,
+    RankEnvironment,
+    WorkerPlace,
+    worker_environment,
+)
+
+PLACE = WorkerPlace(
+    rank=5,
+    local_rank=1,
+    world_size=8,
+    local_world_size=4,
+    group_rank=1,
+    group_world_size=2,
+    role_rank=5,
+    role_world_size=8,
+    role_name="default",
+)
+SETTINGS = GroupSettings(
+    master_addr="127.0.0.1",
+    master_port=4711,
+    restart_count=2,
+    max_restarts=3,
+    run_id="abc",
+    strategy="fsdp",
+    precision="bf16",
+    run_dir=Path("/runs/one"),
+    warning_file=Path("/tmp/x/warning.json"),
+)
+
+
+def write(settings=SETTINGS, place=PLACE, **inherited):
+    return worker_environment(
+        place, settings, error_file=Path("/tmp/x/error.json"), inherited=inherited
+    )
+
+
+def test_what_is_written_is_read_back():
+    assert RankEnvironment.from_environ(write()) == RankEnvironment(
+        rank=5,
+        local_rank=1,
+        world_size=8,
+        local_world_size=4,
+        node_rank=1,
+        restart_count=2,
+        run_id="abc",
+        launched=True,
+        strategy="fsdp",
+        precision="bf16",
+        run_dir=Path("/runs/one"),
+        error_file=Path("/tmp/x/error.json"),
+        warning_file=Path("/tmp/x/warning.json"),
+    )
+
+
+def test_plain_python_is_rank_0_of_1():
+    seen = RankEnvironment.from_environ({"PATH": "/bin"})
+    assert (seen.rank, seen.local_rank, seen.world_size, seen.node_rank) == (0, 0, 1, 0)
+    assert not seen.launched
+    assert (seen.strategy, seen.precision, seen.run_dir, seen.error_file) == (None,) * 4
+
+
+def test_torchrun_counts_as_launched():
+    told = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "none"}
+    seen = RankEnvironment.from_environ(told)
+    assert seen.launched
+    assert seen.run_id == "none"
+    assert seen.local_world_size == 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"RANK": "1"}, "has RANK=1 but no WORLD_SIZE"),
+        ({"WORLD_SIZE": "2"}, "has WORLD_SIZE=2 but no RANK"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 is not in WORLD_SIZE=2"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "RANK='one' in the environment is not a whole number"),
+    ],
+)
+def test_half_or_wrong_environment(environ, message):
+    with pytest.raises(ValueError, match=message):
+        RankEnvironment.from_environ(environ)
+
+
+def test_wishes_of_an_outer_run_are_not_inherited():
+    bare = replace(SETTINGS, strategy=None, precision=None, run_dir=None)
+    written = write(bare, RELAUNCH_STRATEGY="ddp", RELAUNCH_RUN_DIR="/other", HOME="/root")
+    assert "RELAUNCH_STRATEGY" not in written
+    assert "RELAUNCH_RUN_DIR" not in written
+    assert written["HOME"] == "/root"
+
+
+def test_defaults_yield_to_what_the_user_set():
+    assert write()["OMP_NUM_THREADS"] == "1"
+    assert write(OMP_NUM_THREADS="6")["OMP_NUM_THREADS"] == "6"
+    written = write(TORCH_NCCL_ASYNC_ERROR_HANDLING="3")
+    assert written["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
+
+
+def test_one_rank_keeps_all_threads():
+    alone = replace(PLACE, rank=0, local_rank=0, world_size=1, local_world_size=1)
+    assert "OMP_NUM_THREADS" not in write(place=alone)

@@ -1,0 +1,59 @@
+"""Counting GPUs as CUDA would, without CUDA."""
+
+import pytest
+
+from launcher.gpus import Machine, count_installed, count_visible
+
+
+@pytest.mark.parametrize(
+    ("variable", "installed", "count"),
+    [
+        (None, 0, 0),
+        (None, 8, 8),
+        ("", 8, 0),
+        ("0", 8, 1),
+        ("0,1,2,3", 8, 4),
+        (" 3 , 1 ", 8, 2),
+        ("-1", 8, 0),
+        ("0,-1,2", 8, 1),
+        ("NoDevFiles", 8, 0),
+        ("0,8,1", 8, 1),
+        ("0,0", 8, 0),
+        ("00,0", 8, 0),
+        ("GPU-8932f937,GPU-0b1a", 8, 2),
+        ("MIG-4a", 1, 1),
+        ("0,1", 0, 0),
+    ],
+)
+def test_count_visible(variable, installed, count):
+    assert count_visible(variable, installed) == count
+
+
+def test_probe_answers_on_any_machine():
+    assert count_installed() >= 0
+
+
+@pytest.mark.gpu
+def test_probe_agrees_with_torch():
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    import os
+
+    visible = count_visible(os.environ.get("CUDA_VISIBLE_DEVICES"), count_installed())
+    assert visible == torch.cuda.device_count()
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "variable", "text"),
+    [
+        (0, None, "no GPU"),
+        (1, None, "1 GPU"),
+        (2, "4,5", "2 GPUs (CUDA_VISIBLE_DEVICES=4,5)"),
+        (0, "", "no GPU (CUDA_VISIBLE_DEVICES=)"),
+    ],
+)
+def test_description(num_gpus, variable, text):
+    seen = Machine(num_gpus=num_gpus, num_cpus=1, cuda_visible_devices=variable)
+    assert seen.describe_gpus() == text

@@ -1,0 +1,66 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from strategies.batches import BatchPlan, MicroBatch, assignment, consecutive
+
+
+def plan(**changes: int) -> BatchPlan:
+    values = {"num_samples": 47, "global_batch": 20, "micro_batch": 4, "epochs": 3, "seed": 1}
+    return BatchPlan(**(values | changes))
+
+
+def test_an_epoch_holds_every_sample_once() -> None:
+    p = plan()
+    assert (p.steps_per_epoch, p.total_steps) == (3, 9)
+    seen = np.concatenate([p.samples(s, m) for s in (3, 4, 5) for m in p.micro_batches(s)])
+    assert sorted(seen.tolist()) == list(range(47))
+
+
+def test_the_last_step_and_micro_batch_of_an_epoch_are_short() -> None:
+    p = plan()
+    assert [m.end - m.start for m in p.micro_batches(2)] == [4, 3]
+    assert [p.num_samples_in(s) for s in range(4)] == [20, 20, 7, 20]
+
+
+def test_position_counts_samples_over_epochs() -> None:
+    p = plan()
+    assert [p.position(s) for s in range(5)] == [0, 20, 40, 47, 67]
+    assert [p.epoch_of(s) for s in range(5)] == [0, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5, 7, 9])
+def test_ranks_share_the_same_micro_batches_in_equal_numbers_of_turns(world_size: int) -> None:
+    p = plan()
+    for step in range(3):
+        turns = [p.turns(step, rank, world_size) for rank in range(world_size)]
+        assert len({len(t) for t in turns}) == 1
+        real = [t.micro_batch for t in itertools.chain(*turns) if not t.is_padding]
+        assert sorted(real, key=lambda m: m.index) == p.micro_batches(step)
+
+
+def test_padding_repeats_a_micro_batch_that_exists() -> None:
+    micro_batches = [MicroBatch(index=i, start=i, end=i + 1) for i in range(2)]
+    turns = [assignment(micro_batches, rank, 5) for rank in range(5)]
+    assert [t[0].is_padding for t in turns] == [False, False, True, True, True]
+    assert all(t[0].micro_batch in micro_batches for t in turns)
+
+
+def test_an_evaluation_set_is_cut_in_its_own_order() -> None:
+    assert [(m.start, m.end) for m in consecutive(10, 4)] == [(0, 4), (4, 8), (8, 10)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"global_batch": 100, "micro_batch": 32}, "multiple of it \\(96 or 128\\)"),
+        ({"global_batch": 3, "micro_batch": 4}, "multiple of it \\(4\\)"),
+        ({"micro_batch": 0}, "micro_batch=0 must be at least 1"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"num_samples": 0}, "num_samples=0"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(changes: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        plan(**changes)
