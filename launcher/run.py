@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.utils.data import Subset
@@ -29,7 +29,7 @@ from strategies import (
 
 from .environment import RankEnvironment
 from .error_file import write_error
-from .exit_codes import USAGE
+from .exit_codes import CONTINUE, DONE, USAGE
 from .job import Job, Preempted
 from .recipe import Recipe
 from .run_folder import RunFolder
@@ -85,26 +85,27 @@ class Run:
             run_dir: the run folder, unless --run-dir says otherwise; default runs/<script's name>.
             seed: of everything that is random, 0 <= seed < 2**63.
         """
-        environment = RankEnvironment.from_environ(os.environ)
+        try:
+            environment = RankEnvironment.from_environ(os.environ)
+        except ValueError as error:
+            _leave(None, str(error), USAGE)
         path = environment.run_dir or Path(run_dir or Path("runs") / Path(sys.argv[0]).stem)
         flag = PreemptionFlag(environment.warning_file)
-        with (
-            flag.install(),
-            process_groups(
-                rank=environment.rank,
-                local_rank=environment.local_rank,
-                world_size=environment.world_size,
-            ) as ranks,
-        ):
-            code = 0
+        flag.install_until_exit()
+        code = DONE
+        with process_groups(
+            rank=environment.rank,
+            local_rank=environment.local_rank,
+            world_size=environment.world_size,
+        ) as ranks:
             try:
                 main(cls(environment, ranks, flag, folder=RunFolder(path), seed=seed))
-            except Preempted as leaving:
-                code = int(leaving.code)  # type: ignore[arg-type]
+            except Preempted:
+                code = CONTINUE
             except ConfigError as error:
-                _leave(environment, str(error), USAGE)
+                _leave(environment.error_file, str(error), USAGE)
             except (StrategyError, CheckpointError) as error:
-                _leave(environment, str(error), _FAILURE)
+                _leave(environment.error_file, str(error), _FAILURE)
         sys.exit(code)
 
     def prepare(self, **recipe: Any) -> Job:
@@ -184,9 +185,9 @@ class Run:
         }
 
 
-def _leave(environment: RankEnvironment, sentence: str, code: int) -> None:
+def _leave(error_file: Path | None, sentence: str, code: int) -> NoReturn:
     """End the process with one sentence: told by the launcher once, or printed here."""
-    if not write_error(environment.error_file, sentence, exit_code=code):
+    if not write_error(error_file, sentence, exit_code=code):
         print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
     sys.exit(code)
 

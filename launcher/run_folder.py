@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from checkpointing import CheckpointStore
 from strategies import ConfigError
@@ -69,8 +69,16 @@ class RunFolder:
             _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with (self.path / name).open("ab+") as file:
+            # A kill may have cut the last line off; what follows must not become part of it.
+            if file.tell() and not _ends_a_line(file):
+                file.write(b"\n")
+            file.write(json.dumps(record).encode() + b"\n")
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

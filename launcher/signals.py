@@ -102,12 +102,7 @@ class PreemptionFlag:
         if self._previous:
             yield self
             return
-        self._owner = os.getpid()
-        for signum in (*WARNING_SIGNALS, signal.SIGINT):
-            previous = signal.getsignal(signum)
-            if previous is not signal.SIG_IGN:
-                self._previous[signum] = previous
-                signal.signal(signum, self._handle)
+        self.install_until_exit()
         try:
             yield self
         finally:
@@ -116,6 +111,19 @@ class PreemptionFlag:
                     # None: a handler installed from C; it cannot be put back from Python.
                     signal.signal(handled, signal.SIG_DFL if before is None else before)
             self._previous = {}
+
+    def install_until_exit(self) -> None:
+        """Handle the signals for the rest of the process.
+
+        For a rank that ends with its run: a late warning must not kill it while it is leaving,
+        after it has saved.
+        """
+        self._owner = os.getpid()
+        for signum in (*WARNING_SIGNALS, signal.SIGINT):
+            previous = signal.getsignal(signum)
+            if previous is not signal.SIG_IGN:
+                self._previous[signum] = previous
+                signal.signal(signum, self._handle)
 
     def _told(self) -> Warned | None:
         return None if self._warning_file is None else Warned.read(self._warning_file)

@@ -1,6 +1,7 @@
 """One run in three pieces, on other ranks each time, compared with one that nobody disturbed."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -60,7 +61,9 @@ def start(attempt: Attempt, folder: Path, *, quiet: bool = False) -> subprocess.
     command += ["--run-dir", str(folder), str(SCRIPT)]
     if not quiet:
         print(f"\n$ {' '.join(command)}", flush=True)
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None)
+    # Two starts share the machine at the end; the network is far too small for more threads.
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL if quiet else None, env=environ)
 
 
 def run(attempt: Attempt) -> int:

@@ -65,7 +65,7 @@ def main(run: Run) -> None:
         schedule=schedules.warmup(30).then(schedules.cosine(floor=0.05)),
         train=train,
         global_batch=96,
-        micro_batch=16,
+        micro_batch=32,
         epochs=arguments.epochs,
         save_every=arguments.save_every,
         stop=EarlyStopping("val/loss", mode="min", patience=arguments.patience),

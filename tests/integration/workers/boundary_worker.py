@@ -1,0 +1,65 @@
+"""What the ranks tell each other, also when they disagree; each rank writes what it found."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from launcher.environment import RankEnvironment
+from strategies import (
+    Boundary,
+    DesyncError,
+    HostCommunicator,
+    MetricSums,
+    Report,
+    process_groups,
+)
+
+environment = RankEnvironment.from_environ(os.environ)
+found = {}
+
+
+def refusal(action):
+    try:
+        action()
+    except DesyncError as error:
+        return str(error)
+    return None
+
+
+with process_groups(
+    rank=environment.rank,
+    local_rank=environment.local_rank,
+    world_size=environment.world_size,
+) as ranks:
+    rank = ranks.rank
+    boundary = Boundary(ranks, {"seed": 1})
+    found["first"] = boundary.receive() is None
+    boundary.send(Report(step=7, preempt=rank == 1, loss_sum=2.0 + rank, loss_count=1.0 + rank))
+    boundary.drain()
+    agreed = boundary.receive()
+    found["agreed"] = [agreed.step, agreed.preempt, agreed.stop, agreed.loss]
+    found["read once"] = boundary.receive() is None
+
+    sums = MetricSums()
+    sums.add({"loss": torch.arange(4.0) + rank}, weight=float(rank != 0))
+    found["metrics"] = boundary.reduce_metrics(sums)
+
+    boundary.send(Report(step=8 + rank))
+    found["steps"] = refusal(boundary.drain)
+    other = Boundary(ranks, {"seed": rank})
+    other.send(Report(step=1))
+    found["configurations"] = refusal(other.drain)
+    odd = MetricSums()
+    odd.add({f"loss{rank}": torch.ones(2)} | ({"more": torch.ones(1)} if rank else {}), weight=1.0)
+    found["names"] = refusal(lambda: Boundary(ranks, {}).reduce_metrics(odd))
+
+    talk = HostCommunicator(ranks)
+    mine = {"rank": rank, "text": "é" * (rank + 1), "list": [None, 1.5, True]}
+    found["gathered"] = talk.gather(mine)
+    found["all gathered"] = [one["rank"] for one in talk.all_gather(mine)]
+    found["broadcast"] = talk.broadcast(mine if rank == 0 else None)
+
+Path(sys.argv[1], f"rank-{environment.rank}.json").write_text(json.dumps(found))
