@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from checkpointing import JSON, SavedCheckpoint, steps_to_delete
-from strategies import HostCommunicator, Restored, Strategy, restore_newest, save_state
+from checkpointing import JSON, CheckpointStore, SavedCheckpoint, steps_to_delete
+from strategies import Restored, Strategy, restore_newest, save_state
 
-from .run_folder import RunFolder
+if TYPE_CHECKING:
+    from .run import Run
 
 
 class Keeper:
     """Saves, restores and prunes one run's checkpoints; every method is called on every rank."""
 
     def __init__(
-        self,
-        folder: RunFolder,
-        communicator: HostCommunicator,
-        strategy: Strategy,
-        *,
-        keep: int,
-        created_by: Mapping[str, JSON],
-        requested: list[dict[str, JSON]],
+        self, run: Run, strategy: Strategy, *, keep: int, requested: list[dict[str, JSON]]
     ) -> None:
-        self._folder = folder
-        self._communicator = communicator
+        self._folder = run.folder
+        self._communicator = run.communicator
         self._strategy = strategy
         self._keep = keep
-        self._created_by = created_by
+        self._created_by = run.created_by()
         self._requested = requested
 
     def restore(self) -> Restored | None:
@@ -44,15 +38,7 @@ class Keeper:
         Raises:
             SaveFailedError: on every rank; earlier checkpoints are untouched.
         """
-        saved = save_state(
-            self._strategy,
-            self._folder.checkpoints,
-            self._communicator,
-            step=step,
-            state=state,
-            created_by=self._created_by,
-            requested=self._requested,
-        )
+        saved = self._save(self._folder.checkpoints, step, state, weights_only=False)
         if self._is_coordinator:
             self._prune(current_best=_best_step(state))
         return saved
@@ -63,31 +49,24 @@ class Keeper:
         Raises:
             SaveFailedError: on every rank; the former best is untouched.
         """
+        return self._save(self._folder.best, step, state, weights_only=True)
+
+    def restore_weights(self, store: CheckpointStore, step: int) -> None:
+        """Load the weights of one checkpoint and leave the optimizer's state as it is."""
+        restore_newest(self._strategy, store, self._communicator, weights_only=True, step=step)
+
+    def _save(
+        self, store: CheckpointStore, step: int, state: Mapping[str, JSON], *, weights_only: bool
+    ) -> SavedCheckpoint:
         return save_state(
             self._strategy,
-            self._folder.best,
+            store,
             self._communicator,
             step=step,
             state=state,
             created_by=self._created_by,
             requested=self._requested,
-            weights_only=True,
-        )
-
-    def restore_best(self, step: int) -> None:
-        """Load the weights of the best step and leave the optimizer's state as it is."""
-        restore_newest(
-            self._strategy, self._folder.best, self._communicator, weights_only=True, step=step
-        )
-
-    def restore_last(self, step: int) -> None:
-        """Load the weights of the checkpoint of `step`."""
-        restore_newest(
-            self._strategy,
-            self._folder.checkpoints,
-            self._communicator,
-            weights_only=True,
-            step=step,
+            weights_only=weights_only,
         )
 
     @property

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from strategies import ConfigError, EarlyStopping, MapDataset, Parameters, Schedule, schedules
+from strategies import (
+    Blueprint,
+    ConfigError,
+    EarlyStopping,
+    MapDataset,
+    Parameters,
+    Schedule,
+    schedules,
+)
+
+from .every import Every, parse_every
+
+if TYPE_CHECKING:
+    from .run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +65,31 @@ class Recipe:
             raise ConfigError(f"workers={self.workers} must not be negative.")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")
+
+    def intervals(self, steps_per_epoch: int) -> tuple[Every, Every]:
+        """Return (evaluate_every, save_every).
+
+        Raises:
+            ConfigError: one is no interval, or evaluations are asked for by time.
+        """
+        evaluate = parse_every(
+            self.evaluate_every, name="evaluate_every", steps_per_epoch=steps_per_epoch
+        )
+        if evaluate.steps is None:
+            raise ConfigError(
+                f'evaluate_every="{self.evaluate_every}" must be in steps or epochs: evaluations '
+                "decide when to stop, and clocks differ from run to run."
+            )
+        save = parse_every(self.save_every, name="save_every", steps_per_epoch=steps_per_epoch)
+        return evaluate, save
+
+    def blueprint(self, run: Run) -> Blueprint:
+        """Return what a strategy is built from."""
+        return Blueprint(
+            model=self.model,
+            optimizer=self.optimizer,
+            precision=run.precision,
+            max_grad_norm=self.max_grad_norm,
+            seed=run.seed,
+            ranks=run.ranks,
+        )

@@ -33,6 +33,8 @@ class Progress:
     """The step is one at which a save was asked for."""
     early_stop_reason: str | None
     """Set once the early-stopping rule has fired."""
+    stopped_because: str | None = None
+    """Set in a run that the script has stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,9 @@ def decide(progress: Progress, agreed: Agreed | None) -> Decision:
     """
     if agreed is not None and agreed.preempt:
         return Decision(save=True, ending=Ending.PREEMPTED, reason="asked to leave")
-    if agreed is not None and agreed.stop:
-        return Decision(save=True, ending=Ending.STOPPED, reason="the script called job.stop()")
+    if progress.stopped_because is not None or (agreed is not None and agreed.stop):
+        reason = progress.stopped_because or "the script called job.stop()"
+        return Decision(save=True, ending=Ending.STOPPED, reason=reason)
     if progress.early_stop_reason is not None:
         return Decision(save=True, ending=Ending.EARLY_STOPPED, reason=progress.early_stop_reason)
     if progress.step >= progress.total_steps:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .precision import Precision
+
 MIN_SCALE = 2.0**-14
 MAX_SCALE = 2.0**24
 
@@ -20,6 +22,11 @@ class LossScale:
     clean_steps: int = 0
     growth_interval: int = 2000
     dynamic: bool = False
+
+    @classmethod
+    def for_precision(cls, precision: Precision) -> LossScale:
+        """Return the scale at the start of a run."""
+        return cls.for_fp16() if precision.needs_loss_scaling else cls()
 
     @classmethod
     def for_fp16(cls) -> LossScale:

@@ -78,6 +78,8 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     catalogue: Catalogue
+    _optimizer: torch.optim.Optimizer
+    _group_names: list[list[str]]
 
     def __init__(self, blueprint: Blueprint) -> None:
         """Build and verify. Called on every rank.
@@ -95,19 +97,19 @@ class Strategy(ABC):
         """What the training loop calls."""
 
     @property
-    @abstractmethod
     def param_groups(self) -> list[dict[str, Any]]:
         """The optimizer's live parameter groups."""
+        return self._optimizer.param_groups
 
     @property
-    @abstractmethod
     def group_names(self) -> list[list[str]]:
         """Names of the parameters of each group."""
+        return self._group_names
 
     @property
-    @abstractmethod
     def optimizer_name(self) -> str:
         """Class name of the user's optimizer."""
+        return type(self._optimizer).__name__
 
     @abstractmethod
     def micro_step(self, *, is_last: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -42,21 +41,6 @@ class TorchEngine(Strategy):
     def module(self) -> nn.Module:
         """What the training loop calls."""
         return self._module
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's live parameter groups."""
-        return self._optimizer.param_groups
-
-    @property
-    def group_names(self) -> list[list[str]]:
-        """Names of the parameters of each group."""
-        return self._group_names
-
-    @property
-    def optimizer_name(self) -> str:
-        """Class name of the user's optimizer."""
-        return type(self._optimizer).__name__
 
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate the gradient; the engines average over ranks, so the sum is scaled by W."""

@@ -103,21 +103,6 @@ class Zero(Strategy):
         """What the training loop calls."""
         return self._module
 
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """The optimizer's live parameter groups."""
-        return self._optimizer.param_groups
-
-    @property
-    def group_names(self) -> list[list[str]]:
-        """Names of the parameters of each group."""
-        return self._group_names
-
-    @property
-    def optimizer_name(self) -> str:
-        """Class name of the user's optimizer."""
-        return type(self._optimizer).__name__
-
     def micro_step(self, *, is_last: bool) -> None:
         """Tell the engine whether this forward and backward is the last of the step."""
         self._engine.set_gradient_accumulation_boundary(is_last)

@@ -1,0 +1,39 @@
+"""The finished model as one plain safetensors file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from checkpointing import JSON, CheckpointError, CheckpointStore, export_safetensors
+from strategies import HostCommunicator, StrategyError
+
+from .run_folder import RunFolder
+
+
+def export_model(
+    folder: RunFolder, store: CheckpointStore, step: int, communicator: HostCommunicator
+) -> None:
+    """Write the weights of a checkpoint to `folder.export_path`. Called on every rank.
+
+    The coordinator reads the shards and writes, in bounded memory; nothing is gathered.
+
+    Raises:
+        StrategyError: on every rank, when the coordinator could not.
+    """
+    failure: JSON = None
+    if communicator.rank == 0:
+        try:
+            _write(folder, store, step)
+        except (CheckpointError, OSError) as error:
+            failure = str(error)
+    failure = communicator.broadcast(failure)
+    if failure is not None:
+        raise StrategyError(f"the model of step {step} could not be exported: {failure}")
+
+
+def _write(folder: RunFolder, store: CheckpointStore, step: int) -> None:
+    with store.open(step) as reader:
+        aliases: Any = reader.manifest.state["aliases"]
+        metadata = {"step": str(step)} | {f"tied:{name}": kept for name, kept in aliases.items()}
+        folder.export_path.parent.mkdir(parents=True, exist_ok=True)
+        export_safetensors(reader, folder.export_path, metadata=metadata)

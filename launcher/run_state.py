@@ -1,0 +1,100 @@
+"""What a run keeps in a checkpoint besides tensors, as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from checkpointing import JSON
+from strategies import (
+    SEEDING_RULE,
+    BatchPlan,
+    ConfigError,
+    EarlyStoppingState,
+    Ending,
+    LossScale,
+    Progress,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Where a run is; the same on every rank at every boundary."""
+
+    step: int = 0
+    """Optimizer steps completed."""
+    stopper: EarlyStoppingState = field(default_factory=EarlyStoppingState)
+    scale: LossScale = field(default_factory=LossScale)
+    stopped_because: str | None = None
+    """What the script said when it called `job.stop()`, once the ranks have agreed on it."""
+    skipped_in_a_row: int = 0
+    """Steps whose gradients were not finite, since the last that was applied."""
+
+    def progress(self, plan: BatchPlan, *, save_due: bool = False) -> Progress:
+        """Return what the decision at a boundary needs to know."""
+        return Progress(
+            step=self.step,
+            total_steps=plan.total_steps,
+            save_due=save_due,
+            early_stop_reason=self.stopper.reason,
+            stopped_because=self.stopped_because,
+        )
+
+    def to_json(self, plan: BatchPlan, ending: Ending | None) -> dict[str, JSON]:
+        """Return what a checkpoint keeps."""
+        return {
+            "step": self.step,
+            "data": {
+                "epoch": plan.epoch_of(self.step),
+                "position": plan.position(self.step),
+                "micro_batch": plan.micro_batch,
+                **identity(plan),
+            },
+            "random": {"seed": plan.seed, "rule": SEEDING_RULE},
+            "schedule": {"step": self.step, "total_steps": plan.total_steps},
+            "early_stopping": self.stopper.to_json(),
+            "loss_scale": self.scale.to_json(),
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "stopped_because": self.stopped_because,
+            "ending": ending.value if ending is not None and ending.is_final else None,
+        }
+
+    def restored(self, saved: Mapping[str, Any], plan: BatchPlan, *, where: object) -> RunState:
+        """Return the state that a checkpoint holds, as seen by this start's plan and precision.
+
+        Raises:
+            ConfigError: the checkpoint's steps mean other samples than this plan's.
+        """
+        for name, mine in identity(plan).items():
+            if saved["data"][name] != mine:
+                raise ConfigError(
+                    f"the run in {where} was made with {name}={saved['data'][name]}, and the "
+                    f"script now has {name}={mine}: its steps would mean other samples. "
+                    "Use the same, or another --run-dir."
+                )
+        return RunState(
+            step=saved["step"],
+            stopper=EarlyStoppingState.from_json(saved["early_stopping"]),
+            scale=self.scale.restored(saved["loss_scale"]),
+            stopped_because=saved["stopped_because"],
+            skipped_in_a_row=saved["skipped_in_a_row"],
+        )
+
+
+def identity(plan: BatchPlan) -> dict[str, JSON]:
+    """Return what must not change inside a run: a step would mean other samples."""
+    return {
+        "num_samples": plan.num_samples,
+        "global_batch": plan.global_batch,
+        "seed": plan.seed,
+    }
+
+
+def plan_changes(saved: Mapping[str, Any], plan: BatchPlan) -> list[str]:
+    """Return a sentence for each thing that the script may change and has changed."""
+    before_and_now = {
+        "micro_batch": (saved["data"]["micro_batch"], plan.micro_batch),
+        "total_steps": (saved["schedule"]["total_steps"], plan.total_steps),
+    }
+    return [f"{name}: {old} -> {new}" for name, (old, new) in before_and_now.items() if old != new]
