@@ -3,6 +3,7 @@
 step-00001200               a checkpoint, complete
 .tmp-step-00001200-<token>  a save in flight, or one that died; never read
 .trash-step-00001200-<token>  on its way out; never read
+refused-step-00001200-<token>  found damaged and kept for a person; never read
 """
 
 import os
@@ -46,6 +47,11 @@ def tmp_folder(step: int, token: str) -> str:
 def trash_folder(step: int, token: str) -> str:
     """Return the name under which a checkpoint is deleted."""
     return f".trash-{step_folder(step)}-{token}"
+
+
+def refused_folder(step: int, token: str) -> str:
+    """Return the name under which a damaged checkpoint is kept out of the way."""
+    return f"refused-{step_folder(step)}-{token}"
 
 
 def probe_folder(token: str) -> str:

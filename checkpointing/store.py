@@ -10,6 +10,7 @@ from .names import (
     new_token,
     parse_step_folder,
     probe_folder,
+    refused_folder,
     step_folder,
     trash_folder,
 )
@@ -105,6 +106,28 @@ class CheckpointStore:
             self.files.rmtree(trash)
         except OSError as error:
             raise SaveFailedError(f"{self.path(step)} could not be deleted: {error}") from error
+
+    def set_aside(self, step: int) -> Path:
+        """Rename a checkpoint that was found damaged, so that nothing takes it for the newest.
+
+        The run that fell back behind it will pass this step again, and retention must not count
+        it. Called on the coordinator only.
+
+        Returns:
+            Where it is now, with all it holds.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            SaveFailedError: If the disk refuses.
+        """
+        self._require_step(step)
+        aside = self.folder / refused_folder(step, new_token())
+        try:
+            self.files.rename(self.path(step), aside)
+            self.files.fsync_dir(self.folder)
+        except OSError as error:
+            raise SaveFailedError(f"{self.path(step)} could not be set aside: {error}") from error
+        return aside
 
     def sweep(self) -> list[str]:
         """Remove what dead saves and deletions have left; return the names removed.

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from checkpointing import JSON, CheckpointStore, SavedCheckpoint, steps_to_delete
+from checkpointing import (
+    JSON,
+    CheckpointStore,
+    DamagedCheckpointError,
+    SavedCheckpoint,
+    SaveFailedError,
+    steps_to_delete,
+)
 from strategies import Restored, Strategy, restore_newest, save_state
 
 if TYPE_CHECKING:
@@ -18,6 +25,7 @@ class Keeper:
     def __init__(
         self, run: Run, strategy: Strategy, *, keep: int, requested: list[dict[str, JSON]]
     ) -> None:
+        self._run = run
         self._folder = run.folder
         self._communicator = run.communicator
         self._strategy = strategy
@@ -30,7 +38,11 @@ class Keeper:
         if self._is_coordinator:
             self._folder.checkpoints.sweep()
             self._folder.best.sweep()
-        return restore_newest(self._strategy, self._folder.checkpoints, self._communicator)
+        restored = restore_newest(self._strategy, self._folder.checkpoints, self._communicator)
+        if self._is_coordinator and restored is not None:
+            for step in restored.damaged:
+                self._folder.checkpoints.set_aside(step)
+        return restored
 
     def save(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
         """Write a full checkpoint, then let old ones go.
@@ -40,7 +52,12 @@ class Keeper:
         """
         saved = self._save(self._folder.checkpoints, step, state, weights_only=False)
         if self._is_coordinator:
-            self._prune(current_best=_best_step(state))
+            try:
+                self._prune(current_best=_best_step(state))
+            except SaveFailedError as error:
+                # The new checkpoint is safe; that an old one stays is no reason to end the run.
+                self._run.folder.event("not deleted", step=step, reason=str(error))
+                self._run.warn(str(error))
         return saved
 
     def save_best(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
@@ -80,9 +97,12 @@ class Keeper:
         # A resume from any checkpoint that stays must find the best weights of its own past.
         wanted = {current_best} if current_best is not None else set()
         for step in checkpoints.steps():
-            with checkpoints.open(step) as reader:
-                referenced = _best_step(reader.manifest.state)
-                wanted |= {referenced} if referenced is not None else set()
+            try:
+                with checkpoints.open(step) as reader:
+                    referenced = _best_step(reader.manifest.state)
+            except DamagedCheckpointError:
+                return  # What it refers to is unknown: nothing of the best is deleted.
+            wanted |= {referenced} if referenced is not None else set()
         for step in best.steps():
             if step not in wanted:
                 best.delete(step)

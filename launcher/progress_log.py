@@ -46,7 +46,7 @@ class ProgressLog:
         """Report what a resume took over and what changed."""
         if not self._is_coordinator:
             return
-        for damage in restored.damaged:
+        for damage in restored.damaged.values():
             self._folder.event("checkpoint refused", reason=damage)
             self._run.warn(f"{damage} Falling back to step {restored.step}.")
         before = restored.created_by

@@ -6,6 +6,7 @@ knows nothing of the world size; only `assignment` does, and it changes nobody's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,10 +99,15 @@ class BatchPlan:
         """Return what `rank` computes in `step`: the same number of turns on every rank."""
         return assignment(self.micro_batches(step), rank, world_size)
 
-    def samples(self, step: int, micro_batch: MicroBatch) -> NDArray[np.int64]:
-        """Return the data set indices of one micro-batch, int64 of shape (end - start,)."""
-        positions = np.arange(micro_batch.start, micro_batch.end)
-        return shuffled(positions, self.num_samples, seed=self.seed, epoch=self.epoch_of(step))
+    def samples(self, step: int, turns: Sequence[Turn]) -> list[NDArray[np.int64]]:
+        """Return the data set indices of each turn's micro-batch, int64 of its length."""
+        cuts = np.cumsum([t.micro_batch.end - t.micro_batch.start for t in turns])
+        ranges = [np.arange(t.micro_batch.start, t.micro_batch.end) for t in turns]
+        # In one call: its cost is that of its numpy operations, hardly that of the samples.
+        order = shuffled(
+            np.concatenate(ranges), self.num_samples, seed=self.seed, epoch=self.epoch_of(step)
+        )
+        return np.split(order, cuts[:-1])
 
 
 def assignment(micro_batches: list[MicroBatch], rank: int, world_size: int) -> list[Turn]:

@@ -45,8 +45,8 @@ def training_batches(
 
     def lists() -> Iterator[list[int]]:
         for step in range(first_step, plan.total_steps):
-            for turn in plan.turns(step, rank, world_size):
-                yield plan.samples(step, turn.micro_batch).tolist()
+            turns = plan.turns(step, rank, world_size)
+            yield from (indices.tolist() for indices in plan.samples(step, turns))
 
     return _loader(dataset, lists(), workers)
 

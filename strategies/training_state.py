@@ -13,13 +13,14 @@ from checkpointing import (
     CheckpointStore,
     DamagedCheckpointError,
     ModelMismatchError,
+    NoCheckpointError,
     SavedCheckpoint,
     TensorSpec,
     require_match,
     save_checkpoint,
 )
 
-from .errors import ConfigError
+from .errors import ConfigError, StrategyError
 from .hyperparameters import current_hyperparameters, to_json
 from .parallel.catalogue import WEIGHT_KEYS
 from .parallel.protocol import Scalars, Strategy
@@ -34,8 +35,8 @@ class Restored:
     state: Mapping[str, Any]
     """What was given to `save_state`."""
     created_by: Mapping[str, Any]
-    damaged: list[str]
-    """One sentence for each newer checkpoint that could not be used."""
+    damaged: dict[int, str]
+    """For each newer step whose checkpoint could not be used, a sentence that says why."""
 
 
 def save_state(
@@ -116,29 +117,36 @@ def restore_newest(
 
     Raises:
         ConfigError: the checkpoint belongs to another model or optimizer, or every one is damaged.
+        StrategyError: a rank could not read, for a reason that says nothing about the checkpoint.
     """
     steps: Any = communicator.broadcast(store.steps() if communicator.rank == 0 else None)
-    damaged: list[str] = []
+    damaged: dict[int, str] = {}
     for candidate in steps if step is None else [step]:
         found, verdict = _try_load(strategy, store, candidate, weights_only)
         verdicts: list[Any] = communicator.all_gather(verdict)
-        refusals = [v["refused"] for v in verdicts if v["refused"]]
-        if refusals:
-            raise ConfigError(refusals[0])
-        reports = list(dict.fromkeys(v["damaged"] for v in verdicts if v["damaged"]))
+        _raise_first(verdicts)
+        reports = [v["text"] for v in verdicts if v["kind"] == "damaged"]
         if not reports and found is not None:
             strategy.refresh()
-            manifest_state, created_by = found
-            return Restored(
-                step=candidate, state=manifest_state, created_by=created_by, damaged=damaged
-            )
-        damaged.append(f"step-{candidate:08d} is not usable: {reports[0]}")
+            state, created_by = found
+            return Restored(step=candidate, state=state, created_by=created_by, damaged=damaged)
+        damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0]}"
     if damaged:
         raise ConfigError(
-            f"no checkpoint in {store.folder} is whole. {' '.join(damaged)} "
+            f"no checkpoint in {store.folder} is whole. {' '.join(damaged.values())} "
             "Restore one from a backup, or start anew in another --run-dir."
         )
     return None
+
+
+def _raise_first(verdicts: list[Any]) -> None:
+    """Raise, on every rank alike, what no older checkpoint would mend."""
+    for verdict in verdicts:
+        if verdict["kind"] == "refused":
+            raise ConfigError(verdict["text"])
+    for rank, verdict in enumerate(verdicts):
+        if verdict["kind"] == "unreadable":
+            raise StrategyError(f"rank {rank} could not read its checkpoint: {verdict['text']}")
 
 
 def _try_load(
@@ -159,11 +167,13 @@ def _try_load(
                 )
             scalars: Scalars = {} if weights_only else optimizer["scalars"]
             strategy.load(reader, keys, scalars)
-            return (manifest.state, manifest.created_by), {"damaged": None, "refused": None}
+            return (manifest.state, manifest.created_by), {"kind": "whole", "text": ""}
     except (ModelMismatchError, ConfigError) as error:
-        return None, {"damaged": None, "refused": str(error)}
-    except (DamagedCheckpointError, CheckpointError, OSError) as error:
-        return None, {"damaged": str(error), "refused": None}
+        return None, {"kind": "refused", "text": str(error)}
+    except (DamagedCheckpointError, NoCheckpointError) as error:
+        return None, {"kind": "damaged", "text": str(error)}
+    except (CheckpointError, OSError) as error:
+        return None, {"kind": "unreadable", "text": str(error)}
 
 
 def _require_same_model(strategy: Strategy, reader: CheckpointReader, where: str) -> None:

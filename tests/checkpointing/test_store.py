@@ -123,3 +123,16 @@ def test_a_file_in_the_place_of_the_folder(kit, tmp_path):
 def test_block_size_must_be_positive(kit, tmp_path):
     with pytest.raises(ValueError, match="block_bytes=0"):
         kit.CheckpointStore(tmp_path, block_bytes=0)
+
+
+def test_what_is_set_aside_is_kept_and_no_longer_a_step(kit, tmp_path):
+    store = kit.store_at(tmp_path)
+    for step in (1, 2):
+        kit.save_state(store, step, kit.sample_state())
+    aside = store.set_aside(2)
+    assert store.steps() == [1]
+    assert (aside / "manifest.json").exists()
+    assert store.sweep() == []
+    assert aside.exists()
+    with pytest.raises(NoCheckpointError):
+        store.set_aside(2)

@@ -14,7 +14,7 @@ def plan(**changes: int) -> BatchPlan:
 def test_an_epoch_holds_every_sample_once() -> None:
     p = plan()
     assert (p.steps_per_epoch, p.total_steps) == (3, 9)
-    seen = np.concatenate([p.samples(s, m) for s in (3, 4, 5) for m in p.micro_batches(s)])
+    seen = np.concatenate([i for s in (3, 4, 5) for i in p.samples(s, p.turns(s, 0, 1))])
     assert sorted(seen.tolist()) == list(range(47))
 
 

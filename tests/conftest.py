@@ -1,0 +1,8 @@
+"""What all tests need."""
+
+import signal
+
+# A shell starts background jobs with SIGINT ignored, and children inherit that; what is tested here
+# is what happens to a person's Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
