@@ -17,6 +17,7 @@ from strategies import (
     LossScale,
     MapDataset,
     Report,
+    RunningStatistics,
     StrategyError,
     current_hyperparameters,
     decide,
@@ -65,6 +66,7 @@ class Job:
         )
         self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
+        self._statistics = RunningStatistics(self._strategy.module, run.ranks)
         self._requested = current_hyperparameters(self._strategy.param_groups)
         self._base_rates = [float(group["lr"]) for group in self._strategy.param_groups]
         self._boundary = Boundary(run.ranks, self._digest())
@@ -158,6 +160,8 @@ class Job:
             evaluation_due=self._evaluate_every.is_due(done) or done == self.plan.total_steps,
             strategy=self._strategy,
             ranks=self.run.ranks,
+            statistics=self._statistics,
+            num_micro_batches=len(self.plan.micro_batches(self.step)),
             turns=self.plan.turns(self.step, self.run.ranks.rank, self.run.ranks.world_size),
             batches=batches,
             evaluate=self._evaluate,

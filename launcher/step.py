@@ -13,6 +13,7 @@ from strategies import (
     ConfigError,
     MapDataset,
     Ranks,
+    RunningStatistics,
     StepOutcome,
     Strategy,
     Turn,
@@ -44,7 +45,9 @@ class Step:
         evaluation_due: bool,
         strategy: Strategy,
         ranks: Ranks,
+        statistics: RunningStatistics,
         turns: Sequence[Turn],
+        num_micro_batches: int,
         batches: Iterator[Any],
         evaluate: Evaluate,
     ) -> None:
@@ -63,7 +66,9 @@ class Step:
         self._loss_scale = loss_scale
         self._strategy = strategy
         self._ranks = ranks
+        self._statistics = statistics
         self._turns = turns
+        self._num_micro_batches = num_micro_batches
         self._batches = batches
         self._evaluate = evaluate
         self._turn = -1
@@ -75,14 +80,20 @@ class Step:
         if self.outcome is not None or self._turn >= 0:
             raise ConfigError(f"step {self.number} was iterated twice; loop over it once.")
         began = time.monotonic()
+        self._statistics.begin_step()
         for number, turn in enumerate(self._turns):
             batch = to_device(next(self._batches), self._ranks.device)
             self._turn, self._owes_backward = number, True
             self._strategy.micro_step(is_last=number == len(self._turns) - 1)
+            self._statistics.begin_micro_batch()
             seed_streams(stream_seed(self._seed, self.number, turn.micro_batch.index))
             yield batch
             self._require_backward()
+            self._statistics.end_micro_batch(
+                turn.micro_batch.index, self._num_micro_batches, is_padding=turn.is_padding
+            )
         self._update()
+        self._statistics.end_step(self._num_micro_batches)
         seed_streams(stream_seed(self._seed, self.number, AFTER_LAST_MICRO_BATCH))
         self.seconds = time.monotonic() - began
 

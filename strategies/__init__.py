@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .process_group import HostCommunicator as HostCommunicator
     from .process_group import Ranks as Ranks
     from .process_group import process_groups as process_groups
+    from .running_statistics import RunningStatistics as RunningStatistics
     from .schedules import Schedule as Schedule
     from .seeding import SEEDING_RULE as SEEDING_RULE
     from .seeding import seed_streams as seed_streams
@@ -78,6 +79,7 @@ _HOME = {
     "Ranks": "process_group",
     "Report": "boundary",
     "Restored": "training_state",
+    "RunningStatistics": "running_statistics",
     "SEEDING_RULE": "seeding",
     "Schedule": "schedules",
     "StepOutcome": "parallel.protocol",

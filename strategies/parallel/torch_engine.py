@@ -71,7 +71,7 @@ class TorchEngine(Strategy):
         """Nothing to do: the computing weights are the masters."""
 
     def _buffer_fragments(self) -> list[Fragment]:
-        # Replicas of a buffer may differ (BatchNorm's statistics); the coordinator's are kept.
+        # Replicas of a buffer may differ where a model keeps its own; the coordinator's are kept.
         if not self.ranks.is_coordinator:
             return []
         buffers = persistent_buffers(self._model)

@@ -4,23 +4,26 @@ import os
 import sys
 from pathlib import Path
 
+import task
 import torch
 from safetensors.torch import save_file
-from task import STRATEGIES, make_job, train, weights_of
+from task import make_job, train, weights_of
 
 from launcher.environment import RankEnvironment
 from strategies import process_groups
 
 torch.set_num_threads(1)
 out = Path(sys.argv[1])
+model = getattr(task, sys.argv[2])
+strategies = sys.argv[3].split(",")
 environment = RankEnvironment.from_environ(os.environ)
 world_size = environment.world_size
 with process_groups(
     rank=environment.rank, local_rank=environment.local_rank, world_size=world_size
 ) as ranks:
-    for strategy in STRATEGIES + (("single",) if world_size == 1 else ()):
+    for strategy in strategies:
         folder = out / f"run-{strategy}-{world_size}"
-        train(make_job(ranks, strategy, folder), 10)
+        train(make_job(ranks, strategy, folder, model=model), 10)
         if ranks.is_coordinator:
             weights = dict(weights_of(folder, 10, ("fp32", "param", "buffer")))
             save_file(weights, out / f"{strategy}-{world_size}.safetensors")
