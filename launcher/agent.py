@@ -4,7 +4,6 @@ From torch come the rendezvous, the store, the assignment of ranks and the exit 
 is ours, since torch's treats every signal and every exit code but 0 as a death.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,11 +69,10 @@ class NodeAgent(SimpleElasticAgent):
         )
         super().__init__(
             WorkerSpec(
-                role=DEFAULT_ROLE,
+                role=plan.role,
                 local_world_size=plan.local_world_size,
                 rdzv_handler=rendezvous,
-                entrypoint=sys.executable,
-                args=("-u", plan.script, *plan.script_args),
+                entrypoint=plan.program.name,
                 max_restarts=plan.max_restarts,
             )
         )
@@ -155,9 +153,8 @@ class NodeAgent(SimpleElasticAgent):
                 place, settings, error_file=error_file, inherited=self._environ
             )
             with self._output.streams(place.rank) as streams:
-                spec = worker_group.spec
                 started = Worker.start(
-                    [str(spec.entrypoint), *spec.args],
+                    self._plan.program.command(self._environ),
                     environment,
                     streams,
                     rank=place.rank,
@@ -175,6 +172,8 @@ class NodeAgent(SimpleElasticAgent):
             restart_count=self._restart_count(),
             max_restarts=self._plan.max_restarts,
             run_id=self._lifeline.run_id,
+            rendezvous_id=self._plan.nodes.run_id or self._lifeline.run_id,
+            virtual_local_rank=self._plan.virtual_local_rank,
             strategy=self._plan.strategy,
             precision=self._plan.precision,
             run_dir=self._plan.run_dir,
@@ -187,7 +186,7 @@ class NodeAgent(SimpleElasticAgent):
         attempt = Attempt(
             self._workers,
             inbox=self._inbox,
-            bounds=Bounds(grace_s=self._plan.grace_s),
+            bounds=Bounds.of(grace_s=self._plan.grace_s, terminate_s=self._plan.terminate_s),
             warning_file=self._lifeline.scratch / "warning.json",
             awaits_handler=self._plan.uses_run,
             say=self._say,

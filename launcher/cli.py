@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .command_line import parse_command_line
+from .command_line import help_text, parse_command_line
 from .console import say
 from .errors import LauncherError
 from .gpus import Machine, count_installed, count_visible
@@ -39,11 +39,14 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     Raises:
         LauncherError: Something is wrong with what was asked, or with this machine.
     """
-    options = parse_command_line(argv)
-    if options is None:
-        print(f"relaunch {version()}")
-        return 0
     environ = dict(os.environ)
+    options = parse_command_line(argv, environ)
+    if isinstance(options, str):
+        print(help_text() if options == "--help" else f"relaunch {version()}")
+        return 0
+    inbox.install(options.warning_signals)
+    for note in options.notes:
+        say(note)
     plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
     from .launch import launch  # after every check: a mistake is told without what a launch needs
 

@@ -14,6 +14,7 @@ STRATEGY = "RELAUNCH_STRATEGY"
 PRECISION = "RELAUNCH_PRECISION"
 RUN_DIR = "RELAUNCH_RUN_DIR"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
+CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset({RUN_ID, STRATEGY, PRECISION, RUN_DIR, WARNING_FILE})
 
@@ -103,6 +104,10 @@ class GroupSettings:
     restart_count: int
     max_restarts: int
     run_id: str
+    """This start of the command; the mark of its processes."""
+    rendezvous_id: str
+    """torchrun's --rdzv-id."""
+    virtual_local_rank: bool
     strategy: str | None
     precision: str | None
     run_dir: Path | None
@@ -131,7 +136,7 @@ def worker_environment(
         "MASTER_PORT": str(settings.master_port),
         "TORCHELASTIC_RESTART_COUNT": str(settings.restart_count),
         "TORCHELASTIC_MAX_RESTARTS": str(settings.max_restarts),
-        "TORCHELASTIC_RUN_ID": settings.run_id,
+        "TORCHELASTIC_RUN_ID": settings.rendezvous_id,
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_ERROR_FILE": str(error_file),
         RUN_ID: settings.run_id,
@@ -140,12 +145,25 @@ def worker_environment(
         PRECISION: settings.precision,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
     }
+    if settings.virtual_local_rank:
+        told |= {
+            "LOCAL_RANK": "0",
+            CUDA_DEVICES: only_device(inherited.get(CUDA_DEVICES), place.local_rank),
+        }
     defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
     if place.local_world_size > 1:
         defaults["OMP_NUM_THREADS"] = "1"
     # A relaunch started inside a rank must not pass that rank's own wishes on.
     kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
     return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
+
+
+def only_device(visible: str | None, local_rank: int) -> str:
+    """Return CUDA_VISIBLE_DEVICES for the one GPU of a local rank; empty where it has none."""
+    if visible is None:
+        return str(local_rank)
+    devices = visible.split(",")
+    return devices[local_rank].strip() if local_rank < len(devices) else ""
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -1,7 +1,7 @@
 """What the launcher does next with running ranks: one pure function of what it has seen so far."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,12 @@ class Bounds:
     """How long a warning waits for a rank of ours to install its handler."""
     abandon_s: float = 10.0
     """From SIGKILL to giving up on a rank in an uninterruptible sleep."""
+
+    @classmethod
+    def of(cls, *, grace_s: float | None, terminate_s: float | None) -> "Bounds":
+        """Return the bounds with what was asked for; None leaves the one as it is."""
+        bounds = cls(grace_s=grace_s)
+        return bounds if terminate_s is None else replace(bounds, terminate_s=terminate_s)
 
 
 class Step(enum.Enum):

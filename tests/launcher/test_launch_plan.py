@@ -92,7 +92,7 @@ def test_paths_are_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").touch()
     plan = make_plan(LaunchOptions(script="train.py", run_dir=tmp_path / "." / "run"), CPU)
-    assert plan.script == "train.py"
+    assert plan.program.name == "train.py"
     assert plan.run_dir == tmp_path / "run"
     assert not plan.uses_run
 
