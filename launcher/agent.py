@@ -24,6 +24,7 @@ from .attempt import Attempt
 from .environment import GroupSettings, WorkerPlace, worker_environment
 from .errors import StartError
 from .exit_codes import DONE, Outcome, exit_code, should_restart
+from .group import group_settings
 from .lifeline import Lifeline
 from .output import LogFiles, PrefixedConsole, RankOutput
 from .plan import LaunchPlan
@@ -166,18 +167,13 @@ class NodeAgent(SimpleElasticAgent):
         worker_group.state = WorkerState.HEALTHY
 
     def _settings(self, worker_group: WorkerGroup) -> GroupSettings:
-        return GroupSettings(
+        return group_settings(
+            self._plan,
+            run_id=self._lifeline.run_id,
+            scratch=self._lifeline.scratch,
             master_addr=str(worker_group.master_addr),
             master_port=int(worker_group.master_port or 0),
             restart_count=self._restart_count(),
-            max_restarts=self._plan.max_restarts,
-            run_id=self._lifeline.run_id,
-            rendezvous_id=self._plan.nodes.run_id or self._lifeline.run_id,
-            virtual_local_rank=self._plan.virtual_local_rank,
-            strategy=self._plan.strategy,
-            precision=self._plan.precision,
-            run_dir=self._plan.run_dir,
-            warning_file=self._lifeline.scratch / "warning.json",
         )
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:

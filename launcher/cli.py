@@ -13,7 +13,7 @@ from .command_line import help_text, parse_command_line
 from .console import say
 from .errors import LauncherError
 from .gpus import Machine, count_installed, count_visible
-from .plan import make_plan
+from .plan import make_plan, prepare_run_folder
 from .signal_inbox import SignalInbox
 
 
@@ -48,6 +48,12 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     for note in options.notes:
         say(note)
     plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
+    if options.dry_run:
+        from .dry_run import describe
+
+        print(describe(plan, environ))
+        return 0
+    prepare_run_folder(options.run_dir)
     from .launch import launch  # after every check: a mistake is told without what a launch needs
 
     return launch(plan, inbox, environ, say)

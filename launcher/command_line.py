@@ -81,6 +81,7 @@ def parse_options(words: Words) -> LaunchOptions:
         grace_s=terminate_s if grace_s is None else grace_s,
         terminate_s=terminate_s,
         warning_signals=optional(given("--signals-to-handle"), values.signals) or (),
+        dry_run=words.flag("--dry-run"),
         notes=notes(words, several_nodes=nodes.several),
     )
 

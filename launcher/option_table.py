@@ -96,6 +96,7 @@ OWN_OPTIONS = (
     Option(name="--precision", value="NAME", help=", ".join(PRECISION_NAMES)),
     *_options(
         ("--run-dir", "DIR", "the run's folder: checkpoints, metrics, logs"),
+        ("--dry-run", None, "print the plan and rank 0's environment; start nothing"),
         ("--grace", "S", "kill the ranks S seconds after a warning (default: never)"),
     ),
     Option(name="--version", help="print the version and leave", from_environment=False),

@@ -101,6 +101,8 @@ class LaunchOptions:
     """Seconds from SIGTERM to SIGKILL once an attempt is lost; None: the launcher's own bound."""
     warning_signals: tuple[signal.Signals, ...] = ()
     """Signals to take as a warning, besides those that always are."""
+    dry_run: bool = False
+    """Print the plan and start nothing."""
     notes: tuple[str, ...] = ()
     """What was asked and has no meaning here; said once."""
 

@@ -39,7 +39,7 @@ class LaunchPlan:
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
-    """Resolve the options; creates the run folder and the log folder.
+    """Resolve the options; changes nothing on this machine.
 
     Raises:
         UsageError: What was asked cannot be done on this machine.
@@ -54,8 +54,8 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         raise UsageError(
             f"fp16 needs a GPU; this machine shows none{shown}. Use --precision bf16 or fp32."
         )
-    run_dir = _prepare_folder("--run-dir", options.run_dir)
-    log_dir = _prepare_folder("--log-dir", options.log_dir)
+    run_dir = None if options.run_dir is None else options.run_dir.resolve()
+    log_dir = None if options.log_dir is None else options.log_dir.resolve()
     if log_dir is None and run_dir is not None:
         log_dir = run_dir / "logs"
     return LaunchPlan(
@@ -141,19 +141,22 @@ def _source(script: Path) -> str:
         raise UsageError(f"{script} cannot be read: {error.strerror}.") from None
 
 
-def _prepare_folder(option: str, folder: Path | None) -> Path | None:
-    """Create the folder and prove that a file can be written there; permissions alone lie."""
-    if folder is None:
-        return None
+def prepare_run_folder(asked: Path | None) -> None:
+    """Create the run folder and prove that a file can be written there; permissions alone lie.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    if asked is None:
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".relaunch-{os.getpid()}"
+        asked.mkdir(parents=True, exist_ok=True)
+        probe = asked / f".relaunch-{os.getpid()}"
         probe.write_bytes(b"may this process write here?")
         probe.unlink()
     except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else folder
+        where = error.filename if isinstance(error.filename, str) else asked
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UsageError(
-            f"{option} {folder} cannot be written ({where}: {reason}). Pass another folder."
+            f"--run-dir {asked} cannot be written ({where}: {reason}). Pass another folder."
         ) from None
-    return folder.resolve()

@@ -31,6 +31,7 @@ from .environment import RankEnvironment
 from .error_file import write_error
 from .exit_codes import USAGE
 from .job import Job, Preempted
+from .masking import mask_text, secrets_of
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .signals import PreemptionFlag
@@ -168,7 +169,7 @@ class Run:
     def _description(self, attempt: int) -> dict[str, Any]:
         return {
             "script": str(Path(sys.argv[0]).resolve()),
-            "arguments": sys.argv[1:],
+            "arguments": [mask_text(word, secrets_of(os.environ)) for word in sys.argv[1:]],
             "attempt": attempt,
             "seed": self.seed,
             "strategy": self.strategy,
