@@ -21,12 +21,15 @@ from torch.distributed.elastic.agent.server.api import (
 from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
 from .attempt import Attempt
+from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
 from .environment import GroupSettings, WorkerPlace, worker_environment
 from .errors import StartError
+from .evidence import oom_kills
 from .exit_codes import DONE, Outcome, exit_code, should_restart
 from .group import group_settings
 from .lifeline import Lifeline
-from .output import LogFiles, PrefixedConsole, RankOutput
+from .log_folder import LogFolder
+from .output import RankOutput
 from .plan import LaunchPlan
 from .rendezvous import LocalRendezvous
 from .signal_inbox import SignalInbox
@@ -46,6 +49,8 @@ class AttemptEnd:
     error_files: Mapping[int, Path]
     """Rank to the file in which it may have left its reason."""
     output: RankOutput
+    num_oom_kills: int = 0
+    """Processes which the kernel's OOM killer ended meanwhile, in this cgroup."""
 
 
 class NodeAgent(SimpleElasticAgent):
@@ -86,6 +91,7 @@ class NodeAgent(SimpleElasticAgent):
         self._workers: list[Worker] = []
         self._error_files: dict[int, Path] = {}
         self._output: RankOutput | None = None
+        self._oom_kills_before = 0
         self.code = DONE
         """The launcher's exit code, once `run` has returned."""
 
@@ -139,8 +145,8 @@ class NodeAgent(SimpleElasticAgent):
         return {worker.local_rank: worker.pid for worker in self._workers}
 
     def _start_all(self, worker_group: WorkerGroup) -> None:
-        log_dir = self._plan.log_dir
-        self._output = LogFiles(log_dir) if log_dir is not None else PrefixedConsole()
+        self._output = self._open_output(worker_group)
+        self._oom_kills_before = oom_kills()
         settings = self._settings(worker_group)
         folder = self._lifeline.scratch / f"attempt-{self._restart_count()}"
         folder.mkdir()
@@ -165,6 +171,19 @@ class NodeAgent(SimpleElasticAgent):
             self._workers.append(started)
             worker.id = started.pid
         worker_group.state = WorkerState.HEALTHY
+
+    def _open_output(self, worker_group: WorkerGroup) -> RankOutput:
+        plan = self._plan
+        logs = None if plan.log_dir is None else LogFolder.create(plan.log_dir, self._say)
+        share = shares(
+            plan.streams,
+            ranks={worker.global_rank: worker.local_rank for worker in worker_group.workers},
+            role=plan.role,
+            has_logs=logs is not None,
+            template=self._environ.get(PREFIX_TEMPLATE),
+        )
+        filters = {STDOUT: plan.streams.stdout_filters, STDERR: plan.streams.stderr_filters}
+        return RankOutput(share, logs, {k: texts for k, texts in filters.items() if texts})
 
     def _settings(self, worker_group: WorkerGroup) -> GroupSettings:
         return group_settings(
@@ -193,7 +212,11 @@ class NodeAgent(SimpleElasticAgent):
         code = exit_code(outcomes, warned_by=self._inbox.warned_by, killed_now=self._inbox.kill_now)
         self.code = self._report(
             AttemptEnd(
-                outcomes=outcomes, code=code, error_files=self._error_files, output=self._output
+                outcomes=outcomes,
+                code=code,
+                error_files=self._error_files,
+                output=self._output,
+                num_oom_kills=oom_kills() - self._oom_kills_before,
             )
         )
         worker_group.state = WorkerState.SUCCEEDED if self.code == DONE else WorkerState.FAILED

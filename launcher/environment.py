@@ -150,7 +150,8 @@ def worker_environment(
             "LOCAL_RANK": "0",
             CUDA_DEVICES: only_device(inherited.get(CUDA_DEVICES), place.local_rank),
         }
-    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    # A crash in native code then leaves its stack in the rank's output.
+    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "PYTHONFAULTHANDLER": "1"}
     if place.local_world_size > 1:
         defaults["OMP_NUM_THREADS"] = "1"
     # A relaunch started inside a rank must not pass that rank's own wishes on.

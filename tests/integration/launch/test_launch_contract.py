@@ -45,7 +45,7 @@ def test_same_environment_as_torchrun(launch, monkeypatch):
     for our, their in zip(ours, theirs, strict=True):
         for key in ("argv", "path", "name", "unbuffered", "file"):
             assert our[key] == their[key]
-        added = set(our["environ"]) - set(their["environ"]) - {"PYTHONPATH"}
+        added = set(our["environ"]) - set(their["environ"]) - {"PYTHONPATH", "PYTHONFAULTHANDLER"}
         missing = set(their["environ"]) - set(our["environ"])
         assert {name for name in added if not name.startswith("RELAUNCH_")} == {launch.mark[:16]}
         # This one is from torchrun to its own agent, and only happens to be inherited.

@@ -81,7 +81,8 @@ def test_traceback_of_the_script_stays_as_it_is(launch):
     lines = launched.stderr.splitlines()
     assert lines[0] == "Traceback (most recent call last):"
     assert "ValueError: the loss is gone" in lines
-    assert lines[-1].startswith("relaunch: rank 0 (local rank 0, pid ")
+    assert lines[-2].startswith("relaunch: rank 0 (local rank 0, pid ")
+    assert lines[-1] == "relaunch: ValueError: the loss is gone"
     assert "runpy" not in launched.stderr
 
 
