@@ -4,10 +4,9 @@ From torch come the rendezvous, the store, the assignment of ranks and the exit 
 is ours, since torch's treats every signal and every exit code but 0 as a death.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch.distributed.elastic.agent.server.api import (
@@ -20,37 +19,27 @@ from torch.distributed.elastic.agent.server.api import (
 )
 from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
-from .attempt import Attempt
+from .attempt import POLL_S, Attempt
+from .attempt_end import AttemptEnd
 from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
-from .environment import GroupSettings, WorkerPlace, worker_environment
+from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
 from .errors import StartError
+from .event_file import append_event
 from .evidence import oom_kills
-from .exit_codes import DONE, Outcome, exit_code, should_restart
+from .exit_codes import DONE, exit_code
 from .group import group_settings
 from .lifeline import Lifeline
 from .log_folder import LogFolder
 from .output import RankOutput
 from .plan import LaunchPlan
 from .rendezvous import LocalRendezvous
+from .restarts import AttemptRecord, Verdict, verdict
 from .signal_inbox import SignalInbox
 from .supervision import Bounds
 from .worker import Worker
 
 END_S = 2.0
 """How long the last output and the reaping of a killed process may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttemptEnd:
-    """How an attempt ended, and where to read more about it."""
-
-    outcomes: tuple[Outcome, ...]
-    code: int
-    error_files: Mapping[int, Path]
-    """Rank to the file in which it may have left its reason."""
-    output: RankOutput
-    num_oom_kills: int = 0
-    """Processes which the kernel's OOM killer ended meanwhile, in this cgroup."""
 
 
 class NodeAgent(SimpleElasticAgent):
@@ -89,9 +78,12 @@ class NodeAgent(SimpleElasticAgent):
         self._report = report
         self._say = say
         self._workers: list[Worker] = []
-        self._error_files: dict[int, Path] = {}
+        self._files: dict[int, RankFiles] = {}
         self._output: RankOutput | None = None
+        self._history: list[AttemptRecord] = []
         self._oom_kills_before = 0
+        self._num_own_keys = 0
+        self._started_at = 0.0
         self.code = DONE
         """The launcher's exit code, once `run` has returned."""
 
@@ -102,9 +94,8 @@ class NodeAgent(SimpleElasticAgent):
                 self._rendezvous(self._worker_group)
                 self._start_workers(self._worker_group)
                 result = self._monitor_workers(self._worker_group)
-                remaining = self._remaining_restarts
-                warned = self._inbox.warned_by is not None
-                if not should_restart(self.code, remaining_restarts=remaining, warned=warned):
+                judged = self._judge()
+                if not judged.restart or not self._wait(judged.wait_s):
                     break
                 self._remaining_restarts -= 1
                 count = self._restart_count()
@@ -117,6 +108,38 @@ class NodeAgent(SimpleElasticAgent):
             self._exit_barrier()  # type: ignore[no-untyped-call]
         self._release_store()
         return result
+
+    def _judge(self) -> Verdict:
+        """Decide about a restart, say why there is none, and write the attempt down."""
+        warned = self._inbox.warned_by is not None
+        judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
+        if judged.reason:
+            self._say(judged.reason)
+        last, run_dir = self._history[-1], self._plan.run_dir
+        if run_dir is not None:
+            with suppress(OSError):  # the record is for later; the run is what counts
+                append_event(
+                    run_dir,
+                    "attempt",
+                    attempt=self._restart_count(),
+                    ranks=self._plan.local_world_size,
+                    code=last.code,
+                    seconds=round(last.lived_s, 3),
+                    step=last.step,
+                    error=last.error,
+                    restart=judged.restart,
+                    reason=judged.reason or None,
+                )
+        return judged
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait before a restart; returns False when the run is asked to end meanwhile."""
+        if seconds:
+            self._say(f"waiting {seconds:g} s before the next attempt.")
+        end = time.monotonic() + seconds
+        while self._inbox.warned_by is None and time.monotonic() < end:
+            time.sleep(POLL_S)
+        return self._inbox.warned_by is None
 
     @contextmanager
     def record_duration(self, state: str) -> Iterator[None]:
@@ -133,6 +156,9 @@ class NodeAgent(SimpleElasticAgent):
         self._worker_group.store = None
         self._worker_group.spec.rdzv_handler.shutdown()
 
+    def _num_store_keys(self) -> int:
+        return 0 if self._store is None else int(self._store.num_keys())
+
     def _restart_count(self) -> int:
         return self._plan.max_restarts - self._remaining_restarts
 
@@ -147,18 +173,17 @@ class NodeAgent(SimpleElasticAgent):
     def _start_all(self, worker_group: WorkerGroup) -> None:
         self._output = self._open_output(worker_group)
         self._oom_kills_before = oom_kills()
+        self._num_own_keys = self._num_store_keys()
+        self._started_at = time.monotonic()
         settings = self._settings(worker_group)
         folder = self._lifeline.scratch / f"attempt-{self._restart_count()}"
         folder.mkdir()
         self._workers = []
-        self._error_files = {}
+        self._files = {}
         for worker in worker_group.workers:
             place = _place(worker, worker_group)
-            error_file = folder / f"rank-{place.rank}-error.json"
-            self._error_files[place.rank] = error_file
-            environment = worker_environment(
-                place, settings, error_file=error_file, inherited=self._environ
-            )
+            self._files[place.rank] = files = RankFiles.of(folder, place.rank)
+            environment = worker_environment(place, settings, files=files, inherited=self._environ)
             with self._output.streams(place.rank) as streams:
                 started = Worker.start(
                     self._plan.program.command(self._environ),
@@ -210,13 +235,24 @@ class NodeAgent(SimpleElasticAgent):
         self._stop_workers(worker_group)
         self._output.finish(END_S)
         code = exit_code(outcomes, warned_by=self._inbox.warned_by, killed_now=self._inbox.kill_now)
-        self.code = self._report(
-            AttemptEnd(
-                outcomes=outcomes,
-                code=code,
-                error_files=self._error_files,
-                output=self._output,
-                num_oom_kills=oom_kills() - self._oom_kills_before,
+        end = AttemptEnd(
+            outcomes=outcomes,
+            code=code,
+            files=self._files,
+            output=self._output,
+            lived_s=time.monotonic() - self._started_at,
+            joined=self._num_store_keys() > self._num_own_keys,
+            num_oom_kills=oom_kills() - self._oom_kills_before,
+        )
+        self.code = self._report(end)
+        self._history.append(
+            AttemptRecord(
+                code=self.code,
+                lived_s=end.lived_s,
+                gives_signs=self._plan.uses_run or bool(end.beats()),
+                step=end.step(),
+                joined=end.joined,
+                error=end.error(),
             )
         )
         worker_group.state = WorkerState.SUCCEEDED if self.code == DONE else WorkerState.FAILED

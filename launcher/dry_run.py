@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .environment import WorkerPlace, worker_environment
+from .environment import RankFiles, WorkerPlace, worker_environment
 from .group import group_settings
 from .masking import mask_environment, mask_text, secrets_of
 from .plan import LaunchPlan
@@ -54,8 +54,8 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
         role_world_size=world_size,
         role_name=plan.role,
     )
-    error_file = _SCRATCH / "attempt-0" / "rank-0-error.json"
-    return worker_environment(place, settings, error_file=error_file, inherited=environ)
+    files = RankFiles.of(_SCRATCH / "attempt-0", 0)
+    return worker_environment(place, settings, files=files, inherited=environ)
 
 
 def _plan(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -219,6 +219,7 @@ class Job:
         # What the ranks said at the former boundary; what they say now is read at the next.
         agreed = self._boundary.receive()
         self._boundary.send(self._report(step))
+        self.run.heartbeat.beat(self.step)
         self._log.step(self.step, self.plan, step, self._rate(), agreed)
         decision = decide(
             Progress(
@@ -303,6 +304,7 @@ class Job:
             micro_batch=self.plan.micro_batch,
             workers=self.recipe.workers,
             name=name,
+            beat=self.run.heartbeat.beat,
         )
 
     def _rate(self) -> float:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from .attempt_end import AttemptEnd
 from .console_share import wants_logs
 from .error_file import read_error
 from .evidence import exception_of
@@ -17,9 +17,6 @@ from .plan import LaunchPlan
 from .report import TAIL_LINES, failure_report
 from .signal_inbox import SignalInbox
 from .signals import signal_name
-
-if TYPE_CHECKING:
-    from .agent import AttemptEnd
 
 
 def launch(
@@ -69,7 +66,7 @@ def with_logs(plan: LaunchPlan, say: Callable[[str], None]) -> LaunchPlan:
     return replace(plan, log_dir=folder)
 
 
-def report(end: "AttemptEnd", *, inbox: SignalInbox, say: Callable[[str], None]) -> int:
+def report(end: AttemptEnd, *, inbox: SignalInbox, say: Callable[[str], None]) -> int:
     """Say what an attempt's end means to the person who started it; return its exit code.
 
     Says nothing where no rank failed by itself.
@@ -81,7 +78,7 @@ def report(end: "AttemptEnd", *, inbox: SignalInbox, say: Callable[[str], None])
         name = signal_name(signal.SIGTERM)
         say(f"rank {first.rank} ended on {name}: nothing in the script handles it.")
         return end.code
-    record = read_error(end.error_files[first.rank])
+    record = read_error(end.files[first.rank].error)
     if record is not None and record.is_sentence:
         say(f"error: {record.message}")
         return end.code if record.exit_code is None else record.exit_code

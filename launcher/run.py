@@ -30,6 +30,7 @@ from strategies import (
 from .environment import RankEnvironment
 from .error_file import write_error
 from .exit_codes import USAGE
+from .heartbeat import Heartbeat, listen_for_stacks
 from .job import Job, Preempted
 from .masking import mask_text, secrets_of
 from .recipe import Recipe
@@ -60,6 +61,8 @@ class Run:
         self.environment = environment
         self.ranks = ranks
         self.preemption = preemption
+        self.heartbeat = Heartbeat(environment.heartbeat_file)
+        self.heartbeat.beat()
         self.folder = folder
         self.seed = seed
         self.clock = clock
@@ -88,6 +91,7 @@ class Run:
         """
         environment = RankEnvironment.from_environ(os.environ)
         path = environment.run_dir or Path(run_dir or Path("runs") / Path(sys.argv[0]).stem)
+        listen_for_stacks(environment.stacks_file)
         flag = PreemptionFlag(environment.warning_file)
         with (
             flag.install(),

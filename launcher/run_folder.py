@@ -12,6 +12,8 @@ from typing import Any
 from checkpointing import CheckpointStore
 from strategies import ConfigError
 
+from .event_file import EVENTS, append_event
+
 
 class RunFolder:
     """Paths for every rank; the methods that write are for the coordinator only."""
@@ -50,16 +52,16 @@ class RunFolder:
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl. Called on the coordinator only."""
-        record = {"time": self._now().isoformat(timespec="milliseconds"), "event": kind, **details}
-        self._append("events.jsonl", record)
+        append_event(self.path, kind, now=self._now(), **details)
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events so far, oldest first."""
-        return list(_records(self.path / "events.jsonl"))
+        return list(_records(self.path / EVENTS))
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl. Called on the coordinator only."""
-        self._append("metrics.jsonl", record)
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the records of steps that will be done again. Called on the coordinator only."""
@@ -67,10 +69,6 @@ class RunFolder:
         kept = [record for record in _records(path) if record["step"] <= step]
         if path.exists():
             _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
-
-    def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ PROCESS_PART = (
     *("attempt", "cli", "command_line", "console", "environment", "error_file", "errors"),
     *("exec_worker", "exit_codes", "gpus", "guardian", "launch", "lifeline", "options", "output"),
     *("console_share", "evidence", "lines", "log_folder"),
+    *("attempt_end", "event_file", "heartbeat", "restarts"),
     *("dry_run", "group", "masking"),
     *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),

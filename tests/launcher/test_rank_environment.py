@@ -8,6 +8,7 @@ import pytest
 from launcher.environment import (
     GroupSettings,
     RankEnvironment,
+    RankFiles,
     WorkerPlace,
     only_device,
     worker_environment,
@@ -41,7 +42,7 @@ SETTINGS = GroupSettings(
 
 def write(settings=SETTINGS, place=PLACE, **inherited):
     return worker_environment(
-        place, settings, error_file=Path("/tmp/x/error.json"), inherited=inherited
+        place, settings, files=RankFiles.of(Path("/tmp/x"), place.rank), inherited=inherited
     )
 
 
@@ -58,8 +59,10 @@ def test_what_is_written_is_read_back():
         strategy="fsdp",
         precision="bf16",
         run_dir=Path("/runs/one"),
-        error_file=Path("/tmp/x/error.json"),
+        error_file=Path("/tmp/x/rank-5-error.json"),
         warning_file=Path("/tmp/x/warning.json"),
+        heartbeat_file=Path("/tmp/x/rank-5-heartbeat"),
+        stacks_file=Path("/tmp/x/rank-5-stacks"),
     )
 
 
