@@ -5,7 +5,7 @@ is ours, since torch's treats every signal and every exit code but 0 as a death.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -28,6 +28,7 @@ from .event_file import append_event
 from .evidence import oom_kills
 from .exit_codes import DONE, exit_code
 from .group import group_settings
+from .hang import HangWatch
 from .lifeline import Lifeline
 from .log_folder import LogFolder
 from .output import RankOutput
@@ -35,6 +36,7 @@ from .plan import LaunchPlan
 from .rendezvous import LocalRendezvous
 from .restarts import AttemptRecord, Verdict, verdict
 from .signal_inbox import SignalInbox
+from .stacks import ask_for_stacks
 from .supervision import Bounds
 from .worker import Worker
 
@@ -84,6 +86,7 @@ class NodeAgent(SimpleElasticAgent):
         self._oom_kills_before = 0
         self._num_own_keys = 0
         self._started_at = 0.0
+        self._hang: HangWatch | None = None
         self.code = DONE
         """The launcher's exit code, once `run` has returned."""
 
@@ -195,6 +198,10 @@ class NodeAgent(SimpleElasticAgent):
             self._lifeline.add(started.pid)
             self._workers.append(started)
             worker.id = started.pid
+        self._hang = None
+        if (timeout_s := self._plan.hang_timeout_s) is not None:
+            heartbeats = {rank: files.heartbeat for rank, files in self._files.items()}
+            self._hang = HangWatch(timeout_s, heartbeats)
         worker_group.state = WorkerState.HEALTHY
 
     def _open_output(self, worker_group: WorkerGroup) -> RankOutput:
@@ -209,6 +216,23 @@ class NodeAgent(SimpleElasticAgent):
         )
         filters = {STDOUT: plan.streams.stdout_filters, STDERR: plan.streams.stderr_filters}
         return RankOutput(share, logs, {k: texts for k, texts in filters.items() if texts})
+
+    def _write_stacks(self, workers: Sequence[Worker]) -> None:
+        """Write where the hanging ranks are: beside their logs, else here."""
+        assert self._hang is not None
+        assert self._output is not None
+        text = ask_for_stacks({worker: self._files[worker.rank].stacks for worker in workers})
+        step, folder = self._hang.step, self._output.folder()
+        after = "" if step is None else f" after step {step}"
+        sentence = f"no rank got on for {self._hang.timeout_s:g} s{after}; killing all of them."
+        try:
+            if folder is not None:
+                (folder / "stacks.txt").write_text(text + "\n", encoding="utf-8")
+                self._say(f"{sentence} Where they were: {folder / 'stacks.txt'}")
+                return
+        except OSError:
+            pass
+        self._say(f"{text}\n{sentence}")
 
     def _settings(self, worker_group: WorkerGroup) -> GroupSettings:
         return group_settings(
@@ -230,6 +254,8 @@ class NodeAgent(SimpleElasticAgent):
             warning_file=self._lifeline.scratch / "warning.json",
             awaits_handler=self._plan.uses_run,
             say=self._say,
+            hang=self._hang,
+            write_stacks=self._write_stacks,
         )
         outcomes = attempt.supervise()
         self._stop_workers(worker_group)
@@ -241,6 +267,7 @@ class NodeAgent(SimpleElasticAgent):
             files=self._files,
             output=self._output,
             lived_s=time.monotonic() - self._started_at,
+            hung=attempt.hung,
             joined=self._num_store_keys() > self._num_own_keys,
             num_oom_kills=oom_kills() - self._oom_kills_before,
         )

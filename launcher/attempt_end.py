@@ -25,6 +25,8 @@ class AttemptEnd:
     lived_s: float
     joined: bool
     """The ranks' process group put something into the store."""
+    hung: bool = False
+    """The launcher ended it because no rank got on."""
     num_oom_kills: int = 0
     """Processes which the kernel's OOM killer ended meanwhile, in this cgroup."""
 
@@ -42,7 +44,7 @@ class AttemptEnd:
         """Return in one line what ended the rank that failed first; None if none did."""
         first = first_failure(self.outcomes)
         if first is None:
-            return None
+            return "no rank got on" if self.hung else None
         record = read_error(self.files[first.rank].error)
         if record is not None:
             return record.message.splitlines()[0]

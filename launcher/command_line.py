@@ -80,6 +80,7 @@ def parse_options(words: Words) -> LaunchOptions:
         max_restarts=optional(given("--max-restarts"), values.whole) or 0,
         grace_s=terminate_s if grace_s is None else grace_s,
         terminate_s=terminate_s,
+        hang_timeout_s=optional(given("--hang-timeout"), values.positive_seconds),
         warning_signals=optional(given("--signals-to-handle"), values.signals) or (),
         dry_run=words.flag("--dry-run"),
         notes=notes(words, several_nodes=nodes.several),

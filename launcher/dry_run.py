@@ -72,4 +72,6 @@ def _plan(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[tuple[str, s
     yield "run folder", str(plan.run_dir or "left to the script")
     yield "logs", str(plan.log_dir or "none on disk")
     yield "restarts", f"at most {plan.max_restarts}"
+    if plan.hang_timeout_s is not None:
+        yield "hang timeout", f"{plan.hang_timeout_s:g} s"
     yield "grace", "until the ranks end" if plan.grace_s is None else f"{plan.grace_s:g} s"

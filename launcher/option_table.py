@@ -97,6 +97,12 @@ OWN_OPTIONS = (
     *_options(
         ("--run-dir", "DIR", "the run's folder: checkpoints, metrics, logs"),
         ("--dry-run", None, "print the plan and rank 0's environment; start nothing"),
+        (
+            "--hang-timeout",
+            "S",
+            "kill and count as failed what has made no progress for S seconds, after writing its "
+            "stacks; for scripts with Run or launcher.heartbeat.beat (default: never)",
+        ),
         ("--grace", "S", "kill the ranks S seconds after a warning (default: never)"),
     ),
     Option(name="--version", help="print the version and leave", from_environment=False),

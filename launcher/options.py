@@ -99,6 +99,8 @@ class LaunchOptions:
     """Seconds from a warning to SIGKILL; None: the ranks take the time they need."""
     terminate_s: float | None = None
     """Seconds from SIGTERM to SIGKILL once an attempt is lost; None: the launcher's own bound."""
+    hang_timeout_s: float | None = None
+    """Seconds without a sign of life from any rank until they are killed; None: for ever."""
     warning_signals: tuple[signal.Signals, ...] = ()
     """Signals to take as a warning, besides those that always are."""
     dry_run: bool = False

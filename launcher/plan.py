@@ -36,6 +36,7 @@ class LaunchPlan:
     max_restarts: int
     grace_s: float | None
     terminate_s: float | None
+    hang_timeout_s: float | None
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
@@ -75,6 +76,7 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         max_restarts=options.max_restarts,
         grace_s=options.grace_s,
         terminate_s=options.terminate_s,
+        hang_timeout_s=options.hang_timeout_s,
     )
 
 

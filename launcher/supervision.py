@@ -30,6 +30,8 @@ class Step(enum.Enum):
     """What to do next."""
 
     WAIT = enum.auto()
+    ASK = enum.auto()
+    """Write down where the ranks are: none of them gets on."""
     WARN = enum.auto()
     """Tell every rank once that it should save and leave."""
     TERMINATE = enum.auto()
@@ -54,6 +56,10 @@ class Situation:
     """A rank failed that had not been warned."""
     left_at: float | None = None
     """A rank left with 75, or in any way but 0 after the warning."""
+    hung_at: float | None = None
+    """No rank had given a sign of life for too long."""
+    asked: bool = False
+    """Where they are was written down."""
     terminated_at: float | None = None
     killed_at: float | None = None
     kill_now: bool = False
@@ -70,8 +76,11 @@ def next_step(seen: Situation, bounds: Bounds) -> Step:
         return Step.DONE
     if seen.killed_at is not None:
         return Step.ABANDON if over(seen.killed_at, bounds.abandon_s) else Step.WAIT
+    if seen.hung_at is not None and not seen.asked and not seen.kill_now:
+        return Step.ASK
     if (
         seen.kill_now
+        or seen.hung_at is not None
         or over(seen.terminated_at, bounds.terminate_s)
         or over(seen.warned_at, bounds.grace_s)
     ):

@@ -60,6 +60,14 @@ def seconds(given: Given) -> float:
     return number
 
 
+def positive_seconds(given: Given) -> float:
+    """Read a number of seconds above 0."""
+    number = seconds(given)
+    if number == 0:
+        raise UsageError(f"{given.spelled} has to be above 0; leave it out for no limit.")
+    return number
+
+
 def nproc(given: Given) -> str | int:
     """Read the ranks of a node: a number from 1 on or one of NPROC_WORDS."""
     if given.text in NPROC_WORDS:

@@ -108,8 +108,8 @@ def test_all_options():
         "--master-addr h --master_port 29501 --max-restarts 3 --grace 2.5 --role trainer "
         "--nnodes 2:4 --node-rank 1 --rdzv-id job --local-addr me --rdzv-conf 'join_timeout=9' "
         "-r 1 -t 0:3,1:2 --local-ranks-filter 0,2 --duplicate-stdout-filters a,,b,c "
-        "--virtual-local-rank --shutdown-timeout 7 --signals-to-handle SIGQUIT,SIGTERM -m "
-        "train --lr 1e-3"
+        "--hang-timeout 90 --virtual-local-rank --shutdown-timeout 7 "
+        "--signals-to-handle SIGQUIT,SIGTERM -m train --lr 1e-3"
     )
     assert parse(words) == LaunchOptions(
         script="train",
@@ -138,6 +138,7 @@ def test_all_options():
         max_restarts=3,
         grace_s=2.5,
         terminate_s=7.0,
+        hang_timeout_s=90.0,
         warning_signals=(signal.SIGQUIT, signal.SIGTERM),
     )
 

@@ -15,6 +15,7 @@ PROCESS_PART = (
     *("exec_worker", "exit_codes", "gpus", "guardian", "launch", "lifeline", "options", "output"),
     *("console_share", "evidence", "lines", "log_folder"),
     *("attempt_end", "event_file", "heartbeat", "restarts"),
+    *("hang", "stacks"),
     *("dry_run", "group", "masking"),
     *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
