@@ -4,11 +4,9 @@ From torch come the rendezvous, the store, the assignment of ranks and the exit 
 is ours, since torch's treats every signal and every exit code but 0 as a death.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from torch.distributed.elastic.agent.server.api import (
@@ -21,31 +19,29 @@ from torch.distributed.elastic.agent.server.api import (
 )
 from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
-from .attempt import Attempt
-from .environment import GroupSettings, WorkerPlace, worker_environment
+from .attempt import POLL_S, Attempt
+from .attempt_end import AttemptEnd
+from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
+from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
 from .errors import StartError
-from .exit_codes import DONE, Outcome, exit_code, should_restart
+from .event_file import append_event
+from .evidence import oom_kills
+from .exit_codes import DONE, exit_code
+from .group import group_settings
+from .hang import HangWatch
 from .lifeline import Lifeline
-from .output import LogFiles, PrefixedConsole, RankOutput
+from .log_folder import LogFolder
+from .output import RankOutput
 from .plan import LaunchPlan
 from .rendezvous import LocalRendezvous
+from .restarts import AttemptRecord, Verdict, verdict
 from .signal_inbox import SignalInbox
+from .stacks import ask_for_stacks
 from .supervision import Bounds
 from .worker import Worker
 
 END_S = 2.0
 """How long the last output and the reaping of a killed process may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttemptEnd:
-    """How an attempt ended, and where to read more about it."""
-
-    outcomes: tuple[Outcome, ...]
-    code: int
-    error_files: Mapping[int, Path]
-    """Rank to the file in which it may have left its reason."""
-    output: RankOutput
 
 
 class NodeAgent(SimpleElasticAgent):
@@ -70,11 +66,10 @@ class NodeAgent(SimpleElasticAgent):
         )
         super().__init__(
             WorkerSpec(
-                role=DEFAULT_ROLE,
+                role=plan.role,
                 local_world_size=plan.local_world_size,
                 rdzv_handler=rendezvous,
-                entrypoint=sys.executable,
-                args=("-u", plan.script, *plan.script_args),
+                entrypoint=plan.program.name,
                 max_restarts=plan.max_restarts,
             )
         )
@@ -85,8 +80,13 @@ class NodeAgent(SimpleElasticAgent):
         self._report = report
         self._say = say
         self._workers: list[Worker] = []
-        self._error_files: dict[int, Path] = {}
+        self._files: dict[int, RankFiles] = {}
         self._output: RankOutput | None = None
+        self._history: list[AttemptRecord] = []
+        self._oom_kills_before = 0
+        self._num_own_keys = 0
+        self._started_at = 0.0
+        self._hang: HangWatch | None = None
         self.code = DONE
         """The launcher's exit code, once `run` has returned."""
 
@@ -97,9 +97,8 @@ class NodeAgent(SimpleElasticAgent):
                 self._rendezvous(self._worker_group)
                 self._start_workers(self._worker_group)
                 result = self._monitor_workers(self._worker_group)
-                remaining = self._remaining_restarts
-                warned = self._inbox.warned_by is not None
-                if not should_restart(self.code, remaining_restarts=remaining, warned=warned):
+                judged = self._judge()
+                if not judged.restart or not self._wait(judged.wait_s):
                     break
                 self._remaining_restarts -= 1
                 count = self._restart_count()
@@ -112,6 +111,38 @@ class NodeAgent(SimpleElasticAgent):
             self._exit_barrier()  # type: ignore[no-untyped-call]
         self._release_store()
         return result
+
+    def _judge(self) -> Verdict:
+        """Decide about a restart, say why there is none, and write the attempt down."""
+        warned = self._inbox.warned_by is not None
+        judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
+        if judged.reason:
+            self._say(judged.reason)
+        last, run_dir = self._history[-1], self._plan.run_dir
+        if run_dir is not None:
+            with suppress(OSError):  # the record is for later; the run is what counts
+                append_event(
+                    run_dir,
+                    "attempt",
+                    attempt=self._restart_count(),
+                    ranks=self._plan.local_world_size,
+                    code=last.code,
+                    seconds=round(last.lived_s, 3),
+                    step=last.step,
+                    error=last.error,
+                    restart=judged.restart,
+                    reason=judged.reason or None,
+                )
+        return judged
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait before a restart; returns False when the run is asked to end meanwhile."""
+        if seconds:
+            self._say(f"waiting {seconds:g} s before the next attempt.")
+        end = time.monotonic() + seconds
+        while self._inbox.warned_by is None and time.monotonic() < end:
+            time.sleep(POLL_S)
+        return self._inbox.warned_by is None
 
     @contextmanager
     def record_duration(self, state: str) -> Iterator[None]:
@@ -128,6 +159,9 @@ class NodeAgent(SimpleElasticAgent):
         self._worker_group.store = None
         self._worker_group.spec.rdzv_handler.shutdown()
 
+    def _num_store_keys(self) -> int:
+        return 0 if self._store is None else int(self._store.num_keys())
+
     def _restart_count(self) -> int:
         return self._plan.max_restarts - self._remaining_restarts
 
@@ -140,24 +174,22 @@ class NodeAgent(SimpleElasticAgent):
         return {worker.local_rank: worker.pid for worker in self._workers}
 
     def _start_all(self, worker_group: WorkerGroup) -> None:
-        log_dir = self._plan.log_dir
-        self._output = LogFiles(log_dir) if log_dir is not None else PrefixedConsole()
+        self._output = self._open_output(worker_group)
+        self._oom_kills_before = oom_kills()
+        self._num_own_keys = self._num_store_keys()
+        self._started_at = time.monotonic()
         settings = self._settings(worker_group)
         folder = self._lifeline.scratch / f"attempt-{self._restart_count()}"
         folder.mkdir()
         self._workers = []
-        self._error_files = {}
+        self._files = {}
         for worker in worker_group.workers:
             place = _place(worker, worker_group)
-            error_file = folder / f"rank-{place.rank}-error.json"
-            self._error_files[place.rank] = error_file
-            environment = worker_environment(
-                place, settings, error_file=error_file, inherited=self._environ
-            )
+            self._files[place.rank] = files = RankFiles.of(folder, place.rank)
+            environment = worker_environment(place, settings, files=files, inherited=self._environ)
             with self._output.streams(place.rank) as streams:
-                spec = worker_group.spec
                 started = Worker.start(
-                    [str(spec.entrypoint), *spec.args],
+                    self._plan.program.command(self._environ),
                     environment,
                     streams,
                     rank=place.rank,
@@ -166,19 +198,50 @@ class NodeAgent(SimpleElasticAgent):
             self._lifeline.add(started.pid)
             self._workers.append(started)
             worker.id = started.pid
+        self._hang = None
+        if (timeout_s := self._plan.hang_timeout_s) is not None:
+            heartbeats = {rank: files.heartbeat for rank, files in self._files.items()}
+            self._hang = HangWatch(timeout_s, heartbeats)
         worker_group.state = WorkerState.HEALTHY
 
+    def _open_output(self, worker_group: WorkerGroup) -> RankOutput:
+        plan = self._plan
+        logs = None if plan.log_dir is None else LogFolder.create(plan.log_dir, self._say)
+        share = shares(
+            plan.streams,
+            ranks={worker.global_rank: worker.local_rank for worker in worker_group.workers},
+            role=plan.role,
+            has_logs=logs is not None,
+            template=self._environ.get(PREFIX_TEMPLATE),
+        )
+        filters = {STDOUT: plan.streams.stdout_filters, STDERR: plan.streams.stderr_filters}
+        return RankOutput(share, logs, {k: texts for k, texts in filters.items() if texts})
+
+    def _write_stacks(self, workers: Sequence[Worker]) -> None:
+        """Write where the hanging ranks are: beside their logs, else here."""
+        assert self._hang is not None
+        assert self._output is not None
+        text = ask_for_stacks({worker: self._files[worker.rank].stacks for worker in workers})
+        step, folder = self._hang.step, self._output.folder()
+        after = "" if step is None else f" after step {step}"
+        sentence = f"no rank got on for {self._hang.timeout_s:g} s{after}; killing all of them."
+        try:
+            if folder is not None:
+                (folder / "stacks.txt").write_text(text + "\n", encoding="utf-8")
+                self._say(f"{sentence} Where they were: {folder / 'stacks.txt'}")
+                return
+        except OSError:
+            pass
+        self._say(f"{text}\n{sentence}")
+
     def _settings(self, worker_group: WorkerGroup) -> GroupSettings:
-        return GroupSettings(
+        return group_settings(
+            self._plan,
+            run_id=self._lifeline.run_id,
+            scratch=self._lifeline.scratch,
             master_addr=str(worker_group.master_addr),
             master_port=int(worker_group.master_port or 0),
             restart_count=self._restart_count(),
-            max_restarts=self._plan.max_restarts,
-            run_id=self._lifeline.run_id,
-            strategy=self._plan.strategy,
-            precision=self._plan.precision,
-            run_dir=self._plan.run_dir,
-            warning_file=self._lifeline.scratch / "warning.json",
         )
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
@@ -187,18 +250,36 @@ class NodeAgent(SimpleElasticAgent):
         attempt = Attempt(
             self._workers,
             inbox=self._inbox,
-            bounds=Bounds(grace_s=self._plan.grace_s),
+            bounds=Bounds.of(grace_s=self._plan.grace_s, terminate_s=self._plan.terminate_s),
             warning_file=self._lifeline.scratch / "warning.json",
             awaits_handler=self._plan.uses_run,
             say=self._say,
+            hang=self._hang,
+            write_stacks=self._write_stacks,
         )
         outcomes = attempt.supervise()
         self._stop_workers(worker_group)
         self._output.finish(END_S)
         code = exit_code(outcomes, warned_by=self._inbox.warned_by, killed_now=self._inbox.kill_now)
-        self.code = self._report(
-            AttemptEnd(
-                outcomes=outcomes, code=code, error_files=self._error_files, output=self._output
+        end = AttemptEnd(
+            outcomes=outcomes,
+            code=code,
+            files=self._files,
+            output=self._output,
+            lived_s=time.monotonic() - self._started_at,
+            hung=attempt.hung,
+            joined=self._num_store_keys() > self._num_own_keys,
+            num_oom_kills=oom_kills() - self._oom_kills_before,
+        )
+        self.code = self._report(end)
+        self._history.append(
+            AttemptRecord(
+                code=self.code,
+                lived_s=end.lived_s,
+                gives_signs=self._plan.uses_run or bool(end.beats()),
+                step=end.step(),
+                joined=end.joined,
+                error=end.error(),
             )
         )
         worker_group.state = WorkerState.SUCCEEDED if self.code == DONE else WorkerState.FAILED

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .exit_codes import CONTINUE, DONE, Outcome
+from .hang import HangWatch
 from .signal_inbox import SignalInbox
 from .signals import Warned, signal_name
 from .supervision import Bounds, Situation, Step, next_step
@@ -30,6 +31,8 @@ class Attempt:
         warning_file: Path,
         awaits_handler: bool,
         say: Callable[[str], None],
+        hang: HangWatch | None = None,
+        write_stacks: Callable[[Sequence[Worker]], None] = lambda workers: None,
     ) -> None:
         self._running = list(workers)
         self._inbox = inbox
@@ -37,6 +40,8 @@ class Attempt:
         self._warning_file = warning_file
         self._awaits_handler = awaits_handler
         self._say = say
+        self._hang = hang
+        self._write_stacks = write_stacks
         self._outcomes: list[Outcome] = []
         self._untold: list[Worker] = []
         self._tick = 0
@@ -44,6 +49,7 @@ class Attempt:
         self._seen = Situation(now=time.monotonic(), num_running=len(workers))
         self._act: dict[Step, Callable[[], None]] = {
             Step.WAIT: self._wait,
+            Step.ASK: self._ask,
             Step.WARN: self._warn,
             Step.TERMINATE: self._terminate,
             Step.KILL: self._kill,
@@ -66,6 +72,11 @@ class Attempt:
             self._record(worker, None)
         return tuple(sorted(self._outcomes, key=lambda outcome: outcome.rank))
 
+    @property
+    def hung(self) -> bool:
+        """Whether the attempt was ended because no rank got on."""
+        return self._seen.hung_at is not None
+
     def _look(self) -> None:
         """Bring what has been seen up to date."""
         self._tick += 1
@@ -78,9 +89,17 @@ class Attempt:
                 self._running.remove(worker)
                 self._record(worker, status)
                 self._note_end(status, now)
+        self._look_for_a_hang(now)
         self._seen = replace(
             self._seen, now=now, num_running=len(self._running), kill_now=self._inbox.kill_now
         )
+
+    def _look_for_a_hang(self, now: float) -> None:
+        # After a warning the ranks save, which takes the time it takes and is no step.
+        if self._hang is None or self._seen.warned_at is not None or self.hung:
+            return
+        if self._hang.is_hung(now):
+            self._seen = replace(self._seen, hung_at=now)
 
     def _record(self, worker: Worker, status: int | None) -> None:
         ended_by_us = self._seen.terminated_at is not None or self._seen.killed_at is not None
@@ -108,6 +127,10 @@ class Attempt:
         self._tell_those_ready()
         self._remind()
         time.sleep(POLL_S)
+
+    def _ask(self) -> None:
+        self._write_stacks(self._running)
+        self._seen = replace(self._seen, asked=True)
 
     def _warn(self) -> None:
         signum = self._inbox.warned_by
@@ -161,7 +184,7 @@ class Attempt:
     def _kill(self) -> None:
         if self._seen.kill_now:
             self._say(f"Ctrl-C again: killing {ranks_text(self._running)} now.")
-        elif self._seen.terminated_at is None:
+        elif self._seen.terminated_at is None and self._seen.hung_at is None:
             self._say(f"--grace is over: killing {ranks_text(self._running)} now.")
         self._untold = []
         for worker in self._running:

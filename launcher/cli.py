@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .command_line import parse_command_line
+from .command_line import help_text, parse_command_line
 from .console import say
 from .errors import LauncherError
 from .gpus import Machine, count_installed, count_visible
-from .plan import make_plan
+from .plan import make_plan, prepare_run_folder
 from .signal_inbox import SignalInbox
 
 
@@ -39,12 +39,21 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     Raises:
         LauncherError: Something is wrong with what was asked, or with this machine.
     """
-    options = parse_command_line(argv)
-    if options is None:
-        print(f"relaunch {version()}")
-        return 0
     environ = dict(os.environ)
+    options = parse_command_line(argv, environ)
+    if isinstance(options, str):
+        print(help_text() if options == "--help" else f"relaunch {version()}")
+        return 0
+    inbox.install(options.warning_signals)
+    for note in options.notes:
+        say(note)
     plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
+    if options.dry_run:
+        from .dry_run import describe
+
+        print(describe(plan, environ))
+        return 0
+    prepare_run_folder(options.run_dir)
     from .launch import launch  # after every check: a mistake is told without what a launch needs
 
     return launch(plan, inbox, environ, say)

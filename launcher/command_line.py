@@ -1,24 +1,21 @@
-"""From the words of the command line to LaunchOptions.
-
-The command's own options end at the script; everything after it belongs to the script. Dashes and
-underscores are the same thing in an option's name.
-"""
+"""From the words after `relaunch` to LaunchOptions, and the help."""
 
 import argparse
-import difflib
-from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
 
-from strategies.parallel.table import STRATEGY_NAMES
-from strategies.precision_names import PRECISION_NAMES
-
+from . import values
 from .errors import UsageError
-from .options import LaunchOptions, parse_int, parse_nproc, parse_seconds
-
-_DESCRIPTION = "Start a PyTorch training script on the GPUs of this machine."
+from .notes import notes
+from .option_table import OWN_OPTIONS, TORCHRUN_OPTIONS
+from .options import DEFAULT_ROLE, LaunchOptions, NodeOptions, StreamOptions
+from .program import ProgramKind
+from .values import optional
+from .words import Words, read_words
 
 _EPILOG = """\
+The options of torchrun mean what they mean there. Each may be cut short, be written with
+underscores, and be given as PET_<NAME> in the environment; the command line wins.
+
 exit codes:
   0    done                             2      wrong usage
   75   saved; the same command goes on  93     do not retry
@@ -29,120 +26,139 @@ signals to relaunch:
   Ctrl-C again                                the ranks are killed now
 """
 
-
-class _Parser(argparse.ArgumentParser):
-    """argparse which raises UsageError instead of leaving by itself."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See relaunch --help.")
+DEFAULT_PORT = 29500
+"""torchrun's, for several nodes: there a port must be known before it can be free."""
+DEFAULT_C10D_PORT = 29400
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's own options, without the script."""
-    parser = _Parser(
+def help_text() -> str:
+    """Return what `--help` prints."""
+    parser = argparse.ArgumentParser(
         prog="relaunch",
         usage="relaunch [options] script.py [script args]",
-        description=_DESCRIPTION,
+        description="Start a PyTorch training script on the GPUs of this machine, or of several.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        add_help=False,
     )
-    add = parser.add_argument
-    add(
-        "--nproc-per-node",
-        metavar="N",
-        help="ranks on this machine: a number; gpu: one per visible GPU; cpu: one per CPU; auto: "
-        "gpu where there is one, else cpu (as torchrun). Left out: one per visible GPU, one rank "
-        "where there is none",
-    )
-    add("--strategy", metavar="NAME", help=", ".join(STRATEGY_NAMES))
-    add("--precision", metavar="NAME", help=", ".join(PRECISION_NAMES))
-    add("--run-dir", metavar="DIR", help="the run's folder: checkpoints, metrics, logs")
-    add("--log-dir", metavar="DIR", help="logs of the ranks after rank 0 (default: RUN_DIR/logs)")
-    add("--max-restarts", metavar="N", help="start failed ranks again at most N times (default 0)")
-    add("--grace", metavar="S", help="kill the ranks S seconds after a warning (default: never)")
-    add("--master-addr", metavar="HOST", help="where the ranks meet (default 127.0.0.1)")
-    add("--master-port", metavar="PORT", help="the port on which they meet (default: a free one)")
-    add("--version", action="store_true", help="print the version and leave")
-    return parser
+    for title, options in (("as torchrun", TORCHRUN_OPTIONS), ("relaunch's own", OWN_OPTIONS)):
+        group = parser.add_argument_group(title)
+        for option in options:
+            names = [name for name in (option.short, option.name) if name is not None]
+            if option.value is None:
+                group.add_argument(*names, action="store_true", help=option.help)
+            else:
+                group.add_argument(*names, metavar=option.value, help=option.help)
+    return parser.format_help()
 
 
-def parse_command_line(argv: Sequence[str]) -> LaunchOptions | None:
-    """Turn the words after `relaunch` into options.
+def parse_options(words: Words) -> LaunchOptions:
+    """Turn what was given into options.
+
+    Raises:
+        UsageError: An option has a wrong value, two contradict each other, or there is no script.
+    """
+    if not words.rest:
+        raise UsageError("no script is given: relaunch [options] script.py [script args].")
+    given = words.given.get
+    terminate_s = optional(given("--shutdown-timeout"), values.seconds)
+    grace_s = optional(given("--grace"), values.seconds)
+    nodes = _nodes(words)
+    return LaunchOptions(
+        script=words.rest[0],
+        script_args=words.rest[1:],
+        kind=_kind(words),
+        nproc_per_node=optional(given("--nproc-per-node"), values.nproc),
+        strategy=words.text("--strategy"),
+        precision=words.text("--precision"),
+        run_dir=optional(given("--run-dir"), values.path),
+        log_dir=optional(given("--log-dir"), values.path),
+        nodes=nodes,
+        streams=_streams(words),
+        role=words.text("--role") or DEFAULT_ROLE,
+        virtual_local_rank=words.flag("--virtual-local-rank"),
+        max_restarts=optional(given("--max-restarts"), values.whole) or 0,
+        grace_s=terminate_s if grace_s is None else grace_s,
+        terminate_s=terminate_s,
+        hang_timeout_s=optional(given("--hang-timeout"), values.positive_seconds),
+        warning_signals=optional(given("--signals-to-handle"), values.signals) or (),
+        dry_run=words.flag("--dry-run"),
+        notes=notes(words, several_nodes=nodes.several),
+    )
+
+
+def parse_command_line(argv: Sequence[str], environ: Mapping[str, str]) -> LaunchOptions | str:
+    """Turn the words after `relaunch` and the environment into options.
 
     Returns:
-        None where only the version is asked for.
+        The name of the option instead, where only the help or the version is asked for.
 
     Raises:
-        UsageError: An option is unknown, has no value or a wrong one, or there is no script.
-        SystemExit: 0, after `--help` was printed.
+        UsageError: Something in them is wrong.
     """
-    parser = build_parser()
-    flags = {"--help", "-h", "--version"}
-    names = {name for action in parser._actions for name in action.option_strings}
-    own, rest = split_command(argv, takes_value={name: name not in flags for name in names})
-    given = parser.parse_args(own)
-    if given.version:
-        return None
-    if not rest:
-        raise UsageError("no script is given: relaunch [options] script.py [script args].")
-    return LaunchOptions(
-        script=rest[0],
-        script_args=tuple(rest[1:]),
-        nproc_per_node=parse_nproc(given.nproc_per_node),
-        strategy=given.strategy,
-        precision=given.precision,
-        run_dir=_path(given.run_dir),
-        log_dir=_path(given.log_dir),
-        master_addr=given.master_addr,
-        master_port=parse_int("--master-port", given.master_port),
-        max_restarts=parse_int("--max-restarts", given.max_restarts) or 0,
-        grace_s=parse_seconds("--grace", given.grace),
+    words = read_words(argv, environ)
+    for name in ("--help", "--version"):
+        if words.flag(name):
+            return name
+    return parse_options(words)
+
+
+def _kind(words: Words) -> ProgramKind:
+    if words.flag("--module") and words.flag("--no-python"):
+        raise UsageError("--module and --no-python contradict each other. Leave one out.")
+    if words.flag("--module") and words.flag("--run-path"):
+        raise UsageError("--module and --run-path contradict each other. Leave one out.")
+    if words.flag("--module"):
+        return ProgramKind.MODULE
+    if words.flag("--no-python") and not words.flag("--run-path"):
+        return ProgramKind.COMMAND
+    return ProgramKind.SCRIPT
+
+
+def _streams(words: Words) -> StreamOptions:
+    given = words.given.get
+    return StreamOptions(
+        redirects=optional(given("--redirects"), values.streams),
+        tee=optional(given("--tee"), values.streams),
+        shown=optional(given("--local-ranks-filter"), values.local_ranks),
+        stdout_filters=optional(given("--duplicate-stdout-filters"), values.filters) or (),
+        stderr_filters=optional(given("--duplicate-stderr-filters"), values.filters) or (),
     )
 
 
-def split_command(
-    argv: Sequence[str], takes_value: Mapping[str, bool]
-) -> tuple[list[str], list[str]]:
-    """Split the words into the command's own options, in one spelling, and the script's words.
-
-    Args:
-        argv: The words after `relaunch`.
-        takes_value: The names of the options, and whether a value follows.
-
-    Raises:
-        UsageError: An option is unknown or the last one lacks its value.
-    """
-    own: list[str] = []
-    words = list(argv)
-    while words and words[0].startswith("-") and words[0] != "-":
-        word = words.pop(0)
-        if word == "--":
-            break
-        spelled, equals, value = word.partition("=")
-        name = spelled.replace("_", "-")
-        if name not in takes_value:
-            raise UsageError(_unknown_option(spelled, takes_value))
-        if not takes_value[name]:
-            own.append(word.replace("_", "-"))
-            continue
-        if not equals:
-            if not words:
-                raise UsageError(f"{spelled} needs a value. See relaunch --help.")
-            value = words.pop(0)
-        own.append(f"{name}={value}")
-    return own, words
+def _nodes(words: Words) -> NodeOptions:
+    given = words.given.get
+    num_min, num_max = optional(given("--nnodes"), values.nnodes) or (1, 1)
+    standalone = words.flag("--standalone")
+    if standalone and num_max > 1:
+        raise UsageError(
+            f"--standalone is one node, but {words.given['--nnodes'].spelled} is several. "
+            "Leave one out."
+        )
+    backend = words.text("--rdzv-backend") or "static"
+    addr, port = words.text("--master-addr"), optional(given("--master-port"), values.port)
+    endpoint = optional(given("--rdzv-endpoint"), values.endpoint)
+    if endpoint is not None:
+        addr, port = endpoint
+    if num_max > 1:
+        port = port or (DEFAULT_C10D_PORT if backend == "c10d" else DEFAULT_PORT)
+    configuration = optional(given("--rdzv-conf"), values.configuration) or {}
+    return NodeOptions(
+        num_min=num_min,
+        num_max=num_max,
+        node_rank=optional(given("--node-rank"), values.whole),
+        backend="static" if standalone else backend,
+        master_addr=None if standalone or addr is None else addr.strip("[]"),
+        master_port=None if standalone else port,
+        local_addr=words.text("--local-addr"),
+        run_id=None if standalone else words.text("--rdzv-id"),
+        join_timeout_s=_join_timeout(configuration),
+    )
 
 
-def nearest(given: str, valid: Collection[str]) -> str:
-    """Return '; did you mean --strategy?', or nothing when no valid name is near."""
-    near = difflib.get_close_matches(given, list(valid), n=1)
-    return f"; did you mean {near[0]}?" if near else "."
-
-
-def _unknown_option(spelled: str, valid: Collection[str]) -> str:
-    return f"unknown option {spelled}{nearest(spelled.replace('_', '-'), valid)}"
-
-
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+def _join_timeout(configuration: Mapping[str, str]) -> float:
+    for key in ("join_timeout", "timeout"):
+        if key in configuration:
+            text = configuration[key]
+            return values.seconds(values.Given(text=text, spelled=f"--rdzv-conf {key}={text}"))
+    return 600.0

@@ -14,8 +14,13 @@ STRATEGY = "RELAUNCH_STRATEGY"
 PRECISION = "RELAUNCH_PRECISION"
 RUN_DIR = "RELAUNCH_RUN_DIR"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
+HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
+STACKS_FILE = "RELAUNCH_STACKS_FILE"
+CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
-OWN_NAMES = frozenset({RUN_ID, STRATEGY, PRECISION, RUN_DIR, WARNING_FILE})
+OWN_NAMES = frozenset(
+    {RUN_ID, STRATEGY, PRECISION, RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,10 @@ class RankEnvironment:
     """Where this rank may leave the reason of its failure for the launcher."""
     warning_file: Path | None
     """Where the launcher tells the cause and the deadline of a warning."""
+    heartbeat_file: Path | None
+    """Where this rank says how far it is."""
+    stacks_file: Path | None
+    """Where this rank writes its stacks when it is asked to."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -76,6 +85,8 @@ class RankEnvironment:
             run_dir=_path(environ, RUN_DIR),
             error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
             warning_file=_path(environ, WARNING_FILE),
+            heartbeat_file=_path(environ, HEARTBEAT_FILE),
+            stacks_file=_path(environ, STACKS_FILE),
         )
 
 
@@ -95,6 +106,24 @@ class WorkerPlace:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankFiles:
+    """The small files between the launcher and one rank, in the attempt's scratch folder."""
+
+    error: Path
+    heartbeat: Path
+    stacks: Path
+
+    @classmethod
+    def of(cls, folder: Path, rank: int) -> "RankFiles":
+        """Return the files of a rank."""
+        return cls(
+            error=folder / f"rank-{rank}-error.json",
+            heartbeat=folder / f"rank-{rank}-heartbeat",
+            stacks=folder / f"rank-{rank}-stacks",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class GroupSettings:
     """What all workers of one attempt on this node have in common."""
 
@@ -103,6 +132,10 @@ class GroupSettings:
     restart_count: int
     max_restarts: int
     run_id: str
+    """This start of the command; the mark of its processes."""
+    rendezvous_id: str
+    """torchrun's --rdzv-id."""
+    virtual_local_rank: bool
     strategy: str | None
     precision: str | None
     run_dir: Path | None
@@ -113,7 +146,7 @@ def worker_environment(
     place: WorkerPlace,
     settings: GroupSettings,
     *,
-    error_file: Path,
+    files: RankFiles,
     inherited: Mapping[str, str],
 ) -> dict[str, str]:
     """Return the whole environment of one worker: what it inherits and what it is told."""
@@ -131,21 +164,37 @@ def worker_environment(
         "MASTER_PORT": str(settings.master_port),
         "TORCHELASTIC_RESTART_COUNT": str(settings.restart_count),
         "TORCHELASTIC_MAX_RESTARTS": str(settings.max_restarts),
-        "TORCHELASTIC_RUN_ID": settings.run_id,
+        "TORCHELASTIC_RUN_ID": settings.rendezvous_id,
         "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_ERROR_FILE": str(error_file),
+        "TORCHELASTIC_ERROR_FILE": str(files.error),
         RUN_ID: settings.run_id,
         WARNING_FILE: str(settings.warning_file),
+        HEARTBEAT_FILE: str(files.heartbeat),
+        STACKS_FILE: str(files.stacks),
         STRATEGY: settings.strategy,
         PRECISION: settings.precision,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
     }
-    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if settings.virtual_local_rank:
+        told |= {
+            "LOCAL_RANK": "0",
+            CUDA_DEVICES: only_device(inherited.get(CUDA_DEVICES), place.local_rank),
+        }
+    # A crash in native code then leaves its stack in the rank's output.
+    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "PYTHONFAULTHANDLER": "1"}
     if place.local_world_size > 1:
         defaults["OMP_NUM_THREADS"] = "1"
     # A relaunch started inside a rank must not pass that rank's own wishes on.
     kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
     return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
+
+
+def only_device(visible: str | None, local_rank: int) -> str:
+    """Return CUDA_VISIBLE_DEVICES for the one GPU of a local rank; empty where it has none."""
+    if visible is None:
+        return str(local_rank)
+    devices = visible.split(",")
+    return devices[local_rank].strip() if local_rank < len(devices) else ""
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -35,6 +35,7 @@ def evaluate(
     micro_batch: int,
     workers: int,
     name: str,
+    beat: Callable[[], None],
 ) -> dict[str, float]:
     """Return the exact means of what `measure` returns. Called on every rank.
 
@@ -56,6 +57,7 @@ def evaluate(
         batches = evaluation_batches(dataset, turns, workers=workers)
         for turn, batch in zip(turns, batches, strict=True):
             measured = measure(model, to_device(batch, ranks.device))
+            beat()
             sums.add(measured, weight=0.0 if turn.is_padding else 1.0)
     model.train(was_training)
     return {f"{name}/{key}": value for key, value in boundary.reduce_metrics(sums).items()}

@@ -78,8 +78,3 @@ def exit_code(
     if all(o.status == DONE for o in outcomes):
         return DONE
     return 128 + (warned_by if warned_by is not None else signal.SIGKILL)
-
-
-def should_restart(code: int, *, remaining_restarts: int, warned: bool) -> bool:
-    """Tell whether to start the ranks again: after a failure only, and never against a warning."""
-    return remaining_restarts > 0 and not warned and code not in NEVER_RESTARTED

@@ -176,6 +176,7 @@ class Job:
         # What the ranks said at the former boundary; what they say now is read at the next.
         agreed = self._boundary.receive()
         self._boundary.send(self._report(step))
+        self.run.heartbeat.beat(self.step)
         self._log.step(self.step, self.plan, step, self._rate(), agreed)
         save_due = self._save_every.is_due(self.step)
         decision = decide(self._state.progress(self.plan, save_due=save_due), agreed)
@@ -262,6 +263,7 @@ class Job:
             micro_batch=self.plan.micro_batch,
             workers=self.recipe.workers,
             name=name,
+            beat=self.run.heartbeat.beat,
         )
 
     def _rate(self) -> float:

@@ -1,21 +1,22 @@
 """One start of the command, from the plan to the exit code."""
 
 import signal
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from .attempt_end import AttemptEnd
+from .console_share import wants_logs
 from .error_file import read_error
+from .evidence import exception_of
 from .exit_codes import ended_by_warning, first_failure
 from .lifeline import Lifeline
-from .output import last_lines
 from .plan import LaunchPlan
 from .report import TAIL_LINES, failure_report
 from .signal_inbox import SignalInbox
 from .signals import signal_name
-
-if TYPE_CHECKING:
-    from .agent import AttemptEnd
 
 
 def launch(
@@ -38,6 +39,7 @@ def launch(
         say(f"{signal_name(inbox.warned_by)} came before the ranks were started; leaving.")
         return 128 + inbox.warned_by
     inbox.ranks_start()
+    plan = with_logs(plan, say)
     with Lifeline.hold() as lifeline:
         agent = NodeAgent(
             plan,
@@ -51,7 +53,20 @@ def launch(
         return agent.code
 
 
-def report(end: "AttemptEnd", *, inbox: SignalInbox, say: Callable[[str], None]) -> int:
+def with_logs(plan: LaunchPlan, say: Callable[[str], None]) -> LaunchPlan:
+    """Return the plan with a temporary folder for logs where -r or -t need one."""
+    if plan.log_dir is not None or not wants_logs(plan.streams):
+        return plan
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="relaunch-logs-"))
+    except OSError as error:
+        say(f"warning: no logs are written: {error.strerror}. Pass --log-dir.")
+        return plan
+    say(f"the logs are in {folder}; choose another folder with --log-dir.")
+    return replace(plan, log_dir=folder)
+
+
+def report(end: AttemptEnd, *, inbox: SignalInbox, say: Callable[[str], None]) -> int:
     """Say what an attempt's end means to the person who started it; return its exit code.
 
     Says nothing where no rank failed by itself.
@@ -63,11 +78,20 @@ def report(end: "AttemptEnd", *, inbox: SignalInbox, say: Callable[[str], None])
         name = signal_name(signal.SIGTERM)
         say(f"rank {first.rank} ended on {name}: nothing in the script handles it.")
         return end.code
-    record = read_error(end.error_files[first.rank])
+    record = read_error(end.files[first.rank].error)
     if record is not None and record.is_sentence:
         say(f"error: {record.message}")
         return end.code if record.exit_code is None else record.exit_code
-    log_path = end.output.log_path(first.rank)
-    tail = last_lines(log_path, TAIL_LINES) if log_path is not None else []
-    say(failure_report(first, end.outcomes, record=record, log_path=log_path, tail=tail))
+    lines = end.output.tail(first.rank)
+    say(
+        failure_report(
+            first,
+            end.outcomes,
+            record=record,
+            log_path=end.output.log_path(first.rank),
+            tail=() if end.output.was_shown_alone(first.rank) else lines[-TAIL_LINES:],
+            exception=exception_of(lines),
+            num_oom_kills=end.num_oom_kills,
+        )
+    )
     return end.code

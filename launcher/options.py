@@ -1,15 +1,80 @@
 """What was asked on the command line, checked by itself; nothing here looks at the machine."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from strategies.parallel.table import STRATEGY_NAMES
 from strategies.precision_names import PRECISION_NAMES
 
 from .errors import UsageError
+from .program import ProgramKind
 
-NPROC_WORDS = ("auto", "gpu", "cpu")
+BACKENDS = ("static", "c10d")
+DEFAULT_ROLE = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOptions:
+    """Which nodes take part and where they meet; raises UsageError on contradictions."""
+
+    num_min: int = 1
+    num_max: int = 1
+    node_rank: int | None = None
+    """None: not given; on several nodes they are numbered as they arrive."""
+    backend: str = "static"
+    master_addr: str | None = None
+    master_port: int | None = None
+    local_addr: str | None = None
+    run_id: str | None = None
+    join_timeout_s: float = 600.0
+    """How long a node waits for the others at the start."""
+
+    def __post_init__(self) -> None:
+        if self.node_rank is not None and self.node_rank >= self.num_max:
+            count = "1 node" if self.num_max == 1 else f"{self.num_max} nodes"
+            raise UsageError(
+                f"--node-rank {self.node_rank}, but --nnodes says {count}: 0 to {self.num_max - 1}."
+            )
+        if self.num_max == 1:
+            return
+        if self.backend not in BACKENDS:
+            raise UsageError(
+                f"--rdzv-backend {self.backend} is not supported; several nodes meet at node 0 "
+                f"without any other server. Pass --rdzv-backend c10d or static."
+            )
+        if self.master_addr is None:
+            raise UsageError(
+                f"--nnodes {self.num_max} needs to know where node 0 is. Pass --master-addr HOST "
+                "--master-port PORT, the same on each node."
+            )
+        if self.node_rank is None and self.backend == "static":
+            raise UsageError(
+                f"--nnodes {self.num_max} needs --node-rank R: 0 on node 0, 1 on the next. (With "
+                "--rdzv-backend c10d nodes are numbered as they arrive.)"
+            )
+
+    @property
+    def several(self) -> bool:
+        """Return whether more than this node may take part."""
+        return self.num_max > 1
+
+
+Std = int | Mapping[int, int]
+"""Bits of the streams, 1 stdout and 2 stderr: one number for all local ranks, or one for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """Where the ranks' output is to go."""
+
+    redirects: Std | None = None
+    tee: Std | None = None
+    shown: frozenset[int] | None = None
+    """The local ranks that the console shows; None: no wish."""
+    stdout_filters: tuple[str, ...] = ()
+    stderr_filters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,66 +83,34 @@ class LaunchOptions:
 
     script: str
     script_args: tuple[str, ...] = ()
+    kind: ProgramKind = ProgramKind.SCRIPT
     nproc_per_node: str | int | None = None
     """A number, or one of NPROC_WORDS; None: one rank per visible GPU, one where there is none."""
     strategy: str | None = None
     precision: str | None = None
     run_dir: Path | None = None
     log_dir: Path | None = None
-    master_addr: str | None = None
-    master_port: int | None = None
+    nodes: NodeOptions = field(default_factory=NodeOptions)
+    streams: StreamOptions = field(default_factory=StreamOptions)
+    role: str = DEFAULT_ROLE
+    virtual_local_rank: bool = False
     max_restarts: int = 0
     grace_s: float | None = None
     """Seconds from a warning to SIGKILL; None: the ranks take the time they need."""
+    terminate_s: float | None = None
+    """Seconds from SIGTERM to SIGKILL once an attempt is lost; None: the launcher's own bound."""
+    hang_timeout_s: float | None = None
+    """Seconds without a sign of life from any rank until they are killed; None: for ever."""
+    warning_signals: tuple[signal.Signals, ...] = ()
+    """Signals to take as a warning, besides those that always are."""
+    dry_run: bool = False
+    """Print the plan and start nothing."""
+    notes: tuple[str, ...] = ()
+    """What was asked and has no meaning here; said once."""
 
     def __post_init__(self) -> None:
         _check_choice("strategy", self.strategy, STRATEGY_NAMES)
         _check_choice("precision", self.precision, PRECISION_NAMES)
-        if isinstance(self.nproc_per_node, int) and self.nproc_per_node < 1:
-            raise UsageError(_bad_nproc(str(self.nproc_per_node)))
-        if self.master_port is not None and not 0 <= self.master_port <= 65535:
-            raise UsageError(
-                f"--master-port {self.master_port} is no port; pass 1 to 65535, or leave it out "
-                "for a free one."
-            )
-        if self.max_restarts < 0:
-            raise UsageError(f"--max-restarts {self.max_restarts} is below 0.")
-        if self.grace_s is not None and not 0 <= self.grace_s < float("inf"):
-            raise UsageError(f"--grace {self.grace_s:g} is no number of seconds from 0 on.")
-
-
-def parse_nproc(text: str | None) -> str | int | None:
-    """Read the value of --nproc-per-node.
-
-    Raises:
-        UsageError: It is neither a number from 1 on nor one of NPROC_WORDS.
-    """
-    if text is None or text in NPROC_WORDS:
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(_bad_nproc(text)) from None
-
-
-def parse_int(option: str, text: str | None) -> int | None:
-    """Read a whole number; raises UsageError naming the option."""
-    try:
-        return None if text is None else int(text)
-    except ValueError:
-        raise UsageError(f"{option} {text} is not a whole number.") from None
-
-
-def parse_seconds(option: str, text: str | None) -> float | None:
-    """Read a number of seconds; raises UsageError naming the option."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        raise UsageError(f"{option} {text} is not a number of seconds.") from None
-
-
-def _bad_nproc(text: str) -> str:
-    return f"--nproc-per-node {text} is neither a number from 1 on nor one of auto, gpu, cpu."
 
 
 def _check_choice(kind: str, given: str | None, valid: Sequence[str]) -> None:

@@ -1,156 +1,152 @@
-"""Where the ranks' output goes.
+"""Carries the ranks' output to the console and into the log files.
 
-Rank 0 writes to the launcher's own stdout and stderr. The others write to one file each when there
-is a folder for logs, else to the console with "[rank 3] " before each line.
+Every rank writes into pipes. So neither a console that went away nor a full disk ever reaches a
+rank, and the launcher has the last lines of each one for its report.
 """
 
 import contextlib
 import os
-import re
+import termios
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+import tty
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from . import console
+from .console_share import BOTH, STDERR, STDOUT, Share
+from .lines import LineSplitter
+from .log_folder import LogFolder
 from .worker import WorkerStreams
 
-MAX_LINE_BYTES = 65536
-"""A longer line is shown in pieces."""
+KEPT_LINES = 200
+"""Of each rank, for the report: enough for the traceback above the last lines."""
 
-_ATTEMPT = re.compile(r"attempt-(\d+)")
-
-
-class RankOutput(Protocol):
-    """The output of the ranks of one attempt."""
-
-    def streams(self, rank: int) -> AbstractContextManager[WorkerStreams]:
-        """Return a rank's streams; the launcher's ends are closed when the block ends."""
-
-    def log_path(self, rank: int) -> Path | None:
-        """Return the file that has what the rank wrote, or None when the console showed it."""
-
-    def finish(self, bound_s: float) -> None:
-        """Show what is still on its way; waits at most `bound_s` seconds for it."""
+_CONSOLE = {STDOUT: console.STDOUT_FD, STDERR: console.STDERR_FD}
+_FILTERED = {STDOUT: "filtered_stdout.log", STDERR: "filtered_stderr.log"}
 
 
-class LogFiles:
-    """One file for each rank after rank 0."""
+class RankOutput:
+    """The output of the ranks of one attempt on this node."""
 
-    def __init__(self, log_dir: Path) -> None:
-        names = [path.name for path in log_dir.iterdir()] if log_dir.is_dir() else []
-        self.folder = log_dir / f"attempt-{next_attempt(names)}"
-        self.folder.mkdir(parents=True)
+    def __init__(
+        self,
+        shares: Mapping[int, Share],
+        logs: LogFolder | None,
+        filters: Mapping[int, Sequence[str]] | None = None,
+    ) -> None:
+        """Take what was decided.
 
-    @contextmanager
-    def streams(self, rank: int) -> Iterator[WorkerStreams]:
-        """See RankOutput."""
-        path = self.log_path(rank)
-        if path is None:
-            yield WorkerStreams()
-            return
-        with path.open("ab", buffering=0) as file:
-            yield WorkerStreams(stdout=file, stderr=file)
-
-    def log_path(self, rank: int) -> Path | None:
-        """See RankOutput."""
-        return None if rank == 0 else self.folder / f"rank-{rank}.log"
-
-    def finish(self, bound_s: float) -> None:
-        """See RankOutput."""
-
-
-class PrefixedConsole:
-    """The console for all ranks; a thread for each stream puts the rank before its lines."""
-
-    def __init__(self) -> None:
+        Args:
+            shares: What the console shows of each rank.
+            logs: Where the output is written; None: nowhere.
+            filters: Stream to the texts whose lines are copied to a file for that stream.
+        """
+        self._shares = shares
+        self._logs = logs
+        self._filters = {stream: [t.encode() for t in ts] for stream, ts in (filters or {}).items()}
+        self._tails = {rank: deque[bytes](maxlen=KEPT_LINES) for rank in shares}
         self._readers: list[threading.Thread] = []
 
     @contextmanager
     def streams(self, rank: int) -> Iterator[WorkerStreams]:
-        """See RankOutput."""
-        if rank == 0:
-            yield WorkerStreams()
-            return
-        prefix = f"[rank {rank}] ".encode()
-        stdout, stderr = (
-            self._pipe(console.STDOUT_FD, prefix),
-            self._pipe(console.STDERR_FD, prefix),
-        )
+        """Return a rank's streams; the launcher's copies are closed when the block ends."""
+        if self._logs is not None:
+            self._logs.append(self._logs.rank_log(rank), b"")  # there even if it says nothing
+        if self._shares[rank].streams or self._filters:
+            stdout, stderr = self._pipe(rank, STDOUT), self._pipe(rank, STDERR)
+        else:
+            stdout = stderr = self._pipe(rank, BOTH)  # one pipe keeps the order of the two
         try:
             yield WorkerStreams(stdout=stdout, stderr=stderr)
         finally:
-            os.close(stdout)
-            os.close(stderr)
+            for end in {stdout, stderr}:
+                os.close(end)
 
     def log_path(self, rank: int) -> Path | None:
-        """See RankOutput."""
-        return None
+        """Return the file that has what the rank wrote, or None when there are no logs."""
+        return None if self._logs is None else self._logs.rank_log(rank)
+
+    def folder(self) -> Path | None:
+        """Return the attempt's folder of logs, or None when there are no logs."""
+        return None if self._logs is None else self._logs.path
+
+    def was_shown_alone(self, rank: int) -> bool:
+        """Tell whether the console has the rank's errors, with no other rank's in between."""
+        share = self._shares[rank]
+        return bool(share.streams & STDERR) and share.alone
+
+    def tail(self, rank: int) -> list[str]:
+        """Return the last lines of a rank, at most KEPT_LINES."""
+        return [line.decode(errors="replace").rstrip("\r\n") for line in tuple(self._tails[rank])]
 
     def finish(self, bound_s: float) -> None:
-        """See RankOutput."""
+        """Show what is still on its way; waits at most `bound_s` seconds for it."""
+        end = time.monotonic() + bound_s
         for reader in self._readers:
-            reader.join(timeout=bound_s / len(self._readers))
+            reader.join(timeout=max(0.0, end - time.monotonic()))
+        if self._logs is not None:
+            self._logs.close()
 
-    def _pipe(self, fd: int, prefix: bytes) -> int:
-        read_end, write_end = os.pipe()
+    def _pipe(self, rank: int, stream: int) -> int:
+        share = self._shares[rank]
+        console_fd = _CONSOLE[stream] if share.streams & stream and stream != BOTH else None
+        as_it_comes = console_fd is not None and not share.prefix
+        is_terminal = as_it_comes and console_fd is not None and os.isatty(console_fd)
+        read_end, write_end = _terminal(console_fd or 0) if is_terminal else os.pipe()
         # A daemon: a blocked console must not keep the launcher from leaving.
-        reader = threading.Thread(target=_copy, args=(read_end, fd, prefix), daemon=True)
+        reader = threading.Thread(
+            target=_copy, args=(read_end, self._sinks(rank, stream, console_fd)), daemon=True
+        )
         reader.start()
         self._readers.append(reader)
         return write_end
 
+    def _sinks(self, rank: int, stream: int, console_fd: int | None) -> "_Sinks":
+        prefix = self._shares[rank].prefix.encode()
+        keep = self._tails[rank].extend
+        logs, filters = self._logs, self._filters.get(stream, [])
 
-class LineSplitter:
-    """Cuts a stream of bytes into lines; what is not text passes through unchanged."""
+        def take_lines(lines: list[bytes]) -> None:
+            keep(lines)
+            if console_fd is not None and prefix:
+                console.write(console_fd, b"".join(prefix + line for line in lines))
+            if logs is not None:
+                logs.append(logs.rank_log(rank), b"".join(lines))
+                matching = [line for line in lines if any(text in line for text in filters)]
+                if matching:
+                    logs.append(logs.path / _FILTERED[stream], b"".join(matching))
 
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._max_line_bytes = max_line_bytes
-        self._rest = b""
+        def take_bytes(data: bytes) -> None:
+            if console_fd is not None and not prefix:
+                console.write(console_fd, data)
 
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """Return the lines that are complete now, each with its end."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        done = [line + b"\n" for line in lines]
-        if len(self._rest) >= self._max_line_bytes:
-            done.append(self.flush())
-        return done
-
-    def flush(self) -> bytes:
-        """Return what has no end yet as a line, or nothing."""
-        rest, self._rest = self._rest, b""
-        return rest + b"\n" if rest else b""
-
-
-def next_attempt(names: Iterable[str]) -> int:
-    """Return the number after the highest `attempt-K` among the names; 0 for the first."""
-    taken = [int(match[1]) for name in names if (match := _ATTEMPT.fullmatch(name))]
-    return max(taken, default=-1) + 1
+        return take_bytes, take_lines
 
 
-def last_lines(path: Path, count: int, max_bytes: int = 65536) -> list[str]:
-    """Return the last lines of a file, however large; none when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - max_bytes))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return []
-    return text.splitlines()[-count:]
+_Sinks = tuple[Callable[[bytes], None], Callable[[list[bytes]], None]]
 
 
-def _copy(
-    read_end: int,
-    fd: int,
-    prefix: bytes,
-    write: Callable[[int, bytes], None] = console.write,
-) -> None:
+def _copy(read_end: int, sinks: _Sinks) -> None:
+    take_bytes, take_lines = sinks
     splitter = LineSplitter()
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # EIO: the end of a terminal's stream
         while chunk := os.read(read_end, 65536):
-            write(fd, b"".join(prefix + line for line in splitter.feed(chunk)))
+            take_bytes(chunk)
+            if lines := splitter.feed(chunk):
+                take_lines(lines)
     if rest := splitter.flush():
-        write(fd, prefix + rest)
+        take_lines([rest])
     os.close(read_end)
+
+
+def _terminal(like: int) -> tuple[int, int]:
+    """Return the ends of a pseudo-terminal, so that a progress bar still finds a terminal."""
+    read_end, write_end = os.openpty()
+    tty.setraw(write_end)
+    with contextlib.suppress(OSError):
+        columns, lines = os.get_terminal_size(like)
+        termios.tcsetwinsize(write_end, (lines, columns))
+    return read_end, write_end

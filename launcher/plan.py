@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .command_line import nearest
 from .errors import UsageError
 from .gpus import Machine
-from .options import LaunchOptions
+from .options import LaunchOptions, NodeOptions, StreamOptions
+from .program import Program, ProgramKind, find_source
 from .shadowing import origin_of_packages, use_of_packages
 
 LOOPBACK = "127.0.0.1"
@@ -17,9 +17,7 @@ LOOPBACK = "127.0.0.1"
 class LaunchPlan:
     """All that is needed to start the ranks of this node."""
 
-    script: str
-    """As it was given, so that sys.argv[0] is what `python script.py` makes it."""
-    script_args: tuple[str, ...]
+    program: Program
     uses_run: bool
     """The script imports `launcher`, so each rank will soon handle SIGTERM."""
     local_world_size: int
@@ -28,53 +26,79 @@ class LaunchPlan:
     run_dir: Path | None
     log_dir: Path | None
     """Where `attempt-K/rank-N.log` are written; None: all ranks write to the console."""
+    streams: StreamOptions
+    nodes: NodeOptions
     master_addr: str
     master_port: int
     """0: a free one."""
+    role: str
+    virtual_local_rank: bool
     max_restarts: int
     grace_s: float | None
+    terminate_s: float | None
+    hang_timeout_s: float | None
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
-    """Resolve the options; creates the run folder and the log folder.
+    """Resolve the options; changes nothing on this machine.
 
     Raises:
         UsageError: What was asked cannot be done on this machine.
     """
-    script = check_script(Path(options.script))
-    use = use_of_packages(_source(script))
-    origin = origin_of_packages(use, script.parent, own_root=Path(__file__).parent.parent)
-    if (shadow := origin.shadow) is not None:
-        name = shadow.parent.name if shadow.name == "__init__.py" else shadow.stem
-        raise UsageError(
-            f'{script.name} would import {shadow} instead of relaunch\'s own package "{name}". '
-            f"Rename or move it."
-        )
-    uses_run = "launcher" in origin.ours
+    if options.nodes.several:
+        raise UsageError(f"--nnodes {options.nodes.num_max}: several nodes are not supported yet.")
+    program = Program(kind=options.kind, name=options.script, args=options.script_args)
+    uses_run = check_packages(program)
     local_world_size = resolve_nproc(options, machine, uses_run=uses_run)
     if options.precision == "fp16" and machine.num_gpus == 0:
         shown = "" if machine.cuda_visible_devices is None else f": {machine.describe_gpus()}"
         raise UsageError(
             f"fp16 needs a GPU; this machine shows none{shown}. Use --precision bf16 or fp32."
         )
-    run_dir = _prepare_folder("--run-dir", options.run_dir)
-    log_dir = _prepare_folder("--log-dir", options.log_dir)
+    run_dir = None if options.run_dir is None else options.run_dir.resolve()
+    log_dir = None if options.log_dir is None else options.log_dir.resolve()
     if log_dir is None and run_dir is not None:
         log_dir = run_dir / "logs"
     return LaunchPlan(
-        script=options.script,
-        script_args=options.script_args,
+        program=program,
         uses_run=uses_run,
         local_world_size=local_world_size,
         strategy=options.strategy,
         precision=options.precision,
         run_dir=run_dir,
         log_dir=log_dir,
-        master_addr=options.master_addr or LOOPBACK,
-        master_port=options.master_port or 0,
+        streams=options.streams,
+        nodes=options.nodes,
+        master_addr=options.nodes.master_addr or LOOPBACK,
+        master_port=options.nodes.master_port or 0,
+        role=options.role,
+        virtual_local_rank=options.virtual_local_rank,
         max_restarts=options.max_restarts,
         grace_s=options.grace_s,
+        terminate_s=options.terminate_s,
+        hang_timeout_s=options.hang_timeout_s,
     )
+
+
+def check_packages(program: Program) -> bool:
+    """Return whether the program uses `Run`.
+
+    Raises:
+        UsageError: There is no such program, or it would get another package in place of ours.
+    """
+    source = find_source(program)
+    if source is None:
+        return False
+    folder = Path.cwd() if program.kind is ProgramKind.MODULE else source.parent
+    use = use_of_packages(_source(source))
+    origin = origin_of_packages(use, folder, own_root=Path(__file__).parent.parent)
+    if (shadow := origin.shadow) is not None:
+        name = shadow.parent.name if shadow.name == "__init__.py" else shadow.stem
+        raise UsageError(
+            f'{source.name} would import {shadow} instead of relaunch\'s own package "{name}". '
+            f"Rename or move it."
+        )
+    return "launcher" in origin.ours
 
 
 def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -> int:
@@ -112,23 +136,6 @@ def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -
     return nproc
 
 
-def check_script(script: Path) -> Path:
-    """Return the script if it is a file.
-
-    Raises:
-        UsageError: It does not exist (close names in its folder are shown) or is a folder.
-    """
-    if script.is_file():
-        return script
-    if script.is_dir():
-        raise UsageError(f"{script} is a folder, not a script.")
-    try:
-        names = {path.name for path in script.parent.iterdir()}
-    except OSError:
-        raise UsageError(f"{script} does not exist: there is no folder {script.parent}.") from None
-    raise UsageError(f"{script} does not exist{nearest(script.name, names)}")
-
-
 def _source(script: Path) -> str:
     try:
         return script.read_text(encoding="utf-8", errors="replace")
@@ -136,19 +143,22 @@ def _source(script: Path) -> str:
         raise UsageError(f"{script} cannot be read: {error.strerror}.") from None
 
 
-def _prepare_folder(option: str, folder: Path | None) -> Path | None:
-    """Create the folder and prove that a file can be written there; permissions alone lie."""
-    if folder is None:
-        return None
+def prepare_run_folder(asked: Path | None) -> None:
+    """Create the run folder and prove that a file can be written there; permissions alone lie.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    if asked is None:
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".relaunch-{os.getpid()}"
+        asked.mkdir(parents=True, exist_ok=True)
+        probe = asked / f".relaunch-{os.getpid()}"
         probe.write_bytes(b"may this process write here?")
         probe.unlink()
     except OSError as error:
-        where = error.filename if isinstance(error.filename, str) else folder
+        where = error.filename if isinstance(error.filename, str) else asked
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UsageError(
-            f"{option} {folder} cannot be written ({where}: {reason}). Pass another folder."
+            f"--run-dir {asked} cannot be written ({where}: {reason}). Pass another folder."
         ) from None
-    return folder.resolve()

@@ -18,6 +18,8 @@ def failure_report(
     record: ErrorRecord | None = None,
     log_path: Path | None = None,
     tail: Sequence[str] = (),
+    exception: str | None = None,
+    num_oom_kills: int = 0,
 ) -> str:
     """Return the report on the first failure; those that fell with it are only counted.
 
@@ -25,17 +27,23 @@ def failure_report(
         first: The rank that failed first by itself.
         outcomes: The end of every rank, this one included.
         record: What the rank left in its error file.
-        log_path: The file with its output, unless the console has shown it.
-        tail: The last lines of that file.
+        log_path: The file with its whole output, if there is one.
+        tail: The last lines of its output, unless the console has just shown them.
+        exception: The exception that its output names.
+        num_oom_kills: Processes which the kernel's OOM killer ended meanwhile.
     """
     lines = []
     if tail:
-        lines.append(f"the last lines of rank {first.rank}, from {log_path}:")
+        lines.append(f"the last lines of rank {first.rank}:")
         lines.extend(f"  {line}" for line in tail)
     who = f"rank {first.rank} (local rank {first.local_rank}, pid {first.pid})"
-    lines.append(f"{who} {how_it_ended(first.status)}.")
+    lines.append(f"{who} {how_it_ended(first.status, num_oom_kills=num_oom_kills)}.")
     if record is not None:
         lines.extend(record.message.splitlines())
+    elif exception is not None:
+        lines.append(exception)
+    if log_path is not None:
+        lines.append(f"its whole output: {log_path}")
     num_fallen = sum(o.status not in (DONE, CONTINUE) for o in outcomes if o.rank != first.rank)
     if num_fallen:
         what = "1 other rank" if num_fallen == 1 else f"{num_fallen} other ranks"
@@ -43,12 +51,16 @@ def failure_report(
     return "\n".join(lines)
 
 
-def how_it_ended(status: int | None) -> str:
+def how_it_ended(status: int | None, *, num_oom_kills: int = 0) -> str:
     """Return "failed with exit code 42", or what killed it."""
     if status is None:
         return "did not end, not even on SIGKILL"
     if status >= 0:
         return f"failed with exit code {status}"
     name = signal_name(-status)
-    hint = " (often the kernel, when memory runs out)" if status == -signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"
+    if status != -signal.SIGKILL:
+        return f"was killed by {name}"
+    if num_oom_kills:
+        processes = "1 process" if num_oom_kills == 1 else f"{num_oom_kills} processes"
+        return f"was killed by {name}: memory ran out, the kernel's OOM killer ended {processes}"
+    return f"was killed by {name} (often the kernel, when memory runs out)"

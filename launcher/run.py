@@ -30,7 +30,9 @@ from strategies import (
 from .environment import RankEnvironment
 from .error_file import write_error
 from .exit_codes import CONTINUE, DONE, USAGE
+from .heartbeat import Heartbeat, listen_for_stacks
 from .job import Job, Preempted
+from .masking import mask_text, secrets_of
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .signals import PreemptionFlag
@@ -59,6 +61,8 @@ class Run:
         self.environment = environment
         self.ranks = ranks
         self.preemption = preemption
+        self.heartbeat = Heartbeat(environment.heartbeat_file)
+        self.heartbeat.beat()
         self.folder = folder
         self.seed = seed
         self.clock = clock
@@ -90,6 +94,7 @@ class Run:
         except ValueError as error:
             _leave(None, str(error), USAGE)
         path = environment.run_dir or Path(run_dir or Path("runs") / Path(sys.argv[0]).stem)
+        listen_for_stacks(environment.stacks_file)
         flag = PreemptionFlag(environment.warning_file)
         flag.install_until_exit()
         code = DONE
@@ -169,7 +174,7 @@ class Run:
     def _description(self, attempt: int) -> dict[str, Any]:
         return {
             "script": str(Path(sys.argv[0]).resolve()),
-            "arguments": sys.argv[1:],
+            "arguments": [mask_text(word, secrets_of(os.environ)) for word in sys.argv[1:]],
             "attempt": attempt,
             "seed": self.seed,
             "strategy": self.strategy,

@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from checkpointing import CheckpointStore
 from strategies import ConfigError
+
+from .event_file import EVENTS, append_event, append_record
 
 
 class RunFolder:
@@ -50,16 +52,15 @@ class RunFolder:
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl. Called on the coordinator only."""
-        record = {"time": self._now().isoformat(timespec="milliseconds"), "event": kind, **details}
-        self._append("events.jsonl", record)
+        append_event(self.path, kind, now=self._now(), **details)
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events so far, oldest first."""
-        return list(_records(self.path / "events.jsonl"))
+        return list(_records(self.path / EVENTS))
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl. Called on the coordinator only."""
-        self._append("metrics.jsonl", record)
+        append_record(self.path / "metrics.jsonl", record)
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the records of steps that will be done again. Called on the coordinator only."""
@@ -67,18 +68,6 @@ class RunFolder:
         kept = [record for record in _records(path) if record["step"] <= step]
         if path.exists():
             _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
-
-    def _append(self, name: str, record: Mapping[str, Any]) -> None:
-        with (self.path / name).open("ab+") as file:
-            # A kill may have cut the last line off; what follows must not become part of it.
-            if file.tell() and not _ends_a_line(file):
-                file.write(b"\n")
-            file.write(json.dumps(record).encode() + b"\n")
-
-
-def _ends_a_line(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

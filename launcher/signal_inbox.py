@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
@@ -21,11 +22,15 @@ class SignalInbox:
         self._ranks_started = False
         self._interrupted_at: float | None = None
 
-    def install(self) -> None:
-        """Handle the signals from here on, except those that were inherited as ignored (nohup)."""
+    def install(self, more: Sequence[signal.Signals] = ()) -> None:
+        """Handle the signals from here on, except those that were inherited as ignored (nohup).
+
+        Args:
+            more: signals to take as a warning besides WARNINGS.
+        """
         # Ignored SIGCHLD would let the kernel throw the ranks' exit codes away.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for signum in WARNINGS:
+        for signum in (*WARNINGS, *(set(more) - {signal.SIGINT})):
             self._handle_unless_ignored(signum)
         self._handle_unless_ignored(signal.SIGINT)
 

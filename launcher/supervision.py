@@ -1,7 +1,7 @@
 """What the launcher does next with running ranks: one pure function of what it has seen so far."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,19 @@ class Bounds:
     abandon_s: float = 10.0
     """From SIGKILL to giving up on a rank in an uninterruptible sleep."""
 
+    @classmethod
+    def of(cls, *, grace_s: float | None, terminate_s: float | None) -> "Bounds":
+        """Return the bounds with what was asked for; None leaves the one as it is."""
+        bounds = cls(grace_s=grace_s)
+        return bounds if terminate_s is None else replace(bounds, terminate_s=terminate_s)
+
 
 class Step(enum.Enum):
     """What to do next."""
 
     WAIT = enum.auto()
+    ASK = enum.auto()
+    """Write down where the ranks are: none of them gets on."""
     WARN = enum.auto()
     """Tell every rank once that it should save and leave."""
     TERMINATE = enum.auto()
@@ -48,6 +56,10 @@ class Situation:
     """A rank failed that had not been warned."""
     left_at: float | None = None
     """A rank left with 75, or in any way but 0 after the warning."""
+    hung_at: float | None = None
+    """No rank had given a sign of life for too long."""
+    asked: bool = False
+    """Where they are was written down."""
     terminated_at: float | None = None
     killed_at: float | None = None
     kill_now: bool = False
@@ -64,8 +76,11 @@ def next_step(seen: Situation, bounds: Bounds) -> Step:
         return Step.DONE
     if seen.killed_at is not None:
         return Step.ABANDON if over(seen.killed_at, bounds.abandon_s) else Step.WAIT
+    if seen.hung_at is not None and not seen.asked and not seen.kill_now:
+        return Step.ASK
     if (
         seen.kill_now
+        or seen.hung_at is not None
         or over(seen.terminated_at, bounds.terminate_s)
         or over(seen.warned_at, bounds.grace_s)
     ):

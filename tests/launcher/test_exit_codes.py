@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from launcher.exit_codes import Outcome, exit_code, first_failure, should_restart
+from launcher.exit_codes import Outcome, exit_code, first_failure
 
 TERM, KILL, INT = int(signal.SIGTERM), int(signal.SIGKILL), int(signal.SIGINT)
 
@@ -61,20 +61,3 @@ def test_at_the_same_look_a_killed_rank_comes_first():
     first = first_failure(outcomes((1, 4, False), (1, 4, False), (-KILL, 4, False)))
     assert first is not None
     assert first.rank == 2
-
-
-@pytest.mark.parametrize(
-    ("code", "remaining", "warned", "restart"),
-    [
-        (1, 1, False, True),
-        (137, 1, False, True),
-        (1, 0, False, False),
-        (1, 1, True, False),
-        (0, 1, False, False),
-        (2, 1, False, False),
-        (75, 1, False, False),
-        (93, 1, False, False),
-    ],
-)
-def test_should_restart(code, remaining, warned, restart):
-    assert should_restart(code, remaining_restarts=remaining, warned=warned) is restart

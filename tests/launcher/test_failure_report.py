@@ -41,14 +41,29 @@ def test_everything_there_is_to_say():
         tail=["x", "y"],
     )
     assert text.splitlines() == [
-        "the last lines of rank 11, from /logs/rank-11.log:",
+        "the last lines of rank 11:",
         "  x",
         "  y",
         "rank 11 (local rank 3, pid 4000) failed with exit code 1.",
         "ValueError: a",
         "b",
+        "its whole output: /logs/rank-11.log",
         "2 other ranks fell with it.",
     ]
+
+
+def test_exception_found_in_the_output():
+    first = outcome(8, 1)
+    assert failure_report(first, [first], exception="ValueError: a").splitlines()[1:] == [
+        "ValueError: a"
+    ]
+
+
+@pytest.mark.parametrize(("num", "text"), [(1, "1 process"), (3, "3 processes")])
+def test_out_of_memory(num, text):
+    assert how_it_ended(-9, num_oom_kills=num) == (
+        f"was killed by SIGKILL: memory ran out, the kernel's OOM killer ended {text}"
+    )
 
 
 def test_alone():

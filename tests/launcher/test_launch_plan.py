@@ -84,7 +84,7 @@ def test_plan(tmp_path):
     assert plan.local_world_size == 4
     assert plan.run_dir == tmp_path / "deep" / "run"
     assert plan.log_dir == tmp_path / "deep" / "run" / "logs"
-    assert list(plan.run_dir.iterdir()) == []
+    assert not plan.run_dir.exists()
     assert (plan.master_addr, plan.master_port) == ("127.0.0.1", 0)
 
 
@@ -92,7 +92,7 @@ def test_paths_are_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.py").touch()
     plan = make_plan(LaunchOptions(script="train.py", run_dir=tmp_path / "." / "run"), CPU)
-    assert plan.script == "train.py"
+    assert plan.program.name == "train.py"
     assert plan.run_dir == tmp_path / "run"
     assert not plan.uses_run
 

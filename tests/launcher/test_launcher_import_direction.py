@@ -13,6 +13,11 @@ STANDALONE = ("guardian", "exec_worker")
 PROCESS_PART = (
     *("attempt", "cli", "command_line", "console", "environment", "error_file", "errors"),
     *("exec_worker", "exit_codes", "gpus", "guardian", "launch", "lifeline", "options", "output"),
+    *("console_share", "evidence", "lines", "log_folder"),
+    *("attempt_end", "event_file", "heartbeat", "restarts"),
+    *("hang", "stacks"),
+    *("dry_run", "group", "masking"),
+    *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
 )
 

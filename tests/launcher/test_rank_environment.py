@@ -8,7 +8,9 @@ import pytest
 from launcher.environment import (
     GroupSettings,
     RankEnvironment,
+    RankFiles,
     WorkerPlace,
+    only_device,
     worker_environment,
 )
 
@@ -29,6 +31,8 @@ SETTINGS = GroupSettings(
     restart_count=2,
     max_restarts=3,
     run_id="abc",
+    rendezvous_id="job",
+    virtual_local_rank=False,
     strategy="fsdp",
     precision="bf16",
     run_dir=Path("/runs/one"),
@@ -38,7 +42,7 @@ SETTINGS = GroupSettings(
 
 def write(settings=SETTINGS, place=PLACE, **inherited):
     return worker_environment(
-        place, settings, error_file=Path("/tmp/x/error.json"), inherited=inherited
+        place, settings, files=RankFiles.of(Path("/tmp/x"), place.rank), inherited=inherited
     )
 
 
@@ -55,8 +59,10 @@ def test_what_is_written_is_read_back():
         strategy="fsdp",
         precision="bf16",
         run_dir=Path("/runs/one"),
-        error_file=Path("/tmp/x/error.json"),
+        error_file=Path("/tmp/x/rank-5-error.json"),
         warning_file=Path("/tmp/x/warning.json"),
+        heartbeat_file=Path("/tmp/x/rank-5-heartbeat"),
+        stacks_file=Path("/tmp/x/rank-5-stacks"),
     )
 
 
@@ -107,3 +113,16 @@ def test_defaults_yield_to_what_the_user_set():
 def test_one_rank_keeps_all_threads():
     alone = replace(PLACE, rank=0, local_rank=0, world_size=1, local_world_size=1)
     assert "OMP_NUM_THREADS" not in write(place=alone)
+
+
+@pytest.mark.parametrize(
+    ("visible", "local_rank", "device"),
+    [(None, 3, "3"), ("4,7", 1, "7"), ("GPU-a, GPU-b", 1, "GPU-b"), ("", 0, ""), ("5", 1, "")],
+)
+def test_the_one_device_of_a_virtual_local_rank(visible, local_rank, device):
+    assert only_device(visible, local_rank) == device
+
+
+def test_virtual_local_rank():
+    written = write(replace(SETTINGS, virtual_local_rank=True), CUDA_VISIBLE_DEVICES="2,3")
+    assert (written["LOCAL_RANK"], written["CUDA_VISIBLE_DEVICES"]) == ("0", "3")

@@ -1,8 +1,14 @@
 """Lines, prefixes, files."""
 
+import os
+
 import pytest
 
-from launcher.output import LineSplitter, LogFiles, PrefixedConsole, last_lines, next_attempt
+from launcher.console_share import Share, shares, wants_logs
+from launcher.lines import LineSplitter, last_lines
+from launcher.log_folder import LogFolder, next_attempt
+from launcher.options import StreamOptions
+from launcher.output import RankOutput
 
 
 @pytest.mark.parametrize(
@@ -39,25 +45,110 @@ def test_last_lines(tmp_path):
     assert last_lines(path, 3) == ["99998", "99999", "\ufffd"]
 
 
-def test_log_files_leave_rank_0_alone(tmp_path):
-    output = LogFiles(tmp_path / "logs")
-    assert output.log_path(0) is None
-    with output.streams(0) as streams:
-        assert (streams.stdout, streams.stderr) == (None, None)
-    with output.streams(12) as streams:
-        assert streams.stdout is streams.stderr
+@pytest.mark.parametrize(
+    ("options", "has_logs", "streams"),
+    [
+        ({}, False, [3, 3, 3]),
+        ({}, True, [3, 0, 0]),
+        ({"redirects": 3}, True, [0, 0, 0]),
+        ({"redirects": 1}, True, [2, 2, 2]),
+        ({"redirects": {0: 3, 2: 2}}, True, [0, 3, 1]),
+        ({"tee": 3}, True, [3, 3, 3]),
+        ({"redirects": 3, "tee": {1: 3}}, True, [0, 3, 0]),
+        ({"shown": frozenset({1})}, True, [0, 3, 0]),
+        ({"shown": frozenset({1}), "tee": 1}, True, [0, 3, 0]),
+        ({"redirects": 0}, False, [3, 3, 3]),
+    ],
+)
+def test_what_the_console_shows(options, has_logs, streams):
+    found = shares(
+        StreamOptions(**options), ranks={0: 0, 1: 1, 2: 2}, role="default", has_logs=has_logs
+    )
+    assert [found[rank].streams for rank in (0, 1, 2)] == streams
+
+
+def test_prefixes():
+    ranks = {4: 0, 5: 1}
+    assert shares(StreamOptions(), ranks=ranks, role="r", has_logs=False) == {
+        4: Share(streams=3, prefix="[rank 4] "),
+        5: Share(streams=3, prefix="[rank 5] "),
+    }
+    only = StreamOptions(shown=frozenset({1}))
+    assert shares(only, ranks=ranks, role="r", has_logs=True)[5] == Share(streams=3, alone=True)
+    template = "${role_name}${local_rank}/${rank}: "
+    found = shares(StreamOptions(), ranks=ranks, role="r", has_logs=False, template=template)
+    assert found[5].prefix == "r1/5: "
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, False),
+        ({"redirects": 0}, False),
+        ({"redirects": 1}, True),
+        ({"tee": {0: 0, 1: 2}}, True),
+        ({"shown": frozenset({1})}, False),
+        ({"stdout_filters": ("x",)}, True),
+    ],
+)
+def test_what_needs_files(options, wanted):
+    assert wants_logs(StreamOptions(**options)) is wanted
+
+
+def write(output, rank, stdout=b"", stderr=b""):
+    with output.streams(rank) as streams:
+        os.write(streams.stdout, stdout)
+        os.write(streams.stderr, stderr)
+
+
+def test_a_rank_that_is_not_shown_keeps_the_order_of_its_streams(tmp_path, capfd):
+    logs = LogFolder.create(tmp_path / "logs", print)
+    output = RankOutput({12: Share(streams=0)}, logs)
+    write(output, 12, b"one\n", b"two\nunfinished")
+    output.finish(5.0)
     assert output.log_path(12) == tmp_path / "logs" / "attempt-0" / "rank-12.log"
-    assert LogFiles(tmp_path / "logs").folder.name == "attempt-1"
+    assert output.log_path(12).read_bytes() == b"one\ntwo\nunfinished\n"
+    assert output.tail(12) == ["one", "two", "unfinished"]
+    assert capfd.readouterr() == ("", "")
+    assert LogFolder.create(tmp_path / "logs", print).path.name == "attempt-1"
 
 
-def test_prefixed_console(capfd):
-    import os
-
-    output = PrefixedConsole()
-    with output.streams(3) as streams:
-        os.write(streams.stdout, b"one\ntw")
-        os.write(streams.stdout, b"o")
-        os.write(streams.stderr, b"bad\n")
+def test_prefixed_and_whole_output_on_the_console(capfd, tmp_path):
+    logs = LogFolder.create(tmp_path, print)
+    output = RankOutput({0: Share(streams=3), 3: Share(streams=3, prefix="[rank 3] ")}, logs)
+    write(output, 3, b"one\ntwo\n", b"bad\n")
+    write(output, 0, b"50%\r", b"100%")
     output.finish(5.0)
     out, err = capfd.readouterr()
-    assert (out, err) == ("[rank 3] one\n[rank 3] two\n", "[rank 3] bad\n")
+    assert sorted(out) == sorted("[rank 3] one\n[rank 3] two\n50%\r")
+    assert sorted(err) == sorted("[rank 3] bad\n100%")
+    assert (tmp_path / "attempt-0" / "rank-0.log").read_bytes() in (
+        b"50%\r\n100%\n",
+        b"100%\n50%\r\n",
+    )
+
+
+def test_lines_are_copied_by_filters(tmp_path):
+    logs = LogFolder.create(tmp_path, print)
+    output = RankOutput({0: Share(streams=0)}, logs, {1: ("apple", "pear")})
+    write(output, 0, b"an apple\na plum\npears\n", b"an apple\n")
+    output.finish(5.0)
+    folder = tmp_path / "attempt-0"
+    assert (folder / "filtered_stdout.log").read_bytes() == b"an apple\npears\n"
+    assert not (folder / "filtered_stderr.log").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path):
+    (tmp_path / "file").touch()
+    said = []
+    assert LogFolder.create(tmp_path / "file" / "logs", said.append) is None
+    assert said[0].startswith(f"warning: no logs are written: {tmp_path}/file")
+
+
+def test_a_full_disk_is_said_once(tmp_path):
+    said = []
+    logs = LogFolder.create(tmp_path, said.append)
+    logs.rank_log(0).symlink_to("/dev/full")
+    logs.append(logs.rank_log(0), b"x")
+    logs.append(logs.rank_log(0), b"y")
+    assert said == [f"warning: {logs.rank_log(0)} cannot be written (No space left on device)."]

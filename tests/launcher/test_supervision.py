@@ -28,6 +28,10 @@ def at(now, *, num_running=2, **seen):
         (at(14, failed_at=5, terminated_at=5), Step.WAIT),
         (at(15, failed_at=5, terminated_at=5), Step.KILL),
         (at(14, failed_at=5, terminated_at=5, warned_at=7), Step.WAIT),
+        (at(9, hung_at=9), Step.ASK),
+        (at(9, hung_at=9, asked=True), Step.KILL),
+        (at(9, hung_at=9, kill_now=True), Step.KILL),
+        (at(9, hung_at=9, asked=True, killed_at=9), Step.WAIT),
         (at(64, left_at=5), Step.WAIT),
         (at(65, left_at=5), Step.TERMINATE),
         (at(75, left_at=5, terminated_at=65), Step.KILL),
@@ -44,7 +48,10 @@ def test_a_warning_has_no_bound_of_its_own():
     assert next_step(at(1e9, warned_at=5, told=True), NO_GRACE) is Step.WAIT
 
 
-@pytest.mark.parametrize("seen", [{"failed_at": 1.0}, {"left_at": 1.0}, {"kill_now": True}])
+@pytest.mark.parametrize(
+    "seen",
+    [{"failed_at": 1.0}, {"left_at": 1.0}, {"kill_now": True}, {"hung_at": 1.0, "asked": True}],
+)
 def test_everything_else_ends_in_bounded_time(seen):
     now, marks = 0.0, dict(seen)
     for _ in range(1000):

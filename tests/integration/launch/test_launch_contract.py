@@ -45,7 +45,7 @@ def test_same_environment_as_torchrun(launch, monkeypatch):
     for our, their in zip(ours, theirs, strict=True):
         for key in ("argv", "path", "name", "unbuffered", "file"):
             assert our[key] == their[key]
-        added = set(our["environ"]) - set(their["environ"]) - {"PYTHONPATH"}
+        added = set(our["environ"]) - set(their["environ"]) - {"PYTHONPATH", "PYTHONFAULTHANDLER"}
         missing = set(their["environ"]) - set(our["environ"])
         assert {name for name in added if not name.startswith("RELAUNCH_")} == {launch.mark[:16]}
         # This one is from torchrun to its own agent, and only happens to be inherited.
@@ -115,3 +115,36 @@ def test_the_ranks_meet_on_loopback_only(launch):
     assert launched.wait() == 0
     (listener,) = launched.stdout.split()
     assert listener.startswith("0100007F:")
+
+
+@pytest.mark.parametrize("options", [("-m", "train"), ("-m", "package"), ("--no-python", "python")])
+def test_modules_and_programs_run_as_under_torchrun(launch, options):
+    launch.script("print(__name__, rank, sys.argv[1:], sys.path[0] == os.getcwd())")
+    (launch.folder / "package").mkdir()
+    (launch.folder / "package" / "__main__.py").write_text((launch.folder / "train.py").read_text())
+    args = ("train.py",) if options[1] == "python" else ()
+    launched = launch(*options, *args, "--lr", "1")
+    assert launched.wait() == 0
+    assert launched.stdout == "__main__ 0 ['--lr', '1'] True\n"
+
+
+def test_options_of_torchrun_reach_the_rank(launch):
+    script = launch.script(
+        """
+        names = ("ROLE_NAME", "TORCHELASTIC_RUN_ID", "LOCAL_RANK", "CUDA_VISIBLE_DEVICES")
+        print(*(os.environ[name] for name in names))
+        """
+    )
+    words = ("--nproc", "2", "--role", "trainer", "--rdzv_id", "job", "--virtual_local_rank")
+    launched = launch(*words, script, env={"CUDA_VISIBLE_DEVICES": "4,6"})
+    assert launched.wait() == 0
+    assert sorted(launched.stdout.splitlines()) == ["[rank 1] trainer job 0 6", "trainer job 0 4"]
+
+
+def test_what_has_no_meaning_is_said_once(launch):
+    launched = launch("--nproc-per-node", "2", "--start-method", "fork", launch.script("pass"))
+    assert launched.wait() == 0
+    assert launched.stderr == (
+        "relaunch: --start-method fork has no effect: it changes nothing for a script, as in "
+        "torchrun.\n"
+    )

@@ -68,6 +68,27 @@ def refused(launch, *argv):
         (("--stratgy", "ddp", "train.py"), "unknown option --stratgy; did you mean --strategy?"),
         (("--max-restarts", "-1", "train.py"), "--max-restarts -1 is below 0."),
         (("--grace", "soon", "train.py"), "--grace soon is not a number of seconds."),
+        (
+            ("-m", "trian"),
+            "-m trian: there is no such module; did you mean train?",
+        ),
+        (
+            ("-m", "os.nothing"),
+            "-m os.nothing: there is no such module.",
+        ),
+        (
+            ("-m", "train.py"),
+            "-m train.py is a path, and -m takes a module's dotted name. Leave out -m, or write "
+            "-m train.",
+        ),
+        (
+            ("--no-python", "no-such-program"),
+            "there is no program no-such-program. Give its path, or a name on the PATH.",
+        ),
+        (
+            ("--no-python", "./train.py"),
+            "./train.py is not executable. Run chmod +x ./train.py, or leave out --no-python.",
+        ),
         (("--master-port",), "--master-port needs a value. See relaunch --help."),
     ],
 )
@@ -75,12 +96,11 @@ def test_one_sentence(launch, argv, sentence):
     assert refused(launch, *argv) == sentence
 
 
-@pytest.mark.parametrize("option", ["--run-dir", "--log-dir"])
 @pytest.mark.parametrize("place", ["file/run", "/proc/run", "/dev/null/run"])
-def test_folder_that_cannot_be_written(launch, option, place):
+def test_run_folder_that_cannot_be_written(launch, place):
     (launch.folder / "file").touch()
-    sentence = refused(launch, option, place, "train.py")
-    assert sentence.startswith(f"{option} {place} cannot be written (")
+    sentence = refused(launch, "--run-dir", place, "train.py")
+    assert sentence.startswith(f"--run-dir {place} cannot be written (")
     assert sentence.endswith("). Pass another folder.")
 
 

@@ -1,0 +1,55 @@
+"""What is known about an attempt once all its ranks are gone."""
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .environment import RankFiles
+from .error_file import read_error
+from .evidence import exception_of
+from .exit_codes import Outcome, first_failure
+from .heartbeat import Beat, read_beat
+from .output import RankOutput
+from .signals import signal_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptEnd:
+    """How an attempt ended, and where to read more about it."""
+
+    outcomes: tuple[Outcome, ...]
+    code: int
+    files: Mapping[int, RankFiles]
+    """Of each rank: it may have left its reason and its last sign of life."""
+    output: RankOutput
+    lived_s: float
+    joined: bool
+    """The ranks' process group put something into the store."""
+    hung: bool = False
+    """The launcher ended it because no rank got on."""
+    num_oom_kills: int = 0
+    """Processes which the kernel's OOM killer ended meanwhile, in this cgroup."""
+
+    def beats(self) -> tuple[Beat, ...]:
+        """Return the last signs of life of the ranks that gave one."""
+        found = (read_beat(files.heartbeat) for files in self.files.values())
+        return tuple(beat for beat in found if beat is not None)
+
+    def step(self) -> int | None:
+        """Return the last step which any rank has finished."""
+        steps = [beat.step for beat in self.beats() if beat.step is not None]
+        return max(steps, default=None)
+
+    def error(self) -> str | None:
+        """Return in one line what ended the rank that failed first; None if none did."""
+        first = first_failure(self.outcomes)
+        if first is None:
+            return "no rank got on" if self.hung else None
+        record = read_error(self.files[first.rank].error)
+        if record is not None:
+            return record.message.splitlines()[0]
+        exception = exception_of(self.output.tail(first.rank))
+        if exception is not None:
+            return exception
+        status = -signal.SIGKILL if first.status is None else first.status
+        return f"exit code {status}" if status >= 0 else signal_name(-status)

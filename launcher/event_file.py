@@ -1,0 +1,37 @@
+"""Appending lines to the run folder's JSON files, in the launcher and in a rank; no torch."""
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+EVENTS = "events.jsonl"
+
+
+def append_event(run_dir: Path, kind: str, *, now: datetime | None = None, **details: Any) -> None:
+    """Append one event with its time.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    time = (now or datetime.now(UTC)).isoformat(timespec="milliseconds")
+    append_record(run_dir / EVENTS, {"time": time, "event": kind, **details})
+
+
+def append_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one line to a file of JSON lines.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("ab+") as file:
+        # A kill may have cut the last line off; what follows must not become part of it.
+        lead = b"" if file.tell() == 0 or _ends_a_line(file) else b"\n"
+        file.write(lead + json.dumps(record).encode() + b"\n")
+
+
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

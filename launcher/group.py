@@ -1,0 +1,40 @@
+"""From the plan to what the workers of one attempt are told."""
+
+from pathlib import Path
+
+from .environment import GroupSettings
+from .plan import LaunchPlan
+
+
+def group_settings(
+    plan: LaunchPlan,
+    *,
+    run_id: str,
+    scratch: Path,
+    master_addr: str,
+    master_port: int,
+    restart_count: int,
+) -> GroupSettings:
+    """Return what all workers of one attempt on this node have in common; pure.
+
+    Args:
+        plan: The resolved plan.
+        run_id: The mark of this start of the command.
+        scratch: The folder for this start's small files.
+        master_addr: Where the ranks meet.
+        master_port: The port there.
+        restart_count: How many attempts of this start came before.
+    """
+    return GroupSettings(
+        master_addr=master_addr,
+        master_port=master_port,
+        restart_count=restart_count,
+        max_restarts=plan.max_restarts,
+        run_id=run_id,
+        rendezvous_id=plan.nodes.run_id or run_id,
+        virtual_local_rank=plan.virtual_local_rank,
+        strategy=plan.strategy,
+        precision=plan.precision,
+        run_dir=plan.run_dir,
+        warning_file=scratch / "warning.json",
+    )

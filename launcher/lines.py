@@ -1,0 +1,40 @@
+"""Bytes into lines, and the last of them."""
+
+import os
+from pathlib import Path
+
+MAX_LINE_BYTES = 65536
+"""A longer line is shown in pieces."""
+
+
+class LineSplitter:
+    """Cuts a stream of bytes into lines; what is not text passes through unchanged."""
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Return the lines that are complete now, each with its end."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        done = [line + b"\n" for line in lines]
+        if len(self._rest) >= self._max_line_bytes:
+            done.append(self.flush())
+        return done
+
+    def flush(self) -> bytes:
+        """Return what has no end yet as a line, or nothing."""
+        rest, self._rest = self._rest, b""
+        return rest + b"\n" if rest else b""
+
+
+def last_lines(path: Path, count: int, max_bytes: int = 65536) -> list[str]:
+    """Return the last lines of a file, however large; none when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - max_bytes))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()[-count:]

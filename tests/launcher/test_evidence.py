@@ -1,0 +1,53 @@
+"""The exception in a rank's last lines, and the OOM killer's count."""
+
+import pytest
+
+from launcher.evidence import exception_of, oom_kills
+
+TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in <module>', "    f()"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "exception"),
+    [
+        ([], None),
+        (["step 1", "ValueError: quoted in a print"], None),
+        ([*TRACEBACK, "ValueError: boom"], "ValueError: boom"),
+        ([*TRACEBACK, "KeyError: 'a'", "", *TRACEBACK, "my.Error: b"], "my.Error: b"),
+        ([*TRACEBACK, "    ~~^", "KeyboardInterrupt"], "KeyboardInterrupt"),
+        ([*TRACEBACK, "RuntimeError: first line", "second line"], "RuntimeError: first line"),
+        (["Fatal Python error: Segmentation fault", "", "Current thread"], None),
+        ([*TRACEBACK], None),
+    ],
+)
+def test_exception(lines, exception):
+    if exception is None and lines and lines[0].startswith("Fatal"):
+        exception = lines[0]
+    assert exception_of(lines) == exception
+
+
+@pytest.mark.parametrize(
+    ("group", "file", "text", "count"),
+    [
+        ("0::/job/step", "job/step/memory.events", "low 0\noom 3\noom_kill 2\n", 2),
+        ("0::/seen/from/the/host", "memory.events", "oom_kill 1\n", 1),
+        (
+            "4:memory:/job\n0::/",
+            "memory/job/memory.oom_control",
+            "oom_kill_disable 0\noom_kill 5",
+            5,
+        ),
+        ("0::/", "other", "", 0),
+        ("nonsense", "other", "", 0),
+    ],
+)
+def test_oom_kills(tmp_path, group, file, text, count):
+    (tmp_path / "cgroup").write_text(group if ":" in group else "0::/x")
+    path = tmp_path / "fs" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    assert oom_kills(tmp_path / "cgroup", tmp_path / "fs") == count
+
+
+def test_oom_kills_where_nothing_is_readable(tmp_path):
+    assert oom_kills(tmp_path / "none", tmp_path) == 0

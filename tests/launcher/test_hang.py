@@ -1,0 +1,43 @@
+"""When no rank gets on."""
+
+import os
+
+import pytest
+
+from launcher.hang import HangWatch, QuietClock
+from launcher.heartbeat import Heartbeat
+from launcher.stacks import kernel_stacks
+
+
+@pytest.mark.parametrize(
+    ("looks", "quiet_s"),
+    [
+        ([], 0),
+        ([(0, {}), (1, {}), (2, {})], 0),
+        ([(0, {0: 1}), (1, {0: 1}), (2, {0: 1})], 2),
+        ([(0, {0: 1}), (1, {0: 1}), (2, {0: 2})], 0),
+        ([(0, {0: 1, 1: 5}), (1, {0: 1, 1: 6}), (2, {0: 1, 1: 6})], 1),
+        ([(0, {0: 1}), (1, {0: 1, 1: 1}), (2, {0: 1, 1: 1})], 1),
+        # a suspended machine: the clock went on, the ranks did not
+        ([(0, {0: 1}), (1, {0: 1}), (5000, {0: 1})], 3),
+    ],
+)
+def test_quiet_time(looks, quiet_s):
+    clock = QuietClock()
+    for now, counts in looks:
+        clock.look(now, counts)
+    assert clock.quiet_s == quiet_s
+
+
+def test_watch(tmp_path):
+    watch = HangWatch(3.0, {0: tmp_path / "0", 1: tmp_path / "1"})
+    assert not any(watch.is_hung(float(now)) for now in range(1, 50))
+    Heartbeat(tmp_path / "1").beat(6)
+    assert [watch.is_hung(float(now)) for now in range(50, 54)] == [False, False, False, True]
+    assert watch.step == 6
+
+
+def test_what_the_kernel_knows():
+    lines = list(kernel_stacks(os.getpid()))
+    assert lines[0].startswith(f"thread {os.getpid()} (")
+    assert list(kernel_stacks(0)) == []
