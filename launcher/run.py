@@ -30,6 +30,7 @@ from strategies import (
 from .environment import RankEnvironment
 from .error_file import write_error
 from .exit_codes import CONTINUE, DONE, USAGE
+from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
 from .job import Job, Preempted
 from .masking import mask_text, secrets_of
@@ -161,6 +162,7 @@ class Run:
         if self.ranks.is_coordinator:
             try:
                 self.folder.create()
+                self._lock = FolderLock.take(self.folder.path, warn=self.warn)
                 starts = sum(event["event"] == "start" for event in self.folder.events())
                 self.folder.write_run(self._description(starts + 1))
                 answer = starts + 1
