@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .communicator import Communicator, LocalCommunicator
     from .compare import require_match
+    from .difference import (
+        SpecDifference,
+        StateDifference,
+        ValueDifference,
+        different_specs,
+        different_states,
+        different_values,
+        flatten,
+    )
     from .errors import (
         CheckpointError,
         DamagedCheckpointError,
@@ -19,9 +28,11 @@ if TYPE_CHECKING:
     from .export import export_safetensors
     from .files import Files
     from .fragment import Fragment, dtype_name, torch_dtype
-    from .manifest import Manifest
+    from .inventory import Found, Inventory, take_inventory
+    from .manifest import MANIFEST_NAME, Manifest
+    from .names import is_checkpoint_name
     from .ranges import Piece, stripe
-    from .reader import CheckpointReader
+    from .reader import CheckpointReader, open_folder
     from .retention import steps_to_delete
     from .save import SavedCheckpoint, save_checkpoint
     from .spec import TensorSpec
@@ -30,13 +41,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JSON",
+    "MANIFEST_NAME",
     "CheckpointError",
     "CheckpointReader",
     "CheckpointStore",
     "Communicator",
     "DamagedCheckpointError",
     "Files",
+    "Found",
     "Fragment",
+    "Inventory",
     "LocalCommunicator",
     "Manifest",
     "ModelMismatchError",
@@ -44,25 +58,38 @@ __all__ = [
     "Piece",
     "SaveFailedError",
     "SavedCheckpoint",
+    "SpecDifference",
+    "StateDifference",
     "TensorSpec",
+    "ValueDifference",
+    "different_specs",
+    "different_states",
+    "different_values",
     "dtype_name",
     "export_safetensors",
+    "flatten",
+    "is_checkpoint_name",
+    "open_folder",
     "require_match",
     "save_checkpoint",
     "steps_to_delete",
     "stripe",
+    "take_inventory",
     "torch_dtype",
 ]
 
 _MODULE_OF = {
     "JSON": "strict_json",
+    "MANIFEST_NAME": "manifest",
     "CheckpointError": "errors",
     "CheckpointReader": "reader",
     "CheckpointStore": "store",
     "Communicator": "communicator",
     "DamagedCheckpointError": "errors",
     "Files": "files",
+    "Found": "inventory",
     "Fragment": "fragment",
+    "Inventory": "inventory",
     "LocalCommunicator": "communicator",
     "Manifest": "manifest",
     "ModelMismatchError": "errors",
@@ -70,13 +97,23 @@ _MODULE_OF = {
     "Piece": "ranges",
     "SaveFailedError": "errors",
     "SavedCheckpoint": "save",
+    "SpecDifference": "difference",
+    "StateDifference": "difference",
     "TensorSpec": "spec",
+    "ValueDifference": "difference",
+    "different_specs": "difference",
+    "different_states": "difference",
+    "different_values": "difference",
     "dtype_name": "fragment",
     "export_safetensors": "export",
+    "flatten": "difference",
+    "is_checkpoint_name": "names",
+    "open_folder": "reader",
     "require_match": "compare",
     "save_checkpoint": "save",
     "steps_to_delete": "retention",
     "stripe": "ranges",
+    "take_inventory": "inventory",
     "torch_dtype": "fragment",
 }
 

@@ -10,6 +10,7 @@ import os
 import re
 
 _STEP = re.compile(r"step-([0-9]{8,})")
+_REFUSED = re.compile(r"refused-step-[0-9]{8,}-[0-9a-f]+")
 _LEFTOVER = re.compile(r"\.(tmp|trash)-(step-[0-9]{8,}|probe)-[0-9a-f]+")
 
 
@@ -57,6 +58,16 @@ def refused_folder(step: int, token: str) -> str:
 def probe_folder(token: str) -> str:
     """Return the name of the folder that a test of the disk makes."""
     return f".tmp-probe-{token}"
+
+
+def is_refused(name: str) -> bool:
+    """Tell whether a name is that of a checkpoint which was found damaged and set aside."""
+    return _REFUSED.fullmatch(name) is not None
+
+
+def is_checkpoint_name(name: str) -> bool:
+    """Tell whether a folder of this name is a checkpoint, in use or refused."""
+    return parse_step_folder(name) is not None or is_refused(name)
 
 
 def is_leftover(name: str) -> bool:

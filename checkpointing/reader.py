@@ -6,12 +6,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .errors import DamagedCheckpointError, ModelMismatchError
-from .files import Files
+from .files import LOCAL_FILES, Files
 from .manifest import Manifest, StoredTensor
 from .ranges import Range, overlaps
 from .shard_reader import ShardReader
 from .spec import TensorSpec
-from .verify import find_damage, require_file
+from .verify import find_damage, load_manifest, require_file
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +117,20 @@ class CheckpointReader:
             low = start + first
             self._copy_bytes(stored, Range(low, low + len(piece) // itemsize), piece)
 
+    def read_raw(self, fqn: str, key: str, start: int, end: int) -> bytearray:
+        """Return the bytes of the elements [start, end), little-endian; without torch.
+
+        Raises:
+            DamagedCheckpointError: Naming the file and the byte range.
+            ModelMismatchError: If the checkpoint has no such tensor.
+            ValueError: If the range is not within the tensor.
+        """
+        stored = self._stored(fqn, key)
+        _require_within(stored.spec, start, end)
+        content = bytearray((end - start) * stored.spec.itemsize)
+        self._copy_bytes(stored, Range(start, end), memoryview(content))
+        return content
+
     def verify(self) -> list[str]:
         """Re-read every byte, without torch; return all damage, empty if there is none."""
         return find_damage(self.folder, self.manifest, self._files)
@@ -153,13 +167,26 @@ class CheckpointReader:
     def _require_fit(self, spec: TensorSpec, start: int, end: int, out: "torch.Tensor") -> None:
         from .fragment import torch_dtype
 
-        if not 0 <= start <= end <= spec.numel:
-            raise ValueError(
-                f"[{start}, {end}) is not within the {spec.numel} elements of {spec.name}."
-            )
+        _require_within(spec, start, end)
         is_right = out.shape == (end - start,) and out.dtype == torch_dtype(spec.dtype)
         if not is_right or not out.is_contiguous():
             raise ValueError(
                 f"{spec.name} [{start}, {end}) needs a contiguous tensor of {end - start} "
                 f"elements of {spec.dtype}; out is {tuple(out.shape)} of {out.dtype}."
             )
+
+
+def open_folder(folder: Path, files: Files = LOCAL_FILES) -> CheckpointReader:
+    """Open one checkpoint, whatever its folder is called: a copy, or one that was refused.
+
+    Raises:
+        DamagedCheckpointError: Naming the file.
+    """
+    return CheckpointReader(folder, load_manifest(folder, None, files), files)
+
+
+def _require_within(spec: TensorSpec, start: int, end: int) -> None:
+    if not 0 <= start <= end <= spec.numel:
+        raise ValueError(
+            f"[{start}, {end}) is not within the {spec.numel} elements of {spec.name}."
+        )

@@ -10,8 +10,8 @@ from .shard_reader import ShardReader
 from .whole_file import read_whole, reading
 
 
-def load_manifest(folder: Path, step: int, files: Files) -> Manifest:
-    """Read and prove the manifest of a checkpoint.
+def load_manifest(folder: Path, step: int | None, files: Files) -> Manifest:
+    """Read and prove the manifest of a checkpoint; of any step where none is given.
 
     Raises:
         DamagedCheckpointError: If it is missing, altered, inconsistent, or of another step.
@@ -22,7 +22,7 @@ def load_manifest(folder: Path, step: int, files: Files) -> Manifest:
         manifest = parse_manifest(text)
     except ValueError as error:
         raise DamagedCheckpointError(path, str(error)) from error
-    if manifest.step != step:
+    if step is not None and manifest.step != step:
         raise DamagedCheckpointError(path, f"is of step {manifest.step}, not of step {step}")
     return manifest
 

@@ -7,6 +7,7 @@ cost a few hundredths of a second.
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from .command_line import help_text, parse_command_line
@@ -16,6 +17,9 @@ from .gpus import Machine, count_installed, count_visible
 from .plan import make_plan, prepare_run_folder
 from .signal_inbox import SignalInbox
 
+SUBCOMMANDS = {"checkpoint": ".checkpoint_command"}
+"""The first word, and the module whose `run` does the rest and returns the exit code."""
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit; the entry point.
@@ -23,10 +27,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Raises:
         SystemExit: Always; the codes are those of `exit_codes`.
     """
+    words = sys.argv[1:] if argv is None else argv
     inbox = SignalInbox()
-    inbox.install()
     try:
-        code = run(sys.argv[1:] if argv is None else argv, inbox)
+        if words and words[0] in SUBCOMMANDS:
+            code = import_module(SUBCOMMANDS[words[0]], __package__).run(words[1:])
+        else:
+            inbox.install()
+            code = run(words, inbox)
     except LauncherError as error:
         say(f"error: {error}")
         code = error.exit_code

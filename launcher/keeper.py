@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from checkpointing import (
     JSON,
     CheckpointStore,
     DamagedCheckpointError,
+    NoCheckpointError,
     SavedCheckpoint,
     SaveFailedError,
     steps_to_delete,
 )
 from strategies import Restored, Strategy, restore_newest, save_state
+
+from .saved_facts import best_step
 
 if TYPE_CHECKING:
     from .run import Run
@@ -53,9 +56,10 @@ class Keeper:
         saved = self._save(self._folder.checkpoints, step, state, weights_only=False)
         if self._is_coordinator:
             try:
-                self._prune(current_best=_best_step(state))
-            except SaveFailedError as error:
-                # The new checkpoint is safe; that an old one stays is no reason to end the run.
+                self._prune(current_best=best_step(state))
+            except (SaveFailedError, NoCheckpointError) as error:
+                # The new checkpoint is safe; that an old one stays, or that a person has pruned
+                # it meanwhile, is no reason to end the run.
                 self._run.folder.event("not deleted", step=step, reason=str(error))
                 self._run.warn(str(error))
         return saved
@@ -99,15 +103,10 @@ class Keeper:
         for step in checkpoints.steps():
             try:
                 with checkpoints.open(step) as reader:
-                    referenced = _best_step(reader.manifest.state)
+                    referenced = best_step(reader.manifest.state)
             except DamagedCheckpointError:
                 return  # What it refers to is unknown: nothing of the best is deleted.
             wanted |= {referenced} if referenced is not None else set()
         for step in best.steps():
             if step not in wanted:
                 best.delete(step)
-
-
-def _best_step(state: Mapping[str, Any]) -> int | None:
-    step: int | None = state["early_stopping"]["best_step"]
-    return step

@@ -1,0 +1,97 @@
+"""`relaunch checkpoint prune`: let old checkpoints go, never what is the best or referred to."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpointing import CheckpointStore, Found, take_inventory
+
+from ..errors import UsageError
+from ..run_folder import RunFolder
+from ..saved_facts import best_step
+from .exit_codes import FINE
+from .printing import print_json, print_lines
+from .prune_plan import PrunePlan, plan_prune
+from .table import plural, size_text
+from .target import Target, find_target
+
+HELP = "Delete all but the newest checkpoints; what these refer to as the best stays."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stores:
+    checkpoints: CheckpointStore
+    best: CheckpointStore | None
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what `prune` takes."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument(
+        "--keep", type=_keep, required=True, metavar="N", help="how many of the newest stay"
+    )
+    parser.add_argument("--yes", action="store_true", help="delete; without it, only say what goes")
+
+
+def run(given: Namespace) -> int:
+    """Print what goes, and with --yes delete it, oldest first."""
+    stores = _stores(find_target(given.folder))
+    found = take_inventory(stores.checkpoints).found
+    best = take_inventory(stores.best).found if stores.best is not None else ()
+    plan = plan_prune(
+        {one.step: best_step(one.manifest.state) for one in found if one.manifest is not None},
+        damaged=[one.step for one in found if one.manifest is None],
+        best=[one.step for one in best],
+        keep=given.keep,
+    )
+    going = _going(stores.checkpoints, found, plan.checkpoints)
+    if stores.best is not None:
+        going += _going(stores.best, best, plan.best)
+    for store, one in going if given.yes else ():
+        store.delete(one.step)
+    if given.json:
+        folders = [str(one.folder) for _, one in going]
+        print_json({"deleted": given.yes, "folders": folders, "stays": list(plan.reasons)})
+    else:
+        print_lines(*_lines([one for _, one in going], plan, deleted=given.yes))
+    return FINE
+
+
+def _stores(target: Target) -> _Stores:
+    """Return the stores of a run, given as its folder or as one of the two in it.
+
+    Raises:
+        UsageError: The folder is one checkpoint, or the best alone.
+    """
+    if target.is_one:
+        raise UsageError(f"{target.path} is one checkpoint; pass the run's folder.")
+    by_name = dict(target.stores)
+    if "best" in by_name and "checkpoints" not in by_name:
+        raise UsageError(
+            f"{target.path} holds the best weights, which checkpoints refer to; pass the run's "
+            "folder, so that these are looked at."
+        )
+    checkpoints = target.stores[0][1]
+    best = by_name.get("best") or RunFolder(checkpoints.folder.absolute().parent).best
+    is_of_run = checkpoints.folder.name == "checkpoints" and best.folder.is_dir()
+    return _Stores(checkpoints=checkpoints, best=best if is_of_run else None)
+
+
+def _going(
+    store: CheckpointStore, found: tuple[Found, ...], steps: tuple[int, ...]
+) -> list[tuple[CheckpointStore, Found]]:
+    return [(store, one) for one in sorted(found, key=lambda one: one.step) if one.step in steps]
+
+
+def _lines(going: list[Found], plan: PrunePlan, *, deleted: bool) -> list[str]:
+    size_bytes = sum(one.manifest.size_bytes for one in going if one.manifest is not None)
+    verb = "deleted" if deleted else "would be deleted"
+    total = f"{plural(len(going), 'checkpoint')}, {size_text(size_bytes)}, {verb}"
+    hint = [] if deleted or not going else ["Nothing was deleted yet: add --yes."]
+    return [*(str(one.folder) for one in going), *plan.reasons, total, *hint]
+
+
+def _keep(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
