@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SaveFailedError,
     )
     from .export import export_safetensors
+    from .export_folder import export_sharded
     from .files import Files
     from .fragment import Fragment, dtype_name, torch_dtype
     from .inventory import Found, Inventory, take_inventory
@@ -67,6 +68,7 @@ __all__ = [
     "different_values",
     "dtype_name",
     "export_safetensors",
+    "export_sharded",
     "flatten",
     "is_checkpoint_name",
     "open_folder",
@@ -106,6 +108,7 @@ _MODULE_OF = {
     "different_values": "difference",
     "dtype_name": "fragment",
     "export_safetensors": "export",
+    "export_sharded": "export_folder",
     "flatten": "difference",
     "is_checkpoint_name": "names",
     "open_folder": "reader",

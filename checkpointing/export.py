@@ -1,30 +1,30 @@
 """Export a checkpoint as one plain safetensors file of whole tensors."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from .block_writer import BlockWriter
 from .errors import SaveFailedError
+from .export_plan import WEIGHT_KEYS, choose_tensors, entry_of
 from .files import LOCAL_FILES, Files
 from .fragment import torch_dtype
 from .manifest import BLOCK_BYTES
 from .names import new_token
 from .reader import CheckpointReader
-from .shard_format import Entry, encode_header
+from .shard_format import encode_header
 from .spec import ITEMSIZES_BYTES, TensorSpec
 from .tensor_bytes import byte_view
 
 _PIECE_ELEMENTS = 1024 * 1024
-_FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 def export_safetensors(
     reader: CheckpointReader,
     path: Path,
     *,
-    keys: Iterable[str] = ("fp32", "param", "buffer"),
+    keys: Iterable[str] = WEIGHT_KEYS,
     dtype: str | None = None,
     metadata: Mapping[str, str],
     files: Files = LOCAL_FILES,
@@ -53,17 +53,15 @@ def export_safetensors(
         ValueError: If no tensor has one of the keys, two of the chosen tensors share an fqn, or
             the dtype is not one of the four.
     """
-    specs = _choose(reader, tuple(keys), dtype)
+    specs = choose_tensors(reader.manifest.specs(), tuple(keys))
+    entry_of(specs[0], dtype)  # a wrong dtype is told before anything is made
     try:
         files.make_dirs(path.parent)
         _remove_stale(path, files)
         tmp = path.with_name(f".tmp-{path.name}-{new_token()}")
         fd = files.create(tmp)
         try:
-            try:
-                size_bytes = _write(reader, specs, dtype, {"format": "pt", **metadata}, fd, files)
-            finally:
-                files.close(fd)
+            size_bytes = write_and_close(reader, fd, specs, dtype, metadata, files)
             files.rename(tmp, path)
         except BaseException:
             files.unlink(tmp)
@@ -74,58 +72,49 @@ def export_safetensors(
     return size_bytes
 
 
-def _choose(reader: CheckpointReader, keys: tuple[str, ...], dtype: str | None) -> list[TensorSpec]:
-    if dtype is not None and dtype not in _FLOATS:
-        raise ValueError(f"dtype={dtype!r} is not one to export in; choose from {_FLOATS}.")
-    chosen: dict[str, TensorSpec] = {}
-    for spec in reader.manifest.specs():
-        if spec.key not in keys:
-            continue
-        if spec.fqn in chosen:
-            raise ValueError(
-                f"{spec.fqn} has both {chosen[spec.fqn].key} and {spec.key}, and a file holds one "
-                f"tensor of a name. Pass fewer keys than {keys}."
-            )
-        chosen[spec.fqn] = spec
-    if not chosen:
-        stored = sorted({spec.key for spec in reader.manifest.specs()})
-        raise ValueError(f"{reader.folder} has no tensor with keys={keys}; it has {stored}.")
-    # Larger items first keeps every tensor at a multiple of its item (see `encode_header`).
-    return sorted(chosen.values(), key=lambda spec: -ITEMSIZES_BYTES[_exported(spec, dtype)])
+def write_and_close(
+    reader: CheckpointReader,
+    fd: int,
+    specs: Sequence[TensorSpec],
+    dtype: str | None,
+    metadata: Mapping[str, str],
+    files: Files,
+) -> int:
+    """Fill a new file with tensors, sync and close it; return its size in bytes.
 
-
-def _exported(spec: TensorSpec, dtype: str | None) -> str:
-    return dtype if dtype is not None and spec.dtype in _FLOATS else spec.dtype
+    Raises:
+        DamagedCheckpointError: If the checkpoint is damaged.
+        OSError: From the disk.
+    """
+    try:
+        return _write(reader, specs, dtype, {"format": "pt", **metadata}, fd, files)
+    finally:
+        files.close(fd)
 
 
 def _write(
     reader: CheckpointReader,
-    specs: list[TensorSpec],
+    specs: Sequence[TensorSpec],
     dtype: str | None,
     metadata: Mapping[str, str],
     fd: int,
     files: Files,
 ) -> int:
-    entries = [_entry(spec, _exported(spec, dtype)) for spec in specs]
-    header = encode_header(entries, metadata)
-    files.preallocate(fd, len(header) + sum(entry.size_bytes for entry in entries))
+    # Larger items first keeps every tensor at a multiple of its item (see `encode_header`).
+    pairs = sorted(
+        ((spec, entry_of(spec, dtype)) for spec in specs),
+        key=lambda pair: -ITEMSIZES_BYTES[pair[1].dtype],
+    )
+    header = encode_header([entry for _, entry in pairs], metadata)
+    files.preallocate(fd, len(header) + sum(entry.size_bytes for _, entry in pairs))
     writer = BlockWriter(fd, files, BLOCK_BYTES)
     writer.write(memoryview(header))
-    for spec, entry in zip(specs, entries, strict=True):
+    for spec, entry in pairs:
         for piece in _pieces(reader, spec, torch_dtype(entry.dtype)):
             writer.write(byte_view(piece))
     size_bytes, _ = writer.finish()
     files.fsync(fd)
     return size_bytes
-
-
-def _entry(spec: TensorSpec, dtype: str) -> Entry:
-    return Entry(
-        name=spec.fqn,
-        dtype=dtype,
-        shape=spec.shape,
-        size_bytes=spec.numel * ITEMSIZES_BYTES[dtype],
-    )
 
 
 def _pieces(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from checkpointing import JSON, CheckpointError, CheckpointStore, export_safetensors
 from strategies import HostCommunicator, StrategyError
 
 from .run_folder import RunFolder
+from .saved_facts import export_metadata
 
 
 def export_model(
@@ -33,7 +32,6 @@ def export_model(
 
 def _write(folder: RunFolder, store: CheckpointStore, step: int) -> None:
     with store.open(step) as reader:
-        aliases: Any = reader.manifest.state["aliases"]
-        metadata = {"step": str(step)} | {f"tied:{name}": kept for name, kept in aliases.items()}
+        metadata = export_metadata(step, reader.manifest.state)
         folder.export_path.parent.mkdir(parents=True, exist_ok=True)
         export_safetensors(reader, folder.export_path, metadata=metadata)

@@ -28,6 +28,13 @@ def summary(state: Mapping[str, Any], created_by: Mapping[str, Any]) -> dict[str
     }
 
 
+def export_metadata(step: int, state: Mapping[str, Any]) -> dict[str, str]:
+    """Return what goes into the header of an exported file: the step, and the tied names."""
+    aliases = state.get("aliases")
+    tied = aliases if isinstance(aliases, Mapping) else {}
+    return {"step": str(step)} | {f"tied:{name}": str(kept) for name, kept in tied.items()}
+
+
 def _within(state: Mapping[str, Any], *names: str) -> Any:
     value: Any = state
     for name in names:

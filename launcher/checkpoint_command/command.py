@@ -10,7 +10,7 @@ from checkpointing import CheckpointError, NoCheckpointError
 
 from ..console import STDOUT_FD, say
 from ..errors import UsageError
-from . import diff, listing, prune, show, verify
+from . import diff, export, listing, prune, show, verify
 from .exit_codes import CLOSED_PIPE, DAMAGED
 
 _COMMANDS = {
@@ -19,6 +19,7 @@ _COMMANDS = {
     "verify": verify,
     "diff": diff,
     "prune": prune,
+    "export": export,
 }
 
 _EPILOG = """\

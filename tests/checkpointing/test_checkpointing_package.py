@@ -13,9 +13,9 @@ import checkpointing
 PACKAGE = Path(checkpointing.__file__).parent
 MODULES = sorted(PACKAGE.glob("*.py"))
 TORCH_FREE = (
-    "block_writer commit communicator compare difference errors fields files inventory manifest "
-    "manifest_text names outcome ranges reader report retention shard_format shard_reader spec "
-    "store strict_json verify whole_file"
+    "block_writer commit communicator compare difference errors export_plan fields files "
+    "inventory manifest manifest_text names outcome ranges reader report retention shard_format "
+    "shard_reader spec store strict_json verify whole_file"
 )
 
 BLOCKED = """

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 import launcher
 from checkpointing import (
@@ -19,7 +20,7 @@ from checkpointing import (
     dtype_name,
     save_checkpoint,
 )
-from launcher.checkpoint_command import run
+from launcher.checkpoint_command import export, run
 from launcher.checkpoint_command.target import find_target
 from launcher.errors import UsageError
 
@@ -242,10 +243,53 @@ def test_prune_counts_no_damaged_checkpoint_and_leaves_it(folder, capsys):
     assert "step 30 stays: it does not open" in out
 
 
+def test_export(folder, capsys):
+    config = folder / "any.json"
+    config.write_text("{}")
+    out = folder / "hf"
+    words = ("--dtype", "bf16", "--shard-size", "25B", "--config", config)
+    code, text = answer(capsys, "export", folder, out, *words)
+    assert code == 0
+    assert text.startswith(f"exported best/step-{BEST_STEP:08d} to {out}:")
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ]
+    with safe_open(out / "model-00001-of-00002.safetensors", "pt") as file:
+        assert file.get_tensor("fc.weight").dtype == torch.bfloat16
+        assert file.metadata()["tied:head.weight"] == "fc.weight"
+        assert file.metadata()["step"] == str(BEST_STEP)
+    document = json.loads(answer(capsys, "export", folder, out / "b", "--step", 30, "--json")[1])
+    assert document["step"] == 30
+    assert list(document["size_bytes"]) == ["model.safetensors"]
+
+
+def test_export_of_damage(folder, capsys):
+    damage(folder / "best" / "step-00000020" / "r00000.safetensors")
+    assert answer(capsys, "export", folder, folder / "out")[0] == 1
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [("7", 7), ("5GB", 5 * 10**9), ("1.5 MiB", 3 * 2**19), ("2k", 2000), ("1TB", 10**12)],
+)
+def test_sizes(text, size_bytes):
+    assert export._size(text) == size_bytes
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ("", "COMMAND"),
+        ("export F F", "exists already"),
+        ("export F X --dtype int4", "choose from bf16, fp16, fp32, fp64"),
+        ("export F X --shard-size 0", "below one byte"),
+        ("export F X --shard-size 5ib", "is no size"),
+        ("export F X --config nothing", "--config nothing is not a file"),
+        ("export F X --step 7", "has no step-00000007"),
         ("lsit F", "invalid choice"),
         ("list F/nothing", "is not a folder"),
         ("list F/elsewhere", "is no run folder"),
