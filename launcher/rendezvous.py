@@ -83,5 +83,5 @@ def bind(addr: str, port: int) -> socket.socket:
         raise UsageError(
             f"--master-addr {addr} --master-port {port} cannot be used ({error.strerror}). Pass "
             "another --master-port, or leave both out for a free port on 127.0.0.1."
-        ) from None
+        ) from error
     return listener
