@@ -46,14 +46,18 @@ class Meeting:
         self._announced_lost: set[int] = set()
         self._attempt = -1
         nnodes = f"{self._nodes.num_min}:{self._nodes.num_max}"
-        self._first = NodeMessage(
-            node_rank=self._nodes.node_rank or 0,
-            host=socket.gethostname(),
-            nnodes=nnodes,
-            run_id=self._nodes.run_id or "",
-            local_world_size=plan.local_world_size,
+        self._link = NodeLink(
+            lambda: connect_to(self._addr, self._port, STORE_S),
+            NodeMessage(
+                node_rank=self._nodes.node_rank or 0,
+                host=socket.gethostname(),
+                nnodes=nnodes,
+                run_id=self._nodes.run_id or "",
+                local_world_size=plan.local_world_size,
+            ),
+            num_nodes=self._nodes.num_max,
+            by_arrival=self._nodes.node_rank is None,
         )
-        self._link: NodeLink
 
     def join(self) -> None:
         """Meet the other nodes.
@@ -64,15 +68,10 @@ class Meeting:
             Interrupted: The run was asked to end meanwhile.
         """
         leads = self._open_server()
-        if not leads:
+        if leads:
+            self._link.numbered = True
+        else:
             self._reach_node_0()
-        by_arrival = self._nodes.node_rank is None and not leads
-        self._link = NodeLink(
-            lambda: connect_to(self._addr, self._port, STORE_S),
-            self._first,
-            num_nodes=self._nodes.num_max,
-            by_arrival=by_arrival,
-        )
         self._link.start()
         self._wait(lambda: self._link.numbered)
         if leads:

@@ -67,12 +67,13 @@ class NodeLink:
         """Send what is still to be sent, and end."""
         self.settle(bound_s)
         self._stopped.set()
-        self._thread.join(timeout=bound_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout=bound_s)
 
     def settle(self, bound_s: float) -> None:
         """Wait until what was published before this call has been sent, or the time is over."""
         wanted, end = self._num_rounds + 2, time.monotonic() + bound_s
-        while self._num_rounds < wanted and not self._broken and time.monotonic() < end:
+        while self._num_rounds < wanted and self._thread.is_alive() and time.monotonic() < end:
             time.sleep(0.02)
 
     def publish(self, message: NodeMessage) -> None:
