@@ -6,7 +6,7 @@ is ours, since torch's treats every signal and every exit code but 0 as a death.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from torch.distributed.elastic.agent.server.api import (
@@ -22,19 +22,19 @@ from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 from .attempt import POLL_S, Attempt
 from .attempt_end import AttemptEnd
 from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
+from .council import Alone, Council, Judge, Together
 from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
-from .errors import StartError
-from .event_file import append_event
+from .errors import LauncherError, StartError
 from .evidence import oom_kills
-from .exit_codes import DONE, exit_code
+from .exit_codes import DONE, exit_code, first_failure
 from .group import group_settings
 from .hang import HangWatch
 from .lifeline import Lifeline
 from .log_folder import LogFolder
+from .network import interface_of_run
+from .node_messages import NodeEnd
 from .output import RankOutput
 from .plan import LaunchPlan
-from .rendezvous import LocalRendezvous
-from .restarts import AttemptRecord, Verdict, verdict
 from .signal_inbox import SignalInbox
 from .stacks import ask_for_stacks
 from .supervision import Bounds
@@ -47,8 +47,8 @@ END_S = 2.0
 class NodeAgent(SimpleElasticAgent):
     """Runs the ranks of this node until they are done, restarting them where that helps.
 
-    Used once, on the main thread, by `launch`. `report` says what an attempt's end means and
-    returns the exit code for it.
+    Used once, on the main thread, by `launch`. `report` returns an attempt's exit code and what
+    there is to say about it.
     """
 
     def __init__(
@@ -58,17 +58,20 @@ class NodeAgent(SimpleElasticAgent):
         inbox: SignalInbox,
         lifeline: Lifeline,
         environ: Mapping[str, str],
-        report: Callable[[AttemptEnd], int],
+        report: Callable[[AttemptEnd], tuple[int, str]],
         say: Callable[[str], None],
     ) -> None:
-        rendezvous = LocalRendezvous(
-            run_id=lifeline.run_id, addr=plan.master_addr, port=plan.master_port
+        judge = Judge(plan, inbox, say)
+        self._council: Council = (
+            Together(plan, judge, inbox)
+            if plan.nodes.several
+            else Alone(plan, judge, lifeline.run_id)
         )
         super().__init__(
             WorkerSpec(
                 role=plan.role,
                 local_world_size=plan.local_world_size,
-                rdzv_handler=rendezvous,
+                rdzv_handler=self._council.rendezvous,
                 entrypoint=plan.program.name,
                 max_restarts=plan.max_restarts,
             )
@@ -82,10 +85,12 @@ class NodeAgent(SimpleElasticAgent):
         self._workers: list[Worker] = []
         self._files: dict[int, RankFiles] = {}
         self._output: RankOutput | None = None
-        self._history: list[AttemptRecord] = []
+        self._attempt = 0
         self._oom_kills_before = 0
         self._num_own_keys = 0
         self._started_at = 0.0
+        self._end: AttemptEnd | None = None
+        self._failed_at: float | None = None
         self._hang: HangWatch | None = None
         self.code = DONE
         """The launcher's exit code, once `run` has returned."""
@@ -93,47 +98,28 @@ class NodeAgent(SimpleElasticAgent):
     def run(self, role: str = DEFAULT_ROLE) -> RunResult:
         """Run attempt after attempt; each one's end is reported before the next begins."""
         try:
+            self._council.open()
             while True:
                 self._rendezvous(self._worker_group)
                 self._start_workers(self._worker_group)
                 result = self._monitor_workers(self._worker_group)
-                judged = self._judge()
-                if not judged.restart or not self._wait(judged.wait_s):
+                decided = self._council.conclude(self._node_end())
+                self.code = decided.code
+                if not decided.restart or not self._wait(decided.wait_s):
                     break
-                self._remaining_restarts -= 1
-                count = self._restart_count()
-                self._say(
-                    f"starting the ranks again: restart {count} of {self._plan.max_restarts}."
-                )
+                self._attempt += 1
+                self._remaining_restarts = max(0, self._plan.max_restarts - self._attempt)
+                self._say(f"starting the ranks again: restart {self._attempt}{self._limit()}.")
         finally:
             self._shutdown()
-        if result.state == WorkerState.SUCCEEDED:
-            self._exit_barrier()  # type: ignore[no-untyped-call]
-        self._release_store()
+            self._release_store()
+            self._council.close()
         return result
 
-    def _judge(self) -> Verdict:
-        """Decide about a restart, say why there is none, and write the attempt down."""
-        warned = self._inbox.warned_by is not None
-        judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
-        if judged.reason:
-            self._say(judged.reason)
-        last, run_dir = self._history[-1], self._plan.run_dir
-        if run_dir is not None:
-            with suppress(OSError):  # the record is for later; the run is what counts
-                append_event(
-                    run_dir,
-                    "attempt",
-                    attempt=self._restart_count(),
-                    ranks=self._plan.local_world_size,
-                    code=last.code,
-                    seconds=round(last.lived_s, 3),
-                    step=last.step,
-                    error=last.error,
-                    restart=judged.restart,
-                    reason=judged.reason or None,
-                )
-        return judged
+    def _limit(self) -> str:
+        # Going on with fewer nodes is not one of the restarts that are counted.
+        most = self._plan.max_restarts
+        return f" of {most}" if self._attempt <= most else ""
 
     def _wait(self, seconds: float) -> bool:
         """Wait before a restart; returns False when the run is asked to end meanwhile."""
@@ -151,7 +137,12 @@ class NodeAgent(SimpleElasticAgent):
 
     def _rendezvous(self, worker_group: WorkerGroup) -> None:
         self._release_store()
-        super()._rendezvous(worker_group)
+        try:
+            super()._rendezvous(worker_group)
+        except RuntimeError as error:
+            if isinstance(error, LauncherError):
+                raise
+            raise StartError(f"the nodes could not agree on the ranks: {error}") from error
 
     def _release_store(self) -> None:
         # The store's port is free only when the last reference is gone.
@@ -160,10 +151,10 @@ class NodeAgent(SimpleElasticAgent):
         self._worker_group.spec.rdzv_handler.shutdown()
 
     def _num_store_keys(self) -> int:
-        return 0 if self._store is None else int(self._store.num_keys())
-
-    def _restart_count(self) -> int:
-        return self._plan.max_restarts - self._remaining_restarts
+        # On node 0, which has the store: another one may have lost its way there.
+        store: Any = self._worker_group.store
+        here = store is not None and not self._worker_group.group_rank
+        return int(store.num_keys()) if here else 0
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
         """Start the ranks; raises StartError when a process or a file cannot be made."""
@@ -179,7 +170,7 @@ class NodeAgent(SimpleElasticAgent):
         self._num_own_keys = self._num_store_keys()
         self._started_at = time.monotonic()
         settings = self._settings(worker_group)
-        folder = self._lifeline.scratch / f"attempt-{self._restart_count()}"
+        folder = self._lifeline.scratch / f"attempt-{self._attempt}"
         folder.mkdir()
         self._workers = []
         self._files = {}
@@ -206,7 +197,11 @@ class NodeAgent(SimpleElasticAgent):
 
     def _open_output(self, worker_group: WorkerGroup) -> RankOutput:
         plan = self._plan
-        logs = None if plan.log_dir is None else LogFolder.create(plan.log_dir, self._say)
+        log_dir = plan.log_dir
+        if log_dir is not None and plan.nodes.several:
+            # A folder that the nodes share: each one numbers its attempts by itself.
+            log_dir = log_dir / f"node-{worker_group.group_rank}"
+        logs = None if log_dir is None else LogFolder.create(log_dir, self._say)
         share = shares(
             plan.streams,
             ranks={worker.global_rank: worker.local_rank for worker in worker_group.workers},
@@ -241,7 +236,8 @@ class NodeAgent(SimpleElasticAgent):
             scratch=self._lifeline.scratch,
             master_addr=str(worker_group.master_addr),
             master_port=int(worker_group.master_port or 0),
-            restart_count=self._restart_count(),
+            restart_count=self._attempt,
+            interface=interface_of_run(self._plan),
         )
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
@@ -256,6 +252,7 @@ class NodeAgent(SimpleElasticAgent):
             say=self._say,
             hang=self._hang,
             write_stacks=self._write_stacks,
+            must_end=self._council.must_end,
         )
         outcomes = attempt.supervise()
         self._stop_workers(worker_group)
@@ -271,19 +268,27 @@ class NodeAgent(SimpleElasticAgent):
             joined=self._num_store_keys() > self._num_own_keys,
             num_oom_kills=oom_kills() - self._oom_kills_before,
         )
-        self.code = self._report(end)
-        self._history.append(
-            AttemptRecord(
-                code=self.code,
-                lived_s=end.lived_s,
-                gives_signs=self._plan.uses_run or bool(end.beats()),
-                step=end.step(),
-                joined=end.joined,
-                error=end.error(),
-            )
-        )
-        worker_group.state = WorkerState.SUCCEEDED if self.code == DONE else WorkerState.FAILED
+        self._end, self._failed_at = end, attempt.failed_at
+        worker_group.state = WorkerState.SUCCEEDED if code == DONE else WorkerState.FAILED
         return RunResult(state=worker_group.state)
+
+    def _node_end(self) -> NodeEnd:
+        """Return what the council needs to know about the attempt."""
+        end = self._end
+        assert end is not None
+        code, text = self._report(end)
+        failed = first_failure(end.outcomes) is not None and self._failed_at is not None
+        return NodeEnd(
+            code=code,
+            num_ranks=len(end.outcomes),
+            failed_after_s=(self._failed_at or 0.0) - self._started_at if failed else None,
+            lived_s=end.lived_s,
+            joined=end.joined,
+            gives_signs=self._plan.uses_run or bool(end.beats()),
+            step=end.step(),
+            error=end.error(),
+            report=text,
+        )
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
         """Kill what the ranks have left behind, and the ranks themselves if they still run."""

@@ -33,6 +33,7 @@ class Attempt:
         say: Callable[[str], None],
         hang: HangWatch | None = None,
         write_stacks: Callable[[Sequence[Worker]], None] = lambda workers: None,
+        must_end: Callable[[], bool] = lambda: False,
     ) -> None:
         self._running = list(workers)
         self._inbox = inbox
@@ -42,6 +43,9 @@ class Attempt:
         self._say = say
         self._hang = hang
         self._write_stacks = write_stacks
+        self._must_end = must_end
+        self.failed_at: float | None = None
+        """When a rank of this node failed by itself."""
         self._outcomes: list[Outcome] = []
         self._untold: list[Worker] = []
         self._tick = 0
@@ -90,6 +94,8 @@ class Attempt:
                 self._record(worker, status)
                 self._note_end(status, now)
         self._look_for_a_hang(now)
+        if self._must_end() and self._seen.failed_at is None:
+            self._seen = replace(self._seen, failed_at=now)
         self._seen = replace(
             self._seen, now=now, num_running=len(self._running), kill_now=self._inbox.kill_now
         )
@@ -117,6 +123,8 @@ class Attempt:
     def _note_end(self, status: int, now: float) -> None:
         if status == DONE:
             return
+        if self.failed_at is None and self._seen.terminated_at is None:
+            self.failed_at = now
         early = status == CONTINUE or self._seen.told
         if early and self._seen.left_at is None:
             self._seen = replace(self._seen, left_at=now)

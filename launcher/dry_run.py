@@ -7,6 +7,7 @@ from pathlib import Path
 from .environment import RankFiles, WorkerPlace, worker_environment
 from .group import group_settings
 from .masking import mask_environment, mask_text, secrets_of
+from .network import interface_of_run
 from .plan import LaunchPlan
 
 _SCRATCH = Path("SCRATCH")
@@ -41,6 +42,7 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
         master_addr=plan.master_addr,
         master_port=plan.master_port,
         restart_count=0,
+        interface=interface_of_run(plan),
     )
     world_size = plan.local_world_size * plan.nodes.num_max
     place = WorkerPlace(

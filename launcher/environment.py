@@ -16,6 +16,7 @@ RUN_DIR = "RELAUNCH_RUN_DIR"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
+INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset(
@@ -136,6 +137,8 @@ class GroupSettings:
     rendezvous_id: str
     """torchrun's --rdzv-id."""
     virtual_local_rank: bool
+    interface: str | None
+    """The network interface towards the other ranks; None leaves the choice to gloo."""
     strategy: str | None
     precision: str | None
     run_dir: Path | None
@@ -182,6 +185,9 @@ def worker_environment(
         }
     # A crash in native code then leaves its stack in the rank's output.
     defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "PYTHONFAULTHANDLER": "1"}
+    if settings.interface is not None:
+        # Otherwise gloo listens on whatever interface the host's name stands for.
+        defaults |= dict.fromkeys(INTERFACE_NAMES, settings.interface)
     if place.local_world_size > 1:
         defaults["OMP_NUM_THREADS"] = "1"
     # A relaunch started inside a rank must not pass that rank's own wishes on.

@@ -3,7 +3,10 @@
 LauncherError
 +-- UsageError (ValueError)      what was asked cannot be done; leaves with exit code 2
 +-- StartError (RuntimeError)    it could be done, but this machine failed; exit code 1
++-- Interrupted                  a signal ended the wait for other nodes; exit code 128+n
 """
+
+from .signals import signal_name
 
 
 class LauncherError(Exception):
@@ -20,3 +23,11 @@ class UsageError(LauncherError, ValueError):
 
 class StartError(LauncherError, RuntimeError):
     """The ranks could not be started, though what was asked is sound."""
+
+
+class Interrupted(LauncherError):
+    """The run was asked to end before any rank was started."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"{signal_name(signum)} came before the ranks were started; leaving.")
+        self.exit_code = 128 + signum

@@ -14,6 +14,7 @@ def group_settings(
     master_addr: str,
     master_port: int,
     restart_count: int,
+    interface: str | None,
 ) -> GroupSettings:
     """Return what all workers of one attempt on this node have in common; pure.
 
@@ -24,6 +25,7 @@ def group_settings(
         master_addr: Where the ranks meet.
         master_port: The port there.
         restart_count: How many attempts of this start came before.
+        interface: The network interface towards the other ranks; None: not known.
     """
     return GroupSettings(
         master_addr=master_addr,
@@ -31,7 +33,8 @@ def group_settings(
         restart_count=restart_count,
         max_restarts=plan.max_restarts,
         run_id=run_id,
-        rendezvous_id=plan.nodes.run_id or run_id,
+        rendezvous_id=plan.nodes.run_id or ("none" if plan.nodes.several else run_id),
+        interface=interface,
         virtual_local_rank=plan.virtual_local_rank,
         strategy=plan.strategy,
         precision=plan.precision,

@@ -46,7 +46,7 @@ def launch(
             inbox=inbox,
             lifeline=lifeline,
             environ=environ,
-            report=partial(report, inbox=inbox, say=say),
+            report=partial(report, inbox=inbox),
             say=say,
         )
         agent.run()
@@ -66,32 +66,29 @@ def with_logs(plan: LaunchPlan, say: Callable[[str], None]) -> LaunchPlan:
     return replace(plan, log_dir=folder)
 
 
-def report(end: AttemptEnd, *, inbox: SignalInbox, say: Callable[[str], None]) -> int:
-    """Say what an attempt's end means to the person who started it; return its exit code.
+def report(end: AttemptEnd, *, inbox: SignalInbox) -> tuple[int, str]:
+    """Return an attempt's exit code, and what its end means to the person who started it.
 
-    Says nothing where no rank failed by itself.
+    There is nothing to say where no rank failed by itself.
     """
     first = first_failure(end.outcomes)
     if first is None:
-        return end.code
+        return end.code, ""
     if ended_by_warning(first, inbox.warned_by):
         name = signal_name(signal.SIGTERM)
-        say(f"rank {first.rank} ended on {name}: nothing in the script handles it.")
-        return end.code
+        return end.code, f"rank {first.rank} ended on {name}: nothing in the script handles it."
     record = read_error(end.files[first.rank].error)
     if record is not None and record.is_sentence:
-        say(f"error: {record.message}")
-        return end.code if record.exit_code is None else record.exit_code
+        code = end.code if record.exit_code is None else record.exit_code
+        return code, f"error: {record.message}"
     lines = end.output.tail(first.rank)
-    say(
-        failure_report(
-            first,
-            end.outcomes,
-            record=record,
-            log_path=end.output.log_path(first.rank),
-            tail=() if end.output.was_shown_alone(first.rank) else lines[-TAIL_LINES:],
-            exception=exception_of(lines),
-            num_oom_kills=end.num_oom_kills,
-        )
+    text = failure_report(
+        first,
+        end.outcomes,
+        record=record,
+        log_path=end.output.log_path(first.rank),
+        tail=() if end.output.was_shown_alone(first.rank) else lines[-TAIL_LINES:],
+        exception=exception_of(lines),
+        num_oom_kills=end.num_oom_kills,
     )
-    return end.code
+    return end.code, text

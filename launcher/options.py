@@ -111,6 +111,11 @@ class LaunchOptions:
     def __post_init__(self) -> None:
         _check_choice("strategy", self.strategy, STRATEGY_NAMES)
         _check_choice("precision", self.precision, PRECISION_NAMES)
+        if self.strategy == "single" and self.nodes.several:
+            raise UsageError(
+                f"--strategy single is one rank, but --nnodes {self.nodes.num_max} is several. "
+                "Pass another strategy."
+            )
 
 
 def _check_choice(kind: str, given: str | None, valid: Sequence[str]) -> None:

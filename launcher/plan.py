@@ -45,8 +45,6 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
     Raises:
         UsageError: What was asked cannot be done on this machine.
     """
-    if options.nodes.several:
-        raise UsageError(f"--nnodes {options.nodes.num_max}: several nodes are not supported yet.")
     program = Program(kind=options.kind, name=options.script, args=options.script_args)
     uses_run = check_packages(program)
     local_world_size = resolve_nproc(options, machine, uses_run=uses_run)

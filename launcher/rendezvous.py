@@ -4,6 +4,7 @@ The socket is bound before the store exists and handed over to it. So a free por
 construction, only loopback is listened on, and a taken port is a sentence and not a traceback.
 """
 
+import errno
 import socket
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from torch.distributed.elastic.rendezvous.api import RendezvousInfo, RendezvousS
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from .errors import UsageError
+from .port_holder import describe_holder
 
 STORE_TIMEOUT_S = 600
 
@@ -70,9 +72,9 @@ def bind(addr: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind)
     except OSError as error:
         raise UsageError(
-            f"--master-addr {addr} cannot be resolved ({error.strerror}). Leave it out: the ranks "
-            "of one machine meet on 127.0.0.1."
-        ) from None
+            f"--master-addr {addr} cannot be resolved ({error.strerror}). On one machine leave it "
+            "out: the ranks meet on 127.0.0.1. On several pass an address of node 0."
+        ) from error
     try:
         # A port of the attempt before may still have connections in TIME_WAIT.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,8 +82,21 @@ def bind(addr: str, port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise UsageError(
-            f"--master-addr {addr} --master-port {port} cannot be used ({error.strerror}). Pass "
-            "another --master-port, or leave both out for a free port on 127.0.0.1."
-        ) from None
+        raise UsageError(_cannot_be_used(addr, port, error)) from error
     return listener
+
+
+def _cannot_be_used(addr: str, port: int, error: OSError) -> str:
+    given = f"--master-addr {addr} --master-port {port} cannot be used"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f"{given}: {addr} is no address of this machine. On one machine leave it out; on "
+            "several it is that of node 0, and this node has --node-rank 0."
+        )
+    if error.errno == errno.EADDRINUSE:
+        holder = describe_holder(port)
+        return (
+            f"{given}: the port is taken{f' by {holder}' if holder else ''}. Pass another "
+            "--master-port (0: a free one, on one machine)."
+        )
+    return f"{given} ({error.strerror}). Pass another --master-port."

@@ -16,6 +16,7 @@ PROCESS_PART = (
     *("console_share", "evidence", "lines", "log_folder"),
     *("attempt_end", "event_file", "heartbeat", "restarts"),
     *("hang", "stacks"),
+    *("network", "node_messages", "port_holder"),
     *("dry_run", "group", "masking"),
     *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),

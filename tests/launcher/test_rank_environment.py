@@ -33,6 +33,7 @@ SETTINGS = GroupSettings(
     run_id="abc",
     rendezvous_id="job",
     virtual_local_rank=False,
+    interface="eth7",
     strategy="fsdp",
     precision="bf16",
     run_dir=Path("/runs/one"),
@@ -126,3 +127,9 @@ def test_the_one_device_of_a_virtual_local_rank(visible, local_rank, device):
 def test_virtual_local_rank():
     written = write(replace(SETTINGS, virtual_local_rank=True), CUDA_VISIBLE_DEVICES="2,3")
     assert (written["LOCAL_RANK"], written["CUDA_VISIBLE_DEVICES"]) == ("0", "3")
+
+
+def test_gloo_uses_the_interface_of_the_rendezvous_unless_the_user_says_otherwise():
+    assert write()["GLOO_SOCKET_IFNAME"] == "eth7"
+    assert write(GLOO_SOCKET_IFNAME="ib0")["GLOO_SOCKET_IFNAME"] == "ib0"
+    assert "GLOO_SOCKET_IFNAME" not in write(replace(SETTINGS, interface=None))

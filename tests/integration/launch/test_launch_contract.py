@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -45,9 +47,12 @@ def test_same_environment_as_torchrun(launch, monkeypatch):
     for our, their in zip(ours, theirs, strict=True):
         for key in ("argv", "path", "name", "unbuffered", "file"):
             assert our[key] == their[key]
-        added = set(our["environ"]) - set(their["environ"]) - {"PYTHONPATH", "PYTHONFAULTHANDLER"}
+        added = set(our["environ"]) - set(their["environ"]) - {"PYTHONPATH"}
         missing = set(their["environ"]) - set(our["environ"])
-        assert {name for name in added if not name.startswith("RELAUNCH_")} == {launch.mark[:16]}
+        assert {name for name in added if not name.startswith("RELAUNCH_")} == {
+            launch.mark[:16],
+            *("PYTHONFAULTHANDLER", "GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"),
+        }
         # This one is from torchrun to its own agent, and only happens to be inherited.
         assert missing - {"TORCHELASTIC_SIGNALS_TO_HANDLE"} == set()
         for name in VALUES_IN_COMMON:
@@ -148,3 +153,29 @@ def test_what_has_no_meaning_is_said_once(launch):
         "relaunch: --start-method fork has no effect: it changes nothing for a script, as in "
         "torchrun.\n"
     )
+
+
+def test_nothing_listens_outside_loopback(launch):
+    if shutil.which("ss") is None:
+        pytest.skip("there is no ss command")
+    script = launch.script(
+        """
+        import torch.distributed as dist
+        dist.init_process_group("gloo")
+        pathlib.Path(f"met-{rank}").touch()
+        while not pathlib.Path("end").exists(): time.sleep(0.01)
+        """
+    )
+    launched = launch("--nproc", "2", script)
+    launched.wait_for_files("met-0", "met-1", cwd=launch.folder)
+    shown = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
+    ours = {launched.pid, *launched.processes()}
+    (launch.folder / "end").touch()
+    assert launched.wait() == 0
+    lines = [
+        line
+        for line in shown.splitlines()
+        if ours & {int(pid) for pid in re.findall(r"pid=(\d+)", line)}
+    ]
+    assert len(lines) >= 3, shown  # the store, and gloo in each rank
+    assert {line.split()[3].rpartition(":")[0] for line in lines} <= {"127.0.0.1", "[::1]"}

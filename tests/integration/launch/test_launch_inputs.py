@@ -1,6 +1,7 @@
 """Mistakes on the command line: one sentence, exit code 2, nothing started."""
 
 import os
+import pwd
 import resource
 import socket
 import subprocess
@@ -69,6 +70,10 @@ def refused(launch, *argv):
         (("--max-restarts", "-1", "train.py"), "--max-restarts -1 is below 0."),
         (("--grace", "soon", "train.py"), "--grace soon is not a number of seconds."),
         (
+            ("--strategy", "single", "--nnodes=2", "--node-rank=0", "--master-addr=a", "train.py"),
+            "--strategy single is one rank, but --nnodes 2 is several. Pass another strategy.",
+        ),
+        (
             ("-m", "trian"),
             "-m trian: there is no such module; did you mean train?",
         ),
@@ -108,12 +113,21 @@ def test_taken_port(launch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         sentence = refused(launch, "--master-port", port, "train.py")
-    assert sentence.startswith(f"--master-addr 127.0.0.1 --master-port {port} cannot be used (")
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert sentence.startswith(
+        f"--master-addr 127.0.0.1 --master-port {port} cannot be used: the port is taken by "
+    )
+    assert f" (pid {os.getpid()}, user {user}). Pass another --master-port" in sentence
 
 
 def test_address_of_another_machine(launch):
     sentence = refused(launch, "--master-addr", "192.0.2.1", "train.py")
-    assert "cannot be used (Cannot assign requested address)" in sentence
+    assert "cannot be used: 192.0.2.1 is no address of this machine." in sentence
+
+
+def test_name_that_cannot_be_resolved(launch):
+    sentence = refused(launch, "--master-addr", "no-such-host.invalid", "train.py")
+    assert sentence.startswith("--master-addr no-such-host.invalid cannot be resolved (")
 
 
 def test_module_beside_the_script_that_shadows_ours(launch):

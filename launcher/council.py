@@ -1,0 +1,220 @@
+"""Who decides after an attempt, and where its ranks meet: one node alone, or several together."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.rendezvous.api import RendezvousInfo, RendezvousStoreInfo
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+
+from .event_file import append_event
+from .meeting import Meeting
+from .node_messages import Lead, NodeEnd, code_of_nodes, first_to_fail, lost_text, whole_report
+from .plan import LaunchPlan
+from .rendezvous import STORE_TIMEOUT_S, LocalRendezvous
+from .restarts import AttemptRecord, Verdict, verdict
+from .signal_inbox import SignalInbox
+
+LOST_CODE = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What comes after an attempt."""
+
+    code: int
+    restart: bool
+    wait_s: float = 0.0
+
+
+class Council(Protocol):
+    """Decides after each attempt."""
+
+    rendezvous: StaticTCPRendezvous
+
+    def open(self) -> None:
+        """Meet the other nodes, if there are any."""
+
+    def must_end(self) -> bool:
+        """Tell whether the ranks of this node have to end because of another node."""
+
+    def conclude(self, end: NodeEnd) -> Decided:
+        """Report the end of an attempt and decide what comes next."""
+
+    def close(self) -> None:
+        """Part from the other nodes."""
+
+
+class Alone:
+    """The council of one node."""
+
+    def __init__(self, plan: LaunchPlan, judge: "Judge", run_id: str) -> None:
+        self.rendezvous: StaticTCPRendezvous = LocalRendezvous(
+            run_id=run_id, addr=plan.master_addr, port=plan.master_port
+        )
+        self._judge = judge
+
+    def open(self) -> None:
+        """See Council."""
+
+    def must_end(self) -> bool:
+        """See Council."""
+        return False
+
+    def conclude(self, end: NodeEnd) -> Decided:
+        """See Council."""
+        if end.report:
+            self._judge.say(end.report)
+        judged = self._judge.judge({0: end}, end.code)
+        if judged.reason:
+            self._judge.say(judged.reason)
+        return Decided(code=end.code, restart=judged.restart, wait_s=judged.wait_s)
+
+    def close(self) -> None:
+        """See Council."""
+
+
+class Together:
+    """The council of several nodes; node 0 decides."""
+
+    def __init__(self, plan: LaunchPlan, judge: "Judge", inbox: SignalInbox) -> None:
+        self._plan = plan
+        self._judge = judge
+        self._inbox = inbox
+        self._meeting = Meeting(plan, inbox, judge.say)
+        self._wait_s = 0.0
+        self.rendezvous: StaticTCPRendezvous = NodesRendezvous(self._meeting, plan.master_addr)
+
+    def open(self) -> None:
+        """See Council."""
+        self._meeting.join()
+
+    def must_end(self) -> bool:
+        """See Council."""
+        return self._meeting.must_end()
+
+    def conclude(self, end: NodeEnd) -> Decided:
+        """See Council."""
+        self._wait_s = 0.0
+        lead = self._meeting.end_attempt(end, self._decide)
+        if lead.said:
+            self._judge.say(lead.said)
+        return Decided(code=lead.code, restart=lead.restart, wait_s=self._wait_s)
+
+    def close(self) -> None:
+        """See Council."""
+        self._meeting.part()
+
+    def _decide(self, attempt: int, ends: Mapping[int, NodeEnd], lost: list[int]) -> Lead:
+        """Decide for all nodes. Called on node 0 only."""
+        members, hosts = self._meeting.members, self._meeting.hosts()
+        if lost:
+            staying = tuple(node for node in members if node not in lost)
+            judged, said = self._without(staying), [lost_text(n, hosts.get(n)) for n in lost]
+            members, code = staying, LOST_CODE
+        else:
+            code = code_of_nodes(ends)
+            judged, said = self._judge.judge(ends, code), [whole_report(ends, hosts)]
+        self._wait_s = judged.wait_s
+        return Lead(
+            attempt=attempt,
+            members=members,
+            port=0,
+            decided=True,
+            restart=judged.restart,
+            code=code,
+            said="\n".join(text for text in (*said, judged.reason) if text),
+        )
+
+    def _without(self, staying: tuple[int, ...]) -> Verdict:
+        nodes = self._plan.nodes
+        if self._inbox.warned_by is not None:
+            return Verdict(restart=False)
+        if len(staying) >= nodes.num_min:
+            return Verdict(restart=True, reason=f"going on with {len(staying)} nodes.")
+        return Verdict(
+            restart=False,
+            reason=f"{len(staying)} of at least {nodes.num_min} nodes are left. Start the same "
+            "command again on all nodes; it goes on from the newest checkpoint.",
+        )
+
+
+class Judge:
+    """Keeps the attempts so far, decides about a restart, and writes events.jsonl."""
+
+    def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._plan = plan
+        self._inbox = inbox
+        self._history: list[AttemptRecord] = []
+
+    def judge(self, ends: Mapping[int, NodeEnd], code: int) -> Verdict:
+        """Return the verdict on an attempt from its ends on all nodes."""
+        record = merged(ends, code)
+        self._history.append(record)
+        warned = self._inbox.warned_by is not None
+        judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
+        if self._plan.run_dir is not None:
+            with suppress(OSError):  # the record is for later; the run is what counts
+                append_event(
+                    self._plan.run_dir,
+                    "attempt",
+                    attempt=len(self._history) - 1,
+                    ranks=sum(end.num_ranks for end in ends.values()),
+                    code=record.code,
+                    seconds=round(record.lived_s, 3),
+                    step=record.step,
+                    error=record.error,
+                    restart=judged.restart,
+                    reason=judged.reason or None,
+                )
+        return judged
+
+
+def merged(ends: Mapping[int, NodeEnd], code: int) -> AttemptRecord:
+    """Return the record of an attempt from its ends on all nodes; pure."""
+    steps = [end.step for end in ends.values() if end.step is not None]
+    errors = [end.error for end in ends.values() if end.error is not None]
+    first = first_to_fail(ends)
+    return AttemptRecord(
+        code=code,
+        lived_s=max(end.lived_s for end in ends.values()),
+        gives_signs=any(end.gives_signs for end in ends.values()),
+        step=max(steps, default=None),
+        joined=any(end.joined for end in ends.values()),
+        error=next(iter(errors), None) if first is None else ends[first].error,
+    )
+
+
+class NodesRendezvous(StaticTCPRendezvous):
+    """The ranks of several nodes meet in a store on node 0, a new one for each attempt."""
+
+    def __init__(self, meeting: Meeting, addr: str) -> None:
+        super().__init__(
+            master_addr=addr,
+            master_port=0,
+            rank=0,
+            world_size=1,
+            run_id="agents",
+            timeout=STORE_TIMEOUT_S,
+        )
+        self._meeting = meeting
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Open the store with the other nodes; see Meeting.open_attempt for what it raises."""
+        self._store, port = self._meeting.open_attempt()
+        members = self._meeting.members
+        return RendezvousInfo(
+            PrefixStore(self.run_id, self._store),
+            members.index(self._meeting.node_rank),
+            len(members),
+            RendezvousStoreInfo(self.master_addr, port),
+        )
+
+    def shutdown(self) -> bool:
+        """Close the store's port."""
+        self._store = None
+        self._meeting.close_attempt()
+        return True

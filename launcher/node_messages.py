@@ -1,0 +1,144 @@
+"""What the nodes of a run tell each other, and what follows from it: pure.
+
+Each node keeps one message in the store and replaces it as things change; node 0 keeps a second
+one, in which it leads. So nothing can be lost or come in the wrong order.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeEnd:
+    """How an attempt ended on one node."""
+
+    code: int
+    num_ranks: int
+    failed_after_s: float | None
+    """From the start of the attempt, which the nodes begin together, to the first failure."""
+    lived_s: float
+    joined: bool
+    gives_signs: bool
+    step: int | None
+    error: str | None
+    report: str
+    """The node's report on its first failure, for everybody; may be empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeMessage:
+    """A node's message."""
+
+    node_rank: int
+    host: str
+    nnodes: str
+    run_id: str
+    local_world_size: int
+    version: int = VERSION
+    beat: int = 0
+    """Counts up as long as the node lives."""
+    attempt: int = 0
+    end: NodeEnd | None = None
+    """Of the attempt `attempt`; None while it runs."""
+    warned_by: int | None = None
+    leaves: bool = False
+
+    def to_json(self) -> str:
+        """Return the message as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "NodeMessage":
+        """Read a message; raises ValueError, TypeError or KeyError where it is none."""
+        content: dict[str, Any] = json.loads(text)
+        end = content.pop("end")
+        return cls(end=None if end is None else NodeEnd(**end), **content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lead:
+    """Node 0's second message: who takes part, where the ranks meet, what comes next."""
+
+    attempt: int
+    members: tuple[int, ...]
+    port: int
+    decided: bool = False
+    """The attempt is over, and the fields below hold."""
+    restart: bool = False
+    code: int = 0
+    said: str = ""
+    """The report for everybody."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Node rank to the reason why that node may not take part."""
+
+    def to_json(self) -> str:
+        """Return the message as text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Lead":
+        """Read a message; raises ValueError or TypeError where it is none."""
+        content: dict[str, Any] = json.loads(text)
+        return cls(members=tuple(content.pop("members")), **content)
+
+
+def refusal(mine: NodeMessage, other: NodeMessage) -> str | None:
+    """Return why node 0 does not let another node take part, None if it does."""
+    if other.version != mine.version:
+        return "it runs another version of relaunch than node 0. Install the same on each node."
+    if other.nnodes != mine.nnodes:
+        return (
+            f"it was started with --nnodes {other.nnodes}, node 0 with --nnodes {mine.nnodes}. "
+            "Pass the same on each node."
+        )
+    if other.run_id != mine.run_id:
+        return (
+            f"it was started with --rdzv-id {other.run_id or '(none)'}, node 0 with "
+            f"{mine.run_id or '(none)'}: they are of different runs."
+        )
+    return None
+
+
+def first_to_fail(ends: Mapping[int, NodeEnd]) -> int | None:
+    """Return the node whose failure came first, None if none failed by itself."""
+    failed = {node: end.failed_after_s for node, end in ends.items()}
+    times = {node: after_s for node, after_s in failed.items() if after_s is not None}
+    return min(times, key=lambda node: (times[node], node), default=None)
+
+
+def code_of_nodes(ends: Mapping[int, NodeEnd]) -> int:
+    """Return the run's exit code: that of the node which failed first, else the worst of all."""
+    first = first_to_fail(ends)
+    return ends[first].code if first is not None else max(end.code for end in ends.values())
+
+
+def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
+    """Return what everybody is told about the end of an attempt."""
+    lines = []
+    first = first_to_fail(ends)
+    if first is not None and ends[first].report:
+        lines.append(f"on node {first} ({hosts[first]}):")
+        lines.append(ends[first].report)
+    elif first is None:
+        lines.extend(end.report for end in ends.values() if end.report)
+    return "\n".join(lines)
+
+
+def lost_text(node: int, host: str | None) -> str:
+    """Return the sentence about a node of which nothing is heard any more."""
+    where = f" ({host})" if host else ""
+    return f"node {node}{where} is lost: its launcher is gone, or the network to it is cut."
+
+
+def missing_text(missing: Iterable[int], num_nodes: int, waited_s: float, place: str) -> str:
+    """Return the sentence about nodes that have not come yet."""
+    names = ", ".join(str(node) for node in missing)
+    word = "nodes" if "," in names else "node"
+    return (
+        f"waiting for {word} {names} of {num_nodes} at {place}, {waited_s:.0f} s so far. Start the "
+        "same command there, with its own --node-rank."
+    )

@@ -1,0 +1,196 @@
+"""A run of two nodes: meeting, order, failures, losses."""
+
+import time
+
+import pytest
+
+from launcher.node_link import LOST_S
+
+pytestmark = pytest.mark.timeout(150)
+ADDRESSES = ("10.231.7.1", "10.231.7.2")
+
+MEETS = """
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+names = [None] * dist.get_world_size()
+place = (os.environ["GROUP_RANK"], os.environ["LOCAL_RANK"], os.environ["GLOO_SOCKET_IFNAME"][-1])
+dist.all_gather_object(names, place)
+if rank == 0: print(names)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+STAYS = """
+pathlib.Path("started").touch()
+time.sleep(200)
+"""
+
+
+def started(*nodes):
+    end = time.monotonic() + 60
+    while not all((node.folder / "started").exists() for node in nodes):
+        assert time.monotonic() < end, [node.stderr for node in nodes]
+        time.sleep(0.05)
+
+
+def test_ranks_follow_the_node_ranks(hosts):
+    script = hosts.script(MEETS)
+    nodes = [hosts.static(host, "--nproc", "2", script) for host in (1, 0)]
+    assert [node.wait(100) for node in nodes] == [0, 0], [node.stderr for node in nodes]
+    assert nodes[1].stdout.splitlines()[-1] == str(
+        [("0", "0", "a"), ("0", "1", "a"), ("1", "0", "b"), ("1", "1", "b")]
+    )
+    assert [node.said() for node in nodes] == [[], []]
+
+
+def test_nodes_are_numbered_as_they_arrive(hosts):
+    script = hosts.script("print(rank, os.environ['GROUP_RANK'], os.environ['WORLD_SIZE'])")
+    words = ("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{ADDRESSES[0]}:29512")
+    nodes = [hosts.start(host, "--nnodes", "2", *words, script) for host in (1, 0)]
+    assert [node.wait() for node in nodes] == [0, 0], [node.stderr for node in nodes]
+    assert nodes[1].stdout == "0 0 2\n"
+    assert nodes[0].stdout == "[rank 1] 1 1 2\n" or nodes[0].stdout == "1 1 2\n"
+
+
+def test_the_first_failure_is_told_on_all_nodes(hosts):
+    script = hosts.script(
+        """
+if rank == 1:
+    pathlib.Path("started").touch()
+    time.sleep(2)
+    raise ValueError("lost the thread")
+time.sleep(100)
+"""
+    )
+    nodes = [hosts.static(host, script) for host in (0, 1)]
+    assert [node.wait() for node in nodes] == [1, 1]
+    for node in nodes:
+        said = node.said()
+        assert said[0].startswith("relaunch: on node 1 (")
+        assert "relaunch: ValueError: lost the thread" in said
+
+
+def test_a_restart_takes_all_nodes(hosts):
+    script = hosts.script(
+        MEETS + "if rank == 1 and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0': sys.exit(7)\n"
+    )
+    nodes = [hosts.static(host, "--max-restarts", "1", script) for host in (0, 1)]
+    assert [node.wait(120) for node in nodes] == [0, 0], [node.stderr for node in nodes]
+    assert nodes[0].stdout.count("[(") == 2
+    assert all("relaunch: starting the ranks again: restart 1 of 1." in n.said() for n in nodes)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_agent_is_noticed(hosts, killed):
+    nodes = [hosts.static(host, hosts.script(STAYS)) for host in (0, 1)]
+    started(*nodes)
+    nodes[killed].process.kill()
+    began = time.monotonic()
+    other = nodes[1 - killed]
+    assert other.wait(20) == 1
+    assert time.monotonic() - began < 15 + 2
+    assert any(f"node {killed} (" in line and "is lost" in line for line in other.said())
+    assert "Traceback" not in other.stderr
+
+
+def test_a_cut_cable_is_noticed_on_both_sides(hosts):
+    nodes = [hosts.static(host, hosts.script(STAYS)) for host in (0, 1)]
+    started(*nodes)
+    hosts.cut()
+    began = time.monotonic()
+    assert [node.wait(25) for node in nodes] == [1, 1]
+    assert time.monotonic() - began < 15 + 4
+    assert LOST_S < 15
+    for node, other in zip(nodes, (1, 0), strict=True):
+        assert any(f"node {other} (" in line and "is lost" in line for line in node.said())
+
+
+def test_fewer_nodes_go_on_where_that_was_allowed(hosts):
+    script = hosts.script(
+        """
+pathlib.Path("started").touch()
+if os.environ["WORLD_SIZE"] == "2": time.sleep(100)
+print("alone", rank, os.environ["WORLD_SIZE"])
+"""
+    )
+    nodes = [hosts.static(host, script, nnodes="1:2") for host in (0, 1)]
+    started(*nodes)
+    nodes[1].process.kill()
+    assert nodes[0].wait(30) == 0
+    assert nodes[0].stdout == "alone 0 1\n"
+    assert "relaunch: going on with 1 nodes." in nodes[0].said()
+
+
+def test_a_missing_node_is_named(hosts):
+    words = ("--rdzv-conf", "join_timeout=5")
+    node = hosts.static(0, *words, hosts.script(STAYS))
+    assert node.wait(40) == 1
+    assert node.said()[0].startswith(
+        f"relaunch: waiting for node 1 of 2 at {ADDRESSES[0]}:29511, 3 s so far."
+    )
+    assert node.said()[-1].startswith("relaunch: error: gave up: waiting for node 1 of 2")
+
+
+@pytest.mark.parametrize(
+    ("addr", "reason"),
+    [
+        ("10.231.7.1", "connection refused"),
+        ("no-such-host.invalid", "the name no-such-host.invalid cannot be resolved"),
+    ],
+)
+def test_node_0_is_not_there(hosts, addr, reason):
+    words = ("--master-addr", addr, "--master-port", "29511", "--rdzv-conf", "join_timeout=12")
+    node = hosts.start(1, "--nnodes", "2", "--node-rank", "1", *words, hosts.script(STAYS))
+    assert node.wait(60) == 1
+    assert len(node.said()) == 2, node.said()
+    first, last = node.said()
+    assert first.startswith(f"relaunch: node 0 is not at {addr}:29511: {reason}")
+    assert "Start the same command on node 0" in last
+
+
+def test_two_nodes_of_one_rank_are_told(hosts):
+    script = hosts.script(STAYS)
+    zero = hosts.static(0, "--rdzv-conf", "join_timeout=20", script, nnodes="3")
+    where = ("--master-addr", ADDRESSES[0], "--master-port", "29511")
+    twins = [hosts.start(1, "--nnodes", "3", "--node-rank", "1", *where, script) for _ in range(2)]
+    end = time.monotonic() + 40
+    while all(twin.process.poll() is None for twin in twins):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    refused = next(twin for twin in twins if twin.process.poll() is not None)
+    assert refused.process.returncode == 2
+    assert "--node-rank 1 is taken by another node" in refused.said()[-1]
+    zero.process.terminate()
+    assert zero.wait(20) == 143
+
+
+def test_a_warning_to_one_node_reaches_all(hosts):
+    script = hosts.script(
+        """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+pathlib.Path("started").touch()
+time.sleep(100)
+"""
+    )
+    nodes = [hosts.static(host, script) for host in (0, 1)]
+    started(*nodes)
+    nodes[1].process.terminate()
+    assert [node.wait(30) for node in nodes] == [75, 75]
+
+
+def test_only_the_interface_of_the_rendezvous_is_listened_on(hosts):
+    script = hosts.script(
+        """
+import torch.distributed as dist
+dist.init_process_group("gloo")
+import subprocess
+print(subprocess.run(["ss", "-Hltn"], capture_output=True, text=True).stdout, flush=True)
+dist.barrier()
+"""
+    )
+    nodes = [hosts.static(host, script) for host in (0, 1)]
+    assert [node.wait(100) for node in nodes] == [0, 0], [node.stderr for node in nodes]
+    for node, address in zip(nodes, ADDRESSES, strict=True):
+        lines = [line.removeprefix("[rank 1] ").split() for line in node.stdout.splitlines()]
+        places = {words[3].rpartition(":")[0] for words in lines if words and words[0] == "LISTEN"}
+        assert places == {address}

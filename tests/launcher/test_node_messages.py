@@ -1,0 +1,101 @@
+"""What follows from what the nodes tell each other."""
+
+from dataclasses import replace
+
+import pytest
+
+from launcher.council import merged
+from launcher.node_messages import (
+    Lead,
+    NodeEnd,
+    NodeMessage,
+    code_of_nodes,
+    first_to_fail,
+    missing_text,
+    refusal,
+    whole_report,
+)
+
+MINE = NodeMessage(node_rank=0, host="a", nnodes="2:2", run_id="job", local_world_size=2)
+
+
+def end(code=0, failed_after_s=None, **more):
+    fields = {
+        "num_ranks": 2,
+        "lived_s": 9.0,
+        "joined": False,
+        "gives_signs": True,
+        "step": None,
+        "error": None,
+        "report": "",
+    }
+    return NodeEnd(code=code, failed_after_s=failed_after_s, **{**fields, **more})
+
+
+def test_messages_survive_the_way():
+    message = replace(MINE, end=end(7, 1.5, report="ü\n"), beat=3, warned_by=15)
+    assert NodeMessage.from_json(message.to_json()) == message
+    assert NodeMessage.from_json(MINE.to_json()) == MINE
+    lead = Lead(attempt=2, members=(0, 2), port=5, refused={"1": "no"})
+    assert Lead.from_json(lead.to_json()) == lead
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"end": {"code": 1}}'])
+def test_what_is_no_message_is_refused(text):
+    with pytest.raises((ValueError, TypeError, KeyError, AttributeError)):
+        NodeMessage.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("other", "part"),
+    [
+        ({}, None),
+        ({"version": 99}, "another version of relaunch"),
+        ({"nnodes": "3:3"}, "it was started with --nnodes 3:3, node 0 with --nnodes 2:2."),
+        ({"run_id": ""}, "it was started with --rdzv-id (none), node 0 with job"),
+        ({"local_world_size": 8, "node_rank": 1, "host": "b"}, None),
+    ],
+)
+def test_who_may_take_part(other, part):
+    found = refusal(MINE, replace(MINE, **other))
+    assert found is None if part is None else part in found
+
+
+@pytest.mark.parametrize(
+    ("ends", "first", "code"),
+    [
+        ({0: end(), 1: end()}, None, 0),
+        ({0: end(75), 1: end(75)}, None, 75),
+        ({0: end(), 1: end(75)}, None, 75),
+        ({0: end(1, 5.2), 1: end(42, 5.1)}, 1, 42),
+        ({0: end(1, 5.1), 1: end(42, 5.1)}, 0, 1),
+        ({0: end(137), 1: end(3, 5.0)}, 1, 3),
+    ],
+)
+def test_the_earliest_failure_counts(ends, first, code):
+    assert first_to_fail(ends) == first
+    assert code_of_nodes(ends) == code
+
+
+def test_the_report_is_that_of_the_node_which_failed_first():
+    ends = {0: end(1, 5.2, report="peer gone"), 1: end(42, 5.1, report="the cause")}
+    assert whole_report(ends, {0: "a", 1: "b"}) == "on node 1 (b):\nthe cause"
+    assert whole_report({0: end(), 1: end()}, {0: "a", 1: "b"}) == ""
+    ended = {0: end(143, report="rank 0 ended on SIGTERM"), 1: end(143)}
+    assert whole_report(ended, {0: "a", 1: "b"}) == "rank 0 ended on SIGTERM"
+
+
+def test_one_record_of_an_attempt_on_several_nodes():
+    record = merged(
+        {0: end(1, 5.2, step=6, error="A"), 1: end(42, 5.1, step=7, error="B", lived_s=11.0)}, 42
+    )
+    assert (record.code, record.step, record.error, record.lived_s) == (42, 7, "B", 11.0)
+    assert record.progressed
+
+
+def test_missing_nodes_are_named():
+    assert missing_text([1, 3], 4, 30.2, "a:29500") == (
+        "waiting for nodes 1, 3 of 4 at a:29500, 30 s so far. Start the same command there, with "
+        "its own --node-rank."
+    )
+    assert missing_text([1], 2, 3, "a:1").startswith("waiting for node 1 of 2")
