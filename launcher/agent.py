@@ -4,7 +4,6 @@ From torch come the rendezvous, the store, the assignment of ranks and the exit 
 is ours, since torch's treats every signal and every exit code but 0 as a death.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from .output import LogFiles, PrefixedConsole, RankOutput
 from .plan import LaunchPlan
 from .rendezvous import LocalRendezvous
 from .signal_inbox import SignalInbox
+from .starter import Starter
 from .supervision import Bounds
 from .worker import Worker
 
@@ -61,6 +61,7 @@ class NodeAgent(SimpleElasticAgent):
         *,
         inbox: SignalInbox,
         lifeline: Lifeline,
+        starter: Starter,
         environ: Mapping[str, str],
         report: Callable[[AttemptEnd], int],
         say: Callable[[str], None],
@@ -73,14 +74,14 @@ class NodeAgent(SimpleElasticAgent):
                 role=DEFAULT_ROLE,
                 local_world_size=plan.local_world_size,
                 rdzv_handler=rendezvous,
-                entrypoint=sys.executable,
-                args=("-u", plan.script, *plan.script_args),
+                entrypoint=plan.script,
                 max_restarts=plan.max_restarts,
             )
         )
         self._plan = plan
         self._inbox = inbox
         self._lifeline = lifeline
+        self._starter = starter
         self._environ = environ
         self._report = report
         self._say = say
@@ -155,13 +156,8 @@ class NodeAgent(SimpleElasticAgent):
                 place, settings, error_file=error_file, inherited=self._environ
             )
             with self._output.streams(place.rank) as streams:
-                spec = worker_group.spec
-                started = Worker.start(
-                    [str(spec.entrypoint), *spec.args],
-                    environment,
-                    streams,
-                    rank=place.rank,
-                    local_rank=place.local_rank,
+                started = self._starter.start(
+                    environment, streams, rank=place.rank, local_rank=place.local_rank
                 )
             self._lifeline.add(started.pid)
             self._workers.append(started)

@@ -14,7 +14,7 @@ from strategies.parallel.table import STRATEGY_NAMES
 from strategies.precision_names import PRECISION_NAMES
 
 from .errors import UsageError
-from .options import LaunchOptions, parse_int, parse_nproc, parse_seconds
+from .options import LaunchOptions, parse_int, parse_names, parse_nproc, parse_seconds
 
 _DESCRIPTION = "Start a PyTorch training script on the GPUs of this machine."
 
@@ -61,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--log-dir", metavar="DIR", help="logs of the ranks after rank 0 (default: RUN_DIR/logs)")
     add("--max-restarts", metavar="N", help="start failed ranks again at most N times (default 0)")
     add("--grace", metavar="S", help="kill the ranks S seconds after a warning (default: never)")
+    add("--cold", action="store_true", help="start each rank as a Python of its own, not as a fork")
+    add("--preload", metavar="A,B", help="modules to import once, before the ranks are forked")
     add("--master-addr", metavar="HOST", help="where the ranks meet (default 127.0.0.1)")
     add("--master-port", metavar="PORT", help="the port on which they meet (default: a free one)")
     add("--version", action="store_true", help="print the version and leave")
@@ -78,7 +80,7 @@ def parse_command_line(argv: Sequence[str]) -> LaunchOptions | None:
         SystemExit: 0, after `--help` was printed.
     """
     parser = build_parser()
-    flags = {"--help", "-h", "--version"}
+    flags = {"--help", "-h", "--version", "--cold"}
     names = {name for action in parser._actions for name in action.option_strings}
     own, rest = split_command(argv, takes_value={name: name not in flags for name in names})
     given = parser.parse_args(own)
@@ -98,6 +100,8 @@ def parse_command_line(argv: Sequence[str]) -> LaunchOptions | None:
         master_port=parse_int("--master-port", given.master_port),
         max_restarts=parse_int("--max-restarts", given.max_restarts) or 0,
         grace_s=parse_seconds("--grace", given.grace),
+        cold=given.cold,
+        preload=parse_names(given.preload),
     )
 
 

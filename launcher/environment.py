@@ -140,12 +140,18 @@ def worker_environment(
         PRECISION: settings.precision,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
     }
-    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
-    if place.local_world_size > 1:
-        defaults["OMP_NUM_THREADS"] = "1"
+    defaults = default_environment(place.local_world_size)
     # A relaunch started inside a rank must not pass that rank's own wishes on.
     kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
     return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
+
+
+def default_environment(local_world_size: int) -> dict[str, str]:
+    """Return what a worker is told unless its user has already said something else."""
+    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if local_world_size > 1:
+        defaults["OMP_NUM_THREADS"] = "1"
+    return defaults
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -29,6 +29,10 @@ class LaunchOptions:
     max_restarts: int = 0
     grace_s: float | None = None
     """Seconds from a warning to SIGKILL; None: the ranks take the time they need."""
+    cold: bool = False
+    """Start every rank as a Python of its own."""
+    preload: tuple[str, ...] = ()
+    """Modules that the warm server imports before it forks the ranks."""
 
     def __post_init__(self) -> None:
         _check_choice("strategy", self.strategy, STRATEGY_NAMES)
@@ -44,6 +48,11 @@ class LaunchOptions:
             raise UsageError(f"--max-restarts {self.max_restarts} is below 0.")
         if self.grace_s is not None and not 0 <= self.grace_s < float("inf"):
             raise UsageError(f"--grace {self.grace_s:g} is no number of seconds from 0 on.")
+        if self.cold and self.preload:
+            raise UsageError(
+                f"--cold and --preload {','.join(self.preload)} exclude each other: a cold rank "
+                "imports everything by itself. Leave one of them out."
+            )
 
 
 def parse_nproc(text: str | None) -> str | int | None:
@@ -74,6 +83,11 @@ def parse_seconds(option: str, text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         raise UsageError(f"{option} {text} is not a number of seconds.") from None
+
+
+def parse_names(text: str | None) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
 
 
 def _bad_nproc(text: str) -> str:

@@ -33,6 +33,9 @@ class LaunchPlan:
     """0: a free one."""
     max_restarts: int
     grace_s: float | None
+    cold: bool
+    """Every rank is a Python of its own; else a fork of the warm server."""
+    preload: tuple[str, ...]
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
@@ -74,6 +77,8 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         master_port=options.master_port or 0,
         max_restarts=options.max_restarts,
         grace_s=options.grace_s,
+        cold=options.cold,
+        preload=options.preload,
     )
 
 

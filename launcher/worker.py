@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from . import exec_worker
 from .guardian import kill_group
@@ -22,6 +22,16 @@ class WorkerStreams:
     stderr: IO[bytes] | int | None = None
 
 
+class Process(Protocol):
+    """A child of the launcher, however it came to be one."""
+
+    pid: int
+    returncode: int | None
+
+    def wait(self, timeout: float) -> int:
+        """Reap it; raises TimeoutError or subprocess.TimeoutExpired."""
+
+
 class Worker:
     """A started rank.
 
@@ -29,7 +39,7 @@ class Worker:
     be given to anybody else.
     """
 
-    def __init__(self, rank: int, local_rank: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, rank: int, local_rank: int, process: Process) -> None:
         self.rank = rank
         self.local_rank = local_rank
         self.pid = process.pid
@@ -87,7 +97,7 @@ class Worker:
 
     def release(self, bound_s: float) -> None:
         """Reap the process; gives up after `bound_s` seconds if it is still there."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired, TimeoutError):
             self._process.wait(timeout=bound_s)
 
 

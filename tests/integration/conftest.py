@@ -139,7 +139,8 @@ def launch_server() -> "Iterator[subprocess.Popen[str]]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A forked rank's environment is shown in the memory that this one's takes up.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ROOM": "x" * 16384},
     )
     yield server
     assert server.stdin is not None

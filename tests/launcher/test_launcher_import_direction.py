@@ -14,6 +14,8 @@ PROCESS_PART = (
     *("attempt", "cli", "command_line", "console", "environment", "error_file", "errors"),
     *("exec_worker", "exit_codes", "gpus", "guardian", "launch", "lifeline", "options", "output"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
+    *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
+    *("warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
 )
 
 

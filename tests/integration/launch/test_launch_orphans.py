@@ -111,7 +111,8 @@ def test_other_runs_are_left_alone(launch):
 def test_guardian_outlives_the_signals_sent_to_everyone(launch):
     launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
     launched.wait_for_files(*READY, cwd=launch.folder)
-    guardians = children_of(launched.pid) - set(launched.processes())
+    helpers = children_of(launched.pid) - set(launched.processes())
+    guardians = {pid for pid in helpers if "guardian.py" in command_of(pid)}
     assert len(guardians) == 1
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         os.kill(*guardians, signum)
@@ -120,6 +121,10 @@ def test_guardian_outlives_the_signals_sent_to_everyone(launch):
     launched.send(signal.SIGKILL)
     assert_all_gone(launched, within_s=2)
     launched.wait()
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def children_of(pid):
