@@ -26,19 +26,22 @@ def run_and_exit(program: PythonProgram) -> NoReturn:
     """Run the program as `__main__`, and end the process as the interpreter would."""
     renew_streams()
     main = _set_up(program)
+    uncaught: BaseException | None = None
+    code = 0
     try:
         if program.is_module:
             runpy._run_module_as_main(program.name)  # type: ignore[attr-defined]
         else:
             path = str(main.__file__)
             exec(compile(_read(path), path, "exec", dont_inherit=True), main.__dict__)
-        code = 0
     except SystemExit as leaving:
         code = exit_code_of(leaving.code)
     except BaseException as error:
-        code = _show(error)
-        if isinstance(error, KeyboardInterrupt):
-            _end_by_interrupt()
+        uncaught = error
+    if uncaught is not None:
+        code = _show(uncaught)  # here, where it is no longer handled and so no context of others
+    if isinstance(uncaught, KeyboardInterrupt):
+        _end_by_interrupt()
     # Joins the threads, runs the exit handlers, clears __main__, flushes; and never comes back.
     ctypes.pythonapi.Py_Exit(code)
     os._exit(code)
@@ -88,7 +91,7 @@ def _open_stream(fd: int, name: str, old: TextIO | None) -> TextIO | None:
         encoding=getattr(old, "encoding", None) or "utf-8",
         errors=getattr(old, "errors", None) or ("backslashreplace" if fd == 2 else "strict"),
         newline="\n",
-        write_through=writes,
+        write_through=True,
     )
     stream.mode = "w" if writes else "r"  # type: ignore[misc]
     return stream
@@ -126,6 +129,7 @@ def _show(error: BaseException) -> int:
         return exit_code_of(leaving.code)
     except BaseException as in_hook:
         print("Error in sys.excepthook:", file=sys.stderr)
+        in_hook.__traceback__ = _user_part(in_hook.__traceback__)
         sys.__excepthook__(type(in_hook), in_hook, in_hook.__traceback__)
         print("\nOriginal exception was:", file=sys.stderr)
         sys.__excepthook__(type(error), error, trace)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .errors import UsageError
 from .main_module import script_folder
 from .prctl import die_with, set_name
 from .python_command import PythonProgram
@@ -48,7 +49,10 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
     set_name("relaunch-warm")
     _close_all_but(channel.fileno())
     try:
-        send(channel, {"unsafe": prepare(warmth)})
+        try:
+            send(channel, {"unsafe": prepare(warmth)})
+        except UsageError as error:
+            send(channel, {"wrong": str(error)})
         while True:
             message, fds = receive(channel, None)
             start = _read_start(message, warmth, launcher, frozenset(signal_mask))
@@ -63,7 +67,11 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
 
 
 def prepare(warmth: Warmth) -> str | None:
-    """Import what the ranks will want; return why a fork of this process is not safe, or None."""
+    """Import what the ranks will want; return why a fork of this process is not safe, or None.
+
+    Raises:
+        UsageError: There is no module of a name in --preload.
+    """
     folder = os.getcwd() if warmth.program.is_module else script_folder(warmth.program.name)
     if not sys.flags.safe_path:
         sys.path[0] = folder  # a module to preload may stand beside the script
@@ -81,6 +89,13 @@ def prepare(warmth: Warmth) -> str | None:
 def _preload(name: str) -> str | None:
     try:
         importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"--preload {name}: there is no module {error.name}, neither beside the script nor "
+                "among those installed."
+            ) from None
+        return f"--preload {name} failed with {error}"
     except Exception as error:
         return f"--preload {name} failed with {type(error).__name__}: {error}"
     return None

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NoReturn
 
+from .errors import UsageError
 from .guardian import kill_group
 from .prctl import adopting
 from .signals import signal_name
@@ -101,6 +102,7 @@ class WarmServer:
 
         Raises:
             NotWarm: What was imported makes forks unsafe, or it took too long.
+            UsageError: There is no module of a name in --preload.
         """
         end = time.monotonic() + READY_S
         while not select.select([self._channel], [], [], POLL_S)[0]:
@@ -109,6 +111,8 @@ class WarmServer:
             if time.monotonic() > end:
                 raise NotWarm(f"the imports took more than {READY_S:g} s")
         answer = self._answer(1.0)
+        if "wrong" in answer:
+            raise UsageError(answer["wrong"])
         if answer["unsafe"] is not None:
             raise NotWarm(str(answer["unsafe"]))
 

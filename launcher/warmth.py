@@ -30,7 +30,8 @@ def other_variables(wanted: Mapping[str, str], at_import: Mapping[str, str]) -> 
     )
     if not different:
         return None
-    return f"{', '.join(different)} may be read while torch is imported, and differ for the ranks"
+    names = ", ".join(different)
+    return f"{names} may be read while torch is imported, and are not the same for every rank"
 
 
 def shadowed_modules(

@@ -27,6 +27,7 @@ def dump(launch, rank):
     return json.loads((launch.folder / f"dump-{rank}.json").read_text())
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_same_environment_as_torchrun(launch, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     script = launch.script(DUMP)

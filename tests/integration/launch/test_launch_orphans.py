@@ -30,6 +30,7 @@ def assert_all_gone(launched, within_s):
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_sigkill_of_the_launcher(launch):
     launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
     launched.wait_for_files(*READY, cwd=launch.folder)
@@ -53,6 +54,7 @@ def test_sigkill_of_the_launcher_while_ranks_start(launch):
     launched.wait()
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_sigkill_of_launcher_and_guardian_ends_the_ranks(launch):
     launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
     launched.wait_for_files(*READY, cwd=launch.folder)
@@ -82,6 +84,7 @@ def test_children_of_ended_ranks(launch, end, code):
     assert list(launch.scratch.iterdir()) == []
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_children_are_gone_before_a_restart(launch):
     script = launch.script(
         WITH_CHILDREN.replace(
@@ -131,6 +134,7 @@ def children_of(pid):
     return {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
 def test_sigkill_of_the_launcher_at_any_time(launch, after_s):
     launched = launch("--nproc-per-node", "4", launch.script(WITH_CHILDREN + STAYS))
