@@ -11,7 +11,7 @@ from .exit_codes import CONTINUE, DONE, Outcome
 from .signal_inbox import SignalInbox
 from .signals import Warned, signal_name
 from .supervision import Bounds, Situation, Step, next_step
-from .worker import Worker
+from .worker import Worker, wait_for_an_end
 
 POLL_S = 0.05
 REMINDER_S = 60.0
@@ -107,7 +107,7 @@ class Attempt:
     def _wait(self) -> None:
         self._tell_those_ready()
         self._remind()
-        time.sleep(POLL_S)
+        wait_for_an_end(self._running, POLL_S)
 
     def _warn(self) -> None:
         signum = self._inbox.warned_by
