@@ -162,6 +162,7 @@ class NodeAgent(SimpleElasticAgent):
             self._lifeline.add(started.pid)
             self._workers.append(started)
             worker.id = started.pid
+        self._starter.all_started()
         worker_group.state = WorkerState.HEALTHY
 
     def _settings(self, worker_group: WorkerGroup) -> GroupSettings:

@@ -3,8 +3,6 @@
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -28,15 +26,6 @@ def set_name(name: str) -> None:
     _libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
-@contextmanager
-def adopting() -> Iterator[None]:
-    """Become the parent of each grandchild whose own parent ends within the block.
-
-    Only within it: for the rest of the run what a rank leaves behind goes to init as ever, which
-    reaps it, and not to a launcher that knows nothing of it.
-    """
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        yield
-    finally:
-        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+def adopt_orphans(on: bool) -> None:
+    """Become the parent of each descendant whose own parent ends while this is on."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, int(on), 0, 0, 0)

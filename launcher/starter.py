@@ -71,6 +71,14 @@ class Starter:
                 self._go_cold(reason)
         return Worker.start(self._command, environment, streams, rank=rank, local_rank=local_rank)
 
+    def all_started(self) -> None:
+        """Let forked ranks begin; called once the launcher knows the ranks of an attempt."""
+        if self._server is not None:
+            try:
+                self._server.release()
+            except NotWarm as reason:
+                self._go_cold(reason)
+
     def close(self) -> None:
         """End the server."""
         if self._server is not None:
@@ -78,5 +86,7 @@ class Starter:
             self._server = None
 
     def _go_cold(self, reason: NotWarm) -> None:
+        if self._server is not None:
+            self._server.close()
         self._say(f"{reason}. Each rank imports torch by itself from now on, as with --cold.")
-        self.close()
+        self._server = None

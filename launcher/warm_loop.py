@@ -54,11 +54,13 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
         except UsageError as error:
             send(channel, {"wrong": str(error)})
         while True:
-            message, fds = receive(channel, None)
-            start = _read_start(message, warmth, launcher, frozenset(signal_mask))
-            send(channel, _fork_rank(start, fds))
-            for fd in fds:
-                os.close(fd)
+            server = os.getpid()
+            if (pid := os.fork()) == 0:  # now, while nobody waits for it
+                die_with(server)
+                _fork_group(channel, warmth, launcher, frozenset(signal_mask))
+            if os.waitpid(pid, 0)[1] != 0:
+                os._exit(1)
+            send(channel, {"adopted": True})
     except Gone:
         os._exit(0)
     except BaseException as error:
@@ -130,58 +132,43 @@ def _shadows(folder: str, *, keeps_ours: bool) -> str | None:
     return shadowed_modules(beside, loaded, f"{folder}{os.sep}")
 
 
-def _read_start(
-    message: dict[str, Any], warmth: Warmth, launcher: int, signal_mask: frozenset[int]
-) -> RankStart:
-    return RankStart(
-        launcher=launcher,
-        command=message["command"],
-        program=warmth.program,
-        environment=message["environment"],
-        signal_mask=signal_mask,
-        keeps_our_packages=warmth.uses_run,
-    )
+def _fork_group(
+    channel: socket.socket, warmth: Warmth, launcher: int, signal_mask: frozenset[int]
+) -> NoReturn:
+    """Fork the ranks of one attempt, then end, so that they become the launcher's children.
+
+    The launcher then waits for them as for any child, its death reaches them, and their
+    os.getppid() is the launcher.
+    """
+    while True:
+        message, fds = receive(channel, None)
+        if "release" in message:
+            os._exit(0)
+        start = RankStart(
+            launcher=launcher,
+            command=message["command"],
+            program=warmth.program,
+            environment=message["environment"],
+            signal_mask=signal_mask,
+            keeps_our_packages=warmth.uses_run,
+        )
+        send(channel, _fork_rank(start, fds))
+        for fd in fds:
+            os.close(fd)
 
 
 def _fork_rank(start: RankStart, fds: Sequence[int]) -> dict[str, Any]:
-    """Fork a process that forks the rank and ends, so that the rank becomes the launcher's child.
-
-    Then the launcher waits for it as for any child, its death reaches the rank, and the rank's
-    os.getppid() is the launcher.
-    """
-    read_end, write_end = os.pipe()
     try:
-        try:
-            middle = os.fork()
-        except OSError as error:
-            return {"error": f"cannot fork ({error.strerror})"}
-        if middle == 0:
-            _fork_and_tell(start, fds, write_end)
-        os.close(write_end)
-        write_end = -1
-        told = os.read(read_end, 64)  # short enough to come in one piece
-        os.waitpid(middle, 0)
-    finally:
-        os.close(read_end)
-        if write_end >= 0:
-            os.close(write_end)
-    return {"pid": int(told)} if told.isdigit() else {"error": f"cannot fork ({told.decode()})"}
-
-
-def _fork_and_tell(start: RankStart, fds: Sequence[int], write_end: int) -> NoReturn:
-    try:
-        rank = os.fork()
+        pid = os.fork()
     except OSError as error:
-        os.write(write_end, str(error.strerror).encode()[:64])
+        return {"error": f"cannot fork ({error.strerror})"}
+    if pid > 0:
+        return {"pid": pid}
+    try:
+        become_rank(start, fds[:3], go=fds[3])
+    except BaseException as error:
+        os.write(2, f"relaunch: a rank could not be set up: {error!r}\n".encode())
         os._exit(1)
-    if rank == 0:
-        try:
-            become_rank(start, fds[:3], go=fds[3])
-        except BaseException as error:
-            os.write(2, f"relaunch: a rank could not be set up: {error!r}\n".encode())
-            os._exit(1)
-    os.write(write_end, str(rank).encode())
-    os._exit(0)
 
 
 def _close_all_but(kept: int) -> None:

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
@@ -18,9 +17,8 @@ from .process_title import rewrite_title
 from .python_command import PythonProgram
 from .shadowing import NEEDED_BY
 
-ADOPTED_S = 30.0
 GO = b"g"
-"""What the launcher writes once it has noted the rank's process id."""
+"""What the launcher writes for each rank once it is their parent and knows them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +41,15 @@ def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
     Args:
         start: What to become.
         streams: The descriptors for stdin, stdout and stderr.
-        go: A pipe with one byte; ends without it where the launcher gave this rank up.
+        go: A pipe with one byte for each rank of the group; it ends without one where the launcher
+            has given the group up, or is gone.
     """
     os.setsid()
-    _wait_for_adoption(start.launcher)
-    die_with(start.launcher)
+    go = _take_descriptors(streams, go)
     if os.read(go, 1) != GO:
         os._exit(128 + signal.SIGKILL)
-    for fd, source in enumerate(_above_standard(streams)):
-        os.dup2(source, fd)
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.close(go)
+    die_with(start.launcher)
     os.environ.clear()
     os.environ.update(start.environment)
     rewrite_title(start.command, start.environment)
@@ -74,17 +71,17 @@ def reset_signals() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _wait_for_adoption(launcher: int) -> None:
-    end = time.monotonic() + ADOPTED_S
-    while os.getppid() != launcher:
-        if time.monotonic() > end:
-            os._exit(128 + signal.SIGKILL)
-        time.sleep(0.0005)
+def _take_descriptors(streams: Sequence[int], go: int) -> int:
+    """Make the streams 0, 1 and 2 and close all others but `go`; return its new number.
 
-
-def _above_standard(fds: Sequence[int]) -> list[int]:
-    """Return copies that no dup2 to 0, 1 or 2 can overwrite."""
-    return [fcntl.fcntl(fd, fcntl.F_DUPFD, 3) for fd in fds]
+    Above all the server's socket, whose end tells the launcher that there is no server.
+    """
+    *streams, go = (fcntl.fcntl(fd, fcntl.F_DUPFD, 3) for fd in (*streams, go))
+    for fd, source in enumerate(streams):
+        os.dup2(source, fd)
+    os.closerange(3, go)
+    os.closerange(go + 1, os.sysconf("SC_OPEN_MAX"))
+    return go
 
 
 def _renew_state() -> None:

@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NoReturn
 
 from .errors import UsageError
+from .forked import ForkedGroup
 from .guardian import kill_group
-from .prctl import adopting
 from .signals import signal_name
 from .threads import num_stray_threads
 from .warm_loop import Warmth, serve
 from .warm_messages import Gone, receive, send
-from .warm_rank import GO
 from .warmth import other_variables
 from .worker import Process, WorkerStreams
 
@@ -34,31 +33,6 @@ class NotWarm(Exception):
     """A rank cannot be forked from the warm server; the text says why."""
 
 
-class ForkedProcess:
-    """A process forked by the warm server and adopted by the launcher."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-        self.returncode: int | None = None
-
-    def wait(self, timeout: float) -> int:
-        """Reap it.
-
-        Raises:
-            TimeoutError: It is still there after `timeout` seconds.
-        """
-        end = time.monotonic() + timeout
-        while self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-            elif time.monotonic() > end:
-                raise TimeoutError
-            else:
-                time.sleep(0.005)
-        return self.returncode
-
-
 class WarmServer:
     """A process that has imported what the ranks need, and forks them.
 
@@ -69,6 +43,7 @@ class WarmServer:
         self.pid = pid
         self._channel = channel
         self._at_import = at_import
+        self._group: ForkedGroup | None = None
 
     @classmethod
     def fork(cls, warmth: Warmth, at_import: Mapping[str, str]) -> "WarmServer":
@@ -124,51 +99,61 @@ class WarmServer:
         *,
         inherits_stdin: bool,
     ) -> Process:
-        """Fork a rank.
+        """Fork a rank, which waits for `release`.
 
         Raises:
             NotWarm: The server cannot make this one; there is no half-started rank.
         """
         if (reason := other_variables(environment, self._at_import)) is not None:
             raise NotWarm(reason)
-        wait_end, go_end = os.pipe()
+        if self._group is None:
+            self._group = ForkedGroup()
         devnull = os.open(os.devnull, os.O_RDONLY)
         fds = [
             STDIN_FD if inherits_stdin else devnull,
             _fileno(streams.stdout, STDOUT_FD),
             _fileno(streams.stderr, STDERR_FD),
-            wait_end,
+            self._group.wait_end,
         ]
         try:
-            process = ForkedProcess(self._ask(command, environment, fds))
-            os.write(go_end, GO)
-            return process
+            answer = self._ask({"command": command, "environment": dict(environment)}, fds)
         finally:
-            for fd in (wait_end, go_end, devnull):
-                os.close(fd)
+            os.close(devnull)
+        if "error" in answer:
+            raise NotWarm(f"the server failed: {answer['error']}")
+        return self._group.add(int(answer["pid"]))
+
+    def release(self) -> None:
+        """Adopt the ranks that were forked since the last time and let them begin.
+
+        Raises:
+            NotWarm: The server is lost; `close` lets these ranks begin.
+        """
+        group = self._group
+        if group is None:
+            return
+        self._ask({"release": True}, ())
+        self._group = None
+        group.begin(END_S)
 
     def close(self) -> None:
-        """End the server and whatever an import has started; the ranks are not concerned."""
+        """End the server and whatever an import has started; ranks that were forked live on."""
         self._channel.close()
         kill_group(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
+        group, self._group = self._group, None
+        if group is not None:
+            group.begin(END_S)
 
-    def _ask(
-        self, command: Sequence[str], environment: Mapping[str, str], fds: Sequence[int]
-    ) -> int:
-        request = {"command": list(command), "environment": dict(environment)}
-        with adopting():
-            try:
-                send(self._channel, request, fds)
-            except Gone:
-                raise NotWarm(self._why_gone("it ended")) from None
-            answer = self._answer(ANSWER_S)
-        if "error" in answer:
-            raise NotWarm(f"the server failed: {answer['error']}")
-        return int(answer["pid"])
+    def _ask(self, request: dict[str, Any], fds: Sequence[int]) -> dict[str, Any]:
+        try:
+            send(self._channel, request, fds)
+        except Gone:
+            raise NotWarm(self._why_gone("it ended")) from None
+        return self._answer(ANSWER_S)
 
     def _answer(self, bound_s: float) -> dict[str, Any]:
         try:

@@ -1,6 +1,8 @@
 """Whatever dies, nothing of the run is left after two seconds."""
 
+import contextlib
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -144,3 +146,38 @@ def test_sigkill_of_the_launcher_at_any_time(launch, after_s):
     assert_all_gone(launched, within_s=2)
     time.sleep(0.1)
     assert launched.processes() == []
+
+
+def tree_of(pid):
+    try:
+        children = children_of(pid)
+    except OSError:
+        return {pid}
+    return {pid}.union(*(tree_of(child) for child in children))
+
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_sigkill_of_any_process_at_any_time(launch, seed):
+    chance = random.Random(seed)
+    script = launch.script(WITH_CHILDREN + STAYS)
+    launched = launch(*TWO, "--max-restarts", "2", "--grace", "0.2", script)
+    time.sleep(chance.uniform(0.0, 0.4))
+    seen = tree_of(launched.pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(chance.choice(sorted(seen)), signal.SIGKILL)
+    time.sleep(chance.uniform(0.0, 0.4))
+    seen |= tree_of(launched.pid)
+    if not launched.ended():
+        launched.send(signal.SIGTERM)
+    launched.wait()
+    end = time.monotonic() + 2
+    while left := [pid for pid in {*seen, *launched.processes()} if lives(pid)]:
+        assert time.monotonic() < end, f"still there: {left}"
+        time.sleep(0.02)

@@ -141,7 +141,7 @@ def test_random_numbers_are_each_rank_s_own(launch):
     script = launch.script(
         """
         import random, numpy, multiprocessing
-        print(random.random(), numpy.random.rand(), multiprocessing.current_process().authkey)
+        print(random.random(), numpy.random.rand(), multiprocessing.current_process().authkey.hex())
         """
     )
     launched = launch(*TWO, script)
