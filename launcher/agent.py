@@ -37,6 +37,7 @@ from .output import RankOutput
 from .plan import LaunchPlan
 from .signal_inbox import SignalInbox
 from .stacks import ask_for_stacks
+from .starter import Starter
 from .supervision import Bounds
 from .worker import Worker
 
@@ -57,6 +58,7 @@ class NodeAgent(SimpleElasticAgent):
         *,
         inbox: SignalInbox,
         lifeline: Lifeline,
+        starter: Starter,
         environ: Mapping[str, str],
         report: Callable[[AttemptEnd], tuple[int, str]],
         say: Callable[[str], None],
@@ -79,6 +81,7 @@ class NodeAgent(SimpleElasticAgent):
         self._plan = plan
         self._inbox = inbox
         self._lifeline = lifeline
+        self._starter = starter
         self._environ = environ
         self._report = report
         self._say = say
@@ -179,16 +182,13 @@ class NodeAgent(SimpleElasticAgent):
             self._files[place.rank] = files = RankFiles.of(folder, place.rank)
             environment = worker_environment(place, settings, files=files, inherited=self._environ)
             with self._output.streams(place.rank) as streams:
-                started = Worker.start(
-                    self._plan.program.command(self._environ),
-                    environment,
-                    streams,
-                    rank=place.rank,
-                    local_rank=place.local_rank,
+                started = self._starter.start(
+                    environment, streams, rank=place.rank, local_rank=place.local_rank
                 )
             self._lifeline.add(started.pid)
             self._workers.append(started)
             worker.id = started.pid
+        self._starter.all_started()
         self._hang = None
         if (timeout_s := self._plan.hang_timeout_s) is not None:
             heartbeats = {rank: files.heartbeat for rank, files in self._files.items()}

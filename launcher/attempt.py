@@ -12,7 +12,7 @@ from .hang import HangWatch
 from .signal_inbox import SignalInbox
 from .signals import Warned, signal_name
 from .supervision import Bounds, Situation, Step, next_step
-from .worker import Worker
+from .worker import Worker, wait_for_an_end
 
 POLL_S = 0.05
 REMINDER_S = 60.0
@@ -134,7 +134,7 @@ class Attempt:
     def _wait(self) -> None:
         self._tell_those_ready()
         self._remind()
-        time.sleep(POLL_S)
+        wait_for_an_end(self._running, POLL_S)
 
     def _ask(self) -> None:
         self._write_stacks(self._running)

@@ -83,6 +83,8 @@ def parse_options(words: Words) -> LaunchOptions:
         hang_timeout_s=optional(given("--hang-timeout"), values.positive_seconds),
         warning_signals=optional(given("--signals-to-handle"), values.signals) or (),
         dry_run=words.flag("--dry-run"),
+        cold=words.flag("--cold"),
+        preload=optional(given("--preload"), values.names) or (),
         notes=notes(words, several_nodes=nodes.several),
     )
 

@@ -1,14 +1,18 @@
 """One start of the command, from the plan to the exit code."""
 
+import gc
+import os
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from .attempt_end import AttemptEnd
 from .console_share import wants_logs
+from .environment import default_environment
 from .error_file import read_error
 from .evidence import exception_of
 from .exit_codes import ended_by_warning, first_failure
@@ -17,6 +21,7 @@ from .plan import LaunchPlan
 from .report import TAIL_LINES, failure_report
 from .signal_inbox import SignalInbox
 from .signals import signal_name
+from .starter import Starter
 
 
 def launch(
@@ -32,7 +37,42 @@ def launch(
     Raises:
         UsageError: The ranks cannot meet where they were told to.
     """
-    # torch is imported here, and only here, in the launcher: it takes seconds.
+    starter = Starter(plan.program.command(environ), say)
+    with closing(starter):
+        if not plan.cold:
+            _warm_up(starter, plan, inbox, environ)
+        return _run_agent(starter, plan, inbox, environ, say)
+
+
+def _warm_up(
+    starter: Starter, plan: LaunchPlan, inbox: SignalInbox, environ: Mapping[str, str]
+) -> None:
+    """Import torch, for this process and for all ranks, and fork the warm server."""
+    at_import = {**default_environment(plan.local_world_size), **environ}
+    os.environ.update(at_import)  # OMP_NUM_THREADS and its like are read at import
+    gc.disable()  # an import makes much that stays: looking for garbage costs a tenth of its time
+    try:
+        from . import agent  # noqa: F401
+
+        starter.warm_up(
+            preload=plan.preload,
+            uses_run=plan.uses_run,
+            at_import=at_import,
+            given_up=lambda: inbox.warned_by is not None,
+        )
+    finally:
+        gc.freeze()  # nor shall the first collection look through all of it
+        gc.enable()
+
+
+def _run_agent(
+    starter: Starter,
+    plan: LaunchPlan,
+    inbox: SignalInbox,
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+) -> int:
+    # torch is imported here at the latest: it takes seconds.
     from .agent import NodeAgent
 
     if inbox.warned_by is not None:
@@ -45,6 +85,7 @@ def launch(
             plan,
             inbox=inbox,
             lifeline=lifeline,
+            starter=starter,
             environ=environ,
             report=partial(report, inbox=inbox),
             say=say,

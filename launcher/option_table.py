@@ -96,6 +96,8 @@ OWN_OPTIONS = (
     Option(name="--precision", value="NAME", help=", ".join(PRECISION_NAMES)),
     *_options(
         ("--run-dir", "DIR", "the run's folder: checkpoints, metrics, logs"),
+        ("--cold", None, "start each rank as a Python of its own, not as a fork"),
+        ("--preload", "A,B", "modules to import once, before the ranks are forked"),
         ("--dry-run", None, "print the plan and rank 0's environment; start nothing"),
         (
             "--hang-timeout",

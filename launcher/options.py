@@ -107,6 +107,10 @@ class LaunchOptions:
     """Print the plan and start nothing."""
     notes: tuple[str, ...] = ()
     """What was asked and has no meaning here; said once."""
+    cold: bool = False
+    """Start every rank as a Python of its own."""
+    preload: tuple[str, ...] = ()
+    """Modules that the warm server imports before it forks the ranks."""
 
     def __post_init__(self) -> None:
         _check_choice("strategy", self.strategy, STRATEGY_NAMES)
@@ -115,6 +119,11 @@ class LaunchOptions:
             raise UsageError(
                 f"--strategy single is one rank, but --nnodes {self.nodes.num_max} is several. "
                 "Pass another strategy."
+            )
+        if self.cold and self.preload:
+            raise UsageError(
+                f"--cold and --preload {','.join(self.preload)} exclude each other: a cold rank "
+                "imports everything by itself. Leave one of them out."
             )
 
 

@@ -37,6 +37,9 @@ class LaunchPlan:
     grace_s: float | None
     terminate_s: float | None
     hang_timeout_s: float | None
+    cold: bool
+    """Every rank is a Python of its own; else a fork of the warm server."""
+    preload: tuple[str, ...]
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
@@ -75,6 +78,8 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         grace_s=options.grace_s,
         terminate_s=options.terminate_s,
         hang_timeout_s=options.hang_timeout_s,
+        cold=options.cold,
+        preload=options.preload,
     )
 
 

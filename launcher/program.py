@@ -10,6 +10,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from .errors import UsageError
+from .python_command import PYTHON_FLAGS
 from .words import nearest
 
 
@@ -38,7 +39,7 @@ class Program:
             return (self.name, *self.args)
         how = ("-m",) if self.kind is ProgramKind.MODULE else ()
         python = environ.get("PYTHON_EXEC") or sys.executable
-        return (python, "-u", *how, self.name, *self.args)
+        return (python, *PYTHON_FLAGS, *how, self.name, *self.args)
 
 
 def find_source(program: Program, search: Sequence[str] | None = None) -> Path | None:

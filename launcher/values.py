@@ -39,6 +39,11 @@ def whole(given: Given) -> int:
     return number
 
 
+def names(given: Given) -> tuple[str, ...]:
+    """Read names with commas between them."""
+    return tuple(name for part in given.text.split(",") if (name := part.strip()))
+
+
 def port(given: Given) -> int:
     """Read a port; 0 is a free one."""
     number = whole(given)

@@ -2,13 +2,15 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from . import exec_worker
 from .guardian import kill_group
@@ -22,6 +24,16 @@ class WorkerStreams:
     stderr: IO[bytes] | int | None = None
 
 
+class Process(Protocol):
+    """A child of the launcher, however it came to be one."""
+
+    pid: int
+    returncode: int | None
+
+    def wait(self, timeout: float) -> int:
+        """Reap it; raises TimeoutError or subprocess.TimeoutExpired."""
+
+
 class Worker:
     """A started rank.
 
@@ -29,10 +41,11 @@ class Worker:
     be given to anybody else.
     """
 
-    def __init__(self, rank: int, local_rank: int, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, rank: int, local_rank: int, process: Process) -> None:
         self.rank = rank
         self.local_rank = local_rank
         self.pid = process.pid
+        self._end_fd = _open_pidfd(process.pid)
         self._process = process
 
     @classmethod
@@ -87,8 +100,31 @@ class Worker:
 
     def release(self, bound_s: float) -> None:
         """Reap the process; gives up after `bound_s` seconds if it is still there."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired, TimeoutError):
             self._process.wait(timeout=bound_s)
+        if self._end_fd is not None:
+            os.close(self._end_fd)
+            self._end_fd = None
+
+
+def wait_for_an_end(workers: Iterable[Worker], bound_s: float) -> None:
+    """Return as soon as one of the workers ends, and after `bound_s` seconds in any case."""
+    fds = [worker._end_fd for worker in workers]
+    if None in fds:
+        time.sleep(bound_s)  # a kernel older than 5.3 cannot tell
+        return
+    poll = select.poll()
+    for fd in fds:
+        assert fd is not None
+        poll.register(fd, select.POLLIN)
+    poll.poll(bound_s * 1000)
+
+
+def _open_pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
 
 
 def catches(status: str, signum: int) -> bool:

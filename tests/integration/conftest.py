@@ -88,8 +88,11 @@ def _is_guardian(pid: int) -> bool:
 class Launch:
     """Starts the command: `launch("--nproc-per-node", "2", script)`."""
 
-    def __init__(self, server: "subprocess.Popen[str]", folder: Path) -> None:
+    def __init__(
+        self, server: "subprocess.Popen[str]", folder: Path, options: tuple[str, ...]
+    ) -> None:
         self._server = server
+        self._options = options
         self.folder = folder
         self.mark = f"{TEST_MARK}={uuid.uuid4().hex}"
         self.started: list[Launched] = []
@@ -116,7 +119,7 @@ class Launch:
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", name: value}
         environ["TMPDIR"] = str(self.scratch)
         request = {
-            "argv": argv,
+            "argv": (*self._options, *argv),
             "cwd": str(self.folder),
             "environ": {**environ, **(env or {})},
             "ignored": ignored,
@@ -139,7 +142,8 @@ def launch_server() -> "Iterator[subprocess.Popen[str]]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # A forked rank's environment is shown in the memory that this one's takes up.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "ROOM": "x" * 16384},
     )
     yield server
     assert server.stdin is not None
@@ -148,8 +152,12 @@ def launch_server() -> "Iterator[subprocess.Popen[str]]":
 
 
 @pytest.fixture
-def launch(launch_server: "subprocess.Popen[str]", tmp_path: Path) -> Iterator[Launch]:
-    launch = Launch(launch_server, tmp_path)
+def launch(
+    launch_server: "subprocess.Popen[str]", tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Launch]:
+    """Start warm ranks, or cold ones: `parametrize("launch", ["warm", "cold"], indirect=True)`."""
+    options = ("--cold",) if getattr(request, "param", "warm") == "cold" else ()
+    launch = Launch(launch_server, tmp_path, options)
     yield launch
     running = [launched for launched in launch.started if not launched.ended()]
     for launched in running:

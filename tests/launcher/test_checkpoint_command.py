@@ -336,9 +336,8 @@ main(sys.argv[1:])
         ("--help", 0),
     ],
 )
-def test_without_torch_and_at_once(folder, words, code):
+def test_without_torch(folder, words, code):
     command = [word.replace("F", str(folder), 1) for word in words.split()]
-    before_s = _children_s()
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED, "checkpoint", *command],
         env={**os.environ, "PYTHONPATH": str(Path(launcher.__file__).parents[1])},
@@ -348,14 +347,7 @@ def test_without_torch_and_at_once(folder, words, code):
         check=False,
     )
     assert done.returncode == code, done.stderr
-    # CPU time: other work on the machine does not count.
-    assert _children_s() - before_s < 0.5
     assert bool(done.stderr) == (code == 2)
-
-
-def _children_s() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(folder):

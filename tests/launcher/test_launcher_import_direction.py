@@ -20,6 +20,8 @@ PROCESS_PART = (
     *("dry_run", "group", "masking"),
     *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
+    *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
+    *("forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
 )
 
 

@@ -9,6 +9,7 @@ pytestmark = pytest.mark.timeout(60)
 TWO = ("--nproc-per-node", "2")
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize(
     ("rank_1", "code"),
     [
@@ -75,6 +76,7 @@ def test_a_rank_that_ignores_sigterm_is_killed_in_bounded_time(launch):
     assert launched.wait(timeout_s=20) == 5
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_traceback_of_the_script_stays_as_it_is(launch):
     launched = launch(launch.script("raise ValueError('the loss is gone')"))
     assert launched.wait() == 1
@@ -124,6 +126,7 @@ def test_ranks_that_leave_after_one_with_75_are_given_time(launch):
     assert launched.stderr == ""
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_restart_until_it_works(launch):
     script = launch.script(
         """

@@ -1,6 +1,8 @@
 """Whatever dies, nothing of the run is left after two seconds."""
 
+import contextlib
 import os
+import random
 import signal
 import time
 from pathlib import Path
@@ -30,6 +32,7 @@ def assert_all_gone(launched, within_s):
         time.sleep(0.02)
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_sigkill_of_the_launcher(launch):
     launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
     launched.wait_for_files(*READY, cwd=launch.folder)
@@ -53,6 +56,7 @@ def test_sigkill_of_the_launcher_while_ranks_start(launch):
     launched.wait()
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_sigkill_of_launcher_and_guardian_ends_the_ranks(launch):
     launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
     launched.wait_for_files(*READY, cwd=launch.folder)
@@ -82,6 +86,7 @@ def test_children_of_ended_ranks(launch, end, code):
     assert list(launch.scratch.iterdir()) == []
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_children_are_gone_before_a_restart(launch):
     script = launch.script(
         WITH_CHILDREN.replace(
@@ -113,7 +118,8 @@ def test_other_runs_are_left_alone(launch):
 def test_guardian_outlives_the_signals_sent_to_everyone(launch):
     launched = launch(*TWO, launch.script(WITH_CHILDREN + STAYS))
     launched.wait_for_files(*READY, cwd=launch.folder)
-    guardians = children_of(launched.pid) - set(launched.processes())
+    helpers = children_of(launched.pid) - set(launched.processes())
+    guardians = {pid for pid in helpers if "guardian.py" in command_of(pid)}
     assert len(guardians) == 1
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         os.kill(*guardians, signum)
@@ -124,10 +130,15 @@ def test_guardian_outlives_the_signals_sent_to_everyone(launch):
     launched.wait()
 
 
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
 def children_of(pid):
     return {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
 def test_sigkill_of_the_launcher_at_any_time(launch, after_s):
     launched = launch("--nproc-per-node", "4", launch.script(WITH_CHILDREN + STAYS))
@@ -137,3 +148,38 @@ def test_sigkill_of_the_launcher_at_any_time(launch, after_s):
     assert_all_gone(launched, within_s=2)
     time.sleep(0.1)
     assert launched.processes() == []
+
+
+def tree_of(pid):
+    try:
+        children = children_of(pid)
+    except OSError:
+        return {pid}
+    return {pid}.union(*(tree_of(child) for child in children))
+
+
+def lives(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_sigkill_of_any_process_at_any_time(launch, seed):
+    chance = random.Random(seed)
+    script = launch.script(WITH_CHILDREN + STAYS)
+    launched = launch(*TWO, "--max-restarts", "2", "--grace", "0.2", script)
+    time.sleep(chance.uniform(0.0, 0.4))
+    seen = tree_of(launched.pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(chance.choice(sorted(seen)), signal.SIGKILL)
+    time.sleep(chance.uniform(0.0, 0.4))
+    seen |= tree_of(launched.pid)
+    if not launched.ended():
+        launched.send(signal.SIGTERM)
+    launched.wait()
+    end = time.monotonic() + 2
+    while left := [pid for pid in {*seen, *launched.processes()} if lives(pid)]:
+        assert time.monotonic() < end, f"still there: {left}"
+        time.sleep(0.02)

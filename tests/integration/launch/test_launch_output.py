@@ -14,6 +14,7 @@ print("err", rank, file=sys.stderr)
 """
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 def test_console_with_a_prefix_for_all_but_rank_0(launch):
     launched = launch("--nproc-per-node", "3", launch.script(TALKS))
     assert launched.wait() == 0

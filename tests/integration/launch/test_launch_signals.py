@@ -36,6 +36,7 @@ DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS
 READY = ("ready-0", "ready-1")
 
 
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize("code", [75, 0])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT"])
 def test_warning_is_forwarded_once_as_sigterm(launch, name, code):

@@ -1,0 +1,183 @@
+"""The warm server's own process: it imports once, then forks a rank for each request.
+
+It is forked from the launcher, right after that has imported torch and before it has started any
+thread, so that one import serves the launcher and all ranks of all attempts.
+"""
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .errors import UsageError
+from .main_module import script_folder
+from .prctl import die_with, set_name
+from .python_command import PythonProgram
+from .shadowing import NEEDED_BY
+from .threads import num_stray_threads
+from .warm_messages import Gone, receive, send
+from .warm_rank import RankStart, become_rank, reset_signals
+from .warmth import module_names, shadowed_modules
+
+SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Sent to everyone by a terminal or a batch system; the server has to outlive them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmth:
+    """What a server is for."""
+
+    program: PythonProgram
+    preload: tuple[str, ...]
+    uses_run: bool
+    """The script imports `launcher`."""
+
+
+def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
+    """Prepare, say whether that went well, then answer requests until the launcher is gone."""
+    launcher = os.getppid()
+    signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
+    reset_signals()
+    os.setsid()
+    die_with(launcher)
+    set_name("relaunch-warm")
+    _close_all_but(channel.fileno())
+    try:
+        try:
+            send(channel, {"unsafe": prepare(warmth)})
+        except UsageError as error:
+            send(channel, {"wrong": str(error)})
+        while True:
+            server = os.getpid()
+            if (pid := os.fork()) == 0:  # now, while nobody waits for it
+                die_with(server)
+                _fork_group(channel, warmth, launcher, frozenset(signal_mask))
+            if os.waitpid(pid, 0)[1] != 0:
+                os._exit(1)
+            send(channel, {"adopted": True})
+    except Gone:
+        os._exit(0)
+    except BaseException as error:
+        _last_words(channel, error)
+        os._exit(1)
+
+
+def prepare(warmth: Warmth) -> str | None:
+    """Import what the ranks will want; return why a fork of this process is not safe, or None.
+
+    Raises:
+        UsageError: There is no module of a name in --preload.
+    """
+    folder = os.getcwd() if warmth.program.is_module else script_folder(warmth.program.name)
+    if not sys.flags.safe_path:
+        sys.path[0] = folder  # a module to preload may stand beside the script
+    if warmth.uses_run:
+        importlib.import_module(".run", __package__)
+    reason = _threads_after("import torch")
+    for name in warmth.preload:
+        if reason is None:
+            reason = _preload(name) or _threads_after(f"import {name}")
+    reason = reason or _accelerator_in_use() or _shadows(folder, keeps_ours=warmth.uses_run)
+    gc.freeze()  # a collection in a rank must not write to every page that it shares
+    return reason
+
+
+def _preload(name: str) -> str | None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"--preload {name}: there is no module {error.name}, neither beside the script nor "
+                "among those installed."
+            ) from None
+        return f"--preload {name} failed with {error}"
+    except Exception as error:
+        return f"--preload {name} failed with {type(error).__name__}: {error}"
+    return None
+
+
+def _threads_after(cause: str) -> str | None:
+    num_stray = num_stray_threads()
+    if num_stray == 0:
+        return None
+    return f"{cause} left {num_stray} thread{'s' if num_stray > 1 else ''} running"
+
+
+def _accelerator_in_use() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "an import has started CUDA"
+    return None
+
+
+def _shadows(folder: str, *, keeps_ours: bool) -> str | None:
+    loaded = {
+        name: getattr(module, "__file__", None)
+        for name, module in tuple(sys.modules.items())
+        if "." not in name and (keeps_ours or name not in NEEDED_BY)
+    }
+    try:
+        entries = tuple(Path(folder).iterdir())
+    except OSError:
+        return None
+    packages = [path.name for path in entries if (path / "__init__.py").is_file()]
+    beside = module_names([path.name for path in entries], packages)
+    return shadowed_modules(beside, loaded, f"{folder}{os.sep}")
+
+
+def _fork_group(
+    channel: socket.socket, warmth: Warmth, launcher: int, signal_mask: frozenset[int]
+) -> NoReturn:
+    """Fork the ranks of one attempt, then end, so that they become the launcher's children.
+
+    The launcher then waits for them as for any child, its death reaches them, and their
+    os.getppid() is the launcher.
+    """
+    while True:
+        message, fds = receive(channel, None)
+        if "release" in message:
+            os._exit(0)
+        start = RankStart(
+            launcher=launcher,
+            command=message["command"],
+            program=warmth.program,
+            environment=message["environment"],
+            signal_mask=signal_mask,
+            keeps_our_packages=warmth.uses_run,
+        )
+        send(channel, _fork_rank(start, fds))
+        for fd in fds:
+            os.close(fd)
+
+
+def _fork_rank(start: RankStart, fds: Sequence[int]) -> dict[str, Any]:
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return {"error": f"cannot fork ({error.strerror})"}
+    if pid > 0:
+        return {"pid": pid}
+    try:
+        become_rank(start, fds[:3], go=fds[3])
+    except BaseException as error:
+        os.write(2, f"relaunch: a rank could not be set up: {error!r}\n".encode())
+        os._exit(1)
+
+
+def _close_all_but(kept: int) -> None:
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _last_words(channel: socket.socket, error: BaseException) -> None:
+    try:
+        send(channel, {"unsafe": f"it failed with {error!r}", "error": repr(error)})
+    except Gone:
+        return

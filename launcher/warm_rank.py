@@ -1,0 +1,99 @@
+"""Become a rank: what a fork of the warm server sheds and takes on before it runs the script."""
+
+import faulthandler
+import fcntl
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from .main_module import run_and_exit
+from .prctl import die_with, set_name
+from .process_title import rewrite_title
+from .python_command import PythonProgram
+from .shadowing import NEEDED_BY
+
+GO = b"g"
+"""What the launcher writes for each rank once it is their parent and knows them all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankStart:
+    """All that makes one rank different from the server it is forked from."""
+
+    launcher: int
+    """The launcher's process id."""
+    command: Sequence[str]
+    program: PythonProgram
+    environment: Mapping[str, str]
+    signal_mask: frozenset[int]
+    keeps_our_packages: bool
+    """The script uses ours; else an import of a name like ours is the script's own business."""
+
+
+def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
+    """Wait until the launcher is the parent and has said go, then run the script.
+
+    Args:
+        start: What to become.
+        streams: The descriptors for stdin, stdout and stderr.
+        go: A pipe with one byte for each rank of the group; it ends without one where the launcher
+            has given the group up, or is gone.
+    """
+    os.setsid()
+    go = _take_descriptors(streams, go)
+    if os.read(go, 1) != GO:
+        os._exit(128 + signal.SIGKILL)
+    os.close(go)
+    die_with(start.launcher)
+    os.environ.clear()
+    os.environ.update(start.environment)
+    rewrite_title(start.command, start.environment)
+    set_name(f"rank {start.environment['RANK']}")
+    _renew_state()
+    if not start.keeps_our_packages:
+        _forget_our_packages()
+    signal.pthread_sigmask(signal.SIG_SETMASK, start.signal_mask)
+    run_and_exit(start.program)
+
+
+def reset_signals() -> None:
+    """Give every signal the disposition that Python itself starts with; keep what is ignored."""
+    signal.set_wakeup_fd(-1)
+    for signum in signal.valid_signals():
+        if callable(signal.getsignal(signum)):
+            signal.signal(signum, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _take_descriptors(streams: Sequence[int], go: int) -> int:
+    """Make the streams 0, 1 and 2 and close all others but `go`; return its new number.
+
+    Above all the server's socket, whose end tells the launcher that there is no server.
+    """
+    *streams, go = (fcntl.fcntl(fd, fcntl.F_DUPFD, 3) for fd in (*streams, go))
+    for fd, source in enumerate(streams):
+        os.dup2(source, fd)
+    os.closerange(3, go)
+    os.closerange(go + 1, os.sysconf("SC_OPEN_MAX"))
+    return go
+
+
+def _renew_state() -> None:
+    """Give this process what each Python draws for itself (`random` sees to itself)."""
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        numpy_random.seed()
+    multiprocessing.current_process().authkey = os.urandom(32)
+    faulthandler.enable(file=2)
+    gc.enable()
+
+
+def _forget_our_packages() -> None:
+    for name in tuple(sys.modules):
+        if name.partition(".")[0] in NEEDED_BY:
+            del sys.modules[name]
