@@ -183,16 +183,21 @@ def worker_environment(
             "LOCAL_RANK": "0",
             CUDA_DEVICES: only_device(inherited.get(CUDA_DEVICES), place.local_rank),
         }
-    # A crash in native code then leaves its stack in the rank's output.
-    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1", "PYTHONFAULTHANDLER": "1"}
+    defaults = default_environment(place.local_world_size)
     if settings.interface is not None:
         # Otherwise gloo listens on whatever interface the host's name stands for.
         defaults |= dict.fromkeys(INTERFACE_NAMES, settings.interface)
-    if place.local_world_size > 1:
-        defaults["OMP_NUM_THREADS"] = "1"
     # A relaunch started inside a rank must not pass that rank's own wishes on.
     kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
     return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
+
+
+def default_environment(local_world_size: int) -> dict[str, str]:
+    """Return what a worker is told unless its user has already said something else."""
+    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if local_world_size > 1:
+        defaults["OMP_NUM_THREADS"] = "1"
+    return defaults
 
 
 def only_device(visible: str | None, local_rank: int) -> str:

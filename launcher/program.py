@@ -12,6 +12,9 @@ from pathlib import Path
 from .errors import UsageError
 from .words import nearest
 
+PYTHON_FLAGS = ("-X", "faulthandler", "-u")
+"""How every rank's Python is started: a native crash shows its stack, output is never held back."""
+
 
 class ProgramKind(enum.Enum):
     """How the program's name is to be understood."""
@@ -38,7 +41,7 @@ class Program:
             return (self.name, *self.args)
         how = ("-m",) if self.kind is ProgramKind.MODULE else ()
         python = environ.get("PYTHON_EXEC") or sys.executable
-        return (python, "-u", *how, self.name, *self.args)
+        return (python, *PYTHON_FLAGS, *how, self.name, *self.args)
 
 
 def find_source(program: Program, search: Sequence[str] | None = None) -> Path | None:
