@@ -192,6 +192,14 @@ def worker_environment(
     return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
 
 
+def default_environment(local_world_size: int) -> dict[str, str]:
+    """Return what a worker is told unless its user has already said something else."""
+    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if local_world_size > 1:
+        defaults["OMP_NUM_THREADS"] = "1"
+    return defaults
+
+
 def only_device(visible: str | None, local_rank: int) -> str:
     """Return CUDA_VISIBLE_DEVICES for the one GPU of a local rank; empty where it has none."""
     if visible is None:
