@@ -9,6 +9,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .descriptors import open_descriptors
 from .environment import default_environment
 from .error_file import read_error
 from .exit_codes import ended_by_warning, first_failure
@@ -51,6 +52,7 @@ def _warm_up(
     """Import torch, for this process and for all ranks, and fork the warm server."""
     at_import = {**default_environment(plan.local_world_size), **environ}
     os.environ.update(at_import)  # OMP_NUM_THREADS and its like are read at import
+    open_before = open_descriptors()
     gc.disable()  # an import makes much that stays: looking for garbage costs a tenth of its time
     try:
         from . import agent  # noqa: F401
@@ -59,6 +61,7 @@ def _warm_up(
             preload=plan.preload,
             uses_run=plan.uses_run,
             at_import=at_import,
+            opened=frozenset(open_descriptors().keys() - open_before.keys()),
             given_up=lambda: inbox.warned_by is not None,
         )
     finally:

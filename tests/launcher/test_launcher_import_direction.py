@@ -15,7 +15,7 @@ PROCESS_PART = (
     *("exec_worker", "exit_codes", "gpus", "guardian", "launch", "lifeline", "options", "output"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
     *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
-    *("forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
+    *("descriptors", "forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
 )
 
 
