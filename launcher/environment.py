@@ -208,14 +208,6 @@ def only_device(visible: str | None, local_rank: int) -> str:
     return devices[local_rank].strip() if local_rank < len(devices) else ""
 
 
-def default_environment(local_world_size: int) -> dict[str, str]:
-    """Return what a worker is told unless its user has already said something else."""
-    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
-    if local_world_size > 1:
-        defaults["OMP_NUM_THREADS"] = "1"
-    return defaults
-
-
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:
     text = environ.get(name)
     if text is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .attempt_end import AttemptEnd
 from .console_share import wants_logs
+from .descriptors import open_descriptors
 from .environment import default_environment
 from .error_file import read_error
 from .evidence import exception_of
@@ -50,6 +51,7 @@ def _warm_up(
     """Import torch, for this process and for all ranks, and fork the warm server."""
     at_import = {**default_environment(plan.local_world_size), **environ}
     os.environ.update(at_import)  # OMP_NUM_THREADS and its like are read at import
+    open_before = open_descriptors()
     gc.disable()  # an import makes much that stays: looking for garbage costs a tenth of its time
     try:
         from . import agent  # noqa: F401
@@ -58,6 +60,7 @@ def _warm_up(
             preload=plan.preload,
             uses_run=plan.uses_run,
             at_import=at_import,
+            opened=frozenset(open_descriptors().keys() - open_before.keys()),
             given_up=lambda: inbox.warned_by is not None,
         )
     finally:

@@ -7,6 +7,7 @@ exit code, the threads and exit handlers at the end.
 
 import atexit
 import builtins
+import contextlib
 import ctypes
 import io
 import os
@@ -69,6 +70,14 @@ def exit_code_of(code: Any) -> int:
 def script_folder(script: str) -> str:
     """Return what `python script.py` puts first on sys.path: links in the path are resolved."""
     return os.path.dirname(os.path.realpath(script))
+
+
+def flush_streams() -> None:
+    """Write out what sys.stdout and sys.stderr still hold."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
 
 
 def renew_streams() -> None:
@@ -146,9 +155,7 @@ def _end_by_interrupt() -> NoReturn:
     """End by SIGINT itself, so that whoever waits sees why."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    flush_streams()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
     os._exit(128 + signal.SIGINT)

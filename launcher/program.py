@@ -13,9 +13,6 @@ from .errors import UsageError
 from .python_command import PYTHON_FLAGS
 from .words import nearest
 
-PYTHON_FLAGS = ("-X", "faulthandler", "-u")
-"""How every rank's Python is started: a native crash shows its stack, output is never held back."""
-
 
 class ProgramKind(enum.Enum):
     """How the program's name is to be understood."""

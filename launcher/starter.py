@@ -24,6 +24,7 @@ class Starter:
         preload: tuple[str, ...],
         uses_run: bool,
         at_import: Mapping[str, str],
+        opened: frozenset[int],
         given_up: Callable[[], bool],
     ) -> None:
         """Fork the server and wait until it is ready; nothing to do for what is not Python.
@@ -34,6 +35,7 @@ class Starter:
             preload: Modules to import in the server.
             uses_run: The script imports `launcher`.
             at_import: The environment under which torch was imported.
+            opened: Descriptors that the import of torch has left open.
             given_up: Asked while waiting; True: no rank will be started.
         """
         program = parse_python_command(self._command, sys.executable)
@@ -42,7 +44,7 @@ class Starter:
         try:
             if (reason := why_not_source(program)) is not None:
                 raise NotWarm(reason)
-            warmth = Warmth(program=program, preload=preload, uses_run=uses_run)
+            warmth = Warmth(program=program, preload=preload, uses_run=uses_run, opened=opened)
             self._server = WarmServer.fork(warmth, at_import)
             self._server.wait_until_ready(given_up)
         except NotWarm as reason:

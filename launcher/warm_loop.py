@@ -11,12 +11,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .descriptors import close_all_but, open_descriptors, unshareable
 from .errors import UsageError
-from .main_module import script_folder
+from .main_module import flush_streams, script_folder
 from .prctl import die_with, set_name
 from .python_command import PythonProgram
 from .shadowing import NEEDED_BY
@@ -37,6 +38,8 @@ class Warmth:
     preload: tuple[str, ...]
     uses_run: bool
     """The script imports `launcher`."""
+    opened: frozenset[int]
+    """Descriptors that the import of torch has left open."""
 
 
 def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
@@ -47,25 +50,26 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
     os.setsid()
     die_with(launcher)
     set_name("relaunch-warm")
-    _close_all_but(channel.fileno())
+    close_all_but({channel.fileno(), *warmth.opened})
     try:
-        try:
-            send(channel, {"unsafe": prepare(warmth)})
-        except UsageError as error:
-            send(channel, {"wrong": str(error)})
-        while True:
-            server = os.getpid()
-            if (pid := os.fork()) == 0:  # now, while nobody waits for it
-                die_with(server)
-                _fork_group(channel, warmth, launcher, frozenset(signal_mask))
-            if os.waitpid(pid, 0)[1] != 0:
-                os._exit(1)
-            send(channel, {"adopted": True})
+        unsafe = prepare(warmth)
+        opened = {fd: at for fd, at in open_descriptors().items() if fd != channel.fileno()}
+        send(channel, {"unsafe": unsafe or unshareable(opened)})
+        common = RankStart(
+            launcher=launcher,
+            program=warmth.program,
+            signal_mask=frozenset(signal_mask),
+            kept=frozenset(opened),
+            keeps_our_packages=warmth.uses_run,
+        )
+        _fork_groups(channel, common)
+    except UsageError as error:
+        send(channel, {"wrong": str(error)})
     except Gone:
         os._exit(0)
     except BaseException as error:
         _last_words(channel, error)
-        os._exit(1)
+    os._exit(1)
 
 
 def prepare(warmth: Warmth) -> str | None:
@@ -84,6 +88,7 @@ def prepare(warmth: Warmth) -> str | None:
         if reason is None:
             reason = _preload(name) or _threads_after(f"import {name}")
     reason = reason or _accelerator_in_use() or _shadows(folder, keeps_ours=warmth.uses_run)
+    flush_streams()  # or every rank would print what an import has printed
     gc.freeze()  # a collection in a rank must not write to every page that it shares
     return reason
 
@@ -112,8 +117,9 @@ def _threads_after(cause: str) -> str | None:
 
 def _accelerator_in_use() -> str | None:
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        return "an import has started CUDA"
+    for name in ("cuda", "xpu"):
+        if torch is not None and getattr(torch, name).is_initialized():
+            return f"an import has initialised torch.{name}"
     return None
 
 
@@ -132,9 +138,19 @@ def _shadows(folder: str, *, keeps_ours: bool) -> str | None:
     return shadowed_modules(beside, loaded, f"{folder}{os.sep}")
 
 
-def _fork_group(
-    channel: socket.socket, warmth: Warmth, launcher: int, signal_mask: frozenset[int]
-) -> NoReturn:
+def _fork_groups(channel: socket.socket, common: RankStart) -> NoReturn:
+    """Have a process of its own ready for each attempt: nobody waits for its fork."""
+    server = os.getpid()
+    while True:
+        if (pid := os.fork()) == 0:
+            die_with(server)
+            _fork_group(channel, common)
+        if os.waitpid(pid, 0)[1] != 0:
+            os._exit(1)
+        send(channel, {"adopted": True})
+
+
+def _fork_group(channel: socket.socket, common: RankStart) -> NoReturn:
     """Fork the ranks of one attempt, then end, so that they become the launcher's children.
 
     The launcher then waits for them as for any child, its death reaches them, and their
@@ -144,14 +160,7 @@ def _fork_group(
         message, fds = receive(channel, None)
         if "release" in message:
             os._exit(0)
-        start = RankStart(
-            launcher=launcher,
-            command=message["command"],
-            program=warmth.program,
-            environment=message["environment"],
-            signal_mask=signal_mask,
-            keeps_our_packages=warmth.uses_run,
-        )
+        start = replace(common, command=message["command"], environment=message["environment"])
         send(channel, _fork_rank(start, fds))
         for fd in fds:
             os.close(fd)
@@ -169,11 +178,6 @@ def _fork_rank(start: RankStart, fds: Sequence[int]) -> dict[str, Any]:
     except BaseException as error:
         os.write(2, f"relaunch: a rank could not be set up: {error!r}\n".encode())
         os._exit(1)
-
-
-def _close_all_but(kept: int) -> None:
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _last_words(channel: socket.socket, error: BaseException) -> None:

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
+from .descriptors import close_all_but
 from .main_module import run_and_exit
 from .prctl import die_with, set_name
 from .process_title import rewrite_title
@@ -27,10 +28,13 @@ class RankStart:
 
     launcher: int
     """The launcher's process id."""
-    command: Sequence[str]
     program: PythonProgram
-    environment: Mapping[str, str]
+    command: Sequence[str] = ()
+    """What `ps` is to show."""
+    environment: Mapping[str, str] = field(default_factory=dict)
     signal_mask: frozenset[int]
+    kept: frozenset[int]
+    """Descriptors that an import has opened and goes on to use."""
     keeps_our_packages: bool
     """The script uses ours; else an import of a name like ours is the script's own business."""
 
@@ -45,7 +49,7 @@ def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
             has given the group up, or is gone.
     """
     os.setsid()
-    go = _take_descriptors(streams, go)
+    go = _take_descriptors(streams, go, start.kept)
     if os.read(go, 1) != GO:
         os._exit(128 + signal.SIGKILL)
     os.close(go)
@@ -71,16 +75,15 @@ def reset_signals() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _take_descriptors(streams: Sequence[int], go: int) -> int:
-    """Make the streams 0, 1 and 2 and close all others but `go`; return its new number.
+def _take_descriptors(streams: Sequence[int], go: int, kept: frozenset[int]) -> int:
+    """Make the streams 0, 1 and 2 and close all others but `go` and `kept`; return `go` anew.
 
     Above all the server's socket, whose end tells the launcher that there is no server.
     """
     *streams, go = (fcntl.fcntl(fd, fcntl.F_DUPFD, 3) for fd in (*streams, go))
     for fd, source in enumerate(streams):
         os.dup2(source, fd)
-    os.closerange(3, go)
-    os.closerange(go + 1, os.sysconf("SC_OPEN_MAX"))
+    close_all_but({go, *kept})
     return go
 
 
@@ -90,6 +93,7 @@ def _renew_state() -> None:
         numpy_random.seed()
     multiprocessing.current_process().authkey = os.urandom(32)
     faulthandler.enable(file=2)
+    sys._xoptions["faulthandler"] = True  # for the processes that multiprocessing spawns
     gc.enable()
 
 

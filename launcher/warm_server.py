@@ -12,6 +12,7 @@ from typing import IO, Any, NoReturn
 from .errors import UsageError
 from .forked import ForkedGroup
 from .guardian import kill_group
+from .main_module import flush_streams
 from .signals import signal_name
 from .threads import num_stray_threads
 from .warm_loop import Warmth, serve
@@ -57,6 +58,7 @@ class WarmServer:
         """
         if (num_stray := num_stray_threads()) > 0:
             raise NotWarm(f"the launcher runs {num_stray} other thread(s) by now")
+        flush_streams()
         ours, theirs = socket.socketpair()
         try:
             pid = os.fork()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 import zipfile
@@ -277,12 +278,16 @@ def test_ps_shows_the_script(launch):
 
 
 def test_preload_is_imported_once(launch):
-    (launch.folder / "heavy.py").write_text("import os\nPID = os.getpid()\n")
-    script = launch.script("import heavy\nprint(heavy.PID)")
+    (launch.folder / "heavy.py").write_text(
+        "import os\nPID = os.getpid()\nNULL = open(os.devnull)\nprint('imported')\n"
+    )
+    script = launch.script("import heavy\nprint(heavy.PID, heavy.NULL.read() == '')")
     launched = launch(*TWO, "--preload", "heavy, json", script)
     assert launched.wait() == 0
-    first, second = launched.stdout.replace("[rank 1] ", "").split()
+    imported, first, second = launched.stdout.replace("[rank 1] ", "").splitlines()
+    assert imported == "imported"
     assert first == second
+    assert first.endswith(" True")
     assert launched.stderr == ""
 
 
@@ -296,6 +301,10 @@ def test_preload_is_imported_once(launch):
         ),
         ("raise ValueError('not now')", "--preload heavy failed with ValueError: not now"),
         ("import nowhere", "--preload heavy failed with No module named 'nowhere'"),
+        (
+            "import socket; here = socket.socketpair()",
+            "an import has opened socket:[N], socket:[N]",
+        ),
         ("import os; os._exit(3)", "the server ended with exit code 3"),
         ("import os; os.kill(os.getpid(), 11)", "the server was killed by SIGSEGV"),
     ],
@@ -305,7 +314,8 @@ def test_a_preload_that_makes_forks_unsafe(launch, source, reason):
     launched = launch("--preload", "heavy", launch.script(WARM))
     assert launched.wait() == 0
     assert launched.stdout == "False\n"
-    assert launched.said()[-1] == f"relaunch: {reason}. {FROM_NOW_ON}"
+    said = re.sub(r"\[\d+\]", "[N]", launched.said()[-1])
+    assert said == f"relaunch: {reason}. {FROM_NOW_ON}"
 
 
 @pytest.mark.parametrize("name", ["nowhere", "json.nowhere", "nowhere.at.all"])
