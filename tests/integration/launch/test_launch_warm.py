@@ -32,7 +32,7 @@ seen = {
     "doc": __doc__, "spec": __spec__, "package": __package__, "cached": __cached__,
     "loader": [type(__loader__).__name__, __loader__.name, __loader__.path],
     "globals": sorted(globals()), "main": sys.modules["__main__"].__dict__ is globals(),
-    "environ": {k: v for k, v in os.environ.items() if "PORT" not in k and "ERROR_FILE" not in k
+    "environ": {k: v for k, v in os.environ.items() if "PORT" not in k and "_FILE" not in k
                 and "WARNING_FILE" not in k and "RUN_ID" not in k},
     "proc": open("/proc/self/environ").read().split(chr(0))[0].partition("=")[0] != "",
     "signals": {int(s): str(signal.getsignal(s)) for s in signal.valid_signals()},
@@ -189,6 +189,8 @@ from pathlib import Path
 def stat(pid): return Path(f"/proc/{pid}/stat").read_text().split()
 count = os.environ["TORCHELASTIC_RESTART_COUNT"]
 Path(f"started-{count}").write_text(str(time.time()))
+from launcher.heartbeat import beat
+beat(1)  # a failure before any progress is not tried again
 if count == "0": sys.exit(1)
 """
     )
@@ -207,6 +209,8 @@ def warm_server_of(launched):
 
 
 STOPS_FIRST = """
+from launcher.heartbeat import beat
+beat(1)
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     pathlib.Path(f"ready-{rank}").touch()
     while not pathlib.Path("go").exists(): time.sleep(0.01)
@@ -347,7 +351,9 @@ def test_an_archive_is_run_cold(launch):
 
 
 def test_stdin_is_rank_0_s(launch):
-    script = launch.script("print(os.readlink('/proc/self/fd/0'), sys.stdin.read() == '')")
+    script = launch.script(
+        "sys.stdout.write(f\"{os.readlink('/proc/self/fd/0')} {sys.stdin.read() == ''}\\n\")"
+    )
     launched = launch(*TWO, script)
     assert launched.wait() == 0
     assert sorted(launched.stdout.splitlines()) == ["/dev/null True", "[rank 1] /dev/null True"]
