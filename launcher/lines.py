@@ -28,6 +28,26 @@ class LineSplitter:
         return rest + b"\n" if rest else b""
 
 
+class PieceHolder:
+    """Holds back the piece of a line that is not complete, so that others' lines do not cut it.
+
+    A carriage return ends a piece as well: a progress bar is one refresh late, and not stuck.
+    """
+
+    def __init__(self, max_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._held = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what is complete now; an empty chunk is the end, and returns the rest."""
+        data = self._held + chunk
+        cut = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if not chunk or len(data) - cut >= self._max_bytes:
+            cut = len(data)
+        self._held = data[cut:]
+        return data[:cut]
+
+
 def last_lines(path: Path, count: int, max_bytes: int = 65536) -> list[str]:
     """Return the last lines of a file, however large; none when it cannot be read."""
     try:

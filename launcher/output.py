@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import console
 from .console_share import BOTH, STDERR, STDOUT, Share
-from .lines import LineSplitter
+from .lines import LineSplitter, PieceHolder
 from .log_folder import LogFolder
 from .worker import WorkerStreams
 
@@ -106,6 +106,7 @@ class RankOutput:
 
     def _sinks(self, rank: int, stream: int, console_fd: int | None) -> "_Sinks":
         prefix = self._shares[rank].prefix.encode()
+        holder = None if self._shares[rank].alone else PieceHolder()
         keep = self._tails[rank].extend
         logs, filters = self._logs, self._filters.get(stream, [])
 
@@ -121,7 +122,7 @@ class RankOutput:
 
         def take_bytes(data: bytes) -> None:
             if console_fd is not None and not prefix:
-                console.write(console_fd, data)
+                console.write(console_fd, data if holder is None else holder.feed(data))
 
         return take_bytes, take_lines
 
@@ -137,6 +138,7 @@ def _copy(read_end: int, sinks: _Sinks) -> None:
             take_bytes(chunk)
             if lines := splitter.feed(chunk):
                 take_lines(lines)
+    take_bytes(b"")
     if rest := splitter.flush():
         take_lines([rest])
     os.close(read_end)

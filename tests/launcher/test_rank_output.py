@@ -5,7 +5,7 @@ import os
 import pytest
 
 from launcher.console_share import Share, shares, wants_logs
-from launcher.lines import LineSplitter, last_lines
+from launcher.lines import LineSplitter, PieceHolder, last_lines
 from launcher.log_folder import LogFolder, next_attempt
 from launcher.options import StreamOptions
 from launcher.output import RankOutput
@@ -28,6 +28,21 @@ def test_line_splitter(chunks, lines, rest):
     assert [line for chunk in chunks for line in splitter.feed(chunk)] == lines
     assert splitter.flush() == rest
     assert splitter.flush() == b""
+
+
+@pytest.mark.parametrize(
+    ("chunks", "shown"),
+    [
+        ([b"from", b" ", b"0", b"\n"], [b"", b"", b"", b"from 0\n"]),
+        ([b"a\nb", b""], [b"a\n", b"b"]),
+        ([b"\r10%", b"\r20%", b""], [b"\r", b"10%\r", b"20%"]),
+        ([b"123456789", b"0"], [b"123456789", b""]),
+        ([b""], [b""]),
+    ],
+)
+def test_pieces_are_held_back(chunks, shown):
+    holder = PieceHolder(max_bytes=8)
+    assert [holder.feed(chunk) for chunk in chunks] == shown
 
 
 @pytest.mark.parametrize(
