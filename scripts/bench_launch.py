@@ -31,9 +31,11 @@ name = f"first-{os.environ['RANK']}-{attempt}"
 open(name + ".part", "w").write(f"{time.time()} {os.getpid()}")
 os.rename(name + ".part", name)
 """
+# The ranks meet first: what fails before that would fail again, and is not restarted.
 FAILS_ONCE = """
 import signal
 if attempt == "0":
+    torch.distributed.init_process_group("gloo")
     if os.environ["RANK"] == "0":
         time.sleep(60)
     while not os.path.exists("first-0-0"):
