@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .background_save import BackgroundSave, start_save
+    from .background_writer import BackgroundWriter
     from .communicator import Communicator, LocalCommunicator
     from .compare import require_match
     from .difference import (
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "MANIFEST_NAME",
+    "BackgroundSave",
+    "BackgroundWriter",
     "CheckpointError",
     "CheckpointReader",
     "CheckpointStore",
@@ -74,6 +78,7 @@ __all__ = [
     "open_folder",
     "require_match",
     "save_checkpoint",
+    "start_save",
     "steps_to_delete",
     "stripe",
     "take_inventory",
@@ -83,6 +88,8 @@ __all__ = [
 _MODULE_OF = {
     "JSON": "strict_json",
     "MANIFEST_NAME": "manifest",
+    "BackgroundSave": "background_save",
+    "BackgroundWriter": "background_writer",
     "CheckpointError": "errors",
     "CheckpointReader": "reader",
     "CheckpointStore": "store",
@@ -114,6 +121,7 @@ _MODULE_OF = {
     "open_folder": "reader",
     "require_match": "compare",
     "save_checkpoint": "save",
+    "start_save": "background_save",
     "steps_to_delete": "retention",
     "stripe": "ranges",
     "take_inventory": "inventory",

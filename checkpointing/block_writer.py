@@ -1,6 +1,8 @@
 """Write a file front to back in whole blocks, and sum up each block on the way."""
 
 import zlib
+from collections.abc import Iterable
+from pathlib import Path
 
 from .files import Files
 
@@ -57,3 +59,31 @@ class BlockWriter:
         self._crc32.append(zlib.crc32(block))
         self._files.write_all(self._fd, block, self._offset)
         self._offset += len(block)
+
+
+def write_new_file(
+    path: Path, pieces: Iterable[memoryview], size_bytes: int, *, files: Files, block_bytes: int
+) -> tuple[int, tuple[int, ...]]:
+    """Write, sync and close a file; return its size in bytes and the CRC-32 of each block.
+
+    Args:
+        path: Must not exist; its name is not yet durable on return.
+        pieces: The content, of itemsize 1; each is used before the next is asked for.
+        size_bytes: Of all pieces, reserved before the first is written.
+        files: How to reach the disk.
+        block_bytes: The bytes of a write, and under one checksum.
+
+    Raises:
+        OSError: From the disk.
+    """
+    fd = files.create(path)
+    try:
+        files.preallocate(fd, size_bytes)
+        writer = BlockWriter(fd, files, block_bytes)
+        for piece in pieces:
+            writer.write(piece)
+        finished = writer.finish()
+        files.fsync(fd)
+    finally:
+        files.close(fd)
+    return finished

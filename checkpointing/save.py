@@ -68,27 +68,70 @@ def save_checkpoint(
         Exception: Any other exception of this rank (a defect, an interrupt, `state` that is not
             JSON), after the others have been told; they raise SaveFailedError.
     """
-    is_coordinator = communicator.rank == 0
+    attempt = agree_on_attempt(store, step, state, created_by, communicator)
+    wrote = run_guarded(lambda: _write(store, attempt, step, fragments, communicator.rank))
+    content = Content(step=step, specs=specs, state=state, created_by=created_by)
+    return conclude(store, attempt, content, wrote, communicator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a checkpoint holds besides the bytes of its tensors."""
+
+    step: int
+    specs: Sequence[TensorSpec]
+    state: Mapping[str, JSON]
+    created_by: Mapping[str, JSON]
+
+
+def agree_on_attempt(
+    store: CheckpointStore,
+    step: int,
+    state: Mapping[str, JSON],
+    created_by: Mapping[str, JSON],
+    communicator: Communicator,
+) -> Attempt:
+    """Make the temporary folder; the first of the three collectives. Called on every rank.
+
+    Raises:
+        SaveFailedError: On every rank, if the coordinator's disk refuses.
+    """
     began = Outcome()
-    if is_coordinator:
+    if communicator.rank == 0:
         began = run_guarded(lambda: _begin(store, step, state, created_by))
     reply = communicator.broadcast(began.message())
     _raise_failure(step, reply, began)
-    attempt = Attempt.parse(value_in(reply), store.folder)
+    return Attempt.parse(value_in(reply), store.folder)
 
-    wrote = run_guarded(lambda: _write(store, attempt, step, fragments, communicator.rank))
+
+def conclude(
+    store: CheckpointStore,
+    attempt: Attempt,
+    content: Content,
+    wrote: Outcome,
+    communicator: Communicator,
+) -> SavedCheckpoint:
+    """Commit what the ranks wrote: the other two collectives. Called on every rank.
+
+    Args:
+        store: See `save_checkpoint`.
+        attempt: From `agree_on_attempt`.
+        content: The coordinator's counts.
+        wrote: This rank's report, or why it could not write.
+        communicator: The ranks that save.
+
+    Raises:
+        SaveFailedError: On every rank; see `save_checkpoint`.
+    """
     messages = communicator.gather(wrote.message())
-
     committed = Outcome()
     if messages is not None:
-        committed = run_guarded(
-            lambda: _commit(attempt, messages, specs, state, created_by, store.files)
-        )
+        committed = run_guarded(lambda: _commit(attempt, messages, content, store.files))
     verdict = communicator.broadcast(committed.message())
-    _raise_failure(step, verdict, wrote, committed)
+    _raise_failure(content.step, verdict, wrote, committed)
     size_bytes = value_in(verdict)
     assert isinstance(size_bytes, int)
-    return SavedCheckpoint(step=step, path=attempt.final, size_bytes=size_bytes)
+    return SavedCheckpoint(step=content.step, path=attempt.final, size_bytes=size_bytes)
 
 
 def _begin(
@@ -109,11 +152,7 @@ def _write(
     fragments: Iterable[Fragment],
     rank: int,
 ) -> JSON:
-    if step != attempt.step:
-        raise ValueError(
-            f"rank {rank} saves step {step}, the coordinator step {attempt.step}. All ranks must "
-            "save the same step at the same time."
-        )
+    require_same_step(attempt, step, rank)
     plan = plan_shard(fragments, {"step": str(step), "token": attempt.token})
     if not plan.fragments:
         return ShardReport().encode()
@@ -121,23 +160,34 @@ def _write(
     return write_shard(path, plan, files=store.files, block_bytes=store.block_bytes).encode()
 
 
+def require_same_step(attempt: Attempt, step: int, rank: int) -> None:
+    """Refuse to write the state of one step into the checkpoint of another.
+
+    Raises:
+        ValueError: Naming both.
+    """
+    if step != attempt.step:
+        raise ValueError(
+            f"rank {rank} saves step {step}, the coordinator step {attempt.step}. All ranks must "
+            "save the same step at the same time."
+        )
+
+
 def _commit(
     attempt: Attempt,
     messages: Sequence[JSON],
-    specs: Sequence[TensorSpec],
-    state: Mapping[str, JSON],
-    created_by: Mapping[str, JSON],
+    content: Content,
     files: Files,
 ) -> JSON:
     try:
         _require_all_wrote(messages)
         manifest = merge_reports(
             (ShardReport.parse(value_in(message)) for message in messages),
-            specs,
+            content.specs,
             step=attempt.step,
             token=attempt.token,
-            state=state,
-            created_by=created_by,
+            state=content.state,
+            created_by=content.created_by,
         )
         return publish(attempt, manifest, files)
     except BaseException as error:

@@ -1,12 +1,12 @@
 """Write the fragments of one rank as one shard."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 
-from .block_writer import BlockWriter
+from .block_writer import write_new_file
 from .errors import SaveFailedError
 from .files import Files
 from .fragment import Fragment
@@ -57,10 +57,24 @@ def write_shard(path: Path, plan: ShardPlan, *, files: Files, block_bytes: int) 
         SaveFailedError: If the disk refuses; names the file.
     """
     try:
-        file = _write(path, plan, files, block_bytes)
+        size_bytes, crc32 = write_new_file(
+            path, _pieces(plan), plan.size_bytes, files=files, block_bytes=block_bytes
+        )
     except OSError as error:
         raise SaveFailedError(f"{path}: {error}") from error
-    return ShardReport(files=(file,), tensors=_chunks(path.name, plan.fragments, plan.offsets))
+    file = StoredFile(name=path.name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
+    return ShardReport(files=(file,), tensors=stored_tensors(plan, path.name))
+
+
+def stored_tensors(plan: ShardPlan, file_name: str) -> tuple[StoredTensor, ...]:
+    """Return where the fragments of a plan lie in its file. Pure."""
+    return tuple(
+        StoredTensor(
+            spec=fragment.spec,
+            chunks=(Chunk(file=file_name, start=fragment.start, end=fragment.end, offset=offset),),
+        )
+        for fragment, offset in zip(plan.fragments, plan.offsets, strict=True)
+    )
 
 
 def _entry(fragment: Fragment) -> Entry:
@@ -72,29 +86,7 @@ def _entry(fragment: Fragment) -> Entry:
     )
 
 
-def _write(path: Path, plan: ShardPlan, files: Files, block_bytes: int) -> StoredFile:
-    fd = files.create(path)
-    try:
-        files.preallocate(fd, plan.size_bytes)
-        writer = BlockWriter(fd, files, block_bytes)
-        writer.write(memoryview(plan.header))
-        for fragment in plan.fragments:
-            for piece in host_pieces(fragment.data):
-                writer.write(piece)
-        size_bytes, crc32 = writer.finish()
-        files.fsync(fd)
-    finally:
-        files.close(fd)
-    return StoredFile(name=path.name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
-
-
-def _chunks(
-    file_name: str, fragments: Sequence[Fragment], offsets: Sequence[int]
-) -> tuple[StoredTensor, ...]:
-    return tuple(
-        StoredTensor(
-            spec=fragment.spec,
-            chunks=(Chunk(file=file_name, start=fragment.start, end=fragment.end, offset=offset),),
-        )
-        for fragment, offset in zip(fragments, offsets, strict=True)
-    )
+def _pieces(plan: ShardPlan) -> Iterator[memoryview]:
+    yield memoryview(plan.header)
+    for fragment in plan.fragments:
+        yield from host_pieces(fragment.data)

@@ -73,7 +73,8 @@ class Job:
         self._keeper = Keeper(run, self._strategy, keep=recipe.keep, requested=self._requested)
         self._state = RunState(scale=LossScale.for_precision(run.precision))
         self._asked_to_stop: str | None = None
-        self._last_save_s = run.clock()
+        self._last_save_s = self._save_began_s = run.clock()
+        self._stall_s = 0.0
         self._log = ProgressLog(run, every=recipe.log_every, total_steps=self.plan.total_steps)
         self._resume()
 
@@ -111,13 +112,16 @@ class Job:
             workers=self.recipe.workers,
         )
         self.model.train()
-        while True:
-            step = self._new_step(batches)
-            yield step
-            step.require_complete()
-            decision = self._finish(step)
-            if decision.ending is not None:
-                break
+        try:
+            while True:
+                step = self._new_step(batches)
+                yield step
+                step.require_complete()
+                decision = self._finish(step)
+                if decision.ending is not None:
+                    break
+        finally:
+            self._keeper.close()
         self._log.ended(decision, self.step)
         if decision.ending is Ending.PREEMPTED:
             raise Preempted
@@ -179,12 +183,21 @@ class Job:
         self.run.heartbeat.beat(self.step)
         self._log.step(self.step, self.plan, step, self._rate(), agreed)
         save_due = self._save_every.is_due(self.step)
-        decision = decide(self._state.progress(self.plan, save_due=save_due), agreed)
+        progress = self._state.progress(
+            self.plan,
+            save_due=save_due,
+            saving_step=self._keeper.saving_step,
+            world_size=self.run.ranks.world_size,
+        )
+        decision = decide(progress, agreed)
         if decision.ending is Ending.STOPPED:
             decision = replace(decision, reason=self._reason_of_script())
             self._state = replace(self._state, stopped_because=decision.reason)
-        if decision.save:
+        if decision.save or decision.conclude:
             self._boundary.drain()
+        if decision.conclude:
+            self._conclude_save()
+        if decision.save:
             self._save(decision)
         if decision.ending is not None:
             self._log.flush(self._boundary.receive())
@@ -229,6 +242,7 @@ class Job:
                 and self.run.clock() - self._last_save_s >= interval_s
             ),
             skipped=not step.outcome.applied,
+            settled=self._keeper.is_settled(),
             loss_sum=float(step.loss_sum),
             loss_count=step.loss_count,
         )
@@ -270,17 +284,37 @@ class Job:
         return float(self._strategy.param_groups[0]["lr"])
 
     def _save(self, decision: Decision) -> None:
-        began_s = self.run.clock()
+        """Save now where the run ends; else begin a save that is concluded at a later boundary."""
+        self._save_began_s = self.run.clock()
+        state = self._state.to_json(self.plan, decision.ending)
         try:
-            saved = self._keeper.save(self.step, self._state.to_json(self.plan, decision.ending))
+            if decision.ending is None:
+                self._keeper.start_saving(self.step, state)
+            else:
+                self._log.saved(self._keeper.save(self.step, state), self._since_save_began())
         except SaveFailedError as error:
             # The run is worth more than one checkpoint; a final state that is lost is a failure.
             if decision.ending is not None and decision.ending.is_final:
                 raise
             self._log.save_failed(self.step, error)
-        else:
-            self._log.saved(saved, self.run.clock() - began_s)
         self._last_save_s = self.run.clock()
+        self._stall_s = self._since_save_began()
+
+    def _conclude_save(self) -> None:
+        """Commit the save in flight. Called on every rank."""
+        step = self._keeper.saving_step
+        assert step is not None
+        began_s = self.run.clock()
+        try:
+            saved = self._keeper.conclude(self._state.stopper.best_step)
+        except SaveFailedError as error:
+            self._log.save_failed(step, error)
+        else:
+            stall_s = self._stall_s + self.run.clock() - began_s
+            self._log.saved(saved, self._since_save_began(), stall_s)
+
+    def _since_save_began(self) -> float:
+        return self.run.clock() - self._save_began_s
 
     def _digest(self) -> JSON:
         return {

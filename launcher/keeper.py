@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from checkpointing import (
     JSON,
+    BackgroundSave,
+    BackgroundWriter,
     CheckpointStore,
     DamagedCheckpointError,
     NoCheckpointError,
@@ -14,7 +16,15 @@ from checkpointing import (
     SaveFailedError,
     steps_to_delete,
 )
-from strategies import Restored, Strategy, restore_newest, save_state
+from strategies import (
+    Restored,
+    Strategy,
+    TrainingState,
+    collect_state,
+    restore_newest,
+    save_state,
+    start_saving_state,
+)
 
 from .saved_facts import best_step
 
@@ -35,6 +45,8 @@ class Keeper:
         self._keep = keep
         self._created_by = run.created_by()
         self._requested = requested
+        self._writer = BackgroundWriter()
+        self._in_flight: BackgroundSave | None = None
 
     def restore(self) -> Restored | None:
         """Load the newest checkpoint that is whole; None where the run has none."""
@@ -47,21 +59,51 @@ class Keeper:
                 self._folder.checkpoints.set_aside(step)
         return restored
 
+    @property
+    def saving_step(self) -> int | None:
+        """The step whose save is in flight; the same on every rank."""
+        return None if self._in_flight is None else self._in_flight.step
+
+    def is_settled(self) -> bool:
+        """Tell whether this rank's part of the save in flight is done. No collective."""
+        return self._in_flight is not None and self._in_flight.is_settled()
+
+    def start_saving(self, step: int, state: Mapping[str, JSON]) -> None:
+        """Copy the state and let it be written; `conclude` must follow before the next save.
+
+        Raises:
+            SaveFailedError: on every rank; nothing is in flight then.
+        """
+        assert self._in_flight is None, "the save in flight must be concluded first"
+        collected = self._collect(step, state, weights_only=False)
+        self._in_flight = start_saving_state(
+            collected, self._folder.checkpoints, self._communicator, self._writer
+        )
+
+    def conclude(self, current_best: int | None) -> SavedCheckpoint:
+        """Wait for the save in flight, commit it, then let old checkpoints go.
+
+        Args:
+            current_best: the best step by now, which the state in flight may not know yet.
+
+        Raises:
+            SaveFailedError: on every rank; earlier checkpoints are untouched.
+        """
+        assert self._in_flight is not None
+        in_flight, self._in_flight = self._in_flight, None
+        saved = in_flight.finish()
+        self._let_go(saved.step, current_best)
+        return saved
+
     def save(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
         """Write a full checkpoint, then let old ones go.
 
         Raises:
             SaveFailedError: on every rank; earlier checkpoints are untouched.
         """
-        saved = self._save(self._folder.checkpoints, step, state, weights_only=False)
-        if self._is_coordinator:
-            try:
-                self._prune(current_best=best_step(state))
-            except (SaveFailedError, NoCheckpointError) as error:
-                # The new checkpoint is safe; that an old one stays, or that a person has pruned
-                # it meanwhile, is no reason to end the run.
-                self._run.folder.event("not deleted", step=step, reason=str(error))
-                self._run.warn(str(error))
+        collected = self._collect(step, state, weights_only=False)
+        saved = save_state(collected, self._folder.checkpoints, self._communicator)
+        self._let_go(step, best_step(state))
         return saved
 
     def save_best(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
@@ -70,18 +112,22 @@ class Keeper:
         Raises:
             SaveFailedError: on every rank; the former best is untouched.
         """
-        return self._save(self._folder.best, step, state, weights_only=True)
+        collected = self._collect(step, state, weights_only=True)
+        return save_state(collected, self._folder.best, self._communicator)
+
+    def close(self) -> None:
+        """End this rank's writer process. No collective; a save in flight is dropped."""
+        self._writer.close()
 
     def restore_weights(self, store: CheckpointStore, step: int) -> None:
         """Load the weights of one checkpoint and leave the optimizer's state as it is."""
         restore_newest(self._strategy, store, self._communicator, weights_only=True, step=step)
 
-    def _save(
-        self, store: CheckpointStore, step: int, state: Mapping[str, JSON], *, weights_only: bool
-    ) -> SavedCheckpoint:
-        return save_state(
+    def _collect(
+        self, step: int, state: Mapping[str, JSON], *, weights_only: bool
+    ) -> TrainingState:
+        return collect_state(
             self._strategy,
-            store,
             self._communicator,
             step=step,
             state=state,
@@ -89,6 +135,17 @@ class Keeper:
             requested=self._requested,
             weights_only=weights_only,
         )
+
+    def _let_go(self, step: int, current_best: int | None) -> None:
+        if not self._is_coordinator:
+            return
+        try:
+            self._prune(current_best)
+        except (SaveFailedError, NoCheckpointError) as error:
+            # The new checkpoint is safe; that an old one stays, or that a person has pruned it
+            # meanwhile, is no reason to end the run.
+            self._run.folder.event("not deleted", step=step, reason=str(error))
+            self._run.warn(str(error))
 
     @property
     def _is_coordinator(self) -> bool:

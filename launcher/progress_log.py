@@ -91,11 +91,21 @@ class ProgressLog:
             self._folder.event("test", **metrics)
             self._run.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
-    def saved(self, saved: SavedCheckpoint, seconds: float) -> None:
-        """Report a checkpoint."""
+    def saved(self, saved: SavedCheckpoint, seconds: float, stall_s: float | None = None) -> None:
+        """Report a checkpoint.
+
+        Args:
+            saved: what was committed.
+            seconds: from the copy of the state to the commit.
+            stall_s: how long the training stood still for it; None: all the time.
+        """
         if self._is_coordinator:
             self._folder.event(
-                "saved", step=saved.step, size_bytes=saved.size_bytes, seconds=round(seconds, 3)
+                "saved",
+                step=saved.step,
+                size_bytes=saved.size_bytes,
+                seconds=round(seconds, 3),
+                stall_s=round(seconds if stall_s is None else stall_s, 3),
             )
 
     def save_failed(self, step: int, error: SaveFailedError) -> None:

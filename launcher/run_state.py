@@ -31,7 +31,14 @@ class RunState:
     skipped_in_a_row: int = 0
     """Steps whose gradients were not finite, since the last that was applied."""
 
-    def progress(self, plan: BatchPlan, *, save_due: bool = False) -> Progress:
+    def progress(
+        self,
+        plan: BatchPlan,
+        *,
+        save_due: bool = False,
+        saving_step: int | None = None,
+        world_size: int = 1,
+    ) -> Progress:
         """Return what the decision at a boundary needs to know."""
         return Progress(
             step=self.step,
@@ -39,6 +46,8 @@ class RunState:
             save_due=save_due,
             early_stop_reason=self.stopper.reason,
             stopped_because=self.stopped_because,
+            saving_step=saving_step,
+            world_size=world_size,
         )
 
     def to_json(self, plan: BatchPlan, ending: Ending | None) -> dict[str, JSON]:

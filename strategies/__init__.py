@@ -54,8 +54,11 @@ if TYPE_CHECKING:
     from .seeding import stream_seed as stream_seed
     from .splits import split_indices as split_indices
     from .training_state import Restored as Restored
+    from .training_state import TrainingState as TrainingState
+    from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
     from .training_state import save_state as save_state
+    from .training_state import start_saving_state as start_saving_state
 
 _HOME = {
     "Agreed": "boundary",
@@ -85,8 +88,10 @@ _HOME = {
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
+    "TrainingState": "training_state",
     "Turn": "batches",
     "assignment": "batches",
+    "collect_state": "training_state",
     "consecutive": "batches",
     "decide": "decision",
     "evaluation_batches": "loading",
@@ -100,6 +105,7 @@ _HOME = {
     "seed_streams": "seeding",
     "split_indices": "splits",
     "strategy_class": "parallel.table",
+    "start_saving_state": "training_state",
     "stream_seed": "seeding",
     "to_device": "loading",
     "training_batches": "loading",

@@ -37,6 +37,8 @@ class Report:
     """The coordinator's clock says that a save is due."""
     skipped: bool = False
     """The step's gradients were not finite and it was not applied."""
+    settled: bool = False
+    """This rank's part of the save in flight is written, or has failed."""
     loss_sum: float = 0.0
     loss_count: float = 0.0
 
@@ -51,6 +53,7 @@ class Agreed:
     stop: int
     save: int
     skipped: int
+    settled: int
     loss: float
     """Exact mean training loss of the step over all samples; nan without samples."""
 
@@ -150,6 +153,7 @@ class Boundary:
             stop=round(by_name["stop"]),
             save=round(by_name["save"]),
             skipped=round(by_name["skipped"]),
+            settled=round(by_name["settled"]),
             loss=by_name["loss_sum"] / count if count else float("nan"),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .boundary import Agreed
@@ -35,6 +35,9 @@ class Progress:
     """Set once the early-stopping rule has fired."""
     stopped_because: str | None = None
     """Set in a run that the script has stopped."""
+    saving_step: int | None = None
+    """The step whose save is in flight, if one is."""
+    world_size: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class Decision:
     """What every rank does now."""
 
     save: bool
+    conclude: bool = False
+    """Finish the save in flight first: all ranks have written, or another save is to begin."""
     ending: Ending | None = None
     reason: str = ""
 
@@ -52,6 +57,16 @@ def decide(progress: Progress, agreed: Agreed | None) -> Decision:
     Leaving always saves. A request to leave outranks every other ending: the machines are about to
     go, and the checkpoint lets the next attempt find the other endings again.
     """
+    decision = _ending_or_save(progress, agreed)
+    if progress.saving_step is None:
+        return decision
+    # What was reported at or before the step at which the save began is about the one before.
+    is_about_it = agreed is not None and agreed.step > progress.saving_step
+    is_settled = is_about_it and agreed is not None and agreed.settled == progress.world_size
+    return replace(decision, conclude=decision.save or is_settled)
+
+
+def _ending_or_save(progress: Progress, agreed: Agreed | None) -> Decision:
     if agreed is not None and agreed.preempt:
         return Decision(save=True, ending=Ending.PREEMPTED, reason="asked to leave")
     if progress.stopped_because is not None or (agreed is not None and agreed.stop):

@@ -8,16 +8,20 @@ from typing import Any
 
 from checkpointing import (
     JSON,
+    BackgroundSave,
+    BackgroundWriter,
     CheckpointError,
     CheckpointReader,
     CheckpointStore,
     DamagedCheckpointError,
+    Fragment,
     ModelMismatchError,
     NoCheckpointError,
     SavedCheckpoint,
     TensorSpec,
     require_match,
     save_checkpoint,
+    start_save,
 )
 
 from .errors import ConfigError, StrategyError
@@ -33,15 +37,25 @@ class Restored:
 
     step: int
     state: Mapping[str, Any]
-    """What was given to `save_state`."""
+    """What was given to `collect_state`."""
     created_by: Mapping[str, Any]
     damaged: dict[int, str]
     """For each newer step whose checkpoint could not be used, a sentence that says why."""
 
 
-def save_state(
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """What a checkpoint is made of: this rank's live fragments, and what all ranks know."""
+
+    step: int
+    specs: list[TensorSpec]
+    fragments: list[Fragment]
+    state: dict[str, JSON]
+    created_by: Mapping[str, JSON]
+
+
+def collect_state(
     strategy: Strategy,
-    store: CheckpointStore,
     communicator: HostCommunicator,
     *,
     step: int,
@@ -49,21 +63,17 @@ def save_state(
     created_by: Mapping[str, JSON],
     requested: list[dict[str, JSON]],
     weights_only: bool = False,
-) -> SavedCheckpoint:
-    """Write a checkpoint of the strategy's state. Called on every rank.
+) -> TrainingState:
+    """Return what is to be saved; nothing is copied. Called on every rank.
 
     Args:
         strategy: whose state.
-        store: where to.
         communicator: the host's group.
         step: optimizer steps completed.
         state: what the run keeps besides tensors.
         created_by: who wrote it, for people.
         requested: the optimizer's hyper-parameters as the script gave them.
         weights_only: leave the optimizer's state out.
-
-    Raises:
-        SaveFailedError: on every rank, if any rank failed; earlier checkpoints are untouched.
     """
     fragments = strategy.fragments(weights_only=weights_only)
     held: dict[str, JSON] = {
@@ -84,14 +94,54 @@ def save_state(
         ),
         "scalars": scalars,
     }
-    return save_checkpoint(
-        store,
+    return TrainingState(
         step=step,
         specs=list(specs.values()),
         fragments=fragments,
         state={**state, "optimizer": optimizer, "aliases": dict(strategy.catalogue.aliases)},
         created_by=created_by,
+    )
+
+
+def save_state(
+    collected: TrainingState, store: CheckpointStore, communicator: HostCommunicator
+) -> SavedCheckpoint:
+    """Write a checkpoint; on return it is committed. Called on every rank.
+
+    Raises:
+        SaveFailedError: on every rank, if any rank failed; earlier checkpoints are untouched.
+    """
+    return save_checkpoint(
+        store,
+        step=collected.step,
+        specs=collected.specs,
+        fragments=collected.fragments,
+        state=collected.state,
+        created_by=collected.created_by,
         communicator=communicator,
+    )
+
+
+def start_saving_state(
+    collected: TrainingState,
+    store: CheckpointStore,
+    communicator: HostCommunicator,
+    writer: BackgroundWriter,
+) -> BackgroundSave:
+    """Copy the state and begin to write it; on return training may go on. Called on every rank.
+
+    Raises:
+        SaveFailedError: on every rank, if the coordinator could not begin.
+    """
+    return start_save(
+        store,
+        step=collected.step,
+        specs=collected.specs,
+        fragments=collected.fragments,
+        state=collected.state,
+        created_by=collected.created_by,
+        communicator=communicator,
+        writer=writer,
     )
 
 

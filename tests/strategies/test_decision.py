@@ -5,7 +5,7 @@ import pytest
 from strategies.boundary import Agreed
 from strategies.decision import Decision, Ending, Progress, decide
 
-QUIET = Agreed(step=4, preempt=0, stop=0, save=0, skipped=0, loss=1.0)
+QUIET = Agreed(step=4, preempt=0, stop=0, save=0, skipped=0, settled=0, loss=1.0)
 UNDER_WAY = Progress(step=5, total_steps=10, save_due=False, early_stop_reason=None)
 AT_END = replace(UNDER_WAY, step=10)
 WORN_OUT = replace(UNDER_WAY, early_stop_reason="no gain")
@@ -42,3 +42,29 @@ def test_a_save_is_due_by_steps_or_by_the_coordinators_clock() -> None:
 
 def test_only_a_preempted_run_goes_on() -> None:
     assert [e for e in Ending if not e.is_final] == [Ending.PREEMPTED]
+
+
+SAVING = replace(UNDER_WAY, step=5, saving_step=3, world_size=2)
+
+
+@pytest.mark.parametrize(
+    ("progress", "agreed", "decision"),
+    [
+        (SAVING, None, Decision(save=False)),
+        (SAVING, QUIET, Decision(save=False)),
+        (SAVING, replace(QUIET, settled=1), Decision(save=False)),
+        (SAVING, replace(QUIET, settled=2), Decision(save=False, conclude=True)),
+        # Reported before this save began: it speaks of the one before.
+        (SAVING, replace(QUIET, settled=2, step=3), Decision(save=False)),
+        (replace(SAVING, saving_step=None), replace(QUIET, settled=2), Decision(save=False)),
+        # One at a time: the next save waits for this one, and so does leaving.
+        (replace(SAVING, save_due=True), QUIET, Decision(save=True, conclude=True)),
+        (
+            SAVING,
+            replace(QUIET, preempt=1),
+            Decision(save=True, conclude=True, ending=Ending.PREEMPTED, reason="asked to leave"),
+        ),
+    ],
+)
+def test_a_save_in_flight_is_concluded_by_agreement(progress, agreed, decision) -> None:
+    assert decide(progress, agreed) == decision

@@ -1,0 +1,156 @@
+"""A save whose bytes are written while the training goes on.
+
+The ranks meet twice, never in a thread: `start_save` (one broadcast, then a copy into shared
+memory) and `BackgroundSave.finish` (a gather and a broadcast). In between each rank can ask
+whether its own shard is done; when all are, is for the caller to agree on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from .background_writer import BackgroundWriter
+from .commit import Attempt
+from .communicator import Communicator
+from .errors import SaveFailedError
+from .fragment import Fragment
+from .manifest import StoredFile, StoredTensor
+from .outcome import Outcome, run_guarded
+from .report import ShardReport
+from .save import Content, SavedCheckpoint, agree_on_attempt, conclude, require_same_step
+from .shard_format import shard_name
+from .shard_writer import ShardPlan, plan_shard, stored_tensors
+from .spec import TensorSpec
+from .store import CheckpointStore
+from .strict_json import JSON
+
+
+class BackgroundSave:
+    """A save under way. Its rank's shard is being written, or is done, or has failed."""
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        attempt: Attempt,
+        content: Content,
+        communicator: Communicator,
+        writer: BackgroundWriter,
+    ) -> None:
+        self._store = store
+        self._attempt = attempt
+        self._content = content
+        self._communicator = communicator
+        self._writer = writer
+        # Not the plan: it would keep the fragments' memory alive.
+        self._tensors: tuple[StoredTensor, ...] = ()
+        self._size_bytes = 0
+        self._wrote: Outcome | None = None
+
+    @property
+    def step(self) -> int:
+        """The step whose state is saved."""
+        return self._content.step
+
+    def is_settled(self) -> bool:
+        """Tell whether this rank's shard is written or has failed. No collective, no waiting."""
+        self._receive(wait=False)
+        return self._wrote is not None
+
+    def finish(self) -> SavedCheckpoint:
+        """Wait for this rank's shard and commit. Called on every rank.
+
+        Raises:
+            SaveFailedError: On every rank, with the same message, if any rank's writer died or
+                its disk refused. The temporary folder is gone, older checkpoints stand.
+        """
+        self._receive(wait=True)
+        assert self._wrote is not None
+        return conclude(self._store, self._attempt, self._content, self._wrote, self._communicator)
+
+    def stage(self, fragments: Iterable[Fragment]) -> None:
+        """Copy the fragments and hand them to the writer; a failure is told by `finish`."""
+        staged = run_guarded(lambda: self._stage(fragments))
+        if staged.error is not None:
+            self._wrote = staged
+        elif not self._tensors:
+            self._wrote = Outcome(value=ShardReport().encode())
+
+    def _stage(self, fragments: Iterable[Fragment]) -> JSON:
+        rank = self._communicator.rank
+        require_same_step(self._attempt, self.step, rank)
+        metadata = {"step": str(self.step), "token": self._attempt.token}
+        plan = plan_shard(fragments, metadata)
+        if plan.fragments:
+            fill_image(self._writer, plan)
+            path = self._attempt.tmp / shard_name(rank)
+            self._writer.submit(path, plan.size_bytes, self._store.block_bytes)
+            self._tensors = stored_tensors(plan, path.name)
+            self._size_bytes = plan.size_bytes
+        return None
+
+    def _receive(self, *, wait: bool) -> None:
+        if self._wrote is not None:
+            return
+        answer = self._writer.receive(wait=wait)
+        if answer is not None:
+            self._wrote = run_guarded(lambda: self._report(answer))
+
+    def _report(self, answer: Mapping[str, JSON]) -> JSON:
+        if "error" in answer:
+            raise SaveFailedError(str(answer["error"]))
+        crc32 = answer["value"]
+        assert isinstance(crc32, list)
+        file = StoredFile(
+            name=shard_name(self._communicator.rank),
+            size_bytes=self._size_bytes,
+            block_bytes=self._store.block_bytes,
+            crc32=tuple(crc32),
+        )
+        return ShardReport(files=(file,), tensors=self._tensors).encode()
+
+
+def start_save(
+    store: CheckpointStore,
+    *,
+    step: int,
+    specs: Sequence[TensorSpec],
+    fragments: Iterable[Fragment],
+    state: Mapping[str, JSON],
+    created_by: Mapping[str, JSON],
+    communicator: Communicator,
+    writer: BackgroundWriter,
+) -> BackgroundSave:
+    """Begin a save; on return the state may change again. Called on every rank.
+
+    Args:
+        store: See `save_checkpoint`, also for the following.
+        step: The optimizer step.
+        specs: All tensors of the state.
+        fragments: What this rank writes.
+        state: Anything else to be stored; must not be changed until `finish`.
+        created_by: What the caller says about itself.
+        communicator: The ranks that save.
+        writer: This rank's; one save at a time.
+
+    Raises:
+        SaveFailedError: On every rank, if the temporary folder cannot be made.
+    """
+    attempt = agree_on_attempt(store, step, state, created_by, communicator)
+    content = Content(step=step, specs=specs, state=state, created_by=created_by)
+    save = BackgroundSave(store, attempt, content, communicator, writer)
+    save.stage(fragments)
+    return save
+
+
+def fill_image(writer: BackgroundWriter, plan: ShardPlan) -> None:
+    """Copy a shard as it will stand in its file into the memory shared with the writer.
+
+    Raises:
+        OSError: There is not so much memory.
+    """
+    image = torch.frombuffer(writer.image(plan.size_bytes), dtype=torch.uint8)
+    header = torch.frombuffer(bytearray(plan.header), dtype=torch.uint8)
+    image[: len(header)].copy_(header)
+    for fragment, offset in zip(plan.fragments, plan.offsets, strict=True):
+        source = fragment.data.detach().view(torch.uint8)
+        image[offset : offset + len(source)].copy_(source)

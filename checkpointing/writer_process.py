@@ -1,0 +1,61 @@
+"""The program of the process that writes shards while the training goes on.
+
+It imports the standard library only, reads the shard's image from shared memory, and neither
+knows the other ranks nor commits anything: that a shard was written is all it reports.
+"""
+
+import json
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from .block_writer import write_new_file
+from .files import LOCAL_FILES, Files
+
+# The rank is told to leave and decides what becomes of a save: these are not for its writer.
+_NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def serve(files: Files = LOCAL_FILES) -> None:
+    """Write one file for each line on stdin and answer with one line each, until stdin ends.
+
+    The last argument of the command is the descriptor of the shared memory.
+    """
+    for signum in _NOT_FOR_US:
+        signal.signal(signum, signal.SIG_IGN)
+    parent = os.getppid()
+    memory_fd = int(sys.argv[-1])
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line), memory_fd, parent, files)), flush=True)
+
+
+def _answer(request: dict[str, object], memory_fd: int, parent: int, files: Files) -> object:
+    path, size_bytes = Path(str(request["path"])), int(str(request["size_bytes"]))
+    block_bytes = int(str(request["block_bytes"]))
+    try:
+        # Not closed by hand: an error's traceback may still hold a piece of it.
+        memory = mmap.mmap(memory_fd, size_bytes, prot=mmap.PROT_READ)
+        _, crc32 = write_new_file(
+            path,
+            _blocks(memoryview(memory), block_bytes, parent),
+            size_bytes,
+            files=files,
+            block_bytes=block_bytes,
+        )
+    except OSError as error:
+        return {"error": f"{path}: {error}"}
+    return {"value": list(crc32)}
+
+
+def _blocks(image: memoryview, block_bytes: int, parent: int) -> Iterator[memoryview]:
+    for start in range(0, len(image), block_bytes):
+        if os.getppid() != parent:
+            sys.exit("the rank is gone")  # nobody will commit what would be written
+        yield image[start : start + block_bytes]
+
+
+if __name__ == "__main__":
+    serve()

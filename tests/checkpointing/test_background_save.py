@@ -1,0 +1,211 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import checkpointing
+from checkpointing import BackgroundWriter, SaveFailedError, start_save
+from checkpointing import background_writer as module
+
+ROOT = Path(checkpointing.__file__).parents[1]
+BROKEN = (
+    *(sys.executable, "-S", "-E", "-c"),
+    f"import sys, runpy; sys.path.append({str(ROOT)!r}); sys.argv = sys.argv[1:]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')",
+    str(Path(__file__).with_name("broken_writer.py")),
+)
+
+
+@pytest.fixture
+def writers():
+    made = []
+
+    def make(*command):
+        made.append(BackgroundWriter(command) if command else BackgroundWriter())
+        return made[-1]
+
+    yield make
+    for writer in made:
+        writer.close()
+
+
+def start(kit, store, step, state, communicator, writer):
+    return start_save(
+        store,
+        step=step,
+        specs=kit.specs_of(state),
+        fragments=kit.fragments_of(state, communicator.rank, communicator.world_size),
+        state={"position": {"epoch": 3, "sample": 12345}, "lr": 0.1},
+        created_by={"relaunch": "0.1.0"},
+        communicator=communicator,
+        writer=writer,
+    )
+
+
+def wait_until(condition, timeout_s=20.0):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("world_size", [1, 3, 40])
+def test_what_was_staged_is_saved_whatever_happens_to_the_state(kit, tmp_path, writers, world_size):
+    store = kit.store_at(tmp_path)
+    state = kit.sample_state(1)
+    mine = [writers() for _ in range(min(world_size, 3))]
+    if world_size > 3:  # more ranks than there is to write: some write nothing
+        state = state[2:3]
+        mine += [writers() for _ in range(world_size - 3)]
+    expected = [(spec, tensor.clone()) for spec, tensor in state]
+    saves = kit.run_ranks(world_size, lambda c: start(kit, store, 1, state, c, mine[c.rank]))
+    assert store.steps() == []
+    for _, tensor in state:
+        tensor.zero_()
+    for save in saves:
+        wait_until(save.is_settled)
+    assert store.steps() == [], "nothing is committed before the ranks have agreed"
+    saved = kit.run_ranks(world_size, lambda c: _finish(saves[c.rank], c))
+    assert saved[0].size_bytes == sum(p.stat().st_size for p in saved[0].path.iterdir())
+    kit.assert_holds(store, 1, expected)
+    assert store.verify(1) == []
+
+
+def _finish(save, communicator):
+    save._communicator = communicator  # threads of another barrier
+    return save.finish()
+
+
+def test_bytes_are_those_of_a_synchronous_save(kit, tmp_path, writers):
+    store, other = kit.store_at(tmp_path / "a"), kit.store_at(tmp_path / "b")
+    state = kit.sample_state(1)
+    start(kit, store, 1, state, kit.LocalCommunicator(), writers()).finish()
+    kit.save_state(other, 1, state)
+    with store.open(1) as left, other.open(1) as right:
+        assert left.manifest.tensors == right.manifest.tensors
+        assert len(left.manifest.files[0].crc32) == len(right.manifest.files[0].crc32)
+
+
+def test_memory_and_process_are_reused_and_grow(kit, tmp_path, writers):
+    store, writer = kit.store_at(tmp_path), writers()
+    pids, addresses = set(), []
+    for step, numel in enumerate((10, 200_000, 7, 100_000)):
+        spec = kit.TensorSpec(fqn="t", key="fp32", shape=(numel,), dtype="F32")
+        state = [(spec, torch.randn(numel))]
+        start(kit, store, step, state, kit.LocalCommunicator(), writer).finish()
+        kit.assert_holds(store, step, state)
+        pids.add(writer._process.pid)
+        addresses.append(id(writer._memory))
+    assert len(pids) == 1
+    assert addresses[1] == addresses[2] == addresses[3]
+
+
+@pytest.mark.parametrize("operation", ["create", "preallocate", "pwrite", "fsync", "close"])
+@pytest.mark.parametrize("action", ["kill", str(errno.ENOSPC), str(errno.EIO)])
+def test_a_failing_writer_fails_the_save_on_all_ranks_and_the_next_works(
+    kit, tmp_path, writers, operation, action
+):
+    store = kit.store_at(tmp_path)
+    kit.save_state(store, 1, kit.sample_state(1))
+    mine = [writers(), writers(*BROKEN, operation, action)]
+    state = kit.sample_state(2)
+
+    def save(communicator):
+        return start(kit, store, 2, state, communicator, mine[communicator.rank]).finish()
+
+    errors = kit.run_ranks(2, save)
+    assert all(isinstance(error, SaveFailedError) for error in errors)
+    assert str(errors[0]) == str(errors[1])
+    wanted = "was ended by signal 9" if action == "kill" else "injected"
+    assert "rank 1: " in str(errors[0])
+    assert wanted in str(errors[0])
+    assert kit.leftovers(tmp_path) == []
+    kit.assert_holds(store, 1, kit.sample_state(1))
+    mine[1]._command = module._COMMAND
+    kit.run_ranks(2, save)
+    kit.assert_holds(store, 2, state)
+
+
+def test_a_writer_that_was_killed_between_two_saves_is_started_again(kit, tmp_path, writers):
+    store, writer, state = kit.store_at(tmp_path), writers(), kit.sample_state(1)
+    start(kit, store, 1, state, kit.LocalCommunicator(), writer).finish()
+    os.kill(writer._process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, writer._process.pid, os.WEXITED | os.WNOWAIT)
+    start(kit, store, 2, state, kit.LocalCommunicator(), writer).finish()
+    kit.assert_holds(store, 2, state)
+
+
+def test_a_failing_start_is_told_on_all_ranks(kit, tmp_path, writers):
+    store = kit.store_at(tmp_path / "file" / "below")
+    (tmp_path / "file").write_text("")
+    mine = [writers(), writers()]
+    errors = kit.run_ranks(2, lambda c: start(kit, store, 1, [], c, mine[c.rank]))
+    assert all(isinstance(error, SaveFailedError) for error in errors)
+
+
+def test_memory_that_is_not_there_fails_the_save_only(kit, tmp_path, writers, monkeypatch):
+    store, writer = kit.store_at(tmp_path), writers()
+
+    def refuse(fd, offset, length):
+        raise OSError(errno.ENOMEM, "injected")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    save = start(kit, store, 1, kit.sample_state(), kit.LocalCommunicator(), writer)
+    assert save.is_settled()
+    with pytest.raises(SaveFailedError, match="injected"):
+        save.finish()
+    assert kit.leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("operation", ["create", "pwrite", "fsync"])
+def test_a_trainer_killed_meanwhile_commits_nothing_and_leaves_no_writer(kit, tmp_path, operation):
+    store = kit.store_at(tmp_path)
+    kit.save_state(store, 1, kit.sample_state(1))
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("background_trainer.py")),
+            str(tmp_path),
+            *BROKEN,
+            operation,
+            "slow",
+        ],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # The pipes end with the last process that holds them: the writer is gone as well.
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "started\n"), done.stderr
+    assert store.steps() == [1]
+    assert len(store.sweep()) == 1
+    kit.assert_holds(store, 1, kit.sample_state(1))
+    assert kit.leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
+)
+def test_a_warning_to_the_process_group_does_not_end_the_writer(kit, tmp_path, writers, signum):
+    store, writer, state = kit.store_at(tmp_path), writers(), kit.sample_state(1)
+    start(kit, store, 1, state, kit.LocalCommunicator(), writer).finish()
+    os.kill(writer._process.pid, signum)
+    start(kit, store, 2, state, kit.LocalCommunicator(), writer).finish()
+    kit.assert_holds(store, 2, state)
+
+
+def test_close_in_the_middle_leaves_no_process(kit, tmp_path):
+    writer = BackgroundWriter((*BROKEN, "pwrite", "slow"))
+    start(kit, kit.store_at(tmp_path), 1, kit.sample_state(), kit.LocalCommunicator(), writer)
+    pid = writer._process.pid
+    writer.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert kit.store_at(tmp_path).steps() == []
