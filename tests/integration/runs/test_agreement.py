@@ -1,0 +1,30 @@
+"""What the ranks tell each other, and what they say when they disagree."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER = Path(__file__).parents[1] / "workers" / "boundary_worker.py"
+
+
+@pytest.mark.timeout(120)
+def test_three_ranks_agree_or_say_so(launch: Callable[..., Any], tmp_path: Path) -> None:
+    launched = launch("--nproc-per-node", "3", str(WORKER), str(tmp_path))
+    assert launched.wait(90) == 0, launched.stderr
+    found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(3)]
+    for rank, one in enumerate(found):
+        assert one["first"]
+        assert one["read once"]
+        assert one["agreed"] == [7, 1, 0, pytest.approx(9 / 6)]
+        # Rank 0's samples were padding: the mean is over the other two.
+        assert one["metrics"] == {"loss": pytest.approx((6 + 4 + 6 + 8) / 8)}
+        assert f"rank {rank} has completed {8 + rank}, the mean over 3 ranks is 9" in one["steps"]
+        assert f"rank {rank} was given another configuration" in one["configurations"]
+        assert f"loss{rank}" in one["names"]
+        assert one["all gathered"] == [0, 1, 2]
+        assert one["broadcast"]["text"] == "é"
+    assert [g["text"] for g in found[0]["gathered"]] == ["é", "éé", "ééé"]
+    assert found[1]["gathered"] is None
