@@ -143,7 +143,13 @@ def launch_server() -> "Iterator[subprocess.Popen[str]]":
         stdout=subprocess.PIPE,
         text=True,
         # A forked rank's environment is shown in the memory that this one's takes up.
-        env={**os.environ, "PYTHONPATH": str(ROOT), "ROOM": "x" * 16384},
+        # One thread each: that is read while torch is imported, which is here for all of them.
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "ROOM": "x" * 16384,
+            "OMP_NUM_THREADS": "1",
+        },
     )
     yield server
     assert server.stdin is not None

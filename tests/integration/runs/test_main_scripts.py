@@ -29,6 +29,7 @@ def test_bits_per_byte_fall(launch: Callable[..., Any], run: Any) -> None:
     size = ("--steps", "40", "--context", "64", "--width", "48", "--evaluate-every", "10")
     launched = launch(*to, "--run-dir", str(run.path), script, *size)
     assert launched.wait(140) == 0, launched.stderr
-    bits = [r["val/bits_per_byte"] for r in run.records("metrics.jsonl") if "val/bits_per_byte" in r]
+    name = "val/bits_per_byte"
+    bits = [r[name] for r in run.records("metrics.jsonl") if name in r]
     assert len(bits) == 4
     assert 2.0 < bits[-1] < bits[0] < 8.0

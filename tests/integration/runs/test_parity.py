@@ -1,10 +1,10 @@
 """The same global batch gives the same parameters, whatever the strategy and number of ranks."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import json
 import pytest
 import torch
 from safetensors.torch import load_file
