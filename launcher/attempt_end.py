@@ -48,7 +48,7 @@ class AttemptEnd:
         record = read_error(self.files[first.rank].error)
         if record is not None:
             return record.message.splitlines()[0]
-        exception = exception_of(self.output.tail(first.rank))
+        exception = exception_of(self.output.errors(first.rank))
         if exception is not None:
             return exception
         status = -signal.SIGKILL if first.status is None else first.status

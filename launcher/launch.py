@@ -132,7 +132,7 @@ def report(end: AttemptEnd, *, inbox: SignalInbox) -> tuple[int, str]:
         record=record,
         log_path=end.output.log_path(first.rank),
         tail=() if end.output.was_shown_alone(first.rank) else lines[-TAIL_LINES:],
-        exception=exception_of(lines),
+        exception=exception_of(end.output.errors(first.rank)),
         num_oom_kills=end.num_oom_kills,
     )
     return end.code, text

@@ -11,7 +11,7 @@ import threading
 import time
 import tty
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class RankOutput:
         self._logs = logs
         self._filters = {stream: [t.encode() for t in ts] for stream, ts in (filters or {}).items()}
         self._tails = {rank: deque[bytes](maxlen=KEPT_LINES) for rank in shares}
+        self._errors = {rank: deque[bytes](maxlen=KEPT_LINES) for rank in shares}
         self._readers: list[threading.Thread] = []
 
     @contextmanager
@@ -80,7 +81,14 @@ class RankOutput:
 
     def tail(self, rank: int) -> list[str]:
         """Return the last lines of a rank, at most KEPT_LINES."""
-        return [line.decode(errors="replace").rstrip("\r\n") for line in tuple(self._tails[rank])]
+        return _texts(self._tails[rank])
+
+    def errors(self, rank: int) -> list[str]:
+        """Return the last lines of a rank's stderr, in which no line of its stdout stands.
+
+        Where both are one stream, in the order in which they were written, these are of both.
+        """
+        return _texts(self._errors[rank])
 
     def finish(self, bound_s: float) -> None:
         """Show what is still on its way; waits at most `bound_s` seconds for it."""
@@ -107,11 +115,12 @@ class RankOutput:
     def _sinks(self, rank: int, stream: int, console_fd: int | None) -> "_Sinks":
         prefix = self._shares[rank].prefix.encode()
         holder = None if self._shares[rank].alone else PieceHolder()
-        keep = self._tails[rank].extend
+        kept = [self._tails[rank], *([self._errors[rank]] if stream & STDERR else [])]
         logs, filters = self._logs, self._filters.get(stream, [])
 
         def take_lines(lines: list[bytes]) -> None:
-            keep(lines)
+            for last in kept:
+                last.extend(lines)
             if console_fd is not None and prefix:
                 console.write(console_fd, b"".join(prefix + line for line in lines))
             if logs is not None:
@@ -128,6 +137,10 @@ class RankOutput:
 
 
 _Sinks = tuple[Callable[[bytes], None], Callable[[list[bytes]], None]]
+
+
+def _texts(lines: Iterable[bytes]) -> list[str]:
+    return [line.decode(errors="replace").rstrip("\r\n") for line in tuple(lines)]
 
 
 def _copy(read_end: int, sinks: _Sinks) -> None:

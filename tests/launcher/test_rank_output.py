@@ -137,6 +137,8 @@ def test_prefixed_and_whole_output_on_the_console(capfd, tmp_path):
     out, err = capfd.readouterr()
     assert sorted(out) == sorted("[rank 3] one\n[rank 3] two\n50%\r")
     assert sorted(err) == sorted("[rank 3] bad\n100%")
+    assert output.errors(3) == ["bad"]
+    assert sorted(output.tail(3)) == ["bad", "one", "two"]
     assert (tmp_path / "attempt-0" / "rank-0.log").read_bytes() in (
         b"50%\r\n100%\n",
         b"100%\n50%\r\n",
