@@ -299,6 +299,7 @@ class Job:
             self._log.save_failed(self.step, error)
         self._last_save_s = self.run.clock()
         self._stall_s = self._since_save_began()
+        self.run.heartbeat.beat()
 
     def _conclude_save(self) -> None:
         """Commit the save in flight. Called on every rank."""
@@ -312,6 +313,7 @@ class Job:
         else:
             stall_s = self._stall_s + self.run.clock() - began_s
             self._log.saved(saved, self._since_save_began(), stall_s)
+        self.run.heartbeat.beat()
 
     def _since_save_began(self) -> float:
         return self.run.clock() - self._save_began_s

@@ -51,10 +51,10 @@ def test_shadowed_modules(beside, named):
     loaded = {
         "queue": "/usr/lib/queue.py",
         "numpy": "/site/numpy/__init__.py",
-        "helper": "/work/helper.py",
+        "helper": "/project/helper.py",
         "sys": None,
     }
-    reason = shadowed_modules(beside, loaded, "/work/")
+    reason = shadowed_modules(beside, loaded, "/project/")
     expected = "beside the script would be imported in place of what is loaded"
     assert reason == (named and f"{named} {expected}")
 
