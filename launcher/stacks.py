@@ -46,11 +46,14 @@ def _one(worker: Worker, path: Path | None) -> str:
 
 
 def kernel_stacks(pid: int, proc: Path = Path("/proc")) -> Iterator[str]:
-    """Yield what the kernel tells about each thread: its state and where it waits."""
+    """Yield what the kernel tells about each thread, the main one first: state, where it waits."""
     try:
-        threads = sorted((proc / str(pid) / "task").iterdir(), key=lambda path: int(path.name))
+        tids = [int(path.name) for path in (proc / str(pid) / "task").iterdir()]
     except (OSError, ValueError):
         return
+    # Not by number alone: numbers start again at the bottom, also between two threads.
+    tids.sort(key=lambda tid: (tid != pid, tid))
+    threads = [proc / str(pid) / "task" / str(tid) for tid in tids]
     for thread in threads:
         state = next(
             (line for line in _read(thread / "status").splitlines() if line.startswith("State:")),

@@ -41,3 +41,10 @@ def test_what_the_kernel_knows():
     lines = list(kernel_stacks(os.getpid()))
     assert lines[0].startswith(f"thread {os.getpid()} (")
     assert list(kernel_stacks(0)) == []
+
+
+def test_the_main_thread_comes_first_also_where_numbers_have_started_again(tmp_path):
+    for tid in (700, 31, 900):
+        (tmp_path / "700" / "task" / str(tid)).mkdir(parents=True)
+    threads = [line.split()[1] for line in kernel_stacks(700, proc=tmp_path)]
+    assert threads == ["700", "31", "900"]
