@@ -8,6 +8,7 @@ plain `python train.py`: the first Ctrl-C asks the same, the second raises Keybo
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class PreemptionFlag:
         self._signum: int | None = None
         self._owner = os.getpid()
         self._previous: dict[int, Handler] = {}
+        self._forks = _ForkGuard(self._after_fork)
 
     @property
     def requested(self) -> bool:
@@ -124,6 +126,7 @@ class PreemptionFlag:
             if previous is not signal.SIG_IGN:
                 self._previous[signum] = previous
                 signal.signal(signum, self._handle)
+        self._forks.arm()
 
     def _told(self) -> Warned | None:
         return None if self._warning_file is None else Warned.read(self._warning_file)
@@ -137,9 +140,7 @@ class PreemptionFlag:
             self._signum = signum
 
     def _handle_in_child(self, signum: int, frame: FrameType | None) -> None:
-        # A forked child (a DataLoader or Pool worker) inherits this handler. It must still die of
-        # SIGTERM, or its parent's terminate() and join() would wait for ever; but a batch system
-        # which signals every process with SIGUSR1 must not take it away from a rank that saves.
+        # A child that was made without Python's fork hooks; else _after_fork has seen to it.
         if signum in (signal.SIGUSR1, signal.SIGUSR2):
             return
         previous = self._previous.get(signum)
@@ -148,3 +149,45 @@ class PreemptionFlag:
         else:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
+
+    def _after_fork(self) -> None:
+        # A forked child (a DataLoader or Pool worker) must still die of SIGTERM, or its parent's
+        # terminate() and join() would wait for ever. It keeps the handler of SIGUSR1 and SIGUSR2:
+        # a batch system that signals every process must not take it away from a rank that saves.
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            if signum in self._previous:
+                before = self._previous[signum]
+                signal.signal(signum, signal.SIG_DFL if before is None else before)
+
+
+class _ForkGuard:
+    """Holds signals back while a process forks, until the child has its own handlers.
+
+    CPython forgets in a new child what has come since the fork (_PySignal_AfterFork): a SIGTERM
+    sent to it in its first moment would be lost to a handler that is written in Python.
+    """
+
+    def __init__(self, in_child: Callable[[], None]) -> None:
+        self._in_child = in_child
+        self._masks = threading.local()
+        self._is_armed = False
+
+    def arm(self) -> None:
+        """Begin to guard every fork of this process; once is enough, and for good."""
+        if not self._is_armed:
+            self._is_armed = True
+            os.register_at_fork(
+                before=self._hold, after_in_parent=self._release, after_in_child=self._enter_child
+            )
+
+    def _hold(self) -> None:
+        self._masks.before = signal.pthread_sigmask(
+            signal.SIG_BLOCK, (*WARNING_SIGNALS, signal.SIGINT)
+        )
+
+    def _release(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._masks.before)
+
+    def _enter_child(self) -> None:
+        self._in_child()
+        self._release()

@@ -119,6 +119,25 @@ with PreemptionFlag().install() as flag:
     assert (code, out) == (0, f"{expected} False\n")
 
 
+def test_child_that_is_terminated_in_its_first_moment():
+    code, out = run_python(
+        """
+from collections import Counter
+ends = Counter()
+with PreemptionFlag().install():
+    for _ in range(200):
+        child = os.fork()
+        if child == 0:
+            time.sleep(1)
+            os._exit(0)
+        os.kill(child, signal.SIGTERM)
+        ends[os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])] += 1
+print(dict(ends))
+"""
+    )
+    assert (code, out) == (0, "{-15: 200}\n")
+
+
 def test_pool_in_a_rank_can_be_terminated():
     code, out = run_python(
         """
