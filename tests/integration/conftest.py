@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import uuid
@@ -96,8 +98,8 @@ class Launch:
         self.folder = folder
         self.mark = f"{TEST_MARK}={uuid.uuid4().hex}"
         self.started: list[Launched] = []
-        self.scratch = folder / "scratch"
-        self.scratch.mkdir()
+        # Not below pytest's folder: the name of a Unix socket in it must stay below 108 bytes.
+        self.scratch = Path(tempfile.mkdtemp(prefix="relaunch-"))
 
     def script(self, source: str, name: str = "train.py") -> str:
         prelude = "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\n"
@@ -173,5 +175,6 @@ def launch(
         time.sleep(0.02)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(launch.scratch)
     assert not running, "the test left a launcher running"
     assert not left, f"the test left processes: {left}"
