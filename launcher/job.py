@@ -75,7 +75,7 @@ class Job:
         self._asked_to_stop: str | None = None
         self._last_save_s = self._save_began_s = run.clock()
         self._stall_s = 0.0
-        self._log = ProgressLog(run, every=recipe.log_every, total_steps=self.plan.total_steps)
+        self._log = ProgressLog(run, recipe, self.plan, self._save_every)
         self._resume()
 
     @property
@@ -181,7 +181,8 @@ class Job:
         agreed = self._boundary.receive()
         self._boundary.send(self._report(step))
         self.run.heartbeat.beat(self.step)
-        self._log.step(self.step, self.plan, step, self._rate(), agreed)
+        since_save_s = self.run.clock() - self._last_save_s
+        self._log.step(self.step, step, self._rate(), agreed, since_save_s)
         save_due = self._save_every.is_due(self.step)
         progress = self._state.progress(
             self.plan,
@@ -195,12 +196,12 @@ class Job:
             self._state = replace(self._state, stopped_because=decision.reason)
         if decision.save or decision.conclude:
             self._boundary.drain()
+            # Before the save: whoever goes on from it must find the step's record.
+            self._log.flush(self._boundary.peek())
         if decision.conclude:
             self._conclude_save()
         if decision.save:
             self._save(decision)
-        if decision.ending is not None:
-            self._log.flush(self._boundary.receive())
         return decision
 
     def _reason_of_script(self) -> str:
@@ -259,8 +260,11 @@ class Job:
         self._state = replace(self._state, stopper=stopper)
         if not is_best:
             return
+        began_s = self.run.clock()
         try:
             self._keeper.save_best(self.step, self._state.to_json(self.plan, None))
+            value = step.metrics[rule.monitor]
+            self._log.best(self.step, rule.monitor, value, self.run.clock() - began_s)
         except SaveFailedError as error:
             # The best is what can be exported: the former one stays the best.
             kept = replace(stopper, best=before.best, best_step=before.best_step)
@@ -338,7 +342,7 @@ class Job:
             )
             put_in_force(self._strategy.param_groups, values)
             self._log.restored(restored, changes + plan_changes(restored.state, self.plan))
-        self._log.started(self.step, restored)
+        self._log.started(self._strategy, self.step, restored)
 
     def _weights(self, which: str) -> tuple[CheckpointStore, int]:
         """Return where the best or the last weights are."""

@@ -34,9 +34,11 @@ from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
 from .job import Job, Preempted
 from .masking import mask_text, secrets_of
+from .rank_console import RankConsole
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .signals import PreemptionFlag
+from .start_table import Place
 
 _FAILURE = 1
 
@@ -65,6 +67,7 @@ class Run:
         self.heartbeat = Heartbeat(environment.heartbeat_file)
         self.heartbeat.beat()
         self.folder = folder
+        self.console = RankConsole(is_heard=ranks.is_coordinator)
         self.seed = seed
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
@@ -131,13 +134,24 @@ class Run:
 
     def say(self, sentence: str) -> None:
         """Print a line on the coordinator."""
-        if self.ranks.is_coordinator:
-            print(f"relaunch: {sentence}", flush=True)
+        self.console.say(sentence)
 
     def warn(self, sentence: str) -> None:
         """Print a warning on the coordinator's standard error."""
-        if self.ranks.is_coordinator:
-            print(f"relaunch: warning: {sentence}", file=sys.stderr, flush=True)
+        self.console.warn(sentence)
+
+    @property
+    def is_first_start_of_launcher(self) -> bool:
+        """Whether the launcher's own start belongs to this one's."""
+        return self.environment.launched and self.environment.restart_count == 0
+
+    def places(self) -> list[Place]:
+        """Return where every rank runs, in rank order. Called on every rank."""
+        device = self.ranks.device
+        name = f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else ""
+        mine: JSON = {"host": platform.node(), "device": name or str(device)}
+        everyone: list[Any] = self.communicator.all_gather(mine)
+        return [Place(**one) for one in everyone]
 
     def describe(self) -> str:
         """Say where and how this start runs."""

@@ -62,6 +62,7 @@ class Step:
         """Samples that this rank counted; padding is none."""
         self.metrics: dict[str, float] = {}
         self.seconds = 0.0
+        self.evaluation_s = 0.0
         self._seed = seed
         self._loss_scale = loss_scale
         self._strategy = strategy
@@ -144,7 +145,9 @@ class Step:
         """
         if self.outcome is None:
             raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")
+        began = time.monotonic()
         self.metrics.update(self._evaluate(dataset, measure, name))
+        self.evaluation_s += time.monotonic() - began
         return self.metrics
 
     def require_complete(self) -> None:

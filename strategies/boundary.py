@@ -99,6 +99,10 @@ class Boundary:
         agreed, self._read = self._read, None
         return agreed
 
+    def peek(self) -> Agreed | None:
+        """Return what `drain` has read and `receive` will return; None where nothing was sent."""
+        return self._read
+
     def drain(self) -> None:
         """Wait for what was sent and keep it for `receive`, so that nothing is under way.
 
