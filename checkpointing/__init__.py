@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .reader import CheckpointReader, open_folder
     from .retention import steps_to_delete
     from .save import SavedCheckpoint, save_checkpoint
+    from .snapshot import Snapshot
     from .spec import TensorSpec
     from .store import CheckpointStore
     from .strict_json import JSON
@@ -63,6 +64,7 @@ __all__ = [
     "Piece",
     "SaveFailedError",
     "SavedCheckpoint",
+    "Snapshot",
     "SpecDifference",
     "StateDifference",
     "TensorSpec",
@@ -106,6 +108,7 @@ _MODULE_OF = {
     "Piece": "ranges",
     "SaveFailedError": "errors",
     "SavedCheckpoint": "save",
+    "Snapshot": "snapshot",
     "SpecDifference": "difference",
     "StateDifference": "difference",
     "TensorSpec": "spec",

@@ -5,7 +5,7 @@ memory) and `BackgroundSave.finish` (a gather and a broadcast). In between each 
 whether its own shard is done; when all are, is for the caller to agree on.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -17,10 +17,10 @@ from .fragment import Fragment
 from .manifest import StoredFile, StoredTensor
 from .outcome import Outcome, run_guarded
 from .report import ShardReport
-from .save import Content, SavedCheckpoint, agree_on_attempt, conclude, require_same_step
+from .save import SavedCheckpoint, agree_on_attempt, conclude, require_same_step
 from .shard_format import shard_name
 from .shard_writer import ShardPlan, plan_shard, stored_tensors
-from .spec import TensorSpec
+from .snapshot import Snapshot
 from .store import CheckpointStore
 from .strict_json import JSON
 
@@ -32,13 +32,13 @@ class BackgroundSave:
         self,
         store: CheckpointStore,
         attempt: Attempt,
-        content: Content,
+        snapshot: Snapshot,
         communicator: Communicator,
         writer: BackgroundWriter,
     ) -> None:
         self._store = store
         self._attempt = attempt
-        self._content = content
+        self._snapshot = snapshot
         self._communicator = communicator
         self._writer = writer
         # Not the plan: it would keep the fragments' memory alive.
@@ -49,7 +49,7 @@ class BackgroundSave:
     @property
     def step(self) -> int:
         """The step whose state is saved."""
-        return self._content.step
+        return self._snapshot.step
 
     def is_settled(self) -> bool:
         """Tell whether this rank's shard is written or has failed. No collective, no waiting."""
@@ -65,7 +65,7 @@ class BackgroundSave:
         """
         self._receive(wait=True)
         assert self._wrote is not None
-        return conclude(self._store, self._attempt, self._content, self._wrote, self._communicator)
+        return conclude(self._store, self._attempt, self._snapshot, self._wrote, self._communicator)
 
     def stage(self, fragments: Iterable[Fragment]) -> None:
         """Copy the fragments and hand them to the writer; a failure is told by `finish`."""
@@ -111,34 +111,24 @@ class BackgroundSave:
 
 def start_save(
     store: CheckpointStore,
-    *,
-    step: int,
-    specs: Sequence[TensorSpec],
-    fragments: Iterable[Fragment],
-    state: Mapping[str, JSON],
-    created_by: Mapping[str, JSON],
+    snapshot: Snapshot,
     communicator: Communicator,
     writer: BackgroundWriter,
 ) -> BackgroundSave:
-    """Begin a save; on return the state may change again. Called on every rank.
+    """Begin a save; on return the tensors may change again. Called on every rank.
 
     Args:
-        store: See `save_checkpoint`, also for the following.
-        step: The optimizer step.
-        specs: All tensors of the state.
-        fragments: What this rank writes.
-        state: Anything else to be stored; must not be changed until `finish`.
-        created_by: What the caller says about itself.
+        store: See `save_checkpoint`.
+        snapshot: What is saved.
         communicator: The ranks that save.
         writer: This rank's; one save at a time.
 
     Raises:
         SaveFailedError: On every rank, if the temporary folder cannot be made.
     """
-    attempt = agree_on_attempt(store, step, state, created_by, communicator)
-    content = Content(step=step, specs=specs, state=state, created_by=created_by)
-    save = BackgroundSave(store, attempt, content, communicator, writer)
-    save.stage(fragments)
+    attempt = agree_on_attempt(store, snapshot, communicator)
+    save = BackgroundSave(store, attempt, snapshot.without_fragments(), communicator, writer)
+    save.stage(snapshot.fragments)
     return save
 
 

@@ -5,7 +5,7 @@
 3. broadcast  the coordinator proved coverage and renamed the folder, or could not
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,12 @@ from .commit import Attempt, abandon, begin, publish
 from .communicator import Communicator
 from .errors import SaveFailedError
 from .files import Files
-from .fragment import Fragment
 from .names import step_folder
 from .outcome import Outcome, error_in, run_guarded, value_in
 from .report import ShardReport, merge_reports
 from .shard_format import shard_name
 from .shard_writer import plan_shard, write_shard
-from .spec import TensorSpec
+from .snapshot import Snapshot
 from .store import CheckpointStore
 from .strict_json import JSON, require_json
 
@@ -37,14 +36,7 @@ class SavedCheckpoint:
 
 
 def save_checkpoint(
-    store: CheckpointStore,
-    *,
-    step: int,
-    specs: Sequence[TensorSpec],
-    fragments: Iterable[Fragment],
-    state: Mapping[str, JSON],
-    created_by: Mapping[str, JSON],
-    communicator: Communicator,
+    store: CheckpointStore, snapshot: Snapshot, communicator: Communicator
 ) -> SavedCheckpoint:
     """Write every rank's fragments and commit them as the checkpoint of a step.
 
@@ -54,12 +46,7 @@ def save_checkpoint(
 
     Args:
         store: The same folder on every rank, on a filesystem that they share.
-        step: The optimizer step, the same on every rank.
-        specs: All tensors of the state; the coordinator's list counts.
-        fragments: What this rank writes. Over all ranks every element of every spec'd tensor
-            appears exactly once. May be empty: such a rank writes no file.
-        state: Anything else to be stored; the coordinator's counts.
-        created_by: What the caller says about itself; the coordinator's counts.
+        snapshot: What is saved.
         communicator: The ranks that save.
 
     Raises:
@@ -68,28 +55,13 @@ def save_checkpoint(
         Exception: Any other exception of this rank (a defect, an interrupt, `state` that is not
             JSON), after the others have been told; they raise SaveFailedError.
     """
-    attempt = agree_on_attempt(store, step, state, created_by, communicator)
-    wrote = run_guarded(lambda: _write(store, attempt, step, fragments, communicator.rank))
-    content = Content(step=step, specs=specs, state=state, created_by=created_by)
-    return conclude(store, attempt, content, wrote, communicator)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Content:
-    """What a checkpoint holds besides the bytes of its tensors."""
-
-    step: int
-    specs: Sequence[TensorSpec]
-    state: Mapping[str, JSON]
-    created_by: Mapping[str, JSON]
+    attempt = agree_on_attempt(store, snapshot, communicator)
+    wrote = run_guarded(lambda: _write(store, attempt, snapshot, communicator.rank))
+    return conclude(store, attempt, snapshot, wrote, communicator)
 
 
 def agree_on_attempt(
-    store: CheckpointStore,
-    step: int,
-    state: Mapping[str, JSON],
-    created_by: Mapping[str, JSON],
-    communicator: Communicator,
+    store: CheckpointStore, snapshot: Snapshot, communicator: Communicator
 ) -> Attempt:
     """Make the temporary folder; the first of the three collectives. Called on every rank.
 
@@ -98,16 +70,16 @@ def agree_on_attempt(
     """
     began = Outcome()
     if communicator.rank == 0:
-        began = run_guarded(lambda: _begin(store, step, state, created_by))
+        began = run_guarded(lambda: _begin(store, snapshot))
     reply = communicator.broadcast(began.message())
-    _raise_failure(step, reply, began)
+    _raise_failure(snapshot.step, reply, began)
     return Attempt.parse(value_in(reply), store.folder)
 
 
 def conclude(
     store: CheckpointStore,
     attempt: Attempt,
-    content: Content,
+    snapshot: Snapshot,
     wrote: Outcome,
     communicator: Communicator,
 ) -> SavedCheckpoint:
@@ -116,7 +88,7 @@ def conclude(
     Args:
         store: See `save_checkpoint`.
         attempt: From `agree_on_attempt`.
-        content: The coordinator's counts.
+        snapshot: The coordinator's counts; its fragments are not looked at.
         wrote: This rank's report, or why it could not write.
         communicator: The ranks that save.
 
@@ -126,34 +98,27 @@ def conclude(
     messages = communicator.gather(wrote.message())
     committed = Outcome()
     if messages is not None:
-        committed = run_guarded(lambda: _commit(attempt, messages, content, store.files))
+        committed = run_guarded(lambda: _commit(attempt, messages, snapshot, store.files))
     verdict = communicator.broadcast(committed.message())
-    _raise_failure(content.step, verdict, wrote, committed)
+    _raise_failure(snapshot.step, verdict, wrote, committed)
     size_bytes = value_in(verdict)
     assert isinstance(size_bytes, int)
-    return SavedCheckpoint(step=content.step, path=attempt.final, size_bytes=size_bytes)
+    return SavedCheckpoint(step=snapshot.step, path=attempt.final, size_bytes=size_bytes)
 
 
-def _begin(
-    store: CheckpointStore, step: int, state: Mapping[str, JSON], created_by: Mapping[str, JSON]
-) -> JSON:
-    require_json(state, "state")
-    require_json(created_by, "created_by")
+def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
+    require_json(snapshot.state, "state")
+    require_json(snapshot.created_by, "created_by")
     try:
-        return begin(store.folder, step, store.files).encode()
+        return begin(store.folder, snapshot.step, store.files).encode()
     except OSError as error:
         raise SaveFailedError(f"rank 0: {error}") from error
 
 
-def _write(
-    store: CheckpointStore,
-    attempt: Attempt,
-    step: int,
-    fragments: Iterable[Fragment],
-    rank: int,
-) -> JSON:
-    require_same_step(attempt, step, rank)
-    plan = plan_shard(fragments, {"step": str(step), "token": attempt.token})
+def _write(store: CheckpointStore, attempt: Attempt, snapshot: Snapshot, rank: int) -> JSON:
+    require_same_step(attempt, snapshot.step, rank)
+    metadata = {"step": str(snapshot.step), "token": attempt.token}
+    plan = plan_shard(snapshot.fragments, metadata)
     if not plan.fragments:
         return ShardReport().encode()
     path = attempt.tmp / shard_name(rank)
@@ -176,18 +141,18 @@ def require_same_step(attempt: Attempt, step: int, rank: int) -> None:
 def _commit(
     attempt: Attempt,
     messages: Sequence[JSON],
-    content: Content,
+    snapshot: Snapshot,
     files: Files,
 ) -> JSON:
     try:
         _require_all_wrote(messages)
         manifest = merge_reports(
             (ShardReport.parse(value_in(message)) for message in messages),
-            content.specs,
+            snapshot.specs,
             step=attempt.step,
             token=attempt.token,
-            state=content.state,
-            created_by=content.created_by,
+            state=snapshot.state,
+            created_by=snapshot.created_by,
         )
         return publish(attempt, manifest, files)
     except BaseException as error:

@@ -14,16 +14,16 @@ from checkpointing import (
     NoCheckpointError,
     SavedCheckpoint,
     SaveFailedError,
+    Snapshot,
+    save_checkpoint,
+    start_save,
     steps_to_delete,
 )
 from strategies import (
     Restored,
     Strategy,
-    TrainingState,
     collect_state,
     restore_newest,
-    save_state,
-    start_saving_state,
 )
 
 from .saved_facts import best_step
@@ -75,9 +75,9 @@ class Keeper:
             SaveFailedError: on every rank; nothing is in flight then.
         """
         assert self._in_flight is None, "the save in flight must be concluded first"
-        collected = self._collect(step, state, weights_only=False)
-        self._in_flight = start_saving_state(
-            collected, self._folder.checkpoints, self._communicator, self._writer
+        snapshot = self._collect(step, state, weights_only=False)
+        self._in_flight = start_save(
+            self._folder.checkpoints, snapshot, self._communicator, self._writer
         )
 
     def conclude(self, current_best: int | None) -> SavedCheckpoint:
@@ -101,8 +101,8 @@ class Keeper:
         Raises:
             SaveFailedError: on every rank; earlier checkpoints are untouched.
         """
-        collected = self._collect(step, state, weights_only=False)
-        saved = save_state(collected, self._folder.checkpoints, self._communicator)
+        snapshot = self._collect(step, state, weights_only=False)
+        saved = save_checkpoint(self._folder.checkpoints, snapshot, self._communicator)
         self._let_go(step, best_step(state))
         return saved
 
@@ -112,8 +112,8 @@ class Keeper:
         Raises:
             SaveFailedError: on every rank; the former best is untouched.
         """
-        collected = self._collect(step, state, weights_only=True)
-        return save_state(collected, self._folder.best, self._communicator)
+        snapshot = self._collect(step, state, weights_only=True)
+        return save_checkpoint(self._folder.best, snapshot, self._communicator)
 
     def close(self) -> None:
         """End this rank's writer process. No collective; a save in flight is dropped."""
@@ -123,9 +123,7 @@ class Keeper:
         """Load the weights of one checkpoint and leave the optimizer's state as it is."""
         restore_newest(self._strategy, store, self._communicator, weights_only=True, step=step)
 
-    def _collect(
-        self, step: int, state: Mapping[str, JSON], *, weights_only: bool
-    ) -> TrainingState:
+    def _collect(self, step: int, state: Mapping[str, JSON], *, weights_only: bool) -> Snapshot:
         return collect_state(
             self._strategy,
             self._communicator,

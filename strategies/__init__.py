@@ -54,11 +54,8 @@ if TYPE_CHECKING:
     from .seeding import stream_seed as stream_seed
     from .splits import split_indices as split_indices
     from .training_state import Restored as Restored
-    from .training_state import TrainingState as TrainingState
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
-    from .training_state import save_state as save_state
-    from .training_state import start_saving_state as start_saving_state
 
 _HOME = {
     "Agreed": "boundary",
@@ -88,7 +85,6 @@ _HOME = {
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
-    "TrainingState": "training_state",
     "Turn": "batches",
     "assignment": "batches",
     "collect_state": "training_state",
@@ -101,11 +97,9 @@ _HOME = {
     "process_groups": "process_group",
     "put_in_force": "hyperparameters",
     "restore_newest": "training_state",
-    "save_state": "training_state",
     "seed_streams": "seeding",
     "split_indices": "splits",
     "strategy_class": "parallel.table",
-    "start_saving_state": "training_state",
     "stream_seed": "seeding",
     "to_device": "loading",
     "training_batches": "loading",

@@ -8,20 +8,15 @@ from typing import Any
 
 from checkpointing import (
     JSON,
-    BackgroundSave,
-    BackgroundWriter,
     CheckpointError,
     CheckpointReader,
     CheckpointStore,
     DamagedCheckpointError,
-    Fragment,
     ModelMismatchError,
     NoCheckpointError,
-    SavedCheckpoint,
+    Snapshot,
     TensorSpec,
     require_match,
-    save_checkpoint,
-    start_save,
 )
 
 from .errors import ConfigError, StrategyError
@@ -43,17 +38,6 @@ class Restored:
     """For each newer step whose checkpoint could not be used, a sentence that says why."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingState:
-    """What a checkpoint is made of: this rank's live fragments, and what all ranks know."""
-
-    step: int
-    specs: list[TensorSpec]
-    fragments: list[Fragment]
-    state: dict[str, JSON]
-    created_by: Mapping[str, JSON]
-
-
 def collect_state(
     strategy: Strategy,
     communicator: HostCommunicator,
@@ -63,7 +47,7 @@ def collect_state(
     created_by: Mapping[str, JSON],
     requested: list[dict[str, JSON]],
     weights_only: bool = False,
-) -> TrainingState:
+) -> Snapshot:
     """Return what is to be saved; nothing is copied. Called on every rank.
 
     Args:
@@ -94,54 +78,12 @@ def collect_state(
         ),
         "scalars": scalars,
     }
-    return TrainingState(
+    return Snapshot(
         step=step,
         specs=list(specs.values()),
         fragments=fragments,
         state={**state, "optimizer": optimizer, "aliases": dict(strategy.catalogue.aliases)},
         created_by=created_by,
-    )
-
-
-def save_state(
-    collected: TrainingState, store: CheckpointStore, communicator: HostCommunicator
-) -> SavedCheckpoint:
-    """Write a checkpoint; on return it is committed. Called on every rank.
-
-    Raises:
-        SaveFailedError: on every rank, if any rank failed; earlier checkpoints are untouched.
-    """
-    return save_checkpoint(
-        store,
-        step=collected.step,
-        specs=collected.specs,
-        fragments=collected.fragments,
-        state=collected.state,
-        created_by=collected.created_by,
-        communicator=communicator,
-    )
-
-
-def start_saving_state(
-    collected: TrainingState,
-    store: CheckpointStore,
-    communicator: HostCommunicator,
-    writer: BackgroundWriter,
-) -> BackgroundSave:
-    """Copy the state and begin to write it; on return training may go on. Called on every rank.
-
-    Raises:
-        SaveFailedError: on every rank, if the coordinator could not begin.
-    """
-    return start_save(
-        store,
-        step=collected.step,
-        specs=collected.specs,
-        fragments=collected.fragments,
-        state=collected.state,
-        created_by=collected.created_by,
-        communicator=communicator,
-        writer=writer,
     )
 
 

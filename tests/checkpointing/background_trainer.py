@@ -7,19 +7,21 @@ from pathlib import Path
 
 import kit
 
-from checkpointing import BackgroundWriter, start_save
+from checkpointing import BackgroundWriter, Snapshot, start_save
 
 store = kit.store_at(Path(sys.argv[1]))
 state = kit.sample_state(2)
 start_save(
     store,
-    step=2,
-    specs=kit.specs_of(state),
-    fragments=kit.fragments_of(state),
-    state={},
-    created_by={},
-    communicator=kit.LocalCommunicator(),
-    writer=BackgroundWriter(sys.argv[2:]),
+    Snapshot(
+        step=2,
+        specs=kit.specs_of(state),
+        fragments=kit.fragments_of(state),
+        state={},
+        created_by={},
+    ),
+    kit.LocalCommunicator(),
+    BackgroundWriter(sys.argv[2:]),
 )
 print("started", flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

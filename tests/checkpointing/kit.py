@@ -15,6 +15,7 @@ from checkpointing import (
     Fragment,
     LocalCommunicator,
     SavedCheckpoint,
+    Snapshot,
     TensorSpec,
     dtype_name,
     save_checkpoint,
@@ -199,12 +200,14 @@ def save_state(
     communicator = communicator or LocalCommunicator()
     return save_checkpoint(
         store,
-        step=step,
-        specs=specs_of(state),
-        fragments=fragments_of(state, communicator.rank, communicator.world_size),
-        state={"position": {"epoch": 3, "sample": 12345}, "lr": 0.1},
-        created_by={"relaunch": "0.1.0"},
-        communicator=communicator,
+        Snapshot(
+            step=step,
+            specs=specs_of(state),
+            fragments=fragments_of(state, communicator.rank, communicator.world_size),
+            state={"position": {"epoch": 3, "sample": 12345}, "lr": 0.1},
+            created_by={"relaunch": "0.1.0"},
+        ),
+        communicator,
     )
 
 

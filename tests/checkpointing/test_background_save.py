@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import checkpointing
-from checkpointing import BackgroundWriter, SaveFailedError, start_save
+from checkpointing import BackgroundWriter, SaveFailedError, Snapshot, start_save
 from checkpointing import background_writer as module
 
 ROOT = Path(checkpointing.__file__).parents[1]
@@ -38,13 +38,15 @@ def writers():
 def start(kit, store, step, state, communicator, writer):
     return start_save(
         store,
-        step=step,
-        specs=kit.specs_of(state),
-        fragments=kit.fragments_of(state, communicator.rank, communicator.world_size),
-        state={"position": {"epoch": 3, "sample": 12345}, "lr": 0.1},
-        created_by={"relaunch": "0.1.0"},
-        communicator=communicator,
-        writer=writer,
+        Snapshot(
+            step=step,
+            specs=kit.specs_of(state),
+            fragments=kit.fragments_of(state, communicator.rank, communicator.world_size),
+            state={"position": {"epoch": 3, "sample": 12345}, "lr": 0.1},
+            created_by={"relaunch": "0.1.0"},
+        ),
+        communicator,
+        writer,
     )
 
 

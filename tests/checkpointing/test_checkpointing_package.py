@@ -15,7 +15,7 @@ MODULES = sorted(PACKAGE.glob("*.py"))
 TORCH_FREE = (
     "background_writer block_writer commit communicator compare difference errors export_plan "
     "fields files inventory manifest manifest_text names outcome ranges reader report retention "
-    "shard_format shard_reader spec store strict_json verify whole_file writer_process"
+    "shard_format shard_reader snapshot spec store strict_json verify whole_file writer_process"
 )
 PROCESS_CALLS = {"close", "getppid", "memfd_create", "posix_fallocate", "read"}
 """Pipes and memory without a name."""

@@ -5,7 +5,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from checkpointing import Fragment, SaveFailedError, TensorSpec, save_checkpoint
+from checkpointing import Fragment, SaveFailedError, Snapshot, TensorSpec, save_checkpoint
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
@@ -63,12 +63,14 @@ def test_a_rank_that_holds_nothing_writes_no_file(kit, tmp_path):
     def save(ranks):
         return save_checkpoint(
             store,
-            step=1,
-            specs=kit.specs_of(state),
-            fragments=kit.fragments_of(state) if ranks.rank == 1 else [],
-            state={},
-            created_by={},
-            communicator=ranks,
+            Snapshot(
+                step=1,
+                specs=kit.specs_of(state),
+                fragments=kit.fragments_of(state) if ranks.rank == 1 else [],
+                state={},
+                created_by={},
+            ),
+            ranks,
         )
 
     kit.run_ranks(2, save)
@@ -102,12 +104,14 @@ def test_parameters_that_require_grad_are_saved(kit, tmp_path):
     store = kit.store_at(tmp_path)
     save_checkpoint(
         store,
-        step=1,
-        specs=[spec],
-        fragments=iter([fragment]),
-        state={},
-        created_by={},
-        communicator=kit.LocalCommunicator(),
+        Snapshot(
+            step=1,
+            specs=[spec],
+            fragments=iter([fragment]),
+            state={},
+            created_by={},
+        ),
+        kit.LocalCommunicator(),
     )
     kit.assert_holds(store, 1, [(spec, data.detach())])
 
@@ -156,12 +160,14 @@ def test_coverage_is_proved_before_the_commit(kit, tmp_path, change, message):
         fragments = kit.fragments_of(state, ranks.rank, 2)
         return save_checkpoint(
             store,
-            step=2,
-            specs=kit.specs_of(state),
-            fragments=change(fragments) if ranks.rank == 0 else fragments,
-            state={},
-            created_by={},
-            communicator=ranks,
+            Snapshot(
+                step=2,
+                specs=kit.specs_of(state),
+                fragments=change(fragments) if ranks.rank == 0 else fragments,
+                state={},
+                created_by={},
+            ),
+            ranks,
         )
 
     errors = kit.run_ranks(2, save)
@@ -202,15 +208,17 @@ def test_ranks_may_hold_any_part_of_a_tensor(kit, tmp_path):
     def save(ranks):
         return save_checkpoint(
             store,
-            step=1,
-            specs=[spec],
-            fragments=[
-                Fragment(spec=spec, start=start, end=end, data=data[start:end])
-                for start, end in held[ranks.rank]
-            ],
-            state={},
-            created_by={},
-            communicator=ranks,
+            Snapshot(
+                step=1,
+                specs=[spec],
+                fragments=[
+                    Fragment(spec=spec, start=start, end=end, data=data[start:end])
+                    for start, end in held[ranks.rank]
+                ],
+                state={},
+                created_by={},
+            ),
+            ranks,
         )
 
     saved = kit.run_ranks(3, save)

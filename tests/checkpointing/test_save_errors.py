@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from checkpointing import Files, SaveFailedError, save_checkpoint
+from checkpointing import Files, SaveFailedError, Snapshot, save_checkpoint
 
 WORLD = 2
 
@@ -131,12 +131,14 @@ def test_an_unexpected_error_is_told_to_the_others_and_raised(kit, tmp_path, ran
     def save(ranks):
         return save_checkpoint(
             store,
-            step=1,
-            specs=kit.specs_of(state),
-            fragments=fragments(ranks),
-            state={},
-            created_by={},
-            communicator=ranks,
+            Snapshot(
+                step=1,
+                specs=kit.specs_of(state),
+                fragments=fragments(ranks),
+                state={},
+                created_by={},
+            ),
+            ranks,
         )
 
     outcomes = kit.run_ranks(WORLD, save)
@@ -153,12 +155,14 @@ def test_state_that_is_not_json_is_told_before_anything_is_written(kit, tmp_path
     def save(ranks):
         return save_checkpoint(
             kit.store_at(tmp_path),
-            step=1,
-            specs=kit.specs_of(state),
-            fragments=kit.fragments_of(state, ranks.rank, WORLD),
-            state={"lr": (1, 2)},
-            created_by={},
-            communicator=ranks,
+            Snapshot(
+                step=1,
+                specs=kit.specs_of(state),
+                fragments=kit.fragments_of(state, ranks.rank, WORLD),
+                state={"lr": (1, 2)},
+                created_by={},
+            ),
+            ranks,
         )
 
     outcomes = kit.run_ranks(WORLD, save)

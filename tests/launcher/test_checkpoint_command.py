@@ -16,6 +16,7 @@ from checkpointing import (
     CheckpointStore,
     Fragment,
     LocalCommunicator,
+    Snapshot,
     TensorSpec,
     dtype_name,
     save_checkpoint,
@@ -44,19 +45,21 @@ def save(folder: Path, step: int, tensors=None, *, best_step=BEST_STEP, **state)
     store = CheckpointStore(folder)
     saved = save_checkpoint(
         store,
-        step=step,
-        specs=[fragment.spec for fragment in fragments],
-        fragments=fragments,
-        state={
-            "step": step,
-            "data": {"epoch": step // 10},
-            "early_stopping": {"best": 0.25, "best_step": best_step},
-            "ending": None,
-            "aliases": {"head.weight": "fc.weight"},
-            **state,
-        },
-        created_by={"strategy": "zero2", "world_size": 3, "precision": "bf16"},
-        communicator=LocalCommunicator(),
+        Snapshot(
+            step=step,
+            specs=[fragment.spec for fragment in fragments],
+            fragments=fragments,
+            state={
+                "step": step,
+                "data": {"epoch": step // 10},
+                "early_stopping": {"best": 0.25, "best_step": best_step},
+                "ending": None,
+                "aliases": {"head.weight": "fc.weight"},
+                **state,
+            },
+            created_by={"strategy": "zero2", "world_size": 3, "precision": "bf16"},
+        ),
+        LocalCommunicator(),
     )
     return saved.path
 
