@@ -52,6 +52,7 @@ class TorchEngine(Strategy):
         squares = sum_of_squares(grads, self.ranks.device)
         if self._is_sharded:
             dist.all_reduce(squares)
+            squares /= self._replicas
         scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
@@ -61,6 +62,8 @@ class TorchEngine(Strategy):
 
     _is_sharded: bool = False
     """Whether `_local_grads` are a share, so that the norm needs a sum over the ranks."""
+    _replicas: int = 1
+    """How many ranks hold the same share."""
 
     def scalars(self) -> Scalars:
         """Return the scalar optimizer state of every parameter."""

@@ -112,6 +112,7 @@ def make_job(
     global_batch: int = 20,
     model: Callable[[], nn.Module] = Awkward,
     optimizer: Callable[[Parameters], torch.optim.Optimizer] = adamw,
+    local_world_size: int | None = None,
     **recipe: Any,
 ) -> Job:
     """Prepare a job under any strategy, on the process groups that there are."""
@@ -122,6 +123,8 @@ def make_job(
         ),
         strategy=strategy,
         precision=precision,
+        local_world_size=local_world_size or ranks.world_size,
+        local_rank=ranks.rank % (local_world_size or ranks.world_size),
     )
     run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=RunFolder(folder), seed=11)
     arguments: dict[str, Any] = {
