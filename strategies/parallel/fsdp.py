@@ -16,6 +16,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from checkpointing import Fragment, TensorSpec
 
@@ -48,9 +49,15 @@ class FSDP(TorchEngine):
         if self.options.offload:
             common["offload_policy"] = CPUOffloadPolicy()
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
+        inner = _without_output(policy)
         for block in self.blocks.values():
+            if precision.is_mixed:
+                _shard_batch_norms(block, common)
             # A block has its outputs cast by the root's policy only: inside, activations stay low.
-            fully_shard(block, mp_policy=_without_output(policy), **common)
+            if not isinstance(block, FSDPModule):
+                fully_shard(block, mp_policy=inner, **common)
+        if precision.is_mixed:
+            _shard_batch_norms(model, common)
         self._root = fully_shard(model, mp_policy=policy, **common)
         self._verify(model)
         return model
@@ -187,6 +194,25 @@ def _local(tensor: object) -> torch.Tensor:
     assert isinstance(tensor, DTensor)
     local: torch.Tensor = tensor.to_local()
     return local.detach()
+
+
+def _shard_batch_norms(block: nn.Module, common: dict[str, Any]) -> None:
+    """Give the block's BatchNorms, together, weights in fp32 beside their fp32 statistics.
+
+    They take activations of the compute dtype, as under autocast.
+    """
+    norms = [
+        module
+        for module in block.modules()
+        if isinstance(module, _BatchNorm)
+        and not isinstance(module, FSDPModule)
+        and any(True for _ in module.parameters())
+    ]
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    if len(norms) == 1:
+        fully_shard(norms[0], mp_policy=policy, **common)
+    elif norms:
+        fully_shard(list[nn.Module](norms), mp_policy=policy, **common)
 
 
 def _without_output(policy: MixedPrecisionPolicy) -> MixedPrecisionPolicy:

@@ -11,6 +11,7 @@ from torch import nn
 from checkpointing import Fragment
 
 from ..seeding import seed_streams
+from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
@@ -24,6 +25,7 @@ class TorchEngine(Strategy):
         super().__init__(blueprint)
         self._model = build_model(blueprint)
         self.catalogue: Catalogue = catalogue_of(self._model)
+        work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
         self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
         self._optimizer = blueprint.optimizer(Parameters(self._named))
