@@ -71,6 +71,8 @@ def parse_options(words: Words) -> LaunchOptions:
         nproc_per_node=optional(given("--nproc-per-node"), values.nproc),
         strategy=words.text("--strategy"),
         precision=words.text("--precision"),
+        shard_blocks=words.text("--shard-blocks"),
+        hybrid_shard=words.flag("--hybrid-shard"),
         run_dir=optional(given("--run-dir"), values.path),
         log_dir=optional(given("--log-dir"), values.path),
         nodes=nodes,

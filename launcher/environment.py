@@ -12,6 +12,8 @@ from .guardian import MARK as RUN_ID
 
 STRATEGY = "RELAUNCH_STRATEGY"
 PRECISION = "RELAUNCH_PRECISION"
+SHARD_BLOCKS = "RELAUNCH_SHARD_BLOCKS"
+HYBRID_SHARD = "RELAUNCH_HYBRID_SHARD"
 RUN_DIR = "RELAUNCH_RUN_DIR"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
@@ -20,7 +22,8 @@ INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset(
-    {RUN_ID, STRATEGY, PRECISION, RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
+    {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD}
+    | {RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
 )
 
 
@@ -40,6 +43,8 @@ class RankEnvironment:
     """False: plain `python train.py`, rank 0 of 1."""
     strategy: str | None
     precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
     run_dir: Path | None
     error_file: Path | None
     """Where this rank may leave the reason of its failure for the launcher."""
@@ -83,6 +88,8 @@ class RankEnvironment:
             launched="RANK" in environ,
             strategy=environ.get(STRATEGY) or None,
             precision=environ.get(PRECISION) or None,
+            shard_blocks=environ.get(SHARD_BLOCKS) or None,
+            hybrid_shard=bool(environ.get(HYBRID_SHARD)),
             run_dir=_path(environ, RUN_DIR),
             error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
             warning_file=_path(environ, WARNING_FILE),
@@ -141,6 +148,8 @@ class GroupSettings:
     """The network interface towards the other ranks; None leaves the choice to gloo."""
     strategy: str | None
     precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
     run_dir: Path | None
     warning_file: Path
 
@@ -176,6 +185,8 @@ def worker_environment(
         STACKS_FILE: str(files.stacks),
         STRATEGY: settings.strategy,
         PRECISION: settings.precision,
+        SHARD_BLOCKS: settings.shard_blocks,
+        HYBRID_SHARD: "1" if settings.hybrid_shard else None,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
     }
     if settings.virtual_local_rank:

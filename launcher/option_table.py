@@ -95,6 +95,13 @@ OWN_OPTIONS = (
     Option(name="--strategy", value="NAME", help=", ".join(STRATEGY_NAMES)),
     Option(name="--precision", value="NAME", help=", ".join(PRECISION_NAMES)),
     *_options(
+        (
+            "--shard-blocks",
+            "A,B",
+            "blocks that fsdp shards on their own: names such as layers.*, or classes (default: "
+            "the repeated modules)",
+        ),
+        ("--hybrid-shard", None, "fsdp: shard inside a node, replicate over the nodes"),
         ("--run-dir", "DIR", "the run's folder: checkpoints, metrics, logs"),
         ("--cold", None, "start each rank as a Python of its own, not as a fork"),
         ("--preload", "A,B", "modules to import once, before the ranks are forked"),

@@ -88,6 +88,8 @@ class LaunchOptions:
     """A number, or one of NPROC_WORDS; None: one rank per visible GPU, one where there is none."""
     strategy: str | None = None
     precision: str | None = None
+    shard_blocks: str | None = None
+    hybrid_shard: bool = False
     run_dir: Path | None = None
     log_dir: Path | None = None
     nodes: NodeOptions = field(default_factory=NodeOptions)

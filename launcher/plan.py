@@ -23,6 +23,8 @@ class LaunchPlan:
     local_world_size: int
     strategy: str | None
     precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
     run_dir: Path | None
     log_dir: Path | None
     """Where `attempt-K/rank-N.log` are written; None: all ranks write to the console."""
@@ -66,6 +68,8 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         local_world_size=local_world_size,
         strategy=options.strategy,
         precision=options.precision,
+        shard_blocks=options.shard_blocks,
+        hybrid_shard=options.hybrid_shard,
         run_dir=run_dir,
         log_dir=log_dir,
         streams=options.streams,

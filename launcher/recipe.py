@@ -11,11 +11,13 @@ from torch import nn
 
 from strategies import (
     Blueprint,
+    BuildOptions,
     ConfigError,
     EarlyStopping,
     MapDataset,
     Parameters,
     Schedule,
+    as_patterns,
     schedules,
 )
 
@@ -56,6 +58,17 @@ class Recipe:
     """Loader processes of each rank."""
     log_every: int = 10
     """Optimizer steps between two lines of metrics.jsonl and of the console."""
+    shard_blocks: str | tuple[str, ...] = ()
+    """Blocks that fsdp shards on their own, such as "layers.*", or names of classes; left out:
+    the repeated modules. --shard-blocks goes before it."""
+    hybrid_shard: bool = False
+    """Under fsdp: shard inside a node and replicate over the nodes; or --hybrid-shard."""
+    checkpoint_blocks: bool | str | tuple[str, ...] = False
+    """Compute the activations of blocks again in the backward, to save their memory."""
+    compile_blocks: bool | str | tuple[str, ...] = False
+    """Compile blocks with torch.compile."""
+    offload: bool = False
+    """Under fsdp, on GPUs: keep parameters, gradients and optimizer state on the host."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "log_every"):
@@ -92,4 +105,18 @@ class Recipe:
             max_grad_norm=self.max_grad_norm,
             seed=run.seed,
             ranks=run.ranks,
+            options=self.build_options(run),
+        )
+
+    def build_options(self, run: Run) -> BuildOptions:
+        """Return how to build the model; the command line goes before the script."""
+        asked = run.environment
+        blocks = as_patterns(asked.shard_blocks or self.shard_blocks)
+        return BuildOptions(
+            shard_blocks=blocks if isinstance(blocks, tuple) else (),
+            hybrid_shard=asked.hybrid_shard or self.hybrid_shard,
+            local_world_size=asked.local_world_size,
+            checkpoint_blocks=as_patterns(self.checkpoint_blocks),
+            compile_blocks=as_patterns(self.compile_blocks),
+            offload=self.offload,
         )

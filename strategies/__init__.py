@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from .loss_scale import LossScale as LossScale
     from .metrics import Measurement as Measurement
     from .metrics import MetricSums as MetricSums
+    from .parallel.build_options import BuildOptions as BuildOptions
+    from .parallel.build_options import as_patterns as as_patterns
     from .parallel.protocol import Blueprint as Blueprint
     from .parallel.protocol import Parameters as Parameters
     from .parallel.protocol import StepOutcome as StepOutcome
@@ -62,6 +64,7 @@ _HOME = {
     "BatchPlan": "batches",
     "Blueprint": "parallel.protocol",
     "Boundary": "boundary",
+    "BuildOptions": "parallel.build_options",
     "ConfigError": "errors",
     "Decision": "decision",
     "DesyncError": "errors",
@@ -86,6 +89,7 @@ _HOME = {
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
     "Turn": "batches",
+    "as_patterns": "parallel.build_options",
     "assignment": "batches",
     "collect_state": "training_state",
     "consecutive": "batches",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
@@ -14,6 +14,7 @@ from checkpointing import Fragment, TensorSpec
 
 from ..precision import Precision
 from ..process_group import Ranks
+from .build_options import BuildOptions
 from .catalogue import Catalogue
 
 Scalars: TypeAlias = Mapping[str, Mapping[str, float | int]]
@@ -53,6 +54,7 @@ class Blueprint:
     """Clip the global gradient norm to this; None: no clipping."""
     seed: int
     ranks: Ranks
+    options: BuildOptions = field(default_factory=BuildOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,8 @@ class Strategy(ABC):
         self.ranks = blueprint.ranks
         self.precision = blueprint.precision
         self.max_grad_norm = blueprint.max_grad_norm
+        self.options = blueprint.options
+        self.options.require(self.name, self.ranks.device.type)
 
     @property
     @abstractmethod

@@ -11,6 +11,7 @@ from torch import nn
 from checkpointing import Fragment
 
 from ..seeding import seed_streams
+from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
@@ -24,6 +25,7 @@ class TorchEngine(Strategy):
         super().__init__(blueprint)
         self._model = build_model(blueprint)
         self.catalogue: Catalogue = catalogue_of(self._model)
+        work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
         self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
         self._optimizer = blueprint.optimizer(Parameters(self._named))
@@ -52,6 +54,7 @@ class TorchEngine(Strategy):
         squares = sum_of_squares(grads, self.ranks.device)
         if self._is_sharded:
             dist.all_reduce(squares)
+            squares /= self._replicas
         scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
@@ -61,6 +64,8 @@ class TorchEngine(Strategy):
 
     _is_sharded: bool = False
     """Whether `_local_grads` are a share, so that the norm needs a sum over the ranks."""
+    _replicas: int = 1
+    """How many ranks hold the same share."""
 
     def scalars(self) -> Scalars:
         """Return the scalar optimizer state of every parameter."""

@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from checkpointing import Fragment, torch_dtype
 
 from ..errors import ConfigError
 from .autocast import CastAround
+from .block_work import work_on_blocks
 from .catalogue import catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .frozen import FrozenParameters
@@ -51,6 +53,8 @@ class Zero(Strategy):
         deepspeed = _import_deepspeed(self.ranks.device)
         model = build_model(blueprint)
         self.catalogue = catalogue_of(model)
+        self._refuse_rounded_statistics(model)
+        work_on_blocks(model, self.options)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         optimizer = blueprint.optimizer(Parameters(named))
         self._group_names = names_by_group(optimizer, named)
@@ -91,6 +95,15 @@ class Zero(Strategy):
         if self.precision.name == "fp16":
             config["fp16"] = {"enabled": True, "loss_scale": 1.0}
         return config
+
+    def _refuse_rounded_statistics(self, model: nn.Module) -> None:
+        for name, module in model.named_modules():
+            if self.precision.is_mixed and isinstance(module, _BatchNorm):
+                raise ConfigError(
+                    f"{name} is a {type(module).__name__}, and DeepSpeed would keep its running "
+                    f"statistics in {self.precision.name}, where their small steps are lost. "
+                    "Use --precision fp32, or --strategy ddp or fsdp."
+                )
 
     def _restore_masters(self, initial: Mapping[str, torch.Tensor]) -> None:
         self._layout.begin_load()

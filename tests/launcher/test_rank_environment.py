@@ -36,6 +36,8 @@ SETTINGS = GroupSettings(
     interface="eth7",
     strategy="fsdp",
     precision="bf16",
+    shard_blocks="layers.*",
+    hybrid_shard=True,
     run_dir=Path("/runs/one"),
     warning_file=Path("/tmp/x/warning.json"),
 )
@@ -59,6 +61,8 @@ def test_what_is_written_is_read_back():
         launched=True,
         strategy="fsdp",
         precision="bf16",
+        shard_blocks="layers.*",
+        hybrid_shard=True,
         run_dir=Path("/runs/one"),
         error_file=Path("/tmp/x/rank-5-error.json"),
         warning_file=Path("/tmp/x/warning.json"),
