@@ -7,6 +7,7 @@ cost a few hundredths of a second.
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from .console import say
 from .errors import LauncherError
 from .gpus import Machine, count_installed, count_visible
 from .plan import make_plan, prepare_run_folder
+from .run_secret import read_secret, unbound_text
 from .signal_inbox import SignalInbox
 
 SUBCOMMANDS = {"checkpoint": ".checkpoint_command"}
@@ -56,12 +58,16 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     for note in options.notes:
         say(note)
     plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
+    if plan.nodes.several:
+        plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
     if options.dry_run:
         from .dry_run import describe
 
         print(describe(plan, environ))
         return 0
     prepare_run_folder(options.run_dir)
+    if plan.nodes.several and not plan.secret.value:
+        say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
     from .launch import launch  # after every check: a mistake is told without what a launch needs
 
     return launch(plan, inbox, environ, say)

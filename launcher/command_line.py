@@ -156,6 +156,7 @@ def _nodes(words: Words) -> NodeOptions:
         master_port=None if standalone else port,
         local_addr=words.text("--local-addr"),
         run_id=None if standalone else words.text("--rdzv-id"),
+        secret_file=optional(given("--secret-file"), values.path),
         join_timeout_s=_join_timeout(configuration),
     )
 

@@ -11,7 +11,15 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 
 from .event_file import append_event
 from .meeting import Meeting
-from .node_messages import Lead, NodeEnd, code_of_nodes, first_to_fail, lost_text, whole_report
+from .node_messages import (
+    Lead,
+    NodeEnd,
+    bounded_text,
+    code_of_nodes,
+    first_to_fail,
+    lost_text,
+    whole_report,
+)
 from .plan import LaunchPlan
 from .rendezvous import STORE_TIMEOUT_S, LocalRendezvous
 from .restarts import AttemptRecord, Verdict, verdict
@@ -125,7 +133,7 @@ class Together:
             decided=True,
             restart=judged.restart,
             code=code,
-            said="\n".join(text for text in (*said, judged.reason) if text),
+            said=bounded_text("\n".join(text for text in (*said, judged.reason) if text)),
         )
 
     def _without(self, staying: tuple[int, ...]) -> Verdict:

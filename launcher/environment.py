@@ -18,11 +18,14 @@ RUN_DIR = "RELAUNCH_RUN_DIR"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
+SECRET = "RELAUNCH_SECRET"
+"""What the launchers of several nodes share; for them only, no rank gets it."""
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset(
-    {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD}
+    {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
     | {RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
 )
 
@@ -145,7 +148,7 @@ class GroupSettings:
     """torchrun's --rdzv-id."""
     virtual_local_rank: bool
     interface: str | None
-    """The network interface towards the other ranks; None leaves the choice to gloo."""
+    """The network interface towards the other ranks; None leaves the choice to gloo and NCCL."""
     strategy: str | None
     precision: str | None
     shard_blocks: str | None
@@ -196,8 +199,11 @@ def worker_environment(
         }
     defaults = default_environment(place.local_world_size)
     if settings.interface is not None:
-        # Otherwise gloo listens on whatever interface the host's name stands for.
+        # Otherwise they listen on whatever interface the host's name stands for.
         defaults |= dict.fromkeys(INTERFACE_NAMES, settings.interface)
+        if place.group_world_size > 1:
+            # "=": this very name. Without it NCCL takes every interface whose name begins so.
+            defaults[NCCL_INTERFACE] = f"={settings.interface}"
     # A relaunch started inside a rank must not pass that rank's own wishes on.
     kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
     return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}

@@ -15,7 +15,16 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from .errors import Interrupted, StartError, UsageError
 from .exit_codes import CONTINUE, DONE
 from .node_link import NodeLink, connect_to
-from .node_messages import Lead, NodeEnd, NodeMessage, lost_text, missing_text, refusal
+from .node_messages import (
+    Lead,
+    NodeEnd,
+    NodeMessage,
+    bounded,
+    lost_text,
+    missing_text,
+    refusal,
+    strange_text,
+)
 from .plan import LaunchPlan
 from .rendezvous import bind
 from .signal_inbox import SignalInbox
@@ -44,6 +53,7 @@ class Meeting:
         self._server: TCPStore | None = None
         self._store: TCPStore | None = None
         self._announced_lost: set[int] = set()
+        self._announced_strange: set[int] = set()
         self._attempt = -1
         nnodes = f"{self._nodes.num_min}:{self._nodes.num_max}"
         self._link = NodeLink(
@@ -52,11 +62,12 @@ class Meeting:
                 node_rank=self._nodes.node_rank or 0,
                 host=socket.gethostname(),
                 nnodes=nnodes,
-                run_id=self._nodes.run_id or "",
                 local_world_size=plan.local_world_size,
             ),
             num_nodes=self._nodes.num_max,
             by_arrival=self._nodes.node_rank is None,
+            secret=plan.secret.value,
+            run_id=self._nodes.run_id or "",
         )
 
     def join(self) -> None:
@@ -68,12 +79,10 @@ class Meeting:
             Interrupted: The run was asked to end meanwhile.
         """
         leads = self._open_server()
-        if leads:
-            self._link.numbered = True
-        else:
+        if not leads:
             self._reach_node_0()
-        self._link.start()
-        self._wait(lambda: self._link.numbered)
+        self._link.start(leads=leads)
+        self._wait(lambda: self._link.numbered, lambda waited_s: self._no_answer)
         if leads:
             self._gather()
 
@@ -135,6 +144,9 @@ class Meeting:
                 self._inbox.warned_by = message.warned_by
         for node in self._lost():
             self._announce(node)
+        for node in self._link.strange - self._announced_strange:
+            self._announced_strange.add(node)
+            self._say(strange_text((node,), self._place))
         failed = any(
             message.attempt == self._attempt
             and message.end is not None
@@ -152,7 +164,7 @@ class Meeting:
             decide: From the ends and the lost nodes to the decision; called on node 0 only.
         """
         attempt = self._attempt
-        self._link.publish(replace(self._link.message, end=end))
+        self._link.publish(replace(self._link.message, end=bounded(end)))
         if self.node_rank == 0:
             others = [node for node in self.members if node != 0]
             while not self._inbox.kill_now:
@@ -261,10 +273,19 @@ class Meeting:
     def _waits_for(self, waited_s: float) -> str:
         here = {*self._link.others, self.node_rank}
         missing = [node for node in range(self._nodes.num_max) if node not in here]
-        place = f"{self._addr}:{self._port}"
+        text = f"waiting for node 0 to begin, {waited_s:.0f} s so far."
         if missing:
-            return missing_text(missing, self._nodes.num_max, waited_s, place)
-        return f"waiting for node 0 to begin, {waited_s:.0f} s so far."
+            text = missing_text(missing, self._nodes.num_max, waited_s, self._place)
+        strange = sorted(self._link.strange)
+        return f"{text} But {strange_text(strange, self._place)}" if strange else text
+
+    @property
+    def _place(self) -> str:
+        return f"{self._addr}:{self._port}"
+
+    @property
+    def _no_answer(self) -> str:
+        return f"nothing of this run is at {self._place}. Is it the --master-port of another?"
 
     # ------------------------------------------------------------------ looking
 

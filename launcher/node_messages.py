@@ -6,10 +6,11 @@ one, in which it leads. So nothing can be lost or come in the wrong order.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-VERSION = 1
+MAX_REPORT_CHARS = 40_000
+MAX_ERROR_CHARS = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,9 @@ class NodeMessage:
     node_rank: int
     host: str
     nnodes: str
-    run_id: str
     local_world_size: int
-    version: int = VERSION
+    nonce: str = ""
+    """Drawn by this node at its start; a lead that repeats it is of this start."""
     beat: int = 0
     """Counts up as long as the node lives."""
     attempt: int = 0
@@ -74,6 +75,8 @@ class Lead:
     """The report for everybody."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Node rank to the reason why that node may not take part."""
+    heard: Mapping[str, str] = field(default_factory=dict)
+    """Node rank to the nonce of the message that node 0 has read from it."""
 
     def to_json(self) -> str:
         """Return the message as text."""
@@ -88,19 +91,23 @@ class Lead:
 
 def refusal(mine: NodeMessage, other: NodeMessage) -> str | None:
     """Return why node 0 does not let another node take part, None if it does."""
-    if other.version != mine.version:
-        return "it runs another version of relaunch than node 0. Install the same on each node."
     if other.nnodes != mine.nnodes:
         return (
             f"it was started with --nnodes {other.nnodes}, node 0 with --nnodes {mine.nnodes}. "
             "Pass the same on each node."
         )
-    if other.run_id != mine.run_id:
-        return (
-            f"it was started with --rdzv-id {other.run_id or '(none)'}, node 0 with "
-            f"{mine.run_id or '(none)'}: they are of different runs."
-        )
     return None
+
+
+def bounded(end: NodeEnd) -> NodeEnd:
+    """Return the end with texts that fit into a message."""
+    error = None if end.error is None else end.error[:MAX_ERROR_CHARS]
+    return replace(end, report=bounded_text(end.report), error=error)
+
+
+def bounded_text(text: str) -> str:
+    """Return the end of a report that is too long: the cause is told last."""
+    return text if len(text) <= MAX_REPORT_CHARS else f"...{text[-MAX_REPORT_CHARS:]}"
 
 
 def first_to_fail(ends: Mapping[int, NodeEnd]) -> int | None:
@@ -132,6 +139,16 @@ def lost_text(node: int, host: str | None) -> str:
     """Return the sentence about a node of which nothing is heard any more."""
     where = f" ({host})" if host else ""
     return f"node {node}{where} is lost: its launcher is gone, or the network to it is cut."
+
+
+def strange_text(nodes: Iterable[int], place: str) -> str:
+    """Return the sentence about messages that were dropped."""
+    names = ", ".join(str(node) for node in nodes)
+    return (
+        f"what was written at {place} in the name of node {names} is dropped: it does not carry "
+        "this run's seal. That node has another secret, another --rdzv-id or another version of "
+        "relaunch, or somebody else writes there."
+    )
 
 
 def missing_text(missing: Iterable[int], num_nodes: int, waited_s: float, place: str) -> str:

@@ -14,6 +14,7 @@ _WITHOUT_MEANING: Mapping[str, str] = {
 _ON_ONE_NODE: Mapping[str, str] = {
     "--local-addr": "one node needs no address for others",
     "--rdzv-conf": "one node waits for nobody",
+    "--secret-file": "one node has nobody to share it with",
 }
 _STANDALONE = ("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--master-addr", "--master-port")
 _SAYS_NOTHING: Mapping[str, str] = {"--event-log-handler": "null"}

@@ -112,6 +112,12 @@ OWN_OPTIONS = (
             "kill and count as failed what has made no progress for S seconds, after writing its "
             "stacks; for scripts with Run or launcher.heartbeat.beat (default: never)",
         ),
+        (
+            "--secret-file",
+            "FILE",
+            "what the nodes share: a file with 16 characters or more, the same on each node "
+            "(default: RELAUNCH_SECRET in the environment)",
+        ),
         ("--grace", "S", "kill the ranks S seconds after a warning (default: never)"),
     ),
     Option(name="--version", help="print the version and leave", from_environment=False),

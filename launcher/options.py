@@ -28,6 +28,8 @@ class NodeOptions:
     master_port: int | None = None
     local_addr: str | None = None
     run_id: str | None = None
+    secret_file: Path | None = None
+    """Where the secret that the nodes share is written."""
     join_timeout_s: float = 600.0
     """How long a node waits for the others at the start."""
 

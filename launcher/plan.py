@@ -1,13 +1,14 @@
 """From what was asked and what the machine has to one resolved plan, or one sentence why not."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import UsageError
 from .gpus import Machine
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
+from .run_secret import RunSecret
 from .shadowing import origin_of_packages, use_of_packages
 
 LOOPBACK = "127.0.0.1"
@@ -42,6 +43,8 @@ class LaunchPlan:
     cold: bool
     """Every rank is a Python of its own; else a fork of the warm server."""
     preload: tuple[str, ...]
+    secret: RunSecret = field(default_factory=RunSecret)
+    """What the nodes share; `make_plan` does not read it."""
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:

@@ -87,6 +87,15 @@ def _is_guardian(pid: int) -> bool:
         return False
 
 
+def ask(server: "subprocess.Popen[str]", request: dict[str, object]) -> int:
+    """Have the server start a launcher; return its process id."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
+
+
 class Launch:
     """Starts the command: `launch("--nproc-per-node", "2", script)`."""
 
@@ -113,8 +122,6 @@ class Launch:
         env: dict[str, str] | None = None,
         stdout: str | None = None,
     ) -> Launched:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
         output = self.folder / f"launch-{len(self.started)}"
         output.mkdir()
         name, _, value = self.mark.partition("=")
@@ -129,9 +136,7 @@ class Launch:
         }
         if stdout is not None:
             request["stdout"] = stdout
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        launched = Launched(int(self._server.stdout.readline()), output, self.mark)
+        launched = Launched(ask(self._server, request), output, self.mark)
         wait_until((output / "stderr").exists, "the launcher's start")
         self.started.append(launched)
         return launched
@@ -157,6 +162,12 @@ def launch_server() -> "Iterator[subprocess.Popen[str]]":
     assert server.stdin is not None
     server.stdin.close()
     server.wait(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def start_launcher(launch_server: "subprocess.Popen[str]") -> Callable[[dict[str, object]], int]:
+    """Start a launcher from a request of launch_server.py; returns its process id."""
+    return lambda request: ask(launch_server, request)
 
 
 @pytest.fixture

@@ -9,14 +9,17 @@ from launcher.node_messages import (
     Lead,
     NodeEnd,
     NodeMessage,
+    bounded,
+    bounded_text,
     code_of_nodes,
     first_to_fail,
     missing_text,
     refusal,
     whole_report,
 )
+from launcher.seal import MAX_CHARS
 
-MINE = NodeMessage(node_rank=0, host="a", nnodes="2:2", run_id="job", local_world_size=2)
+MINE = NodeMessage(node_rank=0, host="a", nnodes="2:2", local_world_size=2)
 
 
 def end(code=0, failed_after_s=None, **more):
@@ -50,9 +53,7 @@ def test_what_is_no_message_is_refused(text):
     ("other", "part"),
     [
         ({}, None),
-        ({"version": 99}, "another version of relaunch"),
         ({"nnodes": "3:3"}, "it was started with --nnodes 3:3, node 0 with --nnodes 2:2."),
-        ({"run_id": ""}, "it was started with --rdzv-id (none), node 0 with job"),
         ({"local_world_size": 8, "node_rank": 1, "host": "b"}, None),
     ],
 )
@@ -91,6 +92,16 @@ def test_one_record_of_an_attempt_on_several_nodes():
     )
     assert (record.code, record.step, record.error, record.lived_s) == (42, 7, "B", 11.0)
     assert record.progressed
+
+
+def test_what_a_node_says_fits_into_a_message():
+    long = end(1, 5.2, report="x" * 10**6 + "the cause", error="e" * 10**6)
+    message = replace(MINE, end=bounded(long))
+    assert len(message.to_json()) < MAX_CHARS / 2
+    assert message.end.report.endswith("the cause")
+    assert bounded(end(1, 5.2, report="short")) == end(1, 5.2, report="short")
+    worst = Lead(attempt=0, members=(), port=0, said=bounded_text("\U0001f600" * 10**6))
+    assert len(worst.to_json()) < MAX_CHARS / 2
 
 
 def test_missing_nodes_are_named():

@@ -1,5 +1,6 @@
 """A run of two nodes: meeting, order, failures, losses."""
 
+import signal
 import time
 
 import pytest
@@ -13,7 +14,8 @@ MEETS = """
 import torch, torch.distributed as dist
 dist.init_process_group("gloo")
 names = [None] * dist.get_world_size()
-place = (os.environ["GROUP_RANK"], os.environ["LOCAL_RANK"], os.environ["GLOO_SOCKET_IFNAME"][-1])
+place = [os.environ[name][-1] for name in
+    ("GROUP_RANK", "LOCAL_RANK", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")]
 dist.all_gather_object(names, place)
 if rank == 0: print(names)
 dist.barrier()
@@ -38,7 +40,7 @@ def test_ranks_follow_the_node_ranks(hosts):
     nodes = [hosts.static(host, "--nproc", "2", script) for host in (1, 0)]
     assert [node.wait(100) for node in nodes] == [0, 0], [node.stderr for node in nodes]
     assert nodes[1].stdout.splitlines()[-1] == str(
-        [("0", "0", "a"), ("0", "1", "a"), ("1", "0", "b"), ("1", "1", "b")]
+        [["0", "0", "a", "a"], ["0", "1", "a", "a"], ["1", "0", "b", "b"], ["1", "1", "b", "b"]]
     )
     assert [node.said() for node in nodes] == [[], []]
 
@@ -76,7 +78,7 @@ def test_a_restart_takes_all_nodes(hosts):
     )
     nodes = [hosts.static(host, "--max-restarts", "1", script) for host in (0, 1)]
     assert [node.wait(120) for node in nodes] == [0, 0], [node.stderr for node in nodes]
-    assert nodes[0].stdout.count("[(") == 2
+    assert nodes[0].stdout.count("[[") == 2
     assert all("relaunch: starting the ranks again: restart 1 of 1." in n.said() for n in nodes)
 
 
@@ -84,7 +86,7 @@ def test_a_restart_takes_all_nodes(hosts):
 def test_a_killed_agent_is_noticed(hosts, killed):
     nodes = [hosts.static(host, hosts.script(STAYS)) for host in (0, 1)]
     started(*nodes)
-    nodes[killed].process.kill()
+    nodes[killed].send(signal.SIGKILL)
     began = time.monotonic()
     other = nodes[1 - killed]
     assert other.wait(20) == 1
@@ -115,7 +117,7 @@ print("alone", rank, os.environ["WORLD_SIZE"])
     )
     nodes = [hosts.static(host, script, nnodes="1:2") for host in (0, 1)]
     started(*nodes)
-    nodes[1].process.kill()
+    nodes[1].send(signal.SIGKILL)
     assert nodes[0].wait(30) == 0
     assert nodes[0].stdout == "alone 0 1\n"
     assert "relaunch: going on with 1 nodes." in nodes[0].said()
@@ -154,13 +156,13 @@ def test_two_nodes_of_one_rank_are_told(hosts):
     where = ("--master-addr", ADDRESSES[0], "--master-port", "29511")
     twins = [hosts.start(1, "--nnodes", "3", "--node-rank", "1", *where, script) for _ in range(2)]
     end = time.monotonic() + 40
-    while all(twin.process.poll() is None for twin in twins):
+    while all(not twin.ended() for twin in twins):
         assert time.monotonic() < end
         time.sleep(0.1)
-    refused = next(twin for twin in twins if twin.process.poll() is not None)
-    assert refused.process.returncode == 2
+    refused = next(twin for twin in twins if twin.ended())
+    assert refused.wait() == 2
     assert "--node-rank 1 is taken by another node" in refused.said()[-1]
-    zero.process.terminate()
+    zero.send(signal.SIGTERM)
     assert zero.wait(20) == 143
 
 
@@ -174,7 +176,7 @@ time.sleep(100)
     )
     nodes = [hosts.static(host, script) for host in (0, 1)]
     started(*nodes)
-    nodes[1].process.terminate()
+    nodes[1].send(signal.SIGTERM)
     assert [node.wait(30) for node in nodes] == [75, 75]
 
 
