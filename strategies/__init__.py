@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from .parallel.protocol import StepOutcome as StepOutcome
     from .parallel.protocol import Strategy as Strategy
     from .parallel.table import strategy_class as strategy_class
+    from .plateau import PlateauState as PlateauState
+    from .plateau import ReduceOnPlateau as ReduceOnPlateau
     from .precision import Precision as Precision
     from .precision import precision_for as precision_for
     from .process_group import HostCommunicator as HostCommunicator
@@ -77,9 +79,11 @@ _HOME = {
     "Measurement": "metrics",
     "MetricSums": "metrics",
     "Parameters": "parallel.protocol",
+    "PlateauState": "plateau",
     "Precision": "precision",
     "Progress": "decision",
     "Ranks": "process_group",
+    "ReduceOnPlateau": "plateau",
     "Report": "boundary",
     "Restored": "training_state",
     "RunningStatistics": "running_statistics",
