@@ -16,7 +16,7 @@ PROCESS_PART = (
     *("console_share", "evidence", "lines", "log_folder"),
     *("attempt_end", "event_file", "heartbeat", "restarts"),
     *("hang", "stacks"),
-    *("network", "node_messages", "port_holder"),
+    *("network", "node_messages", "port_holder", "run_secret", "seal"),
     *("dry_run", "group", "masking"),
     *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
