@@ -252,7 +252,7 @@ class NodeAgent(SimpleElasticAgent):
             say=self._say,
             hang=self._hang,
             write_stacks=self._write_stacks,
-            must_end=self._council.must_end,
+            elsewhere=self._council.elsewhere,
         )
         outcomes = attempt.supervise()
         self._stop_workers(worker_group)
@@ -288,6 +288,7 @@ class NodeAgent(SimpleElasticAgent):
             step=end.step(),
             error=end.error(),
             report=text,
+            hung=end.hung,
         )
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:

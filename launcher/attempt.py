@@ -11,7 +11,7 @@ from .exit_codes import CONTINUE, DONE, Outcome
 from .hang import HangWatch
 from .signal_inbox import SignalInbox
 from .signals import Warned, signal_name
-from .supervision import Bounds, Situation, Step, next_step
+from .supervision import Bounds, Elsewhere, Situation, Step, next_step
 from .worker import Worker, wait_for_an_end
 
 POLL_S = 0.05
@@ -33,7 +33,7 @@ class Attempt:
         say: Callable[[str], None],
         hang: HangWatch | None = None,
         write_stacks: Callable[[Sequence[Worker]], None] = lambda workers: None,
-        must_end: Callable[[], bool] = lambda: False,
+        elsewhere: Callable[[], Elsewhere] = Elsewhere,
     ) -> None:
         self._running = list(workers)
         self._inbox = inbox
@@ -43,7 +43,7 @@ class Attempt:
         self._say = say
         self._hang = hang
         self._write_stacks = write_stacks
-        self._must_end = must_end
+        self._elsewhere = elsewhere
         self.failed_at: float | None = None
         """When a rank of this node failed by itself."""
         self._outcomes: list[Outcome] = []
@@ -94,8 +94,7 @@ class Attempt:
                 self._record(worker, status)
                 self._note_end(status, now)
         self._look_for_a_hang(now)
-        if self._must_end() and self._seen.failed_at is None:
-            self._seen = replace(self._seen, failed_at=now)
+        self._look_elsewhere(now)
         self._seen = replace(
             self._seen, now=now, num_running=len(self._running), kill_now=self._inbox.kill_now
         )
@@ -106,6 +105,18 @@ class Attempt:
             return
         if self._hang.is_hung(now):
             self._seen = replace(self._seen, hung_at=now)
+
+    def _look_elsewhere(self, now: float) -> None:
+        there, seen = self._elsewhere(), self._seen
+        # Without --hang-timeout here nobody listens for the question where the ranks are.
+        hung = there.hung and self._hang is not None
+        self._seen = replace(
+            seen,
+            lost_at=_first(seen.lost_at, there.lost, now),
+            hung_at=_first(seen.hung_at, hung, now),
+            failed_at=_first(seen.failed_at, there.failed and not hung, now),
+            left_at=_first(seen.left_at, there.left, now),
+        )
 
     def _record(self, worker: Worker, status: int | None) -> None:
         ended_by_us = self._seen.terminated_at is not None or self._seen.killed_at is not None
@@ -179,7 +190,7 @@ class Attempt:
             self._say(f"still waiting for {ranks_text(self._running)} to leave.")
 
     def _terminate(self) -> None:
-        if self._seen.failed_at is None:
+        if self._seen.failed_at is None and self._seen.lost_at is None:
             self._say(
                 f"{ranks_text(self._running)} did not leave within {self._bounds.leave_s:g} s "
                 "after the others; ending it now."
@@ -198,6 +209,10 @@ class Attempt:
         for worker in self._running:
             worker.kill()
         self._seen = replace(self._seen, killed_at=self._seen.now)
+
+
+def _first(before: float | None, now_true: bool, now: float) -> float | None:
+    return now if before is None and now_true else before
 
 
 def warning_text(cause: str, num_ranks: int, grace_s: float | None) -> str:

@@ -150,14 +150,17 @@ class NodeLink:
     def _exchange(self, box: Mailbox) -> None:
         message = replace(self.message, beat=self._num_rounds + 1)
         me = message.node_rank
-        box.put(f"node/{me}", message.to_json())
         nodes = (node for node in range(self._num_nodes) if node != me)
-        self.others = others = {node: m for node in nodes if (m := self._message(box, node))}
+        others = {node: found for node in nodes if (found := self._message(box, node))}
+        # Who leaves has decided before: the lead is written before the node's own message and read
+        # after it, here and in what the main thread sees.
         if self._own_lead is not None:
             heard = {str(node): other.nonce for node, other in others.items()}
             box.put(_LEAD, replace(self._own_lead, heard=heard).to_json())
-        elif not self._leads:
+        box.put(f"node/{me}", message.to_json())
+        if not self._leads:
             self._follow(box)
+        self.others = others
         self.strange = frozenset(
             0 if place == _LEAD else int(place.partition("/")[2]) for place in box.strange
         )

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from .exit_codes import CONTINUE, DONE
+from .supervision import Elsewhere
+
 MAX_REPORT_CHARS = 40_000
 MAX_ERROR_CHARS = 2_000
 
@@ -28,6 +31,8 @@ class NodeEnd:
     error: str | None
     report: str
     """The node's report on its first failure, for everybody; may be empty."""
+    hung: bool = False
+    """Its ranks were ended because none of them got on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +115,25 @@ def bounded_text(text: str) -> str:
     return text if len(text) <= MAX_REPORT_CHARS else f"...{text[-MAX_REPORT_CHARS:]}"
 
 
+def seen_elsewhere(
+    others: Mapping[int, NodeMessage], *, attempt: int, members: Iterable[int], num_lost: int
+) -> Elsewhere:
+    """Return what the other members' messages say about an attempt."""
+    ends = [
+        message.end
+        for node in members
+        if (message := others.get(node)) is not None
+        and message.attempt == attempt
+        and message.end is not None
+    ]
+    return Elsewhere(
+        failed=any(end.code not in (DONE, CONTINUE) for end in ends),
+        left=any(end.code == CONTINUE for end in ends),
+        hung=any(end.hung for end in ends),
+        lost=num_lost > 0,
+    )
+
+
 def first_to_fail(ends: Mapping[int, NodeEnd]) -> int | None:
     """Return the node whose failure came first, None if none failed by itself."""
     failed = {node: end.failed_after_s for node, end in ends.items()}
@@ -133,6 +157,12 @@ def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
     elif first is None:
         lines.extend(end.report for end in ends.values() if end.report)
     return "\n".join(lines)
+
+
+def waiting_text(ranks_of: Mapping[int, str], waited_s: float) -> str:
+    """Return the sentence about nodes whose ranks are still running when those here have ended."""
+    names = ", ".join(f"{node} ({host})" for node, host in sorted(ranks_of.items()))
+    return f"the ranks here have ended; waiting for those of node {names}, {waited_s:.0f} s so far."
 
 
 def lost_text(node: int, host: str | None) -> str:

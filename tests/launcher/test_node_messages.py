@@ -15,9 +15,12 @@ from launcher.node_messages import (
     first_to_fail,
     missing_text,
     refusal,
+    seen_elsewhere,
+    waiting_text,
     whole_report,
 )
 from launcher.seal import MAX_CHARS
+from launcher.supervision import Elsewhere
 
 MINE = NodeMessage(node_rank=0, host="a", nnodes="2:2", local_world_size=2)
 
@@ -76,6 +79,31 @@ def test_who_may_take_part(other, part):
 def test_the_earliest_failure_counts(ends, first, code):
     assert first_to_fail(ends) == first
     assert code_of_nodes(ends) == code
+
+
+@pytest.mark.parametrize(
+    ("ends", "num_lost", "seen"),
+    [
+        ({1: None, 2: None}, 0, Elsewhere()),
+        ({1: end(0), 2: None}, 0, Elsewhere()),
+        ({1: end(75), 2: None}, 0, Elsewhere(left=True)),
+        ({1: end(42, 5.1), 2: end(75)}, 0, Elsewhere(failed=True, left=True)),
+        ({1: end(137, hung=True), 2: None}, 0, Elsewhere(failed=True, hung=True)),
+        ({1: None}, 1, Elsewhere(lost=True)),
+        ({3: end(42)}, 0, Elsewhere()),
+    ],
+)
+def test_what_the_others_messages_say_of_an_attempt(ends, num_lost, seen):
+    others = {node: replace(MINE, node_rank=node, attempt=4, end=its) for node, its in ends.items()}
+    how = {"members": (0, 1, 2), "num_lost": num_lost}
+    assert seen_elsewhere(others, attempt=4, **how) == seen
+    assert seen_elsewhere(others, attempt=5, **how) == Elsewhere(lost=num_lost > 0)
+
+
+def test_for_whom_a_node_waits():
+    assert waiting_text({1: "b", 0: "a"}, 61) == (
+        "the ranks here have ended; waiting for those of node 0 (a), 1 (b), 61 s so far."
+    )
 
 
 def test_the_report_is_that_of_the_node_which_failed_first():
