@@ -5,10 +5,11 @@ The names up to OMP_NUM_THREADS are torchrun's contract, so that `dist.init_proc
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .guardian import MARK as RUN_ID
+from .limits import Limits
 
 STRATEGY = "RELAUNCH_STRATEGY"
 PRECISION = "RELAUNCH_PRECISION"
@@ -16,11 +17,19 @@ RUN_DIR = "RELAUNCH_RUN_DIR"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
+END_TIME = "RELAUNCH_END_TIME"
+GRACE = "RELAUNCH_GRACE_S"
+HAND_OVER = "RELAUNCH_SLURM"
+"""What the batch step's process tells the agents; not for the ranks."""
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset(
-    {RUN_ID, STRATEGY, PRECISION, RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
+    {
+        *(RUN_ID, STRATEGY, PRECISION, RUN_DIR),
+        *(WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE),
+        *(END_TIME, GRACE, HAND_OVER),
+    }
 )
 
 
@@ -49,6 +58,10 @@ class RankEnvironment:
     """Where this rank says how far it is."""
     stacks_file: Path | None
     """Where this rank writes its stacks when it is asked to."""
+    end_time_s: float | None = None
+    """The end of the job's time, in seconds since the epoch; None: no limit is known."""
+    grace_s: float | None = None
+    """From the warning of a preemption to its end; None: not known."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -88,6 +101,8 @@ class RankEnvironment:
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
             stacks_file=_path(environ, STACKS_FILE),
+            end_time_s=_seconds(environ, END_TIME),
+            grace_s=_seconds(environ, GRACE),
         )
 
 
@@ -143,6 +158,7 @@ class GroupSettings:
     precision: str | None
     run_dir: Path | None
     warning_file: Path
+    limits: Limits = field(default_factory=Limits)
 
 
 def worker_environment(
@@ -177,6 +193,8 @@ def worker_environment(
         STRATEGY: settings.strategy,
         PRECISION: settings.precision,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
+        END_TIME: _text(settings.limits.end_time_s),
+        GRACE: _text(settings.limits.grace_s),
     }
     if settings.virtual_local_rank:
         told |= {
@@ -216,6 +234,20 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{name}={text!r} in the environment is not a whole number") from None
+
+
+def _seconds(environ: Mapping[str, str], name: str) -> float | None:
+    text = environ.get(name)
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} in the environment is not a number") from None
+
+
+def _text(number: float | None) -> str | None:
+    return None if number is None else repr(number)
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

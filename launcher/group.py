@@ -40,4 +40,5 @@ def group_settings(
         precision=plan.precision,
         run_dir=plan.run_dir,
         warning_file=scratch / "warning.json",
+        limits=plan.limits,
     )

@@ -1,11 +1,12 @@
 """From what was asked and what the machine has to one resolved plan, or one sentence why not."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import UsageError
 from .gpus import Machine
+from .limits import Limits
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
 from .shadowing import origin_of_packages, use_of_packages
@@ -40,6 +41,8 @@ class LaunchPlan:
     cold: bool
     """Every rank is a Python of its own; else a fork of the warm server."""
     preload: tuple[str, ...]
+    limits: Limits = field(default_factory=Limits)
+    """When a batch system will take the machines away."""
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
