@@ -11,6 +11,7 @@ from .exit_codes import CONTINUE, DONE, Outcome
 from .hang import HangWatch
 from .signal_inbox import SignalInbox
 from .signals import Warned, signal_name
+from .site import Advice, NoAdvice
 from .supervision import Bounds, Elsewhere, Situation, Step, next_step
 from .worker import Worker, wait_for_an_end
 
@@ -34,6 +35,7 @@ class Attempt:
         hang: HangWatch | None = None,
         write_stacks: Callable[[Sequence[Worker]], None] = lambda workers: None,
         elsewhere: Callable[[], Elsewhere] = Elsewhere,
+        advice: Advice | None = None,
     ) -> None:
         self._running = list(workers)
         self._inbox = inbox
@@ -44,12 +46,14 @@ class Attempt:
         self._hang = hang
         self._write_stacks = write_stacks
         self._elsewhere = elsewhere
+        self._advice = advice or NoAdvice()
         self.failed_at: float | None = None
         """When a rank of this node failed by itself."""
         self._outcomes: list[Outcome] = []
         self._untold: list[Worker] = []
         self._tick = 0
         self._reminded_at = 0.0
+        self._deadline: float | None = None
         self._seen = Situation(now=time.monotonic(), num_running=len(workers))
         self._act: dict[Step, Callable[[], None]] = {
             Step.WAIT: self._wait,
@@ -144,6 +148,7 @@ class Attempt:
 
     def _wait(self) -> None:
         self._tell_those_ready()
+        self._pass_advice_on()
         self._remind()
         wait_for_an_end(self._running, POLL_S)
 
@@ -156,14 +161,28 @@ class Attempt:
         assert signum is not None
         grace_s = self._bounds.grace_s
         cause = "Ctrl-C" if signum == signal.SIGINT else signal_name(signum)
-        deadline = None if grace_s is None else time.time() + grace_s
-        with contextlib.suppress(OSError):  # a full disk takes the cause away, not the warning
-            Warned(cause=cause, deadline=deadline).write(self._warning_file)
+        self._deadline = None if grace_s is None else time.time() + grace_s
+        self._write_warning(Warned(cause=cause, deadline=self._deadline))
+        self._advice.ask(signum)
         self._say(warning_text(cause, len(self._running), grace_s))
         self._untold = list(self._running)
         self._seen = replace(self._seen, told=True)
         self._reminded_at = self._seen.now
         self._tell_those_ready()
+
+    def _write_warning(self, warned: Warned) -> None:
+        with contextlib.suppress(OSError):  # a full disk takes the cause away, not the warning
+            warned.write(self._warning_file)
+
+    def _pass_advice_on(self) -> None:
+        """Tell the ranks, which save already, what was found out about the warning."""
+        warned = self._advice.answer()
+        if warned is None:
+            return
+        known = [at for at in (self._deadline, warned.deadline) if at is not None]
+        warned = replace(warned, deadline=min(known, default=None))
+        self._write_warning(warned)
+        self._say(advice_text(warned, time.time()))
 
     def _tell_those_ready(self) -> None:
         """Pass the warning on to each rank, once; to one of ours as soon as it can take it.
@@ -221,6 +240,13 @@ def warning_text(cause: str, num_ranks: int, grace_s: float | None) -> str:
     limit = "" if grace_s is None else f" for at most {grace_s:g} s"
     text = f"{cause}: asking {whom} to save and to leave, and waiting{limit}."
     return f"{text} Press Ctrl-C again to kill now." if cause == "Ctrl-C" else text
+
+
+def advice_text(warned: Warned, now: float) -> str:
+    """Return the sentence about a cause that was found out."""
+    if warned.deadline is None:
+        return f"{warned.cause}: no deadline is known."
+    return f"{warned.cause}: the ranks have {max(0.0, warned.deadline - now):.0f} s."
 
 
 def ranks_text(workers: Sequence[Worker]) -> str:

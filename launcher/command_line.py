@@ -1,7 +1,7 @@
 """From the words after `relaunch` to LaunchOptions, and the help."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from . import values
 from .errors import UsageError
@@ -91,8 +91,17 @@ def parse_options(words: Words) -> LaunchOptions:
     )
 
 
-def parse_command_line(argv: Sequence[str], environ: Mapping[str, str]) -> LaunchOptions | str:
+def parse_command_line(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    supply: Callable[[Words], Words] = lambda words: words,
+) -> LaunchOptions | str:
     """Turn the words after `relaunch` and the environment into options.
+
+    Args:
+        argv: The words.
+        environ: May give options as PET_<NAME>.
+        supply: Adds the options that follow from the place of the start.
 
     Returns:
         The name of the option instead, where only the help or the version is asked for.
@@ -104,7 +113,7 @@ def parse_command_line(argv: Sequence[str], environ: Mapping[str, str]) -> Launc
     for name in ("--help", "--version"):
         if words.flag(name):
             return name
-    return parse_options(words)
+    return parse_options(supply(words))
 
 
 def _kind(words: Words) -> ProgramKind:

@@ -5,10 +5,11 @@ The names up to OMP_NUM_THREADS are torchrun's contract, so that `dist.init_proc
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .guardian import MARK as RUN_ID
+from .limits import Limits
 
 STRATEGY = "RELAUNCH_STRATEGY"
 PRECISION = "RELAUNCH_PRECISION"
@@ -20,6 +21,10 @@ HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
 SECRET = "RELAUNCH_SECRET"
 """What the launchers of several nodes share; for them only, no rank gets it."""
+END_TIME = "RELAUNCH_END_TIME"
+GRACE = "RELAUNCH_GRACE_S"
+HAND_OVER = "RELAUNCH_SLURM"
+"""What the batch step's process tells the agents; not for the ranks."""
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -27,6 +32,7 @@ CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 OWN_NAMES = frozenset(
     {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
     | {RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
+    | {END_TIME, GRACE, HAND_OVER}
 )
 
 
@@ -57,6 +63,10 @@ class RankEnvironment:
     """Where this rank says how far it is."""
     stacks_file: Path | None
     """Where this rank writes its stacks when it is asked to."""
+    end_time_s: float | None = None
+    """The end of the job's time, in seconds since the epoch; None: no limit is known."""
+    grace_s: float | None = None
+    """From the warning of a preemption to its end; None: not known."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -98,6 +108,8 @@ class RankEnvironment:
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
             stacks_file=_path(environ, STACKS_FILE),
+            end_time_s=_seconds(environ, END_TIME),
+            grace_s=_seconds(environ, GRACE),
         )
 
 
@@ -155,6 +167,7 @@ class GroupSettings:
     hybrid_shard: bool
     run_dir: Path | None
     warning_file: Path
+    limits: Limits = field(default_factory=Limits)
 
 
 def worker_environment(
@@ -191,6 +204,8 @@ def worker_environment(
         SHARD_BLOCKS: settings.shard_blocks,
         HYBRID_SHARD: "1" if settings.hybrid_shard else None,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
+        END_TIME: _text(settings.limits.end_time_s),
+        GRACE: _text(settings.limits.grace_s),
     }
     if settings.virtual_local_rank:
         told |= {
@@ -233,6 +248,20 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{name}={text!r} in the environment is not a whole number") from None
+
+
+def _seconds(environ: Mapping[str, str], name: str) -> float | None:
+    text = environ.get(name)
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} in the environment is not a number") from None
+
+
+def _text(number: float | None) -> str | None:
+    return None if number is None else repr(number)
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

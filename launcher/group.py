@@ -42,4 +42,5 @@ def group_settings(
         hybrid_shard=plan.hybrid_shard,
         run_dir=plan.run_dir,
         warning_file=scratch / "warning.json",
+        limits=plan.limits,
     )

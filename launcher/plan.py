@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .errors import UsageError
 from .gpus import Machine
+from .limits import Limits
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
 from .run_secret import RunSecret
@@ -45,6 +46,8 @@ class LaunchPlan:
     preload: tuple[str, ...]
     secret: RunSecret = field(default_factory=RunSecret)
     """What the nodes share; `make_plan` does not read it."""
+    limits: Limits = field(default_factory=Limits)
+    """When a batch system will take the machines away."""
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:

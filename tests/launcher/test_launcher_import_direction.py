@@ -21,6 +21,7 @@ PROCESS_PART = (
     *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
     *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
+    *("limits", "site"),
     *("descriptors", "forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
 )
 
