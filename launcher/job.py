@@ -12,7 +12,6 @@ from strategies import (
     Boundary,
     ConfigError,
     Decision,
-    EarlyStopping,
     Ending,
     LossScale,
     MapDataset,
@@ -30,6 +29,7 @@ from strategies import (
 from .evaluation import Measure, evaluate
 from .exit_codes import CONTINUE
 from .export import export_model
+from .judging import Judge
 from .keeper import Keeper
 from .progress_log import ProgressLog
 from .recipe import Recipe
@@ -68,7 +68,10 @@ class Job:
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
         self._requested = current_hyperparameters(self._strategy.param_groups)
-        self._base_rates = [float(group["lr"]) for group in self._strategy.param_groups]
+        self._judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
+        self._rates = recipe.rates(self._strategy.param_groups, self.plan)
+        for note in self._rates.notes:
+            run.warn(f"{note}.")
         self._boundary = Boundary(run.ranks, self._digest())
         self._keeper = Keeper(run, self._strategy, keep=recipe.keep, requested=self._requested)
         self._state = RunState(scale=LossScale.for_precision(run.precision))
@@ -102,6 +105,7 @@ class Job:
         decision = decide(self._state.progress(self.plan), None)
         if decision.ending is not None:
             self._log.already_over(decision)
+            self._hold_what_was_asked_for()
             return
         batches = training_batches(
             self.recipe.train,
@@ -125,27 +129,35 @@ class Job:
         self._log.ended(decision, self.step)
         if decision.ending is Ending.PREEMPTED:
             raise Preempted
+        self._hold_what_was_asked_for()
 
     def stop(self, reason: str) -> None:
         """Ask for the run to end at the next boundary; one rank is enough."""
         self._asked_to_stop = reason
 
-    def export(self, which: str = "best") -> None:
+    def export(self, which: str | None = None) -> None:
         """Write the model as one plain safetensors file. Called on every rank.
 
         Args:
-            which: "best" (by early stopping; the last where there is no such rule) or "last".
+            which: "best" (by early stopping; the last where there is no such rule) or "last"; left
+                out: what `EarlyStopping(restore=...)` says.
         """
         store, step = self._weights(which)
         export_model(self.run.folder, store, step, self.run.communicator)
-        self.run.say(f"exported the {which} model (step {step}) to {self.run.folder.export_path}")
+        name, path = which or self._restore, self.run.folder.export_path
+        self.run.say(f"exported the {name} model (step {step}) to {path}")
 
     def test(
-        self, dataset: MapDataset, measure: Measure, *, which: str = "best", name: str = "test"
+        self,
+        dataset: MapDataset,
+        measure: Measure,
+        *,
+        which: str | None = None,
+        name: str = "test",
     ) -> dict[str, float]:
         """Measure the best (or last) weights on a data set. Called on every rank.
 
-        The model holds those weights afterwards.
+        The model holds those weights afterwards. `which` is as in `export`.
         """
         self._keeper.restore_weights(*self._weights(which))
         found = self._evaluate(dataset, measure, name)
@@ -153,9 +165,9 @@ class Job:
         return found
 
     def _new_step(self, batches: Iterator[Any]) -> Step:
-        factor = self.recipe.schedule(self.step, self.plan.total_steps)
-        for group, base in zip(self._strategy.param_groups, self._base_rates, strict=True):
-            group["lr"] = base * factor
+        put_in_force(
+            self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
+        )
         done = self.step + 1
         return Step(
             number=self.step,
@@ -175,8 +187,8 @@ class Job:
         """Close a step at its boundary; return what was decided."""
         assert step.outcome is not None
         self._advance(applied=step.outcome.applied)
-        if step.evaluation_due and self.recipe.stop is not None:
-            self._judge(step, self.recipe.stop)
+        if step.evaluation_due and self._judge.has_rules:
+            self._judge_evaluation(step)
         # What the ranks said at the former boundary; what they say now is read at the next.
         agreed = self._boundary.receive()
         self._boundary.send(self._report(step))
@@ -248,26 +260,22 @@ class Job:
             loss_count=step.loss_count,
         )
 
-    def _judge(self, step: Step, rule: EarlyStopping) -> None:
-        if rule.monitor not in step.metrics:
-            raise ConfigError(
-                f'EarlyStopping monitors "{rule.monitor}", and the evaluation after step '
-                f"{self.step} measured {sorted(step.metrics) or 'nothing'}. Call step.evaluate "
-                "whenever step.evaluation_due is true, or monitor one of these."
-            )
+    def _judge_evaluation(self, step: Step) -> None:
         before = self._state.stopper
-        stopper, is_best = rule.update(before, step.metrics[rule.monitor], step=self.step)
-        self._state = replace(self._state, stopper=stopper)
+        self._state, is_best, cut = self._judge.after(self._state, step.metrics)
+        if cut is not None:
+            self._log.rate_cut(self.step, cut)
         if not is_best:
             return
         began_s = self.run.clock()
         try:
-            self._keeper.save_best(self.step, self._state.to_json(self.plan, None))
-            value = step.metrics[rule.monitor]
-            self._log.best(self.step, rule.monitor, value, self.run.clock() - began_s)
+            self._keeper.save_best(self.step, self._state_to_json(None))
+            monitor = str(self._state.stopper.monitor)
+            value = step.metrics[monitor]
+            self._log.best(self.step, monitor, value, self.run.clock() - began_s)
         except SaveFailedError as error:
             # The best is what can be exported: the former one stays the best.
-            kept = replace(stopper, best=before.best, best_step=before.best_step)
+            kept = replace(self._state.stopper, best=before.best, best_step=before.best_step)
             self._state = replace(self._state, stopper=kept)
             self._log.save_failed(self.step, error)
 
@@ -290,7 +298,7 @@ class Job:
     def _save(self, decision: Decision) -> None:
         """Save now where the run ends; else begin a save that is concluded at a later boundary."""
         self._save_began_s = self.run.clock()
-        state = self._state.to_json(self.plan, decision.ending)
+        state = self._state_to_json(decision.ending)
         try:
             if decision.ending is None:
                 self._keeper.start_saving(self.step, state)
@@ -329,7 +337,12 @@ class Job:
             "epochs": self.plan.epochs,
             "strategy": self.run.strategy,
             "precision": self.run.precision.name,
+            "schedule": self._rates.text,
+            "rules": repr(self._judge),
         }
+
+    def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
+        return self._state.to_json(self.plan, ending, schedule=self._rates.text)
 
     def _resume(self) -> None:
         restored = self._keeper.restore()
@@ -337,15 +350,29 @@ class Job:
             self._state = self._state.restored(
                 restored.state, self.plan, where=self.run.folder.path
             )
-            values, changes = merge(
+            changes = plan_changes(restored.state, self.plan, self._rates.text)
+            self._state, by_rules = self._judge.resumed(self._state)
+            values, by_groups = merge(
                 self._strategy.group_names, self._requested, restored.state["optimizer"]["groups"]
             )
             put_in_force(self._strategy.param_groups, values)
-            self._log.restored(restored, changes + plan_changes(restored.state, self.plan))
+            self._log.restored(restored, by_groups + changes + by_rules)
         self._log.started(self._strategy, self.step, restored)
 
-    def _weights(self, which: str) -> tuple[CheckpointStore, int]:
+    @property
+    def _restore(self) -> str:
+        return "best" if self.recipe.stop is None else self.recipe.stop.restore
+
+    def _hold_what_was_asked_for(self) -> None:
+        """Put the weights into the model that a finished run is to leave. Called on every rank."""
+        store, step = self._weights(None)
+        if step != self.step:
+            self._keeper.restore_weights(store, step)
+            self.run.say(f"the model holds its best weights, of step {step}")
+
+    def _weights(self, which: str | None) -> tuple[CheckpointStore, int]:
         """Return where the best or the last weights are."""
+        which = which or self._restore
         if which not in ("best", "last"):
             raise ConfigError(f'unknown weights "{which}"; choose from best, last.')
         best_step = self._state.stopper.best_step

@@ -212,6 +212,12 @@ class ProgressLog:
             self._folder.event("save failed", step=step, reason=str(error))
             self._run.warn(f"could not save at step {step}: {error} Training goes on.")
 
+    def rate_cut(self, step: int, sentence: str) -> None:
+        """Report a cut of the learning rates."""
+        if self._is_coordinator:
+            self._folder.event("rate cut", step=step, reason=sentence)
+            self._run.say(f"step {step}: {sentence}")
+
     def ended(self, decision: Decision, step: int) -> None:
         """Report why the loop ended."""
         if not self._is_coordinator:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from strategies import (
+    BatchPlan,
     Blueprint,
     BuildOptions,
     ConfigError,
     EarlyStopping,
     MapDataset,
     Parameters,
-    Schedule,
+    RateRule,
+    Rates,
+    ReduceOnPlateau,
+    Span,
     as_patterns,
     schedules,
 )
@@ -42,8 +46,11 @@ class Recipe:
     micro_batch: int
     """Samples in one forward and backward of one rank; it must divide `global_batch`."""
     epochs: int
-    schedule: Schedule = field(default_factory=schedules.constant)
-    """Factor on the optimizer's learning rates, as a function of the step."""
+    schedule: RateRule = field(default_factory=schedules.constant)
+    """The optimizer's learning rates as a function of the step: one schedule, or a list or dict of
+    one for each parameter group, or `torch_schedule(...)`."""
+    plateau: ReduceOnPlateau | None = None
+    """Cuts the schedule's rates further when a metric stops improving."""
     evaluate_every: str = "1 epoch"
     """When `step.evaluation_due` is true, in steps or epochs; it is at the last step in any case.
     """
@@ -95,6 +102,15 @@ class Recipe:
             )
         save = parse_every(self.save_every, name="save_every", steps_per_epoch=steps_per_epoch)
         return evaluate, save
+
+    def rates(self, groups: Sequence[Mapping[str, Any]], plan: BatchPlan) -> Rates:
+        """Return the learning rates of the optimizer's parameter groups at each step.
+
+        Raises:
+            ConfigError: the schedule does not suit the groups or the length of the run.
+        """
+        span = Span(total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch)
+        return Rates(self.schedule, groups, span)
 
     def blueprint(self, run: Run) -> Blueprint:
         """Return what a strategy is built from."""

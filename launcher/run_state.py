@@ -14,6 +14,7 @@ from strategies import (
     EarlyStoppingState,
     Ending,
     LossScale,
+    PlateauState,
     Progress,
 )
 
@@ -25,6 +26,7 @@ class RunState:
     step: int = 0
     """Optimizer steps completed."""
     stopper: EarlyStoppingState = field(default_factory=EarlyStoppingState)
+    plateau: PlateauState = field(default_factory=PlateauState)
     scale: LossScale = field(default_factory=LossScale)
     stopped_because: str | None = None
     """What the script said when it called `job.stop()`, once the ranks have agreed on it."""
@@ -50,8 +52,10 @@ class RunState:
             world_size=world_size,
         )
 
-    def to_json(self, plan: BatchPlan, ending: Ending | None) -> dict[str, JSON]:
-        """Return what a checkpoint keeps."""
+    def to_json(
+        self, plan: BatchPlan, ending: Ending | None, *, schedule: str = ""
+    ) -> dict[str, JSON]:
+        """Return what a checkpoint keeps; `schedule` is the schedule as text, for people."""
         return {
             "step": self.step,
             "data": {
@@ -61,8 +65,9 @@ class RunState:
                 **identity(plan),
             },
             "random": {"seed": plan.seed, "rule": SEEDING_RULE},
-            "schedule": {"step": self.step, "total_steps": plan.total_steps},
+            "schedule": {"step": self.step, "total_steps": plan.total_steps, "text": schedule},
             "early_stopping": self.stopper.to_json(),
+            "plateau": self.plateau.to_json(),
             "loss_scale": self.scale.to_json(),
             "skipped_in_a_row": self.skipped_in_a_row,
             "stopped_because": self.stopped_because,
@@ -85,6 +90,7 @@ class RunState:
         return RunState(
             step=saved["step"],
             stopper=EarlyStoppingState.from_json(saved["early_stopping"]),
+            plateau=PlateauState.from_json(saved.get("plateau", {})),
             scale=self.scale.restored(saved["loss_scale"]),
             stopped_because=saved["stopped_because"],
             skipped_in_a_row=saved["skipped_in_a_row"],
@@ -100,10 +106,11 @@ def identity(plan: BatchPlan) -> dict[str, JSON]:
     }
 
 
-def plan_changes(saved: Mapping[str, Any], plan: BatchPlan) -> list[str]:
+def plan_changes(saved: Mapping[str, Any], plan: BatchPlan, schedule: str) -> list[str]:
     """Return a sentence for each thing that the script may change and has changed."""
     before_and_now = {
         "micro_batch": (saved["data"]["micro_batch"], plan.micro_batch),
         "total_steps": (saved["schedule"]["total_steps"], plan.total_steps),
+        "schedule": (saved["schedule"].get("text", schedule), schedule),
     }
     return [f"{name}: {old} -> {new}" for name, (old, new) in before_and_now.items() if old != new]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .decision import Ending as Ending
     from .decision import Progress as Progress
     from .decision import decide as decide
+    from .driven_schedule import TorchSchedule as TorchSchedule
+    from .driven_schedule import torch_schedule as torch_schedule
     from .early_stopping import EarlyStopping as EarlyStopping
     from .early_stopping import EarlyStoppingState as EarlyStoppingState
     from .errors import ConfigError as ConfigError
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .hyperparameters import current_hyperparameters as current_hyperparameters
     from .hyperparameters import merge as merge
     from .hyperparameters import put_in_force as put_in_force
+    from .lengths import Span as Span
     from .loading import MapDataset as MapDataset
     from .loading import evaluation_batches as evaluation_batches
     from .loading import to_device as to_device
@@ -51,8 +54,12 @@ if TYPE_CHECKING:
     from .process_group import HostCommunicator as HostCommunicator
     from .process_group import Ranks as Ranks
     from .process_group import process_groups as process_groups
+    from .rates import RateRule as RateRule
+    from .rates import Rates as Rates
     from .running_statistics import RunningStatistics as RunningStatistics
-    from .schedules import Schedule as Schedule
+    from .schedule import Factor as Factor
+    from .schedule import Rate as Rate
+    from .schedule import Schedule as Schedule
     from .seeding import SEEDING_RULE as SEEDING_RULE
     from .seeding import seed_streams as seed_streams
     from .seeding import stream_seed as stream_seed
@@ -73,6 +80,7 @@ _HOME = {
     "EarlyStopping": "early_stopping",
     "EarlyStoppingState": "early_stopping",
     "Ending": "decision",
+    "Factor": "schedule",
     "HostCommunicator": "process_group",
     "LossScale": "loss_scale",
     "MapDataset": "loading",
@@ -83,15 +91,20 @@ _HOME = {
     "Precision": "precision",
     "Progress": "decision",
     "Ranks": "process_group",
+    "Rate": "schedule",
+    "RateRule": "rates",
+    "Rates": "rates",
     "ReduceOnPlateau": "plateau",
     "Report": "boundary",
     "Restored": "training_state",
     "RunningStatistics": "running_statistics",
     "SEEDING_RULE": "seeding",
-    "Schedule": "schedules",
+    "Schedule": "schedule",
+    "Span": "lengths",
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
+    "TorchSchedule": "driven_schedule",
     "Turn": "batches",
     "as_patterns": "parallel.build_options",
     "assignment": "batches",
@@ -110,6 +123,7 @@ _HOME = {
     "strategy_class": "parallel.table",
     "stream_seed": "seeding",
     "to_device": "loading",
+    "torch_schedule": "driven_schedule",
     "training_batches": "loading",
 }
 _MODULES = ("schedules",)
