@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import schedules as schedules
     from .batches import BatchPlan as BatchPlan
+    from .batches import Jump as Jump
     from .batches import Turn as Turn
     from .batches import assignment as assignment
     from .batches import consecutive as consecutive
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .parallel.protocol import StepOutcome as StepOutcome
     from .parallel.protocol import Strategy as Strategy
     from .parallel.table import strategy_class as strategy_class
+    from .parallel.untouched import refuse_untouched as refuse_untouched
     from .precision import Precision as Precision
     from .precision import precision_for as precision_for
     from .process_group import HostCommunicator as HostCommunicator
@@ -52,13 +54,19 @@ if TYPE_CHECKING:
     from .seeding import SEEDING_RULE as SEEDING_RULE
     from .seeding import seed_streams as seed_streams
     from .seeding import stream_seed as stream_seed
+    from .splits import fold_indices as fold_indices
     from .splits import split_indices as split_indices
+    from .streams import SeekableStream as SeekableStream
+    from .streams import TrainingData as TrainingData
+    from .streams import is_stream as is_stream
+    from .streams import samples_of as samples_of
     from .training_state import Restored as Restored
     from .training_state import TrainingState as TrainingState
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
     from .training_state import save_state as save_state
     from .training_state import start_saving_state as start_saving_state
+    from .weighting import weighted as weighted
 
 _HOME = {
     "Agreed": "boundary",
@@ -72,6 +80,7 @@ _HOME = {
     "EarlyStoppingState": "early_stopping",
     "Ending": "decision",
     "HostCommunicator": "process_group",
+    "Jump": "batches",
     "LossScale": "loss_scale",
     "MapDataset": "loading",
     "Measurement": "metrics",
@@ -85,9 +94,11 @@ _HOME = {
     "RunningStatistics": "running_statistics",
     "SEEDING_RULE": "seeding",
     "Schedule": "schedules",
+    "SeekableStream": "streams",
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
+    "TrainingData": "streams",
     "TrainingState": "training_state",
     "Turn": "batches",
     "assignment": "batches",
@@ -95,12 +106,16 @@ _HOME = {
     "consecutive": "batches",
     "decide": "decision",
     "evaluation_batches": "loading",
+    "fold_indices": "splits",
     "current_hyperparameters": "hyperparameters",
+    "is_stream": "streams",
     "merge": "hyperparameters",
     "precision_for": "precision",
     "process_groups": "process_group",
     "put_in_force": "hyperparameters",
+    "refuse_untouched": "parallel.untouched",
     "restore_newest": "training_state",
+    "samples_of": "streams",
     "save_state": "training_state",
     "seed_streams": "seeding",
     "split_indices": "splits",
@@ -109,6 +124,7 @@ _HOME = {
     "stream_seed": "seeding",
     "to_device": "loading",
     "training_batches": "loading",
+    "weighted": "weighting",
 }
 _MODULES = ("schedules",)
 

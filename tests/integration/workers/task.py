@@ -123,6 +123,13 @@ def make_job(
         strategy=strategy,
         precision=precision,
     )
+    if strategy == "accelerate":
+        from accelerate import Accelerator
+
+        mixed = {"fp32": "no"}.get(precision, precision)
+        recipe = {"accelerator": Accelerator(cpu=True, mixed_precision=mixed)} | recipe
+        # An Accelerator on CPUs sets this to what it likes, and other threads round otherwise.
+        torch.set_num_threads(1)
     run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=RunFolder(folder), seed=11)
     arguments: dict[str, Any] = {
         # 47 samples in steps of 20: the last step of an epoch holds 7, the last micro-batch 3.
