@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON, CheckpointStore, SaveFailedError
 from strategies import (
-    BatchPlan,
     Boundary,
     ConfigError,
     Decision,
@@ -22,6 +21,7 @@ from strategies import (
     decide,
     merge,
     put_in_force,
+    samples_of,
     strategy_class,
     training_batches,
 )
@@ -57,13 +57,8 @@ class Job:
         """Build the strategy and go on from the newest checkpoint. Called on every rank."""
         self.recipe = recipe
         self.run = run
-        self.plan = BatchPlan(
-            num_samples=len(recipe.train),
-            global_batch=recipe.global_batch,
-            micro_batch=recipe.micro_batch,
-            epochs=recipe.epochs,
-            seed=run.seed,
-        )
+        self._train = samples_of(recipe.train)
+        self.plan = recipe.plan(self._train, run.seed)
         self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
@@ -108,7 +103,7 @@ class Job:
             self._hold_what_was_asked_for()
             return
         batches = training_batches(
-            self.recipe.train,
+            self._train,
             self.plan,
             first_step=self.step,
             rank=self.run.ranks.rank,
@@ -334,7 +329,7 @@ class Job:
         return {
             **identity(self.plan),
             "micro_batch": self.plan.micro_batch,
-            "epochs": self.plan.epochs,
+            "total_steps": self.plan.total_steps,
             "strategy": self.run.strategy,
             "precision": self.run.precision.name,
             "schedule": self._rates.text,

@@ -21,7 +21,9 @@ from strategies import (
     Rates,
     ReduceOnPlateau,
     Span,
+    TrainingData,
     as_patterns,
+    is_stream,
     schedules,
 )
 
@@ -29,6 +31,11 @@ from .every import Every, parse_every
 
 if TYPE_CHECKING:
     from .run import Run
+
+_FACTORIES = {
+    "model": "model=lambda: Net(...)",
+    "optimizer": "optimizer=lambda parameters: AdamW(parameters, lr=...)",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +46,16 @@ class Recipe:
     """Builds the model, in float32; called under the run's seed."""
     optimizer: Callable[[Parameters], torch.optim.Optimizer]
     """Builds the optimizer from the parameters it is given, which may be sharded already."""
-    train: MapDataset
-    """A map-style data set."""
+    train: TrainingData
+    """A map-style data set, or a stream that can seek (`strategies.SeekableStream`)."""
     global_batch: int
     """Samples in one optimizer step over all ranks. It never changes with the number of GPUs."""
     micro_batch: int
     """Samples in one forward and backward of one rank; it must divide `global_batch`."""
-    epochs: int
+    epochs: int | None = None
+    """How often the data set is gone through; this or `steps`."""
+    steps: int | None = None
+    """Optimizer steps of the whole run; this or `epochs`, and needed with a stream."""
     schedule: RateRule = field(default_factory=schedules.constant)
     """The optimizer's learning rates as a function of the step: one schedule, or a list or dict of
     one for each parameter group, or `torch_schedule(...)`."""
@@ -63,6 +73,8 @@ class Recipe:
     """Clip the norm of the mean gradient over all parameters to this."""
     workers: int = 0
     """Loader processes of each rank."""
+    accelerator: Any = None
+    """Your `accelerate.Accelerator`, for --strategy accelerate."""
     log_every: int = 10
     """Optimizer steps between two lines of metrics.jsonl and of the console."""
     shard_blocks: str | tuple[str, ...] = ()
@@ -85,6 +97,35 @@ class Recipe:
             raise ConfigError(f"workers={self.workers} must not be negative.")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")
+
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigError(
+                f"epochs={self.epochs} and steps={self.steps}: give one of the two, the length of "
+                "the whole run."
+            )
+        if is_stream(self.train) and self.steps is None:
+            raise ConfigError(
+                f"train is a stream ({type(self.train).__name__}), which has no epochs. "
+                "Give the length of the run as steps=."
+            )
+        for name, value in (("model", self.model), ("optimizer", self.optimizer)):
+            if isinstance(value, nn.Module | torch.optim.Optimizer):
+                raise ConfigError(
+                    f"{name}= is a {type(value).__name__} that was made already, and sharding "
+                    f"comes first. Pass a function that makes it: {_FACTORIES[name]}."
+                )
+
+    def plan(self, samples: MapDataset, seed: int) -> BatchPlan:
+        """Return how the training data is cut into optimizer steps."""
+        return BatchPlan(
+            num_samples=len(samples),
+            global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
+            epochs=1 if self.epochs is None else self.epochs,
+            steps=self.steps,
+            in_order=is_stream(self.train),
+            seed=seed,
+        )
 
     def intervals(self, steps_per_epoch: int) -> tuple[Every, Every]:
         """Return (evaluate_every, save_every).
@@ -113,7 +154,16 @@ class Recipe:
         return Rates(self.schedule, groups, span)
 
     def blueprint(self, run: Run) -> Blueprint:
-        """Return what a strategy is built from."""
+        """Return what a strategy is built from.
+
+        Raises:
+            ConfigError: something was given that the run's strategy would not use.
+        """
+        if self.accelerator is not None and run.strategy != "accelerate":
+            raise ConfigError(
+                f"accelerator= was given, and strategy={run.strategy} would not use it. "
+                "Pass --strategy accelerate, or leave it out."
+            )
         return Blueprint(
             model=self.model,
             optimizer=self.optimizer,
@@ -121,6 +171,7 @@ class Recipe:
             max_grad_norm=self.max_grad_norm,
             seed=run.seed,
             ranks=run.ranks,
+            accelerator=self.accelerator,
             options=self.build_options(run),
         )
 

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from strategies import (
     Precision,
     Ranks,
     StrategyError,
+    fold_indices,
     precision_for,
     process_groups,
     split_indices,
@@ -127,10 +128,29 @@ class Run:
         """
         return Job(self, Recipe(**recipe))
 
-    def split(self, dataset: MapDataset, fractions: Sequence[float]) -> list[Subset[Any]]:
-        """Split a data set by shares such as (0.70, 0.15, 0.15), the same on every rank."""
-        parts = split_indices(len(dataset), fractions, seed=self.seed)
+    def split(
+        self,
+        dataset: MapDataset,
+        fractions: Sequence[float],
+        *,
+        stratify: Sequence[Hashable] | None = None,
+    ) -> list[Subset[Any]]:
+        """Split a data set by shares such as (0.70, 0.15, 0.15), the same on every rank.
+
+        `stratify` is one label a sample; every part then holds each label in the same share.
+        """
+        parts = split_indices(len(dataset), fractions, seed=self.seed, stratify=stratify)
         return [Subset(dataset, part.tolist()) for part in parts]  # type: ignore[arg-type]
+
+    def folds(
+        self, dataset: MapDataset, k: int, *, stratify: Sequence[Hashable] | None = None
+    ) -> list[tuple[Subset[Any], Subset[Any]]]:
+        """Return k pairs (training, validation) of k-fold cross-validation, as `split` does."""
+        folds = fold_indices(len(dataset), k, seed=self.seed, stratify=stratify)
+        return [
+            (Subset(dataset, train.tolist()), Subset(dataset, validation.tolist()))  # type: ignore[arg-type]
+            for train, validation in folds
+        ]
 
     def say(self, sentence: str) -> None:
         """Print a line on the coordinator."""

@@ -17,6 +17,7 @@ from strategies import (
     StepOutcome,
     Strategy,
     Turn,
+    refuse_untouched,
     seed_streams,
     stream_seed,
     to_device,
@@ -119,6 +120,7 @@ class Step:
                 f"step.backward got a loss of shape {tuple(loss.shape)}; it needs the sum over the "
                 'samples, one number. Use reduction="sum", or loss.sum().'
             )
+        self._refuse_unfit(loss)
         self._owes_backward = False
         weight = 0.0 if self._turns[self._turn].is_padding else 1.0
         self.loss_count += weight * float(count)
@@ -161,6 +163,29 @@ class Step:
                 f"the training loop left step {self.number} after {self._turn + 1} of "
                 f"{len(self._turns)} micro-batches. Loop over the whole step; "
                 "to end the run, call job.stop()."
+            )
+
+    def _refuse_unfit(self, loss: torch.Tensor) -> None:
+        """Refuse a loss that cannot be trained on, before a rank could wait for another.
+
+        Raises:
+            ConfigError: no parameter is in it; it leaves one out, with several ranks; or it is
+                not finite at the very first step, when nothing can have diverged yet.
+        """
+        where = f"step {self.number}, micro-batch {self._turns[self._turn].micro_batch.index}"
+        if not loss.requires_grad:
+            raise ConfigError(
+                f"{where}: the loss depends on no trainable parameter. Compute it from "
+                "job.model(...), without torch.no_grad() and detach()."
+            )
+        if self._ranks.world_size > 1:
+            refuse_untouched(loss, self._strategy.leaves(), where=where)
+        if self.number == 0 and not torch.isfinite(loss.detach()):
+            micro_batch = self._turns[self._turn].micro_batch
+            raise ConfigError(
+                f"{where} (positions {micro_batch.start} to {micro_batch.end - 1} of the first "
+                f"epoch): the loss is {float(loss.detach())}, before anything was trained. Look at "
+                "these samples and at how the model starts."
             )
 
     def _require_backward(self) -> None:

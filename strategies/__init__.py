@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import schedules as schedules
     from .batches import BatchPlan as BatchPlan
+    from .batches import Jump as Jump
     from .batches import Turn as Turn
     from .batches import assignment as assignment
     from .batches import consecutive as consecutive
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .parallel.protocol import StepOutcome as StepOutcome
     from .parallel.protocol import Strategy as Strategy
     from .parallel.table import strategy_class as strategy_class
+    from .parallel.untouched import refuse_untouched as refuse_untouched
     from .plateau import PlateauState as PlateauState
     from .plateau import ReduceOnPlateau as ReduceOnPlateau
     from .precision import Precision as Precision
@@ -63,10 +65,16 @@ if TYPE_CHECKING:
     from .seeding import SEEDING_RULE as SEEDING_RULE
     from .seeding import seed_streams as seed_streams
     from .seeding import stream_seed as stream_seed
+    from .splits import fold_indices as fold_indices
     from .splits import split_indices as split_indices
+    from .streams import SeekableStream as SeekableStream
+    from .streams import TrainingData as TrainingData
+    from .streams import is_stream as is_stream
+    from .streams import samples_of as samples_of
     from .training_state import Restored as Restored
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
+    from .weighting import weighted as weighted
 
 _HOME = {
     "Agreed": "boundary",
@@ -82,6 +90,7 @@ _HOME = {
     "Ending": "decision",
     "Factor": "schedule",
     "HostCommunicator": "process_group",
+    "Jump": "batches",
     "LossScale": "loss_scale",
     "MapDataset": "loading",
     "Measurement": "metrics",
@@ -100,11 +109,13 @@ _HOME = {
     "RunningStatistics": "running_statistics",
     "SEEDING_RULE": "seeding",
     "Schedule": "schedule",
+    "SeekableStream": "streams",
     "Span": "lengths",
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
     "TorchSchedule": "driven_schedule",
+    "TrainingData": "streams",
     "Turn": "batches",
     "as_patterns": "parallel.build_options",
     "assignment": "batches",
@@ -112,12 +123,16 @@ _HOME = {
     "consecutive": "batches",
     "decide": "decision",
     "evaluation_batches": "loading",
+    "fold_indices": "splits",
     "current_hyperparameters": "hyperparameters",
+    "is_stream": "streams",
     "merge": "hyperparameters",
     "precision_for": "precision",
     "process_groups": "process_group",
     "put_in_force": "hyperparameters",
+    "refuse_untouched": "parallel.untouched",
     "restore_newest": "training_state",
+    "samples_of": "streams",
     "seed_streams": "seeding",
     "split_indices": "splits",
     "strategy_class": "parallel.table",
@@ -125,6 +140,7 @@ _HOME = {
     "to_device": "loading",
     "torch_schedule": "driven_schedule",
     "training_batches": "loading",
+    "weighted": "weighting",
 }
 _MODULES = ("schedules",)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,10 @@ class FSDP(TorchEngine):
         """Reduce in every backward: kept unsharded until the last, gradients would need the memory
         that sharding saves.
         """
+
+    def leaves(self) -> Mapping[int, str]:
+        """Return the gathered parameters, which are other tensors than the shards."""
+        return dict(_gathered(self._model, self._named))
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [_local(p.grad) for _, p in self._named if p.grad is not None]
@@ -184,6 +188,25 @@ def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
     row = parameter.numel() // max(1, parameter.shape[0])
     start = min(offset[0] * row, parameter.numel())
     return start, start + shape[0] * row
+
+
+def _gathered(
+    model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
+) -> Iterator[tuple[int, str]]:
+    """Yield (id, name) of the tensors that stand in for trainable parameters while they compute.
+
+    Read in torch 2.13 (_fully_shard/_fsdp_param.py). A block that no forward has called yet has
+    none: its shards stand there, and no loss depends on them.
+    """
+    name_of = {id(parameter): name for name, parameter in named}
+    for module in model.modules():
+        if not isinstance(module, FSDPModule):
+            continue
+        for group in module._get_fsdp_state()._fsdp_param_groups:
+            for one in group.fsdp_params:
+                name = name_of.get(id(one.sharded_param))
+                if name is not None:
+                    yield id(getattr(one, "_unsharded_param", one.sharded_param)), name
 
 
 def _fragment(spec: TensorSpec, start: int, end: int, tensor: torch.Tensor, own: slice) -> Fragment:

@@ -55,6 +55,8 @@ class Blueprint:
     seed: int
     ranks: Ranks
     options: BuildOptions = field(default_factory=BuildOptions)
+    accelerator: Any = None
+    """The user's own `accelerate.Accelerator`, for strategy=accelerate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +120,10 @@ class Strategy(ABC):
     @abstractmethod
     def micro_step(self, *, is_last: bool) -> None:
         """Announce a forward and backward; gradients are summed over the ranks at the last."""
+
+    @abstractmethod
+    def leaves(self) -> Mapping[int, str]:
+        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
 
     @abstractmethod
     def backward(self, loss: torch.Tensor) -> None:

@@ -21,6 +21,7 @@ STRATEGY_CLASSES: dict[str, tuple[str, str]] = {
     "zero1": ("zero", "Zero1"),
     "zero2": ("zero", "Zero2"),
     "zero3": ("zero", "Zero3"),
+    "accelerate": ("accelerate", "Accelerate"),
 }
 
 STRATEGY_NAMES: tuple[str, ...] = tuple(STRATEGY_CLASSES)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from weakref import ref
 
 import torch
 import torch.distributed as dist
@@ -25,11 +27,14 @@ class TorchEngine(Strategy):
         super().__init__(blueprint)
         self._model = build_model(blueprint)
         self.catalogue: Catalogue = catalogue_of(self._model)
+        built = [(name, ref(p)) for name, p in self._model.named_parameters()]
         work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
         self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
         self._optimizer = blueprint.optimizer(Parameters(self._named))
-        self._group_names = names_by_group(self._optimizer, self._named)
+        self._leaf_names = {id(p): name for name, p in self._named}
+        former = {id(p): name for name, of in built if (p := of()) is not None}
+        self._group_names = names_by_group(self._optimizer, self._named, former)
 
     @abstractmethod
     def _spread(self, model: nn.Module) -> nn.Module:
@@ -44,13 +49,22 @@ class TorchEngine(Strategy):
         """What the training loop calls."""
         return self._module
 
+    def leaves(self) -> Mapping[int, str]:
+        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
+        return self._leaf_names
+
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate the gradient; the engines average over ranks, so the sum is scaled by W."""
         torch.autograd.backward(loss * self.ranks.world_size)
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        grads = self._local_grads()
+        outcome = self._apply(self._local_grads(), divisor)
+        self._optimizer.zero_grad(set_to_none=True)
+        return outcome
+
+    def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
+        """Divide, clip and update; the gradients are dropped afterwards."""
         squares = sum_of_squares(grads, self.ranks.device)
         if self._is_sharded:
             dist.all_reduce(squares)
@@ -59,7 +73,6 @@ class TorchEngine(Strategy):
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
             self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         return StepOutcome(grad_norm=grad_norm, applied=finite)
 
     _is_sharded: bool = False

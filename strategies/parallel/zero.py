@@ -59,6 +59,7 @@ class Zero(Strategy):
         optimizer = blueprint.optimizer(Parameters(named))
         self._group_names = names_by_group(optimizer, named)
         self._optimizer = optimizer
+        self._leaf_names = {id(p): name for name, p in named}
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
         initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
         self._engine, *_ = deepspeed.initialize(
@@ -119,6 +120,10 @@ class Zero(Strategy):
     def micro_step(self, *, is_last: bool) -> None:
         """Tell the engine whether this forward and backward is the last of the step."""
         self._engine.set_gradient_accumulation_boundary(is_last)
+
+    def leaves(self) -> Mapping[int, str]:
+        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
+        return self._leaf_names
 
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate the gradient; the engine averages over ranks, so the sum is scaled by W."""

@@ -148,6 +148,13 @@ def make_job(
         local_world_size=local_world_size or ranks.world_size,
         local_rank=ranks.rank % (local_world_size or ranks.world_size),
     )
+    if strategy == "accelerate":
+        from accelerate import Accelerator
+
+        mixed = {"fp32": "no"}.get(precision, precision)
+        recipe = {"accelerator": Accelerator(cpu=True, mixed_precision=mixed)} | recipe
+        # An Accelerator on CPUs sets this to what it likes, and other threads round otherwise.
+        torch.set_num_threads(1)
     run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=RunFolder(folder), seed=11)
     arguments: dict[str, Any] = {
         # 47 samples in steps of 20: the last step of an epoch holds 7, the last micro-batch 3.
