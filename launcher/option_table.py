@@ -110,7 +110,8 @@ OWN_OPTIONS = (
             "--hang-timeout",
             "S",
             "kill and count as failed what has made no progress for S seconds, after writing its "
-            "stacks; for scripts with Run or launcher.heartbeat.beat (default: never)",
+            "stacks; counted from the first sign of life, which Run gives before the ranks meet "
+            "and other scripts by launcher.heartbeat.beat (default: never)",
         ),
         (
             "--secret-file",

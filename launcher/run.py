@@ -102,6 +102,8 @@ class Run:
         listen_for_stacks(environment.stacks_file)
         flag = PreemptionFlag(environment.warning_file)
         flag.install_until_exit()
+        # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
+        Heartbeat(environment.heartbeat_file).beat()
         code = DONE
         with process_groups(
             rank=environment.rank,

@@ -121,6 +121,7 @@ class Launch:
         ignored: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
         stdout: str | None = None,
+        cgroup: Path | None = None,
     ) -> Launched:
         output = self.folder / f"launch-{len(self.started)}"
         output.mkdir()
@@ -132,6 +133,7 @@ class Launch:
             "cwd": str(self.folder),
             "environ": {**environ, **(env or {})},
             "ignored": ignored,
+            "cgroup": None if cgroup is None else str(cgroup),
             **{key: str(output / key) for key in ("stdout", "stderr", "status")},
         }
         if stdout is not None:

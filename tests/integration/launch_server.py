@@ -43,6 +43,8 @@ def become_launcher(request: dict[str, Any]) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), fd)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
+        if request.get("cgroup"):
+            (Path(request["cgroup"]) / "cgroup.procs").write_text(str(os.getpid()))
         if request.get("network"):
             enter_network(request["network"])
         main()

@@ -165,7 +165,16 @@ def lives(pid):
         return False
 
 
-@pytest.mark.parametrize("seed", range(12))
+ROUNDS = [("warm", seed) for seed in range(12)]
+MORE_ROUNDS = [("warm" if seed % 2 else "cold", seed) for seed in range(12, 62)]
+"""50 more: scripts/test -m slow -k any_process."""
+
+
+@pytest.mark.parametrize(
+    ("launch", "seed"),
+    [*ROUNDS, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE_ROUNDS)],
+    indirect=["launch"],
+)
 def test_sigkill_of_any_process_at_any_time(launch, seed):
     chance = random.Random(seed)
     script = launch.script(WITH_CHILDREN + STAYS)
