@@ -56,6 +56,7 @@ class SlurmSite(Site):
         self._site: SiteFacts | None = None
         self._addr, self._port = "", 0
         self._by_hand = False
+        self._container: tuple[str, ...] = ()
 
     def _enter_from_outside(self) -> None:
         """Make sure that a shell which is on none of the job's nodes holds the job: salloc's.
@@ -91,6 +92,7 @@ class SlurmSite(Site):
             self._enter_from_outside()
         allocation = self._allocation
         check(words, allocation)
+        self._container = tuple(shlex.split(words.text("--container") or ""))
         if len(allocation.nodes) > 1:
             self._find_meeting_point(words)
         return with_job(words, allocation, addr=self._addr, port=self._port)
@@ -189,9 +191,13 @@ class SlurmSite(Site):
         )
 
     def _command(self) -> list[str]:
-        command = [*own_command(sys.executable, os.path.abspath(sys.argv[0])), *self._argv]
+        own = own_command(sys.executable, os.path.abspath(sys.argv[0]))
+        if self._container:
+            own = [*self._container, "relaunch"]
         return srun_command(
-            command, len(self._allocation.nodes), binds_cpus=self._site_facts().binds_cpus
+            [*own, *self._argv],
+            len(self._allocation.nodes),
+            binds_cpus=self._site_facts().binds_cpus,
         )
 
     def _site_facts(self) -> SiteFacts:
