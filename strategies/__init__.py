@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from .seeding import seed_streams as seed_streams
     from .seeding import stream_seed as stream_seed
     from .splits import split_indices as split_indices
+    from .time_left import TimeLeft as TimeLeft
     from .training_state import Restored as Restored
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
@@ -92,6 +93,7 @@ _HOME = {
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
+    "TimeLeft": "time_left",
     "Turn": "batches",
     "as_patterns": "parallel.build_options",
     "assignment": "batches",
