@@ -74,7 +74,7 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
         say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
     from .launch import launch  # after every check: a mistake is told without what a launch needs
 
-    plan = replace(plan, limits=site.limits())
+    plan = site.adjust(plan)
     code = launch(plan, inbox, environ, say, advice=site.advice())
     return site.conclude(code, plan, inbox)
 
