@@ -20,7 +20,7 @@ from .run_secret import read_secret, unbound_text
 from .signal_inbox import SignalInbox
 from .site import Site
 
-SUBCOMMANDS = {"checkpoint": ".checkpoint_command"}
+SUBCOMMANDS = {"checkpoint": ".checkpoint_command", "slurm": ".slurm.submit"}
 """The first word, and the module whose `run` does the rest and returns the exit code."""
 
 
@@ -74,7 +74,7 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
         say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
     from .launch import launch  # after every check: a mistake is told without what a launch needs
 
-    plan = replace(plan, limits=site.limits())
+    plan = site.adjust(plan)
     code = launch(plan, inbox, environ, say, advice=site.advice())
     return site.conclude(code, plan, inbox)
 

@@ -34,6 +34,7 @@ from .keeper import Keeper
 from .progress_log import ProgressLog
 from .recipe import Recipe
 from .run_state import RunState, identity, plan_changes
+from .save_clock import SaveClock
 from .step import Step
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Job:
         self._last_save_s = self._save_began_s = run.clock()
         self._stall_s = 0.0
         self._log = ProgressLog(run, recipe, self.plan, self._save_every)
+        self._time = SaveClock(run.environment, run.preemption, warn=run.warn)
         self._resume()
 
     @property
@@ -121,7 +123,7 @@ class Job:
                     break
         finally:
             self._keeper.close()
-        self._log.ended(decision, self.step)
+        self._log.ended(decision, self.step, self._keeper.newest_step)
         if decision.ending is Ending.PREEMPTED:
             raise Preempted
         self._hold_what_was_asked_for()
@@ -196,6 +198,7 @@ class Job:
             save_due=save_due,
             saving_step=self._keeper.saving_step,
             world_size=self.run.ranks.world_size,
+            newest_step=self._keeper.newest_step,
         )
         decision = decide(progress, agreed)
         if decision.ending is Ending.STOPPED:
@@ -240,7 +243,7 @@ class Job:
     def _report(self, step: Step) -> Report:
         assert step.outcome is not None
         interval_s = self._save_every.seconds
-        return Report(
+        report = Report(
             step=self.step,
             preempt=self.run.preemption.requested,
             stop=self._asked_to_stop is not None,
@@ -254,6 +257,7 @@ class Job:
             loss_sum=float(step.loss_sum),
             loss_count=step.loss_count,
         )
+        return report.with_time(self._time.look()) if self.run.ranks.is_coordinator else report
 
     def _judge_evaluation(self, step: Step) -> None:
         before = self._state.stopper
@@ -299,6 +303,7 @@ class Job:
                 self._keeper.start_saving(self.step, state)
             else:
                 self._log.saved(self._keeper.save(self.step, state), self._since_save_began())
+                self._time.saved(self._since_save_began())
         except SaveFailedError as error:
             # The run is worth more than one checkpoint; a final state that is lost is a failure.
             if decision.ending is not None and decision.ending.is_final:
@@ -320,6 +325,7 @@ class Job:
         else:
             stall_s = self._stall_s + self.run.clock() - began_s
             self._log.saved(saved, self._since_save_began(), stall_s)
+            self._time.saved(self._since_save_began())
         self.run.heartbeat.beat()
 
     def _since_save_began(self) -> float:
@@ -352,6 +358,8 @@ class Job:
             )
             put_in_force(self._strategy.param_groups, values)
             self._log.restored(restored, by_groups + changes + by_rules)
+        if self.run.ranks.is_coordinator:
+            self._time.remember(self.run.folder.events())
         self._log.started(self._strategy, self.step, restored)
 
     @property

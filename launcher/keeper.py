@@ -47,6 +47,8 @@ class Keeper:
         self._requested = requested
         self._writer = BackgroundWriter()
         self._in_flight: BackgroundSave | None = None
+        self.newest_step: int | None = None
+        """The step of the newest checkpoint that is whole; the same on every rank."""
 
     def restore(self) -> Restored | None:
         """Load the newest checkpoint that is whole; None where the run has none."""
@@ -54,6 +56,7 @@ class Keeper:
             self._folder.checkpoints.sweep()
             self._folder.best.sweep()
         restored = restore_newest(self._strategy, self._folder.checkpoints, self._communicator)
+        self.newest_step = None if restored is None else restored.step
         if self._is_coordinator and restored is not None:
             for step in restored.damaged:
                 self._folder.checkpoints.set_aside(step)
@@ -92,6 +95,7 @@ class Keeper:
         assert self._in_flight is not None
         in_flight, self._in_flight = self._in_flight, None
         saved = in_flight.finish()
+        self.newest_step = saved.step
         self._let_go(saved.step, current_best)
         return saved
 

@@ -9,6 +9,7 @@ _WITHOUT_MEANING: Mapping[str, str] = {
     "--start-method": "it changes nothing for a script, as in torchrun",
     "--event-log-handler": "events are written to RUN_DIR/events.jsonl",
     "--logs-specs": "the logs are relaunch's own; see --log-dir, -r and -t",
+    "--container": "it is for the agents of a Slurm job",
     "--numa-binding": "the ranks are not bound to CPUs",
 }
 _ON_ONE_NODE: Mapping[str, str] = {

@@ -119,6 +119,11 @@ OWN_OPTIONS = (
             "what the nodes share: a file with 16 characters or more, the same on each node "
             "(default: RELAUNCH_SECRET in the environment)",
         ),
+        (
+            "--container",
+            "WORDS",
+            'in a Slurm job: what the agents are started in, as "apptainer exec --nv image.sif"',
+        ),
         ("--grace", "S", "kill the ranks S seconds after a warning (default: never)"),
     ),
     Option(name="--version", help="print the version and leave", from_environment=False),

@@ -218,8 +218,14 @@ class ProgressLog:
             self._folder.event("rate cut", step=step, reason=sentence)
             self._run.say(f"step {step}: {sentence}")
 
-    def ended(self, decision: Decision, step: int) -> None:
-        """Report why the loop ended."""
+    def ended(self, decision: Decision, step: int, newest_step: int | None) -> None:
+        """Report why the loop ended.
+
+        Args:
+            decision: what was decided at the last boundary.
+            step: optimizer steps completed.
+            newest_step: of the newest checkpoint.
+        """
         if not self._is_coordinator:
             return
         assert decision.ending is not None
@@ -229,11 +235,15 @@ class ProgressLog:
             step=step,
             ending=decision.ending.value,
             reason=decision.reason,
+            newest_step=newest_step,
         )
         if decision.ending is Ending.PREEMPTED:
             cause = self._run.preemption.cause
             told = f" ({cause})" if cause else ""
-            self._run.say(f"asked to leave{told}: saved step {step}. The same command goes on.")
+            done = f"saved step {step}. The same command goes on."
+            if newest_step != step:
+                done = f"at step {step}. The same command goes on from step {newest_step}."
+            self._run.say(f"{decision.reason}{told}: {done}")
         else:
             self._run.say(f"finished at step {step}: {decision.ending.value}, {decision.reason}")
 

@@ -40,6 +40,7 @@ class RunState:
         save_due: bool = False,
         saving_step: int | None = None,
         world_size: int = 1,
+        newest_step: int | None = None,
     ) -> Progress:
         """Return what the decision at a boundary needs to know."""
         return Progress(
@@ -50,6 +51,7 @@ class RunState:
             stopped_because=self.stopped_because,
             saving_step=saving_step,
             world_size=world_size,
+            newest_step=newest_step,
         )
 
     def to_json(

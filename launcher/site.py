@@ -2,7 +2,6 @@
 
 from typing import Protocol
 
-from .limits import Limits
 from .plan import LaunchPlan
 from .signal_inbox import SignalInbox
 from .signals import Warned
@@ -40,9 +39,9 @@ class Site:
         """Return the options with those that follow from the site; raises UsageError."""
         return words
 
-    def limits(self) -> Limits:
-        """Return when the machines will be taken away."""
-        return Limits()
+    def adjust(self, plan: LaunchPlan) -> LaunchPlan:
+        """Return an agent's plan with what is known here: limits, and restarts used before."""
+        return plan
 
     def advice(self) -> Advice:
         """Return whom to ask about a warning."""

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from .streams import TrainingData as TrainingData
     from .streams import is_stream as is_stream
     from .streams import samples_of as samples_of
+    from .time_left import TimeLeft as TimeLeft
     from .training_state import Restored as Restored
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
@@ -114,6 +115,7 @@ _HOME = {
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
+    "TimeLeft": "time_left",
     "TorchSchedule": "driven_schedule",
     "TrainingData": "streams",
     "Turn": "batches",
@@ -121,10 +123,10 @@ _HOME = {
     "assignment": "batches",
     "collect_state": "training_state",
     "consecutive": "batches",
+    "current_hyperparameters": "hyperparameters",
     "decide": "decision",
     "evaluation_batches": "loading",
     "fold_indices": "splits",
-    "current_hyperparameters": "hyperparameters",
     "is_stream": "streams",
     "merge": "hyperparameters",
     "precision_for": "precision",

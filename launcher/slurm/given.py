@@ -44,4 +44,5 @@ def with_job(words: Words, allocation: Allocation, *, addr: str, port: int) -> W
         for name, text in more.items()
         if name not in words.given
     }
-    return replace(words, given={**words.given, **added})
+    kept = {name: option for name, option in words.given.items() if name != "--container"}
+    return replace(words, given={**kept, **added})

@@ -20,7 +20,7 @@ class HandOver:
     end_time_s: float | None = None
     grace_s: float | None = None
     kill_wait_s: float | None = None
-    crashes_before: int = 0
+    restarts_used: int = 0
     """Failures that starts of this job before a requeue have used up of --max-restarts."""
 
     def to_environ(self) -> dict[str, str]:

@@ -1,13 +1,16 @@
 """A start of the command inside a Slurm job."""
 
 import os
+import secrets
 import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from ..environment import SECRET
 from ..errors import UsageError
+from ..exit_codes import DO_NOT_RETRY
 from ..limits import Limits
 from ..plan import LaunchPlan
 from ..signal_inbox import SignalInbox
@@ -15,6 +18,7 @@ from ..site import Advice, NoAdvice, Site
 from ..words import Words
 from .advice import SlurmAdvice
 from .allocation import Allocation, Role, is_in_step, read_allocation
+from .budget import Budget
 from .given import check, is_by_hand, with_job
 from .hand_over import HandOver
 from .job_facts import JobFacts, SiteFacts
@@ -56,6 +60,7 @@ class SlurmSite(Site):
         self._site: SiteFacts | None = None
         self._addr, self._port = "", 0
         self._by_hand = False
+        self._container: tuple[str, ...] = ()
 
     def _enter_from_outside(self) -> None:
         """Make sure that a shell which is on none of the job's nodes holds the job: salloc's.
@@ -91,6 +96,7 @@ class SlurmSite(Site):
             self._enter_from_outside()
         allocation = self._allocation
         check(words, allocation)
+        self._container = tuple(shlex.split(words.text("--container") or ""))
         if len(allocation.nodes) > 1:
             self._find_meeting_point(words)
         return with_job(words, allocation, addr=self._addr, port=self._port)
@@ -108,8 +114,15 @@ class SlurmSite(Site):
         if self.starts_agents:
             self._port = free_port(self._addr, self._port)
 
-    def limits(self) -> Limits:
+    def adjust(self, plan: LaunchPlan) -> LaunchPlan:
         """See Site."""
+        used = 0 if self._told is None else self._told.restarts_used
+        left = max(0, plan.max_restarts - used)
+        if left != plan.max_restarts and self._allocation.node_rank == 0:
+            self._say(f"--max-restarts {plan.max_restarts}: {used} were used before the requeue.")
+        return replace(plan, limits=self._limits(), max_restarts=left)
+
+    def _limits(self) -> Limits:
         if self._told is not None:
             told = self._told
             return Limits(
@@ -136,7 +149,7 @@ class SlurmSite(Site):
         return SlurmAdvice(
             self._allocation.key,
             own_restarts=self._allocation.restart_count,
-            kill_wait_s=self.limits().kill_wait_s,
+            kill_wait_s=self._limits().kill_wait_s,
         )
 
     def describe(self) -> tuple[str, ...]:
@@ -150,7 +163,11 @@ class SlurmSite(Site):
 
     def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int:
         """See Site."""
-        limits = self.limits()
+        limits = self._limits()
+        budget = Budget.of(self._allocation, plan)
+        if (why := budget.begin()) is not None:
+            self._say(why)
+            return DO_NOT_RETRY
         hand_over = HandOver(
             run_id=self._allocation.run_id,
             master_addr=self._addr,
@@ -158,9 +175,12 @@ class SlurmSite(Site):
             end_time_s=limits.end_time_s,
             grace_s=limits.grace_s,
             kill_wait_s=limits.kill_wait_s,
+            restarts_used=budget.restarts_used(),
         )
+        # Whoever reaches the agents' port must not be able to speak for one of them.
+        environ = {SECRET: secrets.token_hex(16), **self._environ, **hand_over.to_environ()}
         inbox.ranks_start()
-        step = AgentStep(self._command(), {**self._environ, **hand_over.to_environ()})
+        step = AgentStep(self._command(), environ)
         return self._settle(step.wait(inbox), plan, inbox)
 
     def conclude(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
@@ -169,7 +189,7 @@ class SlurmSite(Site):
         return self._settle(code, plan, inbox) if alone else code
 
     def _settle(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
-        limits = self.limits()
+        limits = self._limits()
         settlement = Settlement(
             self._allocation,
             scontrol=self._scontrol,
@@ -179,6 +199,7 @@ class SlurmSite(Site):
             grace_s=limits.grace_s,
             kill_wait_s=limits.kill_wait_s,
             known=self._facts,
+            record=lambda verdict: Budget.of(self._allocation, plan).refuse(verdict.cause),
         )
         return settlement.settle(
             Ended(
@@ -189,9 +210,13 @@ class SlurmSite(Site):
         )
 
     def _command(self) -> list[str]:
-        command = [*own_command(sys.executable, os.path.abspath(sys.argv[0])), *self._argv]
+        own = own_command(sys.executable, os.path.abspath(sys.argv[0]))
+        if self._container:
+            own = [*self._container, "relaunch"]
         return srun_command(
-            command, len(self._allocation.nodes), binds_cpus=self._site_facts().binds_cpus
+            [*own, *self._argv],
+            len(self._allocation.nodes),
+            binds_cpus=self._site_facts().binds_cpus,
         )
 
     def _site_facts(self) -> SiteFacts:

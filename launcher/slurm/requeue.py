@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Callable
 
+from ..exit_codes import DO_NOT_RETRY
 from ..signal_inbox import SignalInbox
 from .allocation import Allocation
 from .job_facts import JobFacts
@@ -117,8 +118,6 @@ class Settlement:
         refused = self._record(verdict)
         if refused is not None:
             self._say(refused)
-            from ..exit_codes import DO_NOT_RETRY
-
             return DO_NOT_RETRY
         key = self._allocation.key
         pause_s = 0.5
