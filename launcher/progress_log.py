@@ -158,5 +158,5 @@ class ProgressLog:
             f"step {record['step']}/{self._total_steps}  epoch {record['epoch']}  "
             f"loss {agreed.loss:.4g}  lr {record['lr']:.3g}  grad {record['grad_norm']:.3g}  "
             f"{record['samples_per_s']:.0f} samples/s"
-            + "".join(f"  {k} {v:.4g}" for k, v in record.items() if "/" in k)
+            + "".join(f"  {k} {v:.4g}" for k, v in record.items() if k.count("/") == 1)
         )

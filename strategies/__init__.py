@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import metrics as metrics
     from . import schedules as schedules
     from .batches import BatchPlan as BatchPlan
     from .batches import Turn as Turn
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from .loading import to_device as to_device
     from .loading import training_batches as training_batches
     from .loss_scale import LossScale as LossScale
-    from .metrics import Measurement as Measurement
-    from .metrics import MetricSums as MetricSums
+    from .metric_sums import Measurement as Measurement
+    from .metric_sums import MetricSums as MetricSums
+    from .metric_sums import Tally as Tally
     from .parallel.protocol import Blueprint as Blueprint
     from .parallel.protocol import Parameters as Parameters
     from .parallel.protocol import StepOutcome as StepOutcome
@@ -84,8 +86,8 @@ _HOME = {
     "HostCommunicator": "process_group",
     "LossScale": "loss_scale",
     "MapDataset": "loading",
-    "Measurement": "metrics",
-    "MetricSums": "metrics",
+    "Measurement": "metric_sums",
+    "MetricSums": "metric_sums",
     "Parameters": "parallel.protocol",
     "PlateauState": "plateau",
     "Precision": "precision",
@@ -104,6 +106,7 @@ _HOME = {
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
+    "Tally": "metric_sums",
     "TorchSchedule": "driven_schedule",
     "TrainingState": "training_state",
     "Turn": "batches",
@@ -128,7 +131,7 @@ _HOME = {
     "torch_schedule": "driven_schedule",
     "training_batches": "loading",
 }
-_MODULES = ("schedules",)
+_MODULES = ("metrics", "schedules")
 
 __all__ = [*sorted(_HOME), *_MODULES]
 
