@@ -20,7 +20,11 @@ from .run_secret import read_secret, unbound_text
 from .signal_inbox import SignalInbox
 from .site import Site
 
-SUBCOMMANDS = {"checkpoint": ".checkpoint_command", "slurm": ".slurm.submit"}
+SUBCOMMANDS = {
+    "checkpoint": ".checkpoint_command",
+    "schedule": ".schedule_command",
+    "slurm": ".slurm.submit",
+}
 """The first word, and the module whose `run` does the rest and returns the exit code."""
 
 

@@ -268,7 +268,7 @@ class ProgressLog:
         # JSON has no nan: a value that is not a number is left out of its record.
         whole = {**record, "loss": agreed.loss}
         self._folder.metrics({k: v for k, v in whole.items() if math.isfinite(v)})
-        metrics = {k: v for k, v in record.items() if "/" in k}
+        metrics = {k: v for k, v in record.items() if k.count("/") == 1}
         if metrics and self._standing is not None:
             # What was measured stays on the screen; what changes with every step does not.
             line = replace(self._standing, loss=agreed.loss, metrics=metrics)

@@ -139,11 +139,12 @@ class Step:
 
         Args:
             dataset: a map-style data set.
-            measure: (model, batch) -> {metric: one value a sample, or (sum, count)}.
+            measure: (model, batch) -> {metric: one value a sample, a pair (numerator, denominator),
+                or what a function of `strategies.metrics` returns}.
             name: prefix of the metrics: "val" gives "val/loss".
 
         Returns:
-            The exact means, the same on every rank.
+            The exact metrics over all samples, the same on every rank.
         """
         if self.outcome is None:
             raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")

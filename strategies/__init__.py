@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import metrics as metrics
     from . import schedules as schedules
     from .batches import BatchPlan as BatchPlan
     from .batches import Jump as Jump
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from .metrics import MetricSums as MetricSums
     from .parallel.build_options import BuildOptions as BuildOptions
     from .parallel.build_options import as_patterns as as_patterns
+    from .metric_sums import Measurement as Measurement
+    from .metric_sums import MetricSums as MetricSums
+    from .metric_sums import Tally as Tally
     from .parallel.protocol import Blueprint as Blueprint
     from .parallel.protocol import Parameters as Parameters
     from .parallel.protocol import StepOutcome as StepOutcome
@@ -94,8 +98,8 @@ _HOME = {
     "Jump": "batches",
     "LossScale": "loss_scale",
     "MapDataset": "loading",
-    "Measurement": "metrics",
-    "MetricSums": "metrics",
+    "Measurement": "metric_sums",
+    "MetricSums": "metric_sums",
     "Parameters": "parallel.protocol",
     "PlateauState": "plateau",
     "Precision": "precision",
@@ -115,6 +119,7 @@ _HOME = {
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
+    "Tally": "metric_sums",
     "TimeLeft": "time_left",
     "TorchSchedule": "driven_schedule",
     "TrainingData": "streams",
@@ -144,7 +149,7 @@ _HOME = {
     "training_batches": "loading",
     "weighted": "weighting",
 }
-_MODULES = ("schedules",)
+_MODULES = ("metrics", "schedules")
 
 __all__ = [*sorted(_HOME), *_MODULES]
 

@@ -18,11 +18,10 @@ import torch.distributed as dist
 from checkpointing import JSON
 
 from .errors import DesyncError
-from .metrics import MetricSums, means
+from .metric_sums import MetricSums, reduce_sums
 from .process_group import Ranks
 from .time_left import TimeLeft
 
-MAX_METRICS = 64
 _DIGEST_BITS = 20
 """Small enough that W * digest**2 is exact in float64 up to 8192 ranks."""
 
@@ -135,24 +134,12 @@ class Boundary:
         self._read = self._checked(report, vector.tolist())
 
     def reduce_metrics(self, sums: MetricSums) -> dict[str, float]:
-        """Return the exact means over all ranks. Called on every rank.
+        """Return the exact metrics over all ranks. Called on every rank.
 
         Raises:
-            DesyncError: the ranks measured metrics of different names.
+            DesyncError: the ranks measured different metrics.
         """
-        names, local = sums.names, sums.vector()
-        # A fixed length: a rank with other names must be told so, not hang in a mismatched sum.
-        vector = torch.zeros(2 * MAX_METRICS + 2, dtype=torch.float64)
-        vector[: len(local[: 2 * MAX_METRICS])] = torch.tensor(local, dtype=torch.float64)
-        vector[-2:] = torch.tensor(_agreement(digest(list(names))), dtype=torch.float64)
-        dist.all_reduce(vector, group=self._ranks.host_group)
-        reduced = vector.tolist()
-        if len(names) > MAX_METRICS or not self._all_equal(*reduced[-2:]):
-            raise DesyncError(
-                f"rank {self._ranks.rank} measured {list(names)}; another rank measured other "
-                f"names, or more than {MAX_METRICS}. Every rank must measure the same metrics."
-            )
-        return means(names, reduced[: 2 * len(names)])
+        return reduce_sums(self._ranks, sums, digest(sums.layout))
 
     def _checked(self, report: Report, reduced: list[float]) -> Agreed:
         world_size = self._ranks.world_size

@@ -83,6 +83,8 @@ class Schedule:
         Raises:
             ConfigError: this schedule has no end, and nothing says where the next begins.
         """
+        if not isinstance(following, Schedule):
+            raise ConfigError(f"{self}.then({following!r}) needs a schedule, such as cosine().")
         first, *rest = following.pieces
         if at is not None:
             require_length(at, where="then(at=...)")
