@@ -17,7 +17,11 @@ from .gpus import Machine, count_installed, count_visible
 from .plan import make_plan, prepare_run_folder
 from .signal_inbox import SignalInbox
 
-SUBCOMMANDS = {"checkpoint": ".checkpoint_command"}
+SUBCOMMANDS = {
+    "checkpoint": ".checkpoint_command",
+    "report": ".report_command",
+    "watch": ".watch_command",
+}
 """The first word, and the module whose `run` does the rest and returns the exit code."""
 
 
