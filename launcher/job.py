@@ -99,6 +99,7 @@ class Job:
         Raises:
             Preempted: after a save, when any rank was asked to leave; it ends the process with 75.
         """
+        self.run.itinerary.come_to("the training loop")
         decision = decide(self._state.progress(self.plan), None)
         if decision.ending is not None:
             self._log.already_over(decision)
@@ -120,6 +121,9 @@ class Job:
                 decision = self._finish(step)
                 if decision.ending is not None:
                     break
+        except GeneratorExit:
+            self.run.itinerary.leave(f"the training loop in step {self.step}")
+            raise
         finally:
             self._keeper.close()
         self._log.ended(decision, self.step)
@@ -136,6 +140,7 @@ class Job:
         Args:
             which: "best" (by early stopping; the last where there is no such rule) or "last".
         """
+        self.run.itinerary.come_to("job.export")
         store, step = self._weights(which)
         export_model(self.run.folder, store, step, self.run.communicator)
         self.run.say(f"exported the {which} model (step {step}) to {self.run.folder.export_path}")
@@ -147,6 +152,7 @@ class Job:
 
         The model holds those weights afterwards.
         """
+        self.run.itinerary.come_to("job.test")
         self._keeper.restore_weights(*self._weights(which))
         found = self._evaluate(dataset, measure, name)
         self._log.measured(found)
@@ -157,6 +163,7 @@ class Job:
         for group, base in zip(self._strategy.param_groups, self._base_rates, strict=True):
             group["lr"] = base * factor
         done = self.step + 1
+        self.run.itinerary.step = self.step
         return Step(
             number=self.step,
             seed=self.run.seed,
@@ -169,6 +176,7 @@ class Job:
             turns=self.plan.turns(self.step, self.run.ranks.rank, self.run.ranks.world_size),
             batches=batches,
             evaluate=self._evaluate,
+            leave=self.run.itinerary.leave,
         )
 
     def _finish(self, step: Step) -> Decision:
