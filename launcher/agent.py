@@ -249,7 +249,11 @@ class NodeAgent(SimpleElasticAgent):
         attempt = Attempt(
             self._workers,
             inbox=self._inbox,
-            bounds=Bounds.of(grace_s=self._plan.grace_s, terminate_s=self._plan.terminate_s),
+            bounds=Bounds.of(
+                grace_s=self._plan.grace_s,
+                terminate_s=self._plan.terminate_s,
+                uses_run=self._plan.uses_run,
+            ),
             warning_file=self._lifeline.scratch / "warning.json",
             awaits_handler=self._plan.uses_run,
             say=self._say,

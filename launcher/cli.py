@@ -22,8 +22,10 @@ from .site import Site
 
 SUBCOMMANDS = {
     "checkpoint": ".checkpoint_command",
+    "report": ".report_command",
     "schedule": ".schedule_command",
     "slurm": ".slurm.submit",
+    "watch": ".watch_command",
 }
 """The first word, and the module whose `run` does the rest and returns the exit code."""
 

@@ -16,6 +16,8 @@ _EPILOG = """\
 The options of torchrun mean what they mean there. Each may be cut short, be written with
 underscores, and be given as PET_<NAME> in the environment; the command line wins.
 
+relaunch checkpoint, report and watch look at runs; each has a --help of its own.
+
 exit codes:
   0    done                             2      wrong usage
   75   saved; the same command goes on  93     do not retry

@@ -99,6 +99,7 @@ class Job:
         Raises:
             Preempted: after a save, when any rank was asked to leave; it ends the process with 75.
         """
+        self.run.itinerary.come_to("the training loop")
         decision = decide(self._state.progress(self.plan), None)
         if decision.ending is not None:
             self._log.already_over(decision)
@@ -121,6 +122,9 @@ class Job:
                 decision = self._finish(step)
                 if decision.ending is not None:
                     break
+        except GeneratorExit:
+            self.run.itinerary.leave(f"the training loop in step {self.step}")
+            raise
         finally:
             self._keeper.close()
         self._log.ended(decision, self.step, self._keeper.newest_step)
@@ -139,6 +143,7 @@ class Job:
             which: "best" (by early stopping; the last where there is no such rule) or "last"; left
                 out: what `EarlyStopping(restore=...)` says.
         """
+        self.run.itinerary.come_to("job.export")
         store, step = self._weights(which)
         export_model(self.run.folder, store, step, self.run.communicator)
         name, path = which or self._restore, self.run.folder.export_path
@@ -156,6 +161,7 @@ class Job:
 
         The model holds those weights afterwards. `which` is as in `export`.
         """
+        self.run.itinerary.come_to("job.test")
         self._keeper.restore_weights(*self._weights(which))
         found = self._evaluate(dataset, measure, name)
         self._log.measured(found)
@@ -166,6 +172,7 @@ class Job:
             self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
         )
         done = self.step + 1
+        self.run.itinerary.step = self.step
         return Step(
             number=self.step,
             seed=self.run.seed,
@@ -178,6 +185,7 @@ class Job:
             turns=self.plan.turns(self.step, self.run.ranks.rank, self.run.ranks.world_size),
             batches=batches,
             evaluate=self._evaluate,
+            leave=self.run.itinerary.leave,
         )
 
     def _finish(self, step: Step) -> Decision:

@@ -28,11 +28,15 @@ from strategies import (
     split_indices,
 )
 
+from .config import Settings, build_config, to_json
 from .environment import RankEnvironment
-from .error_file import write_error
+from .error_file import write_error, write_exception
+from .evaluation import Measure
 from .exit_codes import CONTINUE, DONE, USAGE
+from .fit import Loss, fit
 from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
+from .itinerary import Itinerary
 from .job import Job, Preempted
 from .masking import mask_text, secrets_of
 from .rank_console import RankConsole
@@ -72,6 +76,7 @@ class Run:
         self.seed = seed
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
+        self.itinerary = Itinerary(ranks, end_process=self._end_process)
         self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "ddp")
         self.precision: Precision = precision_for(
             environment.precision or "fp32", ranks.device.type
@@ -110,14 +115,22 @@ class Run:
             local_rank=environment.local_rank,
             world_size=environment.world_size,
         ) as ranks:
+            run: Run | None = None
             try:
-                main(cls(environment, ranks, flag, folder=RunFolder(path), seed=seed))
+                run = cls(environment, ranks, flag, folder=RunFolder(path), seed=seed)
+                main(run)
+                run.itinerary.end()
             except Preempted:
                 code = CONTINUE
             except ConfigError as error:
                 _leave(environment.error_file, str(error), USAGE)
             except (StrategyError, CheckpointError) as error:
                 _leave(environment.error_file, str(error), _FAILURE)
+            except Exception as error:
+                if run is not None:
+                    run.itinerary.stay()
+                    write_exception(environment.error_file, error, run.itinerary.describe(error))
+                raise
         sys.exit(code)
 
     def prepare(self, **recipe: Any) -> Job:
@@ -128,7 +141,58 @@ class Run:
         Raises:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
+        self.itinerary.come_to("run.prepare")
         return Job(self, Recipe(**recipe))
+
+    def fit(
+        self,
+        *,
+        loss: Loss,
+        measure: Measure | None = None,
+        validate: MapDataset | None = None,
+        test: MapDataset | None = None,
+        export: str | None = "best",
+        **recipe: Any,
+    ) -> Job:
+        """Train without a loop of one's own, on the same engine. Called on every rank.
+
+        Args:
+            loss: (model, batch) -> (sum of the losses, of how many samples or tokens).
+            measure: (model, batch) -> {metric: one value a sample}; for `validate` and `test`.
+            validate: evaluated whenever `evaluate_every` says so.
+            test: measured at the end, with the best weights.
+            export: "best" or "last" is written as plain safetensors; None: neither.
+            recipe: the fields of `Recipe`.
+
+        Raises:
+            ConfigError: something in it cannot work.
+        """
+        return fit(
+            self,
+            loss=loss,
+            measure=measure,
+            validate=validate,
+            test=test,
+            export=export,
+            recipe=recipe,
+        )
+
+    def config(self, cls: type[Settings], *, file: str | Path | None = None) -> Settings:
+        """Return the script's settings; they are kept in run.json and shown. Called on every rank.
+
+        Args:
+            cls: a dataclass, or what `launcher.config.from_file` makes of a file.
+            file: TOML, YAML or JSON, unless `--config FILE` is given; `--key=value` wins over it.
+
+        Raises:
+            ConfigError: a key that does not exist, or a value of another type.
+        """
+        found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
+        if self.ranks.is_coordinator:
+            told = to_json(found)
+            self.folder.write_run({**self._description(self.attempt), "config": told})
+            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told.items()))
+        return found
 
     def split(
         self,
@@ -191,6 +255,12 @@ class Run:
             "precision": self.precision.name,
             "attempt": self.attempt,
         }
+
+    def _end_process(self, sentence: str) -> None:
+        """End a rank that has left its loop and goes on alone; called in a thread."""
+        if not write_error(self.environment.error_file, sentence, exit_code=USAGE):
+            print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
+        os._exit(USAGE)
 
     def _open_folder(self) -> int:
         """Make the run folder; every rank hears whether it worked. Called on every rank."""

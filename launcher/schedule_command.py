@@ -16,8 +16,8 @@ from strategies.lengths import Span
 from strategies.schedule import Schedule
 from strategies.schedule_text import parse_schedule, schedule_of_script
 
-from .checkpoint_command.table import render
 from .errors import UsageError
+from .tables import render
 
 _BAR_WIDTH = 40
 _EPILOG = """\

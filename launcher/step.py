@@ -51,6 +51,7 @@ class Step:
         num_micro_batches: int,
         batches: Iterator[Any],
         evaluate: Evaluate,
+        leave: Callable[[str], str],
     ) -> None:
         self.number = number
         """0-based number of this optimizer step."""
@@ -73,6 +74,8 @@ class Step:
         self._num_micro_batches = num_micro_batches
         self._batches = batches
         self._evaluate = evaluate
+        self._leave = leave
+        self._departure: str | None = None
         self._turn = -1
         self._owes_backward = False
         self._total: tuple[torch.Tensor, dist.Work | None] | None = None
@@ -89,7 +92,12 @@ class Step:
             self._strategy.micro_step(is_last=number == len(self._turns) - 1)
             self._statistics.begin_micro_batch()
             seed_streams(stream_seed(self._seed, self.number, turn.micro_batch.index))
-            yield batch
+            try:
+                yield batch
+            except GeneratorExit:
+                done = f"{number + 1} of {len(self._turns)} micro-batches"
+                self._departure = self._leave(f"step {self.number} after {done}")
+                raise
             self._require_backward()
             self._statistics.end_micro_batch(
                 turn.micro_batch.index, self._num_micro_batches, is_padding=turn.is_padding
@@ -146,6 +154,8 @@ class Step:
         Returns:
             The exact metrics over all samples, the same on every rank.
         """
+        if self._departure is not None:
+            raise ConfigError(self._departure)
         if self.outcome is None:
             raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")
         began = time.monotonic()
@@ -159,6 +169,8 @@ class Step:
         Raises:
             ConfigError: it did; the other ranks would wait for this one for ever.
         """
+        if self._departure is not None:
+            raise ConfigError(self._departure)
         if self.outcome is None:
             raise ConfigError(
                 f"the training loop left step {self.number} after {self._turn + 1} of "

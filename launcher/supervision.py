@@ -22,9 +22,15 @@ class Bounds:
     """From SIGKILL to giving up on a rank in an uninterruptible sleep."""
 
     @classmethod
-    def of(cls, *, grace_s: float | None, terminate_s: float | None) -> "Bounds":
-        """Return the bounds with what was asked for; None leaves the one as it is."""
-        bounds = cls(grace_s=grace_s)
+    def of(
+        cls, *, grace_s: float | None, terminate_s: float | None, uses_run: bool = False
+    ) -> "Bounds":
+        """Return the bounds with what was asked for; None leaves the one as it is.
+
+        A rank that uses `Run` takes SIGTERM as a wish to save, which it cannot fulfil without the
+        rank that has failed: there is little to wait for.
+        """
+        bounds = cls(grace_s=grace_s, terminate_s=2.0 if uses_run else cls.terminate_s)
         if terminate_s is None:
             return bounds
         return replace(bounds, terminate_s=terminate_s, lost_s=terminate_s)

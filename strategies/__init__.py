@@ -40,13 +40,11 @@ if TYPE_CHECKING:
     from .loading import to_device as to_device
     from .loading import training_batches as training_batches
     from .loss_scale import LossScale as LossScale
-    from .metrics import Measurement as Measurement
-    from .metrics import MetricSums as MetricSums
-    from .parallel.build_options import BuildOptions as BuildOptions
-    from .parallel.build_options import as_patterns as as_patterns
     from .metric_sums import Measurement as Measurement
     from .metric_sums import MetricSums as MetricSums
     from .metric_sums import Tally as Tally
+    from .parallel.build_options import BuildOptions as BuildOptions
+    from .parallel.build_options import as_patterns as as_patterns
     from .parallel.protocol import Blueprint as Blueprint
     from .parallel.protocol import Parameters as Parameters
     from .parallel.protocol import StepOutcome as StepOutcome
