@@ -73,6 +73,10 @@ class Recipe:
     """Clip the norm of the mean gradient over all parameters to this."""
     workers: int = 0
     """Loader processes of each rank."""
+    max_skipped: int = 25
+    """After so many steps in a row whose gradients were not finite, go back to the newest
+    checkpoint from before and leave out the data since. fp16's loss scale may need a score to
+    come down from its start."""
     accelerator: Any = None
     """Your `accelerate.Accelerator`, for --strategy accelerate."""
     log_every: int = 10
@@ -90,7 +94,7 @@ class Recipe:
     """Under fsdp, on GPUs: keep parameters, gradients and optimizer state on the host."""
 
     def __post_init__(self) -> None:
-        for name in ("keep", "log_every"):
+        for name in ("keep", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.workers < 0:
@@ -117,11 +121,12 @@ class Recipe:
 
     def plan(self, samples: MapDataset, seed: int) -> BatchPlan:
         """Return how the training data is cut into optimizer steps."""
+        reached = -(-(self.steps or 0) * self.global_batch // max(1, len(samples)))
         return BatchPlan(
             num_samples=len(samples),
             global_batch=self.global_batch,
             micro_batch=self.micro_batch,
-            epochs=1 if self.epochs is None else self.epochs,
+            epochs=max(1, reached) if self.epochs is None else self.epochs,
             steps=self.steps,
             in_order=is_stream(self.train),
             seed=seed,
