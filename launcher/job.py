@@ -36,6 +36,7 @@ from .recipe import Recipe
 from .rollback import gone_back, newest_to_go_back_to, nowhere_to_go
 from .run_state import RunState, common_to_ranks, plan_changes
 from .step import Step
+from .unfreezing import Unfreezing
 
 if TYPE_CHECKING:
     from .run import Run
@@ -60,6 +61,7 @@ class Job:
         self._state = RunState(scale=LossScale.for_precision(run.precision))
         self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
+        self._unfreezing = Unfreezing(recipe.unfreeze, self._strategy.catalogue.trainable)
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
         self._requested = current_hyperparameters(self._strategy.param_groups)
         self._judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
@@ -132,11 +134,13 @@ class Job:
         """Write the model as one plain safetensors file. Called on every rank.
 
         Args:
-            which: "best" (by early stopping; the last where there is no such rule) or "last"; left
-                out: what `EarlyStopping(restore=...)` says.
+            which: "best" (by early stopping; the last where there is no such rule), "last", or
+                "ema", the average of the last; left out: what `EarlyStopping(restore=...)` says.
         """
-        store, step = self._weights(which)
-        export_model(self.run.folder, store, step, self.run.communicator)
+        if which == "ema" and self.recipe.ema is None:
+            raise ConfigError('export("ema") needs an average: pass run.prepare(ema=EMA()).')
+        store, step = self._weights("last" if which == "ema" else which)
+        export_model(self.run.folder, store, step, self.run.communicator, which=which)
         name, path = which or self._restore, self.run.folder.export_path
         self.run.say(f"exported the {name} model (step {step}) to {path}")
 
@@ -171,6 +175,7 @@ class Job:
         put_in_force(
             self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
         )
+        self._strategy.hold_back(self._unfreezing.held_at(self.step))
         done = self.step + 1
         return Step(
             number=self.step,
@@ -361,6 +366,8 @@ class Job:
                 self._strategy.group_names, self._requested, restored.state["optimizer"]["groups"]
             )
             put_in_force(self._strategy.param_groups, values)
+            if self.recipe.ema is None:
+                self._strategy.forget_average()
             self._log.restored(restored, by_groups + changes + by_rules)
         self._log.started(self._strategy, self.step, restored)
 

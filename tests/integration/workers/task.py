@@ -122,6 +122,7 @@ class Flag:
 
     requested = False
     cause = "the test"
+    deadline = None
 
 
 def make_job(
