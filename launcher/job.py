@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON, CheckpointStore, SaveFailedError
 from strategies import (
+    BatchPlan,
     Boundary,
     ConfigError,
     Decision,
@@ -16,7 +17,6 @@ from strategies import (
     MapDataset,
     Report,
     RunningStatistics,
-    StrategyError,
     current_hyperparameters,
     decide,
     merge,
@@ -33,15 +33,14 @@ from .judging import Judge
 from .keeper import Keeper
 from .progress_log import ProgressLog
 from .recipe import Recipe
-from .run_state import RunState, identity, plan_changes
+from .rollback import gone_back, newest_to_go_back_to, nowhere_to_go
+from .run_state import RunState, common_to_ranks, plan_changes
 from .save_clock import SaveClock
 from .step import Step
+from .unfreezing import Unfreezing
 
 if TYPE_CHECKING:
     from .run import Run
-
-MAX_SKIPPED_IN_A_ROW = 25
-"""More than fp16's loss scale needs to come down from its start; beyond, nothing is learned."""
 
 
 class Preempted(SystemExit):
@@ -59,18 +58,19 @@ class Job:
         self.recipe = recipe
         self.run = run
         self._train = samples_of(recipe.train)
-        self.plan = recipe.plan(self._train, run.seed)
+        self._plan = recipe.plan(self._train, run.seed)
+        self._state = RunState(scale=LossScale.for_precision(run.precision))
         self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
+        self._unfreezing = Unfreezing(recipe.unfreeze, self._strategy.catalogue.trainable)
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
         self._requested = current_hyperparameters(self._strategy.param_groups)
         self._judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
         self._rates = recipe.rates(self._strategy.param_groups, self.plan)
         for note in self._rates.notes:
             run.warn(f"{note}.")
-        self._boundary = Boundary(run.ranks, self._digest())
+        self._boundary = Boundary(run.ranks, self._common())
         self._keeper = Keeper(run, self._strategy, keep=recipe.keep, requested=self._requested)
-        self._state = RunState(scale=LossScale.for_precision(run.precision))
         self._asked_to_stop: str | None = None
         self._last_save_s = self._save_began_s = run.clock()
         self._stall_s = 0.0
@@ -82,6 +82,11 @@ class Job:
     def step(self) -> int:
         """Optimizer steps completed."""
         return self._state.step
+
+    @property
+    def plan(self) -> BatchPlan:
+        """Which data each step has, around what the run has left out."""
+        return replace(self._plan, jumps=self._state.jumps)
 
     @property
     def model(self) -> Any:
@@ -105,14 +110,7 @@ class Job:
             self._log.already_over(decision)
             self._hold_what_was_asked_for()
             return
-        batches = training_batches(
-            self._train,
-            self.plan,
-            first_step=self.step,
-            rank=self.run.ranks.rank,
-            world_size=self.run.ranks.world_size,
-            workers=self.recipe.workers,
-        )
+        batches = self._open_batches()
         self.model.train()
         try:
             while True:
@@ -122,6 +120,8 @@ class Job:
                 decision = self._finish(step)
                 if decision.ending is not None:
                     break
+                if decision.rollback:
+                    batches = self._open_batches()
         except GeneratorExit:
             self.run.itinerary.leave(f"the training loop in step {self.step}")
             raise
@@ -140,12 +140,14 @@ class Job:
         """Write the model as one plain safetensors file. Called on every rank.
 
         Args:
-            which: "best" (by early stopping; the last where there is no such rule) or "last"; left
-                out: what `EarlyStopping(restore=...)` says.
+            which: "best" (by early stopping; the last where there is no such rule), "last", or
+                "ema", the average of the last; left out: what `EarlyStopping(restore=...)` says.
         """
         self.run.itinerary.come_to("job.export")
-        store, step = self._weights(which)
-        export_model(self.run.folder, store, step, self.run.communicator)
+        if which == "ema" and self.recipe.ema is None:
+            raise ConfigError('export("ema") needs an average: pass run.prepare(ema=EMA()).')
+        store, step = self._weights("last" if which == "ema" else which)
+        export_model(self.run.folder, store, step, self.run.communicator, which=which)
         name, path = which or self._restore, self.run.folder.export_path
         self.run.say(f"exported the {name} model (step {step}) to {path}")
 
@@ -167,10 +169,21 @@ class Job:
         self._log.measured(found)
         return found
 
+    def _open_batches(self) -> Iterator[Any]:
+        return training_batches(
+            self._train,
+            self.plan,
+            first_step=self.step,
+            rank=self.run.ranks.rank,
+            world_size=self.run.ranks.world_size,
+            workers=self.recipe.workers,
+        )
+
     def _new_step(self, batches: Iterator[Any]) -> Step:
         put_in_force(
             self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
         )
+        self._strategy.hold_back(self._unfreezing.held_at(self.step))
         done = self.step + 1
         self.run.itinerary.step = self.step
         return Step(
@@ -199,7 +212,7 @@ class Job:
         self._boundary.send(self._report(step))
         self.run.heartbeat.beat(self.step)
         since_save_s = self.run.clock() - self._last_save_s
-        self._log.step(self.step, step, self._rate(), agreed, since_save_s)
+        self._log.step(self.step, self.plan, step, self._rate(), agreed, since_save_s)
         save_due = self._save_every.is_due(self.step)
         progress = self._state.progress(
             self.plan,
@@ -207,12 +220,13 @@ class Job:
             saving_step=self._keeper.saving_step,
             world_size=self.run.ranks.world_size,
             newest_step=self._keeper.newest_step,
+            max_skipped=self.recipe.max_skipped,
         )
         decision = decide(progress, agreed)
         if decision.ending is Ending.STOPPED:
             decision = replace(decision, reason=self._reason_of_script())
             self._state = replace(self._state, stopped_because=decision.reason)
-        if decision.save or decision.conclude:
+        if decision.save or decision.conclude or decision.rollback:
             self._boundary.drain()
             # Before the save: whoever goes on from it must find the step's record.
             self._log.flush(self._boundary.peek())
@@ -220,6 +234,8 @@ class Job:
             self._conclude_save()
         if decision.save:
             self._save(decision)
+        if decision.rollback:
+            self._roll_back()
         return decision
 
     def _reason_of_script(self) -> str:
@@ -229,11 +245,7 @@ class Job:
         return f"the script asked: {'; '.join(reasons)}"
 
     def _advance(self, *, applied: bool) -> None:
-        """Count the step.
-
-        Raises:
-            StrategyError: too many steps in a row could not be applied.
-        """
+        """Count the step."""
         skipped = 0 if applied else self._state.skipped_in_a_row + 1
         self._state = replace(
             self._state,
@@ -241,12 +253,23 @@ class Job:
             scale=self._state.scale.after(finite=applied),
             skipped_in_a_row=skipped,
         )
-        if skipped >= MAX_SKIPPED_IN_A_ROW:
-            raise StrategyError(
-                f"the gradients were not finite in {skipped} steps in a row, the last one step "
-                f"{self.step - 1}. Lower the learning rate, clip with max_grad_norm, or look at "
-                "the data; the newest checkpoint is from before."
-            )
+
+    def _roll_back(self) -> None:
+        """Go back to an earlier checkpoint. Called on every rank.
+
+        Raises:
+            StrategyError: there is none, or it has been done too often.
+        """
+        newest = newest_to_go_back_to(self._state)
+        restored = self._keeper.restore(newest=newest)
+        if restored is None:
+            raise nowhere_to_go(self._state, newest)
+        before = self.step
+        state = gone_back(self._state, restored, self.plan, where=self.run.folder.path)
+        self._state, _ = self._judge.resumed(state)
+        self._keeper.forget_after(self.step)
+        self._boundary.receive()
+        self._log.rolled_back(before, self.step, self.plan)
 
     def _report(self, step: Step) -> Report:
         assert step.outcome is not None
@@ -339,16 +362,8 @@ class Job:
     def _since_save_began(self) -> float:
         return self.run.clock() - self._save_began_s
 
-    def _digest(self) -> JSON:
-        return {
-            **identity(self.plan),
-            "micro_batch": self.plan.micro_batch,
-            "total_steps": self.plan.total_steps,
-            "strategy": self.run.strategy,
-            "precision": self.run.precision.name,
-            "schedule": self._rates.text,
-            "rules": repr(self._judge),
-        }
+    def _common(self) -> JSON:
+        return common_to_ranks(self._plan, self.run, self._rates.text, repr(self._judge))
 
     def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
         return self._state.to_json(self.plan, ending, schedule=self._rates.text)
@@ -365,6 +380,8 @@ class Job:
                 self._strategy.group_names, self._requested, restored.state["optimizer"]["groups"]
             )
             put_in_force(self._strategy.param_groups, values)
+            if self.recipe.ema is None:
+                self._strategy.forget_average()
             self._log.restored(restored, by_groups + changes + by_rules)
         if self.run.ranks.is_coordinator:
             self._time.remember(self.run.folder.events())

@@ -113,12 +113,19 @@ class ProgressLog:
             self._run.say(f"changed by the script: {change}")
 
     def step(
-        self, number: int, step: Step, rate: float, agreed: Agreed | None, since_save_s: float
+        self,
+        number: int,
+        plan: BatchPlan,
+        step: Step,
+        rate: float,
+        agreed: Agreed | None,
+        since_save_s: float,
     ) -> None:
         """Report a step. Its loss comes out of the next boundary, and completes the record then.
 
         Args:
             number: optimizer steps completed.
+            plan: which data they had.
             step: the last of them.
             rate: of the first parameter group.
             agreed: what the ranks said at the former boundary.
@@ -127,7 +134,6 @@ class ProgressLog:
         if not self._is_coordinator:
             return
         self._complete(agreed)
-        plan = self._plan
         self._samples += plan.num_samples_in(number - 1)
         self._busy_s += step.seconds
         now = self._run.clock()
@@ -173,6 +179,26 @@ class ProgressLog:
             self._folder.event(
                 "best", step=step, monitor=name, value=value, seconds=round(seconds, 3)
             )
+
+    def rolled_back(self, before: int, after: int, plan: BatchPlan) -> None:
+        """Report that the run has gone back, and what data it leaves out."""
+        self._pending = None
+        if not self._is_coordinator:
+            return
+        self._folder.forget_metrics_after(after)
+        jump = plan.jumps[-1]
+        first = plan.data_step(after) - jump.length
+        self._folder.event(
+            "rolled back",
+            from_step=before,
+            step=after,
+            jumped_steps=jump.length,
+            jumped_data_steps=[first, plan.data_step(after) - 1],
+        )
+        self._run.warn(
+            f"the gradients of the last steps before step {before} were not finite. Going back to "
+            f"step {after}, and around the data of {jump.length} steps."
+        )
 
     def flush(self, agreed: Agreed | None) -> None:
         """Write the last record, whose loss was read when the boundary was drained."""

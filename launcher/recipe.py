@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from strategies import (
+    EMA,
     BatchPlan,
     Blueprint,
     BuildOptions,
@@ -17,6 +18,7 @@ from strategies import (
     EarlyStopping,
     MapDataset,
     Parameters,
+    Penalty,
     RateRule,
     Rates,
     ReduceOnPlateau,
@@ -73,6 +75,17 @@ class Recipe:
     """Clip the norm of the mean gradient over all parameters to this."""
     workers: int = 0
     """Loader processes of each rank."""
+    penalty: Penalty | None = None
+    """L1 and L2 on the weights; under every strategy but ZeRO."""
+    ema: EMA | None = None
+    """Keep a moving average of the weights, in every checkpoint and for job.export("ema")."""
+    unfreeze: Mapping[str, int] = field(default_factory=dict)
+    """Parameters by name pattern and the step at which they begin to be trained, such as
+    {"backbone.*": 500}; under every strategy but ZeRO."""
+    max_skipped: int = 25
+    """After so many steps in a row whose gradients were not finite, go back to the newest
+    checkpoint from before and leave out the data since. fp16's loss scale may need a score to
+    come down from its start."""
     accelerator: Any = None
     """Your `accelerate.Accelerator`, for --strategy accelerate."""
     log_every: int = 10
@@ -90,7 +103,7 @@ class Recipe:
     """Under fsdp, on GPUs: keep parameters, gradients and optimizer state on the host."""
 
     def __post_init__(self) -> None:
-        for name in ("keep", "log_every"):
+        for name in ("keep", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
         if self.workers < 0:
@@ -117,11 +130,12 @@ class Recipe:
 
     def plan(self, samples: MapDataset, seed: int) -> BatchPlan:
         """Return how the training data is cut into optimizer steps."""
+        reached = -(-(self.steps or 0) * self.global_batch // max(1, len(samples)))
         return BatchPlan(
             num_samples=len(samples),
             global_batch=self.global_batch,
             micro_batch=self.micro_batch,
-            epochs=1 if self.epochs is None else self.epochs,
+            epochs=max(1, reached) if self.epochs is None else self.epochs,
             steps=self.steps,
             in_order=is_stream(self.train),
             seed=seed,
@@ -171,8 +185,10 @@ class Recipe:
             max_grad_norm=self.max_grad_norm,
             seed=run.seed,
             ranks=run.ranks,
-            accelerator=self.accelerator,
             options=self.build_options(run),
+            penalty=self.penalty,
+            ema=self.ema,
+            accelerator=self.accelerator,
         )
 
     def build_options(self, run: Run) -> BuildOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON
 from strategies import (
@@ -13,10 +13,14 @@ from strategies import (
     ConfigError,
     EarlyStoppingState,
     Ending,
+    Jump,
     LossScale,
     PlateauState,
     Progress,
 )
+
+if TYPE_CHECKING:
+    from .run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class RunState:
     """What the script said when it called `job.stop()`, once the ranks have agreed on it."""
     skipped_in_a_row: int = 0
     """Steps whose gradients were not finite, since the last that was applied."""
+    jumps: tuple[Jump, ...] = ()
+    """Windows of data that the run has gone back before and left out."""
 
     def progress(
         self,
@@ -41,6 +47,7 @@ class RunState:
         saving_step: int | None = None,
         world_size: int = 1,
         newest_step: int | None = None,
+        max_skipped: int | None = None,
     ) -> Progress:
         """Return what the decision at a boundary needs to know."""
         return Progress(
@@ -52,6 +59,7 @@ class RunState:
             saving_step=saving_step,
             world_size=world_size,
             newest_step=newest_step,
+            is_stuck=max_skipped is not None and self.skipped_in_a_row >= max_skipped,
         )
 
     def to_json(
@@ -72,6 +80,7 @@ class RunState:
             "plateau": self.plateau.to_json(),
             "loss_scale": self.scale.to_json(),
             "skipped_in_a_row": self.skipped_in_a_row,
+            "jumps": [{"at": jump.at, "length": jump.length} for jump in self.jumps],
             "stopped_because": self.stopped_because,
             "ending": ending.value if ending is not None and ending.is_final else None,
         }
@@ -96,6 +105,7 @@ class RunState:
             scale=self.scale.restored(saved["loss_scale"]),
             stopped_because=saved["stopped_because"],
             skipped_in_a_row=saved["skipped_in_a_row"],
+            jumps=tuple(Jump(**jump) for jump in saved.get("jumps", ())),
         )
 
 
@@ -105,6 +115,19 @@ def identity(plan: BatchPlan) -> dict[str, JSON]:
         "num_samples": plan.num_samples,
         "global_batch": plan.global_batch,
         "seed": plan.seed,
+    }
+
+
+def common_to_ranks(plan: BatchPlan, run: Run, schedule: str, rules: str) -> dict[str, JSON]:
+    """Return what every rank must have been given alike."""
+    return {
+        **identity(plan),
+        "micro_batch": plan.micro_batch,
+        "total_steps": plan.total_steps,
+        "strategy": run.strategy,
+        "precision": run.precision.name,
+        "schedule": schedule,
+        "rules": rules,
     }
 
 

@@ -53,6 +53,8 @@ def model_text(trainable: Iterable[TensorSpec], frozen: Iterable[TensorSpec]) ->
 
 def data_text(plan: BatchPlan) -> str:
     """Return how many steps the data make."""
+    if plan.in_order:
+        return f"a stream, {_count(plan.total_steps, 'step')} in all"
     return (
         f"{plan.num_samples} samples: {_count(plan.steps_per_epoch, 'step')} an epoch, "
         f"{_count(plan.epochs, 'epoch')}, {_count(plan.total_steps, 'step')} in all"

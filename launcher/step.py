@@ -131,8 +131,9 @@ class Step:
         self._refuse_unfit(loss)
         self._owes_backward = False
         weight = 0.0 if self._turns[self._turn].is_padding else 1.0
-        self.loss_count += weight * float(count)
-        self.loss_sum += weight * loss.detach()
+        if weight:  # not by multiplication: what is not finite would remain so
+            self.loss_count += float(count)
+            self.loss_sum += loss.detach()
         if self._turn == len(self._turns) - 1:
             # Under way during the last backward: the total is needed only for the update.
             total = torch.tensor(self.loss_count, dtype=torch.float64)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import metrics as metrics
     from . import schedules as schedules
+    from .average import EMA as EMA
     from .batches import BatchPlan as BatchPlan
     from .batches import Jump as Jump
     from .batches import Turn as Turn
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .parallel.protocol import Strategy as Strategy
     from .parallel.table import strategy_class as strategy_class
     from .parallel.untouched import refuse_untouched as refuse_untouched
+    from .penalty import Penalty as Penalty
     from .plateau import PlateauState as PlateauState
     from .plateau import ReduceOnPlateau as ReduceOnPlateau
     from .precision import Precision as Precision
@@ -88,6 +90,7 @@ _HOME = {
     "ConfigError": "errors",
     "Decision": "decision",
     "DesyncError": "errors",
+    "EMA": "average",
     "EarlyStopping": "early_stopping",
     "EarlyStoppingState": "early_stopping",
     "Ending": "decision",
@@ -99,6 +102,7 @@ _HOME = {
     "Measurement": "metric_sums",
     "MetricSums": "metric_sums",
     "Parameters": "parallel.protocol",
+    "Penalty": "penalty",
     "PlateauState": "plateau",
     "Precision": "precision",
     "Progress": "decision",

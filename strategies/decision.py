@@ -41,6 +41,8 @@ class Progress:
     world_size: int = 1
     newest_step: int | None = None
     """The step of the newest checkpoint on disk, or in flight; None: there is none."""
+    is_stuck: bool = False
+    """Too many steps in a row could not be applied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class Decision:
     save: bool
     conclude: bool = False
     """Finish the save in flight first: all ranks have written, or another save is to begin."""
+    rollback: bool = False
+    """Go back to an earlier checkpoint."""
     ending: Ending | None = None
     reason: str = ""
 
@@ -67,8 +71,8 @@ def decide(progress: Progress, agreed: Agreed | None) -> Decision:
     # What was reported at or before the step at which the save began is about the one before.
     is_about_it = agreed is not None and agreed.step > progress.saving_step
     is_settled = is_about_it and agreed is not None and agreed.settled == progress.world_size
-    leaves = decision.ending is not None
-    return replace(decision, conclude=decision.save or is_settled or leaves)
+    concludes = decision.save or decision.rollback or decision.ending is not None
+    return replace(decision, conclude=concludes or is_settled)
 
 
 def _ending_or_save(progress: Progress, agreed: Agreed | None) -> Decision:
@@ -80,6 +84,8 @@ def _ending_or_save(progress: Progress, agreed: Agreed | None) -> Decision:
     if progress.stopped_because is not None or (agreed is not None and agreed.stop):
         reason = progress.stopped_because or "the script called job.stop()"
         return Decision(save=True, ending=Ending.STOPPED, reason=reason)
+    if progress.is_stuck:
+        return Decision(save=False, rollback=True)
     if progress.early_stop_reason is not None:
         return Decision(save=True, ending=Ending.EARLY_STOPPED, reason=progress.early_stop_reason)
     if progress.step >= progress.total_steps:

@@ -26,7 +26,7 @@ from .blocks import find_blocks, shared_with_outside
 from .build_options import BuildOptions
 from .protocol import Scalars, TensorSource
 from .torch_engine import TorchEngine, load_buffers
-from .torch_state import copy_flat, create_state, flat, state_spec, tensor_state
+from .torch_state import copy_flat, create_state, flat, forget_state, state_spec, tensor_state
 
 
 class FSDP(TorchEngine):
@@ -118,7 +118,10 @@ class FSDP(TorchEngine):
             start, end = shard_range(parameter)
             spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
             copy_flat(_local(parameter), source.read(name, spec.key, start, end))
-            if name in self.catalogue.frozen or name not in keys:
+            if name in self.catalogue.frozen:
+                continue
+            if name not in keys:
+                forget_state(self._optimizer, parameter, keys)
                 continue
             created = create_state(self._optimizer, parameter, keys[name], scalars.get(name, {}))
             for key, tensor in created.items():

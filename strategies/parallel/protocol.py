@@ -12,6 +12,8 @@ from torch import nn
 
 from checkpointing import Fragment, TensorSpec
 
+from ..average import EMA, drop_average
+from ..penalty import Penalty
 from ..precision import Precision
 from ..process_group import Ranks
 from .build_options import BuildOptions
@@ -55,6 +57,8 @@ class Blueprint:
     seed: int
     ranks: Ranks
     options: BuildOptions = field(default_factory=BuildOptions)
+    penalty: Penalty | None = None
+    ema: EMA | None = None
     accelerator: Any = None
     """The user's own `accelerate.Accelerator`, for strategy=accelerate."""
 
@@ -94,6 +98,9 @@ class Strategy(ABC):
         self.ranks = blueprint.ranks
         self.precision = blueprint.precision
         self.max_grad_norm = blueprint.max_grad_norm
+        self.penalty = blueprint.penalty
+        self.ema = blueprint.ema
+        self.held_back: frozenset[str] = frozenset()
         self.options = blueprint.options
         self.options.require(self.name, self.ranks.device.type)
 
@@ -132,6 +139,18 @@ class Strategy(ABC):
     @abstractmethod
     def step(self, divisor: float) -> StepOutcome:
         """Divide the summed gradient by `divisor`, clip, and update. Called on every rank."""
+
+    def forget_average(self) -> None:
+        """Drop what a checkpoint brought of an average that is not asked for. No collective."""
+        drop_average(self._optimizer)
+
+    def hold_back(self, names: frozenset[str]) -> None:
+        """Leave these trainable parameters alone from now on: no update, no share in the norm.
+
+        Raises:
+            ConfigError: the engine cannot.
+        """
+        self.held_back = names
 
     @abstractmethod
     def fragments(self, *, weights_only: bool) -> list[Fragment]:

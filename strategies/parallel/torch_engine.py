@@ -12,6 +12,7 @@ from torch import nn
 
 from checkpointing import Fragment
 
+from ..average import local_part
 from ..seeding import seed_streams
 from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
@@ -59,7 +60,19 @@ class TorchEngine(Strategy):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        outcome = self._apply(self._local_grads(), divisor)
+        for name, parameter in self._named:
+            if name in self.held_back:
+                # Without a gradient torch's optimizers leave a parameter and its state alone.
+                parameter.grad = None
+        trained = [(name, p) for name, p in self._named if p.grad is not None]
+        grads = self._local_grads()
+        if self.penalty is not None:
+            for (name, parameter), grad in zip(trained, grads, strict=True):
+                if self.penalty.covers(name):
+                    self.penalty.add_gradient(grad, local_part(parameter), divisor)
+        outcome = self._apply(grads, divisor)
+        if outcome.applied and self.ema is not None:
+            self.ema.update(self._optimizer, (p for _, p in trained))
         self._optimizer.zero_grad(set_to_none=True)
         return outcome
 

@@ -79,6 +79,17 @@ def create_state(
     return tensors
 
 
+def forget_state(
+    optimizer: torch.optim.Optimizer, owner: torch.Tensor, keys: Mapping[str, Sequence[str]]
+) -> None:
+    """Drop what is kept for a parameter that had no state when the checkpoint was made.
+
+    Only where the checkpoint's optimizer state is loaded at all (`keys` is not empty).
+    """
+    if keys:
+        optimizer.state.pop(owner, None)
+
+
 def names_by_group(
     optimizer: torch.optim.Optimizer,
     named: Sequence[tuple[str, nn.Parameter]],

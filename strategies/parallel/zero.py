@@ -50,6 +50,11 @@ class Zero(Strategy):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
+        if self.penalty is not None:
+            raise ConfigError(
+                f"strategy={self.name} cannot honour penalty=: DeepSpeed keeps gradients in flat "
+                "buffers. Use weight_decay of SGD for l2, or --strategy ddp or fsdp."
+            )
         deepspeed = _import_deepspeed(self.ranks.device)
         model = build_model(blueprint)
         self.catalogue = catalogue_of(model)
@@ -140,12 +145,28 @@ class Zero(Strategy):
         self._engine.step()
         scaler.cur_scale = 1.0
         applied = not self._engine.optimizer.overflow
+        if applied and self.ema is not None:
+            buffers = {id(p.buffer): p.buffer for p in self._layout.pieces()}
+            self.ema.update(self._optimizer, buffers.values())
         if applied != finite:
             raise ConfigError(
                 f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
                 f"{grad_norm}. Install a tested version (see constraints.txt)."
             )
         return StepOutcome(grad_norm=grad_norm, applied=applied)
+
+    def hold_back(self, names: frozenset[str]) -> None:
+        """Refuse to hold parameters still.
+
+        Raises:
+            ConfigError: there are such.
+        """
+        if names:
+            raise ConfigError(
+                f"strategy={self.name} cannot honour unfreeze=, which holds {len(names)} "
+                "parameters still at this step: DeepSpeed steps each group as one flat buffer. "
+                "Use --strategy ddp or fsdp until they are trained."
+            )
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the pieces of the flat buffers that this rank holds."""
