@@ -145,8 +145,8 @@ class EarlyStopping:
                 f"early stopping monitors {self.monitor} ({self.mode}) instead of {saved.monitor} "
                 f"({saved.mode}): it starts anew, and so does the best"
             ]
-        if saved.reason is None:
-            return saved, []
+        if saved.reason is None or saved.last is None:
+            return saved, []  # without a last value nothing can be judged anew
         verdict = self._verdict(saved)
         if verdict is not None:
             return saved, []

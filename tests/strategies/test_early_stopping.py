@@ -172,6 +172,12 @@ def test_a_run_that_has_stopped_stays_stopped() -> None:
         assert EarlyStopping("val/loss", **rule).resumed(STOPPED) == (STOPPED, [])
 
 
+def test_a_stop_that_cannot_be_judged_anew_stays() -> None:
+    """A state of before the last value was kept must not make a finished run train on."""
+    old = EarlyStoppingState.from_json({"anchor": 2.0, "best": 2.0, "bad": 2, "reason": "worn out"})
+    assert EarlyStopping("val/loss", patience=9).resumed(old) == (old, [])
+
+
 def test_new_arguments_win_and_it_is_said() -> None:
     state, (sentence,) = EarlyStopping("val/loss", patience=3).resumed(STOPPED)
     assert state.reason is None

@@ -12,6 +12,7 @@ from checkpointing import CheckpointStore
 
 WORKERS = Path(__file__).parents[1] / "workers"
 SCRIPT = str(WORKERS / "stopping.py")
+pytestmark = pytest.mark.timeout(300)
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
@@ -21,7 +22,7 @@ def test_a_run_that_stopped_early_is_over_until_its_arguments_say_otherwise(
     command = ("--nproc-per-node", "2", "--run-dir", str(run.path), SCRIPT)
     curve = ("--values", "3", "1", "2", "2", "2", "2", "2", "2")
     first = launch(*command, *curve, env=ONE_THREAD)
-    assert first.wait(60) == 0, first.stderr
+    assert first.wait(100) == 0, first.stderr
     (end,) = run.events("end")
     assert (end["ending"], end["step"]) == ("early stop", 8)
     assert "val/loss did not improve in 2 evaluations in a row (best 1 at step 4)" in end["reason"]
@@ -30,13 +31,13 @@ def test_a_run_that_stopped_early_is_over_until_its_arguments_say_otherwise(
     before = run.records("metrics.jsonl")
 
     again = launch(*command, *curve, env=ONE_THREAD)
-    assert again.wait(60) == 0, again.stderr
+    assert again.wait(100) == 0, again.stderr
     assert "this run had finished already: early stop" in again.stdout
     assert run.records("metrics.jsonl") == before
     assert len(run.events("end")) == 1
 
     patient = launch(*command, *curve, "--patience", "4", env=ONE_THREAD)
-    assert patient.wait(60) == 0, patient.stderr
+    assert patient.wait(100) == 0, patient.stderr
     assert "by its new arguments it has not, and goes on" in patient.stdout
     assert [end["step"] for end in run.events("end")] == [8, 12]
     steps = [record["step"] for record in run.records("metrics.jsonl")]
@@ -49,13 +50,13 @@ def test_it_stops_on_accuracy_too(launch: Callable[..., Any], run: Any) -> None:
         *("--measured", "accuracy", "--values", "0.1", "0.7", "nan", "0.7"),
         env=ONE_THREAD,
     )
-    assert launched.wait(60) == 0, launched.stderr
+    assert launched.wait(100) == 0, launched.stderr
     (end,) = run.events("end")
     assert (end["ending"], end["step"]) == ("early stop", 8)
     assert "best 0.7 at step 4" in end["reason"]
     with CheckpointStore(run.path / "checkpoints").open(8) as reader:
         state = reader.manifest.state["early_stopping"]
-    assert (state["bad"], state["best"], state["mode"]) == (2, 0.7, "max")
+    assert (state["bad"], state["best"], state["mode"]) == (2, pytest.approx(0.7), "max")
 
 
 def test_rank_1_alone_asks_and_all_leave_at_the_same_step(
@@ -66,7 +67,7 @@ def test_rank_1_alone_asks_and_all_leave_at_the_same_step(
         *("--rank-1-stops-at", "5", "--patience", "99"),
         env=ONE_THREAD,
     )
-    assert launched.wait(60) == 0, launched.stderr
+    assert launched.wait(100) == 0, launched.stderr
     (end,) = run.events("end")
     assert (end["ending"], end["step"]) == ("stopped", 6)
     assert "rank 1 has seen enough" in end["reason"]
@@ -91,9 +92,9 @@ def test_warmup_cosine_a_save_every_10_epochs_and_a_cut_that_survives_a_preempti
         *("--values", *falling),
     )
     first = launch(*command, "--terminated-at", "30", env=ONE_THREAD)
-    assert first.wait(60) == 75, first.stderr
+    assert first.wait(100) == 75, first.stderr
     second = launch(*command, "--terminated-at", "30", env=ONE_THREAD)
-    assert second.wait(60) == 0, second.stderr
+    assert second.wait(100) == 0, second.stderr
     saved = [event["step"] for event in run.events("saved")]
     assert [step for step in saved if step in (20, 40, 50)] == [20, 40, 50]
     assert 30 < run.events("start")[1]["step"] <= 32
@@ -135,7 +136,7 @@ def test_a_mistaken_monitor_is_said_at_once(
     launched = launch(
         *("--run-dir", str(run.path), SCRIPT, "--values", "1", "--monitor", monitor), env=ONE_THREAD
     )
-    assert launched.wait(60) == 2
+    assert launched.wait(100) == 2
     assert words in launched.stderr
     assert "Traceback" not in launched.stderr
     assert run.steps_on_disk() == []
