@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "report": ".report_command",
     "schedule": ".schedule_command",
     "slurm": ".slurm.submit",
+    "sweep": ".sweep_command",
     "watch": ".watch_command",
 }
 """The first word, and the module whose `run` does the rest and returns the exit code."""

@@ -166,7 +166,7 @@ class Job:
         self.run.itinerary.come_to("job.test")
         self._keeper.restore_weights(*self._weights(which))
         found = self._evaluate(dataset, measure, name)
-        self._log.measured(found)
+        self._log.measured(self.step, found)
         return found
 
     def _open_batches(self) -> Iterator[Any]:

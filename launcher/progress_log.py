@@ -24,6 +24,7 @@ from .start_table import (
     start_table,
 )
 from .tables import size_text
+from .trackers import Trackers
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -47,6 +48,7 @@ class ProgressLog:
         self._pace = Pace()
         self._boundary_s = run.clock()
         self._standing: Standing | None = None
+        self._trackers: Trackers | None = None
         self._samples = 0
         self._busy_s = 0.0
 
@@ -93,6 +95,13 @@ class ProgressLog:
                 f"{lost.steps} steps after step {step} had been done and were not saved: about "
                 f"{duration_text(lost.seconds)} of work is done again."
             )
+        self._trackers = Trackers(
+            self._recipe.track,
+            self._folder.path,
+            first_step=step,
+            description=self._folder.description(),
+            warn=run.warn,
+        )
         self._boundary_s = run.clock()
 
     def restored(self, restored: Restored, changes: list[str]) -> None:
@@ -205,10 +214,12 @@ class ProgressLog:
         if self._is_coordinator:
             self._complete(agreed)
 
-    def measured(self, metrics: dict[str, float]) -> None:
+    def measured(self, step: int, metrics: dict[str, float]) -> None:
         """Report a test."""
         if self._is_coordinator:
             self._folder.event("test", **metrics)
+            if self._trackers is not None:
+                self._trackers.log({"step": step, **metrics})
             self._run.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
     def saved(self, saved: SavedCheckpoint, seconds: float, stall_s: float | None = None) -> None:
@@ -293,7 +304,10 @@ class ProgressLog:
             return
         # JSON has no nan: a value that is not a number is left out of its record.
         whole = {**record, "loss": agreed.loss}
-        self._folder.metrics({k: v for k, v in whole.items() if math.isfinite(v)})
+        finite = {k: v for k, v in whole.items() if math.isfinite(v)}
+        self._folder.metrics(finite)
+        if self._trackers is not None:
+            self._trackers.log(finite)
         metrics = {k: v for k, v in record.items() if k.count("/") == 1}
         if metrics and self._standing is not None:
             # What was measured stays on the screen; what changes with every step does not.

@@ -30,6 +30,7 @@ from strategies import (
 )
 
 from .every import Every, parse_every
+from .trackers import check_trackers
 
 if TYPE_CHECKING:
     from .run import Run
@@ -89,7 +90,7 @@ class Recipe:
     accelerator: Any = None
     """Your `accelerate.Accelerator`, for --strategy accelerate."""
     log_every: int = 10
-    """Optimizer steps between two lines of metrics.jsonl and of the console."""
+    """Optimizer steps between two records of metrics.jsonl."""
     shard_blocks: str | tuple[str, ...] = ()
     """Blocks that fsdp shards on their own, such as "layers.*", or names of classes; left out:
     the repeated modules. --shard-blocks goes before it."""
@@ -101,11 +102,15 @@ class Recipe:
     """Compile blocks with torch.compile."""
     offload: bool = False
     """Under fsdp, on GPUs: keep parameters, gradients and optimizer state on the host."""
+    track: Sequence[Any] | None = None
+    """Who else is told: names of Accelerate's trackers such as "wandb", or objects. None:
+    TensorBoard where it is installed."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        check_trackers(self.track)
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} must not be negative.")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -102,13 +101,9 @@ def read_run(path: Path) -> RunFacts:
         raise UsageError(f"{path} {what}; pass a run folder, such as runs/train.")
     folder = RunFolder(path)
     records, events = folder.metrics_records(), folder.events()
-    try:
-        description = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        description = {}
     return RunFacts(
         path=path,
-        description=description,
+        description=folder.description(),
         records=records,
         events=events,
         attempts=attempts_of(records, events),

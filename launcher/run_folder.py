@@ -50,6 +50,14 @@ class RunFolder:
         """Write run.json, what this run is made of. Called on the coordinator only."""
         _replace(self.path / "run.json", json.dumps(description, indent=2, default=str) + "\n")
 
+    def description(self) -> dict[str, Any]:
+        """Return what run.json says; nothing where it is not there."""
+        try:
+            told: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told
+
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl. Called on the coordinator only."""
         append_event(self.path, kind, now=self._now(), **details)
