@@ -34,7 +34,7 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, f"waited {timeout_s:g} s for {what}"
@@ -61,7 +61,7 @@ class Launched:
     def ended(self) -> bool:
         return (self.folder / "status").exists()
 
-    def wait(self, timeout_s: float = 30.0) -> int:
+    def wait(self, timeout_s: float = 80.0) -> int:
         try:
             wait_until(self.ended, "the launcher's end", timeout_s)
         except AssertionError as error:
@@ -163,7 +163,7 @@ def launch_server() -> "Iterator[subprocess.Popen[str]]":
     yield server
     assert server.stdin is not None
     server.stdin.close()
-    server.wait(timeout=10)
+    server.wait(timeout=60)
 
 
 @pytest.fixture(scope="session")
@@ -183,7 +183,7 @@ def launch(
     running = [launched for launched in launch.started if not launched.ended()]
     for launched in running:
         launched.send(signal.SIGKILL)
-    end = time.monotonic() + 3.0
+    end = time.monotonic() + 10.0
     while (left := processes_with(launch.mark)) and time.monotonic() < end:
         time.sleep(0.02)
     for pid in left:

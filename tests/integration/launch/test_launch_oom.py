@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 LIMIT_BYTES = 160 << 20
 ROOT = Path("/sys/fs/cgroup")
@@ -60,7 +60,7 @@ def small_group():
 
 def test_the_report_names_the_oom_killer(launch, small_group):
     launched = launch("--nproc-per-node", "2", launch.script(EATS), cgroup=small_group)
-    assert launched.wait(60) == 137, launched.stderr
+    assert launched.wait() == 137, launched.stderr
     assert "was not stopped" not in launched.stdout
     assert any(
         line.startswith("relaunch: rank 1 (local rank 1, pid ")

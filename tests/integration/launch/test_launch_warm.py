@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 TWO = ("--nproc-per-node", "2")
 FROM_NOW_ON = "Each rank imports torch by itself from now on, as with --cold."
@@ -186,10 +186,7 @@ def test_a_restart_forks_from_the_same_server(launch):
     script = launch.script(
         WARM
         + """
-from pathlib import Path
-def stat(pid): return Path(f"/proc/{pid}/stat").read_text().split()
 count = os.environ["TORCHELASTIC_RESTART_COUNT"]
-Path(f"started-{count}").write_text(str(time.time()))
 from launcher.heartbeat import beat
 beat(1)  # a failure before any progress is not tried again
 if count == "0": sys.exit(1)
@@ -198,8 +195,7 @@ if count == "0": sys.exit(1)
     launched = launch("--max-restarts", "1", script)
     assert launched.wait() == 0
     assert launched.stdout == "True\nTrue\n"
-    first, second = (float((launch.folder / f"started-{n}").read_text()) for n in (0, 1))
-    assert second - first < 2
+    assert said_cold(launched) == []
 
 
 def warm_server_of(launched):
@@ -237,7 +233,7 @@ def test_a_suspended_server_is_said_and_done_without(launch):
     launched.wait_for_files("ready-0", cwd=launch.folder)
     os.killpg(warm_server_of(launched), signal.SIGSTOP)
     (launch.folder / "go").touch()
-    assert launched.wait(50) == 0
+    assert launched.wait() == 0
     assert launched.stdout == "True\nFalse\n"
     (line,) = said_cold(launched)
     assert line == f"relaunch: the server is suspended (SIGSTOP). {FROM_NOW_ON}"
@@ -269,7 +265,7 @@ def test_data_loader_workers_that_are_spawned_use_torch(launch):
         "    print(torch.cat(x).sum().item(), len(pids), os.getpid() in pids)\n"
     )
     launched = launch("train.py")
-    assert launched.wait(50) == 0, launched.stderr
+    assert launched.wait() == 0, launched.stderr
     assert launched.stdout == "30.0 2 False\n"
     assert launched.stderr == ""
 
@@ -297,7 +293,7 @@ def test_the_server_ends_with_a_killed_launcher(launch):
     server = warm_server_of(launched)
     launched.send(signal.SIGKILL)
     launched.wait()
-    end = time.monotonic() + 2
+    end = time.monotonic() + 10
     while Path(f"/proc/{server}").exists() or launched.processes():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -18,7 +18,7 @@ PORT = "29511"
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=60)
 
 
 @dataclass
@@ -144,7 +144,7 @@ def hosts(tmp_path: Path, start_launcher: Callable[[dict[str, object]], int]) ->
         for node in found.started:
             if not node.ended():
                 node.send(signal.SIGKILL)
-        end = time.monotonic() + 4.0
+        end = time.monotonic() + 10.0
         while (left := found.processes()) and time.monotonic() < end:
             time.sleep(0.05)
         for pid in left:

@@ -1,6 +1,7 @@
 """A run of two nodes: meeting, order, failures, losses."""
 
 import json
+import re
 import signal
 import time
 
@@ -158,7 +159,7 @@ print("alone", rank, os.environ["WORLD_SIZE"])
     nodes = [hosts.static(host, script, nnodes="1:2") for host in (0, 1)]
     started(*nodes)
     nodes[1].send(signal.SIGKILL)
-    assert nodes[0].wait(30) == 0
+    assert nodes[0].wait(60) == 0
     assert nodes[0].stdout == "alone 0 1\n"
     assert "relaunch: going on with 1 nodes." in nodes[0].said()
 
@@ -166,10 +167,9 @@ print("alone", rank, os.environ["WORLD_SIZE"])
 def test_a_missing_node_is_named(hosts):
     words = ("--rdzv-conf", "join_timeout=5")
     node = hosts.static(0, *words, hosts.script(STAYS))
-    assert node.wait(40) == 1
-    assert node.said()[0].startswith(
-        f"relaunch: waiting for node 1 of 2 at {ADDRESSES[0]}:29511, 3 s so far."
-    )
+    assert node.wait(60) == 1
+    first = rf"relaunch: waiting for node 1 of 2 at {ADDRESSES[0]}:29511, \d+ s so far\. Start"
+    assert re.match(first, node.said()[0])
     assert node.said()[-1].startswith("relaunch: error: gave up: waiting for node 1 of 2")
 
 
@@ -192,7 +192,7 @@ def test_node_0_is_not_there(hosts, addr, reason):
 
 def test_two_nodes_of_one_rank_are_told(hosts):
     script = hosts.script(STAYS)
-    zero = hosts.static(0, "--rdzv-conf", "join_timeout=20", script, nnodes="3")
+    zero = hosts.static(0, "--rdzv-conf", "join_timeout=100", script, nnodes="3")
     where = ("--master-addr", ADDRESSES[0], "--master-port", "29511")
     twins = [hosts.start(1, "--nnodes", "3", "--node-rank", "1", *where, script) for _ in range(2)]
     end = time.monotonic() + 40
@@ -203,7 +203,7 @@ def test_two_nodes_of_one_rank_are_told(hosts):
     assert refused.wait() == 2
     assert "--node-rank 1 is taken by another node" in refused.said()[-1]
     zero.send(signal.SIGTERM)
-    assert zero.wait(20) == 143
+    assert zero.wait(60) == 143
 
 
 def test_a_warning_to_one_node_reaches_all(hosts):
@@ -217,7 +217,7 @@ time.sleep(100)
     nodes = [hosts.static(host, script) for host in (0, 1)]
     started(*nodes)
     nodes[1].send(signal.SIGTERM)
-    assert [node.wait(30) for node in nodes] == [75, 75]
+    assert [node.wait(60) for node in nodes] == [75, 75]
 
 
 def test_only_the_interface_of_the_rendezvous_is_listened_on(hosts):
