@@ -17,6 +17,7 @@ parser.add_argument("--save-every", default="5 steps")
 parser.add_argument("--global-batch", type=int, default=20)
 parser.add_argument("--other-model", action="store_true")
 parser.add_argument("--fail-at", type=int, default=-1)
+parser.add_argument("--slow-save", type=float, default=0.0)
 parser.add_argument("--leave-step-early", action="store_true")
 arguments = parser.parse_args()
 
@@ -30,6 +31,19 @@ def measure(model, batch):
     }
 
 
+def slow_down_saves(seconds: float) -> None:
+    """Let each sync of this process take some seconds more, as a busy file system does."""
+    from checkpointing.files import Files
+
+    fsync = Files.fsync
+
+    def slow(self, fd: int) -> None:
+        time.sleep(seconds)
+        fsync(self, fd)
+
+    Files.fsync = slow
+
+
 def other_model() -> nn.Module:
     model = Awkward()
     model.norm = nn.LayerNorm(38)
@@ -38,6 +52,8 @@ def other_model() -> nn.Module:
 
 
 def main(run: Run) -> None:
+    if arguments.slow_save:
+        slow_down_saves(arguments.slow_save)
     job = run.prepare(
         model=other_model if arguments.other_model else Awkward,
         optimizer=adamw,
