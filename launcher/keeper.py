@@ -123,6 +123,7 @@ class Keeper:
         """
         snapshot = self._collect(step, state, weights_only=False)
         saved = save_checkpoint(self._folder.checkpoints, snapshot, self._communicator)
+        self.newest_step = saved.step
         self._let_go(step, best_step(state))
         return saved
 

@@ -2,7 +2,7 @@
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +72,20 @@ class Allocation:
         return 20000 + (self.job_id * 7 + self.restart_count) % 10000
 
 
-def read_allocation(environ: Mapping[str, str], *, host: str, is_in_step: bool) -> Allocation:
+def read_allocation(
+    environ: Mapping[str, str],
+    *,
+    host: str,
+    is_in_step: bool,
+    expand: Callable[[str], tuple[str, ...]] = expand_nodes,
+) -> Allocation:
     """Read the variables of a job; the only place that does.
 
     Args:
         environ: It has SLURM_JOB_ID.
         host: This machine's name.
         is_in_step: This process was seen to be one of Slurm's (see `is_in_step`).
+        expand: From a node list to the names.
 
     Raises:
         UsageError: A variable is not what Slurm writes.
@@ -86,7 +93,7 @@ def read_allocation(environ: Mapping[str, str], *, host: str, is_in_step: bool) 
     step = _number(environ, "SLURM_STEP_ID")
     is_task = step is not None and step not in _NO_TASK_STEPS
     prefix = "SLURM_STEP_" if is_task and "SLURM_STEP_NODELIST" in environ else "SLURM_JOB_"
-    nodes = expand_nodes(environ.get(f"{prefix}NODELIST") or environ.get("SLURM_NODELIST", ""))
+    nodes = expand(environ.get(f"{prefix}NODELIST") or environ.get("SLURM_NODELIST", ""))
     here = {environ.get("SLURMD_NODENAME"), host, host.partition(".")[0]}
     # In a container Slurm's own processes cannot be seen; then a node's name has to do.
     if not is_in_step and here.isdisjoint(nodes):

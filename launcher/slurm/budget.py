@@ -68,7 +68,7 @@ class Budget:
     @classmethod
     def of(cls, allocation: Allocation, plan: LaunchPlan) -> "Budget":
         """Find the run folder, as far as the launcher can know it."""
-        folder = plan.run_dir
+        folder = plan.run_dir if plan.uses_run else None
         if folder is None and plan.uses_run and plan.program.kind is ProgramKind.SCRIPT:
             folder = Path("runs") / Path(plan.program.name).stem
         return cls(job=allocation.job_id, restart_count=allocation.restart_count, folder=folder)

@@ -23,6 +23,7 @@ from .given import check, is_by_hand, with_job
 from .hand_over import HandOver
 from .job_facts import JobFacts, SiteFacts
 from .meeting_point import find_address, free_port
+from .node_list import expand_nodes
 from .outer import AgentStep, own_command, srun_command
 from .requeue import Settlement
 from .scontrol import Scontrol
@@ -33,10 +34,21 @@ def find_slurm_site(
     environ: Mapping[str, str], argv: Sequence[str], say: Callable[[str], None]
 ) -> Site:
     """Return this process's place in its Slurm job; raises UsageError on foreign variables."""
+    scontrol = Scontrol()
+
+    def expand(text: str) -> tuple[str, ...]:
+        try:
+            return expand_nodes(text)
+        except UsageError:
+            # Slurm may have learnt to write lists in a way that is not known here.
+            if names := scontrol.hostnames(text):
+                return names
+            raise
+
     allocation = read_allocation(
-        environ, host=socket.gethostname(), is_in_step=is_in_step(os.getpid())
+        environ, host=socket.gethostname(), is_in_step=is_in_step(os.getpid()), expand=expand
     )
-    return SlurmSite(allocation, environ, argv, say)
+    return SlurmSite(allocation, environ, argv, say, scontrol)
 
 
 class SlurmSite(Site):
@@ -48,13 +60,13 @@ class SlurmSite(Site):
         environ: Mapping[str, str],
         argv: Sequence[str],
         say: Callable[[str], None],
-        scontrol: Scontrol | None = None,
+        scontrol: Scontrol,
     ) -> None:
         self._allocation = allocation
         self._environ = environ
         self._argv = argv
         self._say = say
-        self._scontrol = scontrol or Scontrol()
+        self._scontrol = scontrol
         self._told = HandOver.from_environ(environ, allocation.run_id)
         self._facts: JobFacts | None = None
         self._site: SiteFacts | None = None
@@ -118,6 +130,8 @@ class SlurmSite(Site):
         """See Site."""
         used = 0 if self._told is None else self._told.restarts_used
         left = max(0, plan.max_restarts - used)
+        if self._settles_alone:
+            Budget.of(self._allocation, plan).begin()  # a refusal is told at the end, by 93
         if left != plan.max_restarts and self._allocation.node_rank == 0:
             self._say(f"--max-restarts {plan.max_restarts}: {used} were used before the requeue.")
         return replace(plan, limits=self._limits(), max_restarts=left)
@@ -185,8 +199,12 @@ class SlurmSite(Site):
 
     def conclude(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
         """See Site; under `srun relaunch` nobody outlives the agents, so the first one asks."""
-        alone = self._told is None and self._allocation.node_rank == 0 and not self._by_hand
-        return self._settle(code, plan, inbox) if alone else code
+        return self._settle(code, plan, inbox) if self._settles_alone else code
+
+    @property
+    def _settles_alone(self) -> bool:
+        """Whether this is the first agent of `srun relaunch`, which nothing outlives."""
+        return self._told is None and self._allocation.node_rank == 0 and not self._by_hand
 
     def _settle(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
         limits = self._limits()

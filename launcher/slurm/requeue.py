@@ -19,6 +19,7 @@ LONGEST_PAUSE_S = 5.0
 HOLD_S = 10
 """Slurm holds a requeued job for two minutes, unless its start is set to a time that is still
 ahead when the last process of this start is gone. (Seen on 22.05.)"""
+HOLD_TRIES = 3
 
 Record = Callable[[Verdict], str | None]
 
@@ -75,6 +76,9 @@ class Settlement:
         verdict = self._judge(ended)
         if verdict.action is Action.REQUEUE:
             return self._requeue(verdict, ended)
+        return self._leave(verdict)
+
+    def _leave(self, verdict: Verdict) -> int:
         if verdict.cause is Cause.REQUEUED:
             self._say("Slurm has put the job back into the queue by itself; it goes on from there.")
         elif verdict.cause is Cause.CANCELLED:
@@ -123,19 +127,19 @@ class Settlement:
         pause_s = 0.5
         while not self._scontrol.requeue(key):
             problem = self._scontrol.problem
+            now = judge(ended, self._scontrol.job(key))
+            if now.cause is Cause.REQUEUED:
+                break  # it was taken, and only the answer was lost
+            if now.action not in (Action.REQUEUE, Action.ASK_AGAIN):
+                return self._leave(now)
             if self._time_left_s() <= 0:
                 self._say(f"Slurm did not put job {key} back into the queue: {problem}.")
                 self._tell(verdict)
                 return verdict.code
-            self._sleep(min(pause_s, max(0.0, self._time_left_s())))
+            self._sleep(min(pause_s, self._time_left_s()))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            if judge(ended, self._scontrol.job(key)).action not in (
-                Action.REQUEUE,
-                Action.ASK_AGAIN,
-            ):
-                return verdict.code
-        held = not self._scontrol.start_after(key, HOLD_S)
-        when = "in about two minutes" if held else f"from {HOLD_S} s from now on"
+        lifted = any(self._scontrol.start_after(key, HOLD_S) for _ in range(HOLD_TRIES))
+        when = f"{HOLD_S} s from now" if lifted else "in about two minutes"
         self._say(
             f"{verdict.cause}: put job {key} back into the queue; it may start {when} "
             "and goes on where it is now."

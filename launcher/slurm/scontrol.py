@@ -1,5 +1,6 @@
 """Asking Slurm's controller: every call has a bound, and no answer is an answer."""
 
+import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,9 @@ from .job_facts import JobFacts, SiteFacts, pairs, parse_job, parse_site
 
 ANSWER_S = 12.0
 """How long one call may take; scontrol itself gives up on a silent controller after 10 s."""
+
+
+SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,27 +29,35 @@ Call = Callable[[Sequence[str], float], Answer]
 
 def call(words: Sequence[str], bound_s: float = ANSWER_S) -> Answer:
     """Run one of Slurm's commands."""
+    # Slurm signals every process of a step that ends, and would end this question, too. What is
+    # blocked stays so in the program that is started.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=bound_s,
-            check=False,
         )
     except FileNotFoundError:
         return Answer(text="", problem=f"there is no {words[0]} here")
-    except subprocess.TimeoutExpired:
-        return Answer(text="", problem=f"{words[0]} did not answer within {bound_s:g} s")
     except OSError as error:
         return Answer(text="", problem=f"{words[0]} cannot be run: {error.strerror}")
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        problem = lines[-1].strip() if lines else f"{words[0]} left with {done.returncode}"
-        return Answer(text=done.stdout, problem=problem)
-    return Answer(text=done.stdout)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with process:
+        try:
+            text, errors = process.communicate(timeout=bound_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return Answer(text="", problem=f"{words[0]} did not answer within {bound_s:g} s")
+    if process.returncode != 0:
+        lines = [line for line in errors.splitlines() if line.strip()]
+        problem = lines[-1].strip() if lines else f"{words[0]} left with {process.returncode}"
+        return Answer(text=text, problem=problem)
+    return Answer(text=text)
 
 
 class Scontrol:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[3]
 RELAUNCH = f"{sys.executable} -c 'from launcher.cli import main; main()'"
 DAEMONS = ("munged", "slurmctld", "slurmd")
 COMMANDS = ("sbatch", "srun", "scontrol", "scancel", "sinfo")
-KILL_WAIT_S = 6
+KILL_WAIT_S = 30
+"""Slurm's default: on a busy machine the ranks may need some of it."""
 GRACE_S = 20
 
 CONF = """\

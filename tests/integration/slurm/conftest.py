@@ -63,6 +63,7 @@ class Jobs:
     folder: Path
     run: Any
     submitted: list[str] = field(default_factory=list)
+    relaunch: str = slurm.RELAUNCH
 
     def submit(self, *options: str, body: str) -> str:
         """Submit a batch script of one line; return the job's id."""
@@ -82,6 +83,17 @@ class Jobs:
         """Submit a job that pushes out whoever is on the nodes."""
         words = (f"--nodes={num_nodes}", "--partition=high", "--exclusive", "--output=/dev/null")
         return self.submit(*words, body=f"sleep {seconds}")
+
+    def agents(self) -> list[int]:
+        """Return the processes of this test's agents."""
+        found = []
+        for pid in self.cluster.processes():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+            is_step = b"SLURM_STEP_ID=0" in environ and b"RANK=" not in environ
+            if is_step and b"--run-dir" in words and str(self.run.path).encode() in words:
+                found.append(pid)
+        return found
 
     @property
     def said(self) -> str:

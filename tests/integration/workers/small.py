@@ -18,7 +18,11 @@ parser.add_argument("--save-every", default="5 steps")
 parser.add_argument("--global-batch", type=int, default=20)
 parser.add_argument("--other-model", action="store_true")
 parser.add_argument("--fail-at", type=int, default=-1)
+<<<<<<< HEAD
 parser.add_argument("--hang-at", type=int, default=-1)
+=======
+parser.add_argument("--slow-save", type=float, default=0.0)
+>>>>>>> slurm
 parser.add_argument("--leave-step-early", action="store_true")
 arguments = parser.parse_args()
 
@@ -30,6 +34,19 @@ def measure(model, batch):
         "loss": F.cross_entropy(logits, labels, reduction="none"),
         "accuracy": logits.argmax(-1) == labels,
     }
+
+
+def slow_down_saves(seconds: float) -> None:
+    """Let each sync of this process take some seconds more, as a busy file system does."""
+    from checkpointing.files import Files
+
+    fsync = Files.fsync
+
+    def slow(self, fd: int) -> None:
+        time.sleep(seconds)
+        fsync(self, fd)
+
+    Files.fsync = slow
 
 
 def other_model() -> nn.Module:
@@ -45,6 +62,8 @@ def waits_for_ever() -> None:
 
 
 def main(run: Run) -> None:
+    if arguments.slow_save:
+        slow_down_saves(arguments.slow_save)
     job = run.prepare(
         model=other_model if arguments.other_model else Awkward,
         optimizer=adamw,

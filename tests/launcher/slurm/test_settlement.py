@@ -80,7 +80,7 @@ def test_a_preempted_job_is_requeued_once_and_its_hold_lifted():
         ("update", "JobId=12", f"StartTime=now+{HOLD_S}"),
     ]
     assert slurm.said == [
-        "preempted: put job 12 back into the queue; it may start from 10 s from now on and goes on "
+        "preempted: put job 12 back into the queue; it may start 10 s from now and goes on "
         "where it is now."
     ]
 
@@ -161,6 +161,23 @@ def test_a_cancel_that_comes_between_the_answer_and_the_order_is_seen():
     slurm.on_show = cancel
     assert slurm.settle() == 75
     assert slurm.num_requeues() == 0
+    assert "stays so" in slurm.said[-1]
+
+
+def test_an_order_whose_answer_is_lost_was_taken():
+    slurm = Slurm(
+        PREEMPTED, shown("COMPLETING", restarts=1), requeue=Answer(text="", problem="killed")
+    )
+    assert slurm.settle() == 75
+    assert slurm.num_requeues() == 1
+    assert slurm.asked[-1] == ("update", "JobId=12", f"StartTime=now+{HOLD_S}")
+    assert "put job 12 back" in slurm.said[-1]
+
+
+def test_a_cancel_between_two_orders_is_seen():
+    slurm = Slurm(PREEMPTED, shown("COMPLETING"), requeue=Answer(text="", problem="busy"))
+    assert slurm.settle() == 75
+    assert slurm.num_requeues() == 1
     assert "stays so" in slurm.said[-1]
 
 
