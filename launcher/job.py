@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON, CheckpointStore, SaveFailedError
@@ -21,6 +22,7 @@ from strategies import (
     StrategyError,
     current_hyperparameters,
     decide,
+    load_weights,
     merge,
     put_in_force,
     strategy_class,
@@ -35,6 +37,7 @@ from .progress_log import ProgressLog
 from .recipe import Recipe
 from .run_state import RunState, identity, plan_changes
 from .step import Step
+from .strategy_choice import settle_strategy
 
 if TYPE_CHECKING:
     from .run import Run
@@ -65,13 +68,14 @@ class Job:
             seed=run.seed,
         )
         self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
+        settle_strategy(run, recipe)
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
         self._requested = current_hyperparameters(self._strategy.param_groups)
         self._base_rates = [float(group["lr"]) for group in self._strategy.param_groups]
         self._boundary = Boundary(run.ranks, self._digest())
         self._keeper = Keeper(run, self._strategy, keep=recipe.keep, requested=self._requested)
-        self._state = RunState(scale=LossScale.for_precision(run.precision))
+        self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
         self._asked_to_stop: str | None = None
         self._last_save_s = self._save_began_s = run.clock()
         self._stall_s = 0.0
@@ -338,6 +342,9 @@ class Job:
             )
             put_in_force(self._strategy.param_groups, values)
             self._log.restored(restored, changes + plan_changes(restored.state, self.plan))
+        elif self.recipe.weights is not None:
+            load_weights(self._strategy, Path(self.recipe.weights), self.run.communicator)
+            self._log.took_weights(self.recipe.weights)
         self._log.started(self.step, restored)
 
     def _weights(self, which: str) -> tuple[CheckpointStore, int]:

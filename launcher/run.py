@@ -68,7 +68,7 @@ class Run:
         self.seed = seed
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
-        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "ddp")
+        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "auto")
         self.precision: Precision = precision_for(
             environment.precision or "fp32", ranks.device.type
         )

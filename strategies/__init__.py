@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .metrics import MetricSums as MetricSums
     from .parallel.build_options import BuildOptions as BuildOptions
     from .parallel.build_options import as_patterns as as_patterns
+    from .parallel.choosing import choose_strategy as choose_strategy
     from .parallel.protocol import Blueprint as Blueprint
     from .parallel.protocol import Parameters as Parameters
     from .parallel.protocol import StepOutcome as StepOutcome
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .parallel.table import strategy_class as strategy_class
     from .precision import Precision as Precision
     from .precision import precision_for as precision_for
+    from .pretrained import load_weights as load_weights
     from .process_group import HostCommunicator as HostCommunicator
     from .process_group import Ranks as Ranks
     from .process_group import process_groups as process_groups
@@ -95,11 +97,13 @@ _HOME = {
     "Turn": "batches",
     "as_patterns": "parallel.build_options",
     "assignment": "batches",
+    "choose_strategy": "parallel.choosing",
     "collect_state": "training_state",
     "consecutive": "batches",
     "decide": "decision",
     "evaluation_batches": "loading",
     "current_hyperparameters": "hyperparameters",
+    "load_weights": "pretrained",
     "merge": "hyperparameters",
     "precision_for": "precision",
     "process_groups": "process_group",
