@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON, CheckpointStore, SaveFailedError
@@ -19,6 +20,7 @@ from strategies import (
     RunningStatistics,
     current_hyperparameters,
     decide,
+    load_weights,
     merge,
     put_in_force,
     samples_of,
@@ -37,6 +39,7 @@ from .rollback import gone_back, newest_to_go_back_to, nowhere_to_go
 from .run_state import RunState, common_to_ranks, plan_changes
 from .save_clock import SaveClock
 from .step import Step
+from .strategy_choice import settle_strategy
 from .unfreezing import Unfreezing
 
 if TYPE_CHECKING:
@@ -59,8 +62,9 @@ class Job:
         self.run = run
         self._train = samples_of(recipe.train)
         self._plan = recipe.plan(self._train, run.seed)
-        self._state = RunState(scale=LossScale.for_precision(run.precision))
+        self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
         self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
+        settle_strategy(run, recipe)
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
         self._unfreezing = Unfreezing(recipe.unfreeze, self._strategy.catalogue.trainable)
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
@@ -383,6 +387,9 @@ class Job:
             if self.recipe.ema is None:
                 self._strategy.forget_average()
             self._log.restored(restored, by_groups + changes + by_rules)
+        elif self.recipe.weights is not None:
+            load_weights(self._strategy, Path(self.recipe.weights), self.run.communicator)
+            self._log.took_weights(self.recipe.weights)
         if self.run.ranks.is_coordinator:
             self._time.remember(self.run.folder.events())
         self._log.started(self._strategy, self.step, restored)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from strategies.parallel.table import STRATEGY_NAMES
+from strategies.parallel.table import STRATEGY_CHOICES
 from strategies.precision_names import PRECISION_NAMES
 
 
@@ -92,7 +92,7 @@ TORCHRUN_OPTIONS = (
 )
 
 OWN_OPTIONS = (
-    Option(name="--strategy", value="NAME", help=", ".join(STRATEGY_NAMES)),
+    Option(name="--strategy", value="NAME", help=", ".join(STRATEGY_CHOICES)),
     Option(name="--precision", value="NAME", help=", ".join(PRECISION_NAMES)),
     *_options(
         (

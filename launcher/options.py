@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from strategies.parallel.table import STRATEGY_NAMES
+from strategies.parallel.table import STRATEGY_CHOICES
 from strategies.precision_names import PRECISION_NAMES
 
 from .errors import UsageError
@@ -117,7 +117,7 @@ class LaunchOptions:
     """Modules that the warm server imports before it forks the ranks."""
 
     def __post_init__(self) -> None:
-        _check_choice("strategy", self.strategy, STRATEGY_NAMES)
+        _check_choice("strategy", self.strategy, STRATEGY_CHOICES)
         _check_choice("precision", self.precision, PRECISION_NAMES)
         if self.strategy == "single" and self.nodes.several:
             raise UsageError(

@@ -121,6 +121,12 @@ class ProgressLog:
             self._folder.event("changed", what=change)
             self._run.say(f"changed by the script: {change}")
 
+    def took_weights(self, path: object) -> None:
+        """Report that a new run does not begin at random."""
+        if self._is_coordinator:
+            self._folder.event("weights", path=str(path))
+            self._run.say(f"the run begins with the weights in {path}")
+
     def step(
         self,
         number: int,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -105,6 +106,17 @@ class Recipe:
     track: Sequence[Any] | None = None
     """Who else is told: names of Accelerate's trackers such as "wandb", or objects. None:
     TensorBoard where it is installed."""
+    init: str = "as-built"
+    """ "as-built": the model's factory fills the parameters, on every rank all of them. "by-name":
+    the model is built without memory, under fsdp sharded, and then filled; each parameter from a
+    stream of random numbers of its own, so that the start is the same under every strategy, and
+    another than as built."""
+    forward: Callable[[Any, Any], Any] | None = None
+    """(model, batch) -> the outputs or the loss: how --strategy auto calls the model to measure
+    what activations need; None: it tries the usual ways."""
+    weights: str | Path | None = None
+    """Where a new run takes its weights from: a safetensors file, or a folder with one or with
+    Hugging Face's index. Names and shapes must be the model's."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "log_every", "max_skipped"):
@@ -207,4 +219,5 @@ class Recipe:
             checkpoint_blocks=as_patterns(self.checkpoint_blocks),
             compile_blocks=as_patterns(self.compile_blocks),
             offload=self.offload,
+            init=self.init,
         )

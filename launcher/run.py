@@ -77,7 +77,7 @@ class Run:
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
         self.itinerary = Itinerary(ranks, end_process=self._end_process)
-        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "ddp")
+        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "auto")
         self.precision: Precision = precision_for(
             environment.precision or "fp32", ranks.device.type
         )

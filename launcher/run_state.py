@@ -34,6 +34,8 @@ class RunState:
     scale: LossScale = field(default_factory=LossScale)
     stopped_because: str | None = None
     """What the script said when it called `job.stop()`, once the ranks have agreed on it."""
+    init: str = "as-built"
+    """How the parameters were filled when the run began."""
     skipped_in_a_row: int = 0
     """Steps whose gradients were not finite, since the last that was applied."""
     jumps: tuple[Jump, ...] = ()
@@ -74,7 +76,7 @@ class RunState:
                 "micro_batch": plan.micro_batch,
                 **identity(plan),
             },
-            "random": {"seed": plan.seed, "rule": SEEDING_RULE},
+            "random": {"seed": plan.seed, "rule": SEEDING_RULE, "init": self.init},
             "schedule": {"step": self.step, "total_steps": plan.total_steps, "text": schedule},
             "early_stopping": self.stopper.to_json(),
             "plateau": self.plateau.to_json(),
@@ -98,7 +100,14 @@ class RunState:
                     f"script now has {name}={mine}: its steps would mean other samples. "
                     "Use the same, or another --run-dir."
                 )
+        began_with = saved["random"].get("init", "as-built")
+        if began_with != self.init:
+            raise ConfigError(
+                f'the run in {where} began with init="{began_with}", and the script now has '
+                f'init="{self.init}". Use the same, or another --run-dir.'
+            )
         return RunState(
+            init=self.init,
             step=saved["step"],
             stopper=EarlyStoppingState.from_json(saved["early_stopping"]),
             plateau=PlateauState.from_json(saved.get("plateau", {})),

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .metric_sums import Tally as Tally
     from .parallel.build_options import BuildOptions as BuildOptions
     from .parallel.build_options import as_patterns as as_patterns
+    from .parallel.choosing import choose_strategy as choose_strategy
     from .parallel.protocol import Blueprint as Blueprint
     from .parallel.protocol import Parameters as Parameters
     from .parallel.protocol import StepOutcome as StepOutcome
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from .plateau import ReduceOnPlateau as ReduceOnPlateau
     from .precision import Precision as Precision
     from .precision import precision_for as precision_for
+    from .pretrained import load_weights as load_weights
     from .process_group import HostCommunicator as HostCommunicator
     from .process_group import Ranks as Ranks
     from .process_group import process_groups as process_groups
@@ -128,6 +130,7 @@ _HOME = {
     "Turn": "batches",
     "as_patterns": "parallel.build_options",
     "assignment": "batches",
+    "choose_strategy": "parallel.choosing",
     "collect_state": "training_state",
     "consecutive": "batches",
     "current_hyperparameters": "hyperparameters",
@@ -135,6 +138,7 @@ _HOME = {
     "evaluation_batches": "loading",
     "fold_indices": "splits",
     "is_stream": "streams",
+    "load_weights": "pretrained",
     "merge": "hyperparameters",
     "precision_for": "precision",
     "process_groups": "process_group",

@@ -23,8 +23,9 @@ from checkpointing import Fragment, TensorSpec
 from ..errors import ConfigError
 from ..process_group import Ranks
 from .blocks import find_blocks, shared_with_outside
-from .build_options import BuildOptions
-from .protocol import Scalars, TensorSource
+from .build_options import BY_NAME, BuildOptions
+from .initialisation import Deferred, build_deferred
+from .protocol import Blueprint, Scalars, TensorSource
 from .torch_engine import TorchEngine, load_buffers
 from .torch_state import copy_flat, create_state, flat, forget_state, state_spec, tensor_state
 
@@ -61,6 +62,20 @@ class FSDP(TorchEngine):
         self._root = fully_shard(model, mp_policy=policy, **common)
         self._verify(model)
         return model
+
+    def _deferred(self, blueprint: Blueprint) -> Deferred | None:
+        return build_deferred(blueprint) if self.options.init == BY_NAME else None
+
+    def _fill(self, deferred: Deferred) -> None:
+        """Fill the shards, with one whole parameter at a time in memory."""
+        device = torch.device("cpu") if self.options.offload else self.ranks.device
+        self._model.to_empty(device=device)
+        # What has no memory is moved module by module, which takes ties apart.
+        deferred.tie()
+        for name, parameter in self._model.named_parameters():
+            start, end = shard_range(parameter)
+            copy_flat(_local(parameter), deferred.value(name).reshape(-1)[start:end])
+        deferred.fill_buffers(self.ranks.device)
 
     def _verify(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():

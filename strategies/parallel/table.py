@@ -25,6 +25,8 @@ STRATEGY_CLASSES: dict[str, tuple[str, str]] = {
 }
 
 STRATEGY_NAMES: tuple[str, ...] = tuple(STRATEGY_CLASSES)
+STRATEGY_CHOICES = ("auto", *STRATEGY_NAMES)
+"""What may be asked for; auto is settled when the model is known."""
 
 
 def strategy_class(name: str) -> type[Strategy]:

@@ -13,10 +13,10 @@ from torch import nn
 from checkpointing import Fragment
 
 from ..average import local_part
-from ..seeding import seed_streams
 from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
+from .initialisation import Deferred, build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_state import copy_flat, names_by_group, scalar_state, whole
 
@@ -26,16 +26,27 @@ class TorchEngine(Strategy):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
-        self._model = build_model(blueprint)
+        deferred = self._deferred(blueprint)
+        self._model = build_model(blueprint) if deferred is None else deferred.model
         self.catalogue: Catalogue = catalogue_of(self._model)
         built = [(name, ref(p)) for name, p in self._model.named_parameters()]
         work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
+        if deferred is not None:
+            self._fill(deferred)
         self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
         self._optimizer = blueprint.optimizer(Parameters(self._named))
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
         self._group_names = names_by_group(self._optimizer, self._named, former)
+
+    def _deferred(self, blueprint: Blueprint) -> Deferred | None:
+        """Return the model without memory where it can be spread before it is filled."""
+        return None
+
+    def _fill(self, deferred: Deferred) -> None:
+        """Give a model that was spread without memory its values."""
+        raise AssertionError("only what `_deferred` has built is filled")
 
     @abstractmethod
     def _spread(self, model: nn.Module) -> nn.Module:
@@ -111,12 +122,6 @@ class TorchEngine(Strategy):
             for name, spec in self.catalogue.buffers.items()
             if spec.numel
         ]
-
-
-def build_model(blueprint: Blueprint) -> nn.Module:
-    """Build the model on this rank's device, equal on every rank by the run's seed."""
-    seed_streams(blueprint.seed)
-    return blueprint.model().to(blueprint.ranks.device)
 
 
 def load_buffers(model: nn.Module, catalogue: Catalogue, source: TensorSource) -> None:

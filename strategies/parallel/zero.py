@@ -21,8 +21,9 @@ from .block_work import work_on_blocks
 from .catalogue import catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .frozen import FrozenParameters
+from .initialisation import build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
-from .torch_engine import build_model, load_buffers
+from .torch_engine import load_buffers
 from .torch_state import (
     create_state,
     flat,

@@ -70,3 +70,34 @@ def test_recomputed_blocks_learn_the_same_and_leave_batch_norm_alone(
     assert difference(fsdp, tmp_path / "bf16-again.safetensors") == 0.0
     # Statistics and weights of the norms are in fp32 in both, their inputs in bf16.
     assert difference(fsdp, tmp_path / "bf16-ddp.safetensors") < 2e-2
+
+
+def test_the_start_by_name_is_the_same_under_every_strategy(
+    build: Callable[..., str], python: Callable[..., Any], tmp_path: Path
+) -> None:
+    by_name = {"init": "by-name"}
+    one = [("single", "single", "Awkward", "fp32", by_name)]
+    done = python(WORKER, str(tmp_path), str(one), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    # The third: a run begins with the weights of another, cut as its strategy wants them.
+    weights = tmp_path / "run-single" / "export" / "model.safetensors"
+    pretrained = {"weights": str(weights)}
+    said = build(
+        2,
+        *((s, s, "Awkward", "fp32", by_name) for s in ("ddp", "fsdp", "zero3")),
+        *((f"on-{s}", s, "Awkward", "fp32", pretrained | by_name) for s in ("ddp", "fsdp")),
+        ("on-zero2", "zero2", "Awkward", "fp32", pretrained),
+        ("other", "fsdp", "Blocked", "fp32", pretrained),
+    )
+    assert "built on-ddp" in said, said
+    truth = tmp_path / "single.safetensors"
+    for strategy in ("ddp", "fsdp", "zero3"):
+        found = difference(tmp_path / f"{strategy}.safetensors", truth)
+        assert found <= LARGEST_DIFFERENCE, strategy
+    first = tmp_path / "on-ddp.safetensors"
+    assert difference(first, truth) > 1e-4
+    for strategy in ("fsdp", "zero2"):
+        found = difference(tmp_path / f"on-{strategy}.safetensors", first)
+        assert found <= LARGEST_DIFFERENCE, strategy
+    assert f"refused other: rank 0 could not read the weights in {weights}: " in said
+    assert "blocks.0.0.weight" in said

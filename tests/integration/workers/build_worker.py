@@ -40,6 +40,7 @@ with process_groups(
             continue
         blocks = getattr(job._strategy, "blocks", {})
         train(job, 4)
+        job.export("last")
         if ranks.is_coordinator:
             print("built", name, *blocks, getattr(job._strategy, "_replicas", 1))
             weights = dict(weights_of(folder, 4, ("fp32", "param", "buffer")))

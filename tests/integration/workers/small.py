@@ -18,11 +18,8 @@ parser.add_argument("--save-every", default="5 steps")
 parser.add_argument("--global-batch", type=int, default=20)
 parser.add_argument("--other-model", action="store_true")
 parser.add_argument("--fail-at", type=int, default=-1)
-<<<<<<< HEAD
 parser.add_argument("--hang-at", type=int, default=-1)
-=======
 parser.add_argument("--slow-save", type=float, default=0.0)
->>>>>>> slurm
 parser.add_argument("--leave-step-early", action="store_true")
 arguments = parser.parse_args()
 
