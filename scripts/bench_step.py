@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from launcher.environment import RankEnvironment
+from launcher.rank_console import RankConsole
 from launcher.run import Run
 from launcher.run_folder import RunFolder
 from launcher.signals import PreemptionFlag
@@ -178,7 +179,7 @@ def ours(strategy: str) -> Callable[[Ranks, int], Step]:
         environment = replace(RankEnvironment.from_environ(os.environ), strategy=strategy)
         folder = RunFolder(Path(os.environ["BENCH_FOLDER"]) / strategy)
         run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=folder, seed=0)
-        run.say = lambda sentence: None  # type: ignore[method-assign]
+        run.console = RankConsole(is_heard=False)
         job = run.prepare(
             model=lambda: Net(width),
             optimizer=adamw,
@@ -299,7 +300,11 @@ def main() -> None:
                         taken[name].append((time.perf_counter() - began) / given.steps)
             dist.barrier()
         if ranks.is_coordinator:
-            places = {"at step 0": 0, "in the middle": BILLION // 512, "at the end": BILLION // 256 - 1}
+            places = {
+                "at step 0": 0,
+                "in the middle": BILLION // 512,
+                "at the end": BILLION // 256 - 1,
+            }
             seeks = {
                 where: statistics.median(seek_s(step) for _ in range(5))
                 for where, step in places.items()
