@@ -35,7 +35,7 @@ from .judging import Judge
 from .keeper import Keeper
 from .progress_log import ProgressLog
 from .recipe import Recipe
-from .rollback import gone_back, newest_to_go_back_to, nowhere_to_go
+from .rollback import roll_back
 from .run_state import RunState, common_to_ranks, plan_changes
 from .save_clock import SaveClock
 from .step import Step
@@ -73,7 +73,8 @@ class Job:
         self._rates = recipe.rates(self._strategy.param_groups, self.plan)
         for note in self._rates.notes:
             run.warn(f"{note}.")
-        self._boundary = Boundary(run.ranks, self._common())
+        common = common_to_ranks(self._plan, run, self._rates.text, repr(self._judge))
+        self._boundary = Boundary(run.ranks, common)
         self._keeper = Keeper(run, self._strategy, keep=recipe.keep, requested=self._requested)
         self._asked_to_stop: str | None = None
         self._last_save_s = self._save_began_s = run.clock()
@@ -264,14 +265,9 @@ class Job:
         Raises:
             StrategyError: there is none, or it has been done too often.
         """
-        newest = newest_to_go_back_to(self._state)
-        restored = self._keeper.restore(newest=newest)
-        if restored is None:
-            raise nowhere_to_go(self._state, newest)
         before = self.step
-        state = gone_back(self._state, restored, self.plan, where=self.run.folder.path)
+        state = roll_back(self._state, self._keeper, self.plan, where=self.run.folder.path)
         self._state, _ = self._judge.resumed(state)
-        self._keeper.forget_after(self.step)
         self._boundary.receive()
         self._log.rolled_back(before, self.step, self.plan)
 
@@ -365,9 +361,6 @@ class Job:
 
     def _since_save_began(self) -> float:
         return self.run.clock() - self._save_began_s
-
-    def _common(self) -> JSON:
-        return common_to_ranks(self._plan, self.run, self._rates.text, repr(self._judge))
 
     def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
         return self._state.to_json(self.plan, ending, schedule=self._rates.text)

@@ -1,7 +1,7 @@
 """Going back to a checkpoint after steps that could not be applied, and around their data.
 
 The procedure is that of Chowdhery et al., "PaLM" (2022), section 5.1: restart before the trouble
-and leave out the data that was seen since. Pure functions; `Job` carries them out.
+and leave out the data that was seen since. All but `roll_back` are pure functions.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from strategies import BatchPlan, Jump, Restored, StrategyError
 
+from .keeper import Keeper
 from .run_state import RunState
 
 MAX_ROLLBACKS = 10
@@ -35,12 +36,22 @@ def newest_to_go_back_to(state: RunState) -> int:
     return began - 1 if is_tried else began
 
 
-def nowhere_to_go(state: RunState, newest: int) -> StrategyError:
-    """Return the error of a run without a checkpoint that may help."""
-    return StrategyError(
-        f"{_trouble(state)} There is no checkpoint of step {newest} or before to go back to. "
-        "Lower the learning rate, clip with max_grad_norm, save more often, or look at the data."
-    )
+def roll_back(state: RunState, keeper: Keeper, plan: BatchPlan, *, where: object) -> RunState:
+    """Load an earlier checkpoint; return the state to go on from. Called on every rank.
+
+    Raises:
+        StrategyError: there is none that may help, or it has been done too often.
+    """
+    newest = newest_to_go_back_to(state)
+    restored = keeper.restore(newest=newest)
+    if restored is None:
+        raise StrategyError(
+            f"{_trouble(state)} There is no checkpoint of step {newest} or before to go back to. "
+            "Lower the learning rate, clip with max_grad_norm, save more often, or look at the "
+            "data."
+        )
+    keeper.forget_after(restored.step)
+    return gone_back(state, restored, plan, where=where)
 
 
 def gone_back(state: RunState, restored: Restored, plan: BatchPlan, *, where: object) -> RunState:
