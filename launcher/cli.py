@@ -75,8 +75,8 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
         print("\n".join((*site.describe(), describe(plan, environ))))
         return 0
     prepare_run_folder(options.run_dir)
-    if site.starts_agents:
-        return site.run_agents(plan, inbox)
+    if (code := site.run_agents(plan, inbox)) is not None:
+        return code
     if plan.nodes.several and not plan.secret.value:
         say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
     from .launch import launch  # after every check: a mistake is told without what a launch needs

@@ -32,9 +32,6 @@ class NoAdvice:
 class Site:
     """A plain machine: nothing is added to what was asked."""
 
-    starts_agents = False
-    """This process starts the agents of all nodes and outlives them."""
-
     def supply(self, words: Words) -> Words:
         """Return the options with those that follow from the site; raises UsageError."""
         return words
@@ -47,9 +44,12 @@ class Site:
         """Return whom to ask about a warning."""
         return NoAdvice()
 
-    def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int:
-        """Start the agents and return the exit code. Called where `starts_agents`."""
-        raise NotImplementedError
+    def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int | None:
+        """Start the agents of all nodes and return their exit code.
+
+        None: this process is an agent itself, as on a plain machine.
+        """
+        return None
 
     def describe(self) -> tuple[str, ...]:
         """Return lines for --dry-run."""

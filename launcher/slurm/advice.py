@@ -6,6 +6,7 @@ import time
 
 from ..signals import Warned, signal_name
 from .job_facts import JobFacts, parse_job
+from .scontrol import start
 
 
 def warned(
@@ -49,15 +50,7 @@ class SlurmAdvice:
         """See Advice; where scontrol cannot be run there is no answer."""
         self._signum, self._asked_at = signum, time.time()
         with contextlib.suppress(OSError):
-            self._process = subprocess.Popen(
-                ["scontrol", "show", "job", self._key],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                errors="replace",
-                start_new_session=True,
-            )
+            self._process = start(["scontrol", "show", "job", self._key])
 
     def answer(self) -> Warned | None:
         """See Advice."""

@@ -95,8 +95,8 @@ class SlurmSite(Site):
         self._allocation = replace(allocation, role=Role.BATCH)
 
     @property
-    def starts_agents(self) -> bool:  # type: ignore[override]
-        """See Site."""
+    def _starts_agents(self) -> bool:
+        """Whether this is the batch step's process, which outlives the agents."""
         return self._allocation.role is Role.BATCH and not self._by_hand
 
     def supply(self, words: Words) -> Words:
@@ -123,7 +123,7 @@ class SlurmSite(Site):
             allocation.nodes, is_first=is_first, node_addr=self._scontrol.node_addr
         )
         self._port = allocation.port
-        if self.starts_agents:
+        if self._starts_agents:
             self._port = free_port(self._addr, self._port)
 
     def adjust(self, plan: LaunchPlan) -> LaunchPlan:
@@ -171,12 +171,14 @@ class SlurmSite(Site):
         allocation = self._allocation
         lines = [f"Slurm job {allocation.key}, restart {allocation.restart_count}"]
         lines.append(f"its nodes: {','.join(allocation.nodes)}")
-        if self.starts_agents:
+        if self._starts_agents:
             lines.append(f"starts: {shlex.join(self._command())}")
         return tuple(lines)
 
-    def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int:
+    def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int | None:
         """See Site."""
+        if not self._starts_agents:
+            return None
         limits = self._limits()
         budget = Budget.of(self._allocation, plan)
         if (why := budget.begin()) is not None:

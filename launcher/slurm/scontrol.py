@@ -27,13 +27,17 @@ class Answer:
 Call = Callable[[Sequence[str], float], Answer]
 
 
-def call(words: Sequence[str], bound_s: float = ANSWER_S) -> Answer:
-    """Run one of Slurm's commands."""
-    # Slurm signals every process of a step that ends, and would end this question, too. What is
-    # blocked stays so in the program that is started.
+def start(words: Sequence[str]) -> "subprocess.Popen[str]":
+    """Start one of Slurm's commands, out of reach of the signals of a step that ends.
+
+    Slurm sends those to every process of the step. What is blocked stays so in a new program.
+
+    Raises:
+        OSError: It cannot be run.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
     try:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             words,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -41,12 +45,18 @@ def call(words: Sequence[str], bound_s: float = ANSWER_S) -> Answer:
             text=True,
             errors="replace",
         )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def call(words: Sequence[str], bound_s: float = ANSWER_S) -> Answer:
+    """Run one of Slurm's commands to its end."""
+    try:
+        process = start(words)
     except FileNotFoundError:
         return Answer(text="", problem=f"there is no {words[0]} here")
     except OSError as error:
         return Answer(text="", problem=f"{words[0]} cannot be run: {error.strerror}")
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     with process:
         try:
             text, errors = process.communicate(timeout=bound_s)

@@ -107,7 +107,11 @@ class Jobs:
         self.until(lambda: self.cluster.facts(job).state in states, f"{job} to be {states}")
 
     def wait_for_requeue(self, job: str, restarts: int = 1) -> None:
-        """Wait until the job waits in the queue again, and let it start."""
+        """Wait until the job waits in the queue again, and let it start soon.
+
+        Not at once: within the second of the former start's end the node takes the new start's
+        credential for a revoked one, and the job fails. That is what Slurm's own hold is for.
+        """
         self.until(
             lambda: (
                 self.cluster.facts(job).restarts >= restarts
@@ -116,9 +120,9 @@ class Jobs:
             f"{job} to be requeued",
         )
         if self.cluster.facts(job).state == "PENDING":
-            self.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+            self.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now+3")
 
-    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 150.0) -> None:
         try:
             until(condition, what, timeout_s)
         except AssertionError as error:

@@ -25,7 +25,7 @@ def test_fewer_nodes_than_before(jobs: Any, cluster: Any, run: Any) -> None:
     jobs.wait_for_step(4)
     blocker = jobs.preempt(3, seconds=30)
     jobs.until(lambda: cluster.facts(job).state == "PENDING", "the requeue", 90)
-    cluster.ask("scontrol", "update", f"JobId={job}", "NumNodes=1", "StartTime=now")
+    cluster.ask("scontrol", "update", f"JobId={job}", "NumNodes=1", "StartTime=now+3")
     cluster.ask("scancel", blocker)
     jobs.until(lambda: len(run.events("start")) == 2, "the second start", 120)
     start, end = run.events("start")[1], run.events("end")[0]

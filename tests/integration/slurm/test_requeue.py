@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 SLOW = "--pause 0.1 --epochs 20"
 
 
@@ -80,7 +80,7 @@ def test_someone_elses_requeue_is_not_doubled(jobs: Any, cluster: Any, run: Any)
     assert "Slurm has put the job back into the queue by itself" in jobs.said
 
 
-@pytest.mark.parametrize("to", ["", "B:"])
+@pytest.mark.parametrize("to", ["", pytest.param("B:", marks=pytest.mark.slow)])
 def test_the_warning_of_signal(jobs: Any, cluster: Any, run: Any, to: str) -> None:
     """It comes up to a minute early: in a job of one minute, about at once."""
     job = jobs.train("--nodes=1", "--time=1", f"--signal={to}USR1@50", script="--epochs 400")
@@ -114,6 +114,7 @@ def test_the_controller_is_down_at_the_warning(jobs: Any, cluster: Any, run: Any
     assert cluster.facts(job).restarts == 1
 
 
+@pytest.mark.slow
 def test_srun_relaunch_without_anything_outside(jobs: Any, cluster: Any, run: Any) -> None:
     words = ("--nodes=2", "--ntasks-per-node=1", "--exclusive")
     job = jobs.train(*words, step="srun", script=SLOW)
@@ -124,6 +125,7 @@ def test_srun_relaunch_without_anything_outside(jobs: Any, cluster: Any, run: An
     assert run.steps_on_disk()[0] == run.events("end")[0]["step"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_leaves_at_once(jobs: Any, cluster: Any, run: Any) -> None:
     for _ in range(2):
         job = jobs.train("--nodes=1", script="--epochs 1")
