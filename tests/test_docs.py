@@ -12,7 +12,7 @@ from launcher.cli import SUBCOMMANDS
 from launcher.command_line import parse_command_line
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 OURS = ("launcher", "strategies", "checkpointing")
 BY_NAME = {page.name: page for page in PAGES}
 
@@ -61,7 +61,10 @@ def parse_subcommand(words: list[str]) -> None:
     rest = words[1 : words.index("--")] if "--" in words else words[1:]
     # STEP and the like stand for what a person fills in.
     rest = ["100" if word in ("STEP", "N") else word for word in rest]
-    if parser is not None:
+    if parser is not None and rest == ["--help"]:
+        with pytest.raises(SystemExit, match="0"):
+            parser().parse_args(rest)
+    elif parser is not None:
         parser().parse_args(rest)
     if "--" in words:
         parse_command_line(words[words.index("--") + 1 :], {})

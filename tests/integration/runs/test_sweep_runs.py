@@ -2,11 +2,13 @@
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 SCRIPT = """
 import torch
@@ -49,21 +51,28 @@ Run.start(main)
 """
 
 
+def until(condition: Callable[[], bool], timeout_s: float = 90.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"waited {timeout_s:g} s"
+        time.sleep(0.05)
+
+
 def test_killed_then_asked_to_leave_then_done(launch):
     script = launch.script(SCRIPT)
     words = ("sweep", "--sweep-dir", "s", "--monitor", "val/loss", "--folds", "2", "lr=0.1")
-    words = (*words, "--search", "grid", "--", "--cold", "--nproc-per-node", "1", script)
+    words = (*words, "--search", "grid", "--", "--nproc-per-node", "1", script)
     reached = launch.folder / "reached"
 
     killed = launch(*words)
-    killed.wait_for_files("reached", cwd=launch.folder)
+    until(reached.exists)
     killed.send(signal.SIGKILL)
     assert killed.wait(60) == -signal.SIGKILL
     done = (launch.folder / "s" / "trial-000" / "events.jsonl").read_text()
     reached.unlink()
 
     asked = launch(*words)
-    asked.wait_for_files("reached", cwd=launch.folder)
+    until(reached.exists)
     asked.send(signal.SIGTERM)
     assert asked.wait(60) == 75, asked.stderr
     assert "the same command goes on with the sweep" in asked.stderr
