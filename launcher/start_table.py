@@ -80,8 +80,8 @@ def habits_text(recipe: Recipe) -> str:
     stop = recipe.stop
     rule = f", stop on {stop.monitor} (patience {stop.patience})" if stop is not None else ""
     return (
-        f"evaluate every {_interval(recipe.evaluate_every)}{rule}; save every "
-        f"{_interval(recipe.save_every)}, keep {recipe.keep}"
+        f"evaluate every {interval_text(recipe.evaluate_every)}{rule}; save every "
+        f"{interval_text(recipe.save_every)}, keep {recipe.keep}"
     )
 
 
@@ -101,9 +101,9 @@ def restored_text(restored: Restored | None, plan: BatchPlan) -> str:
     return text
 
 
-def _interval(text: str) -> str:
-    """Return "epoch" for "1 epoch", and the text itself otherwise."""
-    return text.removeprefix("1 ")
+def interval_text(text: str) -> str:
+    """Return what follows "every": "epoch" for "1 epoch", else the text itself."""
+    return text.removesuffix("s")[2:] if text.startswith("1 ") else text
 
 
 def _count(number: int, noun: str) -> str:

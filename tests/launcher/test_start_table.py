@@ -1,7 +1,15 @@
 import pytest
 
 from checkpointing import TensorSpec
-from launcher.start_table import Place, batch_text, data_text, model_text, places_text, start_table
+from launcher.start_table import (
+    Place,
+    batch_text,
+    data_text,
+    interval_text,
+    model_text,
+    places_text,
+    start_table,
+)
 from strategies import BatchPlan
 
 
@@ -59,3 +67,11 @@ def test_how_large_the_model_is():
 
 def test_rows_are_aligned_and_empty_ones_left_out():
     assert start_table([("a", "1"), ("none", ""), ("long", "2")]) == "  a     1\n  long  2"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("1 epoch", "epoch"), ("1 steps", "step"), ("10 steps", "10 steps"), ("5 min", "5 min")],
+)
+def test_how_often(text, told):
+    assert interval_text(text) == told
