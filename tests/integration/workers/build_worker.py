@@ -7,6 +7,7 @@ A RECIPE holds fields of Recipe, and local_world_size for nodes that are not the
 import ast
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import task
@@ -30,7 +31,7 @@ with process_groups(
                 ranks,
                 strategy,
                 folder,
-                model=getattr(task, model),
+                model=getattr(task, model, None) or getattr(import_module("outside"), model),
                 precision=precision,
                 **recipe,
             )
