@@ -33,7 +33,8 @@ from .export import export_model
 from .keeper import Keeper
 from .progress_log import ProgressLog
 from .recipe import Recipe
-from .run_state import RunState, identity, plan_changes
+from .run_state import RunState, evaluation_of, identity, plan_changes
+from .save_pace import SavePace, failures_of, time_between_failures_s
 from .step import Step
 
 if TYPE_CHECKING:
@@ -64,17 +65,26 @@ class Job:
             epochs=recipe.epochs,
             seed=run.seed,
         )
-        self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
+        self._evaluate_every, save_every = recipe.intervals(self.plan.steps_per_epoch)
+        running_s, num_failures = failures_of(run.folder.events())
+        self._pace = SavePace(
+            save_every,
+            run.clock,
+            between_failures_s=time_between_failures_s(running_s, num_failures),
+        )
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
         self._requested = current_hyperparameters(self._strategy.param_groups)
         self._base_rates = [float(group["lr"]) for group in self._strategy.param_groups]
         self._boundary = Boundary(run.ranks, self._digest())
-        self._keeper = Keeper(run, self._strategy, keep=recipe.keep, requested=self._requested)
+        self._keeper = Keeper(
+            run,
+            self._strategy,
+            retention=recipe.retention(self.plan.steps_per_epoch),
+            requested=self._requested,
+        )
         self._state = RunState(scale=LossScale.for_precision(run.precision))
         self._asked_to_stop: str | None = None
-        self._last_save_s = self._save_began_s = run.clock()
-        self._stall_s = 0.0
         self._log = ProgressLog(run, every=recipe.log_every, total_steps=self.plan.total_steps)
         self._resume()
 
@@ -182,7 +192,7 @@ class Job:
         self._boundary.send(self._report(step))
         self.run.heartbeat.beat(self.step)
         self._log.step(self.step, self.plan, step, self._rate(), agreed)
-        save_due = self._save_every.is_due(self.step)
+        save_due = self._pace.is_due_after(self.step)
         progress = self._state.progress(
             self.plan,
             save_due=save_due,
@@ -231,16 +241,11 @@ class Job:
 
     def _report(self, step: Step) -> Report:
         assert step.outcome is not None
-        interval_s = self._save_every.seconds
         return Report(
             step=self.step,
             preempt=self.run.preemption.requested,
             stop=self._asked_to_stop is not None,
-            save=(
-                self.run.ranks.is_coordinator
-                and interval_s is not None
-                and self.run.clock() - self._last_save_s >= interval_s
-            ),
+            save=self.run.ranks.is_coordinator and self._pace.is_due_now(),
             skipped=not step.outcome.applied,
             settled=self._keeper.is_settled(),
             loss_sum=float(step.loss_sum),
@@ -255,8 +260,10 @@ class Job:
                 "whenever step.evaluation_due is true, or monitor one of these."
             )
         before = self._state.stopper
-        stopper, is_best = rule.update(before, step.metrics[rule.monitor], step=self.step)
-        self._state = replace(self._state, stopper=stopper)
+        value = step.metrics[rule.monitor]
+        stopper, is_best = rule.update(before, value, step=self.step)
+        evaluation = evaluation_of(rule, value, self.step)
+        self._state = replace(self._state, stopper=stopper, evaluation=evaluation)
         if not is_best:
             return
         try:
@@ -285,38 +292,34 @@ class Job:
 
     def _save(self, decision: Decision) -> None:
         """Save now where the run ends; else begin a save that is concluded at a later boundary."""
-        self._save_began_s = self.run.clock()
+        self._pace.begin()
         state = self._state.to_json(self.plan, decision.ending)
         try:
             if decision.ending is None:
                 self._keeper.start_saving(self.step, state)
             else:
-                self._log.saved(self._keeper.save(self.step, state), self._since_save_began())
+                self._log.saved(self._keeper.save(self.step, state), self._pace.seconds)
         except SaveFailedError as error:
             # The run is worth more than one checkpoint; a final state that is lost is a failure.
             if decision.ending is not None and decision.ending.is_final:
                 raise
             self._log.save_failed(self.step, error)
-        self._last_save_s = self.run.clock()
-        self._stall_s = self._since_save_began()
+        self._pace.go_on()
         self.run.heartbeat.beat()
 
     def _conclude_save(self) -> None:
         """Commit the save in flight. Called on every rank."""
         step = self._keeper.saving_step
         assert step is not None
-        began_s = self.run.clock()
+        since_s = self._pace.now()
         try:
             saved = self._keeper.conclude(self._state.stopper.best_step)
         except SaveFailedError as error:
             self._log.save_failed(step, error)
         else:
-            stall_s = self._stall_s + self.run.clock() - began_s
-            self._log.saved(saved, self._since_save_began(), stall_s)
+            stall_s = self._pace.concluded(since_s)
+            self._log.saved(saved, self._pace.seconds, stall_s, self._pace.interval_s)
         self.run.heartbeat.beat()
-
-    def _since_save_began(self) -> float:
-        return self.run.clock() - self._save_began_s
 
     def _digest(self) -> JSON:
         return {

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checkpointing import SavedCheckpoint, SaveFailedError
-from strategies import Agreed, BatchPlan, Decision, Ending, Restored
+from strategies import IMPORTED, Agreed, BatchPlan, Decision, Ending, Restored
 
 if TYPE_CHECKING:
     from .run import Run
     from .step import Step
+
+
+LOUD_AFTER = 3
+"""Failed saves in a row that are taken for bad luck."""
+
+
+def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
+    """Return the warning of a run that no longer gets its state to the disk. Pure."""
+    at_stake = (
+        "this run has no checkpoint: all its work would be lost"
+        if newest is None
+        else f"the newest checkpoint is of step {newest}: the {step - newest} steps since then "
+        "would be lost"
+    )
+    return (
+        f"THE LAST {in_a_row} SAVES HAVE ALL FAILED, and {at_stake} if the run ended now. "
+        "Look at the disk of the run folder: its space, quota and health."
+    )
 
 
 class ProgressLog:
@@ -23,9 +41,12 @@ class ProgressLog:
         self._every = every
         self._total_steps = total_steps
         self._pending: dict[str, float | int] | None = None
+        self._failed_in_a_row = 0
+        self._newest: int | None = None
 
     def started(self, step: int, restored: Restored | None) -> None:
         """Report a start or a resume."""
+        self._newest = None if restored is None else restored.step
         if not self._is_coordinator:
             return
         self._folder.forget_metrics_after(step)
@@ -49,6 +70,13 @@ class ProgressLog:
         for damage in restored.damaged.values():
             self._folder.event("checkpoint refused", reason=damage)
             self._run.warn(f"{damage} Falling back to step {restored.step}.")
+        if IMPORTED in restored.state:
+            taken: Any = restored.state[IMPORTED]
+            self._run.say(
+                f"starting at step 0 of {self._total_steps} with what was imported from "
+                f"{taken['from']} ({taken['kind']}), {self._run.describe()}"
+            )
+            return
         before = restored.created_by
         was = f"{before['strategy']} on {before['world_size']} ranks, {before['precision']}"
         self._run.say(
@@ -91,14 +119,22 @@ class ProgressLog:
             self._folder.event("test", **metrics)
             self._run.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
-    def saved(self, saved: SavedCheckpoint, seconds: float, stall_s: float | None = None) -> None:
+    def saved(
+        self,
+        saved: SavedCheckpoint,
+        seconds: float,
+        stall_s: float | None = None,
+        interval_s: float | None = None,
+    ) -> None:
         """Report a checkpoint.
 
         Args:
             saved: what was committed.
             seconds: from the copy of the state to the commit.
             stall_s: how long the training stood still for it; None: all the time.
+            interval_s: until the next one, where it goes by time.
         """
+        self._failed_in_a_row, self._newest = 0, saved.step
         if self._is_coordinator:
             self._folder.event(
                 "saved",
@@ -106,13 +142,21 @@ class ProgressLog:
                 size_bytes=saved.size_bytes,
                 seconds=round(seconds, 3),
                 stall_s=round(seconds if stall_s is None else stall_s, 3),
+                **({} if interval_s is None else {"next_in_s": round(interval_s, 1)}),
             )
 
     def save_failed(self, step: int, error: SaveFailedError) -> None:
         """Report a checkpoint that could not be made; the run goes on."""
-        if self._is_coordinator:
-            self._folder.event("save failed", step=step, reason=str(error))
-            self._run.warn(f"could not save at step {step}: {error} Training goes on.")
+        self._failed_in_a_row += 1
+        if not self._is_coordinator:
+            return
+        self._folder.event("save failed", step=step, reason=str(error))
+        self._run.warn(f"could not save at step {step}: {error} Training goes on.")
+        if self._failed_in_a_row >= LOUD_AFTER:
+            self._folder.event(
+                "saves keep failing", in_a_row=self._failed_in_a_row, newest=self._newest
+            )
+            self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))
 
     def ended(self, decision: Decision, step: int) -> None:
         """Report why the loop ended."""

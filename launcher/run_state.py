@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from checkpointing import JSON
 from strategies import (
+    IMPORTED,
     SEEDING_RULE,
     BatchPlan,
     ConfigError,
+    EarlyStopping,
     EarlyStoppingState,
     Ending,
     LossScale,
@@ -28,6 +31,8 @@ class RunState:
     scale: LossScale = field(default_factory=LossScale)
     stopped_because: str | None = None
     """What the script said when it called `job.stop()`, once the ranks have agreed on it."""
+    evaluation: Mapping[str, JSON] | None = None
+    """The newest value of the monitored metric: its name, mode, value and step."""
     skipped_in_a_row: int = 0
     """Steps whose gradients were not finite, since the last that was applied."""
 
@@ -63,6 +68,7 @@ class RunState:
             "random": {"seed": plan.seed, "rule": SEEDING_RULE},
             "schedule": {"step": self.step, "total_steps": plan.total_steps},
             "early_stopping": self.stopper.to_json(),
+            "evaluation": self.evaluation,
             "loss_scale": self.scale.to_json(),
             "skipped_in_a_row": self.skipped_in_a_row,
             "stopped_because": self.stopped_because,
@@ -75,6 +81,8 @@ class RunState:
         Raises:
             ConfigError: the checkpoint's steps mean other samples than this plan's.
         """
+        if IMPORTED in saved:
+            return self  # Another program's weights: this run's own trajectory begins with them.
         for name, mine in identity(plan).items():
             if saved["data"][name] != mine:
                 raise ConfigError(
@@ -85,10 +93,18 @@ class RunState:
         return RunState(
             step=saved["step"],
             stopper=EarlyStoppingState.from_json(saved["early_stopping"]),
+            evaluation=saved.get("evaluation"),
             scale=self.scale.restored(saved["loss_scale"]),
             stopped_because=saved["stopped_because"],
             skipped_in_a_row=saved["skipped_in_a_row"],
         )
+
+
+def evaluation_of(rule: EarlyStopping, value: float, step: int) -> dict[str, JSON] | None:
+    """Return a monitored value as a checkpoint keeps it; None where it is not a number."""
+    if not math.isfinite(value):
+        return None
+    return {"metric": rule.monitor, "mode": rule.mode, "value": value, "step": step}
 
 
 def identity(plan: BatchPlan) -> dict[str, JSON]:
@@ -102,6 +118,8 @@ def identity(plan: BatchPlan) -> dict[str, JSON]:
 
 def plan_changes(saved: Mapping[str, Any], plan: BatchPlan) -> list[str]:
     """Return a sentence for each thing that the script may change and has changed."""
+    if IMPORTED in saved:
+        return []
     before_and_now = {
         "micro_batch": (saved["data"]["micro_batch"], plan.micro_batch),
         "total_steps": (saved["schedule"]["total_steps"], plan.total_steps),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .hyperparameters import current_hyperparameters as current_hyperparameters
     from .hyperparameters import merge as merge
     from .hyperparameters import put_in_force as put_in_force
+    from .imported import IMPORTED as IMPORTED
     from .loading import MapDataset as MapDataset
     from .loading import evaluation_batches as evaluation_batches
     from .loading import to_device as to_device
@@ -69,6 +70,7 @@ _HOME = {
     "EarlyStoppingState": "early_stopping",
     "Ending": "decision",
     "HostCommunicator": "process_group",
+    "IMPORTED": "imported",
     "LossScale": "loss_scale",
     "MapDataset": "loading",
     "Measurement": "metrics",

@@ -16,11 +16,11 @@ from checkpointing import (
     NoCheckpointError,
     Snapshot,
     TensorSpec,
-    require_match,
 )
 
 from .errors import ConfigError, StrategyError
 from .hyperparameters import current_hyperparameters, to_json
+from .imported import IMPORTED, ImportedWeights, require_same_model
 from .parallel.catalogue import WEIGHT_KEYS
 from .parallel.protocol import Scalars, Strategy
 from .process_group import HostCommunicator
@@ -149,16 +149,21 @@ def _try_load(
         with store.open(step) as reader:
             manifest = reader.manifest
             where = f"step-{step:08d}"
-            _require_same_model(strategy, reader, where)
+            source: CheckpointReader | ImportedWeights = reader
+            if IMPORTED in manifest.state:
+                source = ImportedWeights(reader, strategy.catalogue.aliases)
+            require_same_model(strategy.weight_specs(), source, where)
             optimizer: Any = manifest.state["optimizer"]
             keys = {} if weights_only else _state_keys(reader)
-            if not weights_only and optimizer["name"] != strategy.optimizer_name:
+            # An imported checkpoint does not say which optimizer it is of: its tensors must fit.
+            written_by = optimizer["name"]
+            if not weights_only and written_by not in (None, strategy.optimizer_name):
                 raise ConfigError(
-                    f"{where} was made with the optimizer {optimizer['name']}, and the script "
+                    f"{where} was made with the optimizer {written_by}, and the script "
                     f"builds {strategy.optimizer_name}. Use the same, or another --run-dir."
                 )
             scalars: Scalars = {} if weights_only else optimizer["scalars"]
-            strategy.load(reader, keys, scalars)
+            strategy.load(source, keys, scalars)
             return (manifest.state, manifest.created_by), {"kind": "whole", "text": ""}
     except (ModelMismatchError, ConfigError) as error:
         return None, {"kind": "refused", "text": str(error)}
@@ -166,17 +171,6 @@ def _try_load(
         return None, {"kind": "damaged", "text": str(error)}
     except (CheckpointError, OSError) as error:
         return None, {"kind": "unreadable", "text": str(error)}
-
-
-def _require_same_model(strategy: Strategy, reader: CheckpointReader, where: str) -> None:
-    found = [spec for spec in reader.manifest.specs() if spec.key in WEIGHT_KEYS]
-    dtypes = {spec.name: spec.dtype for spec in found}
-    # Values are cast on loading, so only names and shapes must agree.
-    expected = [
-        TensorSpec(fqn=s.fqn, key=s.key, shape=s.shape, dtype=dtypes.get(s.name, s.dtype))
-        for s in strategy.weight_specs()
-    ]
-    require_match(expected, found, where=where)
 
 
 def _state_keys(reader: CheckpointReader) -> dict[str, list[str]]:
