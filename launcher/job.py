@@ -82,6 +82,7 @@ class Job:
             self._strategy,
             retention=recipe.retention(self.plan.steps_per_epoch),
             requested=self._requested,
+            objects=recipe.objects,
         )
         self._state = RunState(scale=LossScale.for_precision(run.precision))
         self._asked_to_stop: str | None = None
@@ -340,7 +341,8 @@ class Job:
                 self._strategy.group_names, self._requested, restored.state["optimizer"]["groups"]
             )
             put_in_force(self._strategy.param_groups, values)
-            self._log.restored(restored, changes + plan_changes(restored.state, self.plan))
+            changes += plan_changes(restored.state, self.plan)
+            self._log.restored(restored, changes, self.recipe.objects)
         self._log.started(self.step, restored)
 
     def _weights(self, which: str) -> tuple[CheckpointStore, int]:

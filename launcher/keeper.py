@@ -21,6 +21,7 @@ from checkpointing import (
     steps_to_delete,
 )
 from strategies import (
+    Objects,
     Restored,
     Strategy,
     collect_state,
@@ -43,6 +44,7 @@ class Keeper:
         *,
         retention: Retention,
         requested: list[dict[str, JSON]],
+        objects: Objects,
     ) -> None:
         self._run = run
         self._folder = run.folder
@@ -52,6 +54,7 @@ class Keeper:
         self._resumed_from: int | None = None
         self._created_by = run.created_by()
         self._requested = requested
+        self._objects = objects
         self._writer = BackgroundWriter()
         self._in_flight: BackgroundSave | None = None
 
@@ -65,6 +68,9 @@ class Keeper:
             for step in restored.damaged:
                 self._folder.checkpoints.set_aside(step)
         self._resumed_from = None if restored is None else restored.step
+        for name, state in (restored.objects if restored is not None else {}).items():
+            if name in self._objects:
+                self._objects[name].restore(state)
         return restored
 
     @property
@@ -139,6 +145,7 @@ class Keeper:
             state=state,
             created_by=self._created_by,
             requested=self._requested,
+            objects=self._objects,
             weights_only=weights_only,
         )
 

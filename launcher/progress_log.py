@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import SavedCheckpoint, SaveFailedError
 from strategies import IMPORTED, Agreed, BatchPlan, Decision, Ending, Restored
+
+from .resume_report import report_resume
 
 if TYPE_CHECKING:
     from .run import Run
@@ -63,7 +67,9 @@ class ProgressLog:
         if restored is None:
             self._run.say(f"starting at step 0 of {self._total_steps}, {self._run.describe()}")
 
-    def restored(self, restored: Restored, changes: list[str]) -> None:
+    def restored(
+        self, restored: Restored, changes: list[str], objects: Collection[str] = ()
+    ) -> None:
         """Report what a resume took over and what changed."""
         if not self._is_coordinator:
             return
@@ -86,6 +92,20 @@ class ProgressLog:
         for change in changes:
             self._folder.event("changed", what=change)
             self._run.say(f"changed by the script: {change}")
+        report = report_resume(
+            restored.state,
+            before,
+            now={
+                "strategy": self._run.strategy,
+                "world_size": self._run.ranks.world_size,
+                "precision": self._run.precision.name,
+            },
+            objects=objects,
+            changes=changes,
+        )
+        self._folder.event("resumed", step=restored.step, **asdict(report))
+        for line in report.lines():
+            self._run.say(line)
 
     def step(
         self, number: int, plan: BatchPlan, step: Step, rate: float, agreed: Agreed | None

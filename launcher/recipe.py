@@ -15,8 +15,10 @@ from strategies import (
     ConfigError,
     EarlyStopping,
     MapDataset,
+    Objects,
     Parameters,
     Schedule,
+    require_objects,
     schedules,
 )
 
@@ -55,6 +57,9 @@ class Recipe:
     """In steps or epochs: of each such stretch the first checkpoint stays for good."""
     keep_best: int = 0
     """How many of the checkpoints with the best value of what `stop` monitors stay."""
+    objects: Objects = field(default_factory=dict)
+    """Your own objects whose state belongs to the run, by name: each with `state()`, which returns
+    JSON and tensors, and `restore(state)`."""
     stop: EarlyStopping | None = None
     max_grad_norm: float | None = None
     """Clip the norm of the mean gradient over all parameters to this."""
@@ -76,6 +81,7 @@ class Recipe:
             raise ConfigError(f"workers={self.workers} must not be negative.")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")
+        require_objects(self.objects)
 
     def intervals(self, steps_per_epoch: int) -> tuple[Every, Every]:
         """Return (evaluate_every, save_every).

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from .loss_scale import LossScale as LossScale
     from .metrics import Measurement as Measurement
     from .metrics import MetricSums as MetricSums
+    from .objects import Objects as Objects
+    from .objects import Stateful as Stateful
+    from .objects import require_objects as require_objects
     from .parallel.protocol import Blueprint as Blueprint
     from .parallel.protocol import Parameters as Parameters
     from .parallel.protocol import StepOutcome as StepOutcome
@@ -75,6 +78,7 @@ _HOME = {
     "MapDataset": "loading",
     "Measurement": "metrics",
     "MetricSums": "metrics",
+    "Objects": "objects",
     "Parameters": "parallel.protocol",
     "Precision": "precision",
     "Progress": "decision",
@@ -84,6 +88,7 @@ _HOME = {
     "RunningStatistics": "running_statistics",
     "SEEDING_RULE": "seeding",
     "Schedule": "schedules",
+    "Stateful": "objects",
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
@@ -98,6 +103,7 @@ _HOME = {
     "precision_for": "precision",
     "process_groups": "process_group",
     "put_in_force": "hyperparameters",
+    "require_objects": "objects",
     "restore_newest": "training_state",
     "seed_streams": "seeding",
     "split_indices": "splits",

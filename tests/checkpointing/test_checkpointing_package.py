@@ -15,7 +15,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TORCH_FREE = (
     "background_writer block_writer commit communicator compare difference errors export_plan "
     "fields files inventory manifest manifest_text names outcome ranges reader report retention "
-    "shard_format shard_reader snapshot spec store strict_json verify whole_file writer_process"
+    "shard_format shard_reader snapshot spec store strict_json verify whole_file writer_process "
+    "written_aside"
 )
 PROCESS_CALLS = {"close", "getppid", "memfd_create", "posix_fallocate", "read"}
 """Pipes and memory without a name."""
