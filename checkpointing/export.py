@@ -24,6 +24,7 @@ def export_safetensors(
     path: Path,
     *,
     keys: Iterable[str] = WEIGHT_KEYS,
+    preferred: str | None = None,
     dtype: str | None = None,
     metadata: Mapping[str, str],
     files: Files = LOCAL_FILES,
@@ -38,6 +39,7 @@ def export_safetensors(
         reader: The checkpoint.
         path: The file; its folder is made if it is missing.
         keys: Which tensors; of each fqn at most one.
+        preferred: A key whose tensors take the place of the others of their fqn, such as "ema".
         dtype: F16, BF16, F32 or F64 to convert the floating-point tensors; None leaves every
             tensor as it is stored.
         metadata: Goes into the header, besides {"format": "pt"}.
@@ -52,7 +54,7 @@ def export_safetensors(
         ValueError: If no tensor has one of the keys, two of the chosen tensors share an fqn, or
             the dtype is not one of the four.
     """
-    specs = choose_tensors(reader.manifest.specs(), tuple(keys))
+    specs = choose_tensors(reader.manifest.specs(), tuple(keys), preferred=preferred)
     entry_of(specs[0], dtype)  # a wrong dtype is told before anything is made
     with written_aside(path, files) as aside:
         return write_and_close(reader, files.create(aside), specs, dtype, metadata, files)

@@ -11,16 +11,24 @@ WEIGHT_KEYS = ("fp32", "param", "buffer")
 INDEX_NAME = "model.safetensors.index.json"
 
 
-def choose_tensors(specs: Iterable[TensorSpec], keys: Sequence[str]) -> list[TensorSpec]:
+def choose_tensors(
+    specs: Iterable[TensorSpec], keys: Sequence[str], *, preferred: str | None = None
+) -> list[TensorSpec]:
     """Return the tensors of the given keys, in the given order.
+
+    Where an fqn has a tensor of the key `preferred`, that one alone is chosen.
 
     Raises:
         ValueError: If no tensor has one of the keys, or two of the chosen ones share an fqn.
     """
     specs = list(specs)
+    replaced = {spec.fqn for spec in specs if spec.key == preferred}
+    if preferred is not None and not replaced:
+        raise ValueError(f"no tensor with the key {preferred} is there.")
     chosen: dict[str, TensorSpec] = {}
     for spec in specs:
-        if spec.key not in keys:
+        is_preferred = spec.key == preferred
+        if not is_preferred and (spec.key not in keys or spec.fqn in replaced):
             continue
         if spec.fqn in chosen:
             raise ValueError(

@@ -36,6 +36,7 @@ from .node_messages import NodeEnd
 from .output import RankOutput
 from .plan import LaunchPlan
 from .signal_inbox import SignalInbox
+from .site import Advice
 from .stacks import ask_for_stacks
 from .starter import Starter
 from .supervision import Bounds
@@ -61,6 +62,7 @@ class NodeAgent(SimpleElasticAgent):
         starter: Starter,
         environ: Mapping[str, str],
         report: Callable[[AttemptEnd], tuple[int, str]],
+        advice: Advice,
         say: Callable[[str], None],
     ) -> None:
         judge = Judge(plan, inbox, say)
@@ -84,6 +86,7 @@ class NodeAgent(SimpleElasticAgent):
         self._starter = starter
         self._environ = environ
         self._report = report
+        self._advice = advice
         self._say = say
         self._workers: list[Worker] = []
         self._files: dict[int, RankFiles] = {}
@@ -246,13 +249,18 @@ class NodeAgent(SimpleElasticAgent):
         attempt = Attempt(
             self._workers,
             inbox=self._inbox,
-            bounds=Bounds.of(grace_s=self._plan.grace_s, terminate_s=self._plan.terminate_s),
+            bounds=Bounds.of(
+                grace_s=self._plan.grace_s,
+                terminate_s=self._plan.terminate_s,
+                uses_run=self._plan.uses_run,
+            ),
             warning_file=self._lifeline.scratch / "warning.json",
             awaits_handler=self._plan.uses_run,
             say=self._say,
             hang=self._hang,
             write_stacks=self._write_stacks,
-            must_end=self._council.must_end,
+            elsewhere=self._council.elsewhere,
+            advice=self._advice,
         )
         outcomes = attempt.supervise()
         self._stop_workers(worker_group)
@@ -288,6 +296,7 @@ class NodeAgent(SimpleElasticAgent):
             step=end.step(),
             error=end.error(),
             report=text,
+            hung=end.hung,
         )
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:

@@ -11,7 +11,8 @@ from .exit_codes import CONTINUE, DONE, Outcome
 from .hang import HangWatch
 from .signal_inbox import SignalInbox
 from .signals import Warned, signal_name
-from .supervision import Bounds, Situation, Step, next_step
+from .site import Advice, NoAdvice
+from .supervision import Bounds, Elsewhere, Situation, Step, next_step
 from .worker import Worker, wait_for_an_end
 
 POLL_S = 0.05
@@ -33,7 +34,8 @@ class Attempt:
         say: Callable[[str], None],
         hang: HangWatch | None = None,
         write_stacks: Callable[[Sequence[Worker]], None] = lambda workers: None,
-        must_end: Callable[[], bool] = lambda: False,
+        elsewhere: Callable[[], Elsewhere] = Elsewhere,
+        advice: Advice | None = None,
     ) -> None:
         self._running = list(workers)
         self._inbox = inbox
@@ -43,13 +45,15 @@ class Attempt:
         self._say = say
         self._hang = hang
         self._write_stacks = write_stacks
-        self._must_end = must_end
+        self._elsewhere = elsewhere
+        self._advice = advice or NoAdvice()
         self.failed_at: float | None = None
         """When a rank of this node failed by itself."""
         self._outcomes: list[Outcome] = []
         self._untold: list[Worker] = []
         self._tick = 0
         self._reminded_at = 0.0
+        self._deadline: float | None = None
         self._seen = Situation(now=time.monotonic(), num_running=len(workers))
         self._act: dict[Step, Callable[[], None]] = {
             Step.WAIT: self._wait,
@@ -94,8 +98,7 @@ class Attempt:
                 self._record(worker, status)
                 self._note_end(status, now)
         self._look_for_a_hang(now)
-        if self._must_end() and self._seen.failed_at is None:
-            self._seen = replace(self._seen, failed_at=now)
+        self._look_elsewhere(now)
         self._seen = replace(
             self._seen, now=now, num_running=len(self._running), kill_now=self._inbox.kill_now
         )
@@ -106,6 +109,18 @@ class Attempt:
             return
         if self._hang.is_hung(now):
             self._seen = replace(self._seen, hung_at=now)
+
+    def _look_elsewhere(self, now: float) -> None:
+        there, seen = self._elsewhere(), self._seen
+        # Without --hang-timeout here nobody listens for the question where the ranks are.
+        hung = there.hung and self._hang is not None
+        self._seen = replace(
+            seen,
+            lost_at=_first(seen.lost_at, there.lost, now),
+            hung_at=_first(seen.hung_at, hung, now),
+            failed_at=_first(seen.failed_at, there.failed and not hung, now),
+            left_at=_first(seen.left_at, there.left, now),
+        )
 
     def _record(self, worker: Worker, status: int | None) -> None:
         ended_by_us = self._seen.terminated_at is not None or self._seen.killed_at is not None
@@ -133,6 +148,7 @@ class Attempt:
 
     def _wait(self) -> None:
         self._tell_those_ready()
+        self._pass_advice_on()
         self._remind()
         wait_for_an_end(self._running, POLL_S)
 
@@ -145,14 +161,28 @@ class Attempt:
         assert signum is not None
         grace_s = self._bounds.grace_s
         cause = "Ctrl-C" if signum == signal.SIGINT else signal_name(signum)
-        deadline = None if grace_s is None else time.time() + grace_s
-        with contextlib.suppress(OSError):  # a full disk takes the cause away, not the warning
-            Warned(cause=cause, deadline=deadline).write(self._warning_file)
+        self._deadline = None if grace_s is None else time.time() + grace_s
+        self._write_warning(Warned(cause=cause, deadline=self._deadline))
+        self._advice.ask(signum)
         self._say(warning_text(cause, len(self._running), grace_s))
         self._untold = list(self._running)
         self._seen = replace(self._seen, told=True)
         self._reminded_at = self._seen.now
         self._tell_those_ready()
+
+    def _write_warning(self, warned: Warned) -> None:
+        with contextlib.suppress(OSError):  # a full disk takes the cause away, not the warning
+            warned.write(self._warning_file)
+
+    def _pass_advice_on(self) -> None:
+        """Tell the ranks, which save already, what was found out about the warning."""
+        warned = self._advice.answer()
+        if warned is None:
+            return
+        known = [at for at in (self._deadline, warned.deadline) if at is not None]
+        warned = replace(warned, deadline=min(known, default=None))
+        self._write_warning(warned)
+        self._say(advice_text(warned, time.time()))
 
     def _tell_those_ready(self) -> None:
         """Pass the warning on to each rank, once; to one of ours as soon as it can take it.
@@ -179,7 +209,7 @@ class Attempt:
             self._say(f"still waiting for {ranks_text(self._running)} to leave.")
 
     def _terminate(self) -> None:
-        if self._seen.failed_at is None:
+        if self._seen.failed_at is None and self._seen.lost_at is None:
             self._say(
                 f"{ranks_text(self._running)} did not leave within {self._bounds.leave_s:g} s "
                 "after the others; ending it now."
@@ -200,12 +230,23 @@ class Attempt:
         self._seen = replace(self._seen, killed_at=self._seen.now)
 
 
+def _first(before: float | None, now_true: bool, now: float) -> float | None:
+    return now if before is None and now_true else before
+
+
 def warning_text(cause: str, num_ranks: int, grace_s: float | None) -> str:
     """Return the sentence about a warning: what came, what was done, what happens next."""
     whom = "the rank" if num_ranks == 1 else f"all {num_ranks} ranks"
     limit = "" if grace_s is None else f" for at most {grace_s:g} s"
     text = f"{cause}: asking {whom} to save and to leave, and waiting{limit}."
     return f"{text} Press Ctrl-C again to kill now." if cause == "Ctrl-C" else text
+
+
+def advice_text(warned: Warned, now: float) -> str:
+    """Return the sentence about a cause that was found out."""
+    if warned.deadline is None:
+        return f"{warned.cause}: no deadline is known."
+    return f"{warned.cause}: the ranks have {max(0.0, warned.deadline - now):.0f} s."
 
 
 def ranks_text(workers: Sequence[Worker]) -> str:

@@ -6,7 +6,8 @@ cost a few hundredths of a second.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import NoReturn
 
@@ -15,9 +16,18 @@ from .console import say
 from .errors import LauncherError
 from .gpus import Machine, count_installed, count_visible
 from .plan import make_plan, prepare_run_folder
+from .run_secret import read_secret, unbound_text
 from .signal_inbox import SignalInbox
+from .site import Site
 
-SUBCOMMANDS = {"checkpoint": ".checkpoint_command"}
+SUBCOMMANDS = {
+    "checkpoint": ".checkpoint_command",
+    "report": ".report_command",
+    "schedule": ".schedule_command",
+    "slurm": ".slurm.submit",
+    "sweep": ".sweep_command",
+    "watch": ".watch_command",
+}
 """The first word, and the module whose `run` does the rest and returns the exit code."""
 
 
@@ -48,7 +58,8 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
         LauncherError: Something is wrong with what was asked, or with this machine.
     """
     environ = dict(os.environ)
-    options = parse_command_line(argv, environ)
+    site = find_site(environ, argv)
+    options = parse_command_line(argv, environ, site.supply)
     if isinstance(options, str):
         print(help_text() if options == "--help" else f"relaunch {version()}")
         return 0
@@ -56,15 +67,36 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     for note in options.notes:
         say(note)
     plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
+    if plan.nodes.several:
+        plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
     if options.dry_run:
         from .dry_run import describe
 
-        print(describe(plan, environ))
+        print("\n".join((*site.describe(), describe(plan, environ))))
         return 0
     prepare_run_folder(options.run_dir)
+    if site.starts_agents:
+        return site.run_agents(plan, inbox)
+    if plan.nodes.several and not plan.secret.value:
+        say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
     from .launch import launch  # after every check: a mistake is told without what a launch needs
 
-    return launch(plan, inbox, environ, say)
+    plan = site.adjust(plan)
+    code = launch(plan, inbox, environ, say, advice=site.advice())
+    return site.conclude(code, plan, inbox)
+
+
+def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> Site:
+    """Return where this start takes place.
+
+    Raises:
+        UsageError: The environment is that of a Slurm job, and this process is not in it.
+    """
+    if "SLURM_JOB_ID" not in environ:
+        return Site()
+    from .slurm.place import find_slurm_site  # a start outside of Slurm need not read all that
+
+    return find_slurm_site(environ, argv, say)
 
 
 def machine(cuda_visible_devices: str | None) -> Machine:

@@ -1,7 +1,7 @@
 """From the words after `relaunch` to LaunchOptions, and the help."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from . import values
 from .errors import UsageError
@@ -15,6 +15,8 @@ from .words import Words, read_words
 _EPILOG = """\
 The options of torchrun mean what they mean there. Each may be cut short, be written with
 underscores, and be given as PET_<NAME> in the environment; the command line wins.
+
+relaunch checkpoint, report and watch look at runs; each has a --help of its own.
 
 exit codes:
   0    done                             2      wrong usage
@@ -71,6 +73,8 @@ def parse_options(words: Words) -> LaunchOptions:
         nproc_per_node=optional(given("--nproc-per-node"), values.nproc),
         strategy=words.text("--strategy"),
         precision=words.text("--precision"),
+        shard_blocks=words.text("--shard-blocks"),
+        hybrid_shard=words.flag("--hybrid-shard"),
         run_dir=optional(given("--run-dir"), values.path),
         log_dir=optional(given("--log-dir"), values.path),
         nodes=nodes,
@@ -89,8 +93,17 @@ def parse_options(words: Words) -> LaunchOptions:
     )
 
 
-def parse_command_line(argv: Sequence[str], environ: Mapping[str, str]) -> LaunchOptions | str:
+def parse_command_line(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    supply: Callable[[Words], Words] = lambda words: words,
+) -> LaunchOptions | str:
     """Turn the words after `relaunch` and the environment into options.
+
+    Args:
+        argv: The words.
+        environ: May give options as PET_<NAME>.
+        supply: Adds the options that follow from the place of the start.
 
     Returns:
         The name of the option instead, where only the help or the version is asked for.
@@ -102,7 +115,7 @@ def parse_command_line(argv: Sequence[str], environ: Mapping[str, str]) -> Launc
     for name in ("--help", "--version"):
         if words.flag(name):
             return name
-    return parse_options(words)
+    return parse_options(supply(words))
 
 
 def _kind(words: Words) -> ProgramKind:
@@ -154,6 +167,7 @@ def _nodes(words: Words) -> NodeOptions:
         master_port=None if standalone else port,
         local_addr=words.text("--local-addr"),
         run_id=None if standalone else words.text("--rdzv-id"),
+        secret_file=optional(given("--secret-file"), values.path),
         join_timeout_s=_join_timeout(configuration),
     )
 

@@ -9,15 +9,23 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous.api import RendezvousInfo, RendezvousStoreInfo
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
+from .continuation import after_loss_text, code_after_loss, has_checkpoint
 from .event_file import append_event
 from .meeting import Meeting
-from .node_messages import Lead, NodeEnd, code_of_nodes, first_to_fail, lost_text, whole_report
+from .node_messages import (
+    Lead,
+    NodeEnd,
+    bounded_text,
+    code_of_nodes,
+    first_to_fail,
+    lost_text,
+    whole_report,
+)
 from .plan import LaunchPlan
 from .rendezvous import STORE_TIMEOUT_S, LocalRendezvous
 from .restarts import AttemptRecord, Verdict, verdict
 from .signal_inbox import SignalInbox
-
-LOST_CODE = 1
+from .supervision import Elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +45,8 @@ class Council(Protocol):
     def open(self) -> None:
         """Meet the other nodes, if there are any."""
 
-    def must_end(self) -> bool:
-        """Tell whether the ranks of this node have to end because of another node."""
+    def elsewhere(self) -> Elsewhere:
+        """Return what has happened on the other nodes."""
 
     def conclude(self, end: NodeEnd) -> Decided:
         """Report the end of an attempt and decide what comes next."""
@@ -59,9 +67,9 @@ class Alone:
     def open(self) -> None:
         """See Council."""
 
-    def must_end(self) -> bool:
+    def elsewhere(self) -> Elsewhere:
         """See Council."""
-        return False
+        return Elsewhere()
 
     def conclude(self, end: NodeEnd) -> Decided:
         """See Council."""
@@ -91,14 +99,16 @@ class Together:
         """See Council."""
         self._meeting.join()
 
-    def must_end(self) -> bool:
+    def elsewhere(self) -> Elsewhere:
         """See Council."""
-        return self._meeting.must_end()
+        return self._meeting.elsewhere()
 
     def conclude(self, end: NodeEnd) -> Decided:
         """See Council."""
         self._wait_s = 0.0
         lead = self._meeting.end_attempt(end, self._decide)
+        if lead is None:
+            return self._undecided(end)
         if lead.said:
             self._judge.say(lead.said)
         return Decided(code=lead.code, restart=lead.restart, wait_s=self._wait_s)
@@ -107,13 +117,28 @@ class Together:
         """See Council."""
         self._meeting.part()
 
+    def _undecided(self, end: NodeEnd) -> Decided:
+        if not self._meeting.is_lost(0):
+            return Decided(code=end.code, restart=False)
+        continues = has_checkpoint(self._plan)
+        code = code_after_loss(end.code, continues=continues)
+        why = f"{lost_text(0, self._meeting.hosts().get(0))} The nodes meet there."
+        text = after_loss_text(why, continues=continues)
+        self._judge.say(text)
+        if self._meeting.node_rank == min(node for node in self._meeting.members if node):
+            self._judge.record({self._meeting.node_rank: end}, code, Verdict(restart=False), text)
+        return Decided(code=code, restart=False)
+
     def _decide(self, attempt: int, ends: Mapping[int, NodeEnd], lost: list[int]) -> Lead:
         """Decide for all nodes. Called on node 0 only."""
         members, hosts = self._meeting.members, self._meeting.hosts()
         if lost:
-            staying = tuple(node for node in members if node not in lost)
-            judged, said = self._without(staying), [lost_text(n, hosts.get(n)) for n in lost]
-            members, code = staying, LOST_CODE
+            members = tuple(node for node in members if node not in lost)
+            continues = has_checkpoint(self._plan)
+            code = code_after_loss(code_of_nodes(ends), continues=continues)
+            judged = self._without(members, continues=continues)
+            said = [lost_text(node, hosts.get(node)) for node in lost]
+            self._judge.record(ends, code, judged, " ".join((*said, judged.reason)))
         else:
             code = code_of_nodes(ends)
             judged, said = self._judge.judge(ends, code), [whole_report(ends, hosts)]
@@ -125,20 +150,17 @@ class Together:
             decided=True,
             restart=judged.restart,
             code=code,
-            said="\n".join(text for text in (*said, judged.reason) if text),
+            said=bounded_text("\n".join(text for text in (*said, judged.reason) if text)),
         )
 
-    def _without(self, staying: tuple[int, ...]) -> Verdict:
+    def _without(self, staying: tuple[int, ...], *, continues: bool) -> Verdict:
         nodes = self._plan.nodes
         if self._inbox.warned_by is not None:
             return Verdict(restart=False)
         if len(staying) >= nodes.num_min:
             return Verdict(restart=True, reason=f"going on with {len(staying)} nodes.")
-        return Verdict(
-            restart=False,
-            reason=f"{len(staying)} of at least {nodes.num_min} nodes are left. Start the same "
-            "command again on all nodes; it goes on from the newest checkpoint.",
-        )
+        why = f"{len(staying)} of at least {nodes.num_min} nodes are left."
+        return Verdict(restart=False, reason=after_loss_text(why, continues=continues))
 
 
 class Judge:
@@ -149,6 +171,7 @@ class Judge:
         self._plan = plan
         self._inbox = inbox
         self._history: list[AttemptRecord] = []
+        self._num_recorded = 0
 
     def judge(self, ends: Mapping[int, NodeEnd], code: int) -> Verdict:
         """Return the verdict on an attempt from its ends on all nodes."""
@@ -156,21 +179,27 @@ class Judge:
         self._history.append(record)
         warned = self._inbox.warned_by is not None
         judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
+        self.record(ends, code, judged, judged.reason)
+        return judged
+
+    def record(self, ends: Mapping[int, NodeEnd], code: int, judged: Verdict, reason: str) -> None:
+        """Write an attempt into events.jsonl."""
+        record, number = merged(ends, code), self._num_recorded
+        self._num_recorded += 1
         if self._plan.run_dir is not None:
             with suppress(OSError):  # the record is for later; the run is what counts
                 append_event(
                     self._plan.run_dir,
                     "attempt",
-                    attempt=len(self._history) - 1,
+                    attempt=number,
                     ranks=sum(end.num_ranks for end in ends.values()),
                     code=record.code,
                     seconds=round(record.lived_s, 3),
                     step=record.step,
                     error=record.error,
                     restart=judged.restart,
-                    reason=judged.reason or None,
+                    reason=reason or None,
                 )
-        return judged
 
 
 def merged(ends: Mapping[int, NodeEnd], code: int) -> AttemptRecord:

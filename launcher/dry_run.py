@@ -69,7 +69,9 @@ def _plan(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[tuple[str, s
         least = "" if nodes.num_min == nodes.num_max else f", at least {nodes.num_min}"
         yield "nodes", f"{nodes.num_max}{least}; this one is node {number}"
     yield "meeting at", f"{plan.master_addr}:{plan.master_port or 'a free port'}"
-    yield "strategy", plan.strategy or "left to the script"
+    if nodes.several:
+        yield "messages between nodes", plan.secret.describe(nodes.run_id)
+    yield "strategy", plan.strategy or ("auto" if plan.uses_run else "left to the script")
     yield "precision", plan.precision or "left to the script"
     yield "run folder", str(plan.run_dir or "left to the script")
     yield "logs", str(plan.log_dir or "none on disk")

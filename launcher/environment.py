@@ -5,22 +5,34 @@ The names up to OMP_NUM_THREADS are torchrun's contract, so that `dist.init_proc
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .guardian import MARK as RUN_ID
+from .limits import Limits
 
 STRATEGY = "RELAUNCH_STRATEGY"
 PRECISION = "RELAUNCH_PRECISION"
+SHARD_BLOCKS = "RELAUNCH_SHARD_BLOCKS"
+HYBRID_SHARD = "RELAUNCH_HYBRID_SHARD"
 RUN_DIR = "RELAUNCH_RUN_DIR"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
+SECRET = "RELAUNCH_SECRET"
+"""What the launchers of several nodes share; for them only, no rank gets it."""
+END_TIME = "RELAUNCH_END_TIME"
+GRACE = "RELAUNCH_GRACE_S"
+HAND_OVER = "RELAUNCH_SLURM"
+"""What the batch step's process tells the agents; not for the ranks."""
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset(
-    {RUN_ID, STRATEGY, PRECISION, RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
+    {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
+    | {RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
+    | {END_TIME, GRACE, HAND_OVER}
 )
 
 
@@ -40,6 +52,8 @@ class RankEnvironment:
     """False: plain `python train.py`, rank 0 of 1."""
     strategy: str | None
     precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
     run_dir: Path | None
     error_file: Path | None
     """Where this rank may leave the reason of its failure for the launcher."""
@@ -49,6 +63,10 @@ class RankEnvironment:
     """Where this rank says how far it is."""
     stacks_file: Path | None
     """Where this rank writes its stacks when it is asked to."""
+    end_time_s: float | None = None
+    """The end of the job's time, in seconds since the epoch; None: no limit is known."""
+    grace_s: float | None = None
+    """From the warning of a preemption to its end; None: not known."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -83,11 +101,15 @@ class RankEnvironment:
             launched="RANK" in environ,
             strategy=environ.get(STRATEGY) or None,
             precision=environ.get(PRECISION) or None,
+            shard_blocks=environ.get(SHARD_BLOCKS) or None,
+            hybrid_shard=bool(environ.get(HYBRID_SHARD)),
             run_dir=_path(environ, RUN_DIR),
             error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
             stacks_file=_path(environ, STACKS_FILE),
+            end_time_s=_seconds(environ, END_TIME),
+            grace_s=_seconds(environ, GRACE),
         )
 
 
@@ -138,11 +160,14 @@ class GroupSettings:
     """torchrun's --rdzv-id."""
     virtual_local_rank: bool
     interface: str | None
-    """The network interface towards the other ranks; None leaves the choice to gloo."""
+    """The network interface towards the other ranks; None leaves the choice to gloo and NCCL."""
     strategy: str | None
     precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
     run_dir: Path | None
     warning_file: Path
+    limits: Limits = field(default_factory=Limits)
 
 
 def worker_environment(
@@ -176,7 +201,11 @@ def worker_environment(
         STACKS_FILE: str(files.stacks),
         STRATEGY: settings.strategy,
         PRECISION: settings.precision,
+        SHARD_BLOCKS: settings.shard_blocks,
+        HYBRID_SHARD: "1" if settings.hybrid_shard else None,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
+        END_TIME: _text(settings.limits.end_time_s),
+        GRACE: _text(settings.limits.grace_s),
     }
     if settings.virtual_local_rank:
         told |= {
@@ -185,8 +214,11 @@ def worker_environment(
         }
     defaults = default_environment(place.local_world_size)
     if settings.interface is not None:
-        # Otherwise gloo listens on whatever interface the host's name stands for.
+        # Otherwise they listen on whatever interface the host's name stands for.
         defaults |= dict.fromkeys(INTERFACE_NAMES, settings.interface)
+        if place.group_world_size > 1:
+            # "=": this very name. Without it NCCL takes every interface whose name begins so.
+            defaults[NCCL_INTERFACE] = f"={settings.interface}"
     # A relaunch started inside a rank must not pass that rank's own wishes on.
     kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
     return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
@@ -216,6 +248,20 @@ def _number(environ: Mapping[str, str], name: str, default: int) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f"{name}={text!r} in the environment is not a whole number") from None
+
+
+def _seconds(environ: Mapping[str, str], name: str) -> float | None:
+    text = environ.get(name)
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} in the environment is not a number") from None
+
+
+def _text(number: float | None) -> str | None:
+    return None if number is None else repr(number)
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

@@ -7,6 +7,7 @@ found in a rank; the launcher then prints that sentence once instead of a report
 import json
 import os
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +40,31 @@ def write_error(path: Path | None, message: str, *, exit_code: int = USAGE) -> b
     Returns:
         Whether the launcher will print the sentence. False: the caller has to.
     """
+    told = {"relaunch": {"sentence": True, "exit_code": exit_code}}
+    return _write(path, {"message": _message(message, message, exit_code), **told})
+
+
+def write_exception(path: Path | None, error: BaseException, where: str) -> None:
+    """Leave what ended this rank, and where, for the launcher's report; it prints no traceback.
+
+    Args:
+        path: `RankEnvironment.error_file`; None under plain `python train.py`.
+        error: What nobody has caught.
+        where: Rank, step and line.
+    """
+    words = "".join(traceback.format_exception_only(error)).strip()
+    stack = "".join(traceback.format_exception(error))
+    _write(path, {"message": _message(f"{words}\n{where}", stack, 1)})
+
+
+def _message(text: str, stack: str, exit_code: int) -> dict[str, Any]:
+    extra = {"py_callstack": stack, "timestamp": str(int(time.time()))}
+    return {"message": text, "errorCode": exit_code, "extraInfo": extra}
+
+
+def _write(path: Path | None, record: dict[str, Any]) -> bool:
     if path is None:
         return False
-    record = {
-        "message": {
-            "message": message,
-            "errorCode": exit_code,
-            "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))},
-        },
-        "relaunch": {"sentence": True, "exit_code": exit_code},
-    }
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(json.dumps(record), encoding="utf-8")

@@ -22,7 +22,8 @@ from strategies import (
 )
 
 Measure: TypeAlias = Callable[[Any, Any], Mapping[str, Measurement]]
-"""(model, batch) -> {metric: one value a sample, or a pair (sum, count)}."""
+"""(model, batch) -> {metric: one value a sample, a pair (numerator, denominator), or what one of
+`strategies.metrics` returns}."""
 
 
 def evaluate(
@@ -37,14 +38,14 @@ def evaluate(
     name: str,
     beat: Callable[[], None],
 ) -> dict[str, float]:
-    """Return the exact means of what `measure` returns. Called on every rank.
+    """Return the exact metrics of what `measure` returns. Called on every rank.
 
     Every rank computes the same number of batches, because a forward may be a collective; the
     ones beyond the end are repeats that do not count.
 
     Raises:
         ConfigError: an empty data set.
-        DesyncError: the ranks measured metrics of different names.
+        DesyncError: the ranks measured different metrics.
     """
     if len(dataset) == 0:
         raise ConfigError(f"the data set to evaluate as {name} is empty.")

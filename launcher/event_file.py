@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 EVENTS = "events.jsonl"
+METRICS = "metrics.jsonl"
 
 
 def append_event(run_dir: Path, kind: str, *, now: datetime | None = None, **details: Any) -> None:

@@ -10,7 +10,12 @@ from .saved_facts import export_metadata
 
 
 def export_model(
-    folder: RunFolder, store: CheckpointStore, step: int, communicator: HostCommunicator
+    folder: RunFolder,
+    store: CheckpointStore,
+    step: int,
+    communicator: HostCommunicator,
+    *,
+    which: str | None = None,
 ) -> None:
     """Write the weights of a checkpoint to `folder.export_path`. Called on every rank.
 
@@ -22,16 +27,16 @@ def export_model(
     failure: JSON = None
     if communicator.rank == 0:
         try:
-            _write(folder, store, step)
-        except (CheckpointError, OSError) as error:
+            _write(folder, store, step, preferred="ema" if which == "ema" else None)
+        except (CheckpointError, OSError, ValueError) as error:
             failure = str(error)
     failure = communicator.broadcast(failure)
     if failure is not None:
         raise StrategyError(f"the model of step {step} could not be exported: {failure}")
 
 
-def _write(folder: RunFolder, store: CheckpointStore, step: int) -> None:
+def _write(folder: RunFolder, store: CheckpointStore, step: int, preferred: str | None) -> None:
     with store.open(step) as reader:
         metadata = export_metadata(step, reader.manifest.state)
         folder.export_path.parent.mkdir(parents=True, exist_ok=True)
-        export_safetensors(reader, folder.export_path, metadata=metadata)
+        export_safetensors(reader, folder.export_path, metadata=metadata, preferred=preferred)

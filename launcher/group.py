@@ -38,6 +38,9 @@ def group_settings(
         virtual_local_rank=plan.virtual_local_rank,
         strategy=plan.strategy,
         precision=plan.precision,
+        shard_blocks=plan.shard_blocks,
+        hybrid_shard=plan.hybrid_shard,
         run_dir=plan.run_dir,
         warning_file=scratch / "warning.json",
+        limits=plan.limits,
     )

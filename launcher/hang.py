@@ -13,7 +13,11 @@ launcher with them, was suspended."""
 
 
 class QuietClock:
-    """Adds up the time in which no count has changed; from the first sign on."""
+    """Adds up the time in which no count has changed; from the first sign of any rank on.
+
+    A script that gives no signs is never taken for hanging; `Run` gives its first before the ranks
+    meet.
+    """
 
     def __init__(self) -> None:
         self.quiet_s = 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON, CheckpointStore, SaveFailedError
@@ -12,17 +13,17 @@ from strategies import (
     Boundary,
     ConfigError,
     Decision,
-    EarlyStopping,
     Ending,
     LossScale,
     MapDataset,
     Report,
     RunningStatistics,
-    StrategyError,
     current_hyperparameters,
     decide,
+    load_weights,
     merge,
     put_in_force,
+    samples_of,
     strategy_class,
     training_batches,
 )
@@ -30,18 +31,20 @@ from strategies import (
 from .evaluation import Measure, evaluate
 from .exit_codes import CONTINUE
 from .export import export_model
+from .judging import Judge
 from .keeper import Keeper
 from .progress_log import ProgressLog
 from .recipe import Recipe
-from .run_state import RunState, evaluation_of, identity, plan_changes
-from .save_pace import SavePace, failures_of, time_between_failures_s
+from .rollback import roll_back
+from .run_state import RunState, common_to_ranks, plan_changes
+from .save_clock import SaveClock
+from .save_pace import SavePace
 from .step import Step
+from .strategy_choice import settle_strategy
+from .unfreezing import Unfreezing
 
 if TYPE_CHECKING:
     from .run import Run
-
-MAX_SKIPPED_IN_A_ROW = 25
-"""More than fp16's loss scale needs to come down from its start; beyond, nothing is learned."""
 
 
 class Preempted(SystemExit):
@@ -58,25 +61,21 @@ class Job:
         """Build the strategy and go on from the newest checkpoint. Called on every rank."""
         self.recipe = recipe
         self.run = run
-        self.plan = BatchPlan(
-            num_samples=len(recipe.train),
-            global_batch=recipe.global_batch,
-            micro_batch=recipe.micro_batch,
-            epochs=recipe.epochs,
-            seed=run.seed,
-        )
-        self._evaluate_every, save_every = recipe.intervals(self.plan.steps_per_epoch)
-        running_s, num_failures = failures_of(run.folder.events())
-        self._pace = SavePace(
-            save_every,
-            run.clock,
-            between_failures_s=time_between_failures_s(running_s, num_failures),
-        )
+        self._train = samples_of(recipe.train)
+        self._plan = recipe.plan(self._train, run.seed)
+        self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
+        self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
+        settle_strategy(run, recipe)
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
+        self._unfreezing = Unfreezing(recipe.unfreeze, self._strategy.catalogue.trainable)
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
         self._requested = current_hyperparameters(self._strategy.param_groups)
-        self._base_rates = [float(group["lr"]) for group in self._strategy.param_groups]
-        self._boundary = Boundary(run.ranks, self._digest())
+        self._judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
+        self._rates = recipe.rates(self._strategy.param_groups, self.plan)
+        for note in self._rates.notes:
+            run.warn(f"{note}.")
+        common = common_to_ranks(self._plan, run, self._rates.text, repr(self._judge))
+        self._boundary = Boundary(run.ranks, common)
         self._keeper = Keeper(
             run,
             self._strategy,
@@ -84,15 +83,21 @@ class Job:
             requested=self._requested,
             objects=recipe.objects,
         )
-        self._state = RunState(scale=LossScale.for_precision(run.precision))
         self._asked_to_stop: str | None = None
-        self._log = ProgressLog(run, every=recipe.log_every, total_steps=self.plan.total_steps)
+        self._pace = SavePace.of_run(self._save_every, run.clock, run.folder.events())
+        self._log = ProgressLog(run, recipe, self.plan, self._save_every)
+        self._time = SaveClock(run.environment, run.preemption, warn=run.warn)
         self._resume()
 
     @property
     def step(self) -> int:
         """Optimizer steps completed."""
         return self._state.step
+
+    @property
+    def plan(self) -> BatchPlan:
+        """Which data each step has, around what the run has left out."""
+        return replace(self._plan, jumps=self._state.jumps)
 
     @property
     def model(self) -> Any:
@@ -110,18 +115,13 @@ class Job:
         Raises:
             Preempted: after a save, when any rank was asked to leave; it ends the process with 75.
         """
+        self.run.itinerary.come_to("the training loop")
         decision = decide(self._state.progress(self.plan), None)
         if decision.ending is not None:
             self._log.already_over(decision)
+            self._hold_what_was_asked_for()
             return
-        batches = training_batches(
-            self.recipe.train,
-            self.plan,
-            first_step=self.step,
-            rank=self.run.ranks.rank,
-            world_size=self.run.ranks.world_size,
-            workers=self.recipe.workers,
-        )
+        batches = self._open_batches()
         self.model.train()
         try:
             while True:
@@ -131,43 +131,72 @@ class Job:
                 decision = self._finish(step)
                 if decision.ending is not None:
                     break
+                if decision.rollback:
+                    batches = self._open_batches()
+        except GeneratorExit:
+            self.run.itinerary.leave(f"the training loop in step {self.step}")
+            raise
         finally:
             self._keeper.close()
-        self._log.ended(decision, self.step)
+        self._log.ended(decision, self.step, self._keeper.newest_step)
         if decision.ending is Ending.PREEMPTED:
             raise Preempted
+        self._hold_what_was_asked_for()
 
     def stop(self, reason: str) -> None:
         """Ask for the run to end at the next boundary; one rank is enough."""
         self._asked_to_stop = reason
 
-    def export(self, which: str = "best") -> None:
+    def export(self, which: str | None = None) -> None:
         """Write the model as one plain safetensors file. Called on every rank.
 
         Args:
-            which: "best" (by early stopping; the last where there is no such rule) or "last".
+            which: "best" (by early stopping; the last where there is no such rule), "last", or
+                "ema", the average of the last; left out: what `EarlyStopping(restore=...)` says.
         """
-        store, step = self._weights(which)
-        export_model(self.run.folder, store, step, self.run.communicator)
-        self.run.say(f"exported the {which} model (step {step}) to {self.run.folder.export_path}")
+        self.run.itinerary.come_to("job.export")
+        if which == "ema" and self.recipe.ema is None:
+            raise ConfigError('export("ema") needs an average: pass run.prepare(ema=EMA()).')
+        store, step = self._weights("last" if which == "ema" else which)
+        export_model(self.run.folder, store, step, self.run.communicator, which=which)
+        name, path = which or self._restore, self.run.folder.export_path
+        self.run.say(f"exported the {name} model (step {step}) to {path}")
 
     def test(
-        self, dataset: MapDataset, measure: Measure, *, which: str = "best", name: str = "test"
+        self,
+        dataset: MapDataset,
+        measure: Measure,
+        *,
+        which: str | None = None,
+        name: str = "test",
     ) -> dict[str, float]:
         """Measure the best (or last) weights on a data set. Called on every rank.
 
-        The model holds those weights afterwards.
+        The model holds those weights afterwards. `which` is as in `export`.
         """
+        self.run.itinerary.come_to("job.test")
         self._keeper.restore_weights(*self._weights(which))
         found = self._evaluate(dataset, measure, name)
-        self._log.measured(found)
+        self._log.measured(self.step, found)
         return found
 
+    def _open_batches(self) -> Iterator[Any]:
+        return training_batches(
+            self._train,
+            self.plan,
+            first_step=self.step,
+            rank=self.run.ranks.rank,
+            world_size=self.run.ranks.world_size,
+            workers=self.recipe.workers,
+        )
+
     def _new_step(self, batches: Iterator[Any]) -> Step:
-        factor = self.recipe.schedule(self.step, self.plan.total_steps)
-        for group, base in zip(self._strategy.param_groups, self._base_rates, strict=True):
-            group["lr"] = base * factor
+        put_in_force(
+            self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
+        )
+        self._strategy.hold_back(self._unfreezing.held_at(self.step))
         done = self.step + 1
+        self.run.itinerary.step = self.step
         return Step(
             number=self.step,
             seed=self.run.seed,
@@ -180,38 +209,43 @@ class Job:
             turns=self.plan.turns(self.step, self.run.ranks.rank, self.run.ranks.world_size),
             batches=batches,
             evaluate=self._evaluate,
+            leave=self.run.itinerary.leave,
         )
 
     def _finish(self, step: Step) -> Decision:
         """Close a step at its boundary; return what was decided."""
         assert step.outcome is not None
         self._advance(applied=step.outcome.applied)
-        if step.evaluation_due and self.recipe.stop is not None:
-            self._judge(step, self.recipe.stop)
+        if step.evaluation_due and self._judge.has_rules:
+            self._judge_evaluation(step)
         # What the ranks said at the former boundary; what they say now is read at the next.
         agreed = self._boundary.receive()
         self._boundary.send(self._report(step))
         self.run.heartbeat.beat(self.step)
-        self._log.step(self.step, self.plan, step, self._rate(), agreed)
+        self._log.step(self.step, self.plan, step, self._rate(), agreed, self._pace.since_last_s)
         save_due = self._pace.is_due_after(self.step)
         progress = self._state.progress(
             self.plan,
             save_due=save_due,
             saving_step=self._keeper.saving_step,
             world_size=self.run.ranks.world_size,
+            newest_step=self._keeper.newest_step,
+            max_skipped=self.recipe.max_skipped,
         )
         decision = decide(progress, agreed)
         if decision.ending is Ending.STOPPED:
             decision = replace(decision, reason=self._reason_of_script())
             self._state = replace(self._state, stopped_because=decision.reason)
-        if decision.save or decision.conclude:
+        if decision.save or decision.conclude or decision.rollback:
             self._boundary.drain()
+            # Before the save: whoever goes on from it must find the step's record.
+            self._log.flush(self._boundary.peek())
         if decision.conclude:
             self._conclude_save()
         if decision.save:
             self._save(decision)
-        if decision.ending is not None:
-            self._log.flush(self._boundary.receive())
+        if decision.rollback:
+            self._roll_back()
         return decision
 
     def _reason_of_script(self) -> str:
@@ -221,11 +255,7 @@ class Job:
         return f"the script asked: {'; '.join(reasons)}"
 
     def _advance(self, *, applied: bool) -> None:
-        """Count the step.
-
-        Raises:
-            StrategyError: too many steps in a row could not be applied.
-        """
+        """Count the step."""
         skipped = 0 if applied else self._state.skipped_in_a_row + 1
         self._state = replace(
             self._state,
@@ -233,16 +263,22 @@ class Job:
             scale=self._state.scale.after(finite=applied),
             skipped_in_a_row=skipped,
         )
-        if skipped >= MAX_SKIPPED_IN_A_ROW:
-            raise StrategyError(
-                f"the gradients were not finite in {skipped} steps in a row, the last one step "
-                f"{self.step - 1}. Lower the learning rate, clip with max_grad_norm, or look at "
-                "the data; the newest checkpoint is from before."
-            )
+
+    def _roll_back(self) -> None:
+        """Go back to an earlier checkpoint. Called on every rank.
+
+        Raises:
+            StrategyError: there is none, or it has been done too often.
+        """
+        before = self.step
+        state = roll_back(self._state, self._keeper, self.plan, where=self.run.folder.path)
+        self._state, _ = self._judge.resumed(state)
+        self._boundary.receive()
+        self._log.rolled_back(before, self.step, self.plan)
 
     def _report(self, step: Step) -> Report:
         assert step.outcome is not None
-        return Report(
+        report = Report(
             step=self.step,
             preempt=self.run.preemption.requested,
             stop=self._asked_to_stop is not None,
@@ -252,26 +288,24 @@ class Job:
             loss_sum=float(step.loss_sum),
             loss_count=step.loss_count,
         )
+        return report.with_time(self._time.look()) if self.run.ranks.is_coordinator else report
 
-    def _judge(self, step: Step, rule: EarlyStopping) -> None:
-        if rule.monitor not in step.metrics:
-            raise ConfigError(
-                f'EarlyStopping monitors "{rule.monitor}", and the evaluation after step '
-                f"{self.step} measured {sorted(step.metrics) or 'nothing'}. Call step.evaluate "
-                "whenever step.evaluation_due is true, or monitor one of these."
-            )
+    def _judge_evaluation(self, step: Step) -> None:
         before = self._state.stopper
-        value = step.metrics[rule.monitor]
-        stopper, is_best = rule.update(before, value, step=self.step)
-        evaluation = evaluation_of(rule, value, self.step)
-        self._state = replace(self._state, stopper=stopper, evaluation=evaluation)
+        self._state, is_best, cut = self._judge.after(self._state, step.metrics)
+        if cut is not None:
+            self._log.rate_cut(self.step, cut)
         if not is_best:
             return
+        began_s = self.run.clock()
         try:
-            self._keeper.save_best(self.step, self._state.to_json(self.plan, None))
+            self._keeper.save_best(self.step, self._state_to_json(None))
+            monitor = str(self._state.stopper.monitor)
+            value = step.metrics[monitor]
+            self._log.best(self.step, monitor, value, self.run.clock() - began_s)
         except SaveFailedError as error:
             # The best is what can be exported: the former one stays the best.
-            kept = replace(stopper, best=before.best, best_step=before.best_step)
+            kept = replace(self._state.stopper, best=before.best, best_step=before.best_step)
             self._state = replace(self._state, stopper=kept)
             self._log.save_failed(self.step, error)
 
@@ -294,12 +328,13 @@ class Job:
     def _save(self, decision: Decision) -> None:
         """Save now where the run ends; else begin a save that is concluded at a later boundary."""
         self._pace.begin()
-        state = self._state.to_json(self.plan, decision.ending)
+        state = self._state_to_json(decision.ending)
         try:
             if decision.ending is None:
                 self._keeper.start_saving(self.step, state)
             else:
                 self._log.saved(self._keeper.save(self.step, state), self._pace.seconds)
+                self._time.saved(self._pace.seconds)
         except SaveFailedError as error:
             # The run is worth more than one checkpoint; a final state that is lost is a failure.
             if decision.ending is not None and decision.ending.is_final:
@@ -320,16 +355,11 @@ class Job:
         else:
             stall_s = self._pace.concluded(since_s)
             self._log.saved(saved, self._pace.seconds, stall_s, self._pace.interval_s)
+            self._time.saved(self._pace.seconds)
         self.run.heartbeat.beat()
 
-    def _digest(self) -> JSON:
-        return {
-            **identity(self.plan),
-            "micro_batch": self.plan.micro_batch,
-            "epochs": self.plan.epochs,
-            "strategy": self.run.strategy,
-            "precision": self.run.precision.name,
-        }
+    def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
+        return self._state.to_json(self.plan, ending, schedule=self._rates.text)
 
     def _resume(self) -> None:
         restored = self._keeper.restore()
@@ -337,16 +367,36 @@ class Job:
             self._state = self._state.restored(
                 restored.state, self.plan, where=self.run.folder.path
             )
-            values, changes = merge(
+            changes = plan_changes(restored.state, self.plan, self._rates.text)
+            self._state, by_rules = self._judge.resumed(self._state)
+            values, by_groups = merge(
                 self._strategy.group_names, self._requested, restored.state["optimizer"]["groups"]
             )
             put_in_force(self._strategy.param_groups, values)
-            changes += plan_changes(restored.state, self.plan)
-            self._log.restored(restored, changes, self.recipe.objects)
-        self._log.started(self.step, restored)
+            if self.recipe.ema is None:
+                self._strategy.forget_average()
+            self._log.restored(restored, by_groups + changes + by_rules, self.recipe.objects)
+        elif self.recipe.weights is not None:
+            load_weights(self._strategy, Path(self.recipe.weights), self.run.communicator)
+            self._log.took_weights(self.recipe.weights)
+        if self.run.ranks.is_coordinator:
+            self._time.remember(self.run.folder.events())
+        self._log.started(self._strategy, self.step, restored)
 
-    def _weights(self, which: str) -> tuple[CheckpointStore, int]:
+    @property
+    def _restore(self) -> str:
+        return "best" if self.recipe.stop is None else self.recipe.stop.restore
+
+    def _hold_what_was_asked_for(self) -> None:
+        """Put the weights into the model that a finished run is to leave. Called on every rank."""
+        store, step = self._weights(None)
+        if step != self.step:
+            self._keeper.restore_weights(store, step)
+            self.run.say(f"the model holds its best weights, of step {step}")
+
+    def _weights(self, which: str | None) -> tuple[CheckpointStore, int]:
         """Return where the best or the last weights are."""
+        which = which or self._restore
         if which not in ("best", "last"):
             raise ConfigError(f'unknown weights "{which}"; choose from best, last.')
         best_step = self._state.stopper.best_step

@@ -57,13 +57,18 @@ class Keeper:
         self._objects = objects
         self._writer = BackgroundWriter()
         self._in_flight: BackgroundSave | None = None
+        self.newest_step: int | None = None
+        """The step of the newest checkpoint that is whole; the same on every rank."""
 
-    def restore(self) -> Restored | None:
-        """Load the newest checkpoint that is whole; None where the run has none."""
+    def restore(self, *, newest: int | None = None) -> Restored | None:
+        """Load the newest checkpoint that is whole, up to `newest`; None where there is none."""
         if self._is_coordinator:
             self._folder.checkpoints.sweep()
             self._folder.best.sweep()
-        restored = restore_newest(self._strategy, self._folder.checkpoints, self._communicator)
+        restored = restore_newest(
+            self._strategy, self._folder.checkpoints, self._communicator, newest=newest
+        )
+        self.newest_step = None if restored is None else restored.step
         if self._is_coordinator and restored is not None:
             for step in restored.damaged:
                 self._folder.checkpoints.set_aside(step)
@@ -72,6 +77,20 @@ class Keeper:
             if name in self._objects:
                 self._objects[name].restore(state)
         return restored
+
+    def forget_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps, to which the run will not come in that way."""
+        if not self._is_coordinator:
+            return
+        for one in self._folder.checkpoints.steps():
+            if one > step:
+                self._delete(one)
+
+    def _delete(self, step: int) -> None:
+        try:
+            self._folder.checkpoints.delete(step)
+        except (SaveFailedError, NoCheckpointError) as error:
+            self._not_deleted(step, error)
 
     @property
     def saving_step(self) -> int | None:
@@ -106,6 +125,7 @@ class Keeper:
         assert self._in_flight is not None
         in_flight, self._in_flight = self._in_flight, None
         saved = in_flight.finish()
+        self.newest_step = saved.step
         self._let_go(saved.step, current_best)
         return saved
 
@@ -117,6 +137,7 @@ class Keeper:
         """
         snapshot = self._collect(step, state, weights_only=False)
         saved = save_checkpoint(self._folder.checkpoints, snapshot, self._communicator)
+        self.newest_step = saved.step
         self._let_go(step, best_step(state))
         return saved
 
@@ -157,8 +178,11 @@ class Keeper:
         except (SaveFailedError, NoCheckpointError) as error:
             # The new checkpoint is safe; that an old one stays, or that a person has pruned it
             # meanwhile, is no reason to end the run.
-            self._run.folder.event("not deleted", step=step, reason=str(error))
-            self._run.warn(str(error))
+            self._not_deleted(step, error)
+
+    def _not_deleted(self, step: int, error: Exception) -> None:
+        self._run.folder.event("not deleted", step=step, reason=str(error))
+        self._run.warn(str(error))
 
     @property
     def _is_coordinator(self) -> bool:

@@ -22,6 +22,7 @@ from .plan import LaunchPlan
 from .report import TAIL_LINES, failure_report
 from .signal_inbox import SignalInbox
 from .signals import signal_name
+from .site import Advice
 from .starter import Starter
 
 
@@ -30,6 +31,8 @@ def launch(
     inbox: SignalInbox,
     environ: Mapping[str, str],
     say: Callable[[str], None],
+    *,
+    advice: Advice,
 ) -> int:
     """Start the ranks, wait for their end and return the exit code.
 
@@ -42,7 +45,7 @@ def launch(
     with closing(starter):
         if not plan.cold:
             _warm_up(starter, plan, inbox, environ)
-        return _run_agent(starter, plan, inbox, environ, say)
+        return _run_agent(starter, plan, inbox, environ, say, advice)
 
 
 def _warm_up(
@@ -74,6 +77,7 @@ def _run_agent(
     inbox: SignalInbox,
     environ: Mapping[str, str],
     say: Callable[[str], None],
+    advice: Advice,
 ) -> int:
     # torch is imported here at the latest: it takes seconds.
     from .agent import NodeAgent
@@ -91,6 +95,7 @@ def _run_agent(
             starter=starter,
             environ=environ,
             report=partial(report, inbox=inbox),
+            advice=advice,
             say=say,
         )
         agent.run()

@@ -13,12 +13,23 @@ from datetime import timedelta
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from .errors import Interrupted, StartError, UsageError
-from .exit_codes import CONTINUE, DONE
 from .node_link import NodeLink, connect_to
-from .node_messages import Lead, NodeEnd, NodeMessage, lost_text, missing_text, refusal
+from .node_messages import (
+    Lead,
+    NodeEnd,
+    NodeMessage,
+    bounded,
+    lost_text,
+    missing_text,
+    refusal,
+    seen_elsewhere,
+    strange_text,
+    waiting_text,
+)
 from .plan import LaunchPlan
 from .rendezvous import bind
 from .signal_inbox import SignalInbox
+from .supervision import Elsewhere
 
 POLL_S = 0.05
 REMIND_S = 30.0
@@ -28,6 +39,7 @@ PATIENCE_S = 3.0
 LAST_CALL_S = 30.0
 """With MIN:MAX nodes: how long the others are waited for once MIN are there; torchrun's."""
 PART_S = 5.0
+SETTLE_S = 2.0
 STORE_S = 60.0
 
 Decide = Callable[[int, Mapping[int, NodeEnd], list[int]], Lead]
@@ -44,6 +56,8 @@ class Meeting:
         self._server: TCPStore | None = None
         self._store: TCPStore | None = None
         self._announced_lost: set[int] = set()
+        self._announced_strange: set[int] = set()
+        self._reminded_at = 0.0
         self._attempt = -1
         nnodes = f"{self._nodes.num_min}:{self._nodes.num_max}"
         self._link = NodeLink(
@@ -52,11 +66,12 @@ class Meeting:
                 node_rank=self._nodes.node_rank or 0,
                 host=socket.gethostname(),
                 nnodes=nnodes,
-                run_id=self._nodes.run_id or "",
                 local_world_size=plan.local_world_size,
             ),
             num_nodes=self._nodes.num_max,
             by_arrival=self._nodes.node_rank is None,
+            secret=plan.secret.value,
+            run_id=self._nodes.run_id or "",
         )
 
     def join(self) -> None:
@@ -68,12 +83,10 @@ class Meeting:
             Interrupted: The run was asked to end meanwhile.
         """
         leads = self._open_server()
-        if leads:
-            self._link.numbered = True
-        else:
+        if not leads:
             self._reach_node_0()
-        self._link.start()
-        self._wait(lambda: self._link.numbered)
+        self._link.start(leads=leads)
+        self._wait(lambda: self._link.numbered, lambda waited_s: self._no_answer)
         if leads:
             self._gather()
 
@@ -122,8 +135,8 @@ class Meeting:
         """Let go of the ranks' store."""
         self._store = None
 
-    def must_end(self) -> bool:
-        """Tell whether this node's ranks have to end because of another node; called each look.
+    def elsewhere(self) -> Elsewhere:
+        """Return what has happened on the other nodes; called at each look.
 
         Warnings travel both ways: one that came to any node is one for all.
         """
@@ -135,31 +148,36 @@ class Meeting:
                 self._inbox.warned_by = message.warned_by
         for node in self._lost():
             self._announce(node)
-        failed = any(
-            message.attempt == self._attempt
-            and message.end is not None
-            and message.end.code not in (DONE, CONTINUE)
-            for node, message in self._link.others.items()
-            if node in self.members
+        for node in self._link.strange - self._announced_strange:
+            self._announced_strange.add(node)
+            self._say(strange_text((node,), self._place))
+        return seen_elsewhere(
+            self._link.others,
+            attempt=self._attempt,
+            members=self.members,
+            num_lost=len(self._announced_lost.intersection(self.members)),
         )
-        return failed or not self._announced_lost.isdisjoint(self.members)
 
-    def end_attempt(self, end: NodeEnd, decide: Decide) -> Lead:
+    def end_attempt(self, end: NodeEnd, decide: Decide) -> Lead | None:
         """Tell how the attempt ended here; return what node 0 decides from all the ends.
+
+        None: node 0 is lost, or a second Ctrl-C came; nothing was decided.
 
         Args:
             end: Of this node.
             decide: From the ends and the lost nodes to the decision; called on node 0 only.
         """
         attempt = self._attempt
-        self._link.publish(replace(self._link.message, end=end))
+        self._link.publish(replace(self._link.message, end=bounded(end)))
+        began = self._reminded_at = time.monotonic()
         if self.node_rank == 0:
             others = [node for node in self.members if node != 0]
             while not self._inbox.kill_now:
                 lost = self._lost()
-                if all(node in lost or self._end_of(node, attempt) is not None for node in others):
+                there = [n for n in others if n not in lost and not self._end_of(n, attempt)]
+                if not there:
                     break
-                time.sleep(POLL_S)
+                self._remind(there, time.monotonic() - began)
             ends = {node: its for node in others if (its := self._end_of(node, attempt))}
             lead = decide(attempt, {0: self._link.message.end or end, **ends}, self._lost())
             self._link.publish_lead(lead)
@@ -168,23 +186,29 @@ class Meeting:
             lead_now = self._link.lead
             if lead_now is not None and lead_now.attempt == attempt and lead_now.decided:
                 return lead_now
-            if 0 in self._lost():
-                break
-            time.sleep(POLL_S)
-        text = lost_text(0, self.hosts().get(0)) if 0 in self._lost() else ""
-        code = 1 if text else end.code
-        return Lead(attempt=attempt, members=(), port=0, decided=True, code=code, said=text)
+            if self.is_lost(0):
+                return None
+            there = [
+                n for n in self.members if n != self.node_rank and not self._end_of(n, attempt)
+            ]
+            self._remind(there or [0], time.monotonic() - began)
+        return None
+
+    def is_lost(self, node: int) -> bool:
+        """Return whether nothing is heard of a node any more."""
+        return node in self._lost()
 
     def part(self) -> None:
         """Leave; node 0 stays a moment so that the others can read what it decided."""
-        self._link.publish(replace(self._link.message, leaves=True))
         if self.node_rank == 0 and self._link.lead is not None:
             end = time.monotonic() + PART_S
             while time.monotonic() < end and not all(
                 node in self._lost() or self._link.others[node].leaves for node in self._link.others
             ):
                 time.sleep(POLL_S)
-        self._link.stop()
+        self._link.publish(replace(self._link.message, leaves=True))
+        # Without node 0 nothing can be sent any more, and a call to it may hang for a minute.
+        self._link.stop(0.1 if self.is_lost(0) else SETTLE_S)
         self._store = self._server = None
 
     # ------------------------------------------------------------------ coming together
@@ -236,6 +260,10 @@ class Meeting:
         refused: dict[str, str] = {}
         enough_since: float | None = None
 
+        def coming() -> list[int]:
+            others = self._link.others.items()
+            return sorted(n for n, m in others if str(n) not in refused and not m.leaves)
+
         def complete() -> bool:
             nonlocal enough_since
             for node, message in self._link.others.items():
@@ -245,7 +273,7 @@ class Meeting:
                     self._link.publish_lead(
                         Lead(attempt=-1, members=(0,), port=0, refused=dict(refused))
                     )
-            num_here = 1 + len(self._link.others) - len(refused)
+            num_here = 1 + len(coming())
             if num_here >= self._nodes.num_max:
                 return True
             if num_here < self._nodes.num_min:
@@ -255,16 +283,25 @@ class Meeting:
             return time.monotonic() - enough_since >= LAST_CALL_S
 
         self._wait(complete, self._waits_for, self._nodes.join_timeout_s)
-        members = (0, *sorted(n for n in self._link.others if str(n) not in refused))
+        members = (0, *coming())
         self._link.publish_lead(Lead(attempt=-1, members=members, port=0, refused=refused))
 
     def _waits_for(self, waited_s: float) -> str:
         here = {*self._link.others, self.node_rank}
         missing = [node for node in range(self._nodes.num_max) if node not in here]
-        place = f"{self._addr}:{self._port}"
+        text = f"waiting for node 0 to begin, {waited_s:.0f} s so far."
         if missing:
-            return missing_text(missing, self._nodes.num_max, waited_s, place)
-        return f"waiting for node 0 to begin, {waited_s:.0f} s so far."
+            text = missing_text(missing, self._nodes.num_max, waited_s, self._place)
+        strange = sorted(self._link.strange)
+        return f"{text} But {strange_text(strange, self._place)}" if strange else text
+
+    @property
+    def _place(self) -> str:
+        return f"{self._addr}:{self._port}"
+
+    @property
+    def _no_answer(self) -> str:
+        return f"nothing of this run is at {self._place}. Is it the --master-port of another?"
 
     # ------------------------------------------------------------------ looking
 
@@ -289,16 +326,27 @@ class Meeting:
         return message.end if message is not None and message.attempt == attempt else None
 
     def _lost(self) -> list[int]:
-        lost = self._link.lost(time.monotonic())
-        left = {node for node, message in self._link.others.items() if message.leaves}
         lead = self._link.lead
-        members = set(lead.members) if lead is not None and lead.attempt >= 0 else None
-        return [n for n in lost if n not in left and (members is None or n in members)]
+        left = {node for node, message in self._link.others.items() if message.leaves}
+        silent = set(self._link.lost(time.monotonic())) - left
+        if lead is None or lead.attempt < 0:
+            return sorted(silent)
+        # To leave before it was decided that the attempt is over is to be lost to it.
+        return sorted((silent if lead.decided else silent | left).intersection(lead.members))
 
     def _announce(self, node: int) -> None:
         if node not in self._announced_lost:
             self._announced_lost.add(node)
             self._say(f"{lost_text(node, self.hosts().get(node))} Ending the ranks here.")
+
+    def _remind(self, nodes: list[int], waited_s: float) -> None:
+        """Let a moment pass; say now and then for whom this node waits."""
+        now = time.monotonic()
+        if now - self._reminded_at >= REMIND_S:
+            self._reminded_at = now
+            hosts = self.hosts()
+            self._say(waiting_text({node: hosts.get(node, "?") for node in nodes}, waited_s))
+        time.sleep(POLL_S)
 
     def _check_inbox(self) -> None:
         if self._inbox.warned_by is not None:

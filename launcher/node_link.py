@@ -5,6 +5,7 @@ supervising loop only looks at what the thread has read last.
 """
 
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from datetime import timedelta
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from .hang import QuietClock
+from .mailbox import Mailbox
 from .node_messages import Lead, NodeMessage
 
 TICK_S = 0.25
@@ -21,7 +23,6 @@ LOST_S = 10.0
 """A node of which nothing is heard for this time is lost. Far above TICK_S and any store call."""
 
 _LEAD = "lead"
-_ARRIVALS = "arrivals"
 
 
 class NodeLink:
@@ -34,6 +35,8 @@ class NodeLink:
         *,
         num_nodes: int,
         by_arrival: bool,
+        secret: bytes,
+        run_id: str,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -42,15 +45,23 @@ class NodeLink:
             message: This node's first message.
             num_nodes: How many nodes there may be.
             by_arrival: The number of this node is not given but follows from its arrival.
+            secret: What the nodes share; may be empty.
+            run_id: The run's name.
         """
-        self.message = message
+        self.message = replace(message, nonce=secrets.token_hex(8))
         self.others: Mapping[int, NodeMessage] = {}
         self.lead: Lead | None = None
         self.refused: str | None = None
-        self.numbered = not by_arrival
-        """This node's number is known."""
+        self.numbered = False
+        """This node's number is known, and no other node's."""
+        self.strange: frozenset[int] = frozenset()
+        """The nodes in whose names something stands that is not of this run."""
         self._connect = connect
         self._num_nodes = num_nodes
+        self._by_arrival = by_arrival
+        self._secret, self._run_id = secret, run_id
+        self._leads = False
+        self._arrived_in: str | None = None
         self._own_lead: Lead | None = None
         self._num_rounds = 0
         """Exchanges done; also this node's beat."""
@@ -59,8 +70,9 @@ class NodeLink:
         self._quiet = {node: QuietClock() for node in range(num_nodes)}
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self) -> None:
-        """Begin to talk."""
+    def start(self, *, leads: bool) -> None:
+        """Begin to talk; `leads`: this is node 0."""
+        self._leads = leads
         self._thread.start()
 
     def stop(self, bound_s: float = 2.0) -> None:
@@ -89,58 +101,83 @@ class NodeLink:
 
         Time in which this process was suspended itself does not count.
         """
-        me = self.message.node_rank
         beats = {node: message.beat for node, message in self.others.items()}
         # Node 0 holds the store: nothing can be read or written without it.
-        if me != 0:
+        if not self._leads:
             beats[0] = self._num_rounds
-        quiet_s = {
-            node: self._quiet[node].look(now, {node: beat})
-            for node, beat in beats.items()
-            if node != me
-        }
+        quiet_s = {node: self._quiet[node].look(now, {node: beat}) for node, beat in beats.items()}
         gone = [node for node, silent_s in quiet_s.items() if silent_s >= LOST_S]
-        if me != 0 and (self._broken or 0 in gone):
+        if not self._leads and (self._broken or 0 in gone):
             return [0]
         return sorted(gone)
 
     def _run(self) -> None:
+        session = secrets.token_hex(16) if self._leads else None
         try:
-            store = self._connect()
-            self._arrive(store)
+            box = Mailbox(self._connect(), self._secret, self._run_id, session)
             while not self._stopped.is_set() and self.refused is None:
-                self._exchange(store)
+                if self._meet(box):
+                    self._exchange(box)
                 self._num_rounds += 1
                 self._stopped.wait(TICK_S)
         except RuntimeError:  # torch's DistNetworkError and DistStoreError: node 0 is gone
             self._broken = True
 
-    def _arrive(self, store: TCPStore) -> None:
-        node = self.message.node_rank
-        if not self.numbered:
-            node = store.add(_ARRIVALS, 1)
-            self.message = replace(self.message, node_rank=node)
-            self.numbered = True
-        if node >= self._num_nodes:
-            self.refused = f"all {self._num_nodes} nodes are there already."
-        elif store.add(f"claim/{node}", 1) > 1:
-            self.refused = f"--node-rank {node} is taken by another node. Give each its own."
+    def _meet(self, box: Mailbox) -> bool:
+        """Take this node's place in the run; returns whether it has one."""
+        if self.lead is not None and not self._leads:
+            return True
+        session = box.meet()
+        if session is not None and session != self._arrived_in:
+            self._arrive(box)
+            self._arrived_in = session
+        return session is not None and self.refused is None
 
-    def _exchange(self, store: TCPStore) -> None:
+    def _arrive(self, box: Mailbox) -> None:
+        free = self._by_arrival and not self._leads
+        nonce = self.message.nonce
+        for node in range(1, self._num_nodes) if free else (self.message.node_rank,):
+            if box.claim(f"claim/{node}", nonce) == nonce:
+                self.message = replace(self.message, node_rank=node)
+                self.numbered = True
+                return
+        if free:
+            self.refused = f"all {self._num_nodes} nodes are there already."
+        else:
+            number = self.message.node_rank
+            self.refused = f"--node-rank {number} is taken by another node. Give each its own."
+
+    def _exchange(self, box: Mailbox) -> None:
         message = replace(self.message, beat=self._num_rounds + 1)
-        store.set(f"node/{message.node_rank}", message.to_json())
+        me = message.node_rank
+        nodes = (node for node in range(self._num_nodes) if node != me)
+        others = {node: found for node in nodes if (found := self._message(box, node))}
+        # Who leaves has decided before: the lead is written before the node's own message and read
+        # after it, here and in what the main thread sees.
         if self._own_lead is not None:
-            store.set(_LEAD, self._own_lead.to_json())
-        elif store.check([_LEAD]):
-            self.lead = Lead.from_json(store.get(_LEAD).decode())
-        others = {}
-        for node in range(self._num_nodes):
-            if node == message.node_rank or not store.check([f"node/{node}"]):
-                continue
-            # Who writes something else here is not of this run.
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                others[node] = NodeMessage.from_json(store.get(f"node/{node}").decode())
+            heard = {str(node): other.nonce for node, other in others.items()}
+            box.put(_LEAD, replace(self._own_lead, heard=heard).to_json())
+        box.put(f"node/{me}", message.to_json())
+        if not self._leads:
+            self._follow(box)
         self.others = others
+        self.strange = frozenset(
+            0 if place == _LEAD else int(place.partition("/")[2]) for place in box.strange
+        )
+
+    def _message(self, box: Mailbox, node: int) -> NodeMessage | None:
+        text = box.get(f"node/{node}")
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            return None if text is None else NodeMessage.from_json(text)
+        return None
+
+    def _follow(self, box: Mailbox) -> None:
+        text = box.get(_LEAD)
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            lead = None if text is None else Lead.from_json(text)
+            # Else it is node 0's of an earlier start, which somebody has kept.
+            if lead and lead.heard.get(str(self.message.node_rank)) == self.message.nonce:
+                self.lead = lead
 
 
 def connect_to(addr: str, port: int, timeout_s: float) -> TCPStore:

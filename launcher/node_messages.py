@@ -6,10 +6,14 @@ one, in which it leads. So nothing can be lost or come in the wrong order.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-VERSION = 1
+from .exit_codes import CONTINUE, DONE
+from .supervision import Elsewhere
+
+MAX_REPORT_CHARS = 40_000
+MAX_ERROR_CHARS = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,8 @@ class NodeEnd:
     error: str | None
     report: str
     """The node's report on its first failure, for everybody; may be empty."""
+    hung: bool = False
+    """Its ranks were ended because none of them got on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +42,9 @@ class NodeMessage:
     node_rank: int
     host: str
     nnodes: str
-    run_id: str
     local_world_size: int
-    version: int = VERSION
+    nonce: str = ""
+    """Drawn by this node at its start; a lead that repeats it is of this start."""
     beat: int = 0
     """Counts up as long as the node lives."""
     attempt: int = 0
@@ -74,6 +80,8 @@ class Lead:
     """The report for everybody."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Node rank to the reason why that node may not take part."""
+    heard: Mapping[str, str] = field(default_factory=dict)
+    """Node rank to the nonce of the message that node 0 has read from it."""
 
     def to_json(self) -> str:
         """Return the message as text."""
@@ -88,19 +96,42 @@ class Lead:
 
 def refusal(mine: NodeMessage, other: NodeMessage) -> str | None:
     """Return why node 0 does not let another node take part, None if it does."""
-    if other.version != mine.version:
-        return "it runs another version of relaunch than node 0. Install the same on each node."
     if other.nnodes != mine.nnodes:
         return (
             f"it was started with --nnodes {other.nnodes}, node 0 with --nnodes {mine.nnodes}. "
             "Pass the same on each node."
         )
-    if other.run_id != mine.run_id:
-        return (
-            f"it was started with --rdzv-id {other.run_id or '(none)'}, node 0 with "
-            f"{mine.run_id or '(none)'}: they are of different runs."
-        )
     return None
+
+
+def bounded(end: NodeEnd) -> NodeEnd:
+    """Return the end with texts that fit into a message."""
+    error = None if end.error is None else end.error[:MAX_ERROR_CHARS]
+    return replace(end, report=bounded_text(end.report), error=error)
+
+
+def bounded_text(text: str) -> str:
+    """Return the end of a report that is too long: the cause is told last."""
+    return text if len(text) <= MAX_REPORT_CHARS else f"...{text[-MAX_REPORT_CHARS:]}"
+
+
+def seen_elsewhere(
+    others: Mapping[int, NodeMessage], *, attempt: int, members: Iterable[int], num_lost: int
+) -> Elsewhere:
+    """Return what the other members' messages say about an attempt."""
+    ends = [
+        message.end
+        for node in members
+        if (message := others.get(node)) is not None
+        and message.attempt == attempt
+        and message.end is not None
+    ]
+    return Elsewhere(
+        failed=any(end.code not in (DONE, CONTINUE) for end in ends),
+        left=any(end.code == CONTINUE for end in ends),
+        hung=any(end.hung for end in ends),
+        lost=num_lost > 0,
+    )
 
 
 def first_to_fail(ends: Mapping[int, NodeEnd]) -> int | None:
@@ -128,10 +159,26 @@ def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
     return "\n".join(lines)
 
 
+def waiting_text(ranks_of: Mapping[int, str], waited_s: float) -> str:
+    """Return the sentence about nodes whose ranks are still running when those here have ended."""
+    names = ", ".join(f"{node} ({host})" for node, host in sorted(ranks_of.items()))
+    return f"the ranks here have ended; waiting for those of node {names}, {waited_s:.0f} s so far."
+
+
 def lost_text(node: int, host: str | None) -> str:
     """Return the sentence about a node of which nothing is heard any more."""
     where = f" ({host})" if host else ""
     return f"node {node}{where} is lost: its launcher is gone, or the network to it is cut."
+
+
+def strange_text(nodes: Iterable[int], place: str) -> str:
+    """Return the sentence about messages that were dropped."""
+    names = ", ".join(str(node) for node in nodes)
+    return (
+        f"what was written at {place} in the name of node {names} is dropped: it does not carry "
+        "this run's seal. That node has another secret, another --rdzv-id or another version of "
+        "relaunch, or somebody else writes there."
+    )
 
 
 def missing_text(missing: Iterable[int], num_nodes: int, waited_s: float, place: str) -> str:

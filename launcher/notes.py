@@ -9,11 +9,13 @@ _WITHOUT_MEANING: Mapping[str, str] = {
     "--start-method": "it changes nothing for a script, as in torchrun",
     "--event-log-handler": "events are written to RUN_DIR/events.jsonl",
     "--logs-specs": "the logs are relaunch's own; see --log-dir, -r and -t",
+    "--container": "it is for the agents of a Slurm job",
     "--numa-binding": "the ranks are not bound to CPUs",
 }
 _ON_ONE_NODE: Mapping[str, str] = {
     "--local-addr": "one node needs no address for others",
     "--rdzv-conf": "one node waits for nobody",
+    "--secret-file": "one node has nobody to share it with",
 }
 _STANDALONE = ("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--master-addr", "--master-port")
 _SAYS_NOTHING: Mapping[str, str] = {"--event-log-handler": "null"}

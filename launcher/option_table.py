@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from strategies.parallel.table import STRATEGY_NAMES
+from strategies.parallel.table import STRATEGY_CHOICES
 from strategies.precision_names import PRECISION_NAMES
 
 
@@ -92,9 +92,16 @@ TORCHRUN_OPTIONS = (
 )
 
 OWN_OPTIONS = (
-    Option(name="--strategy", value="NAME", help=", ".join(STRATEGY_NAMES)),
+    Option(name="--strategy", value="NAME", help=", ".join(STRATEGY_CHOICES)),
     Option(name="--precision", value="NAME", help=", ".join(PRECISION_NAMES)),
     *_options(
+        (
+            "--shard-blocks",
+            "A,B",
+            "blocks that fsdp shards on their own: names such as layers.*, or classes (default: "
+            "the repeated modules)",
+        ),
+        ("--hybrid-shard", None, "fsdp: shard inside a node, replicate over the nodes"),
         ("--run-dir", "DIR", "the run's folder: checkpoints, metrics, logs"),
         ("--cold", None, "start each rank as a Python of its own, not as a fork"),
         ("--preload", "A,B", "modules to import once, before the ranks are forked"),
@@ -103,7 +110,19 @@ OWN_OPTIONS = (
             "--hang-timeout",
             "S",
             "kill and count as failed what has made no progress for S seconds, after writing its "
-            "stacks; for scripts with Run or launcher.heartbeat.beat (default: never)",
+            "stacks; counted from the first sign of life, which Run gives before the ranks meet "
+            "and other scripts by launcher.heartbeat.beat (default: never)",
+        ),
+        (
+            "--secret-file",
+            "FILE",
+            "what the nodes share: a file with 16 characters or more, the same on each node "
+            "(default: RELAUNCH_SECRET in the environment)",
+        ),
+        (
+            "--container",
+            "WORDS",
+            'in a Slurm job: what the agents are started in, as "apptainer exec --nv image.sif"',
         ),
         ("--grace", "S", "kill the ranks S seconds after a warning (default: never)"),
     ),

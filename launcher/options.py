@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from strategies.parallel.table import STRATEGY_NAMES
+from strategies.parallel.table import STRATEGY_CHOICES
 from strategies.precision_names import PRECISION_NAMES
 
 from .errors import UsageError
@@ -28,6 +28,8 @@ class NodeOptions:
     master_port: int | None = None
     local_addr: str | None = None
     run_id: str | None = None
+    secret_file: Path | None = None
+    """Where the secret that the nodes share is written."""
     join_timeout_s: float = 600.0
     """How long a node waits for the others at the start."""
 
@@ -88,6 +90,8 @@ class LaunchOptions:
     """A number, or one of NPROC_WORDS; None: one rank per visible GPU, one where there is none."""
     strategy: str | None = None
     precision: str | None = None
+    shard_blocks: str | None = None
+    hybrid_shard: bool = False
     run_dir: Path | None = None
     log_dir: Path | None = None
     nodes: NodeOptions = field(default_factory=NodeOptions)
@@ -113,7 +117,7 @@ class LaunchOptions:
     """Modules that the warm server imports before it forks the ranks."""
 
     def __post_init__(self) -> None:
-        _check_choice("strategy", self.strategy, STRATEGY_NAMES)
+        _check_choice("strategy", self.strategy, STRATEGY_CHOICES)
         _check_choice("precision", self.precision, PRECISION_NAMES)
         if self.strategy == "single" and self.nodes.several:
             raise UsageError(

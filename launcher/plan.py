@@ -1,13 +1,15 @@
 """From what was asked and what the machine has to one resolved plan, or one sentence why not."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import UsageError
 from .gpus import Machine
+from .limits import Limits
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
+from .run_secret import RunSecret
 from .shadowing import origin_of_packages, use_of_packages
 
 LOOPBACK = "127.0.0.1"
@@ -23,6 +25,8 @@ class LaunchPlan:
     local_world_size: int
     strategy: str | None
     precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
     run_dir: Path | None
     log_dir: Path | None
     """Where `attempt-K/rank-N.log` are written; None: all ranks write to the console."""
@@ -40,6 +44,10 @@ class LaunchPlan:
     cold: bool
     """Every rank is a Python of its own; else a fork of the warm server."""
     preload: tuple[str, ...]
+    secret: RunSecret = field(default_factory=RunSecret)
+    """What the nodes share; `make_plan` does not read it."""
+    limits: Limits = field(default_factory=Limits)
+    """When a batch system will take the machines away."""
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
@@ -66,6 +74,8 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         local_world_size=local_world_size,
         strategy=options.strategy,
         precision=options.precision,
+        shard_blocks=options.shard_blocks,
+        hybrid_shard=options.hybrid_shard,
         run_dir=run_dir,
         log_dir=log_dir,
         streams=options.streams,

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import SavedCheckpoint, SaveFailedError
-from strategies import IMPORTED, Agreed, BatchPlan, Decision, Ending, Restored
+from strategies import IMPORTED, Agreed, BatchPlan, Decision, Ending, Restored, Strategy
 
+from .every import Every
+from .lost_work import lost_work
+from .process_age import age_s
+from .progress_line import NextSave, Pace, Standing, duration_text, progress_line
 from .resume_report import report_resume
+from .start_table import (
+    batch_text,
+    data_text,
+    habits_text,
+    model_text,
+    places_text,
+    restored_text,
+    start_table,
+)
+from .tables import size_text
+from .trackers import Trackers
 
 if TYPE_CHECKING:
+    from .recipe import Recipe
     from .run import Run
     from .step import Step
 
@@ -38,34 +55,77 @@ def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
 class ProgressLog:
     """Tells the story of a run, on the coordinator; the other ranks' copies are silent."""
 
-    def __init__(self, run: Run, *, every: int, total_steps: int) -> None:
+    def __init__(self, run: Run, recipe: Recipe, plan: BatchPlan, save_every: Every) -> None:
         self._run = run
         self._folder = run.folder
         self._is_coordinator = run.ranks.is_coordinator
-        self._every = every
-        self._total_steps = total_steps
+        self._recipe = recipe
+        self._plan = plan
+        self._total_steps = plan.total_steps
+        self._save_every = save_every
         self._pending: dict[str, float | int] | None = None
         self._failed_in_a_row = 0
         self._newest: int | None = None
+        self._loss: float | None = None
+        self._pace = Pace()
+        self._boundary_s = run.clock()
+        self._standing: Standing | None = None
+        self._trackers: Trackers | None = None
+        self._samples = 0
+        self._busy_s = 0.0
 
-    def started(self, step: int, restored: Restored | None) -> None:
-        """Report a start or a resume."""
+    def started(self, strategy: Strategy, step: int, restored: Restored | None) -> None:
+        """Report a start or a resume. Called on every rank."""
         self._newest = None if restored is None else restored.step
+        places = self._run.places()
         if not self._is_coordinator:
             return
+        lost = lost_work(self._folder.metrics_records(), step)
         self._folder.forget_metrics_after(step)
+        run = self._run
         self._folder.event(
             "start",
-            attempt=self._run.attempt,
+            attempt=run.attempt,
             step=step,
-            strategy=self._run.strategy,
-            world_size=self._run.ranks.world_size,
-            precision=self._run.precision.name,
-            device=self._run.ranks.device.type,
+            strategy=run.strategy,
+            world_size=run.ranks.world_size,
+            precision=run.precision.name,
+            device=run.ranks.device.type,
             resumed=restored is not None,
+            start_s=round(age_s(of_launcher=run.is_first_start_of_launcher), 3),
+            lost_steps=lost.steps,
+            lost_s=round(lost.seconds, 3),
         )
         if restored is None:
-            self._run.say(f"starting at step 0 of {self._total_steps}, {self._run.describe()}")
+            run.say(f"starting at step 0 of {self._total_steps}, {run.describe()}")
+        catalogue = strategy.catalogue
+        run.say(
+            start_table(
+                [
+                    ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
+                    ("runs on", places_text(places)),
+                    ("strategy", f"{run.strategy}, {run.precision.name}"),
+                    ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
+                    ("data", data_text(self._plan)),
+                    ("batch", batch_text(self._plan, run.ranks.world_size)),
+                    ("habits", habits_text(self._recipe)),
+                    ("taken over", restored_text(restored, self._plan)),
+                ]
+            )
+        )
+        if lost.steps:
+            run.say(
+                f"{lost.steps} steps after step {step} had been done and were not saved: about "
+                f"{duration_text(lost.seconds)} of work is done again."
+            )
+        self._trackers = Trackers(
+            self._recipe.track,
+            self._folder.path,
+            first_step=step,
+            description=self._folder.description(),
+            warn=run.warn,
+        )
+        self._boundary_s = run.clock()
 
     def restored(
         self, restored: Restored, changes: list[str], objects: Collection[str] = ()
@@ -107,36 +167,111 @@ class ProgressLog:
         for line in report.lines():
             self._run.say(line)
 
+    def took_weights(self, path: object) -> None:
+        """Report that a new run does not begin at random."""
+        if self._is_coordinator:
+            self._folder.event("weights", path=str(path))
+            self._run.say(f"the run begins with the weights in {path}")
+
     def step(
-        self, number: int, plan: BatchPlan, step: Step, rate: float, agreed: Agreed | None
+        self,
+        number: int,
+        plan: BatchPlan,
+        step: Step,
+        rate: float,
+        agreed: Agreed | None,
+        since_save_s: float,
     ) -> None:
-        """Report a step. Its loss comes out of the next boundary, and completes the record then."""
+        """Report a step. Its loss comes out of the next boundary, and completes the record then.
+
+        Args:
+            number: optimizer steps completed.
+            plan: which data they had.
+            step: the last of them.
+            rate: of the first parameter group.
+            agreed: what the ranks said at the former boundary.
+            since_save_s: since the last save began.
+        """
         if not self._is_coordinator:
             return
         self._complete(agreed)
+        self._samples += plan.num_samples_in(number - 1)
+        self._busy_s += step.seconds
+        now = self._run.clock()
+        self._pace = self._pace.after(now - self._boundary_s)
+        self._boundary_s = now
         assert step.outcome is not None
-        if number % self._every and not step.metrics and step.outcome.applied:
+        self._standing = Standing(
+            step=number,
+            total_steps=plan.total_steps,
+            epochs=plan.position(number) / plan.num_samples,
+            total_epochs=plan.epochs,
+            loss=self._loss,
+            rate=rate,
+            grad_norm=step.outcome.grad_norm,
+            samples_per_s=self._samples / max(self._busy_s, 1e-9),
+            left_s=self._pace.left_s(plan.total_steps - number),
+            next_save=NextSave.after(self._save_every, number, since_save_s),
+            deadline_s=self._deadline_s(),
+        )
+        if self._run.console.wants_progress() and not step.metrics:
+            standing = self._standing
+            self._run.console.progress(lambda width: progress_line(standing, width))
+        if number % self._recipe.log_every and not step.metrics and step.outcome.applied:
             return
         self._pending = {
             "step": number,
             "epoch": plan.epoch_of(number - 1),
             "samples": plan.position(number),
+            "attempt": self._run.attempt,
+            "time": round(time.time(), 3),
             "lr": rate,
             "grad_norm": step.outcome.grad_norm,
-            "samples_per_s": plan.num_samples_in(number - 1) / max(step.seconds, 1e-9),
+            "samples_per_s": self._standing.samples_per_s,
             **({} if step.outcome.applied else {"skipped": 1}),
+            **({"evaluation_s": round(step.evaluation_s, 4)} if step.metrics else {}),
             **step.metrics,
         }
+        self._samples, self._busy_s = 0, 0.0
+
+    def best(self, step: int, name: str, value: float, seconds: float) -> None:
+        """Report an evaluation that was the best so far, and whose weights were saved."""
+        if self._is_coordinator:
+            self._folder.event(
+                "best", step=step, monitor=name, value=value, seconds=round(seconds, 3)
+            )
+
+    def rolled_back(self, before: int, after: int, plan: BatchPlan) -> None:
+        """Report that the run has gone back, and what data it leaves out."""
+        self._pending = None
+        if not self._is_coordinator:
+            return
+        self._folder.forget_metrics_after(after)
+        jump = plan.jumps[-1]
+        first = plan.data_step(after) - jump.length
+        self._folder.event(
+            "rolled back",
+            from_step=before,
+            step=after,
+            jumped_steps=jump.length,
+            jumped_data_steps=[first, plan.data_step(after) - 1],
+        )
+        self._run.warn(
+            f"the gradients of the last steps before step {before} were not finite. Going back to "
+            f"step {after}, and around the data of {jump.length} steps."
+        )
 
     def flush(self, agreed: Agreed | None) -> None:
         """Write the last record, whose loss was read when the boundary was drained."""
         if self._is_coordinator:
             self._complete(agreed)
 
-    def measured(self, metrics: dict[str, float]) -> None:
+    def measured(self, step: int, metrics: dict[str, float]) -> None:
         """Report a test."""
         if self._is_coordinator:
             self._folder.event("test", **metrics)
+            if self._trackers is not None:
+                self._trackers.log({"step": step, **metrics})
             self._run.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
     def saved(
@@ -164,6 +299,10 @@ class ProgressLog:
                 stall_s=round(seconds if stall_s is None else stall_s, 3),
                 **({} if interval_s is None else {"next_in_s": round(interval_s, 1)}),
             )
+            self._run.say(
+                f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s, for "
+                f"{seconds if stall_s is None else stall_s:.2f} s of which the training stood still"
+            )
 
     def save_failed(self, step: int, error: SaveFailedError) -> None:
         """Report a checkpoint that could not be made; the run goes on."""
@@ -178,8 +317,20 @@ class ProgressLog:
             )
             self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))
 
-    def ended(self, decision: Decision, step: int) -> None:
-        """Report why the loop ended."""
+    def rate_cut(self, step: int, sentence: str) -> None:
+        """Report a cut of the learning rates."""
+        if self._is_coordinator:
+            self._folder.event("rate cut", step=step, reason=sentence)
+            self._run.say(f"step {step}: {sentence}")
+
+    def ended(self, decision: Decision, step: int, newest_step: int | None) -> None:
+        """Report why the loop ended.
+
+        Args:
+            decision: what was decided at the last boundary.
+            step: optimizer steps completed.
+            newest_step: of the newest checkpoint.
+        """
         if not self._is_coordinator:
             return
         assert decision.ending is not None
@@ -189,11 +340,15 @@ class ProgressLog:
             step=step,
             ending=decision.ending.value,
             reason=decision.reason,
+            newest_step=newest_step,
         )
         if decision.ending is Ending.PREEMPTED:
             cause = self._run.preemption.cause
             told = f" ({cause})" if cause else ""
-            self._run.say(f"asked to leave{told}: saved step {step}. The same command goes on.")
+            done = f"saved step {step}. The same command goes on."
+            if newest_step != step:
+                done = f"at step {step}. The same command goes on from step {newest_step}."
+            self._run.say(f"{decision.reason}{told}: {done}")
         else:
             self._run.say(f"finished at step {step}: {decision.ending.value}, {decision.reason}")
 
@@ -205,16 +360,24 @@ class ProgressLog:
                 "To train anew, choose another --run-dir."
             )
 
+    def _deadline_s(self) -> float | None:
+        deadline = self._run.preemption.deadline
+        return None if deadline is None else deadline - time.time()
+
     def _complete(self, agreed: Agreed | None) -> None:
         record, self._pending = self._pending, None
+        if agreed is not None and math.isfinite(agreed.loss):
+            self._loss = agreed.loss
         if record is None or agreed is None or agreed.step != record["step"]:
             return
         # JSON has no nan: a value that is not a number is left out of its record.
         whole = {**record, "loss": agreed.loss}
-        self._folder.metrics({k: v for k, v in whole.items() if math.isfinite(v)})
-        self._run.say(
-            f"step {record['step']}/{self._total_steps}  epoch {record['epoch']}  "
-            f"loss {agreed.loss:.4g}  lr {record['lr']:.3g}  grad {record['grad_norm']:.3g}  "
-            f"{record['samples_per_s']:.0f} samples/s"
-            + "".join(f"  {k} {v:.4g}" for k, v in record.items() if "/" in k)
-        )
+        finite = {k: v for k, v in whole.items() if math.isfinite(v)}
+        self._folder.metrics(finite)
+        if self._trackers is not None:
+            self._trackers.log(finite)
+        metrics = {k: v for k, v in record.items() if k.count("/") == 1}
+        if metrics and self._standing is not None:
+            # What was measured stays on the screen; what changes with every step does not.
+            line = replace(self._standing, loss=agreed.loss, metrics=metrics)
+            self._run.say(progress_line(line))

@@ -33,6 +33,19 @@ def parse_python_command(command: Sequence[str], python: str) -> PythonProgram |
     return PythonProgram(name=words[0], is_module=is_module, args=tuple(words[1:]))
 
 
+def why_other_python(command: Sequence[str], python: str) -> str | None:
+    """Return why the command's Python cannot be a fork of this one; None: it is, or is no Python.
+
+    Args:
+        command: The words that start a rank.
+        python: The Python that runs the launcher.
+    """
+    is_python = tuple(command[1 : 1 + len(PYTHON_FLAGS)]) == PYTHON_FLAGS
+    if not is_python or command[0] == python:
+        return None
+    return f"PYTHON_EXEC names {command[0]}, and relaunch itself runs in {python}"
+
+
 def why_not_source(program: PythonProgram) -> str | None:
     """Return why Python would not simply compile this script: an archive, or compiled already."""
     if program.is_module:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,21 +22,28 @@ from strategies import (
     Precision,
     Ranks,
     StrategyError,
+    fold_indices,
     precision_for,
     process_groups,
     split_indices,
 )
 
+from .config import Settings, build_config, to_json
 from .environment import RankEnvironment
-from .error_file import write_error
+from .error_file import write_error, write_exception
+from .evaluation import Measure
 from .exit_codes import CONTINUE, DONE, USAGE
+from .fit import Loss, fit
 from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
+from .itinerary import Itinerary
 from .job import Job, Preempted
 from .masking import mask_text, secrets_of
+from .rank_console import RankConsole
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .signals import PreemptionFlag
+from .start_table import Place
 
 _FAILURE = 1
 
@@ -65,10 +72,12 @@ class Run:
         self.heartbeat = Heartbeat(environment.heartbeat_file)
         self.heartbeat.beat()
         self.folder = folder
+        self.console = RankConsole(is_heard=ranks.is_coordinator)
         self.seed = seed
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
-        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "ddp")
+        self.itinerary = Itinerary(ranks, end_process=self._end_process)
+        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "auto")
         self.precision: Precision = precision_for(
             environment.precision or "fp32", ranks.device.type
         )
@@ -98,20 +107,30 @@ class Run:
         listen_for_stacks(environment.stacks_file)
         flag = PreemptionFlag(environment.warning_file)
         flag.install_until_exit()
+        # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
+        Heartbeat(environment.heartbeat_file).beat()
         code = DONE
         with process_groups(
             rank=environment.rank,
             local_rank=environment.local_rank,
             world_size=environment.world_size,
         ) as ranks:
+            run: Run | None = None
             try:
-                main(cls(environment, ranks, flag, folder=RunFolder(path), seed=seed))
+                run = cls(environment, ranks, flag, folder=RunFolder(path), seed=seed)
+                main(run)
+                run.itinerary.end()
             except Preempted:
                 code = CONTINUE
             except ConfigError as error:
                 _leave(environment.error_file, str(error), USAGE)
             except (StrategyError, CheckpointError) as error:
                 _leave(environment.error_file, str(error), _FAILURE)
+            except Exception as error:
+                if run is not None:
+                    run.itinerary.stay()
+                    write_exception(environment.error_file, error, run.itinerary.describe(error))
+                raise
         sys.exit(code)
 
     def prepare(self, **recipe: Any) -> Job:
@@ -122,22 +141,103 @@ class Run:
         Raises:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
+        self.itinerary.come_to("run.prepare")
         return Job(self, Recipe(**recipe))
 
-    def split(self, dataset: MapDataset, fractions: Sequence[float]) -> list[Subset[Any]]:
-        """Split a data set by shares such as (0.70, 0.15, 0.15), the same on every rank."""
-        parts = split_indices(len(dataset), fractions, seed=self.seed)
+    def fit(
+        self,
+        *,
+        loss: Loss,
+        measure: Measure | None = None,
+        validate: MapDataset | None = None,
+        test: MapDataset | None = None,
+        export: str | None = "best",
+        **recipe: Any,
+    ) -> Job:
+        """Train without a loop of one's own, on the same engine. Called on every rank.
+
+        Args:
+            loss: (model, batch) -> (sum of the losses, of how many samples or tokens).
+            measure: (model, batch) -> {metric: one value a sample}; for `validate` and `test`.
+            validate: evaluated whenever `evaluate_every` says so.
+            test: measured at the end, with the best weights.
+            export: "best" or "last" is written as plain safetensors; None: neither.
+            recipe: the fields of `Recipe`.
+
+        Raises:
+            ConfigError: something in it cannot work.
+        """
+        return fit(
+            self,
+            loss=loss,
+            measure=measure,
+            validate=validate,
+            test=test,
+            export=export,
+            recipe=recipe,
+        )
+
+    def config(self, cls: type[Settings], *, file: str | Path | None = None) -> Settings:
+        """Return the script's settings; they are kept in run.json and shown. Called on every rank.
+
+        Args:
+            cls: a dataclass, or what `launcher.config.from_file` makes of a file.
+            file: TOML, YAML or JSON, unless `--config FILE` is given; `--key=value` wins over it.
+
+        Raises:
+            ConfigError: a key that does not exist, or a value of another type.
+        """
+        found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
+        if self.ranks.is_coordinator:
+            told = to_json(found)
+            self.folder.write_run({**self._description(self.attempt), "config": told})
+            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told.items()))
+        return found
+
+    def split(
+        self,
+        dataset: MapDataset,
+        fractions: Sequence[float],
+        *,
+        stratify: Sequence[Hashable] | None = None,
+    ) -> list[Subset[Any]]:
+        """Split a data set by shares such as (0.70, 0.15, 0.15), the same on every rank.
+
+        `stratify` is one label a sample; every part then holds each label in the same share.
+        """
+        parts = split_indices(len(dataset), fractions, seed=self.seed, stratify=stratify)
         return [Subset(dataset, part.tolist()) for part in parts]  # type: ignore[arg-type]
+
+    def folds(
+        self, dataset: MapDataset, k: int, *, stratify: Sequence[Hashable] | None = None
+    ) -> list[tuple[Subset[Any], Subset[Any]]]:
+        """Return k pairs (training, validation) of k-fold cross-validation, as `split` does."""
+        folds = fold_indices(len(dataset), k, seed=self.seed, stratify=stratify)
+        return [
+            (Subset(dataset, train.tolist()), Subset(dataset, validation.tolist()))  # type: ignore[arg-type]
+            for train, validation in folds
+        ]
 
     def say(self, sentence: str) -> None:
         """Print a line on the coordinator."""
-        if self.ranks.is_coordinator:
-            print(f"relaunch: {sentence}", flush=True)
+        self.console.say(sentence)
 
     def warn(self, sentence: str) -> None:
         """Print a warning on the coordinator's standard error."""
-        if self.ranks.is_coordinator:
-            print(f"relaunch: warning: {sentence}", file=sys.stderr, flush=True)
+        self.console.warn(sentence)
+
+    @property
+    def is_first_start_of_launcher(self) -> bool:
+        """Whether the launcher's own start belongs to this one's."""
+        return self.environment.launched and self.environment.restart_count == 0
+
+    def places(self) -> list[Place]:
+        """Return where every rank runs, in rank order. Called on every rank."""
+        device = self.ranks.device
+        name = f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else ""
+        mine: JSON = {"host": platform.node(), "device": name or str(device)}
+        everyone: list[Any] = self.communicator.all_gather(mine)
+        return [Place(**one) for one in everyone]
 
     def describe(self) -> str:
         """Say where and how this start runs."""
@@ -155,6 +255,12 @@ class Run:
             "precision": self.precision.name,
             "attempt": self.attempt,
         }
+
+    def _end_process(self, sentence: str) -> None:
+        """End a rank that has left its loop and goes on alone; called in a thread."""
+        if not write_error(self.environment.error_file, sentence, exit_code=USAGE):
+            print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
+        os._exit(USAGE)
 
     def _open_folder(self) -> int:
         """Make the run folder; every rank hears whether it worked. Called on every rank."""

@@ -12,7 +12,7 @@ from typing import Any
 from checkpointing import CheckpointStore
 from strategies import ConfigError
 
-from .event_file import EVENTS, append_event, append_record
+from .event_file import EVENTS, METRICS, append_event, append_record
 
 
 class RunFolder:
@@ -50,27 +50,39 @@ class RunFolder:
         """Write run.json, what this run is made of. Called on the coordinator only."""
         _replace(self.path / "run.json", json.dumps(description, indent=2, default=str) + "\n")
 
+    def description(self) -> dict[str, Any]:
+        """Return what run.json says; nothing where it is not there."""
+        try:
+            told: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return told
+
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl. Called on the coordinator only."""
         append_event(self.path, kind, now=self._now(), **details)
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events so far, oldest first."""
-        return list(_records(self.path / EVENTS))
+        return list(records(self.path / EVENTS))
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl. Called on the coordinator only."""
-        append_record(self.path / "metrics.jsonl", record)
+        append_record(self.path / METRICS, record)
+
+    def metrics_records(self) -> list[dict[str, Any]]:
+        """Return the records so far, oldest first."""
+        return list(records(self.path / METRICS))
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the records of steps that will be done again. Called on the coordinator only."""
-        path = self.path / "metrics.jsonl"
-        kept = [record for record in _records(path) if record["step"] <= step]
+        path = self.path / METRICS
+        kept = [record for record in records(path) if record["step"] <= step]
         if path.exists():
             _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
+def records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the whole lines of a JSONL file; a line cut off by a kill is not one."""
     if not path.exists():
         return

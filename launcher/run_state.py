@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON
 from strategies import (
@@ -16,9 +16,14 @@ from strategies import (
     EarlyStopping,
     EarlyStoppingState,
     Ending,
+    Jump,
     LossScale,
+    PlateauState,
     Progress,
 )
+
+if TYPE_CHECKING:
+    from .run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +33,18 @@ class RunState:
     step: int = 0
     """Optimizer steps completed."""
     stopper: EarlyStoppingState = field(default_factory=EarlyStoppingState)
+    plateau: PlateauState = field(default_factory=PlateauState)
     scale: LossScale = field(default_factory=LossScale)
     stopped_because: str | None = None
     """What the script said when it called `job.stop()`, once the ranks have agreed on it."""
     evaluation: Mapping[str, JSON] | None = None
     """The newest value of the monitored metric: its name, mode, value and step."""
+    init: str = "as-built"
+    """How the parameters were filled when the run began."""
     skipped_in_a_row: int = 0
     """Steps whose gradients were not finite, since the last that was applied."""
+    jumps: tuple[Jump, ...] = ()
+    """Windows of data that the run has gone back before and left out."""
 
     def progress(
         self,
@@ -43,6 +53,8 @@ class RunState:
         save_due: bool = False,
         saving_step: int | None = None,
         world_size: int = 1,
+        newest_step: int | None = None,
+        max_skipped: int | None = None,
     ) -> Progress:
         """Return what the decision at a boundary needs to know."""
         return Progress(
@@ -53,10 +65,14 @@ class RunState:
             stopped_because=self.stopped_because,
             saving_step=saving_step,
             world_size=world_size,
+            newest_step=newest_step,
+            is_stuck=max_skipped is not None and self.skipped_in_a_row >= max_skipped,
         )
 
-    def to_json(self, plan: BatchPlan, ending: Ending | None) -> dict[str, JSON]:
-        """Return what a checkpoint keeps."""
+    def to_json(
+        self, plan: BatchPlan, ending: Ending | None, *, schedule: str = ""
+    ) -> dict[str, JSON]:
+        """Return what a checkpoint keeps; `schedule` is the schedule as text, for people."""
         return {
             "step": self.step,
             "data": {
@@ -65,12 +81,14 @@ class RunState:
                 "micro_batch": plan.micro_batch,
                 **identity(plan),
             },
-            "random": {"seed": plan.seed, "rule": SEEDING_RULE},
-            "schedule": {"step": self.step, "total_steps": plan.total_steps},
+            "random": {"seed": plan.seed, "rule": SEEDING_RULE, "init": self.init},
+            "schedule": {"step": self.step, "total_steps": plan.total_steps, "text": schedule},
             "early_stopping": self.stopper.to_json(),
             "evaluation": self.evaluation,
+            "plateau": self.plateau.to_json(),
             "loss_scale": self.scale.to_json(),
             "skipped_in_a_row": self.skipped_in_a_row,
+            "jumps": [{"at": jump.at, "length": jump.length} for jump in self.jumps],
             "stopped_because": self.stopped_because,
             "ending": ending.value if ending is not None and ending.is_final else None,
         }
@@ -90,13 +108,22 @@ class RunState:
                     f"script now has {name}={mine}: its steps would mean other samples. "
                     "Use the same, or another --run-dir."
                 )
+        began_with = saved["random"].get("init", "as-built")
+        if began_with != self.init:
+            raise ConfigError(
+                f'the run in {where} began with init="{began_with}", and the script now has '
+                f'init="{self.init}". Use the same, or another --run-dir.'
+            )
         return RunState(
+            init=self.init,
             step=saved["step"],
             stopper=EarlyStoppingState.from_json(saved["early_stopping"]),
             evaluation=saved.get("evaluation"),
+            plateau=PlateauState.from_json(saved.get("plateau", {})),
             scale=self.scale.restored(saved["loss_scale"]),
             stopped_because=saved["stopped_because"],
             skipped_in_a_row=saved["skipped_in_a_row"],
+            jumps=tuple(Jump(**jump) for jump in saved.get("jumps", ())),
         )
 
 
@@ -116,12 +143,26 @@ def identity(plan: BatchPlan) -> dict[str, JSON]:
     }
 
 
-def plan_changes(saved: Mapping[str, Any], plan: BatchPlan) -> list[str]:
+def common_to_ranks(plan: BatchPlan, run: Run, schedule: str, rules: str) -> dict[str, JSON]:
+    """Return what every rank must have been given alike."""
+    return {
+        **identity(plan),
+        "micro_batch": plan.micro_batch,
+        "total_steps": plan.total_steps,
+        "strategy": run.strategy,
+        "precision": run.precision.name,
+        "schedule": schedule,
+        "rules": rules,
+    }
+
+
+def plan_changes(saved: Mapping[str, Any], plan: BatchPlan, schedule: str) -> list[str]:
     """Return a sentence for each thing that the script may change and has changed."""
     if IMPORTED in saved:
         return []
     before_and_now = {
         "micro_batch": (saved["data"]["micro_batch"], plan.micro_batch),
         "total_steps": (saved["schedule"]["total_steps"], plan.total_steps),
+        "schedule": (saved["schedule"].get("text", schedule), schedule),
     }
     return [f"{name}: {old} -> {new}" for name, (old, new) in before_and_now.items() if old != new]

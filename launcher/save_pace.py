@@ -89,6 +89,20 @@ class SavePace:
         self._stall_s = 0.0
         self._measured: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
 
+    @classmethod
+    def of_run(
+        cls, every: Every, clock: Callable[[], float], events: Sequence[Mapping[str, Any]]
+    ) -> SavePace:
+        """Return the pace of a run that has been through these events."""
+        running_s, num_failures = failures_of(events)
+        between_s = time_between_failures_s(running_s, num_failures)
+        return cls(every, clock, between_failures_s=between_s)
+
+    @property
+    def since_last_s(self) -> float:
+        """Seconds since the training went on after the last save."""
+        return self._clock() - self._last_s
+
     def is_due_after(self, step: int) -> bool:
         """Whether the count of steps asks for a save: the same on every rank."""
         return self._every.is_due(step)

@@ -17,6 +17,10 @@ class SignalInbox:
     def __init__(self) -> None:
         self.warned_by: int | None = None
         """The first signal that asked the run to end; never changes afterwards."""
+        self.warned_at_s: float | None = None
+        """When the last one came, in seconds since the epoch."""
+        self.num_warnings = 0
+        """How many have come."""
         self.kill_now = False
         """A second Ctrl-C came."""
         self._ranks_started = False
@@ -43,6 +47,8 @@ class SignalInbox:
             signal.signal(signum, self._interrupt if signum == signal.SIGINT else self._warn)
 
     def _warn(self, signum: int, frame: FrameType | None) -> None:
+        self.num_warnings += 1
+        self.warned_at_s = time.time()
         if self.warned_by is None:
             self.warned_by = signum
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from .python_command import parse_python_command, why_not_source
+from .python_command import parse_python_command, why_not_source, why_other_python
 from .warm_loop import Warmth
 from .warm_server import NotWarm, WarmServer
 from .worker import Worker, WorkerStreams
@@ -39,9 +39,11 @@ class Starter:
             given_up: Asked while waiting; True: no rank will be started.
         """
         program = parse_python_command(self._command, sys.executable)
-        if program is None:
-            return
         try:
+            if (reason := why_other_python(self._command, sys.executable)) is not None:
+                raise NotWarm(reason)
+            if program is None:
+                return
             if (reason := why_not_source(program)) is not None:
                 raise NotWarm(reason)
             warmth = Warmth(program=program, preload=preload, uses_run=uses_run, opened=opened)

@@ -17,6 +17,7 @@ from strategies import (
     StepOutcome,
     Strategy,
     Turn,
+    refuse_untouched,
     seed_streams,
     stream_seed,
     to_device,
@@ -50,6 +51,7 @@ class Step:
         num_micro_batches: int,
         batches: Iterator[Any],
         evaluate: Evaluate,
+        leave: Callable[[str], str],
     ) -> None:
         self.number = number
         """0-based number of this optimizer step."""
@@ -62,6 +64,7 @@ class Step:
         """Samples that this rank counted; padding is none."""
         self.metrics: dict[str, float] = {}
         self.seconds = 0.0
+        self.evaluation_s = 0.0
         self._seed = seed
         self._loss_scale = loss_scale
         self._strategy = strategy
@@ -71,6 +74,8 @@ class Step:
         self._num_micro_batches = num_micro_batches
         self._batches = batches
         self._evaluate = evaluate
+        self._leave = leave
+        self._departure: str | None = None
         self._turn = -1
         self._owes_backward = False
         self._total: tuple[torch.Tensor, dist.Work | None] | None = None
@@ -87,7 +92,12 @@ class Step:
             self._strategy.micro_step(is_last=number == len(self._turns) - 1)
             self._statistics.begin_micro_batch()
             seed_streams(stream_seed(self._seed, self.number, turn.micro_batch.index))
-            yield batch
+            try:
+                yield batch
+            except GeneratorExit:
+                done = f"{number + 1} of {len(self._turns)} micro-batches"
+                self._departure = self._leave(f"step {self.number} after {done}")
+                raise
             self._require_backward()
             self._statistics.end_micro_batch(
                 turn.micro_batch.index, self._num_micro_batches, is_padding=turn.is_padding
@@ -118,10 +128,12 @@ class Step:
                 f"step.backward got a loss of shape {tuple(loss.shape)}; it needs the sum over the "
                 'samples, one number. Use reduction="sum", or loss.sum().'
             )
+        self._refuse_unfit(loss)
         self._owes_backward = False
         weight = 0.0 if self._turns[self._turn].is_padding else 1.0
-        self.loss_count += weight * float(count)
-        self.loss_sum += weight * loss.detach()
+        if weight:  # not by multiplication: what is not finite would remain so
+            self.loss_count += float(count)
+            self.loss_sum += loss.detach()
         if self._turn == len(self._turns) - 1:
             # Under way during the last backward: the total is needed only for the update.
             total = torch.tensor(self.loss_count, dtype=torch.float64)
@@ -136,15 +148,20 @@ class Step:
 
         Args:
             dataset: a map-style data set.
-            measure: (model, batch) -> {metric: one value a sample, or (sum, count)}.
+            measure: (model, batch) -> {metric: one value a sample, a pair (numerator, denominator),
+                or what a function of `strategies.metrics` returns}.
             name: prefix of the metrics: "val" gives "val/loss".
 
         Returns:
-            The exact means, the same on every rank.
+            The exact metrics over all samples, the same on every rank.
         """
+        if self._departure is not None:
+            raise ConfigError(self._departure)
         if self.outcome is None:
             raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")
+        began = time.monotonic()
         self.metrics.update(self._evaluate(dataset, measure, name))
+        self.evaluation_s += time.monotonic() - began
         return self.metrics
 
     def require_complete(self) -> None:
@@ -153,11 +170,36 @@ class Step:
         Raises:
             ConfigError: it did; the other ranks would wait for this one for ever.
         """
+        if self._departure is not None:
+            raise ConfigError(self._departure)
         if self.outcome is None:
             raise ConfigError(
                 f"the training loop left step {self.number} after {self._turn + 1} of "
                 f"{len(self._turns)} micro-batches. Loop over the whole step; "
                 "to end the run, call job.stop()."
+            )
+
+    def _refuse_unfit(self, loss: torch.Tensor) -> None:
+        """Refuse a loss that cannot be trained on, before a rank could wait for another.
+
+        Raises:
+            ConfigError: no parameter is in it; it leaves one out, with several ranks; or it is
+                not finite at the very first step, when nothing can have diverged yet.
+        """
+        where = f"step {self.number}, micro-batch {self._turns[self._turn].micro_batch.index}"
+        if not loss.requires_grad:
+            raise ConfigError(
+                f"{where}: the loss depends on no trainable parameter. Compute it from "
+                "job.model(...), without torch.no_grad() and detach()."
+            )
+        if self._ranks.world_size > 1:
+            refuse_untouched(loss, self._strategy.leaves(), where=where)
+        if self.number == 0 and not torch.isfinite(loss.detach()):
+            micro_batch = self._turns[self._turn].micro_batch
+            raise ConfigError(
+                f"{where} (positions {micro_batch.start} to {micro_batch.end - 1} of the first "
+                f"epoch): the loss is {float(loss.detach())}, before anything was trained. Look at "
+                "these samples and at how the model starts."
             )
 
     def _require_backward(self) -> None:

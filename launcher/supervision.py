@@ -16,14 +16,37 @@ class Bounds:
     """From the first rank that left early to the end of the others' time to do the same."""
     handler_s: float = 60.0
     """How long a warning waits for a rank of ours to install its handler."""
+    lost_s: float = 3.0
+    """As `terminate_s`, once a node is lost: no collective ends any more, so nobody can save."""
     abandon_s: float = 10.0
     """From SIGKILL to giving up on a rank in an uninterruptible sleep."""
 
     @classmethod
-    def of(cls, *, grace_s: float | None, terminate_s: float | None) -> "Bounds":
-        """Return the bounds with what was asked for; None leaves the one as it is."""
-        bounds = cls(grace_s=grace_s)
-        return bounds if terminate_s is None else replace(bounds, terminate_s=terminate_s)
+    def of(
+        cls, *, grace_s: float | None, terminate_s: float | None, uses_run: bool = False
+    ) -> "Bounds":
+        """Return the bounds with what was asked for; None leaves the one as it is.
+
+        A rank that uses `Run` takes SIGTERM as a wish to save, which it cannot fulfil without the
+        rank that has failed: there is little to wait for.
+        """
+        bounds = cls(grace_s=grace_s, terminate_s=2.0 if uses_run else cls.terminate_s)
+        if terminate_s is None:
+            return bounds
+        return replace(bounds, terminate_s=terminate_s, lost_s=terminate_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """What has happened to this attempt on the other nodes."""
+
+    failed: bool = False
+    left: bool = False
+    """A node's ranks have all left with 75."""
+    hung: bool = False
+    """A node ended its ranks because none of them got on."""
+    lost: bool = False
+    """A node is gone."""
 
 
 class Step(enum.Enum):
@@ -57,7 +80,9 @@ class Situation:
     left_at: float | None = None
     """A rank left with 75, or in any way but 0 after the warning."""
     hung_at: float | None = None
-    """No rank had given a sign of life for too long."""
+    """No rank had given a sign of life for too long, here or on another node."""
+    lost_at: float | None = None
+    """Another node was lost."""
     asked: bool = False
     """Where they are was written down."""
     terminated_at: float | None = None
@@ -72,6 +97,7 @@ def next_step(seen: Situation, bounds: Bounds) -> Step:
     def over(since: float | None, bound_s: float | None) -> bool:
         return since is not None and bound_s is not None and seen.now - since >= bound_s
 
+    terminate_s = bounds.terminate_s if seen.lost_at is None else bounds.lost_s
     if seen.num_running == 0:
         return Step.DONE
     if seen.killed_at is not None:
@@ -81,13 +107,13 @@ def next_step(seen: Situation, bounds: Bounds) -> Step:
     if (
         seen.kill_now
         or seen.hung_at is not None
-        or over(seen.terminated_at, bounds.terminate_s)
+        or over(seen.terminated_at, terminate_s)
         or over(seen.warned_at, bounds.grace_s)
     ):
         return Step.KILL
     if seen.terminated_at is not None:
         return Step.WAIT
-    if seen.failed_at is not None or over(seen.left_at, bounds.leave_s):
+    if seen.failed_at is not None or seen.lost_at is not None or over(seen.left_at, bounds.leave_s):
         return Step.TERMINATE
     if seen.warned_at is not None and not seen.told:
         return Step.WARN

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from .errors import UsageError
@@ -25,6 +26,8 @@ READY_S = 120.0
 ANSWER_S = 30.0
 """How long one fork may take, on a machine with much else to do."""
 POLL_S = 0.05
+LOOK_S = 1.0
+"""How often a server that does not answer is looked at."""
 END_S = 0.5
 """How long the end of a server that has closed its socket may take."""
 STDIN_FD, STDOUT_FD, STDERR_FD = 0, 1, 2
@@ -158,8 +161,15 @@ class WarmServer:
         return self._answer(ANSWER_S)
 
     def _answer(self, bound_s: float) -> dict[str, Any]:
+        end = time.monotonic() + bound_s
+        was_suspended = False
+        while not select.select([self._channel], [], [], LOOK_S)[0] and time.monotonic() < end:
+            # Twice: when all that was suspended is woken up, this process may be the first.
+            if is_suspended(self.pid) and was_suspended:
+                raise NotWarm("the server is suspended (SIGSTOP)")
+            was_suspended = is_suspended(self.pid)
         try:
-            return receive(self._channel, bound_s)[0]
+            return receive(self._channel, max(0.0, end - time.monotonic()))[0]
         except Gone as gone:
             raise NotWarm(self._why_gone(str(gone))) from None
 
@@ -179,6 +189,23 @@ def _become_server(warmth: Warmth, ours: socket.socket, theirs: socket.socket) -
         serve(warmth, theirs)
     finally:
         os._exit(1)  # whatever happens, this process never runs the launcher's own code
+
+
+def is_suspended(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Return whether the process or a child of its own is stopped, as by SIGSTOP."""
+    try:
+        children = (proc / f"{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+    except OSError:
+        children = []
+    return any(_state(proc / str(one)) == "T" for one in (pid, *children))
+
+
+def _state(process: Path) -> str | None:
+    try:
+        stat = (process / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[0]
 
 
 def _fileno(stream: IO[bytes] | int | None, inherited: int) -> int:

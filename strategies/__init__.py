@@ -10,8 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import metrics as metrics
     from . import schedules as schedules
+    from .average import EMA as EMA
     from .batches import BatchPlan as BatchPlan
+    from .batches import Jump as Jump
     from .batches import Turn as Turn
     from .batches import assignment as assignment
     from .batches import consecutive as consecutive
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from .decision import Ending as Ending
     from .decision import Progress as Progress
     from .decision import decide as decide
+    from .driven_schedule import TorchSchedule as TorchSchedule
+    from .driven_schedule import torch_schedule as torch_schedule
     from .early_stopping import EarlyStopping as EarlyStopping
     from .early_stopping import EarlyStoppingState as EarlyStoppingState
     from .errors import ConfigError as ConfigError
@@ -31,88 +36,134 @@ if TYPE_CHECKING:
     from .hyperparameters import merge as merge
     from .hyperparameters import put_in_force as put_in_force
     from .imported import IMPORTED as IMPORTED
+    from .lengths import Span as Span
     from .loading import MapDataset as MapDataset
     from .loading import evaluation_batches as evaluation_batches
     from .loading import to_device as to_device
     from .loading import training_batches as training_batches
     from .loss_scale import LossScale as LossScale
-    from .metrics import Measurement as Measurement
-    from .metrics import MetricSums as MetricSums
+    from .metric_sums import Measurement as Measurement
+    from .metric_sums import MetricSums as MetricSums
+    from .metric_sums import Tally as Tally
     from .objects import Objects as Objects
     from .objects import Stateful as Stateful
     from .objects import require_objects as require_objects
+    from .parallel.build_options import BuildOptions as BuildOptions
+    from .parallel.build_options import as_patterns as as_patterns
+    from .parallel.choosing import choose_strategy as choose_strategy
     from .parallel.protocol import Blueprint as Blueprint
     from .parallel.protocol import Parameters as Parameters
     from .parallel.protocol import StepOutcome as StepOutcome
     from .parallel.protocol import Strategy as Strategy
     from .parallel.table import strategy_class as strategy_class
+    from .parallel.untouched import refuse_untouched as refuse_untouched
+    from .penalty import Penalty as Penalty
+    from .plateau import PlateauState as PlateauState
+    from .plateau import ReduceOnPlateau as ReduceOnPlateau
     from .precision import Precision as Precision
     from .precision import precision_for as precision_for
+    from .pretrained import load_weights as load_weights
     from .process_group import HostCommunicator as HostCommunicator
     from .process_group import Ranks as Ranks
     from .process_group import process_groups as process_groups
+    from .rates import RateRule as RateRule
+    from .rates import Rates as Rates
     from .running_statistics import RunningStatistics as RunningStatistics
-    from .schedules import Schedule as Schedule
+    from .schedule import Factor as Factor
+    from .schedule import Rate as Rate
+    from .schedule import Schedule as Schedule
     from .seeding import SEEDING_RULE as SEEDING_RULE
     from .seeding import seed_streams as seed_streams
     from .seeding import stream_seed as stream_seed
+    from .splits import fold_indices as fold_indices
     from .splits import split_indices as split_indices
+    from .streams import SeekableStream as SeekableStream
+    from .streams import TrainingData as TrainingData
+    from .streams import is_stream as is_stream
+    from .streams import samples_of as samples_of
+    from .time_left import TimeLeft as TimeLeft
     from .training_state import Restored as Restored
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
+    from .weighting import weighted as weighted
 
 _HOME = {
+    "require_objects": "objects",
+    "Stateful": "objects",
+    "Objects": "objects",
+    "IMPORTED": "imported",
     "Agreed": "boundary",
     "BatchPlan": "batches",
     "Blueprint": "parallel.protocol",
     "Boundary": "boundary",
+    "BuildOptions": "parallel.build_options",
     "ConfigError": "errors",
     "Decision": "decision",
     "DesyncError": "errors",
+    "EMA": "average",
     "EarlyStopping": "early_stopping",
     "EarlyStoppingState": "early_stopping",
     "Ending": "decision",
+    "Factor": "schedule",
     "HostCommunicator": "process_group",
-    "IMPORTED": "imported",
+    "Jump": "batches",
     "LossScale": "loss_scale",
     "MapDataset": "loading",
-    "Measurement": "metrics",
-    "MetricSums": "metrics",
-    "Objects": "objects",
+    "Measurement": "metric_sums",
+    "MetricSums": "metric_sums",
     "Parameters": "parallel.protocol",
+    "Penalty": "penalty",
+    "PlateauState": "plateau",
     "Precision": "precision",
     "Progress": "decision",
     "Ranks": "process_group",
+    "Rate": "schedule",
+    "RateRule": "rates",
+    "Rates": "rates",
+    "ReduceOnPlateau": "plateau",
     "Report": "boundary",
     "Restored": "training_state",
     "RunningStatistics": "running_statistics",
     "SEEDING_RULE": "seeding",
-    "Schedule": "schedules",
-    "Stateful": "objects",
+    "Schedule": "schedule",
+    "SeekableStream": "streams",
+    "Span": "lengths",
     "StepOutcome": "parallel.protocol",
     "Strategy": "parallel.protocol",
     "StrategyError": "errors",
+    "Tally": "metric_sums",
+    "TimeLeft": "time_left",
+    "TorchSchedule": "driven_schedule",
+    "TrainingData": "streams",
     "Turn": "batches",
+    "as_patterns": "parallel.build_options",
     "assignment": "batches",
+    "choose_strategy": "parallel.choosing",
     "collect_state": "training_state",
     "consecutive": "batches",
+    "current_hyperparameters": "hyperparameters",
     "decide": "decision",
     "evaluation_batches": "loading",
-    "current_hyperparameters": "hyperparameters",
+    "fold_indices": "splits",
+    "is_stream": "streams",
+    "load_weights": "pretrained",
     "merge": "hyperparameters",
     "precision_for": "precision",
     "process_groups": "process_group",
     "put_in_force": "hyperparameters",
-    "require_objects": "objects",
+    "refuse_untouched": "parallel.untouched",
     "restore_newest": "training_state",
+    "samples_of": "streams",
     "seed_streams": "seeding",
     "split_indices": "splits",
     "strategy_class": "parallel.table",
     "stream_seed": "seeding",
     "to_device": "loading",
+    "torch_schedule": "driven_schedule",
     "training_batches": "loading",
+    "weighted": "weighting",
 }
-_MODULES = ("schedules",)
+_MODULES = ("metrics", "schedules")
 
 __all__ = [*sorted(_HOME), *_MODULES]
 

@@ -38,6 +38,16 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Jump:
+    """A window of data that is left out for good, because the steps on it could not be applied."""
+
+    at: int
+    """The optimizer step that goes on behind the window."""
+    length: int
+    """How many steps' data it holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchPlan:
     """How the training data is cut into optimizer steps."""
 
@@ -46,13 +56,20 @@ class BatchPlan:
     """Samples in one optimizer step, over all ranks."""
     micro_batch: int
     """Samples in one forward and backward of one rank."""
-    epochs: int
     seed: int
+    epochs: int = 1
+    steps: int | None = None
+    """Optimizer steps of the whole run, instead of `epochs`."""
+    in_order: bool = False
+    """The data's own order: it is a stream."""
+    jumps: tuple[Jump, ...] = ()
+    """The steps remain as many: what was left out is made up for at the end."""
 
     def __post_init__(self) -> None:
-        for name in ("num_samples", "global_batch", "micro_batch", "epochs"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("num_samples", "global_batch", "micro_batch", "epochs", "steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1.")
         if self.global_batch % self.micro_batch:
             lower = self.global_batch - self.global_batch % self.micro_batch
             near = [str(n) for n in (lower, lower + self.micro_batch) if n]
@@ -70,25 +87,33 @@ class BatchPlan:
     @property
     def total_steps(self) -> int:
         """Optimizer steps in the whole run."""
-        return self.steps_per_epoch * self.epochs
+        return self.steps_per_epoch * self.epochs if self.steps is None else self.steps
+
+    def data_step(self, step: int) -> int:
+        """Return which step's data the 0-based optimizer step `step` has: later, behind jumps."""
+        return step + sum(jump.length for jump in self.jumps if step >= jump.at)
 
     def epoch_of(self, step: int) -> int:
         """Return the epoch to which 0-based optimizer step `step` belongs."""
-        return step // self.steps_per_epoch
+        return self.data_step(step) // self.steps_per_epoch
 
     def position(self, step: int) -> int:
-        """Return the samples consumed in all epochs before 0-based optimizer step `step`."""
-        epoch, inside = divmod(step, self.steps_per_epoch)
+        """Return the samples in all epochs before those of 0-based optimizer step `step`."""
+        epoch, inside = divmod(self.data_step(step), self.steps_per_epoch)
         return epoch * self.num_samples + inside * self.global_batch
 
     def num_samples_in(self, step: int) -> int:
         """Return the samples of 0-based step `step`; the last one of an epoch may be short."""
-        return self.position(step + 1) - self.position(step)
+        start, end = self._bounds(step)
+        return end - start
+
+    def _bounds(self, step: int) -> tuple[int, int]:
+        start = (self.data_step(step) % self.steps_per_epoch) * self.global_batch
+        return start, min(start + self.global_batch, self.num_samples)
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         """Return the canonical micro-batches of 0-based optimizer step `step`."""
-        start = (step % self.steps_per_epoch) * self.global_batch
-        end = min(start + self.global_batch, self.num_samples)
+        start, end = self._bounds(step)
         cuts = range(start, end, self.micro_batch)
         return [
             MicroBatch(index=i, start=cut, end=min(cut + self.micro_batch, end))
@@ -103,10 +128,11 @@ class BatchPlan:
         """Return the data set indices of each turn's micro-batch, int64 of its length."""
         cuts = np.cumsum([t.micro_batch.end - t.micro_batch.start for t in turns])
         ranges = [np.arange(t.micro_batch.start, t.micro_batch.end) for t in turns]
+        positions = np.concatenate(ranges)
+        if self.in_order:
+            return np.split(positions, cuts[:-1])
         # In one call: its cost is that of its numpy operations, hardly that of the samples.
-        order = shuffled(
-            np.concatenate(ranges), self.num_samples, seed=self.seed, epoch=self.epoch_of(step)
-        )
+        order = shuffled(positions, self.num_samples, seed=self.seed, epoch=self.epoch_of(step))
         return np.split(order, cuts[:-1])
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.distributed as dist
@@ -17,10 +18,10 @@ import torch.distributed as dist
 from checkpointing import JSON
 
 from .errors import DesyncError
-from .metrics import MetricSums, means
+from .metric_sums import MetricSums, reduce_sums
 from .process_group import Ranks
+from .time_left import TimeLeft
 
-MAX_METRICS = 64
 _DIGEST_BITS = 20
 """Small enough that W * digest**2 is exact in float64 up to 8192 ranks."""
 
@@ -41,6 +42,21 @@ class Report:
     """This rank's part of the save in flight is written, or has failed."""
     loss_sum: float = 0.0
     loss_count: float = 0.0
+    time_is_limited: bool = False
+    """On the coordinator, as the next three: it knows when the ranks will be killed."""
+    left_s: float = 0.0
+    step_s: float = 0.0
+    save_s: float = 0.0
+    """Below 0: no save was measured."""
+
+    def with_time(self, time: TimeLeft | None) -> Report:
+        """Return the report with what the coordinator knows about the time. Called there only."""
+        if time is None:
+            return self
+        save_s = -1.0 if time.save_s is None else time.save_s
+        return replace(
+            self, time_is_limited=True, left_s=time.left_s, step_s=time.step_s, save_s=save_s
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +72,8 @@ class Agreed:
     settled: int
     loss: float
     """Exact mean training loss of the step over all samples; nan without samples."""
+    time: TimeLeft | None = None
+    """What the coordinator said about the time that is left; None: no limit is known."""
 
 
 def digest(value: JSON) -> int:
@@ -99,6 +117,10 @@ class Boundary:
         agreed, self._read = self._read, None
         return agreed
 
+    def peek(self) -> Agreed | None:
+        """Return what `drain` has read and `receive` will return; None where nothing was sent."""
+        return self._read
+
     def drain(self) -> None:
         """Wait for what was sent and keep it for `receive`, so that nothing is under way.
 
@@ -112,24 +134,12 @@ class Boundary:
         self._read = self._checked(report, vector.tolist())
 
     def reduce_metrics(self, sums: MetricSums) -> dict[str, float]:
-        """Return the exact means over all ranks. Called on every rank.
+        """Return the exact metrics over all ranks. Called on every rank.
 
         Raises:
-            DesyncError: the ranks measured metrics of different names.
+            DesyncError: the ranks measured different metrics.
         """
-        names, local = sums.names, sums.vector()
-        # A fixed length: a rank with other names must be told so, not hang in a mismatched sum.
-        vector = torch.zeros(2 * MAX_METRICS + 2, dtype=torch.float64)
-        vector[: len(local[: 2 * MAX_METRICS])] = torch.tensor(local, dtype=torch.float64)
-        vector[-2:] = torch.tensor(_agreement(digest(list(names))), dtype=torch.float64)
-        dist.all_reduce(vector, group=self._ranks.host_group)
-        reduced = vector.tolist()
-        if len(names) > MAX_METRICS or not self._all_equal(*reduced[-2:]):
-            raise DesyncError(
-                f"rank {self._ranks.rank} measured {list(names)}; another rank measured other "
-                f"names, or more than {MAX_METRICS}. Every rank must measure the same metrics."
-            )
-        return means(names, reduced[: 2 * len(names)])
+        return reduce_sums(self._ranks, sums, digest(sums.layout))
 
     def _checked(self, report: Report, reduced: list[float]) -> Agreed:
         world_size = self._ranks.world_size
@@ -155,10 +165,23 @@ class Boundary:
             skipped=round(by_name["skipped"]),
             settled=round(by_name["settled"]),
             loss=by_name["loss_sum"] / count if count else float("nan"),
+            time=_time_of(by_name),
         )
 
     def _all_equal(self, total: float, squares: float) -> bool:
         return total * total == self._ranks.world_size * squares
+
+
+def _time_of(by_name: Mapping[str, float]) -> TimeLeft | None:
+    """Return the coordinator's numbers; the other ranks have added zeros."""
+    if not by_name["time_is_limited"]:
+        return None
+    save_s = by_name["save_s"]
+    return TimeLeft(
+        left_s=by_name["left_s"],
+        step_s=by_name["step_s"],
+        save_s=None if save_s < 0 else save_s,
+    )
 
 
 def _agreement(number: int) -> list[float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .boundary import Agreed
+from .time_left import TimeLeft
 
 
 class Ending(StrEnum):
@@ -38,6 +39,10 @@ class Progress:
     saving_step: int | None = None
     """The step whose save is in flight, if one is."""
     world_size: int = 1
+    newest_step: int | None = None
+    """The step of the newest checkpoint on disk, or in flight; None: there is none."""
+    is_stuck: bool = False
+    """Too many steps in a row could not be applied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,8 @@ class Decision:
     save: bool
     conclude: bool = False
     """Finish the save in flight first: all ranks have written, or another save is to begin."""
+    rollback: bool = False
+    """Go back to an earlier checkpoint."""
     ending: Ending | None = None
     reason: str = ""
 
@@ -54,8 +61,9 @@ class Decision:
 def decide(progress: Progress, agreed: Agreed | None) -> Decision:
     """Return what to do after a step, from numbers that came out of a collective.
 
-    Leaving always saves. A request to leave outranks every other ending: the machines are about to
-    go, and the checkpoint lets the next attempt find the other endings again.
+    Leaving saves, unless the ranks would be killed in the middle of it. A request to leave
+    outranks every other ending: the machines are about to go, and the checkpoint lets the next
+    attempt find the other endings again.
     """
     decision = _ending_or_save(progress, agreed)
     if progress.saving_step is None:
@@ -63,15 +71,21 @@ def decide(progress: Progress, agreed: Agreed | None) -> Decision:
     # What was reported at or before the step at which the save began is about the one before.
     is_about_it = agreed is not None and agreed.step > progress.saving_step
     is_settled = is_about_it and agreed is not None and agreed.settled == progress.world_size
-    return replace(decision, conclude=decision.save or is_settled)
+    concludes = decision.save or decision.rollback or decision.ending is not None
+    return replace(decision, conclude=concludes or is_settled)
 
 
 def _ending_or_save(progress: Progress, agreed: Agreed | None) -> Decision:
+    time = None if agreed is None else agreed.time
     if agreed is not None and agreed.preempt:
-        return Decision(save=True, ending=Ending.PREEMPTED, reason="asked to leave")
+        return _leave("asked to leave", progress, time)
+    if time is not None and time.is_running_out and progress.step < progress.total_steps:
+        return _leave(f"the time limit comes in {time.left_s:.0f} s", progress, time)
     if progress.stopped_because is not None or (agreed is not None and agreed.stop):
         reason = progress.stopped_because or "the script called job.stop()"
         return Decision(save=True, ending=Ending.STOPPED, reason=reason)
+    if progress.is_stuck:
+        return Decision(save=False, rollback=True)
     if progress.early_stop_reason is not None:
         return Decision(save=True, ending=Ending.EARLY_STOPPED, reason=progress.early_stop_reason)
     if progress.step >= progress.total_steps:
@@ -81,3 +95,15 @@ def _ending_or_save(progress: Progress, agreed: Agreed | None) -> Decision:
             reason=f"all {progress.total_steps} steps are done",
         )
     return Decision(save=progress.save_due or (agreed is not None and agreed.save > 0))
+
+
+def _leave(reason: str, progress: Progress, time: TimeLeft | None) -> Decision:
+    """Return how to leave: with a save if there is time for one, else with the newest one."""
+    if time is None or time.fits_a_save or progress.newest_step is None:
+        return Decision(save=True, ending=Ending.PREEMPTED, reason=reason)
+    return Decision(
+        save=False,
+        ending=Ending.PREEMPTED,
+        reason=f"{reason}; {time.left_s:.0f} s are too short for a save, which took "
+        f"{time.save_s:.1f} s",
+    )

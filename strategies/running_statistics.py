@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .process_group import Ranks
+from .recomputation import hold_statistics_in_recomputation
 
 
 @dataclass
@@ -55,6 +56,8 @@ class RunningStatistics:
             for module in model.modules()
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         ]
+        for module in self._modules:
+            hold_statistics_in_recomputation(module)
         self._tracked: list[_Tracked] = []
 
     def begin_step(self) -> None:

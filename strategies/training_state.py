@@ -117,6 +117,7 @@ def restore_newest(
     *,
     weights_only: bool = False,
     step: int | None = None,
+    newest: int | None = None,
 ) -> Restored | None:
     """Load the newest checkpoint that is whole, agreed by all ranks. Called on every rank.
 
@@ -126,6 +127,7 @@ def restore_newest(
         communicator: the host's group.
         weights_only: leave the optimizer's state as it is.
         step: only the checkpoint of this step.
+        newest: none of a later step than this.
 
     Returns:
         None where there is no checkpoint at all.
@@ -136,6 +138,8 @@ def restore_newest(
     """
     steps: Any = communicator.broadcast(store.steps() if communicator.rank == 0 else None)
     damaged: dict[int, str] = {}
+    if newest is not None:
+        steps = [one for one in steps if one <= newest]
     for candidate in steps if step is None else [step]:
         found, verdict = _try_load(strategy, store, candidate, weights_only)
         verdicts: list[Any] = communicator.all_gather(verdict)

@@ -15,9 +15,9 @@ from checkpointing import (
     different_values,
 )
 
+from ..tables import plural, render
 from .exit_codes import DIFFERENT, FINE
 from .printing import print_json, print_lines
-from .table import plural, render
 from .target import choose, find_target
 
 HELP = "Compare two checkpoints: names, shapes, dtypes and values of tensors, and the state."

@@ -8,9 +8,9 @@ from checkpointing import CheckpointError
 
 from ..errors import UsageError
 from ..saved_facts import export_metadata
+from ..tables import size_text
 from .exit_codes import FINE
 from .printing import print_json, print_lines
-from .table import size_text
 from .target import Target, choose, find_target
 
 HELP = "Write a checkpoint's weights as plain safetensors in a new folder, streaming."

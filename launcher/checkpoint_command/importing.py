@@ -7,9 +7,9 @@ from checkpointing import JSON, CheckpointError
 
 from ..errors import UsageError
 from ..run_folder import RunFolder
+from ..tables import plural, size_text
 from .exit_codes import FINE
 from .printing import print_json, print_lines
-from .table import plural, size_text
 
 HELP = "Take over another program's checkpoint as step 0 of a new run; runs none of its code."
 

@@ -7,9 +7,9 @@ from typing import Any
 from checkpointing import JSON, PIN_NAME, DamagedCheckpointError, Found, open_folder, take_inventory
 
 from ..saved_facts import summary
+from ..tables import render, size_text
 from .exit_codes import DAMAGED, FINE
 from .printing import print_json, print_lines
-from .table import render, size_text
 from .target import find_target
 
 HELP = "Show the checkpoints of a run: size, writer, best evaluation, and whether each opens."

@@ -9,10 +9,10 @@ from checkpointing import CheckpointStore, Found, Retention, take_inventory
 from ..errors import UsageError
 from ..run_folder import RunFolder
 from ..saved_facts import best_step, score
+from ..tables import plural, size_text
 from .exit_codes import FINE
 from .printing import print_json, print_lines
 from .prune_plan import PrunePlan, plan_prune
-from .table import plural, size_text
 from .target import Target, find_target
 
 HELP = "Delete all but the newest checkpoints; what these refer to as the best stays."

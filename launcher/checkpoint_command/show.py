@@ -7,9 +7,9 @@ from pathlib import Path
 
 from checkpointing import JSON, CheckpointReader, flatten
 
+from ..tables import plural, render, size_text
 from .exit_codes import FINE
 from .printing import print_json, print_lines
-from .table import plural, render, size_text
 from .target import choose, find_target
 
 HELP = "Show what one checkpoint holds: its tensors, its files, the run's state, and who wrote it."

@@ -7,9 +7,9 @@ from pathlib import Path
 from checkpointing import DamagedCheckpointError, NoCheckpointError, open_folder
 
 from ..errors import UsageError
+from ..tables import plural
 from .exit_codes import DAMAGED, FINE
 from .printing import print_json, print_lines
-from .table import plural
 from .target import Target, find_target
 
 HELP = "Re-read every byte of some or all checkpoints, and name each damage by file and range."

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+)
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from checkpointing import Fragment, TensorSpec
 
 from ..errors import ConfigError
-from .protocol import Scalars, TensorSource
+from ..process_group import Ranks
+from .blocks import find_blocks, shared_with_outside
+from .build_options import BY_NAME, BuildOptions
+from .initialisation import Deferred, build_deferred
+from .protocol import Blueprint, Scalars, TensorSource
 from .torch_engine import TorchEngine, load_buffers
-from .torch_state import copy_flat, create_state, flat, state_spec, tensor_state
+from .torch_state import copy_flat, create_state, flat, forget_state, state_spec, tensor_state
 
 
 class FSDP(TorchEngine):
@@ -27,32 +37,68 @@ class FSDP(TorchEngine):
     _is_sharded = True
 
     def _spread(self, model: nn.Module) -> nn.Module:
-        mesh = init_device_mesh(self.ranks.device.type, (self.ranks.world_size,))
+        mesh = mesh_of(self.ranks, self.options)
+        self._replicas = mesh.size(0) if mesh.ndim == 2 else 1
+        self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         precision = self.precision
         policy = MixedPrecisionPolicy(
             param_dtype=precision.compute_dtype if precision.is_mixed else None,
             reduce_dtype=precision.reduce_dtype if precision.is_mixed else None,
             output_dtype=precision.output_dtype if precision.is_mixed else None,
         )
-        for block in repeated_blocks(model):
+        common: dict[str, Any] = {"mesh": mesh}
+        if self.options.offload:
+            common["offload_policy"] = CPUOffloadPolicy()
+        self.blocks = blocks_to_shard(model, self.options.shard_blocks)
+        inner = _without_output(policy)
+        for block in self.blocks.values():
+            if precision.is_mixed:
+                _shard_batch_norms(block, common)
             # A block has its outputs cast by the root's policy only: inside, activations stay low.
-            fully_shard(block, mesh=mesh, mp_policy=_without_output(policy))
-        self._root = fully_shard(model, mesh=mesh, mp_policy=policy)
+            if not isinstance(block, FSDPModule):
+                fully_shard(block, mp_policy=inner, **common)
+        if precision.is_mixed:
+            _shard_batch_norms(model, common)
+        self._root = fully_shard(model, mp_policy=policy, **common)
         self._verify(model)
         return model
 
+    def _deferred(self, blueprint: Blueprint) -> Deferred | None:
+        return build_deferred(blueprint) if self.options.init == BY_NAME else None
+
+    def _fill(self, deferred: Deferred) -> None:
+        """Fill the shards, with one whole parameter at a time in memory."""
+        device = torch.device("cpu") if self.options.offload else self.ranks.device
+        self._model.to_empty(device=device)
+        # What has no memory is moved module by module, which takes ties apart.
+        deferred.tie()
+        for name, parameter in self._model.named_parameters():
+            start, end = shard_range(parameter)
+            copy_flat(_local(parameter), deferred.value(name).reshape(-1)[start:end])
+        deferred.fill_buffers(self.ranks.device)
+
     def _verify(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            if not (isinstance(parameter, DTensor) and parameter.placements == (Shard(0),)):
+            if not (isinstance(parameter, DTensor) and parameter.placements == self._placements):
                 raise ConfigError(
                     f"strategy=fsdp: parameter {name} was not sharded by rows but is "
                     f"{type(parameter).__name__}. torch {torch.__version__} is not supported."
+                )
+        for name, block in self.blocks.items():
+            if not isinstance(block, FSDPModule):
+                raise ConfigError(
+                    f"strategy=fsdp: block {name} was not sharded on its own. "
+                    f"torch {torch.__version__} is not supported."
                 )
 
     def micro_step(self, *, is_last: bool) -> None:
         """Reduce in every backward: kept unsharded until the last, gradients would need the memory
         that sharding saves.
         """
+
+    def leaves(self) -> Mapping[int, str]:
+        """Return the gathered parameters, which are other tensors than the shards."""
+        return dict(_gathered(self._model, self._named))
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [_local(p.grad) for _, p in self._named if p.grad is not None]
@@ -62,16 +108,18 @@ class FSDP(TorchEngine):
         self._reshard()
         found: list[Fragment] = []
         for name, parameter in self._model.named_parameters():
-            start, end = shard_range(parameter)
+            shard = shard_range(parameter)
+            start, end = self._share(*shard)
             if start == end:
                 continue
+            own = slice(start - shard[0], end - shard[0])
             spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
-            found.append(_fragment(spec, start, end, parameter))
+            found.append(_fragment(spec, start, end, parameter, own))
             if weights_only or name in self.catalogue.frozen:
                 continue
             state = tensor_state(self._optimizer, parameter, name)
             found += [
-                _fragment(state_spec(spec, key, tensor.dtype), start, end, tensor)
+                _fragment(state_spec(spec, key, tensor.dtype), start, end, tensor, own)
                 for key, tensor in sorted(state.items())
             ]
         return found + self._buffer_fragments()
@@ -85,12 +133,20 @@ class FSDP(TorchEngine):
             start, end = shard_range(parameter)
             spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
             copy_flat(_local(parameter), source.read(name, spec.key, start, end))
-            if name in self.catalogue.frozen or name not in keys:
+            if name in self.catalogue.frozen:
+                continue
+            if name not in keys:
+                forget_state(self._optimizer, parameter, keys)
                 continue
             created = create_state(self._optimizer, parameter, keys[name], scalars.get(name, {}))
             for key, tensor in created.items():
                 copy_flat(_local(tensor), source.read(name, key, start, end))
         load_buffers(self._model, self.catalogue, source)
+
+    def _share(self, start: int, end: int) -> tuple[int, int]:
+        """Return this rank's share of a shard that the same rank of every node holds."""
+        node, count = self.ranks.rank // (self.ranks.world_size // self._replicas), end - start
+        return start + count * node // self._replicas, start + count * (node + 1) // self._replicas
 
     def _reshard(self) -> None:
         # The root stays gathered after a forward without backward, such as an evaluation's.
@@ -99,20 +155,43 @@ class FSDP(TorchEngine):
                 module.reshard()
 
 
-def repeated_blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the members of the model's module lists that can be sharded on their own.
+def mesh_of(ranks: Ranks, options: BuildOptions) -> DeviceMesh:
+    """Return the ranks in one row, or for hybrid sharding as nodes x ranks of a node.
 
-    A member is left to the root when it shares a parameter with a module outside of it, because
-    fully_shard needs a tied parameter to have one owner.
+    Raises:
+        ConfigError: the ranks are not whole nodes of `local_world_size`.
     """
-    uses = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-    for module in model.modules():
-        if not isinstance(module, nn.ModuleList):
-            continue
-        for block in module:
-            inside = Counter(id(p) for m in block.modules() for p in m.parameters(recurse=False))
-            if inside and all(uses[key] == count for key, count in inside.items()):
-                yield block
+    device, size, local = ranks.device.type, ranks.world_size, options.local_world_size
+    if not options.hybrid_shard or local == size:
+        return init_device_mesh(device, (size,))
+    if size % local:
+        raise ConfigError(
+            f"hybrid_shard needs as many ranks on each node; {size} ranks are not whole nodes of "
+            f"{local}. Leave it out, or start {local} ranks on each node."
+        )
+    return init_device_mesh(device, (size // local, local), mesh_dim_names=("node", "shard"))
+
+
+def blocks_to_shard(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the blocks that can be sharded on their own.
+
+    A block that shares a parameter with a module outside of it is left to the root, because
+    fully_shard needs a tied parameter to have one owner.
+
+    Raises:
+        ConfigError: such a block was asked for by name.
+    """
+    found = {}
+    for name, block in find_blocks(model, patterns).items():
+        shared = shared_with_outside(model, block)
+        if shared and patterns:
+            raise ConfigError(
+                f"block {name} shares {', '.join(shared)} with the rest of the model, so it cannot "
+                "be sharded on its own. Leave it out of --shard-blocks."
+            )
+        if not shared:
+            found[name] = block
+    return found
 
 
 def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
@@ -129,14 +208,52 @@ def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
     return start, start + shape[0] * row
 
 
-def _fragment(spec: TensorSpec, start: int, end: int, tensor: torch.Tensor) -> Fragment:
-    return Fragment(spec=spec, start=start, end=end, data=flat(_local(tensor)))
+def _gathered(
+    model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
+) -> Iterator[tuple[int, str]]:
+    """Yield (id, name) of the tensors that stand in for trainable parameters while they compute.
+
+    Read in torch 2.13 (_fully_shard/_fsdp_param.py). A block that no forward has called yet has
+    none: its shards stand there, and no loss depends on them.
+    """
+    name_of = {id(parameter): name for name, parameter in named}
+    for module in model.modules():
+        if not isinstance(module, FSDPModule):
+            continue
+        for group in module._get_fsdp_state()._fsdp_param_groups:
+            for one in group.fsdp_params:
+                name = name_of.get(id(one.sharded_param))
+                if name is not None:
+                    yield id(getattr(one, "_unsharded_param", one.sharded_param)), name
+
+
+def _fragment(spec: TensorSpec, start: int, end: int, tensor: torch.Tensor, own: slice) -> Fragment:
+    return Fragment(spec=spec, start=start, end=end, data=flat(_local(tensor))[own])
 
 
 def _local(tensor: object) -> torch.Tensor:
     assert isinstance(tensor, DTensor)
     local: torch.Tensor = tensor.to_local()
     return local.detach()
+
+
+def _shard_batch_norms(block: nn.Module, common: dict[str, Any]) -> None:
+    """Give the block's BatchNorms, together, weights in fp32 beside their fp32 statistics.
+
+    They take activations of the compute dtype, as under autocast.
+    """
+    norms = [
+        module
+        for module in block.modules()
+        if isinstance(module, _BatchNorm)
+        and not isinstance(module, FSDPModule)
+        and any(True for _ in module.parameters())
+    ]
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    if len(norms) == 1:
+        fully_shard(norms[0], mp_policy=policy, **common)
+    elif norms:
+        fully_shard(list[nn.Module](norms), mp_policy=policy, **common)
 
 
 def _without_output(policy: MixedPrecisionPolicy) -> MixedPrecisionPolicy:

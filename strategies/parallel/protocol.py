@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
@@ -12,8 +12,11 @@ from torch import nn
 
 from checkpointing import Fragment, TensorSpec
 
+from ..average import EMA, drop_average
+from ..penalty import Penalty
 from ..precision import Precision
 from ..process_group import Ranks
+from .build_options import BuildOptions
 from .catalogue import Catalogue
 
 Scalars: TypeAlias = Mapping[str, Mapping[str, float | int]]
@@ -53,6 +56,11 @@ class Blueprint:
     """Clip the global gradient norm to this; None: no clipping."""
     seed: int
     ranks: Ranks
+    options: BuildOptions = field(default_factory=BuildOptions)
+    penalty: Penalty | None = None
+    ema: EMA | None = None
+    accelerator: Any = None
+    """The user's own `accelerate.Accelerator`, for strategy=accelerate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +98,11 @@ class Strategy(ABC):
         self.ranks = blueprint.ranks
         self.precision = blueprint.precision
         self.max_grad_norm = blueprint.max_grad_norm
+        self.penalty = blueprint.penalty
+        self.ema = blueprint.ema
+        self.held_back: frozenset[str] = frozenset()
+        self.options = blueprint.options
+        self.options.require(self.name, self.ranks.device.type)
 
     @property
     @abstractmethod
@@ -116,12 +129,28 @@ class Strategy(ABC):
         """Announce a forward and backward; gradients are summed over the ranks at the last."""
 
     @abstractmethod
+    def leaves(self) -> Mapping[int, str]:
+        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
+
+    @abstractmethod
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate the gradient of `loss`, a plain sum over samples (0-dim)."""
 
     @abstractmethod
     def step(self, divisor: float) -> StepOutcome:
         """Divide the summed gradient by `divisor`, clip, and update. Called on every rank."""
+
+    def forget_average(self) -> None:
+        """Drop what a checkpoint brought of an average that is not asked for. No collective."""
+        drop_average(self._optimizer)
+
+    def hold_back(self, names: frozenset[str]) -> None:
+        """Leave these trainable parameters alone from now on: no update, no share in the norm.
+
+        Raises:
+            ConfigError: the engine cannot.
+        """
+        self.held_back = names
 
     @abstractmethod
     def fragments(self, *, weights_only: bool) -> list[Fragment]:

@@ -11,7 +11,7 @@ from checkpointing import Fragment, TensorSpec, stripe
 
 from .catalogue import Catalogue
 from .protocol import Scalars, TensorSource
-from .torch_state import copy_flat, create_state, flat, state_spec, tensor_state
+from .torch_state import copy_flat, create_state, flat, forget_state, state_spec, tensor_state
 
 
 def replicated_tensors(
@@ -67,7 +67,10 @@ def load_replicated(
     for name, parameter in model.named_parameters():
         spec = catalogue.frozen.get(name) or catalogue.trainable[name]
         copy_flat(parameter, source.read(name, spec.key, 0, spec.numel))
-        if name in catalogue.frozen or name not in keys:
+        if name in catalogue.frozen:
+            continue
+        if name not in keys:
+            forget_state(optimizer, parameter, keys)
             continue
         created = create_state(optimizer, parameter, keys[name], scalars.get(name, {}))
         for key, tensor in created.items():

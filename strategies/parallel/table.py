@@ -21,9 +21,12 @@ STRATEGY_CLASSES: dict[str, tuple[str, str]] = {
     "zero1": ("zero", "Zero1"),
     "zero2": ("zero", "Zero2"),
     "zero3": ("zero", "Zero3"),
+    "accelerate": ("accelerate", "Accelerate"),
 }
 
 STRATEGY_NAMES: tuple[str, ...] = tuple(STRATEGY_CLASSES)
+STRATEGY_CHOICES = ("auto", *STRATEGY_NAMES)
+"""What may be asked for; auto is settled when the model is known."""
 
 
 def strategy_class(name: str) -> type[Strategy]:

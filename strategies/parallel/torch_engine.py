@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from weakref import ref
 
 import torch
 import torch.distributed as dist
@@ -10,9 +12,11 @@ from torch import nn
 
 from checkpointing import Fragment
 
-from ..seeding import seed_streams
+from ..average import local_part
+from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
+from .initialisation import Deferred, build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_state import copy_flat, names_by_group, scalar_state, whole
 
@@ -22,12 +26,27 @@ class TorchEngine(Strategy):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
-        self._model = build_model(blueprint)
+        deferred = self._deferred(blueprint)
+        self._model = build_model(blueprint) if deferred is None else deferred.model
         self.catalogue: Catalogue = catalogue_of(self._model)
+        built = [(name, ref(p)) for name, p in self._model.named_parameters()]
+        work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
+        if deferred is not None:
+            self._fill(deferred)
         self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
         self._optimizer = blueprint.optimizer(Parameters(self._named))
-        self._group_names = names_by_group(self._optimizer, self._named)
+        self._leaf_names = {id(p): name for name, p in self._named}
+        former = {id(p): name for name, of in built if (p := of()) is not None}
+        self._group_names = names_by_group(self._optimizer, self._named, former)
+
+    def _deferred(self, blueprint: Blueprint) -> Deferred | None:
+        """Return the model without memory where it can be spread before it is filled."""
+        return None
+
+    def _fill(self, deferred: Deferred) -> None:
+        """Give a model that was spread without memory its values."""
+        raise AssertionError("only what `_deferred` has built is filled")
 
     @abstractmethod
     def _spread(self, model: nn.Module) -> nn.Module:
@@ -42,25 +61,48 @@ class TorchEngine(Strategy):
         """What the training loop calls."""
         return self._module
 
+    def leaves(self) -> Mapping[int, str]:
+        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
+        return self._leaf_names
+
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate the gradient; the engines average over ranks, so the sum is scaled by W."""
         torch.autograd.backward(loss * self.ranks.world_size)
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        for name, parameter in self._named:
+            if name in self.held_back:
+                # Without a gradient torch's optimizers leave a parameter and its state alone.
+                parameter.grad = None
+        trained = [(name, p) for name, p in self._named if p.grad is not None]
         grads = self._local_grads()
+        if self.penalty is not None:
+            for (name, parameter), grad in zip(trained, grads, strict=True):
+                if self.penalty.covers(name):
+                    self.penalty.add_gradient(grad, local_part(parameter), divisor)
+        outcome = self._apply(grads, divisor)
+        if outcome.applied and self.ema is not None:
+            self.ema.update(self._optimizer, (p for _, p in trained))
+        self._optimizer.zero_grad(set_to_none=True)
+        return outcome
+
+    def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
+        """Divide, clip and update; the gradients are dropped afterwards."""
         squares = sum_of_squares(grads, self.ranks.device)
         if self._is_sharded:
             dist.all_reduce(squares)
+            squares /= self._replicas
         scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
             self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         return StepOutcome(grad_norm=grad_norm, applied=finite)
 
     _is_sharded: bool = False
     """Whether `_local_grads` are a share, so that the norm needs a sum over the ranks."""
+    _replicas: int = 1
+    """How many ranks hold the same share."""
 
     def scalars(self) -> Scalars:
         """Return the scalar optimizer state of every parameter."""
@@ -80,12 +122,6 @@ class TorchEngine(Strategy):
             for name, spec in self.catalogue.buffers.items()
             if spec.numel
         ]
-
-
-def build_model(blueprint: Blueprint) -> nn.Module:
-    """Build the model on this rank's device, equal on every rank by the run's seed."""
-    seed_streams(blueprint.seed)
-    return blueprint.model().to(blueprint.ranks.device)
 
 
 def load_buffers(model: nn.Module, catalogue: Catalogue, source: TensorSource) -> None:

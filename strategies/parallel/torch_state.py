@@ -79,10 +79,28 @@ def create_state(
     return tensors
 
 
+def forget_state(
+    optimizer: torch.optim.Optimizer, owner: torch.Tensor, keys: Mapping[str, Sequence[str]]
+) -> None:
+    """Drop what is kept for a parameter that had no state when the checkpoint was made.
+
+    Only where the checkpoint's optimizer state is loaded at all (`keys` is not empty).
+    """
+    if keys:
+        optimizer.state.pop(owner, None)
+
+
 def names_by_group(
-    optimizer: torch.optim.Optimizer, named: Sequence[tuple[str, nn.Parameter]]
+    optimizer: torch.optim.Optimizer,
+    named: Sequence[tuple[str, nn.Parameter]],
+    former: Mapping[int, str] | None = None,
 ) -> list[list[str]]:
     """Return the parameter names of each group of the user's optimizer.
+
+    Args:
+        optimizer: made by the user's factory.
+        named: what the factory was given.
+        former: by id(), the names of the model's parameters before it was sharded.
 
     Raises:
         ConfigError: the optimizer was given a parameter that is not one of the model's, or not
@@ -91,11 +109,19 @@ def names_by_group(
     name_of = {id(parameter): name for name, parameter in named}
     groups: list[list[str]] = []
     for number, group in enumerate(optimizer.param_groups):
-        strangers = sum(id(p) not in name_of for p in group["params"])
+        strangers = [id(p) for p in group["params"] if id(p) not in name_of]
+        early = [former[key] for key in strangers if former and key in former]
+        if early:
+            some = ", ".join(early[:5])
+            raise ConfigError(
+                f"group {number} of the optimizer holds {some} as it was before the model was "
+                "sharded, or is not trained. Make the optimizer inside its factory, from the "
+                "factory's argument."
+            )
         if strangers:
             raise ConfigError(
-                f"group {number} of the optimizer holds {strangers} parameters that are not among "
-                "the ones handed to the optimizer factory. Build it from its argument."
+                f"group {number} of the optimizer holds {len(strangers)} parameters that are not "
+                "among the ones handed to the optimizer factory. Build it from its argument."
             )
         groups.append([name_of[id(p)] for p in group["params"]])
     missing = set(name_of.values()) - {name for group in groups for name in group}

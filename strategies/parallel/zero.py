@@ -11,16 +11,19 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from checkpointing import Fragment, torch_dtype
 
 from ..errors import ConfigError
 from .autocast import CastAround
+from .block_work import work_on_blocks
 from .catalogue import catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .frozen import FrozenParameters
+from .initialisation import build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
-from .torch_engine import build_model, load_buffers
+from .torch_engine import load_buffers
 from .torch_state import (
     create_state,
     flat,
@@ -48,13 +51,21 @@ class Zero(Strategy):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
+        if self.penalty is not None:
+            raise ConfigError(
+                f"strategy={self.name} cannot honour penalty=: DeepSpeed keeps gradients in flat "
+                "buffers. Use weight_decay of SGD for l2, or --strategy ddp or fsdp."
+            )
         deepspeed = _import_deepspeed(self.ranks.device)
         model = build_model(blueprint)
         self.catalogue = catalogue_of(model)
+        self._refuse_rounded_statistics(model)
+        work_on_blocks(model, self.options)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         optimizer = blueprint.optimizer(Parameters(named))
         self._group_names = names_by_group(optimizer, named)
         self._optimizer = optimizer
+        self._leaf_names = {id(p): name for name, p in named}
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
         initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
         self._engine, *_ = deepspeed.initialize(
@@ -92,6 +103,15 @@ class Zero(Strategy):
             config["fp16"] = {"enabled": True, "loss_scale": 1.0}
         return config
 
+    def _refuse_rounded_statistics(self, model: nn.Module) -> None:
+        for name, module in model.named_modules():
+            if self.precision.is_mixed and isinstance(module, _BatchNorm):
+                raise ConfigError(
+                    f"{name} is a {type(module).__name__}, and DeepSpeed would keep its running "
+                    f"statistics in {self.precision.name}, where their small steps are lost. "
+                    "Use --precision fp32, or --strategy ddp or fsdp."
+                )
+
     def _restore_masters(self, initial: Mapping[str, torch.Tensor]) -> None:
         self._layout.begin_load()
         for piece in self._layout.pieces():
@@ -106,6 +126,10 @@ class Zero(Strategy):
     def micro_step(self, *, is_last: bool) -> None:
         """Tell the engine whether this forward and backward is the last of the step."""
         self._engine.set_gradient_accumulation_boundary(is_last)
+
+    def leaves(self) -> Mapping[int, str]:
+        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
+        return self._leaf_names
 
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate the gradient; the engine averages over ranks, so the sum is scaled by W."""
@@ -122,12 +146,28 @@ class Zero(Strategy):
         self._engine.step()
         scaler.cur_scale = 1.0
         applied = not self._engine.optimizer.overflow
+        if applied and self.ema is not None:
+            buffers = {id(p.buffer): p.buffer for p in self._layout.pieces()}
+            self.ema.update(self._optimizer, buffers.values())
         if applied != finite:
             raise ConfigError(
                 f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
                 f"{grad_norm}. Install a tested version (see constraints.txt)."
             )
         return StepOutcome(grad_norm=grad_norm, applied=applied)
+
+    def hold_back(self, names: frozenset[str]) -> None:
+        """Refuse to hold parameters still.
+
+        Raises:
+            ConfigError: there are such.
+        """
+        if names:
+            raise ConfigError(
+                f"strategy={self.name} cannot honour unfreeze=, which holds {len(names)} "
+                "parameters still at this step: DeepSpeed steps each group as one flat buffer. "
+                "Use --strategy ddp or fsdp until they are trained."
+            )
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the pieces of the flat buffers that this rank holds."""

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import uuid
@@ -32,7 +34,7 @@ def processes_with(text: str) -> list[int]:
     return found
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, f"waited {timeout_s:g} s for {what}"
@@ -59,7 +61,7 @@ class Launched:
     def ended(self) -> bool:
         return (self.folder / "status").exists()
 
-    def wait(self, timeout_s: float = 30.0) -> int:
+    def wait(self, timeout_s: float = 80.0) -> int:
         try:
             wait_until(self.ended, "the launcher's end", timeout_s)
         except AssertionError as error:
@@ -85,6 +87,15 @@ def _is_guardian(pid: int) -> bool:
         return False
 
 
+def ask(server: "subprocess.Popen[str]", request: dict[str, object]) -> int:
+    """Have the server start a launcher; return its process id."""
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
+
+
 class Launch:
     """Starts the command: `launch("--nproc-per-node", "2", script)`."""
 
@@ -96,8 +107,8 @@ class Launch:
         self.folder = folder
         self.mark = f"{TEST_MARK}={uuid.uuid4().hex}"
         self.started: list[Launched] = []
-        self.scratch = folder / "scratch"
-        self.scratch.mkdir()
+        # Not below pytest's folder: the name of a Unix socket in it must stay below 108 bytes.
+        self.scratch = Path(tempfile.mkdtemp(prefix="relaunch-"))
 
     def script(self, source: str, name: str = "train.py") -> str:
         prelude = "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\n"
@@ -110,9 +121,8 @@ class Launch:
         ignored: tuple[str, ...] = (),
         env: dict[str, str] | None = None,
         stdout: str | None = None,
+        cgroup: Path | None = None,
     ) -> Launched:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
         output = self.folder / f"launch-{len(self.started)}"
         output.mkdir()
         name, _, value = self.mark.partition("=")
@@ -123,13 +133,12 @@ class Launch:
             "cwd": str(self.folder),
             "environ": {**environ, **(env or {})},
             "ignored": ignored,
+            "cgroup": None if cgroup is None else str(cgroup),
             **{key: str(output / key) for key in ("stdout", "stderr", "status")},
         }
         if stdout is not None:
             request["stdout"] = stdout
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        launched = Launched(int(self._server.stdout.readline()), output, self.mark)
+        launched = Launched(ask(self._server, request), output, self.mark)
         wait_until((output / "stderr").exists, "the launcher's start")
         self.started.append(launched)
         return launched
@@ -154,7 +163,13 @@ def launch_server() -> "Iterator[subprocess.Popen[str]]":
     yield server
     assert server.stdin is not None
     server.stdin.close()
-    server.wait(timeout=10)
+    server.wait(timeout=60)
+
+
+@pytest.fixture(scope="session")
+def start_launcher(launch_server: "subprocess.Popen[str]") -> Callable[[dict[str, object]], int]:
+    """Start a launcher from a request of launch_server.py; returns its process id."""
+    return lambda request: ask(launch_server, request)
 
 
 @pytest.fixture
@@ -168,10 +183,11 @@ def launch(
     running = [launched for launched in launch.started if not launched.ended()]
     for launched in running:
         launched.send(signal.SIGKILL)
-    end = time.monotonic() + 3.0
+    end = time.monotonic() + 10.0
     while (left := processes_with(launch.mark)) and time.monotonic() < end:
         time.sleep(0.02)
     for pid in left:
         os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(launch.scratch)
     assert not running, "the test left a launcher running"
     assert not left, f"the test left processes: {left}"

@@ -4,6 +4,7 @@ Each launcher is a process of its own with fresh signal handlers; only its impor
 Reads one JSON request per line and answers with the launcher's process id.
 """
 
+import ctypes
 import json
 import os
 import select
@@ -15,6 +16,16 @@ from typing import Any
 
 import launcher.agent  # noqa: F401  (the import that takes seconds)
 from launcher.cli import main
+
+CLONE_NEWNET = 0x40000000
+
+
+def enter_network(namespace: str) -> None:
+    """Move this process into a network namespace that `ip netns add` has made."""
+    fd = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+    if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
+    os.close(fd)
 
 
 def become_launcher(request: dict[str, Any]) -> None:
@@ -32,6 +43,10 @@ def become_launcher(request: dict[str, Any]) -> None:
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), fd)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     try:
+        if request.get("cgroup"):
+            (Path(request["cgroup"]) / "cgroup.procs").write_text(str(os.getpid()))
+        if request.get("network"):
+            enter_network(request["network"])
         main()
     except SystemExit as leaving:
         sys.stdout.flush()

@@ -38,3 +38,9 @@ def test_the_hook_for_scripts(tmp_path):
     assert done.returncode == 0
     assert read_beat(tmp_path / "h") == Beat(count=2, step=5)
     assert "Current thread" in (tmp_path / "s").read_text()
+
+
+def test_a_second_one_of_the_same_rank_goes_on_counting(tmp_path):
+    Heartbeat(tmp_path / "beat").beat(4)
+    Heartbeat(tmp_path / "beat").beat()
+    assert read_beat(tmp_path / "beat") == Beat(count=2, step=4)

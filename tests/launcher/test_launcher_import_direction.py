@@ -16,11 +16,12 @@ PROCESS_PART = (
     *("console_share", "evidence", "lines", "log_folder"),
     *("attempt_end", "event_file", "heartbeat", "restarts"),
     *("hang", "stacks"),
-    *("network", "node_messages", "port_holder"),
+    *("network", "node_messages", "port_holder", "run_secret", "seal"),
     *("dry_run", "group", "masking"),
     *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
     *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
+    *("limits", "site"),
     *("descriptors", "forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
 )
 

@@ -9,14 +9,20 @@ from launcher.node_messages import (
     Lead,
     NodeEnd,
     NodeMessage,
+    bounded,
+    bounded_text,
     code_of_nodes,
     first_to_fail,
     missing_text,
     refusal,
+    seen_elsewhere,
+    waiting_text,
     whole_report,
 )
+from launcher.seal import MAX_CHARS
+from launcher.supervision import Elsewhere
 
-MINE = NodeMessage(node_rank=0, host="a", nnodes="2:2", run_id="job", local_world_size=2)
+MINE = NodeMessage(node_rank=0, host="a", nnodes="2:2", local_world_size=2)
 
 
 def end(code=0, failed_after_s=None, **more):
@@ -50,9 +56,7 @@ def test_what_is_no_message_is_refused(text):
     ("other", "part"),
     [
         ({}, None),
-        ({"version": 99}, "another version of relaunch"),
         ({"nnodes": "3:3"}, "it was started with --nnodes 3:3, node 0 with --nnodes 2:2."),
-        ({"run_id": ""}, "it was started with --rdzv-id (none), node 0 with job"),
         ({"local_world_size": 8, "node_rank": 1, "host": "b"}, None),
     ],
 )
@@ -77,6 +81,31 @@ def test_the_earliest_failure_counts(ends, first, code):
     assert code_of_nodes(ends) == code
 
 
+@pytest.mark.parametrize(
+    ("ends", "num_lost", "seen"),
+    [
+        ({1: None, 2: None}, 0, Elsewhere()),
+        ({1: end(0), 2: None}, 0, Elsewhere()),
+        ({1: end(75), 2: None}, 0, Elsewhere(left=True)),
+        ({1: end(42, 5.1), 2: end(75)}, 0, Elsewhere(failed=True, left=True)),
+        ({1: end(137, hung=True), 2: None}, 0, Elsewhere(failed=True, hung=True)),
+        ({1: None}, 1, Elsewhere(lost=True)),
+        ({3: end(42)}, 0, Elsewhere()),
+    ],
+)
+def test_what_the_others_messages_say_of_an_attempt(ends, num_lost, seen):
+    others = {node: replace(MINE, node_rank=node, attempt=4, end=its) for node, its in ends.items()}
+    how = {"members": (0, 1, 2), "num_lost": num_lost}
+    assert seen_elsewhere(others, attempt=4, **how) == seen
+    assert seen_elsewhere(others, attempt=5, **how) == Elsewhere(lost=num_lost > 0)
+
+
+def test_for_whom_a_node_waits():
+    assert waiting_text({1: "b", 0: "a"}, 61) == (
+        "the ranks here have ended; waiting for those of node 0 (a), 1 (b), 61 s so far."
+    )
+
+
 def test_the_report_is_that_of_the_node_which_failed_first():
     ends = {0: end(1, 5.2, report="peer gone"), 1: end(42, 5.1, report="the cause")}
     assert whole_report(ends, {0: "a", 1: "b"}) == "on node 1 (b):\nthe cause"
@@ -91,6 +120,16 @@ def test_one_record_of_an_attempt_on_several_nodes():
     )
     assert (record.code, record.step, record.error, record.lived_s) == (42, 7, "B", 11.0)
     assert record.progressed
+
+
+def test_what_a_node_says_fits_into_a_message():
+    long = end(1, 5.2, report="x" * 10**6 + "the cause", error="e" * 10**6)
+    message = replace(MINE, end=bounded(long))
+    assert len(message.to_json()) < MAX_CHARS / 2
+    assert message.end.report.endswith("the cause")
+    assert bounded(end(1, 5.2, report="short")) == end(1, 5.2, report="short")
+    worst = Lead(attempt=0, members=(), port=0, said=bounded_text("\U0001f600" * 10**6))
+    assert len(worst.to_json()) < MAX_CHARS / 2
 
 
 def test_missing_nodes_are_named():

@@ -36,6 +36,8 @@ SETTINGS = GroupSettings(
     interface="eth7",
     strategy="fsdp",
     precision="bf16",
+    shard_blocks="layers.*",
+    hybrid_shard=True,
     run_dir=Path("/runs/one"),
     warning_file=Path("/tmp/x/warning.json"),
 )
@@ -59,6 +61,8 @@ def test_what_is_written_is_read_back():
         launched=True,
         strategy="fsdp",
         precision="bf16",
+        shard_blocks="layers.*",
+        hybrid_shard=True,
         run_dir=Path("/runs/one"),
         error_file=Path("/tmp/x/rank-5-error.json"),
         warning_file=Path("/tmp/x/warning.json"),
@@ -133,3 +137,14 @@ def test_gloo_uses_the_interface_of_the_rendezvous_unless_the_user_says_otherwis
     assert write()["GLOO_SOCKET_IFNAME"] == "eth7"
     assert write(GLOO_SOCKET_IFNAME="ib0")["GLOO_SOCKET_IFNAME"] == "ib0"
     assert "GLOO_SOCKET_IFNAME" not in write(replace(SETTINGS, interface=None))
+
+
+def test_nccl_uses_that_interface_on_several_nodes_unless_the_user_says_otherwise():
+    assert write()["NCCL_SOCKET_IFNAME"] == "=eth7"
+    assert write(NCCL_SOCKET_IFNAME="^docker")["NCCL_SOCKET_IFNAME"] == "^docker"
+    assert "NCCL_SOCKET_IFNAME" not in write(place=replace(PLACE, group_world_size=1))
+    assert "NCCL_SOCKET_IFNAME" not in write(replace(SETTINGS, interface=None))
+
+
+def test_no_rank_gets_the_secret_of_the_nodes():
+    assert "RELAUNCH_SECRET" not in write(RELAUNCH_SECRET="0123456789abcdef")

@@ -28,6 +28,10 @@ def at(now, *, num_running=2, **seen):
         (at(14, failed_at=5, terminated_at=5), Step.WAIT),
         (at(15, failed_at=5, terminated_at=5), Step.KILL),
         (at(14, failed_at=5, terminated_at=5, warned_at=7), Step.WAIT),
+        (at(9, lost_at=9), Step.TERMINATE),
+        (at(10, lost_at=7, terminated_at=8), Step.WAIT),
+        (at(11, lost_at=7, terminated_at=8), Step.KILL),
+        (at(11, lost_at=10, failed_at=1, terminated_at=8), Step.KILL),
         (at(9, hung_at=9), Step.ASK),
         (at(9, hung_at=9, asked=True), Step.KILL),
         (at(9, hung_at=9, kill_now=True), Step.KILL),
@@ -50,7 +54,13 @@ def test_a_warning_has_no_bound_of_its_own():
 
 @pytest.mark.parametrize(
     "seen",
-    [{"failed_at": 1.0}, {"left_at": 1.0}, {"kill_now": True}, {"hung_at": 1.0, "asked": True}],
+    [
+        {"failed_at": 1.0},
+        {"lost_at": 1.0},
+        {"left_at": 1.0},
+        {"kill_now": True},
+        {"hung_at": 1.0, "asked": True},
+    ],
 )
 def test_everything_else_ends_in_bounded_time(seen):
     now, marks = 0.0, dict(seen)

@@ -1,6 +1,6 @@
 import pytest
 
-from launcher.checkpoint_command.table import plural, render, size_text
+from launcher.tables import plural, render, size_text
 
 
 def test_columns_are_aligned():

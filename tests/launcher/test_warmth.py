@@ -8,6 +8,7 @@ from launcher.python_command import (
     PythonProgram,
     parse_python_command,
     why_not_source,
+    why_other_python,
 )
 from launcher.warmth import module_names, other_variables, shadowed_modules
 
@@ -92,6 +93,10 @@ def test_parse_python_command(words, program):
 def test_another_python_is_no_python_of_ours():
     command = ("/other/python", *PYTHON_FLAGS, "train.py")
     assert parse_python_command(command, "/bin/python") is None
+    reason = why_other_python(command, "/bin/python")
+    assert reason == "PYTHON_EXEC names /other/python, and relaunch itself runs in /bin/python"
+    assert why_other_python(("/bin/python", *PYTHON_FLAGS, "train.py"), "/bin/python") is None
+    assert why_other_python(("/bin/echo", "train.py"), "/bin/python") is None
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,21 @@
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from strategies.batches import BatchPlan, MicroBatch, assignment, consecutive
+from strategies.batches import BatchPlan, Jump, MicroBatch, assignment, consecutive
 
 
-def plan(**changes: int) -> BatchPlan:
-    values = {"num_samples": 47, "global_batch": 20, "micro_batch": 4, "epochs": 3, "seed": 1}
+def plan(**changes: Any) -> BatchPlan:
+    values: dict[str, Any] = {
+        "num_samples": 47,
+        "global_batch": 20,
+        "micro_batch": 4,
+        "epochs": 3,
+        "seed": 1,
+    }
     return BatchPlan(**(values | changes))
 
 
@@ -64,3 +72,31 @@ def test_an_evaluation_set_is_cut_in_its_own_order() -> None:
 def test_plans_that_cannot_be_are_refused(changes: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         plan(**changes)
+
+
+def test_steps_instead_of_epochs() -> None:
+    p = plan(steps=4, epochs=1)
+    assert p.total_steps == 4
+    assert [p.epoch_of(s) for s in range(4)] == [0, 0, 0, 1]
+    with pytest.raises(ValueError, match="steps=0"):
+        plan(steps=0)
+
+
+def test_what_lies_in_a_jumped_window_is_never_seen() -> None:
+    p = plan(epochs=2)
+    jumped = replace(p, jumps=(Jump(at=1, length=2), Jump(at=3, length=1)))
+    # Steps 0, then 3, 4, then 6: the second epoch's last (5) is jumped, and a third has begun.
+    assert [jumped.data_step(s) for s in range(5)] == [0, 3, 4, 6, 7]
+    assert [jumped.epoch_of(s) for s in range(4)] == [0, 1, 1, 2]
+    assert [jumped.position(s) for s in range(4)] == [0, 47, 67, 94]
+    assert [jumped.num_samples_in(s) for s in range(4)] == [20] * 4
+    assert jumped.total_steps == p.total_steps
+    mine = np.concatenate(jumped.samples(1, jumped.turns(1, 0, 1)))
+    theirs = np.concatenate(p.samples(3, p.turns(3, 0, 1)))
+    assert mine.tolist() == theirs.tolist()
+
+
+def test_a_stream_is_read_in_its_own_order() -> None:
+    p = plan(num_samples=2**62, in_order=True, steps=10**6, epochs=1)
+    seen = np.concatenate(p.samples(999_999, p.turns(999_999, 0, 1)))
+    assert seen.tolist() == list(range(999_999 * 20, 10**6 * 20))

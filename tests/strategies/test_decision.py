@@ -40,6 +40,27 @@ def test_a_save_is_due_by_steps_or_by_the_coordinators_clock() -> None:
     assert decide(UNDER_WAY, replace(QUIET, save=1)) == Decision(save=True)
 
 
+STUCK = replace(UNDER_WAY, is_stuck=True)
+
+
+@pytest.mark.parametrize(
+    ("progress", "agreed", "rollback"),
+    [
+        (STUCK, QUIET, True),
+        (replace(STUCK, step=10, early_stop_reason="no gain"), QUIET, True),
+        (replace(STUCK, saving_step=3), QUIET, True),
+        # Those who leave go back when they are here again.
+        (STUCK, replace(QUIET, preempt=1), False),
+        (STUCK, replace(QUIET, stop=1), False),
+    ],
+)
+def test_a_run_that_is_stuck_goes_back(progress, agreed, rollback: bool) -> None:
+    decision = decide(progress, agreed)
+    assert decision.rollback == rollback
+    assert decision.save == (not rollback)
+    assert decision.conclude == (progress.saving_step is not None)
+
+
 def test_only_a_preempted_run_goes_on() -> None:
     assert [e for e in Ending if not e.is_final] == [Ending.PREEMPTED]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def test_what_is_printed_is_what_rank_0_gets(launch):
@@ -44,6 +44,22 @@ def test_a_mistake_is_told_instead(launch):
     launched = launch("--dry-run", "missing.py")
     assert launched.wait() == 2
     assert launched.stdout == ""
+
+
+def test_the_secret_of_the_nodes_is_not_shown(launch):
+    (launch.folder / "secret").write_text("geheim-in-a-file\n")
+    words = ("--dry-run", "--nnodes", "2", "--node-rank", "0", "--master-addr", "127.0.0.1")
+    env = {"RELAUNCH_SECRET": "geheim-in-a-variable"}
+    script = launch.script("pass")
+    shown = [launch(*words, *more, script, env=env) for more in ((), ("--secret-file", "secret"))]
+    assert [launched.wait() for launched in shown] == [0, 0]
+    for launched, source in zip(shown, ("RELAUNCH_SECRET", "--secret-file secret"), strict=True):
+        assert "geheim" not in launched.stdout + launched.stderr
+        assert f"  messages between nodes: carry the secret of {source}" in launched.stdout
+    (launch.folder / "secret").write_text("short")
+    refused = launch(*words, "--secret-file", "secret", script)
+    assert refused.wait() == 2
+    assert "has 5 characters, and needs 16 or more." in refused.stderr
 
 
 def test_a_secret_among_the_arguments_is_masked(launch):

@@ -1,11 +1,12 @@
 """`--hang-timeout`: where hanging ranks are is written down, then they are killed."""
 
+import os
 import signal
 import time
 
 import pytest
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 HANGS = """
 from launcher.heartbeat import beat
@@ -46,21 +47,25 @@ def test_scripts_without_signs_of_life_are_left_alone(launch):
     assert launched.wait() == 0
 
 
-def test_a_suspended_launcher_takes_nobody_for_hanging(launch):
+def test_a_suspended_machine_takes_nobody_for_hanging(launch):
     script = launch.script(
         """
         from launcher.heartbeat import beat
-        beat(1)
-        pathlib.Path("ready").touch()
         while not pathlib.Path("end").exists():
+            beat(1)
+            pathlib.Path("ready").touch()
             time.sleep(0.01)
         """
     )
     launched = launch("--hang-timeout", "4", script)
     launched.wait_for_files("ready", cwd=launch.folder)
-    launched.send(signal.SIGSTOP)
+    (rank,) = launched.processes()
+    everything = (launched.pid, rank)
+    for pid in everything:
+        os.kill(pid, signal.SIGSTOP)
     time.sleep(5)
-    launched.send(signal.SIGCONT)
+    for pid in everything:
+        os.kill(pid, signal.SIGCONT)
     time.sleep(0.5)
     (launch.folder / "end").touch()
     assert launched.wait() == 0

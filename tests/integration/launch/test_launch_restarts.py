@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 COUNT = "count = int(os.environ['TORCHELASTIC_RESTART_COUNT'])\n"
 

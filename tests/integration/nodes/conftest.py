@@ -4,30 +4,27 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[3]
-MAIN = "from launcher.cli import main; main()"
 ADDRESSES = ("10.231.7.1", "10.231.7.2")
 PORT = "29511"
 
 
 def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=10)
+    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=60)
 
 
 @dataclass
 class Node:
-    process: "subprocess.Popen[bytes]"
+    pid: int
     folder: Path
-    agent_pid: int = 0
 
     @property
     def stdout(self) -> str:
@@ -40,11 +37,18 @@ class Node:
     def said(self) -> list[str]:
         return [line for line in self.stderr.splitlines() if line.startswith("relaunch: ")]
 
+    def ended(self) -> bool:
+        return (self.folder / "status").exists()
+
+    def send(self, signum: int) -> None:
+        os.kill(self.pid, signum)
+
     def wait(self, timeout_s: float = 60.0) -> int:
-        try:
-            return self.process.wait(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs\n{self.stdout}\n{self.stderr}") from None
+        end = time.monotonic() + timeout_s
+        while not self.ended():
+            assert time.monotonic() < end, f"still runs\n{self.stdout}\n{self.stderr}"
+            time.sleep(0.02)
+        return int((self.folder / "status").read_text())
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Hosts:
     cables: tuple[str, ...]
     folder: Path
     mark: str
+    launch: Callable[[dict[str, object]], int]
     started: list[Node] = field(default_factory=list)
 
     def script(self, source: str) -> str:
@@ -61,27 +66,40 @@ class Hosts:
         path.write_text(prelude + source)
         return str(path)
 
-    def start(self, host: int, *argv: str) -> Node:
+    def start(self, host: int, *argv: str, env: dict[str, str | None] | None = None) -> Node:
         folder = self.folder / f"node-{len(self.started)}"
         folder.mkdir()
-        environ = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-        command = ["ip", "netns", "exec", self.names[host], sys.executable, "-c", MAIN, *argv]
-        with (folder / "stdout").open("wb") as out, (folder / "stderr").open("wb") as err:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdout=out,
-                stderr=err,
-                stdin=subprocess.DEVNULL,
-                env={**environ, "HOSTS_TEST_MARK": self.mark},
-                start_new_session=True,
-            )
-        self.started.append(Node(process, folder))
+        wanted = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "",
+            "RELAUNCH_SECRET": self.mark,
+            "HOSTS_TEST_MARK": self.mark,
+            **(env or {}),
+        }
+        request: dict[str, object] = {
+            "argv": argv,
+            "cwd": str(folder),
+            "environ": {name: value for name, value in wanted.items() if value is not None},
+            "ignored": (),
+            "network": self.names[host],
+            **{key: str(folder / key) for key in ("stdout", "stderr", "status")},
+        }
+        for key in ("stdout", "stderr"):
+            (folder / key).touch()
+        self.started.append(Node(self.launch(request), folder))
         return self.started[-1]
 
-    def static(self, host: int, *argv: str, nnodes: str = "2") -> Node:
+    def static(
+        self,
+        host: int,
+        *argv: str,
+        nnodes: str = "2",
+        env: dict[str, str | None] | None = None,
+    ) -> Node:
         where = ("--master-addr", ADDRESSES[0], "--master-port", PORT)
-        return self.start(host, "--nnodes", nnodes, "--node-rank", str(host), *where, *argv)
+        rank = ("--node-rank", str(host))
+        return self.start(host, "--nnodes", nnodes, *rank, *where, *argv, env=env)
 
     def cut(self) -> None:
         ip("-n", self.names[1], "link", "set", self.cables[1], "down")
@@ -99,7 +117,7 @@ class Hosts:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[Hosts]:
+def hosts(tmp_path: Path, start_launcher: Callable[[dict[str, object]], int]) -> Iterator[Hosts]:
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     if shutil.which("ip") is None:
@@ -119,15 +137,14 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
         pytest.skip(f"no network namespaces here: {error.stderr.decode()}")
-    found = Hosts(names, cables, tmp_path, uuid.uuid4().hex)
+    found = Hosts(names, cables, tmp_path, uuid.uuid4().hex, start_launcher)
     try:
         yield found
     finally:
         for node in found.started:
-            if node.process.poll() is None:
-                node.process.kill()
-                node.process.wait()
-        end = time.monotonic() + 4.0
+            if not node.ended():
+                node.send(signal.SIGKILL)
+        end = time.monotonic() + 10.0
         while (left := found.processes()) and time.monotonic() < end:
             time.sleep(0.05)
         for pid in left:

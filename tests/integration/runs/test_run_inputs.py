@@ -1,10 +1,12 @@
 """What a mistake gets: one sentence, exit code 2, and nothing lost."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+WORKERS = Path(__file__).parents[1] / "workers"
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -71,3 +73,22 @@ def test_a_run_folder_that_cannot_be_written(
     assert "cannot be written" in done.stderr
     assert "--run-dir" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        # Accelerate 1.15 makes N independent trainings of the one, and DDP of the other.
+        ("alone", "of 1, and the run's rank is"),
+        ("fsdp", "asked for FSDP and became MULTI_CPU on 2"),
+    ],
+)
+def test_an_accelerator_that_would_do_something_else(
+    kind: str, words: str, launch: Callable[..., Any], run: Any
+) -> None:
+    to = ("--nproc-per-node", "2", "--strategy", "accelerate", "--run-dir", str(run.path))
+    launched = launch(*to, str(WORKERS / "accelerate_worker.py"), kind)
+    assert launched.wait(90) == 2, launched.stderr
+    assert words in launched.stderr
+    assert "Traceback" not in launched.stderr
+    assert run.steps_on_disk() == []

@@ -1,6 +1,7 @@
 """A script as a user writes it, for runs that are killed, damaged and resumed."""
 
 import argparse
+import os
 import time
 
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ parser.add_argument("--save-every", default="5 steps")
 parser.add_argument("--global-batch", type=int, default=20)
 parser.add_argument("--other-model", action="store_true")
 parser.add_argument("--fail-at", type=int, default=-1)
+parser.add_argument("--hang-at", type=int, default=-1)
+parser.add_argument("--slow-save", type=float, default=0.0)
 parser.add_argument("--leave-step-early", action="store_true")
 arguments = parser.parse_args()
 
@@ -30,6 +33,19 @@ def measure(model, batch):
     }
 
 
+def slow_down_saves(seconds: float) -> None:
+    """Let each sync of this process take some seconds more, as a busy file system does."""
+    from checkpointing.files import Files
+
+    fsync = Files.fsync
+
+    def slow(self, fd: int) -> None:
+        time.sleep(seconds)
+        fsync(self, fd)
+
+    Files.fsync = slow
+
+
 def other_model() -> nn.Module:
     model = Awkward()
     model.norm = nn.LayerNorm(38)
@@ -37,7 +53,14 @@ def other_model() -> nn.Module:
     return model
 
 
+def waits_for_ever() -> None:
+    while True:
+        time.sleep(1)
+
+
 def main(run: Run) -> None:
+    if arguments.slow_save:
+        slow_down_saves(arguments.slow_save)
     job = run.prepare(
         model=other_model if arguments.other_model else Awkward,
         optimizer=adamw,
@@ -59,6 +82,9 @@ def main(run: Run) -> None:
             if arguments.leave_step_early:
                 break
         time.sleep(arguments.pause)
+        first_attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+        if step.number == arguments.hang_at and run.ranks.rank == 1 and first_attempt:
+            waits_for_ever()
         if step.number == arguments.fail_at and run.ranks.rank == 1:
             raise ValueError("the user's own mistake")
         if step.evaluation_due:

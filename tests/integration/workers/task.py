@@ -64,6 +64,28 @@ class Normed(nn.Module):
         return self.head(x.view(len(tokens), -1, 16).mean(1))
 
 
+class Blocked(nn.Module):
+    """Two composite blocks with BatchNorm and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(CLASSES, 16)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(16, 16, bias=False), nn.BatchNorm1d(16), nn.GELU(), nn.Dropout(0.2)
+            )
+            for _ in range(2)
+        )
+        self.norm = nn.BatchNorm1d(16)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens).mean(1)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
 class Samples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
     """Tokens (5,), a label, and a weight that is zero for about a third of the samples."""
 
@@ -100,6 +122,7 @@ class Flag:
 
     requested = False
     cause = "the test"
+    deadline: float | None = None
 
 
 def make_job(
@@ -112,6 +135,7 @@ def make_job(
     global_batch: int = 20,
     model: Callable[[], nn.Module] = Awkward,
     optimizer: Callable[[Parameters], torch.optim.Optimizer] = adamw,
+    local_world_size: int | None = None,
     **recipe: Any,
 ) -> Job:
     """Prepare a job under any strategy, on the process groups that there are."""
@@ -122,7 +146,16 @@ def make_job(
         ),
         strategy=strategy,
         precision=precision,
+        local_world_size=local_world_size or ranks.world_size,
+        local_rank=ranks.rank % (local_world_size or ranks.world_size),
     )
+    if strategy == "accelerate":
+        from accelerate import Accelerator
+
+        mixed = {"fp32": "no"}.get(precision, precision)
+        recipe = {"accelerator": Accelerator(cpu=True, mixed_precision=mixed)} | recipe
+        # An Accelerator on CPUs sets this to what it likes, and other threads round otherwise.
+        torch.set_num_threads(1)
     run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=RunFolder(folder), seed=11)
     arguments: dict[str, Any] = {
         # 47 samples in steps of 20: the last step of an epoch holds 7, the last micro-batch 3.

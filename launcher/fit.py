@@ -1,0 +1,53 @@
+"""A run without a loop of one's own: the same engine as `for step in job`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+
+from strategies import ConfigError, MapDataset
+
+from .evaluation import Measure
+from .job import Job
+
+if TYPE_CHECKING:
+    from .run import Run
+
+Loss: TypeAlias = Callable[[Any, Any], tuple[torch.Tensor, "torch.Tensor | float"]]
+"""(model, batch) -> (the sum of the losses, of how many samples or tokens)."""
+
+
+def fit(
+    run: Run,
+    *,
+    loss: Loss,
+    measure: Measure | None,
+    validate: MapDataset | None,
+    test: MapDataset | None,
+    export: str | None,
+    recipe: dict[str, Any],
+) -> Job:
+    """Train, evaluate, export and test. Called on every rank; see `Run.fit`."""
+    if (validate is not None or test is not None) and measure is None:
+        raise ConfigError(
+            "fit got data to evaluate and no measure. Pass measure=(model, batch) -> "
+            '{"loss": one value a sample}.'
+        )
+    if recipe.get("stop") is not None and validate is None:
+        raise ConfigError(
+            "fit got a rule for early stopping and nothing to evaluate. Pass validate=a data set."
+        )
+    job = run.prepare(**recipe)
+    for step in job:
+        for batch in step:
+            total, count = loss(job.model, batch)
+            step.backward(total, count=count)
+        if step.evaluation_due and validate is not None and measure is not None:
+            step.evaluate(validate, measure)
+    if export is not None:
+        job.export(export)
+    if test is not None and measure is not None:
+        job.test(test, measure)
+    return job

@@ -1,0 +1,87 @@
+"""What an evaluation means for the run: the best so far, a cut of the rate, a reason to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from strategies import ConfigError, EarlyStopping, ReduceOnPlateau
+
+from .run_state import RunState, evaluation_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """The script's rules. Every method is a pure function of numbers that all ranks share."""
+
+    stop: EarlyStopping | None
+    plateau: ReduceOnPlateau | None
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether evaluations matter at all."""
+        return self.stop is not None or self.plateau is not None
+
+    def after(
+        self, state: RunState, metrics: Mapping[str, float]
+    ) -> tuple[RunState, bool, str | None]:
+        """Return the state after an evaluation, whether it is the best, and of a cut a sentence.
+
+        The rate is cut before early stopping counts, so that a cut can give grace.
+
+        Raises:
+            ConfigError: a rule monitors what was not measured.
+        """
+        cut: str | None = None
+        if self.plateau is not None:
+            value = _measured(metrics, self.plateau.monitor, "ReduceOnPlateau", state.step)
+            plateau, was_cut = self.plateau.update(state.plateau, value)
+            if was_cut:
+                cut = (
+                    f"{self.plateau.monitor} did not improve in {self.plateau.patience} "
+                    f"evaluations: learning rates are cut from {state.plateau.factor:g} to "
+                    f"{plateau.factor:g} times the schedule's"
+                )
+            state = replace(state, plateau=plateau)
+        if self.stop is None:
+            return state, False, cut
+        value = _measured(metrics, self.stop.monitor, "EarlyStopping", state.step)
+        stopper, is_best = self.stop.update(
+            state.stopper, value, step=state.step, rate_was_cut=cut is not None
+        )
+        evaluation = evaluation_of(self.stop, value, state.step)
+        return replace(state, stopper=stopper, evaluation=evaluation), is_best, cut
+
+    def resumed(self, state: RunState) -> tuple[RunState, list[str]]:
+        """Return a restored state as the script's rules see it, and a sentence for each change."""
+        stopper = state.stopper
+        sentences: list[str] = []
+        if self.stop is not None:
+            stopper, sentences = self.stop.resumed(state.stopper)
+        elif stopper.reason is not None:
+            sentences = [
+                f"early stopping: the run had stopped ({stopper.reason}); it is not asked for any "
+                "more, and the run goes on"
+            ]
+            stopper = replace(stopper, reason=None)
+        plateau = state.plateau
+        if self.plateau is not None:
+            plateau, more = self.plateau.resumed(state.plateau)
+            sentences = sentences + more
+        elif plateau.factor != 1.0:
+            sentences.append(
+                f"the plateau rule is not asked for any more: its factor {plateau.factor:g} on the "
+                "learning rates is dropped"
+            )
+            plateau = replace(plateau, factor=1.0)
+        return replace(state, stopper=stopper, plateau=plateau), sentences
+
+
+def _measured(metrics: Mapping[str, float], monitor: str, rule: str, step: int) -> float:
+    if monitor not in metrics:
+        raise ConfigError(
+            f'{rule} monitors "{monitor}", and the evaluation after step {step} measured '
+            f"{sorted(metrics) or 'nothing'}. Call step.evaluate whenever step.evaluation_due is "
+            "true, or monitor one of these."
+        )
+    return metrics[monitor]

@@ -1,0 +1,82 @@
+"""What a rank says to its user: sentences, warnings, and a line that is written over in place."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+REDRAW_S = 0.2
+"""How often the line in place changes."""
+LINE_S = 5.0
+"""How often a line of progress is printed where nothing can be written over."""
+_ERASE = "\r\x1b[K"
+
+
+class RankConsole:
+    """The coordinator's console; the other ranks' copies are silent."""
+
+    def __init__(
+        self,
+        *,
+        is_heard: bool,
+        clock: Callable[[], float] = time.monotonic,
+        out: Callable[[], TextIO] = lambda: sys.stdout,
+        error: Callable[[], TextIO] = lambda: sys.stderr,
+    ) -> None:
+        self._is_heard = is_heard
+        self._clock = clock
+        self._out = out
+        self._error = error
+        self._has_line = False
+        self._shown_s: float | None = None
+
+    def say(self, sentence: str) -> None:
+        """Print a line, or several."""
+        self._print(sentence, self._out())
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning on standard error."""
+        self._print(f"warning: {sentence}", self._error())
+
+    def wants_progress(self) -> bool:
+        """Tell whether it is time for another line of progress."""
+        if not self._is_heard:
+            return False
+        interval_s = REDRAW_S if self._is_terminal() else LINE_S
+        return self._shown_s is None or self._clock() - self._shown_s >= interval_s
+
+    def progress(self, line: Callable[[int | None], str]) -> None:
+        """Show a line of progress: in place on a terminal, else as a line of its own.
+
+        Args:
+            line: makes it, in at most so many characters where a number is given.
+        """
+        self._shown_s = self._clock()
+        if not self._is_terminal():
+            self.say(line(None))
+            return
+        room = os.get_terminal_size(self._out().fileno()).columns - len("relaunch: ") - 1
+        self._out().write(f"{_ERASE}relaunch: {line(room if room > 0 else None)}")
+        self._out().flush()
+        self._has_line = True
+
+    def clear(self) -> None:
+        """Take the line in place away, before somebody else writes."""
+        if self._has_line:
+            self._has_line = False
+            self._out().write(_ERASE)
+            self._out().flush()
+
+    def _print(self, text: str, stream: TextIO) -> None:
+        if self._is_heard:
+            self.clear()
+            print("\n".join(f"relaunch: {t}" for t in text.split("\n")), file=stream, flush=True)
+
+    def _is_terminal(self) -> bool:
+        try:
+            return os.isatty(self._out().fileno()) and os.environ.get("TERM") != "dumb"
+        except (OSError, ValueError):  # a stream that was replaced by one without a descriptor
+            return False

@@ -1,0 +1,163 @@
+"""The text of a report, in Markdown; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+
+from ..goodput import goodput
+from ..progress_line import duration_text
+from ..run_facts import Attempt, Record, RunFacts
+from ..tables import render
+
+_NOTABLE: Mapping[str, Callable[[Record], str]] = {
+    "checkpoint refused": lambda e: e["reason"],
+    "save failed": lambda e: f"the save at step {e['step']} failed: {e['reason']}",
+    "changed": lambda e: f"changed by the script: {e['what']}",
+    "not deleted": lambda e: e["reason"],
+}
+_COMPARED = (
+    *("run", "state", "step", "best", "at step", "test", "training"),
+    *("lost", "attempts", "ranks", "strategy"),
+)
+
+
+def page(facts: RunFacts, *, picture: str | None, missing: str = "") -> str:
+    """Return the report of one run.
+
+    Args:
+        facts: what its folder says.
+        picture: the picture's file name beside the page; None: there is none.
+        missing: why there is none.
+    """
+    parts = [f"# {facts.name}", state_sentence(facts)]
+    parts.append(f"![curves]({picture})" if picture else f"There is no picture: {missing}")
+    parts += ["## Attempts", _attempts(facts.attempts)]
+    parts += ["## Where the time went", _time(facts)]
+    if facts.metric_names():
+        parts += ["## Evaluations", _evaluations(facts)]
+    notable = [_NOTABLE[e["event"]](e) for e in facts.events if e["event"] in _NOTABLE]
+    if notable:
+        parts += ["## Worth knowing", "\n".join(f"- {sentence}" for sentence in notable)]
+    parts += ["## What it was made of", _made_of(facts)]
+    return "\n\n".join(parts) + "\n"
+
+
+def state_sentence(facts: RunFacts) -> str:
+    """Return in a sentence how the run stands."""
+    if not facts.attempts:
+        return "No step has been done yet."
+    last = facts.attempts[-1]
+    if last.ending is None:
+        return (
+            f"At step {last.end_step}, in attempt {last.number}: running, or killed without a word "
+            f"after {_clock(last.last_sign_s)}."
+        )
+    if facts.is_over:
+        return f"Finished at step {last.end_step}: {last.ending}, {last.reason}."
+    return f"Asked to leave at step {last.end_step}. The same command goes on."
+
+
+def comparison(runs: Sequence[RunFacts]) -> str:
+    """Return a table with a line for each run, for a terminal."""
+    rows = [_compared(facts) for facts in runs]
+    return render(_COMPARED, rows, right="step best at training lost attempts ranks")
+
+
+def _compared(facts: RunFacts) -> tuple[str, ...]:
+    last = facts.attempts[-1] if facts.attempts else None
+    best, spent = facts.best, goodput(facts)
+    tests = facts.of("test")
+    tested = {k: v for k, v in tests[-1].items() if "/" in k} if tests else {}
+    return (
+        facts.name,
+        "not begun" if last is None else last.ending or "running or killed",
+        str(facts.step),
+        "" if best is None else f"{best['monitor']} {best['value']:.5g}",
+        "" if best is None else str(best["step"]),
+        " ".join(f"{name.split('/', 1)[1]} {value:.4g}" for name, value in tested.items()),
+        f"{spent.share(spent.training_s):.0%} of {duration_text(spent.total_s)}",
+        duration_text(spent.lost_s),
+        str(len(facts.attempts)),
+        "" if last is None else str(last.world_size),
+        "" if last is None else f"{last.strategy} {last.precision}",
+    )
+
+
+def _attempts(attempts: Sequence[Attempt]) -> str:
+    return _table(
+        ("attempt", "began (UTC)", "strategy", "ranks", "steps", "took", "start", "why it ended"),
+        [
+            (
+                str(a.number),
+                _clock(a.began_s),
+                f"{a.strategy}, {a.precision}, {a.device}",
+                str(a.world_size),
+                f"{a.step} to {a.end_step}",
+                _time_text(a.last_sign_s - a.began_s),
+                f"{a.start_s:.1f} s",
+                _why(a, is_last=a is attempts[-1]),
+            )
+            for a in attempts
+        ],
+    )
+
+
+def _why(attempt: Attempt, *, is_last: bool) -> str:
+    if attempt.ending is not None:
+        return f"{attempt.ending}: {attempt.reason}"
+    return "running, or killed without a word" if is_last else "killed without a word"
+
+
+def _time(facts: RunFacts) -> str:
+    spent = goodput(facts)
+    rows = [(what, _time_text(s), f"{spent.share(s):.1%}") for what, s in spent.rows()]
+    return _table(("", "time", "share"), [*rows, ("all", _time_text(spent.total_s), "")])
+
+
+def _evaluations(facts: RunFacts) -> str:
+    rows = []
+    for name in facts.metric_names():
+        found = [(r["step"], r[name]) for r in facts.records if name in r]
+        low, high = min(found, key=lambda f: f[1]), max(found, key=lambda f: f[1])
+        cells = (f"{value:.6g} (step {step})" for step, value in (low, high, found[-1]))
+        rows.append((name, str(len(found)), *cells))
+    text = _table(("metric", "evaluations", "lowest", "highest", "last"), rows)
+    if facts.best is not None:
+        best = facts.best
+        text += f"\n\nBest: {best['monitor']} {best['value']:.6g} at step {best['step']}."
+    for test in facts.of("test"):
+        measured = ", ".join(f"{k} {v:.6g}" for k, v in test.items() if "/" in k)
+        text += f"\n\nTest: {measured}."
+    return text
+
+
+def _made_of(facts: RunFacts) -> str:
+    told = facts.description
+    rows = [(key, _flat(told[key])) for key in told]
+    return _table(("", ""), rows) if rows else "run.json is missing."
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {_flat(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return str(value)
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [_row(headers), "|" + " --- |" * len(headers)]
+    return "\n".join([*lines, *map(_row, rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+
+def _time_text(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else duration_text(seconds)
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,158 @@
+"""What a run folder says about a run, read while it goes on or after; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .event_file import EVENTS
+from .run_folder import RunFolder
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One start of the run, with what it did until the next."""
+
+    number: int
+    began_s: float
+    """When its loop could begin, in seconds since the epoch."""
+    start_s: float
+    """How long it took until then."""
+    step: int
+    """Optimizer steps completed at its start."""
+    strategy: str
+    world_size: int
+    precision: str
+    device: str
+    lost_steps: int
+    """Steps of the attempts before that are done again."""
+    lost_s: float
+    end_step: int
+    last_sign_s: float
+    """The last moment at which it was seen to live."""
+    ending: str | None = None
+    """None: it is going on, or was killed."""
+    reason: str = ""
+
+    @property
+    def command_s(self) -> float:
+        """When its command was given."""
+        return self.began_s - self.start_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """A run, as its folder tells it."""
+
+    path: Path
+    description: Mapping[str, Any]
+    """run.json."""
+    records: Sequence[Record]
+    """metrics.jsonl."""
+    events: Sequence[Record]
+    """events.jsonl."""
+    attempts: Sequence[Attempt]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are known to be completed."""
+        return max((a.end_step for a in self.attempts[-1:]), default=0)
+
+    @property
+    def best(self) -> Record | None:
+        """The best evaluation that the newest attempt's past knows of."""
+        found = [e for e in self.of("best") if e["step"] <= self.step]
+        return found[-1] if found else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has finished, so that the same command does not train on."""
+        last = self.attempts[-1].ending if self.attempts else None
+        return last is not None and last != "preempted"
+
+    def of(self, kind: str) -> list[Record]:
+        """Return the events of one kind, oldest first."""
+        return [event for event in self.events if event["event"] == kind]
+
+    def metric_names(self) -> list[str]:
+        """Return the names of what was measured, in order of appearance."""
+        return list(dict.fromkeys(name for r in self.records for name in r if "/" in name))
+
+
+def read_run(path: Path) -> RunFacts:
+    """Read a run folder.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not (path / EVENTS).is_file():
+        what = "is not a folder" if not path.is_dir() else f"holds no {EVENTS}"
+        raise UsageError(f"{path} {what}; pass a run folder, such as runs/train.")
+    folder = RunFolder(path)
+    records, events = folder.metrics_records(), folder.events()
+    return RunFacts(
+        path=path,
+        description=folder.description(),
+        records=records,
+        events=events,
+        attempts=attempts_of(records, events),
+    )
+
+
+def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Attempt]:
+    """Return the starts of a run, each with what followed it; pure."""
+    cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
+    pieces = [events[a:b] for a, b in zip(cuts, [*cuts[1:], len(events)], strict=True)]
+    found = []
+    for number, piece in enumerate(pieces):
+        following = pieces[number + 1][0] if number + 1 < len(pieces) else None
+        found.append(_attempt(piece, following, records))
+    return found
+
+
+def _attempt(
+    piece: Sequence[Record], following: Record | None, records: Sequence[Record]
+) -> Attempt:
+    start = piece[0]
+    mine = [r for r in records if r.get("attempt") == start["attempt"]]
+    end = next((e for e in piece if e["event"] == "end"), None)
+    signs = [r["time"] for r in mine if "time" in r]
+    signs += [seconds_of(e) for e in piece if e["event"] in ("start", "saved", "best", "end")]
+    last_sign_s = max(signs)
+    end_step = max([start["step"], *(r["step"] for r in mine)])
+    if following is not None and end is None:
+        # Its last records are gone, because their steps were done again.
+        last_sign_s += following.get("lost_s", 0.0)
+        end_step = following["step"] + following.get("lost_steps", 0)
+    return Attempt(
+        number=start["attempt"],
+        began_s=seconds_of(start),
+        start_s=start.get("start_s", 0.0),
+        step=start["step"],
+        strategy=start["strategy"],
+        world_size=start["world_size"],
+        precision=start["precision"],
+        device=start["device"],
+        lost_steps=start.get("lost_steps", 0),
+        lost_s=start.get("lost_s", 0.0),
+        end_step=end["step"] if end is not None else end_step,
+        last_sign_s=seconds_of(end) if end is not None else last_sign_s,
+        ending=None if end is None else end["ending"],
+        reason="" if end is None else end["reason"],
+    )
+
+
+def seconds_of(event: Record) -> float:
+    """Return an event's time in seconds since the epoch."""
+    return datetime.fromisoformat(event["time"]).timestamp()

@@ -1,0 +1,162 @@
+"""After the last rank has left: ask Slurm what happened, and do what was decided."""
+
+import shlex
+import time
+from collections.abc import Callable
+
+from ..exit_codes import DO_NOT_RETRY
+from ..signal_inbox import SignalInbox
+from .allocation import Allocation
+from .job_facts import JobFacts
+from .scontrol import Scontrol
+from .verdict import Action, Cause, Ended, Verdict, judge
+
+WITHOUT_ANSWER_S = 120.0
+"""How long a silent controller is asked again where no grace period is known."""
+RESERVE_S = 3.0
+"""Before the deadline, to say the last sentence."""
+LONGEST_PAUSE_S = 5.0
+HOLD_S = 10
+"""Slurm holds a requeued job for two minutes, unless its start is set to a time that is still
+ahead when the last process of this start is gone. (Seen on 22.05.)"""
+HOLD_TRIES = 3
+
+Record = Callable[[Verdict], str | None]
+
+
+class Settlement:
+    """The end of one start in a job."""
+
+    def __init__(
+        self,
+        allocation: Allocation,
+        *,
+        scontrol: Scontrol,
+        inbox: SignalInbox,
+        say: Callable[[str], None],
+        end_time_s: float | None = None,
+        grace_s: float | None = None,
+        kill_wait_s: float | None = None,
+        known: JobFacts | None = None,
+        record: Record = lambda verdict: None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            allocation: The job.
+            scontrol: Whom to ask.
+            inbox: Signals that came to this process.
+            say: Tells the person.
+            end_time_s: The end of the job's time, as known so far.
+            grace_s: The partition's grace period, as known so far.
+            kill_wait_s: From SIGTERM to SIGKILL, as known so far.
+            known: What Slurm said when this process started.
+            record: Told before a requeue; returns why there must be none.
+            clock: Seconds since the epoch.
+            sleep: Waits for some seconds.
+        """
+        self._allocation = allocation
+        self._scontrol = scontrol
+        self._inbox = inbox
+        self._say = say
+        self._grace_s = grace_s
+        self._kill_wait_s = 30.0 if kill_wait_s is None else kill_wait_s
+        self._known = known
+        self._record = record
+        self._clock = clock
+        self._sleep = sleep
+        self._deadline_s = clock() + max(grace_s or 0.0, WITHOUT_ANSWER_S)
+        if end_time_s is not None:
+            self._deadline_s = min(self._deadline_s, end_time_s)
+
+    def settle(self, ended: Ended) -> int:
+        """Do what the end of the ranks calls for and return the exit code."""
+        verdict = self._judge(ended)
+        if verdict.action is Action.REQUEUE:
+            return self._requeue(verdict, ended)
+        return self._leave(verdict)
+
+    def _leave(self, verdict: Verdict) -> int:
+        if verdict.cause is Cause.REQUEUED:
+            self._say("Slurm has put the job back into the queue by itself; it goes on from there.")
+        elif verdict.cause is Cause.CANCELLED:
+            self._say("the job was cancelled and stays so. The same command goes on with the run.")
+        elif verdict.action is not Action.LEAVE:
+            self._tell(verdict)
+        return verdict.code
+
+    def _judge(self, ended: Ended) -> Verdict:
+        """Return the verdict on Slurm's answer; ASK_AGAIN where there was none in time."""
+        pause_s = 0.5
+        verdict = judge(ended, None)
+        told = False
+        while verdict.action is Action.ASK_AGAIN:
+            came_before = self._inbox.num_warnings
+            bound_s = max(1.0, min(12.0, self._time_left_s()))
+            verdict = judge(ended, self._scontrol.job(self._allocation.key, bound_s))
+            if self._inbox.num_warnings != came_before and verdict.action is Action.REQUEUE:
+                # Slurm has begun to end the job meanwhile: the answer may be from before.
+                verdict = judge(ended, None)
+                continue
+            if verdict.action is not Action.ASK_AGAIN or self._time_left_s() <= 0:
+                break
+            if not told:
+                told = True
+                self._say(
+                    f"asking Slurm why the job ends: {self._scontrol.problem or 'no such job'}. "
+                    f"Trying again for at most {self._time_left_s():.0f} s."
+                )
+            self._sleep(min(pause_s, self._time_left_s()))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return verdict
+
+    def _time_left_s(self) -> float:
+        if self._inbox.warned_at_s is not None:
+            killed_at_s = self._inbox.warned_at_s + self._kill_wait_s
+            return min(self._deadline_s, killed_at_s) - RESERVE_S - self._clock()
+        return self._deadline_s - RESERVE_S - self._clock()
+
+    def _requeue(self, verdict: Verdict, ended: Ended) -> int:
+        refused = self._record(verdict)
+        if refused is not None:
+            self._say(refused)
+            return DO_NOT_RETRY
+        key = self._allocation.key
+        pause_s = 0.5
+        while not self._scontrol.requeue(key):
+            problem = self._scontrol.problem
+            now = judge(ended, self._scontrol.job(key))
+            if now.cause is Cause.REQUEUED:
+                break  # it was taken, and only the answer was lost
+            if now.action not in (Action.REQUEUE, Action.ASK_AGAIN):
+                return self._leave(now)
+            if self._time_left_s() <= 0:
+                self._say(f"Slurm did not put job {key} back into the queue: {problem}.")
+                self._tell(verdict)
+                return verdict.code
+            self._sleep(min(pause_s, self._time_left_s()))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        lifted = any(self._scontrol.start_after(key, HOLD_S) for _ in range(HOLD_TRIES))
+        when = f"{HOLD_S} s from now" if lifted else "in about two minutes"
+        self._say(
+            f"{verdict.cause}: put job {key} back into the queue; it may start {when} "
+            "and goes on where it is now."
+        )
+        return verdict.code
+
+    def _tell(self, verdict: Verdict) -> None:
+        why = {
+            Cause.UNKNOWN: f"Slurm does not answer ({self._scontrol.problem})",
+            Cause.PREEMPTED: "the job was preempted, and may not be requeued",
+        }.get(verdict.cause, f"{verdict.cause}: the job may not be requeued")
+        self._say(f"{why}. Continue by hand: {by_hand(self._allocation, self._known)}")
+
+
+def by_hand(allocation: Allocation, known: JobFacts | None) -> str:
+    """Return the one command with which a person goes on; pure."""
+    if known is None or known.script is None:
+        return f"scontrol requeue {allocation.key}"
+    folder = "" if known.folder is None else f"--chdir={shlex.quote(known.folder)} "
+    return f"sbatch {folder}{shlex.quote(known.script)}"

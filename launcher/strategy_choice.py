@@ -1,0 +1,45 @@
+"""Which strategy a run trains under, where nobody has named one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from strategies import choose_strategy, samples_of
+
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from .run import Run
+
+AUTO = "auto"
+
+
+def settle_strategy(run: Run, recipe: Recipe) -> None:
+    """Put a strategy's name in the place of "auto" and say why. Called on every rank.
+
+    Raises:
+        ConfigError: none fits.
+    """
+    if run.strategy != AUTO:
+        return
+    run.heartbeat.beat()
+    choice = choose_strategy(
+        recipe.blueprint(run),
+        run.communicator,
+        batch=lambda: _first_batch(recipe),
+        forward=recipe.forward,
+    )
+    run.strategy = choice.strategy
+    if choice.table:
+        run.say(f"bytes on each rank, estimated:\n{choice.table}")
+    run.say(f"--strategy auto chose {choice.strategy}: {choice.reason}")
+    if run.ranks.is_coordinator:
+        run.folder.event("strategy", chosen=choice.strategy, reason=choice.reason)
+
+
+def _first_batch(recipe: Recipe) -> Any:
+    from torch.utils.data import default_collate
+
+    samples = samples_of(recipe.train)
+    count = min(recipe.micro_batch, len(samples))
+    return default_collate([samples[index] for index in range(count)])

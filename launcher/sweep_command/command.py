@@ -1,0 +1,194 @@
+"""`relaunch sweep`: its options, the plan in a file, and one trial after the other."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..console import say
+from ..errors import UsageError
+from ..event_file import EVENTS
+from ..exit_codes import CONTINUE, DONE, USAGE
+from ..run_facts import read_run
+from ..signal_inbox import SignalInbox
+from .results import Result, best_of, spread_table, trial_table
+from .search import FixedSearch, OptunaSearch, Search
+from .space import draw, grid, parse_space, repeated
+from .trial import PRUNED, command_of, run_trial
+
+PLAN = "sweep.json"
+RESULTS = "results.txt"
+
+_EPILOG = """\
+  relaunch sweep --sweep-dir runs/s --monitor val/loss lr=1e-4:1e-1:log -- train.py
+  relaunch sweep --sweep-dir runs/g --monitor val/loss --search grid width=16,32 -- train.py
+  relaunch sweep --sweep-dir runs/k --monitor val/loss --folds 5 -- train.py
+  relaunch sweep --sweep-dir runs/r --monitor val/loss --seeds 5 -- train.py
+
+NAME=A,B,C is a list, NAME=LOW:HIGH a span, NAME=LOW:HIGH:log one on a logarithmic scale. The
+script is given --NAME=VALUE; with --seeds also --seed=K, with --folds also --fold=K --folds=N.
+What follows -- is as for relaunch. Each trial is a run in its own folder; the same command goes on
+where the sweep was interrupted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of everything after `relaunch sweep`, up to `--`."""
+    parser = _Parser(
+        prog="relaunch sweep",
+        usage="relaunch sweep --sweep-dir DIR --monitor NAME [options] [NAME=VALUES ...] -- "
+        "[relaunch's options] script.py [its arguments]",
+        description="Search settings, repeat over seeds, or cross-validate.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("space", nargs="*", metavar="NAME=VALUES")
+    parser.add_argument("--sweep-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--monitor", required=True, metavar="NAME", help="such as val/loss")
+    parser.add_argument("--mode", choices=("min", "max"), default="min")
+    parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random")
+    parser.add_argument("--trials", type=int, default=10, metavar="N", help="not for a grid")
+    parser.add_argument("--search-seed", type=int, default=0, metavar="S")
+    parser.add_argument("--seeds", type=int, default=0, metavar="N")
+    parser.add_argument("--folds", type=int, default=0, metavar="N")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the words after `relaunch sweep` say and return the exit code.
+
+    Raises:
+        UsageError: the words are wrong, or the folder holds another sweep.
+        SystemExit: 0, after `--help` was printed.
+    """
+    cut = list(argv).index("--") if "--" in argv else len(argv)
+    given = build_parser().parse_args(argv[:cut])
+    words = tuple(argv[cut + 1 :])
+    if not words:
+        raise UsageError("no script is given: relaunch sweep ... -- script.py.")
+    search = _search(given)
+    _keep_plan(given, words)
+    inbox = SignalInbox()
+    inbox.install()
+    inbox.ranks_start()
+    results: list[Result] = []
+    number = 0
+    while inbox.warned_by is None and (parameters := search.trial(number)) is not None:
+        folder = given.sweep_dir / f"trial-{number:03d}"
+        code = _run_unless_over(number, given, words, search, folder, inbox)
+        result = _result(number, dict(parameters), folder, given, code)
+        if result.state != "left":
+            search.finished(number, result.value, pruned=result.state == "pruned")
+        results.append(result)
+        _show(results, given)
+        if code == USAGE:
+            say(f"error: trial {number} cannot be started; see {folder / 'output.log'}.")
+            return USAGE
+        if result.state == "left":
+            break
+        number += 1
+    if inbox.warned_by is not None:
+        say("asked to leave: the same command goes on with the sweep.")
+        return CONTINUE
+    print(f"\n{(given.sweep_dir / RESULTS).read_text()}", end="")
+    return DONE if any(r.value is not None for r in results) else 1
+
+
+def _search(given: argparse.Namespace) -> Search:
+    space = parse_space(given.space)
+    for name in ("trials", "seeds", "folds"):
+        if getattr(given, name) < (1 if name == "trials" else 0):
+            raise UsageError(f"--{name} {getattr(given, name)} is too small.")
+    if given.folds == 1:
+        raise UsageError("--folds 1 leaves nothing to train on; pass 2 or more.")
+    if not space and not given.seeds and not given.folds:
+        raise UsageError("nothing is searched: give NAME=VALUES, --seeds N or --folds N.")
+    if given.search == "optuna" and space:
+        if given.seeds or given.folds:
+            raise UsageError("--search optuna does not take --seeds or --folds; use random.")
+        given.sweep_dir.mkdir(parents=True, exist_ok=True)
+        return OptunaSearch(space, given.trials, given.search_seed, given.mode, given.sweep_dir)
+    if given.search == "grid" or not space:
+        trials = grid(space)
+    else:
+        trials = draw(space, given.trials, given.search_seed)
+    return FixedSearch(repeated(trials, seeds=given.seeds, folds=given.folds))
+
+
+def _keep_plan(given: argparse.Namespace, words: Sequence[str]) -> None:
+    """Write down what is searched; refuse another search in the same folder."""
+    plan: dict[str, Any] = {**vars(given), "sweep_dir": None, "words": list(words)}
+    # More trials may be asked for later: the first ones stay the same.
+    fixed = {key: value for key, value in plan.items() if key not in ("trials", "sweep_dir")}
+    given.sweep_dir.mkdir(parents=True, exist_ok=True)
+    path = given.sweep_dir / PLAN
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key, value in fixed.items() if before.get(key) != value]
+        if changed:
+            raise UsageError(
+                f"{given.sweep_dir} holds a sweep with another {', '.join(changed)}. Use the same, "
+                "or another --sweep-dir."
+            )
+    path.write_text(json.dumps(fixed, indent=2) + "\n", encoding="utf-8")
+
+
+def _run_unless_over(
+    number: int,
+    given: argparse.Namespace,
+    words: Sequence[str],
+    search: Search,
+    folder: Path,
+    inbox: SignalInbox,
+) -> int:
+    if (folder / PRUNED).exists() or _is_over(folder):
+        return DONE
+    parameters = search.trial(number)
+    assert parameters is not None
+    told = " ".join(f"{name}={value}" for name, value in parameters.items())
+    say(f"trial {number}: {told or shlex.join(words)}")
+    return run_trial(
+        command_of(words, parameters, folder),
+        folder,
+        monitor=given.monitor,
+        inbox=inbox,
+        is_hopeless=lambda step, value: search.is_hopeless(number, step, value),
+    )
+
+
+def _is_over(folder: Path) -> bool:
+    return (folder / EVENTS).exists() and read_run(folder).is_over
+
+
+def _result(
+    number: int, parameters: dict[str, str], folder: Path, given: argparse.Namespace, code: int
+) -> Result:
+    found = None
+    if (folder / EVENTS).exists():
+        found = best_of(read_run(folder), given.monitor, given.mode)
+    if (folder / PRUNED).exists():
+        state = "pruned"
+    elif code == CONTINUE:
+        state = "left"
+    else:
+        state = "finished" if code == DONE else f"failed ({code})"
+    value, step = found if found is not None and code in (DONE, CONTINUE) else (None, None)
+    return Result(number=number, parameters=parameters, state=state, value=value, step=step)
+
+
+def _show(results: Sequence[Result], given: argparse.Namespace) -> None:
+    """Write the tables anew; a reader never sees half of one."""
+    text = trial_table(results, given.monitor, given.mode)
+    if given.seeds or given.folds:
+        text += "\n\n" + spread_table(results, given.monitor, given.mode)
+    draft = given.sweep_dir / f".{RESULTS}.draft"
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(given.sweep_dir / RESULTS)

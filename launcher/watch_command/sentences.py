@@ -1,0 +1,77 @@
+"""Events and records as lines for a person; pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..tables import plural, size_text
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSentence:
+    """A record of metrics.jsonl as a line."""
+
+    text: str
+    is_evaluation: bool
+
+
+def record_sentence(record: Event) -> RecordSentence:
+    """Return a record as a line."""
+    measured = {name: value for name, value in record.items() if "/" in name}
+    at = f"{_clock(record['time'])}  " if "time" in record else ""
+    parts = [f"{at}step {record['step']}", f"epoch {record['epoch']}"]
+    formats = {"loss": "loss {:.4g}", "lr": "lr {:.3g}", "grad_norm": "grad {:.3g}"}
+    formats["samples_per_s"] = "{:.4g} samples/s"
+    parts += [text.format(record[name]) for name, text in formats.items() if name in record]
+    parts += [f"{name} {value:.4g}" for name, value in measured.items()]
+    return RecordSentence(text="  ".join(parts), is_evaluation=bool(measured))
+
+
+def event_sentence(event: Event) -> str | None:
+    """Return an event as a line; None for one that says nothing to a person."""
+    write = _SENTENCES.get(event["event"])
+    return None if write is None else f"{event['time'][11:19]}  {write(event)}"
+
+
+def _clock(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%H:%M:%S")
+
+
+def _start(event: Event) -> str:
+    verb = "goes on from" if event["resumed"] else "starts at"
+    return (
+        f"attempt {event['attempt']} {verb} step {event['step']}: {event['strategy']} on "
+        f"{plural(event['world_size'], 'rank')} ({event['device']}), {event['precision']}"
+    )
+
+
+def _end(event: Event) -> str:
+    if event["ending"] == "preempted":
+        return f"asked to leave at step {event['step']}; the same command goes on"
+    return f"finished at step {event['step']}: {event['ending']}, {event['reason']}"
+
+
+def _test(event: Event) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in event.items() if "/" in name)
+
+
+def _attempt(event: Event) -> str:
+    again = "; starting again" if event.get("restart") else ""
+    error = event.get("error") or "no rank said why"
+    return f"the ranks ended with code {event['code']}: {error}{again}"
+
+
+_SENTENCES: Mapping[str, Callable[[Event], str]] = {
+    "start": _start,
+    "end": _end,
+    "test": _test,
+    "attempt": lambda e: "the ranks have ended" if e["code"] == 0 else _attempt(e),
+    "saved": lambda e: f"saved step {e['step']} ({size_text(e['size_bytes'])})",
+    "best": lambda e: f"best so far: {e['monitor']} {e['value']:.5g} at step {e['step']}",
+    "save failed": lambda e: f"the save at step {e['step']} failed: {e['reason']}",
+    "checkpoint refused": lambda e: e["reason"],
+    "changed": lambda e: f"changed by the script: {e['what']}",
+}

@@ -1,0 +1,323 @@
+"""What a step costs: relaunch beside the same torch calls by hand, in interleaved rounds.
+
+Both sides read the same number of samples through a DataLoader, accumulate over the same number
+of micro-batches, clip the gradient's norm and step the same optimizer. Relaunch's side also
+agrees with the other ranks at its boundary after every step. Every round takes each variant once,
+so that whatever else the machine does hits all of them; the table has the medians.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from launcher.environment import RankEnvironment
+from launcher.rank_console import RankConsole
+from launcher.run import Run
+from launcher.run_folder import RunFolder
+from launcher.signals import PreemptionFlag
+from strategies import Ranks, process_groups, training_batches
+from strategies.batches import BatchPlan
+
+MICRO_BATCH = 32
+ACCUMULATION = 2
+CLASSES = 10
+BLOCKS = 4
+BILLION = 10**9
+Step = Callable[[], object]
+
+
+class Net(nn.Module):
+    """Residual blocks of two matrices."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU())
+            for _ in range(BLOCKS)
+        )
+        self.back = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(BLOCKS))
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block, back in zip(self.blocks, self.back, strict=True):
+            x = x + back(block(x))
+        return self.head(x)
+
+
+def samples(width: int) -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4096, width, generator=generator)
+    return TensorDataset(x, torch.randint(0, CLASSES, (4096,), generator=generator))
+
+
+def adamw(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-4)
+
+
+def endless(loader: Any) -> Iterator[Any]:
+    while True:
+        yield from loader
+
+
+def loader(ranks: Ranks, width: int) -> Iterator[Any]:
+    data = samples(width)
+    sampler = DistributedSampler(data, ranks.world_size, ranks.rank)
+    return endless(DataLoader(data, batch_size=MICRO_BATCH, sampler=sampler, drop_last=True))
+
+
+def by_hand(ranks: Ranks, width: int, spread: Callable[[nn.Module], nn.Module]) -> Step:
+    """DDP or fully_shard, as one writes it without a library."""
+    torch.manual_seed(0)
+    model = spread(Net(width))
+    optimizer = adamw(model.parameters())
+    batches = loader(ranks, width)
+
+    def step() -> None:
+        for number in range(ACCUMULATION):
+            x, y = next(batches)
+            if isinstance(model, DistributedDataParallel):
+                model.require_backward_grad_sync = number == ACCUMULATION - 1
+            (F.cross_entropy(model(x), y) / ACCUMULATION).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def ddp_by_hand(ranks: Ranks, width: int) -> Step:
+    return by_hand(ranks, width, lambda net: DistributedDataParallel(net))
+
+
+def fsdp_by_hand(ranks: Ranks, width: int) -> Step:
+    def spread(net: nn.Module) -> nn.Module:
+        for block in (*net.blocks, *net.back):
+            fully_shard(block)
+        return fully_shard(net)
+
+    return by_hand(ranks, width, spread)
+
+
+def zero2_by_hand(ranks: Ranks, width: int) -> Step:
+    import deepspeed
+
+    torch.manual_seed(0)
+    model = Net(width)
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        optimizer=adamw(model.parameters()),
+        config={
+            "train_micro_batch_size_per_gpu": MICRO_BATCH,
+            "gradient_accumulation_steps": ACCUMULATION,
+            "gradient_clipping": 1.0,
+            "zero_optimization": {"stage": 2},
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+        },
+    )
+    batches = loader(ranks, width)
+
+    def step() -> None:
+        for _ in range(ACCUMULATION):
+            x, y = next(batches)
+            engine.backward(F.cross_entropy(engine(x), y))
+            engine.step()
+
+    return step
+
+
+def accelerate_by_hand(ranks: Ranks, width: int) -> Step:
+    """Accelerate's own loop: its loader, accumulate() and clipping."""
+    torch.manual_seed(0)
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATION)
+    torch.set_num_threads(1)
+    net = Net(width)
+    data = DataLoader(samples(width), batch_size=MICRO_BATCH, shuffle=True, drop_last=True)
+    model, optimizer, prepared = accelerator.prepare(net, adamw(net.parameters()), data)
+    batches = endless(prepared)
+
+    def step() -> None:
+        for _ in range(ACCUMULATION):
+            x, y = next(batches)
+            with accelerator.accumulate(model):
+                accelerator.backward(F.cross_entropy(model(x), y))
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+
+    return step
+
+
+class Flag:
+    """A preemption flag without signals."""
+
+    requested = False
+    cause = "the measurement"
+    deadline = None
+
+
+def ours(strategy: str) -> Callable[[Ranks, int], Step]:
+    def build(ranks: Ranks, width: int) -> Step:
+        environment = replace(RankEnvironment.from_environ(os.environ), strategy=strategy)
+        folder = RunFolder(Path(os.environ["BENCH_FOLDER"]) / strategy)
+        run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=folder, seed=0)
+        run.console = RankConsole(is_heard=False)
+        job = run.prepare(
+            model=lambda: Net(width),
+            optimizer=adamw,
+            train=samples(width),
+            global_batch=MICRO_BATCH * ACCUMULATION * ranks.world_size,
+            micro_batch=MICRO_BATCH,
+            epochs=10**6,
+            max_grad_norm=1.0,
+            save_every="1000000 steps",
+            evaluate_every="1000000 steps",
+            log_every=1000,
+            accelerator=Accelerator(cpu=True) if strategy == "accelerate" else None,
+        )
+        torch.set_num_threads(1)
+        steps = iter(job)
+
+        def step() -> None:
+            for x, y in (current := next(steps)):
+                loss = F.cross_entropy(job.model(x), y, reduction="sum")
+                current.backward(loss, count=len(y))
+
+        return step
+
+    return build
+
+
+VARIANTS: dict[str, Callable[[Ranks, int], Step]] = {
+    "DDP by hand": ddp_by_hand,
+    "relaunch ddp": ours("ddp"),
+    "Accelerate by hand": accelerate_by_hand,
+    "relaunch accelerate": ours("accelerate"),
+    "fully_shard by hand": fsdp_by_hand,
+    "relaunch fsdp": ours("fsdp"),
+    "ZeRO-2 by hand": zero2_by_hand,
+    "relaunch zero2": ours("zero2"),
+}
+PAIRS = (
+    ("relaunch ddp", "DDP by hand"),
+    ("relaunch ddp", "Accelerate by hand"),
+    ("relaunch accelerate", "Accelerate by hand"),
+    ("relaunch fsdp", "fully_shard by hand"),
+    ("relaunch zero2", "ZeRO-2 by hand"),
+)
+TARGET = 1.03
+
+
+class Numbers:
+    """A billion samples that take no room."""
+
+    def __len__(self) -> int:
+        return BILLION
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def seek_s(first_step: int) -> float:
+    """Return the seconds until the first batch, from opening the data at a step."""
+    plan = BatchPlan(num_samples=BILLION, global_batch=256, micro_batch=64, epochs=1, seed=0)
+    began = time.perf_counter()
+    next(training_batches(Numbers(), plan, first_step=first_step, rank=0, world_size=2, workers=0))
+    return time.perf_counter() - began
+
+
+def table(taken: dict[str, list[float]], seeks: dict[str, float], load: str) -> str:
+    rounds = len(next(iter(taken.values())))
+    rows = [["step", "by hand (ms)", "relaunch (ms)", "median ratio of a round", "target"]]
+    rows.append(["---", "--:", "--:", "--:", "--:"])
+    for mine, theirs in PAIRS:
+        ratio = statistics.median(m / t for m, t in zip(taken[mine], taken[theirs], strict=True))
+        shown = [f"{1000 * statistics.median(taken[name]):.1f}" for name in (theirs, mine)]
+        reached = "reached" if ratio <= TARGET else "missed"
+        rows.append([f"{mine} / {theirs}", *shown, f"{ratio:.3f}", f"{TARGET} {reached}"])
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    found = "; ".join(f"{where}: {1000 * s:.2f} ms" for where, s in seeks.items())
+    return (
+        f"{machine()} {load} Medians of {rounds} interleaved rounds.\n\n{lines}\n\n"
+        f"Opening the data of 1e9 samples and reading the first micro-batch of 64, {found}.\n"
+    )
+
+
+def machine() -> str:
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("torch", "accelerate", "deepspeed")
+    )
+    return (
+        f"2 ranks of one thread on {len(os.sched_getaffinity(0))} {platform.machine()} cores, no "
+        f"GPU, Python {platform.python_version()}, {versions}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--steps", type=int, default=8, help="optimizer steps of each in a round")
+    parser.add_argument("--width", type=int, default=256, help="of the network")
+    parser.add_argument("--save", type=Path, help="also write the table to this file")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    environment = RankEnvironment.from_environ(os.environ)
+    place = {"rank": environment.rank, "world_size": environment.world_size}
+    with process_groups(local_rank=environment.local_rank, **place) as ranks:
+        with tempfile.TemporaryDirectory(prefix="bench-step-") as mine:
+            shared: list[Any] = [mine]
+            dist.broadcast_object_list(shared)
+            os.environ["BENCH_FOLDER"] = shared[0]
+            steps = {name: build(ranks, given.width) for name, build in VARIANTS.items()}
+            taken: dict[str, list[float]] = {name: [] for name in steps}
+            for number in range(given.rounds + 1):
+                for name, step in steps.items():
+                    dist.barrier()
+                    began = time.perf_counter()
+                    for _ in range(given.steps):
+                        step()
+                    dist.barrier()
+                    if number:  # the first round warms up
+                        taken[name].append((time.perf_counter() - began) / given.steps)
+            dist.barrier()
+        if ranks.is_coordinator:
+            places = {
+                "at step 0": 0,
+                "in the middle": BILLION // 512,
+                "at the end": BILLION // 256 - 1,
+            }
+            seeks = {
+                where: statistics.median(seek_s(step) for _ in range(5))
+                for where, step in places.items()
+            }
+            busy = f"Load average {os.getloadavg()[0]:.1f} at the end, ours included."
+            result = table(taken, seeks, busy)
+            print(result, flush=True)
+            if given.save is not None:
+                given.save.write_text(result)
+        # Every job still has its loop open: its end is that of the process.
+        dist.barrier()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Building a model: the ordinary way, or without memory, to be filled by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..seeding import seed_streams
+from .build_options import AS_BUILT, BY_NAME
+from .protocol import Blueprint
+from .recording import AsIfOnCpu, Recording
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A model on the meta device, and the values that its tensors are to have."""
+
+    model: nn.Module
+    _recording: Recording
+    _tensors: dict[str, torch.Tensor]
+    """Parameters and buffers as the factory left them, each once; some may be real."""
+    _aliases: dict[str, str]
+
+    def value(self, name: str) -> torch.Tensor:
+        """Return the whole value of a parameter or buffer, on the CPU; drawn now."""
+        tensor = self._tensors[name]
+        if tensor.device.type != "meta":
+            return tensor.detach()
+        return self._recording.value(tensor.detach())
+
+    def materialise(self, device: torch.device) -> nn.Module:
+        """Fill the model whole, one tensor after the other; return it."""
+        for name, tensor in self._tensors.items():
+            self.put(name, _like(tensor, self.value(name).to(device)))
+        return self.model
+
+    def fill_buffers(self, device: torch.device) -> None:
+        """Fill the buffers whole, whatever has become of the parameters."""
+        for name, tensor in self._tensors.items():
+            if not isinstance(tensor, nn.Parameter):
+                self.put(name, self.value(name).to(device))
+
+    def tie(self) -> None:
+        """Give every alias the tensor of its first name again."""
+        for alias, name in self._aliases.items():
+            _set(self.model, alias, _get(self.model, name))
+
+    def put(self, name: str, tensor: torch.Tensor) -> None:
+        """Put a tensor into the model under its name and under its aliases."""
+        _set(self.model, name, tensor)
+        for alias, first in self._aliases.items():
+            if first == name:
+                _set(self.model, alias, tensor)
+
+
+def build_model(blueprint: Blueprint) -> nn.Module:
+    """Build the model whole on this rank's device, equal on every rank by the run's seed."""
+    if blueprint.options.init == BY_NAME:
+        return build_deferred(blueprint).materialise(blueprint.ranks.device)
+    seed_streams(blueprint.seed)
+    return blueprint.model().to(blueprint.ranks.device)
+
+
+def build_deferred(blueprint: Blueprint) -> Deferred:
+    """Build the model without memory.
+
+    Raises:
+        ConfigError: its factory needs values that are not there yet.
+    """
+    recording = Recording(blueprint.seed)
+    model = _record(blueprint, recording)
+    tensors: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    first_name: dict[int, str] = {}
+    for name, tensor in _named_tensors(model):
+        if id(tensor) in first_name:
+            aliases[name] = first_name[id(tensor)]
+        else:
+            first_name[id(tensor)] = name
+            tensors[name] = tensor
+    on_meta = [(name, tensor.detach()) for name, tensor in tensors.items() if tensor.is_meta]
+    recording.name_seeds(on_meta)
+    if unfilled := [name for name, tensor in on_meta if not recording.is_filled(tensor)]:
+        raise ConfigError(
+            f'init="{BY_NAME}": nothing fills {", ".join(unfilled[:5])} when the model is built. '
+            f'Initialise them in the constructor, or use init="{AS_BUILT}".'
+        )
+    deferred = Deferred(model, recording, tensors, aliases)
+    for name, tensor in tensors.items():
+        if not tensor.is_meta:
+            deferred.put(name, _like(tensor, tensor.detach().to("meta")))
+    return deferred
+
+
+def build_on_meta(blueprint: Blueprint) -> nn.Module:
+    """Build the model without memory and without a way to fill it.
+
+    Raises:
+        ConfigError: its factory needs values that are not there.
+    """
+    return _record(blueprint, Recording(blueprint.seed)).to("meta")
+
+
+def _record(blueprint: Blueprint, recording: Recording) -> nn.Module:
+    seed_streams(blueprint.seed)
+    try:
+        with AsIfOnCpu(), recording:
+            return blueprint.model()
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        if "meta" not in str(error).lower():
+            raise
+        raise ConfigError(
+            f'init="{BY_NAME}" builds the model without memory first, and its factory needs values '
+            f'there ({str(error).splitlines()[0]}). Use init="{AS_BUILT}".'
+        ) from error
+
+
+def _named_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return the value as a parameter where `tensor` is one."""
+    if not isinstance(tensor, nn.Parameter):
+        return value
+    made = nn.Parameter(value, requires_grad=tensor.requires_grad)
+    made.__dict__.update(tensor.__dict__)
+    return made
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf
+
+
+def _get(model: nn.Module, name: str) -> torch.Tensor:
+    module, leaf = _owner(model, name)
+    found: torch.Tensor = getattr(module, leaf)
+    return found
+
+
+def _set(model: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    module, leaf = _owner(model, name)
+    if leaf in module._parameters:
+        assert isinstance(tensor, nn.Parameter)
+        module._parameters[leaf] = tensor
+    else:
+        module._buffers[leaf] = tensor

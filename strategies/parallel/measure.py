@@ -1,0 +1,171 @@
+"""What a model, its optimizer and one micro-batch need, measured without their memory."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+from .block_work import work_on_blocks
+from .blocks import find_blocks, shared_with_outside
+from .estimate import ModelSizes
+from .initialisation import build_on_meta
+from .protocol import Blueprint, Parameters
+from .recording import AsIfOnCpu, is_plain_in_place
+
+Forward = Callable[[Any, Any], Any]
+"""(model, batch) -> the loss, or the outputs."""
+
+
+def measure_model(blueprint: Blueprint, batch: Any, forward: Forward | None) -> ModelSizes:
+    """Measure without memory. Called on the coordinator only; the model's factory is called once.
+
+    Args:
+        blueprint: of the run.
+        batch: one collated micro-batch.
+        forward: how the model is called; None: found by trying.
+
+    Raises:
+        Exception: whatever the factory raises where there is no memory.
+    """
+    model = build_on_meta(blueprint)
+    parameters = list(model.parameters())
+    trained = [p for p in parameters if p.requires_grad]
+    others = [p for p in parameters if not p.requires_grad] + list(model.buffers())
+    found = find_blocks(model, blueprint.options.shard_blocks).values()
+    blocks = [b for b in found if not shared_with_outside(model, b)]
+    in_blocks = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    return ModelSizes(
+        trainable=sum(p.numel() for p in trained),
+        frozen_bytes=sum(t.numel() * t.element_size() for t in others),
+        optimizer_bytes=_optimizer_bytes(blueprint, model),
+        largest_block=max(in_blocks, default=0),
+        root=sum(p.numel() for p in parameters) - sum(in_blocks),
+        compute_bytes=blueprint.precision.compute_dtype.itemsize,
+        activation_bytes=_activation_bytes(blueprint, model, batch, forward),
+    )
+
+
+def _optimizer_bytes(blueprint: Blueprint, model: nn.Module) -> int:
+    """Step the user's optimizer over one element of each parameter, and count what it keeps."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    small = [(name, nn.Parameter(torch.ones([1] * p.ndim))) for name, p in named]
+    optimizer = blueprint.optimizer(Parameters(small))
+    for _, one in small:
+        one.grad = torch.ones_like(one)
+    optimizer.step()
+    total = 0
+    for (_, parameter), (_, one) in zip(named, small, strict=True):
+        kept = [t for t in optimizer.state[one].values() if isinstance(t, torch.Tensor)]
+        per_element = sum(t.element_size() for t in kept if t.shape == one.shape and t.ndim > 0)
+        total += per_element * parameter.numel()
+    return total
+
+
+class _Peak(TorchDispatchMode):
+    """Follows the bytes of all tensors without memory that are made within it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak_bytes = 0
+        self._live: dict[int, int] = {}
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Carry out one operation and count what it makes."""
+        kwargs = dict(kwargs or {})
+        leaves = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        if not leaves and any(a.name == "device" for a in func._schema.arguments):
+            kwargs["device"] = torch.device("meta")
+        if kwargs.get("device") is not None and any(t.is_meta for t in leaves):
+            kwargs["device"] = torch.device("meta")
+        if leaves and leaves[0].is_meta and is_plain_in_place(func):
+            return args[0]
+        given = {t.untyped_storage()._cdata for t in leaves}
+        result = func(*args, **kwargs)
+        for tensor in tree_flatten(result)[0]:
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+                self._follow(tensor.untyped_storage(), given)
+        return result
+
+    def _follow(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+        key = storage._cdata
+        if key in given or key in self._live:
+            return
+        self._live[key] = storage.nbytes()
+        weakref.finalize(storage, self._live.pop, key, None)
+        self.peak_bytes = max(self.peak_bytes, sum(self._live.values()))
+
+
+def _activation_bytes(
+    blueprint: Blueprint, model: nn.Module, batch: Any, forward: Forward | None
+) -> int | None:
+    work_on_blocks(model, _without_compiling(blueprint))
+    model.to(blueprint.precision.compute_dtype)
+    dtype = blueprint.precision.compute_dtype
+
+    def on_meta(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        leaf = leaf.to("meta")
+        return leaf.to(dtype) if leaf.is_floating_point() else leaf
+
+    batch = tree_map(on_meta, batch)
+    # Gradients are counted apart: each is let go as soon as it is complete.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_let_go)  # type: ignore[no-untyped-call]
+    for call in [forward] if forward is not None else _ways(batch):
+        peak = _Peak()
+        try:
+            with AsIfOnCpu(), peak:
+                torch.autograd.backward(_loss_of(call(model, batch)))
+        except Exception:  # Whatever the user's model raises where there are no values.
+            continue
+        return peak.peak_bytes
+    return None
+
+
+def _ways(batch: Any) -> list[Forward]:
+    if isinstance(batch, dict):
+        return [lambda model, b: model(**b), lambda model, b: model(b)]
+    if isinstance(batch, list | tuple):
+        return [
+            lambda model, b: model(b[0]),
+            lambda model, b: model(*b),
+            lambda model, b: model(*b[:-1]),
+            lambda model, b: model(b),
+        ]
+    return [lambda model, b: model(b)]
+
+
+def _loss_of(output: Any) -> torch.Tensor:
+    """Return a scalar; outputs go through what a cross-entropy keeps of them."""
+    tensors = [t for t in _tensors(output) if t.is_floating_point() and t.requires_grad]
+    scalars = [t for t in tensors if t.ndim == 0]
+    if scalars:
+        return scalars[0]
+    return torch.stack([F.log_softmax(t.float(), dim=-1).sum() for t in tensors[:1]]).sum()
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    values = list(output.values()) if isinstance(output, dict) else output
+    return [t for t in tree_flatten(values)[0] if isinstance(t, torch.Tensor)]
+
+
+def _let_go(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
+def _without_compiling(blueprint: Blueprint) -> Any:
+    from dataclasses import replace
+
+    return replace(blueprint.options, compile_blocks=False)

@@ -1,0 +1,61 @@
+"""Parameters that get no gradient: found in the graph before a backward could wait for them.
+
+Engines sum gradients in the backward, as soon as they are there. Where a rank has none for some
+parameter, the others wait for it, or add unlike things. torch and DeepSpeed notice too late.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError
+
+_OPAQUE = "CheckpointFunctionBackward"
+"""Reentrant activation checkpointing hides what is inside until the backward."""
+_SHOWN = 5
+
+
+def untouched(loss: torch.Tensor, names: Mapping[int, str]) -> list[str]:
+    """Return the names of the tensors that the backward of `loss` will not reach.
+
+    Args:
+        loss: 0-dim.
+        names: by id(), the leaves that are expected.
+    """
+    missing = dict(names)
+    seen: set[Any] = set()
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        # Only AccumulateGrad has one: the leaf into which it adds.
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            missing.pop(id(leaf), None)
+            continue
+        if node.name() == _OPAQUE:
+            return []
+        waiting.extend(following for following, _ in node.next_functions)
+    return list(missing.values())
+
+
+def refuse_untouched(loss: torch.Tensor, names: Mapping[int, str], *, where: str) -> None:
+    """Refuse a loss that leaves a trainable parameter without a gradient.
+
+    Raises:
+        ConfigError: naming the parameters, on the ranks where it is so.
+    """
+    found = untouched(loss, names)
+    if not found:
+        return
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise ConfigError(
+        f"{where}: the loss does not depend on {', '.join(found[:_SHOWN])}{more}, and with several "
+        "ranks the others would wait for its gradient. Use every trainable parameter in every "
+        "micro-batch (0 * p.sum() counts), or set requires_grad=False on it in the model."
+    )

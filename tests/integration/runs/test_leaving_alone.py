@@ -1,0 +1,62 @@
+"""One rank leaves in the middle: a sentence with rank, step and line, within seconds."""
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+SCRIPT = """
+import torch
+from torch.utils.data import TensorDataset
+from launcher import Run
+
+def main(run):
+    if rank == 1 and "{WHERE}" == "before":
+        return
+    samples = TensorDataset(torch.randn(64, 8), torch.randn(64, 1))
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(8, 1),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        train=samples, global_batch=16, micro_batch=4, epochs=500,
+    )
+    for step in job:
+        odd = rank == 1 and step.number == 5
+        for x, y in step:
+            step.backward((job.model(x) - y).square().sum(), count=len(y))
+            if odd and "{WHERE}" == "batch":
+                break  # the batch
+        if odd and "{WHERE}" == "loop":
+            break  # the loop
+        if odd and "{WHERE}" == "raise":
+            raise ValueError("of the user")  # the raise
+        if odd and "{WHERE}" == "return":
+            return  # the return
+        if odd and "{WHERE}" == "busy":
+            break  # the busy
+    if "{WHERE}" == "busy":
+        time.sleep(100)
+    job.export("last")
+
+Run.start(main)
+"""
+
+
+@pytest.mark.parametrize("where", ["loop", "batch", "raise", "return", "busy", "before"])
+def test_the_rank_the_step_and_the_line_are_named(launch, where):
+    script = launch.script(SCRIPT.replace("{WHERE}", where))
+    launched = launch("--nproc-per-node", "2", "--run-dir", "run", script)
+    assert launched.wait(60) == (1 if where == "raise" else 2), launched.stdout
+    said = "\n".join(launched.said())
+    assert "rank 1" in said
+    if where == "before":
+        assert "rank 1 ended main after main (its first line, step 0)" in said
+        assert "rank 0 went on to run.prepare (train.py:" in said
+        return
+    lines = (launch.folder / script).read_text().splitlines()
+    (number,) = (n for n, line in enumerate(lines, 1) if line.endswith(f"  # the {where}"))
+    assert f"train.py:{number}" in said, said
+    assert "step 5" in said
+    if where == "raise":
+        assert "ValueError: of the user" in said
+    else:
+        assert "job.stop()" in said
+        assert "Traceback" not in said

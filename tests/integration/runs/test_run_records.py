@@ -1,0 +1,73 @@
+"""metrics.jsonl and the console over several starts, with real processes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+SCRIPT = """
+import torch
+from torch.utils.data import TensorDataset
+from launcher import Run, keeper
+from strategies import EarlyStopping
+
+first = int(os.environ["TORCHELASTIC_RESTART_COUNT"]) == 0 and not pathlib.Path("again").exists()
+whole = keeper.Keeper.conclude
+
+def conclude(self, best):
+    step = self.saving_step
+    saved = whole(self, best)
+    if first and step == 8 and "{WHEN}" == "after":
+        os.kill(os.getpid(), signal.SIGKILL)  # it is committed, and nobody has been told
+    return saved
+
+keeper.Keeper.conclude = conclude
+
+def measure(model, batch):
+    x, y = batch
+    return {"loss": (model(x) - y).square().mean(1)}
+
+def main(run):
+    samples = TensorDataset(torch.randn(64, 8), torch.randn(64, 1))
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(8, 1),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        train=samples, global_batch=8, micro_batch=4, epochs=3, save_every="4 steps", log_every=1,
+        evaluate_every="8 steps", stop=EarlyStopping("val/loss", patience=9),
+    )
+    for step in job:
+        for x, y in step:
+            step.backward((job.model(x) - y).square().sum(), count=len(y))
+        if step.evaluation_due:
+            step.evaluate(samples, measure)
+        while job._keeper.saving_step == 8 and not job._keeper.is_settled():
+            time.sleep(0.01)
+        if first and step.number == 9 and "{WHEN}" == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+Run.start(main)
+"""
+
+
+@pytest.mark.parametrize(("when", "step", "lost"), [("before", 4, 4), ("after", 8, 2)])
+def test_no_step_is_recorded_twice_and_none_is_missing(launch, when, step, lost):
+    script = launch.script(SCRIPT.replace("{WHEN}", when))
+    arguments = ("--nproc-per-node", "2", "--run-dir", "run", script)
+    killed = launch(*arguments)
+    assert killed.wait(60) == 137, killed.stderr
+    (launch.folder / "again").touch()
+    again = launch(*arguments)
+    assert again.wait(60) == 0, again.stderr
+
+    folder = Path(launch.folder) / "run"
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == list(range(1, 25))
+    # The evaluation of a step whose save was the last thing done is not lost with its process.
+    assert [r["step"] for r in records if "val/loss" in r] == [8, 16, 24]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    start = [e for e in events if e["event"] == "start"][1]
+    assert (start["step"], start["lost_steps"]) == (step, lost)
+    assert [r["attempt"] for r in records] == [1] * step + [2] * (24 - step)
+    assert f"taken over  step {step}" in again.stdout

@@ -1,0 +1,89 @@
+"""A sweep of real runs is killed, is asked to leave, and goes on where it was."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+
+SCRIPT = """
+import torch
+from dataclasses import dataclass
+from torch.utils.data import TensorDataset
+from launcher import Run
+
+@dataclass(frozen=True)
+class Config:
+    lr: float = 0.1
+    fold: int = 0
+    folds: int = 2
+
+def measure(model, batch):
+    x, y = batch
+    return {"loss": (model(x) - y).square().mean(1)}
+
+def main(run):
+    config = run.config(Config)
+    generator = torch.Generator().manual_seed(0)
+    samples = TensorDataset(torch.randn(64, 4, generator=generator), torch.ones(64, 1))
+    train, val = run.folds(samples, config.folds)[config.fold]
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(4, 1),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=config.lr),
+        train=train, global_batch=8, micro_batch=8, epochs=3, log_every=1, save_every="1 steps",
+        track=[],
+    )
+    for step in job:
+        for x, y in step:
+            step.backward((job.model(x) - y).square().sum(), count=len(y))
+        if step.evaluation_due:
+            step.evaluate(val, measure)
+        if config.fold == 1 and step.number == 6:
+            pathlib.Path("reached").touch()
+            while not pathlib.Path("go").exists() and not run.preemption.requested:
+                time.sleep(0.02)
+
+Run.start(main)
+"""
+
+
+def test_killed_then_asked_to_leave_then_done(launch):
+    script = launch.script(SCRIPT)
+    words = ("sweep", "--sweep-dir", "s", "--monitor", "val/loss", "--folds", "2", "lr=0.1")
+    words = (*words, "--search", "grid", "--", "--cold", "--nproc-per-node", "1", script)
+    reached = launch.folder / "reached"
+
+    killed = launch(*words)
+    killed.wait_for_files("reached", cwd=launch.folder)
+    killed.send(signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    done = (launch.folder / "s" / "trial-000" / "events.jsonl").read_text()
+    reached.unlink()
+
+    asked = launch(*words)
+    asked.wait_for_files("reached", cwd=launch.folder)
+    asked.send(signal.SIGTERM)
+    assert asked.wait(60) == 75, asked.stderr
+    assert "the same command goes on with the sweep" in asked.stderr
+
+    (launch.folder / "go").touch()
+    last = launch(*words)
+    assert last.wait(90) == 0, last.stderr
+    assert (launch.folder / "s" / "trial-000" / "events.jsonl").read_text() == done
+    table = (launch.folder / "s" / "results.txt").read_text()
+    assert table in last.stdout
+    rows = [line.split() for line in table.splitlines()]
+    assert rows[0] == ["trial", "lr", "fold", "folds", "val/loss", "step", "state"]
+    assert sorted(row[0] for row in rows[1:3]) == ["0", "1"]
+    assert {row[-1] for row in rows[1:3]} == {"finished"}
+    assert rows[-1][0:2] == ["lr=0.1", "2"]
+    log = (launch.folder / "s" / "trial-001" / "output.log").read_text()
+    assert log.count("going on from step") == 2
+
+    other = launch(*words[:-5], "--search", "random", *words[-4:])
+    assert other.wait(60) == 2
+    assert "holds a sweep with another search" in other.stderr
+    assert Path(launch.folder, "s", "sweep.json").exists()
+    assert os.listdir(launch.folder / "s").count("trial-002") == 0

@@ -1,0 +1,59 @@
+"""Rows that take their time: a minute's limit, a lost node, fewer nodes than before."""
+
+import signal
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+SLOW = "--pause 0.1 --epochs 400"
+
+
+def test_the_time_limit_without_any_warning(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=1", "--time=1", script=SLOW)
+    jobs.until(lambda: run.events("end"), "the run to leave by itself", 120)
+    end = run.events("end")[0]
+    assert "the time limit comes in" in end["reason"]
+    assert run.steps_on_disk()[0] == end["step"]
+    jobs.wait_for_requeue(job)
+    jobs.until(lambda: len(run.events("start")) == 2, "the second start", 120)
+    assert run.events("start")[1]["step"] == end["step"]
+
+
+def test_fewer_nodes_than_before(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=2", "--exclusive", script=SLOW)
+    jobs.wait_for_step(4)
+    blocker = jobs.preempt(3, seconds=30)
+    jobs.until(lambda: cluster.facts(job).state == "PENDING", "the requeue", 90)
+    cluster.ask("scontrol", "update", f"JobId={job}", "NumNodes=1", "StartTime=now")
+    cluster.ask("scancel", blocker)
+    jobs.until(lambda: len(run.events("start")) == 2, "the second start", 120)
+    start, end = run.events("start")[1], run.events("end")[0]
+    assert (start["step"], start["world_size"]) == (end["step"], 1)
+
+
+def test_a_killed_node_daemon(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=2", "--exclusive", script=SLOW)
+    jobs.wait_for_step(4)
+    lost = cluster.ask("squeue", "-h", "-j", job, "-o", "%N")
+    name = "n1" if "1" in lost else "n0"
+    cluster.stop_daemon(name, signal.SIGKILL)
+    try:
+        jobs.until(lambda: cluster.facts(job).restarts == 1, "the requeue", 150)
+    finally:
+        cluster.start_node(name)
+    jobs.wait_for_requeue(job)
+    jobs.until(lambda: len(run.events("start")) == 2, "the second start", 150)
+    assert run.events("start")[1]["step"] >= 4
+
+
+def test_a_loop_without_progress_ends(jobs: Any, cluster: Any, run: Any) -> None:
+    """Asked to leave at its first step, every time; nothing is on disk when it leaves."""
+    line = f"exec {jobs.relaunch} --run-dir {run.path} asks.py"
+    (jobs.folder / "asks.py").write_text("from launcher import Run\nraise SystemExit(75)\n")
+    job = jobs.submit("--nodes=1", body=line)
+    for restart in range(1, 5):
+        jobs.wait_for_requeue(job, restart)
+    jobs.wait_for_state(job, "FAILED")
+    assert cluster.exit_code(job) == "93:0"
+    assert "the job was started 5 times at step 0 and got no further" in jobs.said

@@ -1,0 +1,150 @@
+"""What ends a job, and what becomes of it: one test a row of the table in docs/slurm.md."""
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+SLOW = "--pause 0.1 --epochs 20"
+
+
+def test_preempted_with_grace_on_two_nodes(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=2", "--exclusive", script=SLOW)
+    jobs.wait_for_step(6)
+    jobs.preempt(3)
+    jobs.wait_for_requeue(job)
+    assert cluster.facts(job).restarts == 1
+    assert "put job" in jobs.said
+    end = run.events("end")[0]
+    assert end["ending"] == "preempted"
+    assert run.steps_on_disk()[0] == end["step"]
+    jobs.until(lambda: len(run.events("start")) == 2, "the second start")
+    start = run.events("start")[1]
+    assert start["step"] == end["step"]
+    assert start["world_size"] == 2
+    jobs.until(lambda: run.last_step() > end["step"] + 2, "progress")
+
+
+def test_cancelled_stays_cancelled(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=1", script=SLOW)
+    jobs.wait_for_step(3)
+    cluster.ask("scancel", job)
+    jobs.wait_for_state(job, "CANCELLED")
+    assert cluster.facts(job).restarts == 0
+    assert "the job was cancelled and stays so" in jobs.said
+    end = run.events("end")[0]
+    assert run.steps_on_disk()[0] == end["step"]
+
+
+def test_a_crash_fails_with_the_ranks_code(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=2", script="--fail-at 4")
+    jobs.wait_for_state(job, "FAILED")
+    assert cluster.exit_code(job) == "1:0"
+    assert cluster.facts(job).restarts == 0
+    assert "the user's own mistake" in jobs.said
+
+
+def test_preempted_without_grace_is_left_to_slurm(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--partition=low0", "--exclusive", "--nodes=1", script=SLOW)
+    jobs.wait_for_step(3)
+    jobs.preempt(3)
+    jobs.wait_for_requeue(job)
+    assert cluster.facts(job).restarts == 1
+    assert "Slurm has put the job back into the queue by itself" in jobs.said
+    end = run.events("end")[0]
+    assert run.steps_on_disk()[0] == end["step"]
+    jobs.until(lambda: len(run.events("start")) == 2, "the second start")
+    assert run.events("start")[1]["step"] == end["step"]
+
+
+def test_cancelled_during_a_save_stays_cancelled(jobs: Any, cluster: Any, run: Any) -> None:
+    """The ranks are asked to leave, save, and meanwhile a person cancels the job."""
+    job = jobs.train("--nodes=1", "--exclusive", script=f"{SLOW} --slow-save 2")
+    jobs.wait_for_step(3)
+    jobs.preempt(3)
+    jobs.until(lambda: "asking the rank to save" in jobs.said, "the warning")
+    cluster.ask("scancel", job)
+    jobs.wait_for_state(job, "CANCELLED")
+    assert cluster.facts(job).restarts == 0
+    assert "put job" not in jobs.said
+
+
+def test_someone_elses_requeue_is_not_doubled(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=1", script=SLOW)
+    jobs.wait_for_step(3)
+    cluster.ask("scontrol", "requeue", job)
+    jobs.wait_for_requeue(job)
+    assert cluster.facts(job).restarts == 1
+    assert "Slurm has put the job back into the queue by itself" in jobs.said
+
+
+@pytest.mark.parametrize("to", ["", "B:"])
+def test_the_warning_of_signal(jobs: Any, cluster: Any, run: Any, to: str) -> None:
+    """It comes up to a minute early: in a job of one minute, about at once."""
+    job = jobs.train("--nodes=1", "--time=1", f"--signal={to}USR1@50", script="--epochs 400")
+    jobs.wait_for_requeue(job)
+    assert cluster.facts(job).restarts == 1
+    assert "relaunch: SIGUSR1: asking the rank to save and to leave" in jobs.said
+    assert run.events("end")[0]["ending"] == "preempted"
+
+
+def test_an_element_of_an_array_is_requeued_by_its_own_name(
+    jobs: Any, cluster: Any, run: Any
+) -> None:
+    array = jobs.train("--nodes=1", "--array=3-3", script=SLOW)
+    jobs.wait_for_step(3)
+    cluster.ask("scancel", "--signal=USR1", f"{array}_3")
+    jobs.wait_for_requeue(f"{array}_3")
+    assert f"put job {array}_3 back into the queue" in jobs.said
+    assert cluster.facts(f"{array}_3").restarts == 1
+
+
+def test_the_controller_is_down_at_the_warning(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=1", script=SLOW)
+    jobs.wait_for_step(3)
+    cluster.stop_daemon("slurmctld")
+    for pid in jobs.agents():
+        os.kill(pid, signal.SIGUSR1)
+    jobs.until(lambda: "Trying again for at most" in jobs.said, "the first question", 90)
+    cluster.start_controller()
+    jobs.wait_for_requeue(job)
+    assert run.steps_on_disk()[0] == run.events("end")[0]["step"]
+    assert cluster.facts(job).restarts == 1
+
+
+def test_srun_relaunch_without_anything_outside(jobs: Any, cluster: Any, run: Any) -> None:
+    words = ("--nodes=2", "--ntasks-per-node=1", "--exclusive")
+    job = jobs.train(*words, step="srun", script=SLOW)
+    jobs.wait_for_step(3)
+    jobs.preempt(3)
+    jobs.wait_for_requeue(job)
+    assert cluster.facts(job).restarts == 1
+    assert run.steps_on_disk()[0] == run.events("end")[0]["step"]
+
+
+def test_a_finished_run_leaves_at_once(jobs: Any, cluster: Any, run: Any) -> None:
+    for _ in range(2):
+        job = jobs.train("--nodes=1", script="--epochs 1")
+        jobs.wait_for_state(job, "COMPLETED")
+    assert "this run had finished already: completed, all 3 steps are done" in jobs.said
+    assert len(run.events("end")) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "body", "sentence"),
+    [
+        (("--ntasks-per-node=2",), "exec", "#SBATCH --nodes=1 --ntasks-per-node=1"),
+        (("--ntasks=2", "--nodes=1"), "srun", "srun --nodes=1 --ntasks-per-node=1 relaunch"),
+        (("--nodes=2",), "exec", "--nnodes 3, but job"),
+    ],
+)
+def test_a_wrong_layout_is_refused(
+    jobs: Any, cluster: Any, options: tuple[str, ...], body: str, sentence: str
+) -> None:
+    relaunch = "--nnodes 3" if "--nodes=2" in options else ""
+    job = jobs.train(*options, step=body, relaunch=relaunch)
+    jobs.wait_for_state(job, "FAILED")
+    assert cluster.exit_code(job) == "2:0"
+    assert sentence in jobs.said

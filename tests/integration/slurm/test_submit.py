@@ -1,0 +1,86 @@
+"""`relaunch slurm`: what is submitted, and what is said where that cannot be."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+SMALL = Path(__file__).parents[1] / "workers" / "small.py"
+COMMAND = (sys.executable, "-c", "from launcher.cli import main; main()", "slurm")
+
+
+@pytest.fixture
+def submit(cluster: Any, tmp_path: Path) -> Any:
+    def run(*words: str, **environ: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*COMMAND, *words],
+            cwd=tmp_path,
+            env={**cluster.environ, **environ},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def test_an_unknown_partition_is_told_in_slurms_words_once(submit: Any) -> None:
+    done = submit("--partition=nowhere", str(SMALL))
+    assert done.returncode == 2
+    assert done.stderr.count("invalid partition specified: nowhere") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_without_sbatch_there_is_a_sentence(submit: Any, tmp_path: Path) -> None:
+    done = submit(str(SMALL), PATH="/nonexistent")
+    assert done.returncode == 1
+    assert "relaunch slurm needs sbatch, and there is none here" in done.stderr
+    assert f"sbatch {Path('runs/small/job.sh')}" in done.stderr
+
+
+def test_a_script_that_is_not_there_is_not_submitted(submit: Any, tmp_path: Path) -> None:
+    done = submit("nothing.py")
+    assert done.returncode == 2
+    assert "nothing.py" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_left_over_variables_are_refused(submit: Any, cluster: Any, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND[:3], str(SMALL)],
+        cwd=tmp_path,
+        env={**cluster.environ, "SLURM_JOB_ID": "99999", "SLURM_JOB_NODELIST": "elsewhere7"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "SLURM_JOB_ID=99999 is left over in this shell" in done.stderr
+    assert f"env -u SLURM_JOB_ID relaunch {SMALL}" in done.stderr
+
+
+def test_the_job_runs(submit: Any, cluster: Any, jobs: Any, run: Any) -> None:
+    # The command as sbatch's shell finds it: a file of that name.
+    command = run.path.parent / "relaunch"
+    command.write_text(f"#!{sys.executable}\nfrom launcher.cli import main\nmain()\n")
+    command.chmod(0o755)
+    words = ("--nodes=1", "-o", "out.txt", "--run-dir", str(run.path), str(SMALL), "--epochs", "1")
+    done = subprocess.run(
+        [str(command), "slurm", *words],
+        cwd=run.path.parent,
+        env={**cluster.environ, "SLURM_JOB_ID": "1", "SBATCH_PARTITION": "nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    job = said[0].split()[3].rstrip(":")
+    jobs.submitted.append(job)
+    assert said[0].endswith(str(run.path / "job.sh"))
+    assert said[1] == f"relaunch: follow it:  tail -F {run.path.parent / 'out.txt'}"
+    jobs.wait_for_state(job, "COMPLETED")
+    assert run.events("end")[0]["ending"] == "completed"

@@ -1,0 +1,65 @@
+"""Penalty, late unfreezing and EMA under several strategies; rank 0 writes weights and words."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from task import make_job, train, weights_of
+
+from launcher.environment import RankEnvironment
+from strategies import EMA, ConfigError, Penalty, process_groups
+
+torch.set_num_threads(1)
+out = Path(sys.argv[1])
+environment = RankEnvironment.from_environ(os.environ)
+KEYS = ("fp32", "ema", "exp_avg")
+ALL = {
+    "penalty": Penalty(l1=1e-3, l2=1e-2, names=("*.weight",)),
+    "ema": EMA(decay=0.9),
+    "unfreeze": {"blocks.*": 3},
+}
+with process_groups(
+    rank=environment.rank, local_rank=environment.local_rank, world_size=environment.world_size
+) as ranks:
+
+    def write(name, folder):
+        if ranks.is_coordinator:
+            torch.save(dict(weights_of(folder, 8, KEYS)), out / f"{name}.pt")
+
+    if ranks.world_size == 1:
+        folder = out / "single"
+        job = make_job(ranks, "single", folder, save_every="1 steps", keep=100, **ALL)
+        train(job, 8)
+        job.export("ema")
+        write("single", folder)
+        by_step = [dict(weights_of(folder, step, KEYS)) for step in range(1, 9)]
+        torch.save(by_step, out / "by_step.pt")
+        exported = load_file(folder / "export" / "model.safetensors")
+        torch.save(exported, out / "exported.pt")
+        train(make_job(ranks, "single", out / "single-ema", ema=EMA(decay=0.9)), 8)
+        write("single-ema", out / "single-ema")
+    else:
+        # Held still under fsdp, and trained under ddp after the move.
+        train(make_job(ranks, "fsdp", out / "moved", **ALL), 2)
+        train(make_job(ranks, "ddp", out / "moved", **ALL), 6)
+        write("moved", out / "moved")
+        train(make_job(ranks, "accelerate", out / "accelerate", **ALL), 8)
+        write("accelerate", out / "accelerate")
+        train(make_job(ranks, "zero2", out / "moved-ema", ema=EMA(decay=0.9)), 4)
+        train(make_job(ranks, "zero3", out / "moved-ema", ema=EMA(decay=0.9)), 4)
+        write("moved-ema", out / "moved-ema")
+        told = {}
+        for option in ("penalty", "unfreeze"):
+            try:
+                job = make_job(ranks, "zero1", out / option, **{option: ALL[option]})
+                next(iter(job))
+            except ConfigError as error:
+                told[option] = str(error)
+        # A script that no longer asks for the average drops it.
+        train(make_job(ranks, "fsdp", out / "moved-ema"), 2)
+        if ranks.is_coordinator:
+            told["dropped"] = [n for n, _ in weights_of(out / "moved-ema", 10, ("ema",))]
+            (out / "told.json").write_text(json.dumps(told))

@@ -1,0 +1,76 @@
+"""Losses and optimizers that cannot be trained with; every rank writes what it was told.
+
+With "alone" as second argument, rank 1 alone leaves parameters out, and nothing is caught.
+"""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from task import Awkward, adamw, make_job
+
+from launcher.environment import RankEnvironment
+from strategies import ConfigError, process_groups
+
+torch.set_num_threads(1)
+out, mode = Path(sys.argv[1]), sys.argv[2]
+environment = RankEnvironment.from_environ(os.environ)
+told = {}
+
+
+def leave_out(model: torch.nn.Module) -> None:
+    """Let a block's result not depend on its parameters."""
+    found = dict(model.named_modules())
+    name = next(name for name in found if name.endswith("blocks.1"))
+    found[name].register_forward_hook(lambda module, args, result: 0 * args[0])
+
+
+with process_groups(
+    rank=environment.rank, local_rank=environment.local_rank, world_size=environment.world_size
+) as ranks:
+
+    def attempt(name, strategy, *, skips=False, factor=1.0, early=False):
+        made = []
+
+        def model():
+            net = Awkward()
+            if skips:
+                leave_out(net)
+            made.append(adamw_of(net))
+            return net
+
+        def adamw_of(net):
+            return torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
+
+        optimizer = (lambda _: made[0]) if early else adamw
+        try:
+            job = make_job(
+                ranks, strategy, out / f"{name}-{strategy}", model=model, optimizer=optimizer
+            )
+            for step in job:
+                for tokens, labels, _ in step:
+                    loss = F.cross_entropy(job.model(tokens), labels, reduction="sum")
+                    step.backward(loss * factor, count=len(labels))
+                break
+            told[f"{name} {strategy}"] = None
+        except ConfigError as error:
+            told[f"{name} {strategy}"] = str(error)
+
+    if mode == "alone":
+        job = make_job(ranks, sys.argv[3], out / "alone")
+        for step in job:
+            if step.number == 2 and ranks.rank == 1:
+                leave_out(job.model)
+            for tokens, labels, _ in step:
+                loss = F.cross_entropy(job.model(tokens), labels, reduction="sum")
+                step.backward(loss, count=len(labels))
+    for strategy in ("ddp", "fsdp", "zero1", "zero2", "zero3", "accelerate"):
+        attempt("fit", strategy)
+        attempt("untouched", strategy, skips=True)
+    attempt("infinite", "ddp", factor=math.inf)
+    attempt("early", "fsdp", early=True)
+    (out / f"rank-{ranks.rank}.json").write_text(json.dumps(told))

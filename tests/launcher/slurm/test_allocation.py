@@ -1,0 +1,99 @@
+"""Slurm's variables, as a batch script, a task and a shell that has them left over see them."""
+
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import UsageError
+from launcher.slurm.allocation import Role, is_in_step, read_allocation
+
+BATCH = {
+    "SLURM_JOB_ID": "12",
+    "SLURM_JOB_NODELIST": "n[0-1]",
+    "SLURM_NODEID": "0",
+    "SLURM_TASKS_PER_NODE": "2(x2)",
+    "SLURMD_NODENAME": "n0",
+    "SLURM_JOB_PARTITION": "low",
+}
+TASK = BATCH | {
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NODELIST": "n[0-1]",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "1",
+    "SLURM_NODEID": "1",
+    "SLURMD_NODENAME": "n1",
+}
+
+
+def read(environ, *, host="n0", in_step=True):
+    return read_allocation(environ, host=host, is_in_step=in_step)
+
+
+def test_a_batch_script():
+    found = read(BATCH)
+    assert found.role is Role.BATCH
+    assert found.nodes == ("n0", "n1")
+    # What stands there without --ntasks is the number of CPUs.
+    assert found.tasks_per_node is None
+    assert (found.key, found.run_id, found.restart_count) == ("12", "12-0", 0)
+
+
+def test_a_task():
+    found = read(TASK, host="n1")
+    assert (found.role, found.node_rank, found.tasks_per_node) == (Role.TASK, 1, (1, 1))
+
+
+@pytest.mark.parametrize("step", ["4294967291", "4294967290"])
+def test_a_batch_or_interactive_step_is_no_task(step):
+    assert read(BATCH | {"SLURM_STEP_ID": step}).role is Role.BATCH
+
+
+def test_an_element_of_an_array_has_its_own_name():
+    found = read(BATCH | {"SLURM_ARRAY_JOB_ID": "10", "SLURM_ARRAY_TASK_ID": "3"})
+    assert found.key == "10_3"
+
+
+def test_a_requeued_job_meets_elsewhere():
+    first, second = read(BATCH), read(BATCH | {"SLURM_RESTART_COUNT": "1"})
+    assert second.run_id == "12-1"
+    assert first.port != second.port
+
+
+@pytest.mark.parametrize(
+    ("host", "in_step", "role"),
+    [
+        ("login", False, Role.OUTSIDE),
+        ("n0", False, Role.BATCH),
+        ("n1.cluster.example", False, Role.BATCH),
+        ("vm", True, Role.BATCH),
+    ],
+)
+def test_variables_are_believed_on_the_jobs_nodes_only(host, in_step, role):
+    salloc = {k: v for k, v in BATCH.items() if k != "SLURMD_NODENAME"}
+    assert read(salloc, host=host, in_step=in_step).role is role
+
+
+@pytest.mark.parametrize(
+    ("more", "counts"),
+    [
+        ({"SLURM_NTASKS_PER_NODE": "8"}, (8, 8)),
+        ({"SLURM_NTASKS": "4"}, (2, 2)),
+    ],
+)
+def test_tasks_that_were_asked_for(more, counts):
+    assert read(BATCH | more).tasks_per_node == counts
+
+
+def test_what_slurm_did_not_write():
+    with pytest.raises(UsageError, match="SLURM_NODEID=x"):
+        read(BATCH | {"SLURM_NODEID": "x"})
+
+
+def test_an_ancestor_that_is_slurms(tmp_path: Path):
+    for pid, name, parent in ((30, "a (b) c", 20), (20, "slurmstepd", 1), (40, "bash", 1)):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / str(pid) / "stat").write_text(f"{pid} ({name}) S {parent} 1 1")
+    assert is_in_step(30, tmp_path)
+    assert not is_in_step(40, tmp_path)
+    assert not is_in_step(50, tmp_path)

@@ -1,0 +1,112 @@
+"""One attempt with real processes: what other nodes do to it, and every wait has an end."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from launcher.attempt import Attempt
+from launcher.hang import HangWatch
+from launcher.heartbeat import Heartbeat
+from launcher.signal_inbox import SignalInbox
+from launcher.supervision import Bounds, Elsewhere
+from launcher.worker import Worker, WorkerStreams
+
+pytestmark = pytest.mark.timeout(60)
+
+STAYS = "import time; time.sleep(100)"
+DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); {STAYS}"
+SHORT = Bounds(leave_s=0.3, terminate_s=0.3, lost_s=0.2)
+
+
+@pytest.fixture
+def attempt_of(tmp_path):
+    """Return a function that runs an attempt: (its outcomes, what it said)."""
+    workers = []
+
+    def run(*sources, **more):
+        for rank, source in enumerate(sources):
+            read, write = os.pipe()
+            worker = Worker.start(
+                [sys.executable, "-S", "-c", source],
+                dict(os.environ),
+                WorkerStreams(stdout=write),
+                rank=rank,
+                local_rank=rank,
+            )
+            os.close(write)
+            workers.append(worker)
+            os.read(read, 1)  # it has begun, or ended
+            os.close(read)
+        said = []
+        attempt = Attempt(
+            workers,
+            inbox=SignalInbox(),
+            warning_file=tmp_path / "warning",
+            awaits_handler=False,
+            say=said.append,
+            **{"bounds": SHORT, **more},
+        )
+        return [outcome.status for outcome in attempt.supervise()], said
+
+    yield run
+    for worker in workers:
+        worker.kill()
+        worker.release(2.0)
+
+
+def prints(source):
+    return f"print(flush=True); {source}"
+
+
+def test_ranks_that_stay_when_another_node_has_left_are_named_and_ended(attempt_of):
+    left = Elsewhere(left=True)
+    statuses, said = attempt_of(prints(STAYS), prints("pass"), elsewhere=lambda: left)
+    assert statuses == [-signal.SIGTERM, 0]
+    assert said == ["rank 0 did not leave within 0.3 s after the others; ending it now."]
+
+
+@pytest.mark.parametrize(
+    ("there", "source", "status"),
+    [
+        (Elsewhere(failed=True), prints(STAYS), -signal.SIGTERM),
+        (Elsewhere(failed=True), DEAF, -signal.SIGKILL),
+        (Elsewhere(lost=True), prints(STAYS), -signal.SIGTERM),
+        (Elsewhere(lost=True), DEAF, -signal.SIGKILL),
+        (Elsewhere(hung=True, failed=True), prints(STAYS), -signal.SIGTERM),
+    ],
+)
+def test_a_failure_elsewhere_ends_the_ranks_here(attempt_of, there, source, status):
+    assert attempt_of(source, elsewhere=lambda: there)[0] == [status]
+
+
+def test_a_hang_elsewhere_is_one_here(attempt_of, tmp_path):
+    asked = []
+    statuses, _ = attempt_of(
+        prints(STAYS),
+        prints(STAYS),
+        elsewhere=lambda: Elsewhere(hung=True, failed=True),
+        hang=HangWatch(100.0, {}),
+        write_stacks=lambda workers: asked.append([worker.rank for worker in workers]),
+    )
+    assert statuses == [-signal.SIGKILL, -signal.SIGKILL]
+    assert asked == [[0, 1]]
+
+
+def test_a_rank_that_has_ended_well_does_not_hide_that_the_others_hang(attempt_of, tmp_path):
+    beats = {rank: tmp_path / f"beat-{rank}" for rank in (0, 1)}
+    for rank, path in beats.items():
+        Heartbeat(path).beat(rank)
+    asked = []
+    began = time.monotonic()
+    statuses, _ = attempt_of(
+        prints("pass"),
+        prints(STAYS),
+        hang=HangWatch(0.6, beats),
+        write_stacks=lambda workers: asked.append([worker.rank for worker in workers]),
+    )
+    assert time.monotonic() - began >= 0.6
+    assert statuses == [0, -signal.SIGKILL]
+    assert asked == [[1]]

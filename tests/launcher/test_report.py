@@ -1,0 +1,134 @@
+import subprocess
+import sys
+
+import pytest
+
+import launcher.report_command.command as command
+from launcher.errors import UsageError
+from launcher.goodput import goodput
+from launcher.report_command import run as report
+from launcher.report_command.curves import NoMatplotlibError, panels
+from launcher.run_facts import read_run
+
+BEGAN_S = 1_800_000_000.0
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def folder(tmp_path, write_run):
+    return write_run(tmp_path / "three")
+
+
+def test_the_attempts_are_read(folder):
+    facts = read_run(folder)
+    rows = [
+        (a.number, a.strategy, a.world_size, a.step, a.end_step, a.ending) for a in facts.attempts
+    ]
+    assert rows == [
+        (1, "ddp", 2, 0, 180, None),
+        (2, "fsdp", 3, 150, 300, "preempted"),
+        (3, "zero2", 1, 300, 400, "early stop"),
+    ]
+    assert facts.attempts[0].command_s == BEGAN_S
+    assert facts.attempts[0].last_sign_s == BEGAN_S + 10 + 180
+    assert facts.is_over
+    assert facts.best["step"] == 380
+
+
+def test_each_second_is_counted_once(folder):
+    spent = goodput(read_run(folder))
+    assert spent.total_s == pytest.approx(10 + 180 + 105 + 150 + 105 + 100)
+    assert spent.starting_s == 20.0
+    assert spent.waiting_s == pytest.approx(200.0)
+    assert spent.lost_s == 30.0
+    assert spent.saving_s == pytest.approx(0.25 + 2 * 0.5)
+    assert spent.evaluating_s == pytest.approx(20 * 0.5)
+    assert sum(spent.share(s) for _, s in spent.rows()) == pytest.approx(1.0)
+
+
+def test_the_page_and_the_picture(folder, capsys):
+    pytest.importorskip("matplotlib")
+    assert report([str(folder)]) == 0
+    text = (folder / "report.md").read_text()
+    assert "Finished at step 400: early stop" in text
+    assert "| 2 | 2027-01-15 08:04:55 | fsdp, fp32, cpu | 3 | 150 to 300 | 2:30 min |" in text
+    assert "killed without a word |" in text
+    assert "early stop: val/loss is \\| flat |" in text
+    assert "| lost work | 30.0 s | 4.6% |" in text
+    assert "Best: val/loss 0.144742 at step 380." in text
+    assert "Test: test/loss 0.5, test/accuracy 0.9." in text
+    assert "![curves](curves.png)" in text
+    assert (folder / "curves.png").read_bytes().startswith(PNG)
+    assert "wrote" in capsys.readouterr().out
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"run.json", "metrics.jsonl", "events.jsonl", "report.md", "curves.png"}
+
+
+def test_what_is_drawn(folder):
+    assert [(p.label, p.names) for p in panels(read_run(folder))] == [
+        ("loss", ("loss", "val/loss")),
+        ("val/accuracy", ("val/accuracy",)),
+        ("learning rate", ("lr",)),
+        ("gradient norm", ("grad_norm",)),
+        ("samples / s", ("samples_per_s",)),
+    ]
+
+
+def test_without_matplotlib_the_page_says_so(folder, monkeypatch):
+    def missing(facts, path):
+        raise NoMatplotlibError("matplotlib is not installed.")
+
+    monkeypatch.setattr(command, "draw", missing)
+    assert report([str(folder)]) == 0
+    text = (folder / "report.md").read_text()
+    assert "There is no picture: matplotlib is not installed." in text
+    assert "curves.png" not in text
+    assert not (folder / "curves.png").exists()
+
+
+@pytest.mark.parametrize("options", [{"ends": False}, {"ends": False, "records": False}])
+def test_a_run_that_goes_on_has_a_report(tmp_path, options, write_run):
+    folder = write_run(tmp_path / "running", **options)
+    assert report([str(folder)]) == 0
+    assert "running, or killed without a word" in (folder / "report.md").read_text()
+
+
+def test_several_runs_stand_in_one_table(tmp_path, write_run, capsys):
+    folders = [write_run(tmp_path / "a"), write_run(tmp_path / "b", ends=False)]
+    assert report([str(folder) for folder in folders]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.startswith(("a ", "b "))]
+    assert [row[0] for row in rows] == ["a", "b"]
+    assert "val/loss 0.14474" in lines[-2]
+    assert "running or killed" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "required: RUN"),
+        (["nowhere"], "nowhere is not a folder; pass a run folder"),
+        (["--what", "x"], "--what"),
+    ],
+)
+def test_wrong_usage(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        report(words)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no events\.jsonl"):
+        report([str(tmp_path)])
+
+
+@pytest.mark.parametrize("module", ["report_command", "watch_command"])
+def test_both_start_without_torch_and_matplotlib(module):
+    code = (
+        f"import sys, launcher.{module}\n"
+        "print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+
+from launcher.errors import UsageError
+from launcher.sweep_command import run
+from launcher.sweep_command.results import Result, spread_table, trial_table
+from launcher.sweep_command.search import FixedSearch, OptunaSearch
+from launcher.sweep_command.space import Choices, Span, draw, grid, parse_space, repeated
+
+
+def test_a_space_is_read():
+    assert parse_space(["a=1,2", "b=0:0.5", "c=1e-4:1e-1:log", "d=x"]) == {
+        "a": Choices(values=("1", "2")),
+        "b": Span(low=0.0, high=0.5),
+        "c": Span(low=1e-4, high=1e-1, is_log=True),
+        "d": Choices(values=("x",)),
+    }
+
+
+@pytest.mark.parametrize(
+    "word", ["a", "=1", "a=", "a=1:b", "a=2:1", "a=0:1:log", "a=1:2:lin", "a=1,1", "a=1:2:log:x"]
+)
+def test_what_is_no_space(word):
+    with pytest.raises(UsageError):
+        parse_space([word])
+
+
+def test_a_grid_has_every_combination():
+    assert grid(parse_space(["a=1,2", "b=x,y"])) == [
+        {"a": "1", "b": "x"},
+        {"a": "1", "b": "y"},
+        {"a": "2", "b": "x"},
+        {"a": "2", "b": "y"},
+    ]
+    with pytest.raises(UsageError, match="a is a span, and a grid needs a list"):
+        grid(parse_space(["a=0:1"]))
+
+
+def test_random_settings_are_those_of_the_seed_and_more_trials_change_none():
+    space = parse_space(["lr=1e-4:1e-1:log", "width=16,32"])
+    few, many = draw(space, 5, 7), draw(space, 200, 7)
+    assert many[:5] == few
+    assert draw(space, 5, 8) != few
+    rates = [float(t["lr"]) for t in many]
+    assert all(1e-4 <= rate <= 1e-1 for rate in rates)
+    assert 0.35 < sum(math.log10(rate) < -2.5 for rate in rates) / 200 < 0.65
+    assert {t["width"] for t in many} == {"16", "32"}
+
+
+def test_seeds_and_folds_repeat_each_setting():
+    assert repeated([{"a": "1"}], seeds=0, folds=2) == [
+        {"a": "1", "fold": "0", "folds": "2"},
+        {"a": "1", "fold": "1", "folds": "2"},
+    ]
+    assert [t["seed"] for t in repeated([{}], seeds=3, folds=0)] == ["0", "1", "2"]
+    assert len(repeated([{}, {"a": "1"}], seeds=3, folds=2)) == 12
+    assert repeated([{"a": "1"}], seeds=0, folds=0) == [{"a": "1"}]
+
+
+def results(*values):
+    return [
+        Result(number=n, parameters={"lr": str(n // 2), "seed": str(n % 2)}, state="finished")
+        if value is None
+        else Result(
+            number=n,
+            parameters={"lr": str(n // 2), "seed": str(n % 2)},
+            state="finished",
+            value=value,
+            step=10,
+        )
+        for n, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(("mode", "order"), [("min", "1302"), ("max", "0312")])
+def test_the_best_trial_stands_first(mode, order):
+    table = trial_table(results(0.9, 0.1, None, 0.5), "val/loss", mode).splitlines()
+    assert "".join(line.split()[0] for line in table[1:]) == order
+
+
+def test_mean_and_spread_over_seeds():
+    table = spread_table(results(1.0, 3.0, 0.5, 0.5), "val/loss", "min").splitlines()
+    assert [line.split() for line in table[1:]] == [
+        ["lr=1", "2", "0.5", "0"],
+        ["lr=0", "2", "2", "1.41"],
+    ]
+
+
+def test_a_list_of_trials_ends():
+    search = FixedSearch([{"a": "1"}])
+    assert search.trial(0) == {"a": "1"}
+    assert search.trial(1) is None
+
+
+def test_optuna_goes_on_after_a_restart_and_ends_hopeless_trials(tmp_path):
+    pytest.importorskip("optuna")
+    space = parse_space(["lr=1e-4:1e-1:log", "width=16,32"])
+
+    def search():
+        return OptunaSearch(space, 8, 0, "min", tmp_path)
+
+    first = search()
+    settings = [first.trial(number) for number in range(4)]
+    for number in range(3):
+        for step in (10, 20):
+            assert not first.is_hopeless(number, step, 1.0)
+        first.finished(number, 1.0, pruned=False)
+    again = search()  # as after a SIGKILL in trial 3
+    assert [again.trial(number) for number in range(4)] == settings
+    assert again.is_hopeless(3, 10, 5.0)
+    assert again.is_hopeless(3, 10, 5.0)
+    again.finished(3, None, pruned=True)
+    again.finished(3, None, pruned=True)
+    assert again.trial(7) is not None
+    assert again.trial(8) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--monitor m a=1 -- x.py", "--sweep-dir"),
+        ("--sweep-dir s --monitor m a=1", "no script is given"),
+        ("--sweep-dir s --monitor m -- x.py", "nothing is searched"),
+        ("--sweep-dir s --monitor m --folds 1 -- x.py", "leaves nothing to train on"),
+        ("--sweep-dir s --monitor m --trials 0 a=1 -- x.py", "--trials 0 is too small"),
+        ("--sweep-dir s --monitor m --search optuna --seeds 2 a=1 -- x.py", "does not take"),
+    ],
+)
+def test_wrong_usage(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        run(words.split())

@@ -1,0 +1,26 @@
+import pytest
+
+from launcher.unfreezing import Unfreezing
+from strategies import ConfigError
+
+NAMES = ("backbone.0.weight", "backbone.1.weight", "head.weight")
+
+
+def test_what_is_held_at_each_step() -> None:
+    unfreezing = Unfreezing({"backbone.*": 5, "backbone.0.*": 8}, NAMES)
+    assert unfreezing.held_at(0) == unfreezing.held_at(4) == set(NAMES[:2])
+    assert unfreezing.held_at(5) == unfreezing.held_at(7) == {NAMES[0]}
+    assert unfreezing.held_at(8) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"bakbone.*": 5}, r'"bakbone\.\*": 5.*fits 0 of 3'),
+        ({"head.*": 0}, "a step >= 1"),
+        ({"*": 7}, "nothing to train before step 7"),
+    ],
+)
+def test_patterns_that_cannot_be(asked: dict[str, int], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Unfreezing(asked, NAMES)

@@ -1,0 +1,98 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from launcher.errors import UsageError
+from launcher.watch_command import run
+from launcher.watch_command.command import lines, watch
+from launcher.watch_command.follow import Follower
+
+
+def test_a_run_that_has_ended_is_told_and_left(tmp_path, write_run):
+    shown = []
+    watch(write_run(tmp_path / "run"), every_s=0.1, show=shown.append)
+    assert shown[0].endswith("attempt 3 goes on from step 300: zero2 on 1 rank (cpu), fp32")
+    assert "step 320" in shown[1]
+    assert "finished at step 400: early stop, val/loss is | flat" in shown[-2]
+    assert "test/accuracy 0.9" in shown[-1]
+
+
+def test_it_ends_with_the_run(tmp_path, write_run):
+    folder = write_run(tmp_path / "run", ends=False)
+    shown = []
+
+    def end():
+        event = {
+            "time": "2033-05-18T03:33:20.000+00:00",
+            "event": "end",
+            "step": 400,
+            "ending": "completed",
+        }
+        with (folder / "events.jsonl").open("a") as file:
+            file.write(json.dumps(event | {"reason": "all 400 steps are done"}) + "\n")
+
+    timer = threading.Timer(0.5, end)
+    timer.start()
+    watch(folder, every_s=0.1, show=shown.append)
+    timer.join()
+    assert shown[-1].endswith("finished at step 400: completed, all 400 steps are done")
+
+
+def test_of_many_records_the_measured_ones_and_the_newest_are_told():
+    records = [{"step": n, "epoch": 0, "time": float(n)} for n in range(1, 9)]
+    records[3]["val/loss"] = 0.5
+    events = [
+        {"time": "1970-01-01T00:00:05.500+00:00", "event": "saved", "step": 5, "size_bytes": 2048}
+    ]
+    assert [line.split("  ", 1)[1] for line in lines(events, records)] == [
+        "step 4  epoch 0  val/loss 0.5",
+        "saved step 5 (2 KiB)",
+        "step 8  epoch 0",
+    ]
+
+
+def test_what_is_written_anew_is_not_told_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    follower = Follower(path)
+    assert follower.news() == []
+    path.write_text('{"step": 1, "time": 1.0}\n{"step": 2, "time": 2.0}\n{"step"')
+    assert [r["step"] for r in follower.news()] == [1, 2]
+    other = tmp_path / "other"
+    other.write_text('{"step": 1, "time": 1.0}\n{"step": 2, "time": 9.0}\n')
+    other.replace(path)
+    assert follower.news() == [{"step": 2, "time": 9.0}]
+    assert follower.news() == []
+
+
+def test_ctrl_c_leaves_quietly(tmp_path, write_run):
+    folder = write_run(tmp_path / "run", ends=False)
+    code = f"from launcher.cli import main; main(['watch', {str(folder)!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout.readline()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert error == "relaunch: left; the run goes on.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["nowhere"], "not a folder"), ([".", "--every", "0"], "too often"), ([], "RUN")],
+)
+def test_wrong_usage(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        run(words)

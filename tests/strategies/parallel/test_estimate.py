@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from strategies import Blueprint, BuildOptions, ConfigError, Ranks, precision_for
+from strategies.parallel.available import host_bytes
+from strategies.parallel.estimate import ModelSizes, choose, needs
+from strategies.parallel.measure import measure_model
+
+MIB = 1024**2
+ALL = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
+# A hundred blocks of a million, Adam, one micro-batch of 100 MiB.
+LARGE = ModelSizes(
+    trainable=100 * MIB,
+    frozen_bytes=0,
+    optimizer_bytes=800 * MIB,
+    largest_block=MIB,
+    root=0,
+    compute_bytes=4,
+    activation_bytes=100 * MIB,
+)
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "ranks", "strategies", "chosen"),
+    [
+        (2000, 1, ALL, "single"),
+        (2000, 4, ALL, "ddp"),
+        (1200, 4, ALL, "fsdp"),
+        (2000, 4, ("fsdp",), "fsdp"),
+        (2000, 4, ("zero1", "zero2"), "zero1"),
+    ],
+)
+def test_the_simplest_that_fits(
+    memory_mib: int, ranks: int, strategies: tuple[str, ...], chosen: str
+) -> None:
+    choice = choose(
+        LARGE,
+        strategies,
+        ranks=ranks,
+        shards=ranks,
+        by_name=False,
+        memory_bytes=memory_mib * MIB,
+    )
+    assert choice.strategy == chosen
+    assert ("single" in choice.table) == (ranks == 1)
+
+
+def test_nothing_fits_and_the_smallest_number_is_said() -> None:
+    def ask(ranks: int) -> str:
+        return choose(
+            LARGE, ALL, ranks=ranks, shards=ranks, by_name=True, memory_bytes=500 * MIB
+        ).strategy
+
+    with pytest.raises(ConfigError) as caught:
+        ask(2)
+    text = str(caught.value)
+    assert "450.0 MiB that may be used on each of 2 ranks" in text
+    number = int(text.partition("smallest number that would do is ")[2].split()[0])
+    assert ask(number) == "fsdp"
+    with pytest.raises(ConfigError):
+        ask(number - 1)
+    with pytest.raises(ConfigError, match="More ranks would not do"):
+        choose(
+            replace(LARGE, activation_bytes=900 * MIB),
+            ALL,
+            ranks=2,
+            shards=2,
+            by_name=True,
+            memory_bytes=500 * MIB,
+        )
+
+
+def test_what_was_not_measured_is_said() -> None:
+    sizes = replace(LARGE, activation_bytes=None)
+    choice = choose(sizes, ALL, ranks=2, shards=2, by_name=False, memory_bytes=9000 * MIB)
+    assert "NOT in these numbers" in choice.reason
+
+
+def test_hybrid_sharding_shards_inside_a_node() -> None:
+    def parameters(shards: int) -> int:
+        found = needs(LARGE, ("fsdp",), ranks=8, shards=shards, by_name=False)
+        return found["fsdp"].parameters
+
+    assert parameters(4) == 2 * parameters(8) == 100 * MIB
+
+
+@pytest.mark.parametrize(
+    ("files", "free_mib"),
+    [
+        ({}, 3000),
+        ({"/sys/fs/cgroup/memory.max": "max\n", "/sys/fs/cgroup/memory.current": "5\n"}, 3000),
+        (
+            {
+                "/sys/fs/cgroup/memory.max": f"{2000 * MIB}\n",
+                "/sys/fs/cgroup/memory.current": f"{500 * MIB}\n",
+            },
+            1500,
+        ),
+    ],
+)
+def test_the_hosts_memory(files: dict[str, str], free_mib: int) -> None:
+    meminfo = "MemTotal:  9 kB\nMemAvailable:    3072000 kB\n"
+    assert host_bytes(meminfo, files) == free_mib * MIB
+
+
+class Chain(nn.Module):
+    def __init__(self, width: int = 64, depth: int = 4) -> None:
+        super().__init__()
+        layers = (nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(depth))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sizes_are_measured_without_memory(precision: str) -> None:
+    blueprint = Blueprint(
+        model=Chain,
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.1),
+        precision=precision_for(precision, "cpu"),
+        max_grad_norm=None,
+        seed=1,
+        ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu"), host_group=None),  # type: ignore[arg-type]
+        options=BuildOptions(),
+    )
+    batch = (torch.randn(1000, 64), torch.zeros(1000, dtype=torch.int64))
+    sizes = measure_model(blueprint, batch, None)
+    block = 64 * 64 + 64
+    assert (sizes.trainable, sizes.largest_block, sizes.root) == (4 * block, block, 0)
+    assert sizes.optimizer_bytes == 8 * 4 * block
+    one = 1000 * 64 * sizes.compute_bytes
+    assert sizes.activation_bytes is not None
+    # The output of every layer at the least; at the most a few copies of the last in fp32.
+    assert 4 * one <= sizes.activation_bytes <= 4 * one + 5 * 1000 * 64 * 4

@@ -1,0 +1,67 @@
+"""Leaving in time: a save at the next boundary, or the newest one that is on disk."""
+
+from dataclasses import replace
+
+import pytest
+
+from strategies.boundary import Agreed
+from strategies.decision import Decision, Ending, Progress, decide
+from strategies.time_left import RESERVE_S, UNKNOWN_SAVE_S, TimeLeft
+
+ASKED = Agreed(step=4, preempt=1, stop=0, save=0, skipped=0, settled=0, loss=1.0)
+QUIET = replace(ASKED, preempt=0)
+UNDER_WAY = Progress(step=5, total_steps=10, save_due=False, early_stop_reason=None, newest_step=3)
+
+
+@pytest.mark.parametrize(
+    ("time", "fits"),
+    [
+        (TimeLeft(left_s=0.0), True),  # nothing was measured: better to try
+        (TimeLeft(left_s=10.0, save_s=8.0), True),
+        (TimeLeft(left_s=10.0, save_s=8.1), False),
+        (TimeLeft(left_s=10.0, save_s=7.0, step_s=2.0), False),
+        (TimeLeft(left_s=0.0, save_s=0.5), False),
+    ],
+)
+def test_leaving_saves_only_what_can_be_finished(time: TimeLeft, fits: bool) -> None:
+    assert time.fits_a_save is fits
+    decision = decide(UNDER_WAY, replace(ASKED, time=time))
+    assert (decision.ending, decision.save) == (Ending.PREEMPTED, fits)
+    # With nothing on disk a save that may fail loses less than none.
+    assert decide(replace(UNDER_WAY, newest_step=None), replace(ASKED, time=time)).save
+
+
+def test_without_a_known_limit_leaving_saves() -> None:
+    assert decide(UNDER_WAY, ASKED) == Decision(
+        save=True, ending=Ending.PREEMPTED, reason="asked to leave"
+    )
+
+
+@pytest.mark.parametrize(
+    ("time", "leaves"),
+    [
+        (TimeLeft(left_s=1000.0, save_s=10.0, step_s=1.0), False),
+        (TimeLeft(left_s=21.0, save_s=10.0, step_s=1.0), False),
+        (TimeLeft(left_s=19.0, save_s=10.0, step_s=1.0), True),
+        (TimeLeft(left_s=100.0, save_s=10.0, step_s=60.0), True),
+        (TimeLeft(left_s=1.25 * UNKNOWN_SAVE_S + RESERVE_S - 1), True),
+        (TimeLeft(left_s=1.25 * UNKNOWN_SAVE_S + RESERVE_S + 1), False),
+    ],
+)
+def test_the_time_limit_needs_no_warning(time: TimeLeft, leaves: bool) -> None:
+    decision = decide(UNDER_WAY, replace(QUIET, time=time))
+    assert (decision.ending is Ending.PREEMPTED) is leaves
+    if leaves:
+        assert "the time limit comes in" in decision.reason
+
+
+def test_a_run_that_is_done_does_not_leave_for_the_time_limit() -> None:
+    late = replace(QUIET, time=TimeLeft(left_s=1.0, save_s=10.0))
+    assert decide(replace(UNDER_WAY, step=10), late).ending is Ending.COMPLETED
+
+
+def test_a_save_in_flight_is_finished_before_leaving() -> None:
+    saving = replace(UNDER_WAY, saving_step=4)
+    decision = decide(saving, replace(ASKED, time=TimeLeft(left_s=1.0, save_s=10.0)))
+    assert decision.conclude
+    assert not decision.save

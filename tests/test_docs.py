@@ -1,0 +1,79 @@
+"""What README.md and docs/ say can be done: commands parse, snippets compile, names exist."""
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from launcher.cli import SUBCOMMANDS
+from launcher.command_line import parse_command_line
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+OURS = ("launcher", "strategies", "checkpointing")
+BY_NAME = {page.name: page for page in PAGES}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(text: str) -> list[str]:
+    """Lines of code that begin with the command, comments and columns of explanation cut off."""
+    prose_free = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
+    lines = re.findall(r"^(?:    |)(?:\$ )?((?:exec )?relaunch .*)$", prose_free, re.MULTILINE)
+    lines += re.findall(r"`(relaunch [^`]*\.py[^`]*)`", prose_free)
+    told = [re.split(r"\s{2,}|\s#", line)[0] for line in lines]
+    return [line.removeprefix("exec ") for line in told if "..." not in line and "[" not in line]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_snippets_compile_and_what_they_import_exists(name: str) -> None:
+    for source in blocks(BY_NAME[name].read_text(), "python"):
+        tree = ast.parse(source)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_commands_are_understood(name: str) -> None:
+    for line in commands(BY_NAME[name].read_text()):
+        words = shlex.split(line)[1:]
+        if words[0] in SUBCOMMANDS:
+            parse_subcommand(words)
+        elif words != ["--help"]:
+            parse_command_line(words, {})
+
+
+def parse_subcommand(words: list[str]) -> None:
+    package = importlib.import_module(f"launcher{SUBCOMMANDS[words[0]]}")
+    try:
+        command = importlib.import_module(f"{package.__name__}.command")
+    except ModuleNotFoundError:
+        return  # a command without a parser of its own, which its own tests look at
+    parser = getattr(command, "build_parser", None)
+    rest = words[1 : words.index("--")] if "--" in words else words[1:]
+    # STEP and the like stand for what a person fills in.
+    rest = ["100" if word in ("STEP", "N") else word for word in rest]
+    if parser is not None:
+        parser().parse_args(rest)
+    if "--" in words:
+        parse_command_line(words[words.index("--") + 1 :], {})
+
+
+def test_commands_are_found() -> None:
+    assert len(commands(BY_NAME["README.md"].read_text())) > 3
+    assert len(commands(BY_NAME["run_folder.md"].read_text())) > 8
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_links_lead_somewhere(name: str) -> None:
+    page = BY_NAME[name]
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
