@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from .export_folder import export_sharded
     from .files import Files
     from .fragment import Fragment, dtype_name, torch_dtype
+    from .importing.source import Source
+    from .importing.take_over import import_checkpoint, open_foreign
     from .inventory import Found, Inventory, take_inventory
     from .manifest import MANIFEST_NAME, Manifest
-    from .names import is_checkpoint_name
+    from .names import PIN_NAME, is_checkpoint_name
     from .ranges import Piece, stripe
     from .reader import CheckpointReader, open_folder
-    from .retention import steps_to_delete
+    from .retention import Retention, steps_to_delete
     from .save import SavedCheckpoint, save_checkpoint
     from .snapshot import Snapshot
     from .spec import TensorSpec
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "MANIFEST_NAME",
+    "PIN_NAME",
     "BackgroundSave",
     "BackgroundWriter",
     "CheckpointError",
@@ -62,9 +65,11 @@ __all__ = [
     "ModelMismatchError",
     "NoCheckpointError",
     "Piece",
+    "Retention",
     "SaveFailedError",
     "SavedCheckpoint",
     "Snapshot",
+    "Source",
     "SpecDifference",
     "StateDifference",
     "TensorSpec",
@@ -76,8 +81,10 @@ __all__ = [
     "export_safetensors",
     "export_sharded",
     "flatten",
+    "import_checkpoint",
     "is_checkpoint_name",
     "open_folder",
+    "open_foreign",
     "require_match",
     "save_checkpoint",
     "start_save",
@@ -90,6 +97,7 @@ __all__ = [
 _MODULE_OF = {
     "JSON": "strict_json",
     "MANIFEST_NAME": "manifest",
+    "PIN_NAME": "names",
     "BackgroundSave": "background_save",
     "BackgroundWriter": "background_writer",
     "CheckpointError": "errors",
@@ -106,9 +114,11 @@ _MODULE_OF = {
     "ModelMismatchError": "errors",
     "NoCheckpointError": "errors",
     "Piece": "ranges",
+    "Retention": "retention",
     "SaveFailedError": "errors",
     "SavedCheckpoint": "save",
     "Snapshot": "snapshot",
+    "Source": "importing.source",
     "SpecDifference": "difference",
     "StateDifference": "difference",
     "TensorSpec": "spec",
@@ -120,8 +130,10 @@ _MODULE_OF = {
     "export_safetensors": "export",
     "export_sharded": "export_folder",
     "flatten": "difference",
+    "import_checkpoint": "importing.take_over",
     "is_checkpoint_name": "names",
     "open_folder": "reader",
+    "open_foreign": "importing.take_over",
     "require_match": "compare",
     "save_checkpoint": "save",
     "start_save": "background_save",

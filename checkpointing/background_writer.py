@@ -6,7 +6,8 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .errors import SaveFailedError
@@ -23,14 +24,36 @@ _COMMAND = (
 )
 
 
+_PATIENCE_S = 300.0
+_SLOWEST_BYTES_PER_S = 20e6
+_FUNERAL_S = 5.0
+"""How long a killed process is waited for: one that hangs in the kernel does not die."""
+
+
+def time_limit_s(size_bytes: int) -> float:
+    """Return how long the writing of a file may take before its process counts as hung. Pure."""
+    return _PATIENCE_S + size_bytes / _SLOWEST_BYTES_PER_S
+
+
 class BackgroundWriter:
     """Writes one file at a time; started by the first, and again after it died.
 
     The memory has no name: however the two processes end, none of it is left behind.
+
+    Args:
+        command: The writer's program, to which the memory's descriptor is added.
+        limit_s: From the size of a file in bytes, how many seconds its writing may take. A
+            process that takes longer is killed.
     """
 
-    def __init__(self, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(
+        self,
+        command: Sequence[str] = _COMMAND,
+        limit_s: Callable[[int], float] = time_limit_s,
+    ) -> None:
         self._command = tuple(command)
+        self._limit_s = limit_s
+        self._given_s = self._until_s = 0.0
         self._memory_fd = os.memfd_create("relaunch-staging")
         self._memory: mmap.mmap | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,9 +91,13 @@ class BackgroundWriter:
             self._process.stdin.flush()
         except BrokenPipeError as error:
             raise SaveFailedError(self._epitaph()) from error
+        self._given_s = self._limit_s(size_bytes)
+        self._until_s = time.monotonic() + self._given_s
 
     def receive(self, *, wait: bool) -> Mapping[str, JSON] | None:
         """Return {"value": CRC-32 of each block} or {"error": text}, once.
+
+        A process that exceeds its time limit is killed, and that is the error.
 
         Args:
             wait: Whether to wait for it; without, None means that it is still writing.
@@ -80,8 +107,11 @@ class BackgroundWriter:
             return {"error": "there is no writer process"}
         assert process.stdout is not None
         while not self._received.endswith(b"\n"):
-            if not wait and not select.select([process.stdout], [], [], 0)[0]:
-                return None
+            left_s = max(0.0, self._until_s - time.monotonic())
+            if not select.select([process.stdout], [], [], left_s if wait else 0)[0]:
+                if not wait and left_s:
+                    return None
+                return {"error": self._give_up()}
             part = os.read(process.stdout.fileno(), 1 << 16)
             if not part:
                 return {"error": self._epitaph()}
@@ -108,6 +138,18 @@ class BackgroundWriter:
             pass_fds=(self._memory_fd,),
         )
 
+    def _give_up(self) -> str:
+        """Kill a process that hangs; its memory is left to it, for it may still read there."""
+        assert self._process is not None
+        self._process.kill()
+        self._epitaph()
+        os.close(self._memory_fd)
+        self._memory_fd, self._memory = os.memfd_create("relaunch-staging"), None
+        return (
+            f"the process that writes checkpoints was not done after {self._given_s:g} s and "
+            "was killed: the disk hangs, or is too slow"
+        )
+
     def _epitaph(self) -> str:
         """Bury a process that has ended or is about to; say how it ended."""
         assert self._process is not None
@@ -118,6 +160,9 @@ class BackgroundWriter:
                 pipe.close()
             except BrokenPipeError:
                 continue  # what was still to be told it, it will not miss
-        status = process.wait()
+        try:
+            status = process.wait(timeout=_FUNERAL_S)
+        except subprocess.TimeoutExpired:
+            return "the process that writes checkpoints hangs in the kernel and cannot be killed"
         cause = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         return f"the process that writes checkpoints {cause}"

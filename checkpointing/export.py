@@ -6,16 +6,15 @@ from pathlib import Path
 import torch
 
 from .block_writer import BlockWriter
-from .errors import SaveFailedError
 from .export_plan import WEIGHT_KEYS, choose_tensors, entry_of
 from .files import LOCAL_FILES, Files
 from .fragment import torch_dtype
 from .manifest import BLOCK_BYTES
-from .names import new_token
 from .reader import CheckpointReader
 from .shard_format import encode_header
 from .spec import ITEMSIZES_BYTES, TensorSpec
 from .tensor_bytes import byte_view
+from .written_aside import written_aside
 
 _PIECE_ELEMENTS = 1024 * 1024
 
@@ -57,21 +56,8 @@ def export_safetensors(
     """
     specs = choose_tensors(reader.manifest.specs(), tuple(keys), preferred=preferred)
     entry_of(specs[0], dtype)  # a wrong dtype is told before anything is made
-    try:
-        files.make_dirs(path.parent)
-        _remove_stale(path, files)
-        tmp = path.with_name(f".tmp-{path.name}-{new_token()}")
-        fd = files.create(tmp)
-        try:
-            size_bytes = write_and_close(reader, fd, specs, dtype, metadata, files)
-            files.rename(tmp, path)
-        except BaseException:
-            files.unlink(tmp)
-            raise
-        files.fsync_dir(path.parent)
-    except OSError as error:
-        raise SaveFailedError(f"{path} was not exported: {error}") from error
-    return size_bytes
+    with written_aside(path, files) as aside:
+        return write_and_close(reader, files.create(aside), specs, dtype, metadata, files)
 
 
 def write_and_close(
@@ -125,11 +111,3 @@ def _pieces(
     for start in range(0, spec.numel, _PIECE_ELEMENTS):
         end = min(start + _PIECE_ELEMENTS, spec.numel)
         yield reader.read(spec.fqn, spec.key, start, end).to(dtype)
-
-
-def _remove_stale(path: Path, files: Files) -> None:
-    """Remove what killed exports of the same path have left."""
-    prefix = f".tmp-{path.name}-"
-    for name in files.listdir(path.parent):
-        if name.startswith(prefix) and len(name) == len(prefix) + len(new_token()):
-            files.unlink(path.parent / name)

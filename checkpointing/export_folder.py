@@ -7,9 +7,10 @@ from .errors import SaveFailedError
 from .export import write_and_close
 from .export_plan import INDEX_NAME, WEIGHT_KEYS, choose_tensors, index_text, split_files
 from .files import LOCAL_FILES, Files
-from .names import new_token
 from .reader import CheckpointReader
+from .spec import TensorSpec
 from .whole_file import read_whole, write_durably
+from .written_aside import written_aside
 
 
 def export_sharded(
@@ -48,38 +49,32 @@ def export_sharded(
     """
     specs = choose_tensors(reader.manifest.specs(), WEIGHT_KEYS)
     split = split_files(specs, dtype, max_file_bytes)
+    texts = _texts(path, split, dtype, config, files)
+    with written_aside(path, files) as aside:
+        files.mkdir(aside)
+        for name, group in split.items():
+            write_and_close(reader, files.create(aside / name), group, dtype, metadata, files)
+        for name, text in texts.items():
+            write_durably(aside / name, text, files)
+        files.fsync_dir(aside)
+    return [*split, *texts]
+
+
+def _texts(
+    path: Path,
+    split: dict[str, list[TensorSpec]],
+    dtype: str | None,
+    config: Path | None,
+    files: Files,
+) -> dict[str, bytes]:
+    """Return the small files beside the weights, having looked whether the folder is free."""
     try:
         if files.exists(path) and (not files.is_dir(path) or files.listdir(path)):
             raise ValueError(f"{path} exists already. Pass a new folder.")
         # A config behind a link (a download cache) is meant as the file it leads to.
         texts = {"config.json": read_whole(config.resolve(), files)} if config else {}
-        if len(split) > 1:
-            texts[INDEX_NAME] = index_text(split, dtype)
-        files.make_dirs(path.parent)
-        _remove_stale(path, files)
-        tmp = path.with_name(f".tmp-{path.name}-{new_token()}")
-        files.mkdir(tmp)
-        try:
-            for name, group in split.items():
-                fd = files.create(tmp / name)
-                write_and_close(reader, fd, group, dtype, metadata, files)
-            for name, text in texts.items():
-                write_durably(tmp / name, text, files)
-            files.fsync_dir(tmp)
-            files.rename(tmp, path)
-        except BaseException:
-            files.rmtree(tmp)
-            raise
-        files.fsync_dir(path.parent)
     except OSError as error:
         raise SaveFailedError(f"{path} was not exported: {error}") from error
-    return [*split, *texts]
-
-
-def _remove_stale(path: Path, files: Files) -> None:
-    """Remove what killed exports of the same path have left."""
-    prefix = f".tmp-{path.name}-"
-    for name in files.listdir(path.parent):
-        is_ours = name.startswith(prefix) and len(name) == len(prefix) + len(new_token())
-        if is_ours and files.is_dir(path.parent / name):
-            files.rmtree(path.parent / name)
+    if len(split) > 1:
+        texts[INDEX_NAME] = index_text(split, dtype)
+    return texts

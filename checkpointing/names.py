@@ -9,6 +9,9 @@ refused-step-00001200-<token>  found damaged and kept for a person; never read
 import os
 import re
 
+PIN_NAME = "pin"
+"""A file in a checkpoint's folder that keeps it from being deleted."""
+
 _STEP = re.compile(r"step-([0-9]{8,})")
 _REFUSED = re.compile(r"refused-step-[0-9]{8,}-[0-9a-f]+")
 _LEFTOVER = re.compile(r"\.(tmp|trash)-(step-[0-9]{8,}|probe)-[0-9a-f]+")

@@ -21,6 +21,9 @@ class ShardReader:
         self._files = files
         self._fd: int | None = None
         self._verified = bytearray(len(record.crc32))
+        # The block of which only a part was wanted: the next tensor begins where that one ends.
+        self._kept_block = -1
+        self._kept = memoryview(b"")
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill a buffer with the bytes from an offset on.
@@ -38,7 +41,9 @@ class ShardReader:
             first, last = self._record.block_range(block)
             low, high = max(offset, first), min(end, last)
             target = out[low - offset : high - offset]
-            if self._verified[block]:
+            if block == self._kept_block:
+                target[:] = self._kept[low - first : high - first]
+            elif self._verified[block]:
                 self._fill(target, low)
             elif (low, high) == (first, last):
                 self._fill_verified(block, target)
@@ -46,6 +51,7 @@ class ShardReader:
                 whole = memoryview(bytearray(last - first))
                 self._fill_verified(block, whole)
                 target[:] = whole[low - first : high - first]
+                self._kept_block, self._kept = block, whole
 
     def find_damage(self) -> list[str]:
         """Re-read every block; return what is wrong, one line per damaged block."""
@@ -62,6 +68,7 @@ class ShardReader:
     def close(self) -> None:
         """Close the file if it is open; the next read opens it again."""
         fd, self._fd = self._fd, None
+        self._kept_block, self._kept = -1, memoryview(b"")
         if fd is not None:
             self._files.close(fd)
 

@@ -6,6 +6,7 @@ from .errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
 from .files import LOCAL_FILES, Files
 from .manifest import BLOCK_BYTES
 from .names import (
+    PIN_NAME,
     is_leftover,
     new_token,
     parse_step_folder,
@@ -95,9 +96,11 @@ class CheckpointStore:
 
         Raises:
             NoCheckpointError: If there is no such step.
-            SaveFailedError: If the disk refuses; `sweep` removes the rest later.
+            SaveFailedError: If it is pinned, or the disk refuses; `sweep` removes the rest later.
         """
         self._require_step(step)
+        if self.is_pinned(step):
+            raise SaveFailedError(f"{self.path(step)} is pinned: {PIN_NAME} lies in it.")
         trash = self.folder / trash_folder(step, new_token())
         try:
             self.files.rename(self.path(step), trash)
@@ -106,6 +109,34 @@ class CheckpointStore:
             self.files.rmtree(trash)
         except OSError as error:
             raise SaveFailedError(f"{self.path(step)} could not be deleted: {error}") from error
+
+    def is_pinned(self, step: int) -> bool:
+        """Tell whether a person wants this step to stay, whatever retention says."""
+        return self.files.exists(self.path(step) / PIN_NAME)
+
+    def pin(self, step: int) -> None:
+        """Keep a checkpoint for good, durably; it may be pinned already.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            OSError: From the disk.
+        """
+        self._require_step(step)
+        if not self.is_pinned(step):
+            write_durably(self.path(step) / PIN_NAME, b"", self.files)
+            self.files.fsync_dir(self.path(step))
+
+    def unpin(self, step: int) -> None:
+        """Take the pin away, if there is one.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            OSError: From the disk.
+        """
+        self._require_step(step)
+        if self.is_pinned(step):
+            self.files.unlink(self.path(step) / PIN_NAME)
+            self.files.fsync_dir(self.path(step))
 
     def set_aside(self, step: int) -> Path:
         """Rename a checkpoint that was found damaged, so that nothing takes it for the newest.

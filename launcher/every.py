@@ -1,4 +1,4 @@
-"""How often: "100 steps", "1 epoch", "5 min"."""
+"""How often: "100 steps", "1 epoch", "5 min", "auto"."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ _UNITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Every:
-    """An interval; exactly one of the two is set."""
+    """An interval; exactly one of the three is set."""
 
     steps: int | None = None
     """Optimizer steps."""
     seconds: float | None = None
+    auto: bool = False
+    """In time, from what a save costs; see `save_pace`."""
 
     def is_due(self, step: int) -> bool:
         """Whether `step` completed optimizer steps end an interval that is counted in steps."""
@@ -34,7 +36,7 @@ class Every:
 
 
 def parse_every(text: str, *, name: str, steps_per_epoch: int) -> Every:
-    """Read an interval such as "100 steps", "0.5 epoch", "5 min" or "1 h".
+    """Read an interval such as "100 steps", "0.5 epoch", "5 min", "1 h" or "auto".
 
     Args:
         text: what the user wrote.
@@ -44,6 +46,8 @@ def parse_every(text: str, *, name: str, steps_per_epoch: int) -> Every:
     Raises:
         ConfigError: text that is no interval, or one below a step.
     """
+    if text.strip() == "auto":
+        return Every(auto=True)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+?)s?\s*", text)
     unit = _UNITS.get(match[2]) or _UNITS.get(match[2] + "s") if match else None
     if match is None or unit is None:

@@ -38,6 +38,7 @@ from .recipe import Recipe
 from .rollback import roll_back
 from .run_state import RunState, common_to_ranks, plan_changes
 from .save_clock import SaveClock
+from .save_pace import SavePace
 from .step import Step
 from .strategy_choice import settle_strategy
 from .unfreezing import Unfreezing
@@ -75,10 +76,15 @@ class Job:
             run.warn(f"{note}.")
         common = common_to_ranks(self._plan, run, self._rates.text, repr(self._judge))
         self._boundary = Boundary(run.ranks, common)
-        self._keeper = Keeper(run, self._strategy, keep=recipe.keep, requested=self._requested)
+        self._keeper = Keeper(
+            run,
+            self._strategy,
+            retention=recipe.retention(self.plan.steps_per_epoch),
+            requested=self._requested,
+            objects=recipe.objects,
+        )
         self._asked_to_stop: str | None = None
-        self._last_save_s = self._save_began_s = run.clock()
-        self._stall_s = 0.0
+        self._pace = SavePace.of_run(self._save_every, run.clock, run.folder.events())
         self._log = ProgressLog(run, recipe, self.plan, self._save_every)
         self._time = SaveClock(run.environment, run.preemption, warn=run.warn)
         self._resume()
@@ -216,9 +222,8 @@ class Job:
         agreed = self._boundary.receive()
         self._boundary.send(self._report(step))
         self.run.heartbeat.beat(self.step)
-        since_save_s = self.run.clock() - self._last_save_s
-        self._log.step(self.step, self.plan, step, self._rate(), agreed, since_save_s)
-        save_due = self._save_every.is_due(self.step)
+        self._log.step(self.step, self.plan, step, self._rate(), agreed, self._pace.since_last_s)
+        save_due = self._pace.is_due_after(self.step)
         progress = self._state.progress(
             self.plan,
             save_due=save_due,
@@ -273,16 +278,11 @@ class Job:
 
     def _report(self, step: Step) -> Report:
         assert step.outcome is not None
-        interval_s = self._save_every.seconds
         report = Report(
             step=self.step,
             preempt=self.run.preemption.requested,
             stop=self._asked_to_stop is not None,
-            save=(
-                self.run.ranks.is_coordinator
-                and interval_s is not None
-                and self.run.clock() - self._last_save_s >= interval_s
-            ),
+            save=self.run.ranks.is_coordinator and self._pace.is_due_now(),
             skipped=not step.outcome.applied,
             settled=self._keeper.is_settled(),
             loss_sum=float(step.loss_sum),
@@ -327,40 +327,36 @@ class Job:
 
     def _save(self, decision: Decision) -> None:
         """Save now where the run ends; else begin a save that is concluded at a later boundary."""
-        self._save_began_s = self.run.clock()
+        self._pace.begin()
         state = self._state_to_json(decision.ending)
         try:
             if decision.ending is None:
                 self._keeper.start_saving(self.step, state)
             else:
-                self._log.saved(self._keeper.save(self.step, state), self._since_save_began())
-                self._time.saved(self._since_save_began())
+                self._log.saved(self._keeper.save(self.step, state), self._pace.seconds)
+                self._time.saved(self._pace.seconds)
         except SaveFailedError as error:
             # The run is worth more than one checkpoint; a final state that is lost is a failure.
             if decision.ending is not None and decision.ending.is_final:
                 raise
             self._log.save_failed(self.step, error)
-        self._last_save_s = self.run.clock()
-        self._stall_s = self._since_save_began()
+        self._pace.go_on()
         self.run.heartbeat.beat()
 
     def _conclude_save(self) -> None:
         """Commit the save in flight. Called on every rank."""
         step = self._keeper.saving_step
         assert step is not None
-        began_s = self.run.clock()
+        since_s = self._pace.now()
         try:
             saved = self._keeper.conclude(self._state.stopper.best_step)
         except SaveFailedError as error:
             self._log.save_failed(step, error)
         else:
-            stall_s = self._stall_s + self.run.clock() - began_s
-            self._log.saved(saved, self._since_save_began(), stall_s)
-            self._time.saved(self._since_save_began())
+            stall_s = self._pace.concluded(since_s)
+            self._log.saved(saved, self._pace.seconds, stall_s, self._pace.interval_s)
+            self._time.saved(self._pace.seconds)
         self.run.heartbeat.beat()
-
-    def _since_save_began(self) -> float:
-        return self.run.clock() - self._save_began_s
 
     def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
         return self._state.to_json(self.plan, ending, schedule=self._rates.text)
@@ -379,7 +375,7 @@ class Job:
             put_in_force(self._strategy.param_groups, values)
             if self.recipe.ema is None:
                 self._strategy.forget_average()
-            self._log.restored(restored, by_groups + changes + by_rules)
+            self._log.restored(restored, by_groups + changes + by_rules, self.recipe.objects)
         elif self.recipe.weights is not None:
             load_weights(self._strategy, Path(self.recipe.weights), self.run.communicator)
             self._log.took_weights(self.recipe.weights)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from strategies import ConfigError, EarlyStopping, ReduceOnPlateau
 
-from .run_state import RunState
+from .run_state import RunState, evaluation_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ class Judge:
         stopper, is_best = self.stop.update(
             state.stopper, value, step=state.step, rate_was_cut=cut is not None
         )
-        return replace(state, stopper=stopper), is_best, cut
+        evaluation = evaluation_of(self.stop, value, state.step)
+        return replace(state, stopper=stopper, evaluation=evaluation), is_best, cut
 
     def resumed(self, state: RunState) -> tuple[RunState, list[str]]:
         """Return a restored state as the script's rules see it, and a sentence for each change."""

@@ -12,6 +12,7 @@ from checkpointing import (
     CheckpointStore,
     DamagedCheckpointError,
     NoCheckpointError,
+    Retention,
     SavedCheckpoint,
     SaveFailedError,
     Snapshot,
@@ -20,13 +21,14 @@ from checkpointing import (
     steps_to_delete,
 )
 from strategies import (
+    Objects,
     Restored,
     Strategy,
     collect_state,
     restore_newest,
 )
 
-from .saved_facts import best_step
+from .saved_facts import best_step, score
 
 if TYPE_CHECKING:
     from .run import Run
@@ -36,15 +38,23 @@ class Keeper:
     """Saves, restores and prunes one run's checkpoints; every method is called on every rank."""
 
     def __init__(
-        self, run: Run, strategy: Strategy, *, keep: int, requested: list[dict[str, JSON]]
+        self,
+        run: Run,
+        strategy: Strategy,
+        *,
+        retention: Retention,
+        requested: list[dict[str, JSON]],
+        objects: Objects,
     ) -> None:
         self._run = run
         self._folder = run.folder
         self._communicator = run.communicator
         self._strategy = strategy
-        self._keep = keep
+        self._retention = retention
+        self._resumed_from: int | None = None
         self._created_by = run.created_by()
         self._requested = requested
+        self._objects = objects
         self._writer = BackgroundWriter()
         self._in_flight: BackgroundSave | None = None
         self.newest_step: int | None = None
@@ -62,6 +72,10 @@ class Keeper:
         if self._is_coordinator and restored is not None:
             for step in restored.damaged:
                 self._folder.checkpoints.set_aside(step)
+        self._resumed_from = None if restored is None else restored.step
+        for name, state in (restored.objects if restored is not None else {}).items():
+            if name in self._objects:
+                self._objects[name].restore(state)
         return restored
 
     def forget_after(self, step: int) -> None:
@@ -152,6 +166,7 @@ class Keeper:
             state=state,
             created_by=self._created_by,
             requested=self._requested,
+            objects=self._objects,
             weights_only=weights_only,
         )
 
@@ -175,17 +190,31 @@ class Keeper:
 
     def _prune(self, current_best: int | None) -> None:
         checkpoints, best = self._folder.checkpoints, self._folder.best
-        for step in steps_to_delete(checkpoints.steps(), keep=self._keep, protected=()):
+        steps = checkpoints.steps()
+        states = {step: self._state_of(checkpoints, step) for step in steps}
+        going = steps_to_delete(
+            steps,
+            self._retention,
+            scores={
+                s: found for s, state in states.items() if (found := score(state or {})) is not None
+            },
+            protected={s for s in steps if s == self._resumed_from or checkpoints.is_pinned(s)},
+        )
+        for step in going:
             checkpoints.delete(step)
         # A resume from any checkpoint that stays must find the best weights of its own past.
-        wanted = {current_best} if current_best is not None else set()
-        for step in checkpoints.steps():
-            try:
-                with checkpoints.open(step) as reader:
-                    referenced = best_step(reader.manifest.state)
-            except DamagedCheckpointError:
-                return  # What it refers to is unknown: nothing of the best is deleted.
-            wanted |= {referenced} if referenced is not None else set()
+        staying = [states[step] for step in steps if step not in going]
+        if any(state is None for state in staying):
+            return  # What a damaged one refers to is unknown: nothing of the best is deleted.
+        wanted = {current_best, *(best_step(state or {}) for state in staying)}
         for step in best.steps():
-            if step not in wanted:
+            if step not in wanted and not best.is_pinned(step):
                 best.delete(step)
+
+    @staticmethod
+    def _state_of(store: CheckpointStore, step: int) -> Mapping[str, JSON] | None:
+        try:
+            with store.open(step) as reader:
+                return reader.manifest.state
+        except DamagedCheckpointError:
+            return None

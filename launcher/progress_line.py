@@ -22,7 +22,8 @@ class NextSave:
         """Return it for a run that has completed `step` optimizer steps."""
         if every.steps is not None:
             return cls(step=step - step % every.steps + every.steps)
-        assert every.seconds is not None
+        if every.seconds is None:
+            return cls()  # "auto": by what saves are seen to cost
         return cls(left_s=max(0.0, every.seconds - since_last_s))
 
 

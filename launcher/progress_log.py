@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from checkpointing import SavedCheckpoint, SaveFailedError
-from strategies import Agreed, BatchPlan, Decision, Ending, Restored, Strategy
+from strategies import IMPORTED, Agreed, BatchPlan, Decision, Ending, Restored, Strategy
 
 from .every import Every
 from .lost_work import lost_work
 from .process_age import age_s
 from .progress_line import NextSave, Pace, Standing, duration_text, progress_line
+from .resume_report import report_resume
 from .start_table import (
     batch_text,
     data_text,
@@ -32,6 +34,24 @@ if TYPE_CHECKING:
     from .step import Step
 
 
+LOUD_AFTER = 3
+"""Failed saves in a row that are taken for bad luck."""
+
+
+def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
+    """Return the warning of a run that no longer gets its state to the disk. Pure."""
+    at_stake = (
+        "this run has no checkpoint: all its work would be lost"
+        if newest is None
+        else f"the newest checkpoint is of step {newest}: the {step - newest} steps since then "
+        "would be lost"
+    )
+    return (
+        f"THE LAST {in_a_row} SAVES HAVE ALL FAILED, and {at_stake} if the run ended now. "
+        "Look at the disk of the run folder: its space, quota and health."
+    )
+
+
 class ProgressLog:
     """Tells the story of a run, on the coordinator; the other ranks' copies are silent."""
 
@@ -44,6 +64,8 @@ class ProgressLog:
         self._total_steps = plan.total_steps
         self._save_every = save_every
         self._pending: dict[str, float | int] | None = None
+        self._failed_in_a_row = 0
+        self._newest: int | None = None
         self._loss: float | None = None
         self._pace = Pace()
         self._boundary_s = run.clock()
@@ -54,6 +76,7 @@ class ProgressLog:
 
     def started(self, strategy: Strategy, step: int, restored: Restored | None) -> None:
         """Report a start or a resume. Called on every rank."""
+        self._newest = None if restored is None else restored.step
         places = self._run.places()
         if not self._is_coordinator:
             return
@@ -104,13 +127,22 @@ class ProgressLog:
         )
         self._boundary_s = run.clock()
 
-    def restored(self, restored: Restored, changes: list[str]) -> None:
+    def restored(
+        self, restored: Restored, changes: list[str], objects: Collection[str] = ()
+    ) -> None:
         """Report what a resume took over and what changed."""
         if not self._is_coordinator:
             return
         for damage in restored.damaged.values():
             self._folder.event("checkpoint refused", reason=damage)
             self._run.warn(f"{damage} Falling back to step {restored.step}.")
+        if IMPORTED in restored.state:
+            taken: Any = restored.state[IMPORTED]
+            self._run.say(
+                f"starting at step 0 of {self._total_steps} with what was imported from "
+                f"{taken['from']} ({taken['kind']}), {self._run.describe()}"
+            )
+            return
         before = restored.created_by
         was = f"{before['strategy']} on {before['world_size']} ranks, {before['precision']}"
         self._run.say(
@@ -120,6 +152,20 @@ class ProgressLog:
         for change in changes:
             self._folder.event("changed", what=change)
             self._run.say(f"changed by the script: {change}")
+        report = report_resume(
+            restored.state,
+            before,
+            now={
+                "strategy": self._run.strategy,
+                "world_size": self._run.ranks.world_size,
+                "precision": self._run.precision.name,
+            },
+            objects=objects,
+            changes=changes,
+        )
+        self._folder.event("resumed", step=restored.step, **asdict(report))
+        for line in report.lines():
+            self._run.say(line)
 
     def took_weights(self, path: object) -> None:
         """Report that a new run does not begin at random."""
@@ -228,14 +274,22 @@ class ProgressLog:
                 self._trackers.log({"step": step, **metrics})
             self._run.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
-    def saved(self, saved: SavedCheckpoint, seconds: float, stall_s: float | None = None) -> None:
+    def saved(
+        self,
+        saved: SavedCheckpoint,
+        seconds: float,
+        stall_s: float | None = None,
+        interval_s: float | None = None,
+    ) -> None:
         """Report a checkpoint.
 
         Args:
             saved: what was committed.
             seconds: from the copy of the state to the commit.
             stall_s: how long the training stood still for it; None: all the time.
+            interval_s: until the next one, where it goes by time.
         """
+        self._failed_in_a_row, self._newest = 0, saved.step
         if self._is_coordinator:
             self._folder.event(
                 "saved",
@@ -243,6 +297,7 @@ class ProgressLog:
                 size_bytes=saved.size_bytes,
                 seconds=round(seconds, 3),
                 stall_s=round(seconds if stall_s is None else stall_s, 3),
+                **({} if interval_s is None else {"next_in_s": round(interval_s, 1)}),
             )
             self._run.say(
                 f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s, for "
@@ -251,9 +306,16 @@ class ProgressLog:
 
     def save_failed(self, step: int, error: SaveFailedError) -> None:
         """Report a checkpoint that could not be made; the run goes on."""
-        if self._is_coordinator:
-            self._folder.event("save failed", step=step, reason=str(error))
-            self._run.warn(f"could not save at step {step}: {error} Training goes on.")
+        self._failed_in_a_row += 1
+        if not self._is_coordinator:
+            return
+        self._folder.event("save failed", step=step, reason=str(error))
+        self._run.warn(f"could not save at step {step}: {error} Training goes on.")
+        if self._failed_in_a_row >= LOUD_AFTER:
+            self._folder.event(
+                "saves keep failing", in_a_row=self._failed_in_a_row, newest=self._newest
+            )
+            self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))
 
     def rate_cut(self, step: int, sentence: str) -> None:
         """Report a cut of the learning rates."""

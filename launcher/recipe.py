@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from checkpointing import Retention
 from strategies import (
     EMA,
     BatchPlan,
@@ -18,6 +19,7 @@ from strategies import (
     ConfigError,
     EarlyStopping,
     MapDataset,
+    Objects,
     Parameters,
     Penalty,
     RateRule,
@@ -27,6 +29,7 @@ from strategies import (
     TrainingData,
     as_patterns,
     is_stream,
+    require_objects,
     schedules,
 )
 
@@ -69,9 +72,17 @@ class Recipe:
     """When `step.evaluation_due` is true, in steps or epochs; it is at the last step in any case.
     """
     save_every: str = "5 min"
-    """In steps, epochs or time; leaving saves in any case."""
+    """In steps, epochs or time, or "auto": from what a save is seen to cost and how often the run
+    is seen to fail. Leaving saves in any case."""
     keep: int = 3
     """How many of the newest checkpoints stay."""
+    keep_every: str | None = None
+    """In steps or epochs: of each such stretch the first checkpoint stays for good."""
+    keep_best: int = 0
+    """How many of the checkpoints with the best value of what `stop` monitors stay."""
+    objects: Objects = field(default_factory=dict)
+    """Your own objects whose state belongs to the run, by name: each with `state()`, which returns
+    JSON and tensors, and `restore(state)`."""
     stop: EarlyStopping | None = None
     max_grad_norm: float | None = None
     """Clip the norm of the mean gradient over all parameters to this."""
@@ -122,11 +133,17 @@ class Recipe:
         for name in ("keep", "log_every", "max_skipped"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.keep_best < 0 or (self.keep_best and self.stop is None):
+            raise ConfigError(
+                f"keep_best={self.keep_best} needs a number from 0 on, and stop=EarlyStopping(...) "
+                "to name the metric."
+            )
         check_trackers(self.track)
         if self.workers < 0:
             raise ConfigError(f"workers={self.workers} must not be negative.")
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")
+        require_objects(self.objects)
 
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError(
@@ -174,6 +191,19 @@ class Recipe:
             )
         save = parse_every(self.save_every, name="save_every", steps_per_epoch=steps_per_epoch)
         return evaluate, save
+
+    def retention(self, steps_per_epoch: int) -> Retention:
+        """Return which checkpoints stay.
+
+        Raises:
+            ConfigError: keep_every is no interval of steps.
+        """
+        if self.keep_every is None:
+            return Retention(keep=self.keep, keep_best=self.keep_best)
+        every = parse_every(self.keep_every, name="keep_every", steps_per_epoch=steps_per_epoch)
+        if every.steps is None:
+            raise ConfigError(f'keep_every="{self.keep_every}" must be in steps or epochs.')
+        return Retention(keep=self.keep, keep_every_steps=every.steps, keep_best=self.keep_best)
 
     def rates(self, groups: Sequence[Mapping[str, Any]], plan: BatchPlan) -> Rates:
         """Return the learning rates of the optimizer's parameter groups at each step.

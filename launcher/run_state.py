@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON
 from strategies import (
+    IMPORTED,
     SEEDING_RULE,
     BatchPlan,
     ConfigError,
+    EarlyStopping,
     EarlyStoppingState,
     Ending,
     Jump,
@@ -34,6 +37,8 @@ class RunState:
     scale: LossScale = field(default_factory=LossScale)
     stopped_because: str | None = None
     """What the script said when it called `job.stop()`, once the ranks have agreed on it."""
+    evaluation: Mapping[str, JSON] | None = None
+    """The newest value of the monitored metric: its name, mode, value and step."""
     init: str = "as-built"
     """How the parameters were filled when the run began."""
     skipped_in_a_row: int = 0
@@ -79,6 +84,7 @@ class RunState:
             "random": {"seed": plan.seed, "rule": SEEDING_RULE, "init": self.init},
             "schedule": {"step": self.step, "total_steps": plan.total_steps, "text": schedule},
             "early_stopping": self.stopper.to_json(),
+            "evaluation": self.evaluation,
             "plateau": self.plateau.to_json(),
             "loss_scale": self.scale.to_json(),
             "skipped_in_a_row": self.skipped_in_a_row,
@@ -93,6 +99,8 @@ class RunState:
         Raises:
             ConfigError: the checkpoint's steps mean other samples than this plan's.
         """
+        if IMPORTED in saved:
+            return self  # Another program's weights: this run's own trajectory begins with them.
         for name, mine in identity(plan).items():
             if saved["data"][name] != mine:
                 raise ConfigError(
@@ -110,12 +118,20 @@ class RunState:
             init=self.init,
             step=saved["step"],
             stopper=EarlyStoppingState.from_json(saved["early_stopping"]),
+            evaluation=saved.get("evaluation"),
             plateau=PlateauState.from_json(saved.get("plateau", {})),
             scale=self.scale.restored(saved["loss_scale"]),
             stopped_because=saved["stopped_because"],
             skipped_in_a_row=saved["skipped_in_a_row"],
             jumps=tuple(Jump(**jump) for jump in saved.get("jumps", ())),
         )
+
+
+def evaluation_of(rule: EarlyStopping, value: float, step: int) -> dict[str, JSON] | None:
+    """Return a monitored value as a checkpoint keeps it; None where it is not a number."""
+    if not math.isfinite(value):
+        return None
+    return {"metric": rule.monitor, "mode": rule.mode, "value": value, "step": step}
 
 
 def identity(plan: BatchPlan) -> dict[str, JSON]:
@@ -142,6 +158,8 @@ def common_to_ranks(plan: BatchPlan, run: Run, schedule: str, rules: str) -> dic
 
 def plan_changes(saved: Mapping[str, Any], plan: BatchPlan, schedule: str) -> list[str]:
     """Return a sentence for each thing that the script may change and has changed."""
+    if IMPORTED in saved:
+        return []
     before_and_now = {
         "micro_batch": (saved["data"]["micro_batch"], plan.micro_batch),
         "total_steps": (saved["schedule"]["total_steps"], plan.total_steps),

@@ -17,6 +17,14 @@ def best_step(state: Mapping[str, Any]) -> int | None:
     return None if found is None else int(found)
 
 
+def score(state: Mapping[str, Any]) -> float | None:
+    """Return how good the newest evaluation before a save was; lower is better."""
+    value = _number(_within(state, "evaluation", "value"))
+    if value is None:
+        return None
+    return -value if _within(state, "evaluation", "mode") == "max" else value
+
+
 def summary(state: Mapping[str, Any], created_by: Mapping[str, Any]) -> dict[str, JSON]:
     """Return, in one flat object, who wrote a checkpoint and how the run stood."""
     return {

@@ -8,7 +8,7 @@ from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING
 
-from strategies import BatchPlan
+from strategies import IMPORTED, BatchPlan
 
 if TYPE_CHECKING:
     from checkpointing import TensorSpec
@@ -89,6 +89,8 @@ def restored_text(restored: Restored | None, plan: BatchPlan) -> str:
     """Return what a resume took over; empty at a fresh start."""
     if restored is None:
         return ""
+    if IMPORTED in restored.state:
+        return f"weights of {restored.created_by['strategy']}, imported"
     by = restored.created_by
     ranks = _count(int(by["world_size"]), "rank")
     text = (

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .hyperparameters import current_hyperparameters as current_hyperparameters
     from .hyperparameters import merge as merge
     from .hyperparameters import put_in_force as put_in_force
+    from .imported import IMPORTED as IMPORTED
     from .lengths import Span as Span
     from .loading import MapDataset as MapDataset
     from .loading import evaluation_batches as evaluation_batches
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from .metric_sums import Measurement as Measurement
     from .metric_sums import MetricSums as MetricSums
     from .metric_sums import Tally as Tally
+    from .objects import Objects as Objects
+    from .objects import Stateful as Stateful
+    from .objects import require_objects as require_objects
     from .parallel.build_options import BuildOptions as BuildOptions
     from .parallel.build_options import as_patterns as as_patterns
     from .parallel.choosing import choose_strategy as choose_strategy
@@ -84,6 +88,10 @@ if TYPE_CHECKING:
     from .weighting import weighted as weighted
 
 _HOME = {
+    "require_objects": "objects",
+    "Stateful": "objects",
+    "Objects": "objects",
+    "IMPORTED": "imported",
     "Agreed": "boundary",
     "BatchPlan": "batches",
     "Blueprint": "parallel.protocol",

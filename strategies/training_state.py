@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from checkpointing import (
@@ -16,11 +16,12 @@ from checkpointing import (
     NoCheckpointError,
     Snapshot,
     TensorSpec,
-    require_match,
 )
 
 from .errors import ConfigError, StrategyError
 from .hyperparameters import current_hyperparameters, to_json
+from .imported import IMPORTED, ImportedWeights, require_same_model
+from .objects import OBJECT, EncodedObjects, Objects, decode_objects, encode_objects
 from .parallel.catalogue import WEIGHT_KEYS
 from .parallel.protocol import Scalars, Strategy
 from .process_group import HostCommunicator
@@ -36,6 +37,8 @@ class Restored:
     created_by: Mapping[str, Any]
     damaged: dict[int, str]
     """For each newer step whose checkpoint could not be used, a sentence that says why."""
+    objects: Mapping[str, Any]
+    """The states of the user's objects, by name."""
 
 
 def collect_state(
@@ -46,6 +49,7 @@ def collect_state(
     state: Mapping[str, JSON],
     created_by: Mapping[str, JSON],
     requested: list[dict[str, JSON]],
+    objects: Objects | None = None,
     weights_only: bool = False,
 ) -> Snapshot:
     """Return what is to be saved; nothing is copied. Called on every rank.
@@ -57,15 +61,29 @@ def collect_state(
         state: what the run keeps besides tensors.
         created_by: who wrote it, for people.
         requested: the optimizer's hyper-parameters as the script gave them.
-        weights_only: leave the optimizer's state out.
+        objects: the user's own, by name; the coordinator's states count.
+        weights_only: leave the optimizer's state and the objects out.
+
+    Raises:
+        ConfigError: on every rank, when the state of an object cannot be saved.
     """
     fragments = strategy.fragments(weights_only=weights_only)
+    encoded, problem = EncodedObjects(state={}, fragments=[]), None
+    if communicator.rank == 0 and not weights_only:
+        try:
+            encoded = encode_objects(objects or {})
+        except ConfigError as error:
+            problem = str(error)
+    fragments += encoded.fragments
     held: dict[str, JSON] = {
         "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
         "scalars": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
+        "problem": problem,
     }
     # A rank sees the optimizer state of its own share only; the proof of coverage needs it all.
     everyone: list[Any] = communicator.all_gather(held)
+    if everyone[0]["problem"] is not None:
+        raise ConfigError(everyone[0]["problem"])
     specs = {s.name: s for s in strategy.weight_specs()}
     scalars: dict[str, JSON] = {}
     for one in everyone:
@@ -82,7 +100,12 @@ def collect_state(
         step=step,
         specs=list(specs.values()),
         fragments=fragments,
-        state={**state, "optimizer": optimizer, "aliases": dict(strategy.catalogue.aliases)},
+        state={
+            **state,
+            "optimizer": optimizer,
+            "aliases": dict(strategy.catalogue.aliases),
+            "objects": encoded.state,
+        },
         created_by=created_by,
     )
 
@@ -124,8 +147,7 @@ def restore_newest(
         reports = [v["text"] for v in verdicts if v["kind"] == "damaged"]
         if not reports and found is not None:
             strategy.refresh()
-            state, created_by = found
-            return Restored(step=candidate, state=state, created_by=created_by, damaged=damaged)
+            return replace(found, damaged=damaged)
         damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0]}"
     if damaged:
         raise ConfigError(
@@ -147,23 +169,36 @@ def _raise_first(verdicts: list[Any]) -> None:
 
 def _try_load(
     strategy: Strategy, store: CheckpointStore, step: int, weights_only: bool
-) -> tuple[tuple[Mapping[str, Any], Mapping[str, Any]] | None, JSON]:
+) -> tuple[Restored | None, JSON]:
     """Overwrite this rank's share; the verdict says whether it is whole. No collective."""
     try:
         with store.open(step) as reader:
             manifest = reader.manifest
             where = f"step-{step:08d}"
-            _require_same_model(strategy, reader, where)
+            source: CheckpointReader | ImportedWeights = reader
+            if IMPORTED in manifest.state:
+                source = ImportedWeights(reader, strategy.catalogue.aliases)
+            require_same_model(strategy.weight_specs(), source, where)
             optimizer: Any = manifest.state["optimizer"]
             keys = {} if weights_only else _state_keys(reader)
-            if not weights_only and optimizer["name"] != strategy.optimizer_name:
+            # An imported checkpoint does not say which optimizer it is of: its tensors must fit.
+            written_by = optimizer["name"]
+            if not weights_only and written_by not in (None, strategy.optimizer_name):
                 raise ConfigError(
-                    f"{where} was made with the optimizer {optimizer['name']}, and the script "
+                    f"{where} was made with the optimizer {written_by}, and the script "
                     f"builds {strategy.optimizer_name}. Use the same, or another --run-dir."
                 )
             scalars: Scalars = {} if weights_only else optimizer["scalars"]
-            strategy.load(reader, keys, scalars)
-            return (manifest.state, manifest.created_by), {"kind": "whole", "text": ""}
+            strategy.load(source, keys, scalars)
+            saved_objects: Any = {} if weights_only else manifest.state.get("objects", {})
+            found = Restored(
+                step=step,
+                state=manifest.state,
+                created_by=manifest.created_by,
+                damaged={},
+                objects=decode_objects(saved_objects, reader.read),
+            )
+            return found, {"kind": "whole", "text": ""}
     except (ModelMismatchError, ConfigError) as error:
         return None, {"kind": "refused", "text": str(error)}
     except (DamagedCheckpointError, NoCheckpointError) as error:
@@ -172,21 +207,10 @@ def _try_load(
         return None, {"kind": "unreadable", "text": str(error)}
 
 
-def _require_same_model(strategy: Strategy, reader: CheckpointReader, where: str) -> None:
-    found = [spec for spec in reader.manifest.specs() if spec.key in WEIGHT_KEYS]
-    dtypes = {spec.name: spec.dtype for spec in found}
-    # Values are cast on loading, so only names and shapes must agree.
-    expected = [
-        TensorSpec(fqn=s.fqn, key=s.key, shape=s.shape, dtype=dtypes.get(s.name, s.dtype))
-        for s in strategy.weight_specs()
-    ]
-    require_match(expected, found, where=where)
-
-
 def _state_keys(reader: CheckpointReader) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = {}
     for spec in reader.manifest.specs():
-        if spec.key not in WEIGHT_KEYS:
+        if spec.key not in (*WEIGHT_KEYS, OBJECT):
             keys.setdefault(spec.fqn, []).append(spec.key)
     return keys
 

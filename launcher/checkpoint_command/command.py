@@ -10,7 +10,7 @@ from checkpointing import CheckpointError, NoCheckpointError
 
 from ..console import STDOUT_FD, say
 from ..errors import UsageError
-from . import diff, export, listing, prune, show, verify
+from . import diff, export, importing, listing, pin, prune, show, verify
 from .exit_codes import CLOSED_PIPE, DAMAGED
 
 _COMMANDS = {
@@ -18,8 +18,10 @@ _COMMANDS = {
     "show": show,
     "verify": verify,
     "diff": diff,
+    "pin": pin,
     "prune": prune,
     "export": export,
+    "import": importing,
 }
 
 _EPILOG = """\
@@ -41,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch checkpoint`."""
     parser = _Parser(
         prog="relaunch checkpoint",
-        description="Look at checkpoints, check, compare, thin out and export them.",
+        description="Look at checkpoints, check, compare, keep, thin out, export and import them.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
-from checkpointing import JSON, DamagedCheckpointError, Found, open_folder, take_inventory
+from checkpointing import JSON, PIN_NAME, DamagedCheckpointError, Found, open_folder, take_inventory
 
 from ..saved_facts import summary
 from ..tables import render, size_text
@@ -69,6 +69,7 @@ def _row(found: Found) -> dict[str, Any]:
         "folder": str(found.folder),
         "opens": found.manifest is not None,
         "problem": found.problem,
+        "pinned": (found.folder / PIN_NAME).exists(),
     }
     if found.manifest is not None:
         row |= {
@@ -110,5 +111,5 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         *("" if row[name] is None else str(row[name]) for name in _HEADERS[2:3]),
         *("" if row[name] is None else str(row[name]) for name in ("world_size", "precision")),
         best,
-        row["ending"] or "opens",
+        (row["ending"] or "opens") + (", pinned" if row["pinned"] else ""),
     )

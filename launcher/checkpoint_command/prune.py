@@ -4,11 +4,11 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpointing import CheckpointStore, Found, take_inventory
+from checkpointing import CheckpointStore, Found, Retention, take_inventory
 
 from ..errors import UsageError
 from ..run_folder import RunFolder
-from ..saved_facts import best_step
+from ..saved_facts import best_step, score
 from ..tables import plural, size_text
 from .exit_codes import FINE
 from .printing import print_json, print_lines
@@ -30,6 +30,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keep", type=_keep, required=True, metavar="N", help="how many of the newest stay"
     )
+    parser.add_argument(
+        "--keep-every", type=_keep, metavar="STEPS", help="and the first of each so many steps"
+    )
+    parser.add_argument(
+        "--keep-best", type=_keep, default=0, metavar="M", help="and so many of the best"
+    )
     parser.add_argument("--yes", action="store_true", help="delete; without it, only say what goes")
 
 
@@ -41,8 +47,16 @@ def run(given: Namespace) -> int:
     plan = plan_prune(
         {one.step: best_step(one.manifest.state) for one in found if one.manifest is not None},
         damaged=[one.step for one in found if one.manifest is None],
-        best=[one.step for one in best],
-        keep=given.keep,
+        best=[one.step for one in best if not _is_pinned(stores.best, one.step)],
+        retention=Retention(
+            keep=given.keep, keep_every_steps=given.keep_every, keep_best=given.keep_best
+        ),
+        scores={
+            one.step: found_score
+            for one in found
+            if one.manifest is not None and (found_score := score(one.manifest.state)) is not None
+        },
+        protected=_protected(stores, [one.step for one in found]),
     )
     going = _going(stores.checkpoints, found, plan.checkpoints)
     if stores.best is not None:
@@ -75,6 +89,20 @@ def _stores(target: Target) -> _Stores:
     best = by_name.get("best") or RunFolder(checkpoints.folder.absolute().parent).best
     is_of_run = checkpoints.folder.name == "checkpoints" and best.folder.is_dir()
     return _Stores(checkpoints=checkpoints, best=best if is_of_run else None)
+
+
+def _is_pinned(store: CheckpointStore | None, step: int) -> bool:
+    return store is not None and store.is_pinned(step)
+
+
+def _protected(stores: _Stores, steps: list[int]) -> dict[int, str]:
+    """Return the steps that nobody may delete, and why."""
+    found = {step: "it is pinned" for step in steps if stores.checkpoints.is_pinned(step)}
+    events = RunFolder(stores.checkpoints.folder.absolute().parent).events()
+    starts = [event for event in events if event.get("event") == "start"]
+    if starts and starts[-1].get("resumed"):
+        found.setdefault(starts[-1].get("step", -1), "the run went on from it the last time")
+    return found
 
 
 def _going(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from checkpointing import steps_to_delete
+from checkpointing import Retention, steps_to_delete
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,9 @@ def plan_prune(
     *,
     damaged: Sequence[int],
     best: Sequence[int],
-    keep: int,
+    retention: Retention,
+    scores: Mapping[int, float],
+    protected: Mapping[int, str],
 ) -> PrunePlan:
     """Decide what goes.
 
@@ -29,17 +31,20 @@ def plan_prune(
         references: For each step whose checkpoint opens, the best step that it refers to.
         damaged: Steps that do not open. They are not counted, and are a person's to delete.
         best: Steps of the weights kept beside, as the best.
-        keep: How many of the newest stay, at least 1.
-
-    Raises:
-        ValueError: If keep is below 1.
+        retention: The rules.
+        scores: How good a step is, where that is known; lower is better.
+        protected: Steps that stay in any case, and why.
     """
-    leaving = steps_to_delete(references, keep=keep)
+    leaving = steps_to_delete(references, retention, scores=scores, protected=protected)
     staying = [step for step in references if step not in leaving]
     # What stays must find the best of its own past: beside, or else among the checkpoints.
     wanted = {found for step in staying if (found := references[step]) is not None}
     held = [step for step in leaving if step in wanted and step not in best]
     reasons = [f"step {step} stays: it is the best, and best/ has no copy of it" for step in held]
+    unprotected = steps_to_delete(references, retention, scores=scores)
+    reasons += [
+        f"step {step} stays: {protected[step]}" for step in unprotected if step in protected
+    ]
     reasons += [f"step {step} stays: it does not open, see verify" for step in damaged]
     going_best = [step for step in best if step not in wanted]
     if going_best and (damaged or not references):

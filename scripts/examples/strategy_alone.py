@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from checkpointing import CheckpointStore
+from checkpointing import CheckpointStore, save_checkpoint
 from strategies import (
     Blueprint,
     HostCommunicator,
@@ -20,7 +20,6 @@ from strategies import (
     precision_for,
     process_groups,
     restore_newest,
-    save_state,
     strategy_class,
 )
 
@@ -59,7 +58,7 @@ def main(name: str, folder: Path) -> None:
             created_by={"strategy": name, "world_size": world_size},
             requested=requested,
         )
-        save_state(collected, store, talk)
+        save_checkpoint(store, collected, talk)
         if ranks.is_coordinator:
             print(f"steps {first} to {first + STEPS} under {name}, loss {float(loss) / 16:.3f}")
 

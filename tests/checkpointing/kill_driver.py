@@ -2,15 +2,21 @@
 
     python kill_driver.py FOLDER ACTION
 
+With ACTION "save-0" or "save-1" two ranks save, and that one is killed.
+
 FOLDER/base holds the store to copy. The kill before operation n is in FOLDER/before/<n>, the one
 after it in FOLDER/after/<n>; the first attempt that is not killed is the last one. The children
 are forks, because importing torch takes seconds.
 """
 
+import ctypes
+import json
 import os
 import shutil
 import signal
+import socket
 import sys
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -19,9 +25,64 @@ import torch
 
 from checkpointing import export_safetensors
 
+PR_SET_CHILD_SUBREAPER = 36
+
 
 def save(folder: Path, files: kit.WatchedFiles) -> None:
     kit.save_state(kit.store_at(folder, files), 2, kit.sample_state(2))
+
+
+class SocketCommunicator:
+    """Two processes; the death of one ends the other's waiting."""
+
+    world_size = 2
+
+    def __init__(self, rank: int, pipe: socket.socket) -> None:
+        self.rank = rank
+        self._pipe = pipe.makefile("rwb")
+
+    def gather(self, value: kit.JSON) -> list[kit.JSON] | None:
+        if self.rank:
+            self._send(value)
+            return None
+        return [value, self._receive()]
+
+    def broadcast(self, value: kit.JSON) -> kit.JSON:
+        if self.rank:
+            return self._receive()
+        self._send(value)
+        return value
+
+    def _send(self, value: kit.JSON) -> None:
+        self._pipe.write(json.dumps(value).encode() + b"\n")
+        self._pipe.flush()
+
+    def _receive(self) -> kit.JSON:
+        line = self._pipe.readline()
+        if not line:
+            raise ConnectionError("the other rank is gone")
+        return json.loads(line)
+
+
+def save_two(victim: int, folder: Path, files: kit.WatchedFiles) -> None:
+    """Save from two processes; this one is the victim, the other one must not hang."""
+    mine, theirs = socket.socketpair()
+    other = os.fork()
+    if other == 0:
+        mine.close()
+        rank, pipe, files = 1 - victim, theirs, kit.WatchedFiles()
+    else:
+        theirs.close()
+        rank, pipe = victim, mine
+    try:
+        talk = SocketCommunicator(rank, pipe)
+        kit.save_state(kit.store_at(folder, files), 2, kit.sample_state(2), talk)
+    except ConnectionError:
+        os._exit(SURVIVED if other == 0 else 1)
+    if other == 0:
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
+    assert status == 0, status
 
 
 def delete(folder: Path, files: kit.WatchedFiles) -> None:
@@ -33,7 +94,14 @@ def export(folder: Path, files: kit.WatchedFiles) -> None:
         export_safetensors(reader, folder / "export", metadata={"n": "new"}, files=files)
 
 
-ACTIONS = {"save": save, "delete": delete, "export": export}
+SURVIVED = 3
+ACTIONS = {
+    "save": save,
+    "save-0": partial(save_two, 0),
+    "save-1": partial(save_two, 1),
+    "delete": delete,
+    "export": export,
+}
 
 
 def run_killed(action: str, folder: Path, at: int, when: str) -> bool:
@@ -49,12 +117,20 @@ def run_killed(action: str, folder: Path, at: int, when: str) -> bool:
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in (0, -signal.SIGKILL), f"operation {at}: exit status {status}"
-    return status != 0
+    while True:  # the rank that the killed one has left behind, which is this process's now
+        try:
+            survivor = os.waitstatus_to_exitcode(os.wait()[1])
+        except ChildProcessError:
+            return status != 0
+        assert survivor in (0, SURVIVED), f"operation {at}: the other rank ended with {survivor}"
 
 
 def main() -> None:
     folder, action = Path(sys.argv[1]), sys.argv[2]
     torch.set_num_threads(1)
+    # Orphans come to this process, so that none is still writing when its store is looked at.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
     for when in ("before", "after"):
         for number in count():
             copy = folder / when / str(number)

@@ -211,3 +211,44 @@ def test_close_in_the_middle_leaves_no_process(kit, tmp_path):
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     assert kit.store_at(tmp_path).steps() == []
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "limit_s"), [(0, 300.0), (20_000_000, 301.0), (10**11, 5300.0)]
+)
+def test_the_time_that_a_writer_has(size_bytes, limit_s):
+    assert module.time_limit_s(size_bytes) == limit_s
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_writer_that_hangs_is_killed_and_fails_the_save_on_all_ranks(kit, tmp_path, waits):
+    store = kit.store_at(tmp_path)
+    mine = [BackgroundWriter(), BackgroundWriter(limit_s=lambda size_bytes: 0.3)]
+    state = kit.sample_state(1)
+
+    def first(communicator):
+        return start(kit, store, 1, state, communicator, mine[communicator.rank]).finish()
+
+    try:
+        mine[1]._limit_s = lambda size_bytes: 60.0
+        kit.run_ranks(2, first)
+        mine[1]._limit_s = lambda size_bytes: 0.3
+        hung = mine[1]._process.pid
+        os.kill(hung, signal.SIGSTOP)
+        saves = kit.run_ranks(2, lambda c: start(kit, store, 2, state, c, mine[c.rank]))
+        if not waits:  # as at the boundaries of a run that goes on
+            wait_until(saves[1].is_settled)
+        errors = kit.run_ranks(2, lambda c: _finish(saves[c.rank], c))
+        for error in errors:
+            assert isinstance(error, SaveFailedError)
+            assert "rank 1: the process that writes checkpoints was not done" in str(error)
+        with pytest.raises(ProcessLookupError):
+            os.kill(hung, 0)
+        assert kit.leftovers(tmp_path) == []
+        mine[1]._limit_s = lambda size_bytes: 60.0
+        saves = kit.run_ranks(2, lambda c: start(kit, store, 3, state, c, mine[c.rank]))
+        kit.run_ranks(2, lambda c: _finish(saves[c.rank], c))
+        kit.assert_holds(store, 3, state)
+    finally:
+        for writer in mine:
+            writer.close()

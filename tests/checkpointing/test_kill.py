@@ -12,6 +12,7 @@ import safetensors.torch
 import checkpointing
 from checkpointing import NoCheckpointError, export_safetensors
 
+pytestmark = pytest.mark.timeout(300)
 ROOT = Path(checkpointing.__file__).parents[1]
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
@@ -26,7 +27,7 @@ def run_driver(folder, action):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -43,10 +44,15 @@ def base_store(kit, tmp_path, *steps):
     return store
 
 
-def test_a_killed_save_is_complete_or_invisible(kit, tmp_path):
+@pytest.mark.parametrize(
+    ("action", "least"),
+    [("save", 20), ("save-0", 15), ("save-1", 8)],
+    ids=["one rank", "0", "1"],
+)
+def test_a_killed_save_is_complete_or_invisible(kit, tmp_path, action, least):
     base_store(kit, tmp_path, 1)
-    for folders in run_driver(tmp_path, "save"):
-        assert len(folders) > 20
+    for folders in run_driver(tmp_path, action):
+        assert len(folders) > least
         seen = []
         for folder in folders:
             store = kit.store_at(folder)
@@ -63,8 +69,10 @@ def test_a_killed_save_is_complete_or_invisible(kit, tmp_path):
             shutil.rmtree(folder)
         # Invisible up to the rename, complete from then on.
         assert seen == sorted(seen)
-        assert not seen[0]
         assert seen[-1]
+        # Rank 1 has nothing to do with the rename: without its shard there is none.
+        assert not seen[0]
+        assert action != "save-1" or sum(seen) <= 2
 
 
 def test_a_killed_second_save_of_a_step_keeps_the_other_steps(kit, tmp_path):

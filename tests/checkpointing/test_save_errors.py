@@ -28,7 +28,16 @@ def count_operations(kit, folder, step, rank):
     return rank_files[rank].names
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize(
+    "code",
+    [
+        errno.ENOSPC,
+        errno.EIO,
+        *(pytest.param(code, marks=pytest.mark.slow) for code in (errno.EROFS, errno.EMFILE)),
+        *(pytest.param(code, marks=pytest.mark.slow) for code in (errno.EDQUOT, errno.ESTALE)),
+    ],
+    ids=lambda code: errno.errorcode[code],
+)
 @pytest.mark.parametrize("rank", range(WORLD))
 @pytest.mark.parametrize("step", [2, 1], ids=["new step", "same step again"])
 def test_an_error_at_any_operation_reaches_every_rank(kit, tmp_path, rank, code, step):

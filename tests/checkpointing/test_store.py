@@ -64,7 +64,11 @@ def test_delete_removes_one_step(kit, tmp_path):
     store.delete(1)
     assert store.steps() == [2]
     assert kit.leftovers(tmp_path) == []
-    assert files.names[1:4] == ["rename", "fsync_dir", "rmtree"]
+    assert [n for n in files.names if n not in ("is_dir", "exists")][:3] == [
+        "rename",
+        "fsync_dir",
+        "rmtree",
+    ]
 
 
 @pytest.mark.parametrize("operation", ["rename", "fsync_dir", "rmtree"])
@@ -136,3 +140,23 @@ def test_what_is_set_aside_is_kept_and_no_longer_a_step(kit, tmp_path):
     assert aside.exists()
     with pytest.raises(NoCheckpointError):
         store.set_aside(2)
+
+
+def test_a_pin_keeps_a_checkpoint_until_it_is_taken_away(kit, tmp_path):
+    store = kit.store_at(tmp_path)
+    kit.save_state(store, 1, kit.sample_state())
+    assert not store.is_pinned(1)
+    for _ in range(2):
+        store.pin(1)
+        assert store.is_pinned(1)
+    with pytest.raises(SaveFailedError, match="is pinned"):
+        store.delete(1)
+    kit.assert_holds(store, 1, kit.sample_state())
+    assert store.verify(1) == []
+    for _ in range(2):
+        store.unpin(1)
+        assert not store.is_pinned(1)
+    store.delete(1)
+    for operation in (store.pin, store.unpin):
+        with pytest.raises(NoCheckpointError):
+            operation(1)

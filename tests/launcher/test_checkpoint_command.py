@@ -230,6 +230,33 @@ def test_prune_keeps_the_best_that_is_referred_to(folder, capsys, which):
     assert (steps(folder / "checkpoints"), steps(folder / "best")) == ([30], [BEST_STEP])
 
 
+def test_a_pinned_checkpoint_outlives_prune_and_is_listed(folder, capsys):
+    answer(capsys, "pin", folder, 10)
+    assert "opens, pinned" in answer(capsys, "list", folder)[1]
+    out = answer(capsys, "prune", folder, "--keep", 1, "--yes")[1]
+    assert "step 10 stays: it is pinned" in out
+    # What it refers to as the best stays with it.
+    assert (steps(folder / "checkpoints"), steps(folder / "best")) == ([30, 10], [BEST_STEP])
+    answer(capsys, "pin", folder, 10, "--remove")
+    answer(capsys, "prune", folder, "--keep", 1, "--yes")
+    assert steps(folder / "checkpoints") == [30]
+
+
+def test_prune_keeps_milestones_the_best_ones_and_what_the_run_went_on_from(tmp_path, capsys):
+    for step in (10, 20, 30, 40, 50, 60):
+        value = {10: 0.9, 20: 0.2, 30: 0.8, 40: 0.7, 50: 0.6, 60: 0.5}[step]
+        save(tmp_path / "checkpoints", step, evaluation={"value": value, "mode": "max"})
+    event = {"time": "2026-01-01T00:00:00+00:00", "event": "start", "step": 30, "resumed": True}
+    (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    rules = ("--keep", 1, "--keep-every", 50, "--keep-best", 1)
+    save(tmp_path / "best", BEST_STEP)
+    code, out = answer(capsys, "prune", tmp_path, *rules, "--yes", "--json")
+    assert code == 0
+    assert steps(tmp_path / "checkpoints") == [60, 50, 30, 10]
+    (reason,) = json.loads(out)["stays"]
+    assert reason == "step 30 stays: the run went on from it the last time"
+
+
 def test_prune_keeps_the_best_of_a_store_alone(tmp_path, capsys):
     for step in (10, 20, 30):
         save(tmp_path / "mine", step)
@@ -301,6 +328,8 @@ def test_sizes(text, size_bytes):
         ("verify F/best/step-00000020 20", "is one checkpoint already"),
         ("prune F", "--keep"),
         ("prune F --keep 0", "0 is not a number from 1 on"),
+        ("pin F/best/step-00000020 20", "pass the run's folder"),
+        ("pin F 21", "no step-00000021"),
         ("prune F/best --keep 1", "pass the run's folder"),
         ("prune F/best/step-00000020 --keep 1", "pass the run's folder"),
         ("diff F", "RIGHT"),

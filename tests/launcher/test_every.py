@@ -14,6 +14,7 @@ from launcher.every import Every, parse_every
         ("90 s", Every(seconds=90)),
         ("1.5 hours", Every(seconds=5400)),
         (" 2 minutes ", Every(seconds=120)),
+        ("auto", Every(auto=True)),
     ],
 )
 def test_intervals(text: str, expected: Every) -> None:

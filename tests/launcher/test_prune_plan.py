@@ -1,5 +1,6 @@
 import pytest
 
+from checkpointing import Retention
 from launcher.checkpoint_command.prune_plan import plan_prune
 
 
@@ -19,6 +20,26 @@ from launcher.checkpoint_command.prune_plan import plan_prune
     ],
 )
 def test_plan(references, damaged, best, keep, checkpoints, best_going, num_reasons):
-    plan = plan_prune(references, damaged=damaged, best=best, keep=keep)
+    plan = plan_prune(
+        references,
+        damaged=damaged,
+        best=best,
+        retention=Retention(keep=keep),
+        scores={},
+        protected={},
+    )
     assert (plan.checkpoints, plan.best) == (checkpoints, best_going)
     assert len(plan.reasons) == num_reasons
+
+
+def test_what_is_protected_stays_and_says_why():
+    plan = plan_prune(
+        {1: 1, 2: 1, 3: 3, 4: 3},
+        damaged=[],
+        best=[1, 3],
+        retention=Retention(keep=1, keep_best=1),
+        scores={2: 0.1, 3: 0.2},
+        protected={1: "it is pinned", 4: "nobody would delete it"},
+    )
+    assert (plan.checkpoints, plan.best) == ((3,), ())
+    assert plan.reasons == ("step 1 stays: it is pinned",)

@@ -108,3 +108,48 @@ def test_a_killed_rank_leaves_a_save_that_the_next_start_drops(launch):
     assert again.wait(60) == 0, again.stderr
     assert events(launch, "start")[-1]["step"] == 4
     assert steps(launch) == [16, 12, 8, 4]
+
+
+def test_saves_that_keep_failing_are_told_loudly_and_end_with_the_cause(launch):
+    full = (
+        "number == 0 and pathlib.Path('run/checkpoints').write_text('');"
+        "number == 13 and pathlib.Path('run/checkpoints').unlink()"
+    )
+    launched = run_script(launch, full, "--strategy", "ddp")
+    assert launched.wait(60) == 0, launched.stderr
+    assert [event["step"] for event in events(launch, "save failed")] == [4, 8, 12]
+    (loud,) = events(launch, "saves keep failing")
+    assert (loud["in_a_row"], loud["newest"]) == (3, None)
+    assert launched.stderr.count("THE LAST 3 SAVES HAVE ALL FAILED") == 1
+    assert steps(launch) == [16]
+
+
+def test_auto_saves_by_the_coordinators_clock_and_says_when_the_next_is_due(launch):
+    script = SCRIPT.replace('"4 steps"', '"auto"').replace(
+        "def main(run):",
+        "from launcher import save_pace\n"
+        "save_pace.FIRST_S = save_pace.LEAST_S = 0.0 if rank == 0 else 1e9\n"
+        "def main(run):",
+    )
+    script = launch.script(script.replace("{AT_STEP}", "pass"))
+    launched = launch("--nproc-per-node", "2", "--run-dir", "run", "--strategy", "ddp", script)
+    assert launched.wait(60) == 0, launched.stderr
+    first, *_, last = events(launch, "saved")
+    assert first["step"] < 16
+    assert first["next_in_s"] >= 2 * first["stall_s"]
+    assert last["step"] == 16
+    assert "next_in_s" not in last
+
+
+def test_retention_keeps_what_was_asked_for_and_what_the_run_went_on_from(launch):
+    script = SCRIPT.replace("keep=9", 'keep=1, keep_every="8 steps"')
+    pin = "from checkpointing import CheckpointStore\n    "
+    pin += "number == 6 and CheckpointStore(pathlib.Path('run/checkpoints')).pin(4)\n    "
+    leave = pin + "number == 9 and os.kill(os.getpid(), signal.SIGTERM)"
+    for at_step, code in ((leave, 75), ("pass", 0)):
+        name = launch.script(script.replace("{AT_STEP}", at_step))
+        launched = launch("--nproc-per-node", "2", "--run-dir", "run", "--strategy", "ddp", name)
+        assert launched.wait(60) == code, launched.stderr
+    (went_on,) = (event["step"] for event in events(launch, "start") if event["resumed"])
+    assert went_on not in (4, 8, 12, 16)
+    assert steps(launch) == sorted({4, 8, went_on, 16}, reverse=True)

@@ -1,0 +1,1 @@
+"""Reading what other programs have saved, without running what is in it."""

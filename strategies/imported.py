@@ -1,0 +1,66 @@
+"""Checkpoints that were taken over from other programs, seen as this model's own.
+
+Such a checkpoint names tensors, and does not say which are trained, frozen or buffers; tied ones
+may be there under any of their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from checkpointing import CheckpointReader, TensorSpec, require_match
+
+from .parallel.catalogue import WEIGHT_KEYS
+
+IMPORTED = "imported"
+"""Stands in the state of a checkpoint that `relaunch checkpoint import` has made."""
+
+
+class ImportedWeights:
+    """Reads weights by name alone, and the optimizer's state as it is."""
+
+    def __init__(self, reader: CheckpointReader, aliases: Mapping[str, str]) -> None:
+        """Take the model's tied names, each with the one under which it is kept."""
+        self._reader = reader
+        self._specs: dict[str, TensorSpec] = {}
+        for spec in reader.manifest.specs():
+            if spec.key in WEIGHT_KEYS:
+                self._specs.setdefault(aliases.get(spec.fqn, spec.fqn), spec)
+
+    def weight_specs(self, expected: Sequence[TensorSpec]) -> list[TensorSpec]:
+        """Return the weights under the names and the keys by which the model knows them."""
+        keys = {spec.fqn: spec.key for spec in expected}
+        return [
+            TensorSpec(fqn=fqn, key=keys.get(fqn, spec.key), shape=spec.shape, dtype=spec.dtype)
+            for fqn, spec in self._specs.items()
+        ]
+
+    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
+        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
+        if key not in WEIGHT_KEYS:
+            return self._reader.read(fqn, key, start, end)
+        stored = self._specs[fqn]
+        return self._reader.read(stored.fqn, stored.key, start, end)
+
+
+def require_same_model(
+    expected: Sequence[TensorSpec], source: CheckpointReader | ImportedWeights, where: str
+) -> None:
+    """Refuse a checkpoint of another model.
+
+    Raises:
+        ModelMismatchError: naming what is missing, too much, or of another shape.
+    """
+    if isinstance(source, ImportedWeights):
+        found = source.weight_specs(expected)
+    else:
+        found = [spec for spec in source.manifest.specs() if spec.key in WEIGHT_KEYS]
+    dtypes = {spec.name: spec.dtype for spec in found}
+    # Values are cast on loading, so only names and shapes must agree.
+    wanted = [
+        TensorSpec(fqn=s.fqn, key=s.key, shape=s.shape, dtype=dtypes.get(s.name, s.dtype))
+        for s in expected
+    ]
+    require_match(wanted, found, where=where)
