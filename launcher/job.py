@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from checkpointing import JSON, CheckpointStore, SaveFailedError
+from checkpointing import JSON, CheckpointStore
 from strategies import (
     BatchPlan,
     Boundary,
@@ -37,8 +37,7 @@ from .progress_log import ProgressLog
 from .recipe import Recipe
 from .rollback import roll_back
 from .run_state import RunState, common_to_ranks, plan_changes
-from .save_clock import SaveClock
-from .save_pace import SavePace
+from .saver import Saver
 from .step import Step
 from .strategy_choice import settle_strategy
 from .unfreezing import Unfreezing
@@ -64,7 +63,7 @@ class Job:
         self._train = samples_of(recipe.train)
         self._plan = recipe.plan(self._train, run.seed)
         self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
-        self._evaluate_every, self._save_every = recipe.intervals(self.plan.steps_per_epoch)
+        self._evaluate_every, save_every = recipe.intervals(self.plan.steps_per_epoch)
         settle_strategy(run, recipe)
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
         self._unfreezing = Unfreezing(recipe.unfreeze, self._strategy.catalogue.trainable)
@@ -84,9 +83,8 @@ class Job:
             objects=recipe.objects,
         )
         self._asked_to_stop: str | None = None
-        self._pace = SavePace.of_run(self._save_every, run.clock, run.folder.events())
-        self._log = ProgressLog(run, recipe, self.plan, self._save_every)
-        self._time = SaveClock(run.environment, run.preemption, warn=run.warn)
+        self._log = ProgressLog(run, recipe, self.plan, save_every)
+        self._saver = Saver(run, self._keeper, self._log, save_every)
         self._resume()
 
     @property
@@ -222,8 +220,10 @@ class Job:
         agreed = self._boundary.receive()
         self._boundary.send(self._report(step))
         self.run.heartbeat.beat(self.step)
-        self._log.step(self.step, self.plan, step, self._rate(), agreed, self._pace.since_last_s)
-        save_due = self._pace.is_due_after(self.step)
+        self._log.step(
+            self.step, self.plan, step, self._rate(), agreed, self._saver.pace.since_last_s
+        )
+        save_due = self._saver.pace.is_due_after(self.step)
         progress = self._state.progress(
             self.plan,
             save_due=save_due,
@@ -241,9 +241,9 @@ class Job:
             # Before the save: whoever goes on from it must find the step's record.
             self._log.flush(self._boundary.peek())
         if decision.conclude:
-            self._conclude_save()
+            self._saver.conclude(self._state.stopper.best_step)
         if decision.save:
-            self._save(decision)
+            self._saver.save(self.step, self._state_to_json(decision.ending), decision.ending)
         if decision.rollback:
             self._roll_back()
         return decision
@@ -282,13 +282,15 @@ class Job:
             step=self.step,
             preempt=self.run.preemption.requested,
             stop=self._asked_to_stop is not None,
-            save=self.run.ranks.is_coordinator and self._pace.is_due_now(),
+            save=self.run.ranks.is_coordinator and self._saver.pace.is_due_now(),
             skipped=not step.outcome.applied,
             settled=self._keeper.is_settled(),
             loss_sum=float(step.loss_sum),
             loss_count=step.loss_count,
         )
-        return report.with_time(self._time.look()) if self.run.ranks.is_coordinator else report
+        return (
+            report.with_time(self._saver.clock.look()) if self.run.ranks.is_coordinator else report
+        )
 
     def _judge_evaluation(self, step: Step) -> None:
         before = self._state.stopper
@@ -297,17 +299,13 @@ class Job:
             self._log.rate_cut(self.step, cut)
         if not is_best:
             return
-        began_s = self.run.clock()
-        try:
-            self._keeper.save_best(self.step, self._state_to_json(None))
-            monitor = str(self._state.stopper.monitor)
-            value = step.metrics[monitor]
-            self._log.best(self.step, monitor, value, self.run.clock() - began_s)
-        except SaveFailedError as error:
+        name = str(self._state.stopper.monitor)
+        if not self._saver.save_best(
+            self.step, self._state_to_json(None), name, step.metrics[name]
+        ):
             # The best is what can be exported: the former one stays the best.
             kept = replace(self._state.stopper, best=before.best, best_step=before.best_step)
             self._state = replace(self._state, stopper=kept)
-            self._log.save_failed(self.step, error)
 
     def _evaluate(self, dataset: MapDataset, measure: Measure, name: str) -> dict[str, float]:
         return evaluate(
@@ -324,39 +322,6 @@ class Job:
 
     def _rate(self) -> float:
         return float(self._strategy.param_groups[0]["lr"])
-
-    def _save(self, decision: Decision) -> None:
-        """Save now where the run ends; else begin a save that is concluded at a later boundary."""
-        self._pace.begin()
-        state = self._state_to_json(decision.ending)
-        try:
-            if decision.ending is None:
-                self._keeper.start_saving(self.step, state)
-            else:
-                self._log.saved(self._keeper.save(self.step, state), self._pace.seconds)
-                self._time.saved(self._pace.seconds)
-        except SaveFailedError as error:
-            # The run is worth more than one checkpoint; a final state that is lost is a failure.
-            if decision.ending is not None and decision.ending.is_final:
-                raise
-            self._log.save_failed(self.step, error)
-        self._pace.go_on()
-        self.run.heartbeat.beat()
-
-    def _conclude_save(self) -> None:
-        """Commit the save in flight. Called on every rank."""
-        step = self._keeper.saving_step
-        assert step is not None
-        since_s = self._pace.now()
-        try:
-            saved = self._keeper.conclude(self._state.stopper.best_step)
-        except SaveFailedError as error:
-            self._log.save_failed(step, error)
-        else:
-            stall_s = self._pace.concluded(since_s)
-            self._log.saved(saved, self._pace.seconds, stall_s, self._pace.interval_s)
-            self._time.saved(self._pace.seconds)
-        self.run.heartbeat.beat()
 
     def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
         return self._state.to_json(self.plan, ending, schedule=self._rates.text)
@@ -380,7 +345,7 @@ class Job:
             load_weights(self._strategy, Path(self.recipe.weights), self.run.communicator)
             self._log.took_weights(self.recipe.weights)
         if self.run.ranks.is_coordinator:
-            self._time.remember(self.run.folder.events())
+            self._saver.clock.remember(self.run.folder.events())
         self._log.started(self._strategy, self.step, restored)
 
     @property

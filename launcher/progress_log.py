@@ -361,8 +361,9 @@ class ProgressLog:
             )
 
     def _deadline_s(self) -> float | None:
-        deadline = self._run.preemption.deadline
-        return None if deadline is None else deadline - time.time()
+        known = (self._run.preemption.deadline, self._run.environment.end_time_s)
+        limits = [at for at in known if at is not None]
+        return min(limits) - time.time() if limits else None
 
     def _complete(self, agreed: Agreed | None) -> None:
         record, self._pending = self._pending, None

@@ -13,7 +13,7 @@ PLAN = BatchPlan(num_samples=100, global_batch=10, micro_batch=5, epochs=9, seed
 
 def restored(step: int, jumps: tuple[Jump, ...] = ()) -> Restored:
     saved = RunState(step=step, jumps=jumps).to_json(replace(PLAN, jumps=jumps), None)
-    return Restored(step=step, state=saved, created_by={}, damaged={})
+    return Restored(step=step, state=saved, created_by={}, damaged={}, objects={})
 
 
 @pytest.mark.parametrize(
