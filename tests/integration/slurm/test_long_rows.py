@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
-SLOW = "--pause 0.1 --epochs 400"
+SLOW = "--pause 0.1 --epochs 400 --patience 1000"
 
 
 def test_the_time_limit_without_any_warning(jobs: Any, cluster: Any, run: Any) -> None:

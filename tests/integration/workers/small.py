@@ -19,6 +19,7 @@ parser.add_argument("--global-batch", type=int, default=20)
 parser.add_argument("--other-model", action="store_true")
 parser.add_argument("--fail-at", type=int, default=-1)
 parser.add_argument("--hang-at", type=int, default=-1)
+parser.add_argument("--patience", type=int, default=4)
 parser.add_argument("--slow-save", type=float, default=0.0)
 parser.add_argument("--leave-step-early", action="store_true")
 arguments = parser.parse_args()
@@ -72,7 +73,7 @@ def main(run: Run) -> None:
         save_every=arguments.save_every,
         log_every=1,
         keep=2,
-        stop=EarlyStopping("val/loss", patience=4),
+        stop=EarlyStopping("val/loss", patience=arguments.patience),
         max_grad_norm=0.5,
     )
     for step in job:
