@@ -52,13 +52,15 @@ def failures_of(events: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
 
     Args:
         events: the lines of events.jsonl, oldest first. An attempt counts from its start to its
-            last line. Clocks that were set back count as no time.
+            last line. Clocks that were set back count as no time, lines without one are left out.
     """
     running_s, num_failures = 0.0, 0
     began: datetime | None = None
     last: datetime | None = None
     has_ended = True
     for event in events:
+        if "time" not in event:
+            continue
         now = datetime.fromisoformat(str(event["time"]))
         if event["event"] == "start":
             num_failures += not has_ended

@@ -32,8 +32,8 @@ def refused(launch, *argv):
     [
         (
             ("--strategy", "fdsp", "train.py"),
-            'unknown strategy "fdsp"; choose from accelerate, ddp, fsdp, single, zero1, zero2, '
-            "zero3.",
+            'unknown strategy "fdsp"; choose from accelerate, auto, ddp, fsdp, single, zero1, '
+            "zero2, zero3.",
         ),
         (
             ("--precision", "fp8", "train.py"),

@@ -91,7 +91,7 @@ def test_killed_then_asked_to_leave_then_done(launch):
     log = (launch.folder / "s" / "trial-001" / "output.log").read_text()
     assert log.count("going on from step") == 2
 
-    other = launch(*words[:-5], "--search", "random", *words[-4:])
+    other = launch(*words[:-6], "--search", "random", *words[-4:])
     assert other.wait(60) == 2
     assert "holds a sweep with another search" in other.stderr
     assert Path(launch.folder, "s", "sweep.json").exists()

@@ -47,6 +47,7 @@ def test_a_crash_fails_with_the_ranks_code(jobs: Any, cluster: Any, run: Any) ->
     assert "the user's own mistake" in jobs.said
 
 
+@pytest.mark.slow
 def test_preempted_without_grace_is_left_to_slurm(jobs: Any, cluster: Any, run: Any) -> None:
     job = jobs.train("--partition=low0", "--exclusive", "--nodes=1", script=SLOW)
     jobs.wait_for_step(3)
@@ -60,6 +61,7 @@ def test_preempted_without_grace_is_left_to_slurm(jobs: Any, cluster: Any, run: 
     assert run.events("start")[1]["step"] == end["step"]
 
 
+@pytest.mark.slow
 def test_cancelled_during_a_save_stays_cancelled(jobs: Any, cluster: Any, run: Any) -> None:
     """The ranks are asked to leave, save, and meanwhile a person cancels the job."""
     job = jobs.train("--nodes=1", "--exclusive", script=f"{SLOW} --slow-save 2")
@@ -72,6 +74,7 @@ def test_cancelled_during_a_save_stays_cancelled(jobs: Any, cluster: Any, run: A
     assert "put job" not in jobs.said
 
 
+@pytest.mark.slow
 def test_someone_elses_requeue_is_not_doubled(jobs: Any, cluster: Any, run: Any) -> None:
     job = jobs.train("--nodes=1", script=SLOW)
     jobs.wait_for_step(3)
@@ -81,7 +84,8 @@ def test_someone_elses_requeue_is_not_doubled(jobs: Any, cluster: Any, run: Any)
     assert "Slurm has put the job back into the queue by itself" in jobs.said
 
 
-@pytest.mark.parametrize("to", ["", pytest.param("B:", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["", "B:"])
 def test_the_warning_of_signal(jobs: Any, cluster: Any, run: Any, to: str) -> None:
     """It comes up to a minute early: in a job of one minute, about at once."""
     job = jobs.train("--nodes=1", "--time=1", f"--signal={to}USR1@50", script=SLOW)
@@ -91,6 +95,7 @@ def test_the_warning_of_signal(jobs: Any, cluster: Any, run: Any, to: str) -> No
     assert run.events("end")[0]["ending"] == "preempted"
 
 
+@pytest.mark.slow
 def test_an_element_of_an_array_is_requeued_by_its_own_name(
     jobs: Any, cluster: Any, run: Any
 ) -> None:
@@ -102,6 +107,7 @@ def test_an_element_of_an_array_is_requeued_by_its_own_name(
     assert cluster.facts(f"{array}_3").restarts == 1
 
 
+@pytest.mark.slow
 def test_the_controller_is_down_at_the_warning(jobs: Any, cluster: Any, run: Any) -> None:
     job = jobs.train("--nodes=1", script=SLOW)
     jobs.wait_for_step(3)

@@ -62,6 +62,7 @@ def test_left_over_variables_are_refused(submit: Any, cluster: Any, tmp_path: Pa
     assert f"env -u SLURM_JOB_ID relaunch {SMALL}" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_job_runs(submit: Any, cluster: Any, jobs: Any, run: Any) -> None:
     # The command as sbatch's shell finds it: a file of that name.
     command = run.path.parent / "relaunch"

@@ -47,6 +47,7 @@ with process_groups(
             return torch.optim.AdamW([p for p in net.parameters() if p.requires_grad])
 
         optimizer = (lambda _: made[0]) if early else adamw
+        job = None
         try:
             job = make_job(
                 ranks, strategy, out / f"{name}-{strategy}", model=model, optimizer=optimizer
@@ -59,6 +60,10 @@ with process_groups(
             told[f"{name} {strategy}"] = None
         except ConfigError as error:
             told[f"{name} {strategy}"] = str(error)
+        finally:
+            if job is not None:
+                # The loop was left alone here, on both ranks, and the process goes on to the next.
+                job.run.itinerary.stay()
 
     if mode == "alone":
         job = make_job(ranks, sys.argv[3], out / "alone")
