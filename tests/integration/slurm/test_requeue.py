@@ -42,7 +42,7 @@ def test_cancelled_stays_cancelled(jobs: Any, cluster: Any, run: Any) -> None:
 def test_a_crash_fails_with_the_ranks_code(jobs: Any, cluster: Any, run: Any) -> None:
     job = jobs.train("--nodes=2", script="--fail-at 4")
     jobs.wait_for_state(job, "FAILED")
-    assert cluster.exit_code(job) == "1:0"
+    assert cluster.exit_code(job) == "1:0", jobs.said
     assert cluster.facts(job).restarts == 0
     assert "the user's own mistake" in jobs.said
 
