@@ -9,8 +9,9 @@ from typing import Any
 from ..process_group import HostCommunicator
 from .available import available_bytes
 from .build_options import BY_NAME
-from .estimate import Choice, ModelSizes, choose
+from .estimate import Choice, choose
 from .measure import Forward, measure_model
+from .need import ModelSizes
 from .protocol import Blueprint
 
 
