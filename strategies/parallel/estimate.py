@@ -42,17 +42,21 @@ def choose(
     fitting = [name for name, need in found.items() if need.total <= usable]
     if fitting:
         too_large = [n for n in found if n not in fitting and list(found).index(n) < 1]
-        why = "the simplest that fits"
+        why = "there is one rank" if ranks == 1 else "the simplest that fits"
         if too_large:
             why += f"; {', '.join(too_large)} would need {_shown(found[too_large[0]].total)}"
         need = _shown(found[fitting[0]].total)
-        reason = f"{why}: {need} of {_shown(usable)} that may be used on each rank"
+        where = "" if ranks == 1 else " on each rank"
+        reason = f"{why}: {need} of {_shown(usable)} that may be used{where}"
         if sizes.activation_bytes is None:
             reason += "; activations could not be measured and are NOT in these numbers"
-        return Choice(strategy=fitting[0], reason=reason, table=table)
+        # Nothing to compare on one rank.
+        return Choice(strategy=fitting[0], reason=reason, table="" if ranks == 1 else table)
     enough = _smallest(sizes, strategies, ranks, shards, by_name, usable)
+    what = "the model does not fit" if ranks == 1 else "no strategy fits"
+    where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
     raise ConfigError(
-        f"no strategy fits into the {_shown(usable)} that may be used on each of {ranks} ranks "
+        f"{what} into the {_shown(usable)} that may be used {where} "
         f"({KEPT_FREE:.0%} of what is free is kept free).\n{table}\n{enough}"
     )
 

@@ -31,8 +31,12 @@ def test_one_rank(python: Callable[..., Any], tmp_path: Path) -> None:
     check(tmp_path, "single", 1)
 
 
-def test_two_ranks(launch: Callable[..., Any], tmp_path: Path) -> None:
-    strategies = ("ddp", "fsdp", "zero1", "zero2", "zero3")
+@pytest.mark.parametrize(
+    "strategies",
+    [("ddp", "fsdp", "zero2", "zero3"), pytest.param(("zero1",), marks=pytest.mark.slow)],
+    ids=",".join,
+)
+def test_two_ranks(strategies: tuple[str, ...], launch: Callable[..., Any], tmp_path: Path) -> None:
     launched = launch("--nproc-per-node", "2", WORKER, str(tmp_path), ",".join(strategies))
     assert launched.wait(280) == 0, launched.stderr
     for strategy in strategies:

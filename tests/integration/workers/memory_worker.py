@@ -1,7 +1,10 @@
-"""Trains a model of 12 million parameters for two steps and measures this rank's memory.
+"""Trains a model of 12 million parameters for three steps and measures this rank's memory.
 
-Usage: memory_worker.py OUT STRATEGY[,STRATEGY...]. Rank R writes OUT/STRATEGY-R.json: what was
-estimated, and by how many bytes the resident memory grew while building and altogether.
+Usage: memory_worker.py OUT STRATEGY[,STRATEGY...] [--as-malloc-likes]
+
+Rank R writes OUT/STRATEGY-R.json: what was estimated, and by how many bytes the resident memory
+grew while building and altogether. With --as-malloc-likes what was freed may stay with the process,
+as glibc has it.
 """
 
 import ctypes
@@ -28,7 +31,8 @@ from strategies import (
 from strategies.parallel.measure import measure_model
 from strategies.parallel.need import needs
 
-WIDTH, DEPTH, ROWS, STEPS = 1000, 12, 500, 2
+WIDTH, DEPTH, ROWS, STEPS = 1000, 12, 500, 3
+"""The buckets that DDP orders anew in the second step are all written in the third."""
 _M_ARENA_MAX, _M_MMAP_THRESHOLD = -8, -3
 """Of mallopt, in glibc's malloc.h."""
 

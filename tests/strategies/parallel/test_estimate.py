@@ -51,7 +51,7 @@ def test_the_simplest_that_fits(
         memory_bytes=memory_mib * MIB,
     )
     assert choice.strategy == chosen
-    assert ("single" in choice.table) == (ranks == 1)
+    assert (chosen in choice.table) == (ranks > 1)
 
 
 def test_nothing_fits_and_the_smallest_number_is_said() -> None:
@@ -77,6 +77,14 @@ def test_nothing_fits_and_the_smallest_number_is_said() -> None:
             by_name=True,
             memory_bytes=500 * MIB,
         )
+
+
+def test_one_rank_on_which_the_model_does_not_fit() -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose(LARGE, ALL, ranks=1, shards=1, by_name=False, memory_bytes=1500 * MIB)
+    text = str(caught.value)
+    assert "the model does not fit into the 1.3 GiB that may be used on this one rank" in text
+    assert "smallest number that would do is 2 of these ranks, with fsdp" in text
 
 
 def test_what_was_not_measured_is_said() -> None:
@@ -139,6 +147,7 @@ def test_hybrid_sharding_shards_inside_a_node() -> None:
 def test_the_hosts_memory(files: dict[str, str], free_mib: int) -> None:
     meminfo = "MemTotal:  9 kB\nMemAvailable:    3072000 kB\n"
     assert host_bytes(meminfo, files) == free_mib * MIB
+    assert host_bytes("", files) is None
 
 
 class Chain(nn.Module):
