@@ -28,6 +28,7 @@ def settle_strategy(run: Run, recipe: Recipe) -> None:
         run.communicator,
         batch=lambda: _first_batch(recipe),
         forward=recipe.forward,
+        accumulates=recipe.global_batch > recipe.micro_batch * run.ranks.world_size,
     )
     run.strategy = choice.strategy
     if choice.table:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ..process_group import HostCommunicator
 from .available import available_bytes
 from .build_options import BY_NAME
-from .estimate import Choice, ModelSizes, choose
+from .estimate import Choice, choose
 from .measure import Forward, measure_model
+from .need import ModelSizes
 from .protocol import Blueprint
 
 
@@ -20,6 +21,7 @@ def choose_strategy(
     *,
     batch: Callable[[], Any],
     forward: Forward | None,
+    accumulates: bool = True,
 ) -> Choice:
     """Return the simplest strategy that fits on every rank. Called on every rank.
 
@@ -28,25 +30,30 @@ def choose_strategy(
         communicator: the host's group; what decides goes through it.
         batch: returns one collated micro-batch; called on the coordinator.
         forward: how the model is called with it; None: found by trying.
+        accumulates: whether a rank has more than one micro-batch in a step.
 
     Raises:
         ConfigError: on every rank, when none fits.
     """
     ranks, options = blueprint.ranks, blueprint.options
-    if ranks.world_size == 1:
-        return Choice(strategy="single", reason="there is one rank", table="")
+    able = options.strategies()
+    guess = _guess(able, ranks.world_size)
+    if ranks.world_size == 1 and "single" not in able:
+        # It refuses what is asked in its own words.
+        return Choice(strategy=guess, reason="there is one rank", table="")
     free: list[Any] = communicator.all_gather(
         available_bytes(ranks.device, options.local_world_size)
     )
+    if None in free:
+        reason = f"the memory of rank {free.index(None)} is not known; this is a guess"
+        return Choice(strategy=guess, reason=reason, table="")
     measured: Any = communicator.broadcast(
-        _measured(blueprint, batch, forward) if ranks.is_coordinator else None
+        _measured(blueprint, batch, forward, accumulates) if ranks.is_coordinator else None
     )
-    able = options.strategies()
     if isinstance(measured, str):
         # Stated, because it is a guess: the strategy that needs the least of a model.
-        strategy = "ddp" if "ddp" in able else able[0]
         reason = f"NOTHING could be measured ({measured}); this is a guess, name a --strategy"
-        return Choice(strategy=strategy, reason=reason, table="")
+        return Choice(strategy=guess, reason=reason, table="")
     hybrid = options.hybrid_shard
     return choose(
         ModelSizes(**measured),
@@ -58,10 +65,16 @@ def choose_strategy(
     )
 
 
+def _guess(able: Sequence[str], ranks: int) -> str:
+    if ranks == 1:
+        return "single"
+    return "ddp" if "ddp" in able else able[0]
+
+
 def _measured(
-    blueprint: Blueprint, batch: Callable[[], Any], forward: Forward | None
+    blueprint: Blueprint, batch: Callable[[], Any], forward: Forward | None, accumulates: bool
 ) -> dict[str, int | None] | str:
     try:
-        return asdict(measure_model(blueprint, batch(), forward))
+        return asdict(measure_model(blueprint, batch(), forward, accumulates=accumulates))
     except Exception as error:  # Whatever a factory raises where there is no memory.
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -14,58 +14,55 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from .block_work import work_on_blocks
 from .blocks import find_blocks, shared_with_outside
-from .estimate import ModelSizes
 from .initialisation import build_on_meta
-from .protocol import Blueprint, Parameters
+from .need import MASTER_BYTES, ModelSizes
+from .protocol import Blueprint
 from .recording import AsIfOnCpu, is_plain_in_place
+from .stepping import measure_step
 
 Forward = Callable[[Any, Any], Any]
 """(model, batch) -> the loss, or the outputs."""
 
 
-def measure_model(blueprint: Blueprint, batch: Any, forward: Forward | None) -> ModelSizes:
+def measure_model(
+    blueprint: Blueprint, batch: Any, forward: Forward | None, *, accumulates: bool = True
+) -> ModelSizes:
     """Measure without memory. Called on the coordinator only; the model's factory is called once.
 
     Args:
         blueprint: of the run.
         batch: one collated micro-batch.
         forward: how the model is called; None: found by trying.
+        accumulates: whether a rank has more than one micro-batch in a step.
 
     Raises:
         Exception: whatever the factory raises where there is no memory.
     """
     model = build_on_meta(blueprint)
     parameters = list(model.parameters())
-    trained = [p for p in parameters if p.requires_grad]
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trained = [p for _, p in named]
     others = [p for p in parameters if not p.requires_grad] + list(model.buffers())
     found = find_blocks(model, blueprint.options.shard_blocks).values()
     blocks = [b for b in found if not shared_with_outside(model, b)]
     in_blocks = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    device_type = blueprint.ranks.device.type
+    step = measure_step(blueprint.optimizer, named, device_type)
+    average = 0 if blueprint.ema is None else MASTER_BYTES * sum(p.numel() for p in trained)
     return ModelSizes(
         trainable=sum(p.numel() for p in trained),
+        largest_parameter=max(p.numel() for p in trained),
         frozen_bytes=sum(t.numel() * t.element_size() for t in others),
-        optimizer_bytes=_optimizer_bytes(blueprint, model),
+        optimizer_bytes=step.state_bytes + average,
+        stepping_bytes=step.stepping_bytes,
+        stepping_element_bytes=step.stepping_element_bytes,
         largest_block=max(in_blocks, default=0),
         root=sum(p.numel() for p in parameters) - sum(in_blocks),
         compute_bytes=blueprint.precision.compute_dtype.itemsize,
         activation_bytes=_activation_bytes(blueprint, model, batch, forward),
+        accumulates=accumulates,
+        on_host=device_type == "cpu",
     )
-
-
-def _optimizer_bytes(blueprint: Blueprint, model: nn.Module) -> int:
-    """Step the user's optimizer over one element of each parameter, and count what it keeps."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    small = [(name, nn.Parameter(torch.ones([1] * p.ndim))) for name, p in named]
-    optimizer = blueprint.optimizer(Parameters(small))
-    for _, one in small:
-        one.grad = torch.ones_like(one)
-    optimizer.step()
-    total = 0
-    for (_, parameter), (_, one) in zip(named, small, strict=True):
-        kept = [t for t in optimizer.state[one].values() if isinstance(t, torch.Tensor)]
-        per_element = sum(t.element_size() for t in kept if t.shape == one.shape and t.ndim > 0)
-        total += per_element * parameter.numel()
-    return total
 
 
 class _Peak(TorchDispatchMode):
@@ -119,6 +116,7 @@ def _activation_bytes(
         return leaf.to(dtype) if leaf.is_floating_point() else leaf
 
     batch = tree_map(on_meta, batch)
+    given = sum(t.numel() * t.element_size() for t in _tensors(batch))
     # Gradients are counted apart: each is let go as soon as it is complete.
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -130,7 +128,7 @@ def _activation_bytes(
                 torch.autograd.backward(_loss_of(call(model, batch)))
         except Exception:  # Whatever the user's model raises where there are no values.
             continue
-        return peak.peak_bytes
+        return given + peak.peak_bytes
     return None
 
 
@@ -153,7 +151,8 @@ def _loss_of(output: Any) -> torch.Tensor:
     scalars = [t for t in tensors if t.ndim == 0]
     if scalars:
         return scalars[0]
-    return torch.stack([F.log_softmax(t.float(), dim=-1).sum() for t in tensors[:1]]).sum()
+    rows = tensors[0].reshape(-1, tensors[0].shape[-1]).float()
+    return F.cross_entropy(rows, torch.zeros_like(rows[:, 0], dtype=torch.int64), reduction="sum")
 
 
 def _tensors(output: Any) -> list[torch.Tensor]:

@@ -6,8 +6,9 @@ from torch import nn
 
 from strategies import Blueprint, BuildOptions, ConfigError, Ranks, precision_for
 from strategies.parallel.available import host_bytes
-from strategies.parallel.estimate import ModelSizes, choose, needs
+from strategies.parallel.estimate import choose
 from strategies.parallel.measure import measure_model
+from strategies.parallel.need import ModelSizes, needs
 
 MIB = 1024**2
 ALL = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
@@ -20,6 +21,11 @@ LARGE = ModelSizes(
     root=0,
     compute_bytes=4,
     activation_bytes=100 * MIB,
+    largest_parameter=MIB,
+    stepping_bytes=8 * MIB,
+    stepping_element_bytes=8,
+    accumulates=True,
+    on_host=True,
 )
 
 
@@ -27,7 +33,7 @@ LARGE = ModelSizes(
     ("memory_mib", "ranks", "strategies", "chosen"),
     [
         (2000, 1, ALL, "single"),
-        (2000, 4, ALL, "ddp"),
+        (2400, 4, ALL, "ddp"),
         (1200, 4, ALL, "fsdp"),
         (2000, 4, ("fsdp",), "fsdp"),
         (2000, 4, ("zero1", "zero2"), "zero1"),
@@ -45,7 +51,7 @@ def test_the_simplest_that_fits(
         memory_bytes=memory_mib * MIB,
     )
     assert choice.strategy == chosen
-    assert ("single" in choice.table) == (ranks == 1)
+    assert (chosen in choice.table) == (ranks > 1)
 
 
 def test_nothing_fits_and_the_smallest_number_is_said() -> None:
@@ -73,10 +79,47 @@ def test_nothing_fits_and_the_smallest_number_is_said() -> None:
         )
 
 
+def test_one_rank_on_which_the_model_does_not_fit() -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose(LARGE, ALL, ranks=1, shards=1, by_name=False, memory_bytes=1500 * MIB)
+    text = str(caught.value)
+    assert "the model does not fit into the 1.3 GiB that may be used on this one rank" in text
+    assert "smallest number that would do is 2 of these ranks, with fsdp" in text
+
+
 def test_what_was_not_measured_is_said() -> None:
     sizes = replace(LARGE, activation_bytes=None)
     choice = choose(sizes, ALL, ranks=2, shards=2, by_name=False, memory_bytes=9000 * MIB)
     assert "NOT in these numbers" in choice.reason
+
+
+def total_mib(strategy: str, **changed: object) -> int:
+    sizes = replace(LARGE, **changed)  # type: ignore[arg-type]
+    need = needs(sizes, (strategy,), ranks=4, shards=4, by_name=False)[strategy]
+    return round(need.total / MIB)
+
+
+def test_one_micro_batch_a_step_leaves_all_gradients_in_the_buckets() -> None:
+    assert total_mib("ddp") - total_mib("ddp", accumulates=False) == 400
+    assert total_mib("fsdp") == total_mib("fsdp", accumulates=False)
+
+
+def test_on_a_gpu_deepspeeds_bucket_is_there_whole() -> None:
+    bucket_mib = round(4 * 500_000_000 / MIB)
+    for strategy in ("zero2", "zero3"):
+        assert total_mib(strategy, on_host=False) - total_mib(strategy) == bucket_mib - 400
+    # And the copies that prove the layout are not.
+    built = [
+        needs(replace(LARGE, on_host=host), ("zero2",), ranks=4, shards=4, by_name=False)["zero2"]
+        for host in (True, False)
+    ]
+    assert built[0].building - built[1].building == 400 * MIB
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero1", "zero2", "zero3"])
+def test_a_step_that_takes_more_than_a_backward_counts(strategy: str) -> None:
+    hungry = {"stepping_bytes": 9000 * MIB, "stepping_element_bytes": 90}
+    assert total_mib(strategy, **hungry) - total_mib(strategy) > 1000
 
 
 def test_hybrid_sharding_shards_inside_a_node() -> None:
@@ -104,6 +147,7 @@ def test_hybrid_sharding_shards_inside_a_node() -> None:
 def test_the_hosts_memory(files: dict[str, str], free_mib: int) -> None:
     meminfo = "MemTotal:  9 kB\nMemAvailable:    3072000 kB\n"
     assert host_bytes(meminfo, files) == free_mib * MIB
+    assert host_bytes("", files) is None
 
 
 class Chain(nn.Module):
