@@ -26,6 +26,7 @@ CONF = """\
 ClusterName=lab
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
+FirstJobId={first_job}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
@@ -98,6 +99,8 @@ class Cluster:
         text = CONF.format(
             host=host,
             port=free_port(),
+            # A job's port comes from its number: two clusters on one host need other numbers.
+            first_job=1 + os.getpid() % 50_000,
             user=getpass.getuser(),
             folder=self.folder,
             kill_wait=KILL_WAIT_S,
