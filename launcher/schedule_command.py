@@ -9,13 +9,13 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from strategies.errors import ConfigError
 from strategies.lengths import Span
 from strategies.schedule import Schedule
 from strategies.schedule_text import parse_schedule, schedule_of_script
 
+from .command_parser import CommandParser
 from .errors import UsageError
 from .tables import render
 
@@ -28,16 +28,9 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse which raises UsageError instead of leaving by itself."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See {self.prog} --help.")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch schedule`."""
-    parser = _Parser(
+    parser = CommandParser(
         prog="relaunch schedule",
         description="Print the learning rates of a run before it is run.",
         epilog=_EPILOG,

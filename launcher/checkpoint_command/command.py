@@ -4,10 +4,10 @@ import argparse
 import contextlib
 import os
 from collections.abc import Sequence
-from typing import NoReturn
 
 from checkpointing import CheckpointError, NoCheckpointError
 
+from ..command_parser import CommandParser
 from ..console import STDOUT_FD, say
 from ..errors import UsageError
 from . import diff, export, importing, listing, pin, prune, show, verify
@@ -32,16 +32,9 @@ exit codes:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse which raises UsageError instead of leaving by itself."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See {self.prog} --help.")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch checkpoint`."""
-    parser = _Parser(
+    parser = CommandParser(
         prog="relaunch checkpoint",
         description="Look at checkpoints, check, compare, keep, thin out, export and import them.",
         epilog=_EPILOG,

@@ -3,10 +3,9 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from ..command_parser import CommandParser
 from ..console import say
-from ..errors import UsageError
 from ..run_facts import RunFacts, read_run
 from .curves import NoMatplotlibError, draw
 from .page import comparison, page
@@ -15,14 +14,9 @@ REPORT = "report.md"
 CURVES = "curves.png"
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See {self.prog} --help.")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch report`."""
-    parser = _Parser(
+    parser = CommandParser(
         prog="relaunch report",
         description="Write RUN/report.md and RUN/curves.png, for running and finished runs, and "
         "compare several in one table.",

@@ -5,8 +5,9 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from ..command_parser import CommandParser
 from ..console import say
 from ..errors import UsageError
 from ..event_file import EVENTS
@@ -34,14 +35,9 @@ where the sweep was interrupted.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See {self.prog} --help.")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch sweep`, up to `--`."""
-    parser = _Parser(
+    parser = CommandParser(
         prog="relaunch sweep",
         usage="relaunch sweep --sweep-dir DIR --monitor NAME [options] [NAME=VALUES ...] -- "
         "[relaunch's options] script.py [its arguments]",

@@ -4,8 +4,8 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from ..command_parser import CommandParser
 from ..console import say
 from ..errors import UsageError
 from ..event_file import EVENTS, METRICS
@@ -19,14 +19,9 @@ QUIET_S = 60.0
 """After so long without a sign of life it is said, once."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}. See {self.prog} --help.")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch watch`."""
-    parser = _Parser(
+    parser = CommandParser(
         prog="relaunch watch",
         description="Follow a run: its starts, saves, evaluations and its end. Ctrl-C leaves the "
         "run alone.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from .block_work import work_on_blocks
 from .blocks import find_blocks, shared_with_outside
 from .initialisation import build_on_meta
+from .live_bytes import LiveBytes
 from .need import MASTER_BYTES, ModelSizes
 from .protocol import Blueprint
 from .recording import AsIfOnCpu, is_plain_in_place
@@ -70,9 +70,7 @@ class _Peak(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak_bytes = 0
-        self._live: dict[int, int] = {}
-        self._known: set[int] = set()
+        self.live = LiveBytes()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -90,16 +88,8 @@ class _Peak(TorchDispatchMode):
         result = func(*args, **kwargs)
         for tensor in tree_flatten(result)[0]:
             if isinstance(tensor, torch.Tensor) and tensor.is_meta:
-                self._follow(tensor.untyped_storage(), given)
+                self.live.follow(tensor.untyped_storage(), given)
         return result
-
-    def _follow(self, storage: torch.UntypedStorage, given: set[int]) -> None:
-        key = storage._cdata
-        if key in given or key in self._live:
-            return
-        self._live[key] = storage.nbytes()
-        weakref.finalize(storage, self._live.pop, key, None)
-        self.peak_bytes = max(self.peak_bytes, sum(self._live.values()))
 
 
 def _activation_bytes(
@@ -128,7 +118,7 @@ def _activation_bytes(
                 torch.autograd.backward(_loss_of(call(model, batch)))
         except Exception:  # Whatever the user's model raises where there are no values.
             continue
-        return given + peak.peak_bytes
+        return given + peak.live.peak_bytes
     return None
 
 

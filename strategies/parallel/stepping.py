@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from .live_bytes import LiveBytes
 from .protocol import Parameters
 
 _TRIED_ELEMENTS = 65536
@@ -91,7 +91,7 @@ def _peak_bytes(optimizer: torch.optim.Optimizer) -> int:
     made = _Made()
     with made:
         optimizer.step()
-    return made.peak_bytes
+    return made.live.peak_bytes
 
 
 class _Made(TorchDispatchMode):
@@ -99,8 +99,7 @@ class _Made(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak_bytes = 0
-        self._live: dict[int, int] = {}
+        self.live = LiveBytes()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -112,13 +111,5 @@ class _Made(TorchDispatchMode):
         result = func(*args, **kwargs)
         for tensor in tree_flatten(result)[0]:
             if isinstance(tensor, torch.Tensor) and tensor.ndim > 0:
-                self._follow(tensor.untyped_storage(), given)
+                self.live.follow(tensor.untyped_storage(), given)
         return result
-
-    def _follow(self, storage: torch.UntypedStorage, given: set[int]) -> None:
-        key = storage._cdata
-        if key in given or key in self._live:
-            return
-        self._live[key] = storage.nbytes()
-        weakref.finalize(storage, self._live.pop, key, None)
-        self.peak_bytes = max(self.peak_bytes, sum(self._live.values()))
