@@ -68,12 +68,9 @@ def collect_state(
         ConfigError: on every rank, when the state of an object cannot be saved.
     """
     fragments = strategy.fragments(weights_only=weights_only)
-    encoded, problem = EncodedObjects(state={}, fragments=[]), None
-    if communicator.rank == 0 and not weights_only:
-        try:
-            encoded = encode_objects(objects or {})
-        except ConfigError as error:
-            problem = str(error)
+    # The coordinator's objects count; what is wrong with them is told to all before any is raised.
+    counts = communicator.rank == 0 and not weights_only
+    encoded, problem = _encode_own(objects or {} if counts else {})
     fragments += encoded.fragments
     held: dict[str, JSON] = {
         "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
@@ -85,10 +82,8 @@ def collect_state(
     if everyone[0]["problem"] is not None:
         raise ConfigError(everyone[0]["problem"])
     specs = {s.name: s for s in strategy.weight_specs()}
-    scalars: dict[str, JSON] = {}
-    for one in everyone:
-        specs.update({s.name: s for s in map(_spec_from_json, one["specs"])})
-        scalars.update(one["scalars"])
+    specs |= {s.name: s for one in everyone for s in map(_spec_from_json, one["specs"])}
+    scalars = {name: value for one in everyone for name, value in one["scalars"].items()}
     optimizer: dict[str, JSON] = {
         "name": strategy.optimizer_name,
         "groups": to_json(
@@ -108,6 +103,14 @@ def collect_state(
         },
         created_by=created_by,
     )
+
+
+def _encode_own(objects: Objects) -> tuple[EncodedObjects, str | None]:
+    """Return the objects' states, or none and why they cannot be saved."""
+    try:
+        return encode_objects(objects), None
+    except ConfigError as error:
+        return EncodedObjects(state={}, fragments=[]), str(error)
 
 
 def restore_newest(
