@@ -14,21 +14,39 @@ import time
 
 MARK = "RELAUNCH_RUN_ID"
 
+_KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD among the flags of /proc/PID/stat."""
 
-def marked_processes(run_id: str) -> list[int]:
-    """Return the processes, this one excepted, which have the run's mark in their environment."""
+
+def look(run_id: str, proc: str = "/proc") -> tuple[set[int], set[int]]:
+    """Look for the processes which have the run's mark in their environment, this one excepted.
+
+    Returns:
+        Those with the mark, and those whose environment cannot be seen at this moment: amid an
+        exec the old one is gone and the new one not there yet.
+    """
     mark = f"{MARK}={run_id}".encode()
-    found = []
-    for name in os.listdir("/proc"):
+    marked, unseen = set(), set()
+    for name in os.listdir(proc):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                if mark in file.read().split(b"\0"):
-                    found.append(int(name))
+            with open(f"{proc}/{name}/environ", "rb") as file:
+                environ = file.read()
+            if mark in environ.split(b"\0"):
+                marked.add(int(name))
+            elif not environ and _is_program(f"{proc}/{name}/stat"):
+                unseen.add(int(name))
         except OSError:
             continue  # it ended meanwhile, or is another user's
-    return found
+    return marked, unseen
+
+
+def _is_program(stat: str) -> bool:
+    """Tell a living program from a kernel thread and from what has ended: these have nothing."""
+    with open(stat, "rb") as file:
+        state, *numbers = file.read().rpartition(b")")[2].split()
+    return state not in (b"Z", b"X") and not int(numbers[5]) & _KERNEL_THREAD
 
 
 def sweep(run_id: str, bound_s: float = 2.0) -> list[int]:
@@ -38,13 +56,17 @@ def sweep(run_id: str, bound_s: float = 2.0) -> list[int]:
         Those still there: only a process in an uninterruptible sleep outlives SIGKILL.
     """
     end = time.monotonic() + bound_s
-    while left := marked_processes(run_id):
+    left, unseen = look(run_id)
+    empty: set[int] = set()  # some programs have an empty environment for good
+    while left or unseen - empty:
         for pid in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() >= end:
-            return left
+            return sorted(left)
         time.sleep(0.02)
+        empty |= unseen
+        left, unseen = look(run_id)
     return []
 
 

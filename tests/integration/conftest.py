@@ -77,14 +77,18 @@ class Launched:
 
     def processes(self) -> list[int]:
         """The ranks and what they started; neither the launcher nor its guardian."""
-        return [p for p in processes_with(self.mark) if not _is_guardian(p)]
+        return [p for p in self.processes_and_guardian() if not _is_guardian(p)]
+
+    def processes_and_guardian(self) -> list[int]:
+        return processes_with(self.mark)
 
 
 def _is_guardian(pid: int) -> bool:
     try:
-        return b"guardian.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
+    return b"guardian.py" in command or not command  # what ends has no command any more
 
 
 def ask(server: "subprocess.Popen[str]", request: dict[str, object]) -> int:
