@@ -95,7 +95,7 @@ class Job:
     @property
     def plan(self) -> BatchPlan:
         """Which data each step has, around what the run has left out."""
-        return replace(self._plan, jumps=self._state.jumps)
+        return self._plan
 
     @property
     def model(self) -> Any:
@@ -273,6 +273,7 @@ class Job:
         before = self.step
         state = roll_back(self._state, self._keeper, self.plan, where=self.run.folder.path)
         self._state, _ = self._judge.resumed(state)
+        self._plan = replace(self._plan, jumps=self._state.jumps)
         self._boundary.receive()
         self._log.rolled_back(before, self.step, self.plan)
 
@@ -332,6 +333,7 @@ class Job:
             self._state = self._state.restored(
                 restored.state, self.plan, where=self.run.folder.path
             )
+            self._plan = replace(self._plan, jumps=self._state.jumps)
             changes = plan_changes(restored.state, self.plan, self._rates.text)
             self._state, by_rules = self._judge.resumed(self._state)
             values, by_groups = merge(

@@ -6,7 +6,7 @@ knows nothing of the world size; only `assignment` does, and it changes nobody's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,8 +124,29 @@ class BatchPlan:
         """Return what `rank` computes in `step`: the same number of turns on every rank."""
         return assignment(self.micro_batches(step), rank, world_size)
 
+    def stretches(self, first_step: int, *, at_most: int) -> Iterator[range]:
+        """Yield the steps from `first_step` on, those of one epoch together.
+
+        Args:
+            first_step: 0-based.
+            at_most: samples in one stretch, unless a single step has more.
+        """
+        step = first_step
+        length = max(1, at_most // self.global_batch)
+        while step < self.total_steps:
+            left_in_epoch = self.steps_per_epoch - self.data_step(step) % self.steps_per_epoch
+            following = [jump.at for jump in self.jumps if jump.at > step]
+            end = min(step + length, step + left_in_epoch, self.total_steps, *following)
+            yield range(step, end)
+            step = end
+
     def samples(self, step: int, turns: Sequence[Turn]) -> list[NDArray[np.int64]]:
-        """Return the data set indices of each turn's micro-batch, int64 of its length."""
+        """Return the data set indices of each turn's micro-batch, int64 of its length.
+
+        Args:
+            step: one of those that the turns belong to, which are all of one epoch.
+            turns: of one step or several.
+        """
         cuts = np.cumsum([t.micro_batch.end - t.micro_batch.start for t in turns])
         ranges = [np.arange(t.micro_batch.start, t.micro_batch.end) for t in turns]
         positions = np.concatenate(ranges)

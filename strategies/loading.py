@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from .batches import BatchPlan, Turn
 
+_SAMPLES_AT_ONCE = 1024
+"""Where they are is worked out together: for a few the cost is that of the calls."""
+
 
 class MapDataset(Protocol):
     """What a data set must offer: a length and samples by index."""
@@ -44,9 +47,9 @@ def training_batches(
     """
 
     def lists() -> Iterator[list[int]]:
-        for step in range(first_step, plan.total_steps):
-            turns = plan.turns(step, rank, world_size)
-            yield from (indices.tolist() for indices in plan.samples(step, turns))
+        for steps in plan.stretches(first_step, at_most=_SAMPLES_AT_ONCE):
+            turns = [turn for step in steps for turn in plan.turns(step, rank, world_size)]
+            yield from (indices.tolist() for indices in plan.samples(steps.start, turns))
 
     return _loader(dataset, lists(), workers)
 

@@ -18,10 +18,11 @@ _NORM_EPSILON = 1e-6
 
 def sum_of_squares(grads: Iterable[torch.Tensor], device: torch.device) -> torch.Tensor:
     """Return the sum of squares of all elements as a 0-dim float64 tensor on `device`."""
-    squares = [grad.double().square().sum() for grad in grads]
-    if not squares:
+    # By way of the norms: they add up in float64 without a copy of the gradients in it.
+    held = list(grads)
+    if not held:
         return torch.zeros((), dtype=torch.float64, device=device)
-    return torch.stack(squares).sum()
+    return torch.stack(torch._foreach_norm(held, 2, dtype=torch.float64)).square().sum()
 
 
 def combined_scale(

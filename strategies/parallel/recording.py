@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from ..errors import ConfigError
+from ..seeding import seed_torch
 
 _META = torch.device("meta")
 _OVERWRITES = frozenset(
@@ -185,7 +186,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
             call = self._calls[number]
             args, kwargs = tree_map(lambda x: _with_tensors(x, storages), (call.args, call.kwargs))
             if call.is_random:
-                torch.manual_seed(self.seeds[number])
+                seed_torch(self.seeds[number])
             with torch.no_grad():
                 made = call.func(*args, **kwargs)
             tensors = [t for t in tree_flatten(made)[0] if isinstance(t, torch.Tensor)]

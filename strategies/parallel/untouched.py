@@ -15,6 +15,8 @@ from ..errors import ConfigError
 
 _OPAQUE = "CheckpointFunctionBackward"
 """Reentrant activation checkpointing hides what is inside until the backward."""
+_LEAF: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
+"""Where the backward ends: it adds to the gradient of its `variable`."""
 _SHOWN = 5
 
 
@@ -25,23 +27,22 @@ def untouched(loss: torch.Tensor, names: Mapping[int, str]) -> list[str]:
         loss: 0-dim.
         names: by id(), the leaves that are expected.
     """
-    missing = dict(names)
+    missing = set(names)
     seen: set[Any] = set()
     waiting: list[Any] = [loss.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        # Only AccumulateGrad has one: the leaf into which it adds.
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            missing.pop(id(leaf), None)
-            continue
         if node.name() == _OPAQUE:
             return []
-        waiting.extend(following for following, _ in node.next_functions)
-    return list(missing.values())
+        for following, _ in node.next_functions:
+            if following is None or following in seen:
+                continue
+            seen.add(following)
+            if isinstance(following, _LEAF):
+                missing.discard(id(following.variable))
+            else:
+                waiting.append(following)
+    return [name for leaf, name in names.items() if leaf in missing]
 
 
 def refuse_untouched(loss: torch.Tensor, names: Mapping[int, str], *, where: str) -> None:

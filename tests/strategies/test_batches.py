@@ -100,3 +100,23 @@ def test_a_stream_is_read_in_its_own_order() -> None:
     p = plan(num_samples=2**62, in_order=True, steps=10**6, epochs=1)
     seen = np.concatenate(p.samples(999_999, p.turns(999_999, 0, 1)))
     assert seen.tolist() == list(range(999_999 * 20, 10**6 * 20))
+
+
+@pytest.mark.parametrize("at_most", [1, 10, 35, 10**6])
+def test_stretches_hold_every_step_once_and_never_two_epochs(at_most):
+    p = BatchPlan(
+        num_samples=53,
+        global_batch=10,
+        micro_batch=5,
+        epochs=4,
+        seed=3,
+        jumps=(Jump(at=7, length=4), Jump(at=9, length=1)),
+    )
+    stretches = list(p.stretches(2, at_most=at_most))
+    assert [step for steps in stretches for step in steps] == list(range(2, p.total_steps))
+    assert all(len({p.epoch_of(step) for step in steps}) == 1 for steps in stretches)
+    assert all(len(steps) <= max(1, at_most // 10) for steps in stretches)
+    for steps in stretches:
+        together = p.samples(steps.start, [t for s in steps for t in p.turns(s, 1, 2)])
+        singly = [i for s in steps for i in p.samples(s, p.turns(s, 1, 2))]
+        assert [i.tolist() for i in together] == [i.tolist() for i in singly]
