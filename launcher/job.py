@@ -18,6 +18,7 @@ from strategies import (
     MapDataset,
     Report,
     RunningStatistics,
+    Unfreezing,
     current_hyperparameters,
     decide,
     load_weights,
@@ -40,7 +41,6 @@ from .run_state import RunState, common_to_ranks, plan_changes
 from .saver import Saver
 from .step import Step
 from .strategy_choice import settle_strategy
-from .unfreezing import Unfreezing
 
 if TYPE_CHECKING:
     from .run import Run

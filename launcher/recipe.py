@@ -89,12 +89,12 @@ class Recipe:
     workers: int = 0
     """Loader processes of each rank."""
     penalty: Penalty | None = None
-    """L1 and L2 on the weights; under every strategy but ZeRO."""
+    """L1 and L2 on the weights, the same under every strategy."""
     ema: EMA | None = None
     """Keep a moving average of the weights, in every checkpoint and for job.export("ema")."""
     unfreeze: Mapping[str, int] = field(default_factory=dict)
     """Parameters by name pattern and the step at which they begin to be trained, such as
-    {"backbone.*": 500}; under every strategy but ZeRO."""
+    {"backbone.*": 500}."""
     max_skipped: int = 25
     """After so many steps in a row whose gradients were not finite, go back to the newest
     checkpoint from before and leave out the data since. fp16's loss scale may need a score to
@@ -235,6 +235,7 @@ class Recipe:
             options=self.build_options(run),
             penalty=self.penalty,
             ema=self.ema,
+            unfreeze=self.unfreeze,
             accelerator=self.accelerator,
         )
 

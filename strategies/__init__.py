@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from .training_state import Restored as Restored
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
+    from .unfreezing import Unfreezing as Unfreezing
     from .weighting import weighted as weighted
 
 _HOME = {
@@ -135,6 +136,7 @@ _HOME = {
     "TorchSchedule": "driven_schedule",
     "TrainingData": "streams",
     "Turn": "batches",
+    "Unfreezing": "unfreezing",
     "as_patterns": "parallel.build_options",
     "assignment": "batches",
     "choose_strategy": "parallel.choosing",

@@ -59,6 +59,8 @@ class Blueprint:
     options: BuildOptions = field(default_factory=BuildOptions)
     penalty: Penalty | None = None
     ema: EMA | None = None
+    unfreeze: Mapping[str, int] = field(default_factory=dict)
+    """Patterns of parameters with the optimizer step at which they begin to be trained."""
     accelerator: Any = None
     """The user's own `accelerate.Accelerator`, for strategy=accelerate."""
 

@@ -16,10 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from checkpointing import Fragment, torch_dtype
 
 from ..errors import ConfigError
+from ..unfreezing import Unfreezing
 from .autocast import CastAround
 from .block_work import work_on_blocks
 from .catalogue import catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
+from .cohorts import Cohorts
 from .frozen import FrozenParameters
 from .initialisation import build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
@@ -51,11 +53,6 @@ class Zero(Strategy):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
-        if self.penalty is not None:
-            raise ConfigError(
-                f"strategy={self.name} cannot honour penalty=: DeepSpeed keeps gradients in flat "
-                "buffers. Use weight_decay of SGD for l2, or --strategy ddp or fsdp."
-            )
         deepspeed = _import_deepspeed(self.ranks.device)
         model = build_model(blueprint)
         self.catalogue = catalogue_of(model)
@@ -64,6 +61,8 @@ class Zero(Strategy):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         optimizer = blueprint.optimizer(Parameters(named))
         self._group_names = names_by_group(optimizer, named)
+        unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable)
+        self._cohorts = Cohorts(optimizer, self._group_names, unfreezing)
         self._optimizer = optimizer
         self._leaf_names = {id(p): name for name, p in named}
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
@@ -119,6 +118,11 @@ class Zero(Strategy):
         self._layout.refresh()
 
     @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The user's groups, however DeepSpeed's optimizer has them split."""
+        return self._cohorts.groups
+
+    @property
     def module(self) -> nn.Module:
         """What the training loop calls."""
         return self._module
@@ -137,17 +141,19 @@ class Zero(Strategy):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        squares = sum_of_squares(self._layout.gradients(), self.ranks.device)
+        squares = sum_of_squares(self._gradients(divisor), self.ranks.device)
         dist.all_reduce(squares)
         scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
         scaler = self._engine.optimizer.loss_scaler
         scaler.cur_scale = scale
+        self._cohorts.follow()
         # With gradients that are not finite the engine finds the overflow itself and clears them.
         self._engine.step()
         scaler.cur_scale = 1.0
         applied = not self._engine.optimizer.overflow
         if applied and self.ema is not None:
-            buffers = {id(p.buffer): p.buffer for p in self._layout.pieces()}
+            trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
+            buffers = {id(p.buffer): p.buffer for p in trained}
             self.ema.update(self._optimizer, buffers.values())
         if applied != finite:
             raise ConfigError(
@@ -156,18 +162,28 @@ class Zero(Strategy):
             )
         return StepOutcome(grad_norm=grad_norm, applied=applied)
 
+    def _gradients(self, divisor: float) -> list[torch.Tensor]:
+        """Return this rank's share of the summed gradients of what is trained, with the penalty."""
+        found = []
+        for piece, grad in self._layout.gradients():
+            if piece.fqn in self.held_back:
+                # So that DeepSpeed finds nothing in it for which it would skip the step.
+                grad.zero_()
+                continue
+            if self.penalty is not None and self.penalty.covers(piece.fqn):
+                weight = piece.of(piece.buffer).view(grad.shape)
+                self.penalty.add_gradient(grad, weight, divisor)
+            found.append(grad)
+        return found
+
     def hold_back(self, names: frozenset[str]) -> None:
-        """Refuse to hold parameters still.
+        """Leave these trainable parameters alone from now on: no update, no share in the norm.
 
         Raises:
-            ConfigError: there are such.
+            ConfigError: some of the parameters that are stepped as one flat buffer.
         """
-        if names:
-            raise ConfigError(
-                f"strategy={self.name} cannot honour unfreeze=, which holds {len(names)} "
-                "parameters still at this step: DeepSpeed steps each group as one flat buffer. "
-                "Use --strategy ddp or fsdp until they are trained."
-            )
+        self._cohorts.hold(names)
+        super().hold_back(names)
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the pieces of the flat buffers that this rank holds."""

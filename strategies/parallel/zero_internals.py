@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ class Piece:
     """Elements [start, end) of the flattened parameter."""
     buffer: torch.Tensor
     """Flat fp32 masters, 1-D; the optimizer's state is keyed by it."""
+    group: int
+    """Number of the parameter's group in the optimizer."""
     offset: int
     """Where the piece begins in the buffer."""
 
@@ -61,18 +64,22 @@ class Stage12:
                         start=first - begin,
                         end=last - begin,
                         buffer=zero.single_partition_of_fp32_groups[group],
+                        group=group,
                         offset=first - low,
                     )
 
-    def gradients(self) -> list[torch.Tensor]:
-        """Return this rank's share of the averaged gradients, after the last backward."""
-        groups = self._zero.averaged_gradients
-        return [
-            grad
-            for grads in groups.values()
-            for grad in (grads or [])
-            if not getattr(grad, "_zero_padding", False)
-        ]
+    def gradients(self) -> Iterator[tuple[Piece, torch.Tensor]]:
+        """Yield this rank's share of the averaged gradients, after the last backward."""
+        # What lies between two pieces, and after the last, is padding.
+        found = {
+            (group, begin): grad
+            for group, grads in self._zero.averaged_gradients.items()
+            for begin, grad in zip(
+                accumulate((grad.numel() for grad in grads), initial=0), grads, strict=False
+            )
+        }
+        for piece in self.pieces():
+            yield piece, found[piece.group, piece.offset]
 
     def begin_load(self) -> None:
         """Nothing to prepare."""
@@ -102,12 +109,20 @@ class Stage3:
                         start=start,
                         end=end,
                         buffer=zero.fp32_partitioned_groups_flat[group],
+                        group=zero.sub_group_to_group_id[group],
                         offset=offset,
                     )
 
-    def gradients(self) -> list[torch.Tensor]:
-        """Return this rank's share of the averaged gradients; their padding is zero."""
-        return [grad for grads in self._zero.averaged_gradients.values() for grad in (grads or [])]
+    def gradients(self) -> Iterator[tuple[Piece, torch.Tensor]]:
+        """Yield this rank's share of the averaged gradients, after the last backward."""
+        zero = self._zero
+        found = {
+            zero.param_names[parameter]: grad
+            for group, parameters in enumerate(zero.fp16_groups)
+            for parameter, grad in zip(parameters, zero.averaged_gradients[group], strict=True)
+        }
+        for piece in self.pieces():
+            yield piece, found[piece.fqn].narrow(0, 0, piece.end - piece.start)
 
     def begin_load(self) -> None:
         """Release the gathered copies of small parameters, which loading would leave stale."""

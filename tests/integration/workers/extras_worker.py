@@ -17,6 +17,7 @@ out = Path(sys.argv[1])
 environment = RankEnvironment.from_environ(os.environ)
 KEYS = ("fp32", "ema", "exp_avg")
 ALL = {
+    "log_every": 1,
     "penalty": Penalty(l1=1e-3, l2=1e-2, names=("*.weight",)),
     "ema": EMA(decay=0.9),
     "unfreeze": {"blocks.*": 3},
@@ -51,13 +52,21 @@ with process_groups(
         train(make_job(ranks, "zero2", out / "moved-ema", ema=EMA(decay=0.9)), 4)
         train(make_job(ranks, "zero3", out / "moved-ema", ema=EMA(decay=0.9)), 4)
         write("moved-ema", out / "moved-ema")
+        # Under each stage by itself, and held still under one and trained under the others.
+        for strategy in ("zero1", "zero2", "zero3"):
+            train(make_job(ranks, strategy, out / strategy, **ALL), 8)
+            write(strategy, out / strategy)
+        chain = {"zero1": 2, "zero3": 2, "fsdp": 2, "zero2": 2}
+        for strategy, steps in chain.items():
+            train(make_job(ranks, strategy, out / "chain", **ALL), steps)
+        write("chain", out / "chain")
         told = {}
-        for option in ("penalty", "unfreeze"):
-            try:
-                job = make_job(ranks, "zero1", out / option, **{option: ALL[option]})
-                next(iter(job))
-            except ConfigError as error:
-                told[option] = str(error)
+        try:
+            held = ALL | {"unfreeze": {"blocks.*": 4}}
+            train(make_job(ranks, "ddp", out / "mixed", **held), 6)
+            make_job(ranks, "zero1", out / "mixed")
+        except ConfigError as error:
+            told["mixed"] = str(error)
         # A script that no longer asks for the average drops it.
         train(make_job(ranks, "fsdp", out / "moved-ema"), 2)
         if ranks.is_coordinator:

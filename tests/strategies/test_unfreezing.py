@@ -1,7 +1,6 @@
 import pytest
 
-from launcher.unfreezing import Unfreezing
-from strategies import ConfigError
+from strategies import ConfigError, Unfreezing
 
 NAMES = ("backbone.0.weight", "backbone.1.weight", "head.weight")
 
@@ -11,6 +10,7 @@ def test_what_is_held_at_each_step() -> None:
     assert unfreezing.held_at(0) == unfreezing.held_at(4) == set(NAMES[:2])
     assert unfreezing.held_at(5) == unfreezing.held_at(7) == {NAMES[0]}
     assert unfreezing.held_at(8) == frozenset()
+    assert [unfreezing.since(name) for name in NAMES] == [8, 5, 0]
 
 
 @pytest.mark.parametrize(

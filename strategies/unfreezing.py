@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
-from strategies import ConfigError
+from .errors import ConfigError
 
 
 class Unfreezing:
@@ -37,6 +37,10 @@ class Unfreezing:
                 f"unfreeze={dict(asked)} leaves nothing to train before step "
                 f"{min(self._since.values())}. Leave some parameters out of it."
             )
+
+    def since(self, name: str) -> int:
+        """Return the optimizer step (0-based) from which a parameter is trained."""
+        return self._since.get(name, 0)
 
     def held_at(self, step: int) -> frozenset[str]:
         """Return the names of the parameters that optimizer step `step` (0-based) leaves alone."""
