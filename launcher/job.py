@@ -153,9 +153,7 @@ class Job:
                 "ema", the average of the last; left out: what `EarlyStopping(restore=...)` says.
         """
         self.run.itinerary.come_to("job.export")
-        if which == "ema" and self.recipe.ema is None:
-            raise ConfigError('export("ema") needs an average: pass run.prepare(ema=EMA()).')
-        store, step = self._weights("last" if which == "ema" else which)
+        store, step = self._weights(which)
         export_model(self.run.folder, store, step, self.run.communicator, which=which)
         name, path = which or self._restore, self.run.folder.export_path
         self.run.say(f"exported the {name} model (step {step}) to {path}")
@@ -168,14 +166,14 @@ class Job:
         which: str | None = None,
         name: str = "test",
     ) -> dict[str, float]:
-        """Measure the best (or last) weights on a data set. Called on every rank.
+        """Measure the best, last or averaged weights on a data set. Called on every rank.
 
         The model holds those weights afterwards. `which` is as in `export`.
         """
         self.run.itinerary.come_to("job.test")
-        self._keeper.restore_weights(*self._weights(which))
+        self._keeper.restore_weights(*self._weights(which), averaged=which == "ema")
         found = self._evaluate(dataset, measure, name)
-        self._log.measured(self.step, found)
+        self._log.measured(self.step, which or self._restore, found)
         return found
 
     def _open_batches(self) -> Iterator[Any]:
@@ -362,10 +360,12 @@ class Job:
             self.run.say(f"the model holds its best weights, of step {step}")
 
     def _weights(self, which: str | None) -> tuple[CheckpointStore, int]:
-        """Return where the best or the last weights are."""
+        """Return where the best, the last or the averaged weights are."""
         which = which or self._restore
-        if which not in ("best", "last"):
-            raise ConfigError(f'unknown weights "{which}"; choose from best, last.')
+        if which not in ("best", "last", "ema"):
+            raise ConfigError(f'unknown weights "{which}"; choose from best, ema, last.')
+        if which == "ema" and self.recipe.ema is None:
+            raise ConfigError('"ema" needs an average: pass run.prepare(ema=EMA()).')
         best_step = self._state.stopper.best_step
         if which == "best" and best_step is not None:
             return self.run.folder.best, best_step

@@ -154,9 +154,16 @@ class Keeper:
         """End this rank's writer process. No collective; a save in flight is dropped."""
         self._writer.close()
 
-    def restore_weights(self, store: CheckpointStore, step: int) -> None:
-        """Load the weights of one checkpoint and leave the optimizer's state as it is."""
-        restore_newest(self._strategy, store, self._communicator, weights_only=True, step=step)
+    def restore_weights(self, store: CheckpointStore, step: int, *, averaged: bool = False) -> None:
+        """Load the weights of one checkpoint, or their averages; leave the optimizer's state."""
+        restore_newest(
+            self._strategy,
+            store,
+            self._communicator,
+            weights_only=True,
+            step=step,
+            averaged=averaged,
+        )
 
     def _collect(self, step: int, state: Mapping[str, JSON], *, weights_only: bool) -> Snapshot:
         return collect_state(

@@ -266,10 +266,10 @@ class ProgressLog:
         if self._is_coordinator:
             self._complete(agreed)
 
-    def measured(self, step: int, metrics: dict[str, float]) -> None:
-        """Report a test."""
+    def measured(self, step: int, weights: str, metrics: dict[str, float]) -> None:
+        """Report a test of the best, last or averaged weights."""
         if self._is_coordinator:
-            self._folder.event("test", **metrics)
+            self._folder.event("test", weights=weights, **metrics)
             if self._trackers is not None:
                 self._trackers.log({"step": step, **metrics})
             self._run.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))

@@ -9,16 +9,16 @@ from __future__ import annotations
 import atexit
 import importlib
 import importlib.util
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from strategies import ConfigError
 
+from .tracker_ways import WAYS, flattened, remember, same_run
+
 TENSORBOARD = "tensorboard"
 FOLDER = "tensorboard"
-RUN_ID = "run_id"
 _NOT_LOGGED = frozenset({"step", "time", "attempt", "samples"})
 
 
@@ -120,9 +120,7 @@ class Trackers:
             name = one if isinstance(one, str) else str(getattr(one, "name", type(one).__name__))
 
             def begin(one: Any = one, name: str = name) -> None:
-                tracker = _tracker(one, folder, first_step)
-                tracker.store_init_configuration(dict(description))
-                self._open[name] = tracker
+                self._open[name] = _begin(one, folder, first_step, description)
 
             self._try(name, begin)
         atexit.register(self.finish)
@@ -155,38 +153,30 @@ class Trackers:
             )
 
 
-def _tracker(one: Any, folder: Path, first_step: int) -> Tracker:
-    if not isinstance(one, str):
-        found: Tracker = one
-        return found
+def _begin(one: Any, folder: Path, first_step: int, description: Mapping[str, Any]) -> Tracker:
+    """Start a tracker and tell it what the run is made of."""
     if one == TENSORBOARD:
-        return TensorBoard(folder, first_step=first_step)
+        board = TensorBoard(folder, first_step=first_step)
+        board.store_init_configuration(dict(description))
+        return board
+    made = _named(one, folder) if isinstance(one, str) else one
+    # Accelerate opens nothing before this; an object that only looks like its trackers may do
+    # without.
+    if callable(start := getattr(made, "start", None)):
+        start()
+    is_known = isinstance(one, str) and remember(one, made, folder)
+    if not (is_known and WAYS[one].keeps_configuration):
+        made.store_init_configuration(flattened(description))
+    found: Tracker = made
+    return found
+
+
+def _named(name: str, folder: Path) -> Any:
+    from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
+    # Its trackers ask this which rank they are on, and raise where it was never made. The process
+    # groups are there already, so nothing is communicated.
+    PartialState()
     by_name = {str(getattr(k, "value", k)): v for k, v in LOGGER_TYPE_TO_CLASS.items()}
-    made: Tracker = by_name[one](folder.resolve().name, **same_run(one, run_id(folder), folder))
-    return made
-
-
-def run_id(folder: Path) -> str:
-    """Return the id under which every start of this run is known; made at the first."""
-    path = folder / RUN_ID
-    if not path.exists():
-        draft = path.with_name(f".{RUN_ID}.draft")
-        draft.write_text(uuid.uuid4().hex[:16], encoding="utf-8")
-        draft.replace(path)
-    return path.read_text(encoding="utf-8").strip()
-
-
-def same_run(name: str, identity: str, folder: Path) -> dict[str, Any]:
-    """Return with what a tracker goes on with the run of that id; pure."""
-    ways: Mapping[str, dict[str, Any]] = {
-        "wandb": {"id": identity, "resume": "allow", "dir": str(folder)},
-        "swanlab": {"id": identity, "resume": "allow", "logdir": str(folder / "swanlab")},
-        "trackio": {"name": identity, "resume": "allow"},
-        "comet_ml": {"experiment_key": identity * 2},
-        "aim": {"run_hash": identity},
-        "mlflow": {"run_name": identity},
-        "dvclive": {"dir": str(folder / "dvclive"), "resume": True},
-    }
-    return ways.get(name, {})
+    return by_name[name](folder.resolve().name, **same_run(name, folder))

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.distributed.tensor import DTensor
 
+from checkpointing import CheckpointReader
+
 from .errors import ConfigError
 
 AVERAGE = "ema"
@@ -55,3 +57,29 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """Return what this rank holds of a tensor that may be sharded, detached."""
     local: torch.Tensor = tensor.detach()
     return local.to_local() if isinstance(local, DTensor) else local
+
+
+class AveragedWeights:
+    """Reads a checkpoint's averages in place of its weights, as a `TensorSource`.
+
+    What is not trained has no average, and is read as it is.
+    """
+
+    def __init__(self, reader: CheckpointReader) -> None:
+        """Take the checkpoint.
+
+        Raises:
+            ConfigError: it holds no average at all.
+        """
+        if not any(spec.key == AVERAGE for spec in reader.manifest.specs()):
+            raise ConfigError(
+                f"{reader.folder.name} holds no average of the weights: it was saved by a script "
+                'without ema=EMA(). Use "best" or "last", or train on with it.'
+            )
+        self._reader = reader
+
+    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
+        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
+        return self._reader.read(
+            fqn, AVERAGE if self._reader.has(fqn, AVERAGE) else key, start, end
+        )

@@ -18,6 +18,7 @@ from checkpointing import (
     TensorSpec,
 )
 
+from .average import AveragedWeights
 from .errors import ConfigError, StrategyError
 from .hyperparameters import current_hyperparameters, to_json
 from .imported import IMPORTED, ImportedWeights, require_same_model
@@ -121,6 +122,7 @@ def restore_newest(
     weights_only: bool = False,
     step: int | None = None,
     newest: int | None = None,
+    averaged: bool = False,
 ) -> Restored | None:
     """Load the newest checkpoint that is whole, agreed by all ranks. Called on every rank.
 
@@ -131,6 +133,7 @@ def restore_newest(
         weights_only: leave the optimizer's state as it is.
         step: only the checkpoint of this step.
         newest: none of a later step than this.
+        averaged: take the moving averages for the weights, with `weights_only`.
 
     Returns:
         None where there is no checkpoint at all.
@@ -144,7 +147,7 @@ def restore_newest(
     if newest is not None:
         steps = [one for one in steps if one <= newest]
     for candidate in steps if step is None else [step]:
-        found, verdict = _try_load(strategy, store, candidate, weights_only)
+        found, verdict = _try_load(strategy, store, candidate, weights_only, averaged)
         verdicts: list[Any] = communicator.all_gather(verdict)
         _raise_first(verdicts)
         reports = [v["text"] for v in verdicts if v["kind"] == "damaged"]
@@ -171,7 +174,11 @@ def _raise_first(verdicts: list[Any]) -> None:
 
 
 def _try_load(
-    strategy: Strategy, store: CheckpointStore, step: int, weights_only: bool
+    strategy: Strategy,
+    store: CheckpointStore,
+    step: int,
+    weights_only: bool,
+    averaged: bool,
 ) -> tuple[Restored | None, JSON]:
     """Overwrite this rank's share; the verdict says whether it is whole. No collective."""
     try:
@@ -192,7 +199,7 @@ def _try_load(
                     f"builds {strategy.optimizer_name}. Use the same, or another --run-dir."
                 )
             scalars: Scalars = {} if weights_only else optimizer["scalars"]
-            strategy.load(source, keys, scalars)
+            strategy.load(AveragedWeights(reader) if averaged else source, keys, scalars)
             saved_objects: Any = {} if weights_only else manifest.state.get("objects", {})
             found = Restored(
                 step=step,

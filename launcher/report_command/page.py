@@ -128,7 +128,8 @@ def _evaluations(facts: RunFacts) -> str:
         text += f"\n\nBest: {best['monitor']} {best['value']:.6g} at step {best['step']}."
     for test in facts.of("test"):
         measured = ", ".join(f"{k} {v:.6g}" for k, v in test.items() if "/" in k)
-        text += f"\n\nTest: {measured}."
+        weights = f" of the {test['weights']} weights" if "weights" in test else ""
+        text += f"\n\nTest{weights}: {measured}."
     return text
 
 

@@ -1,7 +1,12 @@
-import pytest
-from accelerate.tracking import GeneralTracker
+import inspect
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
-from launcher.trackers import FOLDER, Trackers, check_trackers, run_id, same_run
+import pytest
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+
+from launcher.tracker_ways import WAYS, flattened, run_id, same_run
+from launcher.trackers import FOLDER, Trackers, check_trackers
 from strategies import ConfigError
 
 
@@ -16,6 +21,9 @@ class Listener(GeneralTracker):
     @property
     def tracker(self):
         return self
+
+    def start(self):
+        self.told.append("start")
 
     def store_init_configuration(self, values):
         self.told.append(("made of", values))
@@ -38,6 +46,7 @@ def test_a_tracker_of_accelerates_kind_is_told_everything(tmp_path):
     trackers.finish()
     trackers.finish()
     assert listener.told == [
+        "start",
         ("made of", {"seed": 0}),
         (3, {"train/loss": 0.5, "val/loss": 0.4}),
         "finish",
@@ -83,9 +92,60 @@ def test_nothing_is_told_where_nothing_is_asked(tmp_path):
 def test_every_start_has_the_same_id(tmp_path):
     identity = run_id(tmp_path)
     assert run_id(tmp_path) == identity
-    assert same_run("wandb", identity, tmp_path)["id"] == identity
-    assert same_run("wandb", identity, tmp_path)["resume"] == "allow"
-    assert same_run("another", identity, tmp_path) == {}
+    assert same_run("wandb", tmp_path)["id"] == identity
+    assert same_run("wandb", tmp_path)["resume"] == "allow"
+    assert same_run("another", tmp_path) == {}
+
+
+def test_each_tracker_is_built_with_what_it_takes(tmp_path):
+    """Against Accelerate's own constructors: a word that one does not know would be an error."""
+    for name, tracker in LOGGER_TYPE_TO_CLASS.items():
+        if name == "tensorboard":  # written by ours
+            continue
+        inspect.signature(tracker).bind("run", **same_run(name, tmp_path))
+    assert set(WAYS) <= set(LOGGER_TYPE_TO_CLASS)
+
+
+class Chooser(Listener):
+    """Stands for MLflow: chooses its run's id itself, and takes no other configuration later."""
+
+    name = "mlflow"
+    opened: ClassVar[list[Any]] = []
+
+    def __init__(self, experiment, run_name, run_id):
+        super().__init__()
+        self.opened.append(run_id)
+        self.info = SimpleNamespace(run_id=run_id or "chosen")
+
+    def store_init_configuration(self, values):
+        assert "start" in self.told
+        self.opened.append(values)
+
+
+def test_an_id_that_the_tracker_chose_is_kept_and_its_configuration_not_repeated(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "mlflow", Chooser)
+    for attempt in (1, 2):
+        trackers = Trackers(
+            ["mlflow"],
+            tmp_path,
+            first_step=0,
+            description={"attempt": attempt, "versions": {"torch": "2"}, "arguments": ["a", "b"]},
+            warn=pytest.fail,
+        )
+        trackers.finish()
+    told = {"attempt": 1, "versions/torch": "2", "arguments": "a b"}
+    assert Chooser.opened == [None, told, "chosen"]
+
+
+def test_a_description_is_flat_for_trackers():
+    assert flattened({"a": {"b": 1, "c": {"d": None}}, "e": True, "f": [1, "x"], "g": 1.5}) == {
+        "a/b": 1,
+        "e": True,
+        "f": "1 x",
+        "g": 1.5,
+    }
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,17 @@ def test_penalty_unfreezing_and_average(launch: Callable[..., Any], tmp_path: Pa
     told = json.loads((tmp_path / "told.json").read_text())
     assert "ZeRO keeps one counter a group" in told["mixed"]
     assert told["dropped"] == []
+    assert "pass run.prepare(ema=EMA())" in told["ema"]
+    assert told["worst"] == 'unknown weights "worst"; choose from best, ema, last.'
+    assert "step-00000002 holds no average of the weights" in told["no average"]
+
+    # The averages can be measured under every strategy, and the last weights after them again.
+    last, ema, again = json.loads((tmp_path / "tested-1.json").read_text())
+    assert last == again
+    assert abs(ema - last) > 1e-4
+    for found in (*(json.loads((tmp_path / f"tested-2-{r}.json").read_text()) for r in (0, 1)),):
+        assert found == pytest.approx([last, ema, last], abs=1e-5)
+    assert told["fsdp"] == pytest.approx([last, ema, last], abs=1e-5)
 
 
 def grad_norms(folder: Path) -> list[float]:
