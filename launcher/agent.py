@@ -21,8 +21,9 @@ from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
 from .attempt import POLL_S, Attempt
 from .attempt_end import AttemptEnd
+from .attempt_history import Judge
 from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
-from .council import Alone, Council, Judge, Together
+from .council import Alone, Council, Together
 from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
 from .errors import LauncherError, StartError
 from .evidence import oom_kills
@@ -215,14 +216,12 @@ class NodeAgent(SimpleElasticAgent):
         filters = {STDOUT: plan.streams.stdout_filters, STDERR: plan.streams.stderr_filters}
         return RankOutput(share, logs, {k: texts for k, texts in filters.items() if texts})
 
-    def _write_stacks(self, workers: Sequence[Worker]) -> None:
-        """Write where the hanging ranks are: beside their logs, else here."""
+    def _write_stacks(self, workers: Sequence[Worker], elsewhere: str) -> None:
+        """Write where the ranks are when none got on: beside their logs, else here."""
         assert self._hang is not None
         assert self._output is not None
         text = ask_for_stacks({worker: self._files[worker.rank].stacks for worker in workers})
-        step, folder = self._hang.step, self._output.folder()
-        after = "" if step is None else f" after step {step}"
-        sentence = f"no rank got on for {self._hang.timeout_s:g} s{after}; killing all of them."
+        sentence, folder = self._hang.text(elsewhere), self._output.folder()
         try:
             if folder is not None:
                 (folder / "stacks.txt").write_text(text + "\n", encoding="utf-8")
@@ -297,6 +296,7 @@ class NodeAgent(SimpleElasticAgent):
             error=end.error(),
             report=text,
             hung=end.hung,
+            run_dir=None if (folder := end.run_dir()) is None else str(folder),
         )
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:

@@ -33,7 +33,7 @@ class Attempt:
         awaits_handler: bool,
         say: Callable[[str], None],
         hang: HangWatch | None = None,
-        write_stacks: Callable[[Sequence[Worker]], None] = lambda workers: None,
+        write_stacks: Callable[[Sequence[Worker], str], None] = lambda workers, elsewhere: None,
         elsewhere: Callable[[], Elsewhere] = Elsewhere,
         advice: Advice | None = None,
     ) -> None:
@@ -54,6 +54,7 @@ class Attempt:
         self._tick = 0
         self._reminded_at = 0.0
         self._deadline: float | None = None
+        self._hung_elsewhere = ""
         self._seen = Situation(now=time.monotonic(), num_running=len(workers))
         self._act: dict[Step, Callable[[], None]] = {
             Step.WAIT: self._wait,
@@ -113,7 +114,9 @@ class Attempt:
     def _look_elsewhere(self, now: float) -> None:
         there, seen = self._elsewhere(), self._seen
         # Without --hang-timeout here nobody listens for the question where the ranks are.
-        hung = there.hung and self._hang is not None
+        hung = bool(there.hung) and self._hang is not None
+        if hung and seen.hung_at is None:
+            self._hung_elsewhere = there.hung
         self._seen = replace(
             seen,
             lost_at=_first(seen.lost_at, there.lost, now),
@@ -153,7 +156,7 @@ class Attempt:
         wait_for_an_end(self._running, POLL_S)
 
     def _ask(self) -> None:
-        self._write_stacks(self._running)
+        self._write_stacks(self._running, self._hung_elsewhere)
         self._seen = replace(self._seen, asked=True)
 
     def _warn(self) -> None:

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from .environment import RankFiles
 from .error_file import read_error
@@ -11,6 +12,7 @@ from .exit_codes import Outcome, first_failure
 from .heartbeat import Beat, read_beat
 from .output import RankOutput
 from .signals import signal_name
+from .whereabouts import told_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,11 @@ class AttemptEnd:
         """Return the last signs of life of the ranks that gave one."""
         found = (read_beat(files.heartbeat) for files in self.files.values())
         return tuple(beat for beat in found if beat is not None)
+
+    def run_dir(self) -> Path | None:
+        """Return where the run is kept, if a rank has said so."""
+        told = (told_folder(files.folder) for _, files in sorted(self.files.items()))
+        return next((folder for folder in told if folder is not None), None)
 
     def step(self) -> int | None:
         """Return the last step which any rank has finished."""

@@ -5,22 +5,15 @@ from pathlib import Path
 from checkpointing import CheckpointStore
 
 from .exit_codes import CONTINUE, DO_NOT_RETRY, USAGE
-from .plan import LaunchPlan
-from .program import ProgramKind
+from .node_texts import lost_text
 
 LOST_CODE = 1
 _STANDING = frozenset({USAGE, CONTINUE, DO_NOT_RETRY})
 """Codes with which the ranks of this node have said themselves what comes next."""
 
 
-def has_checkpoint(plan: LaunchPlan) -> bool:
-    """Return whether there is a checkpoint to go on from, as far as the launcher can know.
-
-    A script may name another folder to `Run.start`; then --run-dir has to say so here.
-    """
-    folder = plan.run_dir
-    if folder is None and plan.uses_run and plan.program.kind is ProgramKind.SCRIPT:
-        folder = Path("runs") / Path(plan.program.name).stem
+def has_checkpoint(folder: Path | None) -> bool:
+    """Return whether there is a checkpoint to go on from in a run's folder; None: not known."""
     if folder is None:
         return False
     try:
@@ -41,9 +34,28 @@ def code_after_loss(code: int, *, continues: bool) -> int:
     return CONTINUE if continues else LOST_CODE
 
 
+def without_node_0_text(host: str | None, nnodes: str, *, continues: bool) -> str:
+    """Return why the run ends where node 0 is lost, and what the person can do; pure.
+
+    Args:
+        host: Node 0's machine, where it is known.
+        nnodes: As --nnodes has it.
+        continues: There is a checkpoint.
+    """
+    despite = f", whatever --nnodes {nnodes} allows" if ":" in nnodes else ""
+    return (
+        f"{lost_text(0, host)} The nodes meet there, so the run ends{despite}. Start the same "
+        f"command again; {_then(continues=continues)} If node 0 does not come back, let another "
+        "node be it: --node-rank 0 there, and its address as --master-addr everywhere."
+    )
+
+
 def after_loss_text(why: str, *, continues: bool) -> str:
     """Return why the run ends here, and what the person can do; pure."""
-    then = (
+    return f"{why} Start the same command again on all nodes; {_then(continues=continues)}"
+
+
+def _then(*, continues: bool) -> str:
+    return (
         "it goes on from the newest checkpoint." if continues else "there is no checkpoint so far."
     )
-    return f"{why} Start the same command again on all nodes; {then}"

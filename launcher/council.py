@@ -1,7 +1,6 @@
 """Who decides after an attempt, and where its ranks meet: one node alone, or several together."""
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,21 +8,24 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous.api import RendezvousInfo, RendezvousStoreInfo
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
-from .continuation import after_loss_text, code_after_loss, has_checkpoint
-from .event_file import append_event
+from .attempt_history import Judge
+from .continuation import (
+    after_loss_text,
+    code_after_loss,
+    has_checkpoint,
+    without_node_0_text,
+)
 from .meeting import Meeting
 from .node_messages import (
     Lead,
     NodeEnd,
     bounded_text,
     code_of_nodes,
-    first_to_fail,
-    lost_text,
     whole_report,
 )
 from .plan import LaunchPlan
 from .rendezvous import STORE_TIMEOUT_S, LocalRendezvous
-from .restarts import AttemptRecord, Verdict, verdict
+from .restarts import Verdict
 from .signal_inbox import SignalInbox
 from .supervision import Elsewhere
 
@@ -58,7 +60,7 @@ class Council(Protocol):
 class Alone:
     """The council of one node."""
 
-    def __init__(self, plan: LaunchPlan, judge: "Judge", run_id: str) -> None:
+    def __init__(self, plan: LaunchPlan, judge: Judge, run_id: str) -> None:
         self.rendezvous: StaticTCPRendezvous = LocalRendezvous(
             run_id=run_id, addr=plan.master_addr, port=plan.master_port
         )
@@ -87,7 +89,7 @@ class Alone:
 class Together:
     """The council of several nodes; node 0 decides."""
 
-    def __init__(self, plan: LaunchPlan, judge: "Judge", inbox: SignalInbox) -> None:
+    def __init__(self, plan: LaunchPlan, judge: Judge, inbox: SignalInbox) -> None:
         self._plan = plan
         self._judge = judge
         self._inbox = inbox
@@ -120,24 +122,28 @@ class Together:
     def _undecided(self, end: NodeEnd) -> Decided:
         if not self._meeting.is_lost(0):
             return Decided(code=end.code, restart=False)
-        continues = has_checkpoint(self._plan)
+        roster, nodes = self._meeting.roster, self._plan.nodes
+        ends = {roster.node_rank: end}
+        continues = has_checkpoint(self._judge.folder(ends))
         code = code_after_loss(end.code, continues=continues)
-        why = f"{lost_text(0, self._meeting.hosts().get(0))} The nodes meet there."
-        text = after_loss_text(why, continues=continues)
+        nnodes = str(nodes.num_max)
+        if nodes.num_min != nodes.num_max:
+            nnodes = f"{nodes.num_min}:{nodes.num_max}"
+        text = without_node_0_text(roster.hosts().get(0), nnodes, continues=continues)
         self._judge.say(text)
-        if self._meeting.node_rank == min(node for node in self._meeting.members if node):
-            self._judge.record({self._meeting.node_rank: end}, code, Verdict(restart=False), text)
+        if roster.node_rank == min(node for node in roster.members if node):
+            self._judge.record(ends, code, Verdict(restart=False), text)
         return Decided(code=code, restart=False)
 
     def _decide(self, attempt: int, ends: Mapping[int, NodeEnd], lost: list[int]) -> Lead:
         """Decide for all nodes. Called on node 0 only."""
-        members, hosts = self._meeting.members, self._meeting.hosts()
+        members, hosts = self._meeting.roster.members, self._meeting.roster.hosts()
         if lost:
             members = tuple(node for node in members if node not in lost)
-            continues = has_checkpoint(self._plan)
+            continues = has_checkpoint(self._judge.folder(ends))
             code = code_after_loss(code_of_nodes(ends), continues=continues)
             judged = self._without(members, continues=continues)
-            said = [lost_text(node, hosts.get(node)) for node in lost]
+            said = [self._meeting.roster.lost_sentence(node) for node in lost]
             self._judge.record(ends, code, judged, " ".join((*said, judged.reason)))
         else:
             code = code_of_nodes(ends)
@@ -163,60 +169,6 @@ class Together:
         return Verdict(restart=False, reason=after_loss_text(why, continues=continues))
 
 
-class Judge:
-    """Keeps the attempts so far, decides about a restart, and writes events.jsonl."""
-
-    def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
-        self.say = say
-        self._plan = plan
-        self._inbox = inbox
-        self._history: list[AttemptRecord] = []
-        self._num_recorded = 0
-
-    def judge(self, ends: Mapping[int, NodeEnd], code: int) -> Verdict:
-        """Return the verdict on an attempt from its ends on all nodes."""
-        record = merged(ends, code)
-        self._history.append(record)
-        warned = self._inbox.warned_by is not None
-        judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
-        self.record(ends, code, judged, judged.reason)
-        return judged
-
-    def record(self, ends: Mapping[int, NodeEnd], code: int, judged: Verdict, reason: str) -> None:
-        """Write an attempt into events.jsonl."""
-        record, number = merged(ends, code), self._num_recorded
-        self._num_recorded += 1
-        if self._plan.run_dir is not None:
-            with suppress(OSError):  # the record is for later; the run is what counts
-                append_event(
-                    self._plan.run_dir,
-                    "attempt",
-                    attempt=number,
-                    ranks=sum(end.num_ranks for end in ends.values()),
-                    code=record.code,
-                    seconds=round(record.lived_s, 3),
-                    step=record.step,
-                    error=record.error,
-                    restart=judged.restart,
-                    reason=reason or None,
-                )
-
-
-def merged(ends: Mapping[int, NodeEnd], code: int) -> AttemptRecord:
-    """Return the record of an attempt from its ends on all nodes; pure."""
-    steps = [end.step for end in ends.values() if end.step is not None]
-    errors = [end.error for end in ends.values() if end.error is not None]
-    first = first_to_fail(ends)
-    return AttemptRecord(
-        code=code,
-        lived_s=max(end.lived_s for end in ends.values()),
-        gives_signs=any(end.gives_signs for end in ends.values()),
-        step=max(steps, default=None),
-        joined=any(end.joined for end in ends.values()),
-        error=next(iter(errors), None) if first is None else ends[first].error,
-    )
-
-
 class NodesRendezvous(StaticTCPRendezvous):
     """The ranks of several nodes meet in a store on node 0, a new one for each attempt."""
 
@@ -234,10 +186,10 @@ class NodesRendezvous(StaticTCPRendezvous):
     def next_rendezvous(self) -> RendezvousInfo:
         """Open the store with the other nodes; see Meeting.open_attempt for what it raises."""
         self._store, port = self._meeting.open_attempt()
-        members = self._meeting.members
+        members = self._meeting.roster.members
         return RendezvousInfo(
             PrefixStore(self.run_id, self._store),
-            members.index(self._meeting.node_rank),
+            members.index(self._meeting.roster.node_rank),
             len(members),
             RendezvousStoreInfo(self.master_addr, port),
         )

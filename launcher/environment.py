@@ -19,6 +19,7 @@ RUN_DIR = "RELAUNCH_RUN_DIR"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
+FOLDER_FILE = "RELAUNCH_FOLDER_FILE"
 SECRET = "RELAUNCH_SECRET"
 """What the launchers of several nodes share; for them only, no rank gets it."""
 END_TIME = "RELAUNCH_END_TIME"
@@ -31,7 +32,7 @@ CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset(
     {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
-    | {RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE}
+    | {RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
     | {END_TIME, GRACE, HAND_OVER}
 )
 
@@ -63,6 +64,8 @@ class RankEnvironment:
     """Where this rank says how far it is."""
     stacks_file: Path | None
     """Where this rank writes its stacks when it is asked to."""
+    folder_file: Path | None = None
+    """Where this rank says in which folder the run is kept."""
     end_time_s: float | None = None
     """The end of the job's time, in seconds since the epoch; None: no limit is known."""
     grace_s: float | None = None
@@ -108,6 +111,7 @@ class RankEnvironment:
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
             stacks_file=_path(environ, STACKS_FILE),
+            folder_file=_path(environ, FOLDER_FILE),
             end_time_s=_seconds(environ, END_TIME),
             grace_s=_seconds(environ, GRACE),
         )
@@ -135,6 +139,7 @@ class RankFiles:
     error: Path
     heartbeat: Path
     stacks: Path
+    folder: Path
 
     @classmethod
     def of(cls, folder: Path, rank: int) -> "RankFiles":
@@ -143,6 +148,7 @@ class RankFiles:
             error=folder / f"rank-{rank}-error.json",
             heartbeat=folder / f"rank-{rank}-heartbeat",
             stacks=folder / f"rank-{rank}-stacks",
+            folder=folder / f"rank-{rank}-folder",
         )
 
 
@@ -199,6 +205,7 @@ def worker_environment(
         WARNING_FILE: str(settings.warning_file),
         HEARTBEAT_FILE: str(files.heartbeat),
         STACKS_FILE: str(files.stacks),
+        FOLDER_FILE: str(files.folder),
         STRATEGY: settings.strategy,
         PRECISION: settings.precision,
         SHARD_BLOCKS: settings.shard_blocks,

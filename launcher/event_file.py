@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 EVENTS = "events.jsonl"
 METRICS = "metrics.jsonl"
+FOLDER = "run folder"
+"""The event that says where a run is kept whose record was begun in another folder."""
 
 
 def append_event(run_dir: Path, kind: str, *, now: datetime | None = None, **details: Any) -> None:

@@ -47,6 +47,17 @@ class HangWatch:
         self.step: int | None = None
         """The last step which any rank has finished."""
 
+    def text(self, elsewhere: str = "") -> str:
+        """Return why the ranks of this node are ended.
+
+        Args:
+            elsewhere: Which other node's ranks hung, without a full stop; empty: those here.
+        """
+        if elsewhere:
+            return f"{elsewhere}; killing those of this node too."
+        after = "" if self.step is None else f" after step {self.step}"
+        return f"no rank got on for {self.timeout_s:g} s{after}; killing all of them."
+
     def is_hung(self, now: float) -> bool:
         """Tell whether no rank has given a sign for `timeout_s`; cheap, called at each look."""
         if now - self._looked_at < LOOK_S:

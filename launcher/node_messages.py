@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .exit_codes import CONTINUE, DONE
+from .exit_codes import CONTINUE, DO_NOT_RETRY, DONE
+from .node_texts import hung_text
 from .supervision import Elsewhere
 
 MAX_REPORT_CHARS = 40_000
@@ -33,6 +34,8 @@ class NodeEnd:
     """The node's report on its first failure, for everybody; may be empty."""
     hung: bool = False
     """Its ranks were ended because none of them got on."""
+    run_dir: str | None = None
+    """Where the run is kept, if a rank has said so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,17 +122,18 @@ def seen_elsewhere(
     others: Mapping[int, NodeMessage], *, attempt: int, members: Iterable[int], num_lost: int
 ) -> Elsewhere:
     """Return what the other members' messages say about an attempt."""
-    ends = [
-        message.end
+    ends = {
+        node: message.end
         for node in members
         if (message := others.get(node)) is not None
         and message.attempt == attempt
         and message.end is not None
-    ]
+    }
+    hung = next((node for node, end in ends.items() if end.hung), None)
     return Elsewhere(
-        failed=any(end.code not in (DONE, CONTINUE) for end in ends),
-        left=any(end.code == CONTINUE for end in ends),
-        hung=any(end.hung for end in ends),
+        failed=any(end.code not in (DONE, CONTINUE) for end in ends.values()),
+        left=any(end.code == CONTINUE for end in ends.values()),
+        hung="" if hung is None else hung_text(hung, others[hung].host, ends[hung].step),
         lost=num_lost > 0,
     )
 
@@ -142,9 +146,17 @@ def first_to_fail(ends: Mapping[int, NodeEnd]) -> int | None:
 
 
 def code_of_nodes(ends: Mapping[int, NodeEnd]) -> int:
-    """Return the run's exit code: that of the node which failed first, else the worst of all."""
+    """Return the run's exit code: that of the node which failed first, else the worst of all.
+
+    As on one node ranks that had to be ended do not hide that the others have saved and left.
+    """
+    codes = {end.code for end in ends.values()}
     first = first_to_fail(ends)
-    return ends[first].code if first is not None else max(end.code for end in ends.values())
+    if DO_NOT_RETRY in codes:
+        return DO_NOT_RETRY
+    if first is not None:
+        return ends[first].code
+    return CONTINUE if CONTINUE in codes else max(codes)
 
 
 def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
@@ -157,35 +169,3 @@ def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
     elif first is None:
         lines.extend(end.report for end in ends.values() if end.report)
     return "\n".join(lines)
-
-
-def waiting_text(ranks_of: Mapping[int, str], waited_s: float) -> str:
-    """Return the sentence about nodes whose ranks are still running when those here have ended."""
-    names = ", ".join(f"{node} ({host})" for node, host in sorted(ranks_of.items()))
-    return f"the ranks here have ended; waiting for those of node {names}, {waited_s:.0f} s so far."
-
-
-def lost_text(node: int, host: str | None) -> str:
-    """Return the sentence about a node of which nothing is heard any more."""
-    where = f" ({host})" if host else ""
-    return f"node {node}{where} is lost: its launcher is gone, or the network to it is cut."
-
-
-def strange_text(nodes: Iterable[int], place: str) -> str:
-    """Return the sentence about messages that were dropped."""
-    names = ", ".join(str(node) for node in nodes)
-    return (
-        f"what was written at {place} in the name of node {names} is dropped: it does not carry "
-        "this run's seal. That node has another secret, another --rdzv-id or another version of "
-        "relaunch, or somebody else writes there."
-    )
-
-
-def missing_text(missing: Iterable[int], num_nodes: int, waited_s: float, place: str) -> str:
-    """Return the sentence about nodes that have not come yet."""
-    names = ", ".join(str(node) for node in missing)
-    word = "nodes" if "," in names else "node"
-    return (
-        f"waiting for {word} {names} of {num_nodes} at {place}, {waited_s:.0f} s so far. Start the "
-        "same command there, with its own --node-rank."
-    )

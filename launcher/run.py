@@ -44,6 +44,7 @@ from .recipe import Recipe
 from .run_folder import RunFolder
 from .signals import PreemptionFlag
 from .start_table import Place
+from .whereabouts import tell_folder
 
 _FAILURE = 1
 
@@ -104,6 +105,7 @@ class Run:
         except ValueError as error:
             _leave(None, str(error), USAGE)
         path = environment.run_dir or Path(run_dir or Path("runs") / Path(sys.argv[0]).stem)
+        tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
         flag = PreemptionFlag(environment.warning_file)
         flag.install_until_exit()

@@ -43,8 +43,9 @@ class Elsewhere:
     failed: bool = False
     left: bool = False
     """A node's ranks have all left with 75."""
-    hung: bool = False
-    """A node ended its ranks because none of them got on."""
+    hung: str = ""
+    """Which node ended its ranks because none of them got on, in a sentence without its full stop;
+    empty: none did."""
     lost: bool = False
     """A node is gone."""
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..event_file import EVENTS, append_event
+from ..event_file import EVENTS, FOLDER, append_event
 from ..plan import LaunchPlan
-from ..program import ProgramKind
+from ..whereabouts import assumed_folder
 from .allocation import Allocation
 from .verdict import Cause
 
@@ -68,9 +68,7 @@ class Budget:
     @classmethod
     def of(cls, allocation: Allocation, plan: LaunchPlan) -> "Budget":
         """Find the run folder, as far as the launcher can know it."""
-        folder = plan.run_dir if plan.uses_run else None
-        if folder is None and plan.uses_run and plan.program.kind is ProgramKind.SCRIPT:
-            folder = Path("runs") / Path(plan.program.name).stem
+        folder = assumed_folder(plan) if plan.uses_run else None
         return cls(job=allocation.job_id, restart_count=allocation.restart_count, folder=folder)
 
     def begin(self) -> str | None:
@@ -103,14 +101,23 @@ class Budget:
             append_event(self.folder, kind, job=self.job, **details)
 
     def _events(self) -> list[dict[str, Any]]:
+        """Return what was recorded, oldest first; a run may have said that it is kept elsewhere."""
         if self.folder is None:
             return []
-        try:
-            text = (self.folder / EVENTS).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return []
-        found = []
-        for line in text.splitlines():
-            with contextlib.suppress(json.JSONDecodeError):  # cut off by a kill
-                found.append(json.loads(line))
+        found = _read(self.folder)
+        told = [event["path"] for event in found if event.get("event") == FOLDER]
+        if told:
+            found = sorted([*found, *_read(Path(told[-1]))], key=lambda e: str(e.get("time", "")))
         return found
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    try:
+        text = (folder / EVENTS).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):  # cut off by a kill
+            found.append(json.loads(line))
+    return found

@@ -14,6 +14,7 @@ from ..errors import StartError, UsageError
 from ..options import LaunchOptions
 from ..plan import check_packages
 from ..program import Program
+from ..whereabouts import usual_folder
 from ..words import Words, read_words
 from .batch_script import BatchScript
 from .job_facts import pairs
@@ -97,7 +98,8 @@ def own_program(program: str) -> list[str]:
 
 def run_folder_of(options: LaunchOptions) -> Path:
     """Return the run folder, as `Run` chooses it."""
-    return options.run_dir or Path("runs") / Path(options.script).stem
+    program = Program(kind=options.kind, name=options.script, args=options.script_args)
+    return options.run_dir or usual_folder(program) or Path("runs") / Path(options.script).stem
 
 
 def check_readable(sbatch: SbatchOptions, options: LaunchOptions, ask: Call) -> None:

@@ -1,5 +1,6 @@
 """Fixtures that start the real `relaunch` on tiny scripts; a test that leaves a process fails."""
 
+import functools
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +102,22 @@ def ask(server: "subprocess.Popen[str]", request: dict[str, object]) -> int:
     return int(server.stdout.readline())
 
 
+def start(server: "subprocess.Popen[str]", folder: Path, mark: str, **request: Any) -> Launched:
+    """Have the server start a launcher, with its output and its exit code in a folder.
+
+    Args:
+        server: launch_server.py.
+        folder: Where they go.
+        mark: What every process of the launcher has in its environment.
+        request: What launch_server.py is told, apart from the files.
+    """
+    folder.mkdir()
+    files = {key: str(folder / key) for key in ("stdout", "stderr", "status")}
+    launched = Launched(ask(server, {"ignored": (), **files, **request}), folder, mark)
+    wait_until((folder / "stderr").exists, "the launcher's start")
+    return launched
+
+
 class Launch:
     """Starts the command: `launch("--nproc-per-node", "2", script)`."""
 
@@ -127,23 +145,20 @@ class Launch:
         stdout: str | None = None,
         cgroup: Path | None = None,
     ) -> Launched:
-        output = self.folder / f"launch-{len(self.started)}"
-        output.mkdir()
         name, _, value = self.mark.partition("=")
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", name: value}
         environ["TMPDIR"] = str(self.scratch)
-        request = {
-            "argv": (*self._options, *argv),
-            "cwd": str(self.folder),
-            "environ": {**environ, **(env or {})},
-            "ignored": ignored,
-            "cgroup": None if cgroup is None else str(cgroup),
-            **{key: str(output / key) for key in ("stdout", "stderr", "status")},
-        }
-        if stdout is not None:
-            request["stdout"] = stdout
-        launched = Launched(ask(self._server, request), output, self.mark)
-        wait_until((output / "stderr").exists, "the launcher's start")
+        launched = start(
+            self._server,
+            self.folder / f"launch-{len(self.started)}",
+            self.mark,
+            argv=(*self._options, *argv),
+            cwd=str(self.folder),
+            environ={**environ, **(env or {})},
+            ignored=ignored,
+            cgroup=None if cgroup is None else str(cgroup),
+            **({} if stdout is None else {"stdout": stdout}),
+        )
         self.started.append(launched)
         return launched
 
@@ -171,9 +186,15 @@ def launch_server() -> "Iterator[subprocess.Popen[str]]":
 
 
 @pytest.fixture(scope="session")
-def start_launcher(launch_server: "subprocess.Popen[str]") -> Callable[[dict[str, object]], int]:
-    """Start a launcher from a request of launch_server.py; returns its process id."""
-    return lambda request: ask(launch_server, request)
+def start_launcher(launch_server: "subprocess.Popen[str]") -> Callable[..., Launched]:
+    """Start a launcher elsewhere than in the test's folder; see `start`."""
+    return functools.partial(start, launch_server)
+
+
+@pytest.fixture(scope="session")
+def processes_of() -> Callable[[str], list[int]]:
+    """Return the living processes with a text in their environment."""
+    return processes_with
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_ranks_that_stay_when_another_node_has_left_are_named_and_ended(attempt_
         (Elsewhere(failed=True), DEAF, -signal.SIGKILL),
         (Elsewhere(lost=True), prints(STAYS), -signal.SIGTERM),
         (Elsewhere(lost=True), DEAF, -signal.SIGKILL),
-        (Elsewhere(hung=True, failed=True), prints(STAYS), -signal.SIGTERM),
+        (Elsewhere(hung="node 1", failed=True), prints(STAYS), -signal.SIGTERM),
     ],
 )
 def test_a_failure_elsewhere_ends_the_ranks_here(attempt_of, there, source, status):
@@ -87,12 +87,12 @@ def test_a_hang_elsewhere_is_one_here(attempt_of, tmp_path):
     statuses, _ = attempt_of(
         prints(STAYS),
         prints(STAYS),
-        elsewhere=lambda: Elsewhere(hung=True, failed=True),
+        elsewhere=lambda: Elsewhere(hung="node 1", failed=True),
         hang=HangWatch(100.0, {}),
-        write_stacks=lambda workers: asked.append([worker.rank for worker in workers]),
+        write_stacks=lambda workers, where: asked.append((where, [w.rank for w in workers])),
     )
     assert statuses == [-signal.SIGKILL, -signal.SIGKILL]
-    assert asked == [[0, 1]]
+    assert asked == [("node 1", [0, 1])]
 
 
 def test_a_rank_that_has_ended_well_does_not_hide_that_the_others_hang(attempt_of, tmp_path):
@@ -105,8 +105,8 @@ def test_a_rank_that_has_ended_well_does_not_hide_that_the_others_hang(attempt_o
         prints("pass"),
         prints(STAYS),
         hang=HangWatch(0.6, beats),
-        write_stacks=lambda workers: asked.append([worker.rank for worker in workers]),
+        write_stacks=lambda workers, where: asked.append((where, [w.rank for w in workers])),
     )
     assert time.monotonic() - began >= 0.6
     assert statuses == [0, -signal.SIGKILL]
-    assert asked == [[1]]
+    assert asked == [("", [1])]

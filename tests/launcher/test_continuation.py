@@ -1,12 +1,13 @@
 """What a run that lost a machine ends with."""
 
-import os
-from types import SimpleNamespace
-
 import pytest
 
-from launcher.continuation import after_loss_text, code_after_loss, has_checkpoint
-from launcher.program import Program, ProgramKind
+from launcher.continuation import (
+    after_loss_text,
+    code_after_loss,
+    has_checkpoint,
+    without_node_0_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,22 +36,21 @@ def test_text():
     assert after_loss_text("It is lost.", continues=False).endswith("no checkpoint so far.")
 
 
-def plan(run_dir, uses_run=True, kind=ProgramKind.SCRIPT):
-    program = Program(kind=kind, name="sub/train.py", args=())
-    return SimpleNamespace(run_dir=run_dir, uses_run=uses_run, program=program)
+def test_without_node_0():
+    assert without_node_0_text("a", "1:3", continues=True) == (
+        "node 0 (a) is lost: its launcher is gone, or the network to it is cut. The nodes meet "
+        "there, so the run ends, whatever --nnodes 1:3 allows. Start the same command again; it "
+        "goes on from the newest checkpoint. If node 0 does not come back, let another node be it: "
+        "--node-rank 0 there, and its address as --master-addr everywhere."
+    )
+    fixed = without_node_0_text(None, "2", continues=False)
+    assert "so the run ends. Start the same command again; there is no checkpoint so far." in fixed
 
 
 def test_only_a_finished_checkpoint_counts(tmp_path):
-    assert not has_checkpoint(plan(tmp_path))
+    assert not has_checkpoint(None)
+    assert not has_checkpoint(tmp_path)
     (tmp_path / "checkpoints" / "step-00000003.draft").mkdir(parents=True)
-    assert not has_checkpoint(plan(tmp_path))
+    assert not has_checkpoint(tmp_path)
     (tmp_path / "checkpoints" / "step-00000003").mkdir()
-    assert has_checkpoint(plan(tmp_path))
-
-
-def test_without_a_run_dir_it_is_looked_for_where_run_puts_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    os.makedirs("runs/train/checkpoints/step-00000003")
-    assert has_checkpoint(plan(None))
-    assert not has_checkpoint(plan(None, uses_run=False))
-    assert not has_checkpoint(plan(None, kind=ProgramKind.MODULE))
+    assert has_checkpoint(tmp_path)

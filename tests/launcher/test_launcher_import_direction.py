@@ -16,12 +16,13 @@ PROCESS_PART = (
     *("console_share", "evidence", "lines", "log_folder"),
     *("attempt_end", "event_file", "heartbeat", "restarts"),
     *("hang", "stacks"),
-    *("network", "node_messages", "port_holder", "run_secret", "seal"),
+    *("network", "node_messages", "node_texts", "port_holder", "run_secret", "seal"),
     *("dry_run", "group", "masking"),
     *("notes", "option_table", "program", "values", "words"),
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
     *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
     *("limits", "site"),
+    *("gathering", "reminder", "whereabouts"),
     *("descriptors", "forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
 )
 

@@ -10,11 +10,11 @@ from launcher.command_line import parse_command_line
 from launcher.environment import INTERFACE_NAMES, NCCL_INTERFACE, SECRET
 from launcher.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
 from launcher.hang import LONGEST_GAP_S
-from launcher.meeting import REMIND_S
 from launcher.node_link import LOST_S
 from launcher.notes import _WITHOUT_MEANING
 from launcher.option_table import OPTIONS
 from launcher.options import LaunchOptions, NodeOptions
+from launcher.reminder import REMIND_S
 from launcher.run_secret import MIN_CHARS
 from launcher.signal_inbox import SAME_KEYPRESS_S
 from launcher.supervision import Bounds

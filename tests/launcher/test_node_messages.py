@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.council import merged
+from launcher.attempt_history import merged
 from launcher.node_messages import (
     Lead,
     NodeEnd,
@@ -13,12 +13,11 @@ from launcher.node_messages import (
     bounded_text,
     code_of_nodes,
     first_to_fail,
-    missing_text,
     refusal,
     seen_elsewhere,
-    waiting_text,
     whole_report,
 )
+from launcher.node_texts import missing_text, waiting_text
 from launcher.seal import MAX_CHARS
 from launcher.supervision import Elsewhere
 
@@ -74,6 +73,10 @@ def test_who_may_take_part(other, part):
         ({0: end(1, 5.2), 1: end(42, 5.1)}, 1, 42),
         ({0: end(1, 5.1), 1: end(42, 5.1)}, 0, 1),
         ({0: end(137), 1: end(3, 5.0)}, 1, 3),
+        ({0: end(75), 1: end(137)}, None, 75),
+        ({0: end(75), 1: end(3, 5.0)}, 1, 3),
+        ({0: end(93), 1: end(3, 5.0)}, 1, 93),
+        ({0: end(0), 1: end(137)}, None, 137),
     ],
 )
 def test_the_earliest_failure_counts(ends, first, code):
@@ -88,7 +91,11 @@ def test_the_earliest_failure_counts(ends, first, code):
         ({1: end(0), 2: None}, 0, Elsewhere()),
         ({1: end(75), 2: None}, 0, Elsewhere(left=True)),
         ({1: end(42, 5.1), 2: end(75)}, 0, Elsewhere(failed=True, left=True)),
-        ({1: end(137, hung=True), 2: None}, 0, Elsewhere(failed=True, hung=True)),
+        (
+            {1: end(137, hung=True, step=5), 2: end(137, hung=True)},
+            0,
+            Elsewhere(failed=True, hung="no rank of node 1 (a) got on after step 5"),
+        ),
         ({1: None}, 1, Elsewhere(lost=True)),
         ({3: end(42)}, 0, Elsewhere()),
     ],

@@ -68,6 +68,7 @@ def test_what_is_written_is_read_back():
         warning_file=Path("/tmp/x/warning.json"),
         heartbeat_file=Path("/tmp/x/rank-5-heartbeat"),
         stacks_file=Path("/tmp/x/rank-5-stacks"),
+        folder_file=Path("/tmp/x/rank-5-folder"),
     )
 
 

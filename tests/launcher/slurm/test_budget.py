@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from launcher.event_file import FOLDER, append_event
 from launcher.slurm.budget import (
     MOST_WITHOUT_PROGRESS,
     Budget,
@@ -68,6 +69,24 @@ def test_a_loop_without_progress_ends(tmp_path: Path) -> None:
     lines = (folder / "events.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
     assert (last["event"], last["cause"], last["step"]) == ("requeue", "preempted", 12)
+
+
+def test_a_run_that_is_kept_elsewhere_gets_on_there(tmp_path: Path) -> None:
+    folder, there = tmp_path / "runs" / "train", tmp_path / "chosen"
+    there.mkdir()
+    for restart in range(2 * MOST_WITHOUT_PROGRESS):
+        budget = Budget(job=7, restart_count=restart, folder=folder)
+        assert budget.begin() is None
+        append_event(there, "saved", step=10 * (restart + 1))
+        append_event(there, "attempt", restart=restart == 0)
+        append_event(folder, FOLDER, path=str(there))
+        assert budget.refuse(Cause.PREEMPTED) is None
+    assert budget.restarts_used() == 1
+    for restart in range(MOST_WITHOUT_PROGRESS):
+        assert Budget(job=7, restart_count=50 + restart, folder=folder).begin() is None
+    refused = Budget(job=7, restart_count=60, folder=folder).begin()
+    assert refused is not None
+    assert f"at step {20 * MOST_WITHOUT_PROGRESS}" in refused
 
 
 def test_without_a_run_folder_nothing_is_known(tmp_path: Path) -> None:

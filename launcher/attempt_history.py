@@ -1,0 +1,84 @@
+"""Keeps the attempts of one start: decides about a restart, and writes them down."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from .event_file import EVENTS, FOLDER, append_event
+from .node_messages import NodeEnd, first_to_fail
+from .plan import LaunchPlan
+from .restarts import AttemptRecord, Verdict, verdict
+from .signal_inbox import SignalInbox
+from .whereabouts import assumed_folder
+
+
+class Judge:
+    """Keeps the attempts so far, decides about a restart, and writes events.jsonl."""
+
+    def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._plan = plan
+        self._inbox = inbox
+        self._history: list[AttemptRecord] = []
+        self._num_recorded = 0
+        self._folder = assumed_folder(plan)
+
+    def folder(self, ends: Mapping[int, NodeEnd]) -> Path | None:
+        """Return where the run is kept, as far as its ranks have said; None: not known.
+
+        Without --run-dir the batch step can only assume where that is: if it has begun its record
+        there, the record is told where the run is.
+        """
+        told = next((end.run_dir for _, end in sorted(ends.items()) if end.run_dir), None)
+        if self._plan.run_dir is None and told is not None:
+            before, self._folder = self._folder, Path(told)
+            elsewhere = before is not None and before.resolve() != self._folder
+            if before is not None and elsewhere and (before / EVENTS).exists():
+                with suppress(OSError):
+                    append_event(before, FOLDER, path=told)
+        return self._folder
+
+    def judge(self, ends: Mapping[int, NodeEnd], code: int) -> Verdict:
+        """Return the verdict on an attempt from its ends on all nodes."""
+        record = merged(ends, code)
+        self._history.append(record)
+        warned = self._inbox.warned_by is not None
+        judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
+        self.record(ends, code, judged, judged.reason)
+        return judged
+
+    def record(self, ends: Mapping[int, NodeEnd], code: int, judged: Verdict, reason: str) -> None:
+        """Write an attempt into events.jsonl."""
+        record, number = merged(ends, code), self._num_recorded
+        self._num_recorded += 1
+        # A folder that the run has not made is left alone.
+        folder = self.folder(ends)
+        if folder is not None and (self._plan.run_dir is not None or (folder / EVENTS).exists()):
+            with suppress(OSError):  # the record is for later; the run is what counts
+                append_event(
+                    folder,
+                    "attempt",
+                    attempt=number,
+                    ranks=sum(end.num_ranks for end in ends.values()),
+                    code=record.code,
+                    seconds=round(record.lived_s, 3),
+                    step=record.step,
+                    error=record.error,
+                    restart=judged.restart,
+                    reason=reason or None,
+                )
+
+
+def merged(ends: Mapping[int, NodeEnd], code: int) -> AttemptRecord:
+    """Return the record of an attempt from its ends on all nodes; pure."""
+    steps = [end.step for end in ends.values() if end.step is not None]
+    errors = [end.error for end in ends.values() if end.error is not None]
+    first = first_to_fail(ends)
+    return AttemptRecord(
+        code=code,
+        lived_s=max(end.lived_s for end in ends.values()),
+        gives_signs=any(end.gives_signs for end in ends.values()),
+        step=max(steps, default=None),
+        joined=any(end.joined for end in ends.values()),
+        error=next(iter(errors), None) if first is None else ends[first].error,
+    )

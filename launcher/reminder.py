@@ -1,0 +1,36 @@
+"""Says now and then for what is waited; a wait in silence looks like a hang."""
+
+import time
+from collections.abc import Callable
+
+REMIND_S = 30.0
+"""How often it is said."""
+PATIENCE_S = 3.0
+"""Before it is said the first time: nodes are never started at the same moment."""
+
+
+class Reminder:
+    """The clock of one wait, which begins when this is made."""
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        first_s: float = PATIENCE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say = say
+        self._clock = clock
+        self._began = clock()
+        self._next_s = first_s
+
+    @property
+    def waited_s(self) -> float:
+        """How long the wait has lasted."""
+        return self._clock() - self._began
+
+    def remind(self, sentence: str) -> None:
+        """Say it if it is time to."""
+        waited_s = self.waited_s
+        if waited_s >= self._next_s:
+            self._next_s = waited_s + REMIND_S
+            self._say(sentence)
