@@ -34,19 +34,18 @@ def code_after_loss(code: int, *, continues: bool) -> int:
     return CONTINUE if continues else LOST_CODE
 
 
-def without_node_0_text(host: str | None, nnodes: str, *, continues: bool) -> str:
-    """Return why the run ends where node 0 is lost, and what the person can do; pure.
+def without_leader_text(node: int, host: str | None, *, continues: bool) -> str:
+    """Return why the run ends where the leading node is lost, and what the person can do; pure.
 
     Args:
-        host: Node 0's machine, where it is known.
-        nnodes: As --nnodes has it.
+        node: The one that led.
+        host: Its machine, where that is known.
         continues: There is a checkpoint.
     """
-    despite = f", whatever --nnodes {nnodes} allows" if ":" in nnodes else ""
     return (
-        f"{lost_text(0, host)} The nodes meet there, so the run ends{despite}. Start the same "
-        f"command again; {_then(continues=continues)} If node 0 does not come back, let another "
-        "node be it: --node-rank 0 there, and its address as --master-addr everywhere."
+        f"{lost_text(node, host)} The nodes meet there, so the run ends. Start the same command "
+        f"again; {_then(continues=continues)} If node 0 does not come back, let another node be "
+        "it: --node-rank 0 there, and its address as --master-addr everywhere."
     )
 
 

@@ -1,6 +1,6 @@
 """Who decides after an attempt, and where its ranks meet: one node alone, or several together."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +13,7 @@ from .continuation import (
     after_loss_text,
     code_after_loss,
     has_checkpoint,
-    without_node_0_text,
+    without_leader_text,
 )
 from .meeting import Meeting
 from .node_messages import (
@@ -24,6 +24,7 @@ from .node_messages import (
     whole_report,
 )
 from .plan import LaunchPlan
+from .quorum import has_quorum
 from .rendezvous import STORE_TIMEOUT_S, LocalRendezvous
 from .restarts import Verdict
 from .signal_inbox import SignalInbox
@@ -87,7 +88,7 @@ class Alone:
 
 
 class Together:
-    """The council of several nodes; node 0 decides."""
+    """The council of several nodes; the leading one decides."""
 
     def __init__(self, plan: LaunchPlan, judge: Judge, inbox: SignalInbox) -> None:
         self._plan = plan
@@ -120,29 +121,28 @@ class Together:
         self._meeting.part()
 
     def _undecided(self, end: NodeEnd) -> Decided:
-        if not self._meeting.is_lost(0):
+        leader, roster = self._meeting.place.node, self._meeting.roster
+        if not self._meeting.is_lost(leader):
             return Decided(code=end.code, restart=False)
-        roster, nodes = self._meeting.roster, self._plan.nodes
         ends = {roster.node_rank: end}
         continues = has_checkpoint(self._judge.folder(ends))
         code = code_after_loss(end.code, continues=continues)
-        nnodes = str(nodes.num_max)
-        if nodes.num_min != nodes.num_max:
-            nnodes = f"{nodes.num_min}:{nodes.num_max}"
-        text = without_node_0_text(roster.hosts().get(0), nnodes, continues=continues)
+        text = without_leader_text(leader, roster.hosts().get(leader), continues=continues)
         self._judge.say(text)
-        if roster.node_rank == min(node for node in roster.members if node):
+        if roster.node_rank == min(node for node in roster.members if node != leader):
             self._judge.record(ends, code, Verdict(restart=False), text)
         return Decided(code=code, restart=False)
 
-    def _decide(self, attempt: int, ends: Mapping[int, NodeEnd], lost: list[int]) -> Lead:
-        """Decide for all nodes. Called on node 0 only."""
+    def _decide(
+        self, attempt: int, ends: Mapping[int, NodeEnd], lost: list[int], dead: Collection[int]
+    ) -> Lead:
+        """Decide for all nodes. Called on the leading node only."""
         members, hosts = self._meeting.roster.members, self._meeting.roster.hosts()
         if lost:
-            members = tuple(node for node in members if node not in lost)
+            before, members = members, tuple(node for node in members if node not in lost)
             continues = has_checkpoint(self._judge.folder(ends))
             code = code_after_loss(code_of_nodes(ends), continues=continues)
-            judged = self._without(members, continues=continues)
+            judged = self._without(lost, before, dead, continues=continues)
             said = [self._meeting.roster.lost_sentence(node) for node in lost]
             self._judge.record(ends, code, judged, " ".join((*said, judged.reason)))
         else:
@@ -159,18 +159,33 @@ class Together:
             said=bounded_text("\n".join(text for text in (*said, judged.reason) if text)),
         )
 
-    def _without(self, staying: tuple[int, ...], *, continues: bool) -> Verdict:
-        nodes = self._plan.nodes
+    def _without(
+        self,
+        lost: list[int],
+        members: tuple[int, ...],
+        dead: Collection[int],
+        *,
+        continues: bool,
+    ) -> Verdict:
+        nodes, staying = self._plan.nodes, set(members) - set(lost)
         if self._inbox.warned_by is not None:
             return Verdict(restart=False)
-        if len(staying) >= nodes.num_min:
-            return Verdict(restart=True, reason=f"going on with {len(staying)} nodes.")
-        why = f"{len(staying)} of at least {nodes.num_min} nodes are left."
+        if len(staying) < nodes.num_min:
+            why = f"{len(staying)} of at least {nodes.num_min} nodes are left."
+        elif has_quorum(staying, members, dead):
+            leader = self._meeting.place.node
+            led = f", led by node {leader}" if leader else ""
+            return Verdict(restart=True, reason=f"going on with {len(staying)} nodes{led}.")
+        else:
+            why = (
+                f"{len(staying)} of {len(members)} nodes are left here, and it cannot be told from "
+                "here whether the others go on without them."
+            )
         return Verdict(restart=False, reason=after_loss_text(why, continues=continues))
 
 
 class NodesRendezvous(StaticTCPRendezvous):
-    """The ranks of several nodes meet in a store on node 0, a new one for each attempt."""
+    """The ranks of several nodes meet in a store on the leader, a new one for each attempt."""
 
     def __init__(self, meeting: Meeting, addr: str) -> None:
         super().__init__(
@@ -186,6 +201,7 @@ class NodesRendezvous(StaticTCPRendezvous):
     def next_rendezvous(self) -> RendezvousInfo:
         """Open the store with the other nodes; see Meeting.open_attempt for what it raises."""
         self._store, port = self._meeting.open_attempt()
+        self.master_addr = self._meeting.place.addr
         members = self._meeting.roster.members
         return RendezvousInfo(
             PrefixStore(self.run_id, self._store),

@@ -1,18 +1,21 @@
 """How several nodes come together, agree on each attempt, and part.
 
-Node 0 holds the store and decides; the others follow. Every wait ends when a node is lost.
+One node leads: it holds the store and decides; the others follow. That is node 0, and when it is
+lost the lowest of those that are left. Every wait ends when a node is lost.
 """
 
+import contextlib
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from .errors import Interrupted, StartError, UsageError
 from .gathering import Gathering
-from .node_0 import STORE_S, open_if_here, reach, serve
+from .meeting_place import STORE_S, Place, answering, open_if_here, reach, serve
+from .network import own_address
 from .node_link import NodeLink, connect_to
 from .node_messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
 from .node_texts import waiting_text
@@ -26,36 +29,46 @@ from .supervision import Elsewhere
 POLL_S = 0.05
 PART_S = 5.0
 SETTLE_S = 2.0
+GATHER_S = 20.0
+"""How long who comes to lead waits for the others: some notice the loss LOST_S later, and then
+still have ranks to end."""
 
-Decide = Callable[[int, Mapping[int, NodeEnd], list[int]], Lead]
+Decide = Callable[[int, Mapping[int, NodeEnd], list[int], Collection[int]], Lead]
 
 
 class Meeting:
     """This node's part in a run of several nodes."""
 
     def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
+        self._plan = plan
         self._nodes = plan.nodes
-        self._addr, self._port = plan.master_addr, plan.master_port
-        self._place = f"{self._addr}:{self._port}"
         self._inbox = inbox
         self._say = say
         self._server: TCPStore | None = None
         self._store: TCPStore | None = None
+        self._spare: socket.socket | None = None
         self._attempt = -1
-        self._link = NodeLink(
-            lambda: connect_to(self._addr, self._port, STORE_S),
-            NodeMessage(
-                node_rank=self._nodes.node_rank or 0,
-                host=socket.gethostname(),
-                nnodes=f"{self._nodes.num_min}:{self._nodes.num_max}",
-                local_world_size=plan.local_world_size,
-            ),
-            num_nodes=self._nodes.num_max,
-            by_arrival=self._nodes.node_rank is None,
-            secret=plan.secret.value,
-            run_id=self._nodes.run_id or "",
+        self.place = Place(node=0, addr=plan.master_addr, port=plan.master_port)
+        """Where the nodes meet."""
+        message = NodeMessage(
+            node_rank=self._nodes.node_rank or 0,
+            host=socket.gethostname(),
+            nnodes=f"{self._nodes.num_min}:{self._nodes.num_max}",
+            local_world_size=plan.local_world_size,
         )
-        self.roster = Roster(self._link, self._place, say)
+        self._link = self._link_to(self.place, message, self._nodes.node_rank is None)
+        self.roster = Roster(self._link, self.place, say)
+
+    def _link_to(self, place: Place, message: NodeMessage, by_arrival: bool) -> NodeLink:
+        return NodeLink(
+            lambda: connect_to(place.addr, place.port, STORE_S),
+            message,
+            num_nodes=self._nodes.num_max,
+            by_arrival=by_arrival,
+            secret=self._plan.secret.value,
+            run_id=self._nodes.run_id or "",
+            leader=place.node,
+        )
 
     def join(self) -> None:
         """Meet the other nodes.
@@ -65,22 +78,27 @@ class Meeting:
             StartError: The others did not come, or node 0 cannot be reached.
             Interrupted: The run was asked to end meanwhile.
         """
-        self._server = open_if_here(self._nodes, self._addr, self._port)
+        self._server = open_if_here(self._nodes, self.place.addr, self.place.port)
         leads = self._server is not None
         if not leads:
             timeout_s = self._nodes.join_timeout_s
-            reach(
-                self._addr,
-                self._port,
-                timeout_s=timeout_s,
-                say=self._say,
-                check=self._check_inbox,
-            )
+            reach(self.place, timeout_s=timeout_s, say=self._say, check=self._check_inbox)
+            self._keep_a_spare_port()
         self._link.start(leads=leads)
-        unanswered = f"nothing of this run is at {self._place}. Is it the --master-port of another?"
+        unanswered = f"nothing of this run is at {self.place}. Is it the --master-port of another?"
         self._wait(lambda: self._link.numbered, lambda waited_s: unanswered)
         if leads:
             self._gather()
+
+    def _keep_a_spare_port(self) -> None:
+        """Bind a port where the nodes can meet if this one comes to lead, and tell the others."""
+        addr = self._nodes.local_addr or own_address(self.place.addr)
+        if addr is None:
+            return
+        with contextlib.suppress(UsageError):  # then this node can follow, but never lead
+            self._spare = bind(addr, 0)
+            port = self._spare.getsockname()[1]
+            self._link.publish(replace(self._link.message, addr=addr, port=port))
 
     def _gather(self) -> None:
         """Wait for the nodes on node 0, and publish who takes part."""
@@ -106,24 +124,26 @@ class Meeting:
 
         Raises:
             StartError: A node was lost.
-            UsageError: Node 0 does not let this node take part.
+            UsageError: The leader does not let this node take part.
         """
         self._attempt = attempt = self._attempt + 1
         self._link.publish(replace(self._link.message, attempt=attempt, end=None))
-        if self.roster.node_rank == 0:
+        if self._leads:
             assert self._link.lead is not None
             members, refused = self._link.lead.members, self._link.lead.refused
-            self._wait(lambda: all(self.roster.is_at(node, attempt) for node in members if node))
-            listener = bind(self._addr, 0)
+            others = self.roster.others
+            self._wait(lambda: all(self.roster.is_at(node, attempt) for node in others))
+            listener = bind(self.place.addr, 0)
             port = listener.getsockname()[1]
-            self._store = serve(self._addr, listener)
+            self._store = serve(self.place.addr, listener)
             self._link.publish_lead(
                 Lead(attempt=attempt, members=members, port=port, refused=refused)
             )
             return self._store, port
         self._wait(lambda: self._is_led(attempt), self._missing, self._nodes.join_timeout_s)
         assert self._link.lead is not None
-        return connect_to(self._addr, self._link.lead.port, STORE_S), self._link.lead.port
+        port = self._link.lead.port
+        return connect_to(self.place.addr, port, STORE_S), port
 
     def close_attempt(self) -> None:
         """Let go of the ranks' store."""
@@ -149,66 +169,128 @@ class Meeting:
         )
 
     def end_attempt(self, end: NodeEnd, decide: Decide) -> Lead | None:
-        """Tell how the attempt ended here; return what node 0 decides from all the ends.
+        """Tell how the attempt ended here; return what the leader decides from all the ends.
 
-        None: node 0 is lost, or a second Ctrl-C came; nothing was decided.
+        None: the leader is lost and nobody came to lead in its place, or a second Ctrl-C came;
+        nothing was decided.
 
         Args:
             end: Of this node.
-            decide: From the ends and the lost nodes to the decision; called on node 0 only.
+            decide: From the ends, the lost nodes and those of them that have surely ended to the
+                decision; called on the leading node only.
         """
         end = bounded(end)
         self._link.publish(replace(self._link.message, end=end))
-        return self._lead(end, decide) if self.roster.node_rank == 0 else self._follow()
+        if self._leads:
+            return self._lead(end, decide, lambda _: self.roster.lost())
+        lead = self._follow()
+        return self._succeed(end, decide) if lead is None and self._may_succeed() else lead
 
-    def _lead(self, end: NodeEnd, decide: Decide) -> Lead:
+    def _lead(
+        self,
+        end: NodeEnd,
+        decide: Decide,
+        lost: Callable[[float], list[int]],
+        dead: Collection[int] = (),
+    ) -> Lead:
         reminder = Reminder(self._say, REMIND_S)
         while not self._inbox.kill_now:
-            lost = self.roster.lost()
-            there = [node for node in self._unfinished() if node not in lost]
+            gone = lost(reminder.waited_s)
+            there = [node for node in self._unfinished() if node not in gone]
             if not there:
                 break
             self._remind(reminder, there)
         attempt, others = self._attempt, self.roster.others
         ends = {node: its for node in others if (its := self.roster.end_of(node, attempt))}
-        lead = decide(attempt, {0: end, **ends}, self.roster.lost())
+        ends[self.roster.node_rank] = end
+        lead = decide(attempt, ends, lost(reminder.waited_s), dead)
         self._link.publish_lead(lead)
         return lead
 
-    def _follow(self) -> Lead | None:
+    def _follow(self, patience_s: float = 0.0) -> Lead | None:
+        """Wait for the decision; for the first seconds also for a leader that is not there yet."""
         reminder = Reminder(self._say, REMIND_S)
         while not self._inbox.kill_now:
             lead = self._link.lead
             if lead is not None and lead.attempt == self._attempt and lead.decided:
                 return lead
-            if self.is_lost(0):
+            if self.is_lost(self.place.node) and reminder.waited_s >= patience_s:
                 return None
-            self._remind(reminder, self._unfinished() or [0])
+            self._remind(reminder, self._unfinished() or [self.place.node])
         return None
+
+    # ------------------------------------------------------------------ another leader
+
+    def _may_succeed(self) -> bool:
+        """Tell whether the run may go on without its leader, whose loss has ended the ranks here.
+
+        A loss that came after they had ended by themselves says nothing of what was decided.
+        """
+        enough = len(self.roster.members) - 1 >= self._nodes.num_min
+        asked = self._inbox.warned_by is not None or self._inbox.kill_now
+        return enough and not asked and self.roster.has_told_loss_of(self.place.node)
+
+    def _succeed(self, end: NodeEnd, decide: Decide) -> Lead | None:
+        """Meet anew at the lowest node that answers, and decide there what becomes of the run."""
+        me, former, members = self.roster.node_rank, self.place, self.roster.members
+        places = self.roster.places()
+        there = answering(p for node, p in places.items() if node in members and node != former.node)
+        if there and min(there) < me:
+            self._meet_at(there[min(there)], leads=False)
+            return self._follow(GATHER_S)
+        if self._spare is None:
+            return None
+        dead = {former.node} if former.is_closed() else set()
+        message, listener, self._spare = self._link.message, self._spare, None
+        self._server = serve(message.addr, listener)
+        self._meet_at(Place(node=me, addr=message.addr, port=message.port), leads=True)
+        self._link.publish_lead(Lead(attempt=self._attempt, members=members, port=0))
+
+        def lost(waited_s: float) -> list[int]:
+            coming = set(there) if waited_s < GATHER_S else set()
+            absent = set(members) - {me, *self._link.others, *coming}
+            return sorted({*absent, *self.roster.lost()})
+
+        return self._lead(end, decide, lost, dead)
+
+    def _meet_at(self, place: Place, *, leads: bool) -> None:
+        message = self._link.message
+        self._link.stop(0.1)
+        self._store = None
+        self.place = place
+        self._link = self._link_to(place, message, by_arrival=False)
+        self.roster = Roster(self._link, place, self._say, self.roster)
+        self._link.start(leads=leads)
 
     def is_lost(self, node: int) -> bool:
         """Return whether nothing is heard of a node any more."""
         return node in self.roster.lost()
 
     def part(self) -> None:
-        """Leave; node 0 stays a moment so that the others can read what it decided."""
-        if self.roster.node_rank == 0 and self._link.lead is not None:
+        """Leave; the leader stays a moment so that the others can read what it decided."""
+        if self._leads and self._link.lead is not None:
             end = time.monotonic() + PART_S
             while time.monotonic() < end and not all(
                 self.is_lost(node) or self._link.others[node].leaves for node in self._link.others
             ):
                 time.sleep(POLL_S)
         self._link.publish(replace(self._link.message, leaves=True))
-        # Without node 0 nothing can be sent any more, and a call to it may hang for a minute.
-        self._link.stop(0.1 if self.is_lost(0) else SETTLE_S)
+        # Without the leader nothing can be sent, and a call to it may hang for a minute.
+        self._link.stop(0.1 if self.is_lost(self.place.node) else SETTLE_S)
         self._store = self._server = None
+        if self._spare is not None:
+            self._spare.close()
+
+    @property
+    def _leads(self) -> bool:
+        return self.roster.node_rank == self.place.node
 
     # ------------------------------------------------------------------ waiting
 
     def _is_led(self, attempt: int) -> bool:
-        lead, node_0 = self._link.lead, self._link.others.get(0)
-        if node_0 is not None and node_0.leaves:
-            raise StartError("node 0 has left the run.")
+        lead, leader = self._link.lead, self._link.others.get(self.place.node)
+        if leader is not None and leader.leaves:
+            raise StartError(f"node {self.place.node} has left the run.")
         if lead is None:
             return False
         if (why := lead.refused.get(str(self.roster.node_rank))) is not None:

@@ -37,6 +37,7 @@ class NodeLink:
         by_arrival: bool,
         secret: bytes,
         run_id: str,
+        leader: int = 0,
     ) -> None:
         """Prepare; `start` begins.
 
@@ -47,6 +48,7 @@ class NodeLink:
             by_arrival: The number of this node is not given but follows from its arrival.
             secret: What the nodes share; may be empty.
             run_id: The run's name.
+            leader: The node that has the store.
         """
         self.message = replace(message, nonce=secrets.token_hex(8))
         self.others: Mapping[int, NodeMessage] = {}
@@ -60,6 +62,7 @@ class NodeLink:
         self._num_nodes = num_nodes
         self._by_arrival = by_arrival
         self._secret, self._run_id = secret, run_id
+        self._leader = leader
         self._leads = False
         self._arrived_in: str | None = None
         self._own_lead: Lead | None = None
@@ -71,7 +74,7 @@ class NodeLink:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self, *, leads: bool) -> None:
-        """Begin to talk; `leads`: this is node 0."""
+        """Begin to talk; `leads`: the store is on this node."""
         self._leads = leads
         self._thread.start()
 
@@ -93,7 +96,7 @@ class NodeLink:
         self.message = message
 
     def publish_lead(self, lead: Lead) -> None:
-        """Replace the leading message. Called on node 0 only."""
+        """Replace the leading message. Called on the leading node only."""
         self._own_lead = self.lead = lead
 
     def lost(self, now: float) -> list[int]:
@@ -102,13 +105,13 @@ class NodeLink:
         Time in which this process was suspended itself does not count.
         """
         beats = {node: message.beat for node, message in self.others.items()}
-        # Node 0 holds the store: nothing can be read or written without it.
+        # The leader holds the store: nothing can be read or written without it.
         if not self._leads:
-            beats[0] = self._num_rounds
+            beats[self._leader] = self._num_rounds
         quiet_s = {node: self._quiet[node].look(now, {node: beat}) for node, beat in beats.items()}
         gone = [node for node, silent_s in quiet_s.items() if silent_s >= LOST_S]
-        if not self._leads and (self._broken or 0 in gone):
-            return [0]
+        if not self._leads and (self._broken or self._leader in gone):
+            return [self._leader]
         return sorted(gone)
 
     def _run(self) -> None:
@@ -120,7 +123,7 @@ class NodeLink:
                     self._exchange(box)
                 self._num_rounds += 1
                 self._stopped.wait(TICK_S)
-        except RuntimeError:  # torch's DistNetworkError and DistStoreError: node 0 is gone
+        except RuntimeError:  # torch's DistNetworkError and DistStoreError: it is gone
             self._broken = True
 
     def _meet(self, box: Mailbox) -> bool:
@@ -162,7 +165,8 @@ class NodeLink:
             self._follow(box)
         self.others = others
         self.strange = frozenset(
-            0 if place == _LEAD else int(place.partition("/")[2]) for place in box.strange
+            self._leader if place == _LEAD else int(place.partition("/")[2])
+            for place in box.strange
         )
 
     def _message(self, box: Mailbox, node: int) -> NodeMessage | None:
@@ -175,13 +179,13 @@ class NodeLink:
         text = box.get(_LEAD)
         with contextlib.suppress(ValueError, TypeError, KeyError):
             lead = None if text is None else Lead.from_json(text)
-            # Else it is node 0's of an earlier start, which somebody has kept.
+            # Else it is of an earlier start, and somebody has kept it.
             if lead and lead.heard.get(str(self.message.node_rank)) == self.message.nonce:
                 self.lead = lead
 
 
 def connect_to(addr: str, port: int, timeout_s: float) -> TCPStore:
-    """Return a new connection to node 0's store."""
+    """Return a new connection to the store of the leading node."""
     return TCPStore(
         addr, port, is_master=False, timeout=timedelta(seconds=timeout_s), wait_for_workers=False
     )

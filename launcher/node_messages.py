@@ -55,6 +55,9 @@ class NodeMessage:
     """Of the attempt `attempt`; None while it runs."""
     warned_by: int | None = None
     leaves: bool = False
+    addr: str = ""
+    """Where this node would have the nodes meet if it came to lead; empty: nowhere."""
+    port: int = 0
 
     def to_json(self) -> str:
         """Return the message as text."""

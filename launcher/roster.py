@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 
+from .meeting_place import Place
 from .node_link import NodeLink
 from .node_messages import NodeEnd
 from .node_texts import lost_text, missing_text, strange_text
@@ -11,11 +12,25 @@ from .node_texts import lost_text, missing_text, strange_text
 class Roster:
     """Looks at what the link has read last, and tells each loss once."""
 
-    def __init__(self, link: NodeLink, place: str, say: Callable[[str], None]) -> None:
-        """Prepare; `place` is where the nodes meet, as a person writes it."""
+    def __init__(
+        self,
+        link: NodeLink,
+        place: Place,
+        say: Callable[[str], None],
+        former: "Roster | None" = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            link: To the place where the nodes meet.
+            place: That place.
+            say: Told of losses and of strange messages.
+            former: Of the place where the nodes met before.
+        """
         self._link = link
         self._place = place
         self._say = say
+        self._former = former
         self._told_lost: set[int] = set()
         self._told_strange: set[int] = set()
 
@@ -27,6 +42,8 @@ class Roster:
     @property
     def members(self) -> tuple[int, ...]:
         """The nodes that take part, in the order of their ranks."""
+        if self._link.lead is None and self._former is not None:
+            return self._former.members
         assert self._link.lead is not None
         return self._link.lead.members
 
@@ -38,7 +55,16 @@ class Roster:
     def hosts(self) -> dict[int, str]:
         """Return the names of the nodes' machines."""
         messages = {**self._link.others, self.node_rank: self._link.message}
-        return {node: message.host for node, message in messages.items()}
+        known = {node: message.host for node, message in messages.items()}
+        return known if self._former is None else {**self._former.hosts(), **known}
+
+    def places(self) -> dict[int, Place]:
+        """Return where the nodes could meet on each of the other nodes."""
+        return {
+            node: Place(node=node, addr=message.addr, port=message.port)
+            for node, message in self._link.others.items()
+            if message.addr
+        }
 
     def is_at(self, node: int, attempt: int) -> bool:
         """Tell whether a node is in an attempt and has not ended it."""
@@ -64,6 +90,10 @@ class Roster:
         """Return the sentence about a lost node."""
         return lost_text(node, self.hosts().get(node))
 
+    def has_told_loss_of(self, node: int) -> bool:
+        """Tell whether a node was lost while the ranks were running here."""
+        return node in self._told_lost
+
     def tell(self) -> int:
         """Say who was lost or dropped since the last call; return how many members are lost."""
         for node in set(self.lost()) - self._told_lost:
@@ -71,15 +101,15 @@ class Roster:
             self._say(f"{self.lost_sentence(node)} Ending the ranks here.")
         for node in self._link.strange - self._told_strange:
             self._told_strange.add(node)
-            self._say(strange_text((node,), self._place))
+            self._say(strange_text((node,), str(self._place)))
         return len(self._told_lost.intersection(self.members))
 
     def missing(self, num_nodes: int, waited_s: float) -> str:
         """Return the sentence about the nodes that have not come yet."""
         here = {*self._link.others, self.node_rank}
         absent = [node for node in range(num_nodes) if node not in here]
-        text = f"waiting for node 0 to begin, {waited_s:.0f} s so far."
+        text = f"waiting for node {self._place.node} to begin, {waited_s:.0f} s so far."
         if absent:
-            text = missing_text(absent, num_nodes, waited_s, self._place)
+            text = missing_text(absent, num_nodes, waited_s, str(self._place))
         strange = sorted(self._link.strange)
-        return f"{text} But {strange_text(strange, self._place)}" if strange else text
+        return f"{text} But {strange_text(strange, str(self._place))}" if strange else text

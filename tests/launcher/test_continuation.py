@@ -6,7 +6,7 @@ from launcher.continuation import (
     after_loss_text,
     code_after_loss,
     has_checkpoint,
-    without_node_0_text,
+    without_leader_text,
 )
 
 
@@ -36,15 +36,16 @@ def test_text():
     assert after_loss_text("It is lost.", continues=False).endswith("no checkpoint so far.")
 
 
-def test_without_node_0():
-    assert without_node_0_text("a", "1:3", continues=True) == (
+def test_without_the_leader():
+    assert without_leader_text(0, "a", continues=True) == (
         "node 0 (a) is lost: its launcher is gone, or the network to it is cut. The nodes meet "
-        "there, so the run ends, whatever --nnodes 1:3 allows. Start the same command again; it "
-        "goes on from the newest checkpoint. If node 0 does not come back, let another node be it: "
-        "--node-rank 0 there, and its address as --master-addr everywhere."
+        "there, so the run ends. Start the same command again; it goes on from the newest "
+        "checkpoint. If node 0 does not come back, let another node be it: --node-rank 0 there, "
+        "and its address as --master-addr everywhere."
     )
-    fixed = without_node_0_text(None, "2", continues=False)
-    assert "so the run ends. Start the same command again; there is no checkpoint so far." in fixed
+    text = without_leader_text(2, None, continues=False)
+    assert text.startswith("node 2 is lost: ")
+    assert "so the run ends. Start the same command again; there is no checkpoint so far." in text
 
 
 def test_only_a_finished_checkpoint_counts(tmp_path):

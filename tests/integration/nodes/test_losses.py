@@ -17,11 +17,15 @@ time.sleep(200)
 """
 
 
-def started(*nodes):
+def wait_for(condition, nodes):
     end = time.monotonic() + 60
-    while not all((node.folder / "started").exists() for node in nodes):
+    while not condition():
         assert time.monotonic() < end, [node.stderr for node in nodes]
         time.sleep(0.05)
+
+
+def started(*nodes):
+    wait_for(lambda: all((node.folder / "started").exists() for node in nodes), nodes)
 
 
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -33,7 +37,7 @@ def test_a_loss_is_noticed_and_over_in_time():
 
 @pytest.mark.parametrize(
     ("killed", "nnodes", "checkpoint", "code"),
-    [(0, "1:2", True, 75), (0, "2", False, 1), (1, "2", True, 75)],
+    [(0, "2", True, 75), (0, "2", False, 1), (1, "2", True, 75)],
 )
 def test_a_killed_agent_is_noticed(hosts, killed, nnodes, checkpoint, code):
     run_dir = hosts.folder / "run"
@@ -96,39 +100,84 @@ print("with", rank, os.environ["WORLD_SIZE"])
     assert nodes[0].stdout == "with 0 2\n"
     assert nodes[1].stdout.endswith("with 1 2\n")
     assert "relaunch: going on with 2 nodes." in nodes[1].said()
-    assert "relaunch: node 0 (" in nodes[2].said()[-1]
+    assert nodes[2].said()[0].startswith("relaunch: node 0 (")
+    assert "relaunch: 1 of at least 2 nodes are left. Start the same" in nodes[2].said()[-1]
+
+
+WITH = """
+pathlib.Path("started").touch()
+if os.environ["WORLD_SIZE"] == NUM_BEFORE:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(100)
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+names = [None] * dist.get_world_size()
+dist.all_gather_object(names, (os.environ["GROUP_RANK"], os.environ["MASTER_ADDR"]))
+if rank == 0: print(names)
+dist.barrier()
+dist.destroy_process_group()
+"""
 
 
 @pytest.mark.parametrize("how", ["killed", "cut"])
-def test_node_0_of_three_is_lost(hosts, how):
-    """The nodes meet there, so the run ends even where fewer may go on; the command goes on."""
+def test_the_others_go_on_without_node_0(hosts, how):
     run_dir = hosts.folder / "run"
     (run_dir / "checkpoints" / "step-00000007").mkdir(parents=True)
-    words = ("--run-dir", str(run_dir), hosts.script(DEAF + STAYS))
+    words = ("--run-dir", str(run_dir), hosts.script(WITH.replace("NUM_BEFORE", "'3'")))
     nodes = [hosts.static(host, *words, nnodes="1:3") for host in range(3)]
     started(*nodes)
     if how == "killed":
         nodes[0].send(signal.SIGKILL)
     else:
         hosts.cut(0)
-    began = time.monotonic()
-    assert [node.wait(60) for node in nodes[1:]] == [75, 75]
-    print(f"left {time.monotonic() - began:.1f} s after node 0 was {how}")
+    assert [node.wait(90) for node in nodes[1:]] == [0, 0], [node.stderr for node in nodes]
+    assert nodes[1].stdout.splitlines()[-1] == "[('0', '10.231.7.2'), ('1', '10.231.7.2')]"
     for node in nodes[1:]:
-        first, last = node.said()
-        assert first.startswith("relaunch: node 0 (")
-        assert first.endswith(" Ending the ranks here.")
-        assert "so the run ends, whatever --nnodes 1:3 allows. Start the same command again" in last
-        assert "If node 0 does not come back, let another node be it: --node-rank 0 there" in last
+        said = node.said()
+        assert said[0].startswith("relaunch: node 0 (")
+        assert said[0].endswith(" Ending the ranks here.")
+        assert "relaunch: going on with 2 nodes, led by node 1." in said
     if how == "cut":
-        # It has enough nodes, itself, and goes on.
-        assert "relaunch: going on with 1 nodes." in nodes[0].said()
+        # It would be enough with --nnodes 1:3, but the others have more votes.
+        assert nodes[0].wait(60) == 75
+        assert "1 of 3 nodes are left here, and it cannot be told" in nodes[0].said()[-1]
+
+
+@pytest.mark.parametrize("how", ["killed", "cut"])
+def test_node_1_goes_on_alone_only_where_node_0_has_surely_ended(hosts, how):
+    words = (hosts.script(WITH.replace("NUM_BEFORE", "'2'")),)
+    nodes = [hosts.static(host, *words, nnodes="1:2") for host in (0, 1)]
+    started(*nodes)
+    if how == "killed":
         nodes[0].send(signal.SIGKILL)
+        assert nodes[1].wait(90) == 0, nodes[1].stderr
+        assert nodes[1].stdout.splitlines()[-1] == "[('0', '10.231.7.2')]"
+        assert "relaunch: going on with 1 nodes, led by node 1." in nodes[1].said()
+    else:
+        hosts.cut(0)
+        assert [node.wait(90) for node in nodes] == [0, 1], [node.stderr for node in nodes]
+        assert nodes[0].stdout.splitlines()[-1] == "[('0', '10.231.7.1')]"
+        assert "1 of 2 nodes are left here, and it cannot be told" in nodes[1].said()[-1]
+
+
+def test_a_second_leader_is_lost_as_well(hosts):
+    script = hosts.script(WITH.replace("== NUM_BEFORE", "!= '1'"))
+    nodes = [hosts.static(host, script, nnodes="1:3") for host in range(3)]
+    started(*nodes)
+    nodes[0].send(signal.SIGKILL)
+    wait_for(lambda: any("led by node 1" in line for line in nodes[2].said()), nodes)
+    for node in nodes[1:]:
+        (node.folder / "started").unlink(missing_ok=True)
+    started(*nodes[1:])
+    nodes[1].send(signal.SIGKILL)
+    assert nodes[2].wait(90) == 0, nodes[2].stderr
+    assert nodes[2].stdout.splitlines()[-1] == "[('0', '10.231.7.3')]"
+    assert "relaunch: going on with 1 nodes, led by node 2." in nodes[2].said()
 
 
 def test_the_same_command_goes_on_with_another_node_0(hosts):
     script = hosts.script(STAYS)
-    nodes = [hosts.static(host, script, nnodes="2:3") for host in range(3)]
+    nodes = [hosts.static(host, script, nnodes="3") for host in range(3)]
     started(*nodes)
     nodes[0].send(signal.SIGKILL)
     assert [node.wait(60) for node in nodes[1:]] == [1, 1]

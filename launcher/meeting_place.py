@@ -1,9 +1,14 @@
-"""The place where the nodes meet: a store on node 0, opened there and reached from elsewhere."""
+"""The place where the nodes meet: a store on the leading node, reached from elsewhere.
+
+That is node 0. Each other node keeps a port free where they could meet without it.
+"""
 
 import errno
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -17,6 +22,46 @@ STORE_S = 60.0
 """How long one call to the store may take."""
 _CONNECT_S = 5.0
 _PAUSE_S = 0.2
+_MAX_THREADS = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the nodes meet."""
+
+    node: int
+    """The one that leads."""
+    addr: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.addr}:{self.port}"
+
+    def answers(self) -> bool:
+        """Tell whether somebody listens there."""
+        return self.why_not() is None
+
+    def is_closed(self) -> bool:
+        """Tell whether its machine says that nobody listens there, so that its launcher is gone."""
+        return isinstance(self.why_not(), ConnectionRefusedError)
+
+    def why_not(self) -> OSError | None:
+        """Knock; return what went wrong, None where somebody listens."""
+        try:
+            socket.create_connection((self.addr, self.port), timeout=_CONNECT_S).close()
+        except OSError as error:
+            return error
+        return None
+
+
+def answering(places: Iterable[Place]) -> dict[int, Place]:
+    """Return the places where somebody listens, by their nodes; all are asked at once."""
+    asked = list(places)
+    if not asked:
+        return {}
+    with ThreadPoolExecutor(min(len(asked), _MAX_THREADS)) as threads:
+        answers = threads.map(Place.answers, asked)
+        return {place.node: place for place, here in zip(asked, answers, strict=True) if here}
 
 
 def serve(addr: str, listener: socket.socket) -> TCPStore:
@@ -53,8 +98,7 @@ def open_if_here(nodes: NodeOptions, addr: str, port: int) -> TCPStore | None:
 
 
 def reach(
-    addr: str,
-    port: int,
+    place: Place,
     *,
     timeout_s: float,
     say: Callable[[str], None],
@@ -63,8 +107,7 @@ def reach(
     """Wait until somebody listens there.
 
     Args:
-        addr: Of node 0.
-        port: Its port.
+        place: On node 0.
         timeout_s: How long to wait.
         say: Told now and then why nobody is there yet.
         check: Called again and again; raises to end the wait.
@@ -73,8 +116,8 @@ def reach(
         StartError: Nobody did in time.
     """
     reminder = Reminder(say)
-    while (reason := _why_not(addr, port)) is not None:
-        text = f"node 0 is not at {addr}:{port}: {reason}."
+    while (error := place.why_not()) is not None:
+        text = f"node 0 is not at {place}: {_reason(error, place.addr)}."
         sentence = f"{text} Trying again for {timeout_s:g} s."
         if reminder.waited_s >= timeout_s:
             raise StartError(
@@ -86,13 +129,9 @@ def reach(
         time.sleep(_PAUSE_S)
 
 
-def _why_not(addr: str, port: int) -> str | None:
-    try:
-        socket.create_connection((addr, port), timeout=_CONNECT_S).close()
-        return None
-    except socket.gaierror as error:
+def _reason(error: OSError, addr: str) -> str:
+    if isinstance(error, socket.gaierror):
         return f"the name {addr} cannot be resolved ({error.strerror})"
-    except TimeoutError:
+    if isinstance(error, TimeoutError):
         return "no answer; is a firewall between, or the address wrong?"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
+    return (error.strerror or str(error)).lower()
