@@ -13,7 +13,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from .errors import Interrupted, StartError, UsageError
 from .gathering import Gathering
 from .node_0 import STORE_S, open_if_here, reach, serve
-from .node_link import NodeLink, connect_to
+from .node_link import LOST_S, NodeLink, connect_to
 from .node_messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
 from .node_texts import waiting_text
 from .plan import LaunchPlan
@@ -24,7 +24,9 @@ from .signal_inbox import SignalInbox
 from .supervision import Elsewhere
 
 POLL_S = 0.05
-PART_S = 5.0
+PART_S = LOST_S + 2.0
+"""How long node 0 waits for the others to have read what it decided; who is lost is not waited
+for."""
 SETTLE_S = 2.0
 
 Decide = Callable[[int, Mapping[int, NodeEnd], list[int]], Lead]
