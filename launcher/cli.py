@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from .command_line import help_text, parse_command_line
 from .console import say
-from .errors import LauncherError
+from .errors import LauncherError, ToldElsewhere
 from .gpus import Machine, count_installed, count_visible
 from .plan import make_plan, prepare_run_folder
 from .run_secret import read_secret, unbound_text
@@ -46,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             inbox.install()
             code = run(words, inbox)
     except LauncherError as error:
-        say(f"error: {error}")
+        if not isinstance(error, ToldElsewhere):
+            say(f"error: {error}")
         code = error.exit_code
     sys.exit(code)
 

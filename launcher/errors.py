@@ -2,6 +2,7 @@
 
 LauncherError
 +-- UsageError (ValueError)      what was asked cannot be done; leaves with exit code 2
+|   +-- ToldElsewhere            another process of the same start says why
 +-- StartError (RuntimeError)    it could be done, but this machine failed; exit code 1
 +-- Interrupted                  a signal ended the wait for other nodes; exit code 128+n
 """
@@ -19,6 +20,10 @@ class UsageError(LauncherError, ValueError):
     """What was asked is wrong or impossible here. Raised before any rank is started."""
 
     exit_code = 2
+
+
+class ToldElsewhere(UsageError):
+    """As UsageError, where another process of the same start prints the sentence."""
 
 
 class StartError(LauncherError, RuntimeError):

@@ -16,7 +16,7 @@ from .errors import Interrupted, StartError, UsageError
 from .gathering import Gathering
 from .meeting_place import STORE_S, Place, answering, open_if_here, reach, serve
 from .network import own_address
-from .node_link import NodeLink, connect_to
+from .node_link import LOST_S, NodeLink, connect_to
 from .node_messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
 from .node_texts import waiting_text
 from .plan import LaunchPlan
@@ -27,7 +27,9 @@ from .signal_inbox import SignalInbox
 from .supervision import Elsewhere
 
 POLL_S = 0.05
-PART_S = 5.0
+PART_S = LOST_S + 2.0
+"""How long the leader waits for the others to have read what it decided; who is lost is not waited
+for."""
 SETTLE_S = 2.0
 GATHER_S = 20.0
 """How long who comes to lead waits for the others: some notice the loss LOST_S later, and then

@@ -34,6 +34,8 @@ class Allocation:
     nodes: tuple[str, ...]
     """Of the step in a task, else of the job; in Slurm's order, which is that of the ranks."""
     node_rank: int
+    task: int = 0
+    """Of the step, counted over all nodes."""
     array_job_id: int | None = None
     array_task_id: int | None = None
     restart_count: int = 0
@@ -105,6 +107,7 @@ def read_allocation(
         role=role,
         nodes=nodes,
         node_rank=_number(environ, "SLURM_NODEID") or 0,
+        task=(_number(environ, "SLURM_PROCID") or 0) if role is Role.TASK else 0,
         array_job_id=_number(environ, "SLURM_ARRAY_JOB_ID"),
         array_task_id=_number(environ, "SLURM_ARRAY_TASK_ID"),
         restart_count=_number(environ, "SLURM_RESTART_COUNT") or 0,

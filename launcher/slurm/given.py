@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from .. import values
+from ..errors import ToldElsewhere, UsageError
 from ..words import Given, Words
 from .allocation import Allocation
 from .layout import check_layout, check_nodes
@@ -16,10 +17,13 @@ def is_by_hand(words: Words) -> bool:
 
 
 def check(words: Words, allocation: Allocation) -> None:
-    """See whether the job suits the words; raises UsageError."""
-    check_layout(allocation)
-    if (nnodes := words.given.get("--nnodes")) is not None:
-        check_nodes(allocation, *values.nnodes(nnodes), spelled=nnodes.spelled)
+    """See whether the job suits the words; raises UsageError, said by the step's first task."""
+    try:
+        check_layout(allocation)
+        if (nnodes := words.given.get("--nnodes")) is not None:
+            check_nodes(allocation, *values.nnodes(nnodes), spelled=nnodes.spelled)
+    except UsageError as error:
+        raise error if allocation.task == 0 else ToldElsewhere(*error.args) from None
 
 
 def with_job(words: Words, allocation: Allocation, *, addr: str, port: int) -> Words:

@@ -147,15 +147,22 @@ class Settlement:
         return verdict.code
 
     def _tell(self, verdict: Verdict) -> None:
-        why = {
-            Cause.UNKNOWN: f"Slurm does not answer ({self._scontrol.problem})",
-            Cause.PREEMPTED: "the job was preempted, and may not be requeued",
-        }.get(verdict.cause, f"{verdict.cause}: the job may not be requeued")
-        self._say(f"{why}. Continue by hand: {by_hand(self._allocation, self._known)}")
+        how = by_hand(self._allocation, self._known)
+        if verdict.cause is Cause.UNKNOWN:
+            self._say(
+                f"Slurm does not answer ({self._scontrol.problem}). Unless it puts the job back "
+                f"into the queue by itself, continue by hand: {how}"
+            )
+            return
+        interactive = self._known is not None and not self._known.is_batch
+        kind = "an interactive job cannot" if interactive else "the job may not"
+        self._say(f"{verdict.cause}, and {kind} be requeued. Continue by hand: {how}")
 
 
 def by_hand(allocation: Allocation, known: JobFacts | None) -> str:
     """Return the one command with which a person goes on; pure."""
+    if known is not None and not known.is_batch:
+        return "start the same command again, in a new allocation."
     if known is None or known.script is None:
         return f"scontrol requeue {allocation.key}"
     folder = "" if known.folder is None else f"--chdir={shlex.quote(known.folder)} "

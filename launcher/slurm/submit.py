@@ -34,6 +34,8 @@ what happens then.
 """
 _LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 _SUBMIT_S = 60.0
+_NEVER = ("BadConstraints", "PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit")
+"""Why a job waits that would wait for ever."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -47,6 +49,10 @@ def run(argv: Sequence[str]) -> int:
         return 0
     sbatch, own = split_words(argv)
     words = read_words(own, {})
+    if not words.rest:
+        raise UsageError(
+            "no script is given: relaunch slurm [sbatch options] script.py [script args]."
+        )
     check_options(sbatch, words.given.get("--nnodes"))
     is_dry_run = words.flag("--dry-run")
     left_out = ("--nnodes", "--dry-run")
@@ -145,6 +151,11 @@ def submit(script: BatchScript, folder: Path, environ: Mapping[str, str], ask: C
     if "StdOut" in shown:
         say(f"follow it:  tail -F {shown['StdOut']}")
     say(f"its state:  squeue -j {job}     end it, with a save:  scancel {job}")
+    if (reason := shown.get("Reason")) in _NEVER:
+        say(
+            f"warning: Slurm does not start it as it is (Reason={reason}): the partition cannot "
+            f"give what the script asks for. Take it back with scancel {job}."
+        )
     return 0
 
 
@@ -173,8 +184,14 @@ def sbatch_file(path: Path, environ: Mapping[str, str]) -> Answer:
         raise StartError(f"sbatch did not answer within {_SUBMIT_S:g} s; try again.") from None
     if done.returncode == 0:
         return Answer(text=done.stdout)
-    lines = dict.fromkeys(line.strip() for line in done.stderr.splitlines() if line.strip())
-    return Answer(text="", problem="\n".join(lines) or f"sbatch left with {done.returncode}")
+    return Answer(text="", problem=refusal_text(done.stderr, done.returncode))
+
+
+def refusal_text(stderr: str, returncode: int) -> str:
+    """Return what sbatch says against a script: each of its sentences once; pure."""
+    lines = (line.strip().removeprefix("sbatch: error: ") for line in stderr.splitlines())
+    said = "; ".join(dict.fromkeys(line.rstrip(".") for line in lines if line))
+    return f"sbatch refuses: {said or f'it left with {returncode}'}."
 
 
 def _is_flag(name: str) -> bool:

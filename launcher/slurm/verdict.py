@@ -69,6 +69,10 @@ class Ended:
 _TERMINATED = frozenset({128 + 15, 128 + 10, 128 + 12})
 """Ends by SIGTERM, SIGUSR1 or SIGUSR2, which is how Slurm warns."""
 
+_ASKED = frozenset({128 + 10, 128 + 12})
+"""Of those, what comes to a running job from `--signal` only, or from who wants it to leave.
+Without `B:` this process gets none itself, and an agent that is still starting dies of it."""
+
 
 def judge(ended: Ended, facts: JobFacts | None) -> Verdict:
     """Return what happened and what to do.
@@ -102,7 +106,7 @@ def _judge_running(ended: Ended, facts: JobFacts) -> Verdict:
     if facts.preempt_time_s is not None:
         preempted = Verdict(cause=Cause.PREEMPTED, action=Action.REQUEUE, code=ended.code)
         return _allowed(preempted, facts)
-    if ended.was_asked_to_leave:
+    if ended.was_asked_to_leave or ended.code in _ASKED:
         asked = Verdict(cause=Cause.ASKED, action=Action.REQUEUE, code=ended.code)
         return _allowed(asked, facts)
     return Verdict(cause=Cause.FAILED, action=Action.LEAVE, code=ended.code)

@@ -21,6 +21,7 @@ COMMANDS = ("sbatch", "srun", "scontrol", "scancel", "sinfo")
 KILL_WAIT_S = 30
 """Slurm's default: on a busy machine the ranks may need some of it."""
 GRACE_S = 20
+GPUS = "tty[0-1]"
 
 CONF = """\
 ClusterName=lab
@@ -42,6 +43,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
+GresTypes=gpu
 ReturnToService=2
 JobRequeue=1
 PreemptType=preempt/partition_prio
@@ -95,7 +97,10 @@ class Cluster:
     def start(self) -> None:
         host = socket.gethostname().partition(".")[0]
         (self.folder / "state").mkdir()
-        node = "NodeName={} NodeHostname={} NodeAddr=127.0.0.1 Port={} CPUs=2 RealMemory=1000"
+        node = (
+            "NodeName={} NodeHostname={} NodeAddr=127.0.0.1 Port={} CPUs=2 RealMemory=1000 "
+            "Gres=gpu:2"
+        )
         text = CONF.format(
             host=host,
             port=free_port(),
@@ -108,6 +113,10 @@ class Cluster:
             nodes="\n".join(node.format(name, host, free_port()) for name in self.nodes),
         )
         (self.folder / "slurm.conf").write_text(text)
+        # Two "GPUs" a node: Slurm only counts the files and tells their numbers to the job.
+        (self.folder / "gres.conf").write_text(
+            "".join(f"NodeName={name} Name=gpu File=/dev/{GPUS}\n" for name in self.nodes)
+        )
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(128))

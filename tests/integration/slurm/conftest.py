@@ -64,6 +64,7 @@ class Jobs:
     run: Any
     submitted: list[str] = field(default_factory=list)
     relaunch: str = slurm.RELAUNCH
+    small: Path = SMALL
 
     def submit(self, *options: str, body: str) -> str:
         """Submit a batch script of one line; return the job's id."""

@@ -1,12 +1,15 @@
 """What ends a job, and what becomes of it: one test a row of the table in docs/slurm.md."""
 
 import os
+import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.timeout(400)
+SMALL = Path(__file__).parents[1] / "workers" / "small.py"
 SLOW = "--pause 0.1 --epochs 400 --patience 1000"
 """It would take minutes: whatever ends it, it is not its own end."""
 
@@ -87,15 +90,14 @@ def test_someone_elses_requeue_is_not_doubled(jobs: Any, cluster: Any, run: Any)
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["", "B:"])
 def test_the_warning_of_signal(jobs: Any, cluster: Any, run: Any, to: str) -> None:
-    """It comes up to a minute early: in a job of one minute, about at once."""
-    job = jobs.train("--nodes=1", "--time=1", f"--signal={to}USR1@50", script=SLOW)
+    """It comes up to a minute early, and long before the run's own look at the time limit."""
+    job = jobs.train("--nodes=1", "--time=5", f"--signal={to}USR1@210", script=SLOW)
     jobs.wait_for_requeue(job)
     assert cluster.facts(job).restarts == 1
     assert "relaunch: SIGUSR1: asking the rank to save and to leave" in jobs.said
     assert run.events("end")[0]["ending"] == "preempted"
 
 
-@pytest.mark.slow
 def test_an_element_of_an_array_is_requeued_by_its_own_name(
     jobs: Any, cluster: Any, run: Any
 ) -> None:
@@ -122,14 +124,61 @@ def test_the_controller_is_down_at_the_warning(jobs: Any, cluster: Any, run: Any
 
 
 @pytest.mark.slow
-def test_srun_relaunch_without_anything_outside(jobs: Any, cluster: Any, run: Any) -> None:
+@pytest.mark.parametrize("step", ["srun", "srun --kill-on-bad-exit=1"])
+def test_srun_relaunch_without_anything_outside(
+    jobs: Any, cluster: Any, run: Any, step: str
+) -> None:
+    """Where srun ends the step at the first exit, the first agent still has KillWait to ask."""
     words = ("--nodes=2", "--ntasks-per-node=1", "--exclusive")
-    job = jobs.train(*words, step="srun", script=SLOW)
+    job = jobs.train(*words, step=step, script=SLOW)
     jobs.wait_for_step(3)
     jobs.preempt(3)
     jobs.wait_for_requeue(job)
     assert cluster.facts(job).restarts == 1
+    assert f"put job {job} back into the queue" in jobs.said
     assert run.steps_on_disk()[0] == run.events("end")[0]["step"]
+
+
+@pytest.mark.slow
+def test_without_scontrol_the_job_stays_until_slurm_requeues_it(
+    jobs: Any, cluster: Any, run: Any
+) -> None:
+    """As in a container: srun can be called and scontrol cannot."""
+    folder = jobs.folder / "bin"
+    folder.mkdir()
+    for name in ("srun", "git"):
+        if (found := shutil.which(name)) is not None:
+            (folder / name).symlink_to(found)
+    job = jobs.train("--nodes=1", "--exclusive", step=f"PATH={folder} exec", script=SLOW)
+    jobs.wait_for_step(3)
+    jobs.preempt(3)
+    jobs.wait_for_requeue(job)
+    assert cluster.facts(job).restarts == 1
+    assert "asking Slurm why the job ends: there is no scontrol here." in jobs.said
+    assert f"continue by hand: scontrol requeue {job}" in jobs.said
+    assert run.steps_on_disk()[0] == run.events("end")[0]["step"]
+
+
+@pytest.mark.slow
+def test_a_run_that_names_its_own_folder_gets_on_there(jobs: Any, cluster: Any) -> None:
+    """Without --run-dir the batch step can only guess where that is, and must not call it stuck."""
+    folder = jobs.folder / "chosen"
+    (jobs.folder / "own.py").write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(SMALL.parent)!r})\n"
+        "import small\n"
+        "from launcher import Run\n"
+        f"Run.start(small.main, run_dir={str(folder)!r})\n"
+    )
+    job = jobs.submit("--nodes=1", body=f"exec {jobs.relaunch} own.py {SLOW}")
+    run = type(jobs.run)(folder)
+    jobs.until(lambda: run.last_step() >= 6, "step 6")
+    cluster.ask("scancel", "--signal=USR1", job)
+    jobs.wait_for_requeue(job)
+    record = type(jobs.run)(jobs.folder / "runs" / "own")
+    assert record.events("run folder")[0]["path"] == str(folder)
+    assert record.events("requeue")[0]["step"] == run.events("end")[0]["step"]
+    assert run.events("attempt")[0]["code"] == 75
 
 
 @pytest.mark.slow
@@ -147,6 +196,12 @@ def test_a_finished_run_leaves_at_once(jobs: Any, cluster: Any, run: Any) -> Non
         (("--ntasks-per-node=2",), "exec", "#SBATCH --nodes=1 --ntasks-per-node=1"),
         (("--ntasks=2", "--nodes=1"), "srun", "srun --nodes=1 --ntasks-per-node=1 relaunch"),
         (("--nodes=2",), "exec", "--nnodes 3, but job"),
+        (("--nodes=1",), "srun --ntasks=8 --overcommit", "has 8 tasks on a node, but"),
+        (
+            ("--nodes=1", "--ntasks-per-node=1", "--gpus-per-task=2"),
+            "exec",
+            "#SBATCH --nodes=1 --ntasks-per-node=1 --gpus-per-node=2",
+        ),
     ],
 )
 def test_a_wrong_layout_is_refused(
@@ -156,4 +211,4 @@ def test_a_wrong_layout_is_refused(
     job = jobs.train(*options, step=body, relaunch=relaunch)
     jobs.wait_for_state(job, "FAILED")
     assert cluster.exit_code(job) == "2:0"
-    assert sentence in jobs.said
+    assert jobs.said.count(sentence) == 1

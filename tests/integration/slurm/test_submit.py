@@ -30,8 +30,17 @@ def submit(cluster: Any, tmp_path: Path) -> Any:
 def test_an_unknown_partition_is_told_in_slurms_words_once(submit: Any) -> None:
     done = submit("--partition=nowhere", str(SMALL))
     assert done.returncode == 2
-    assert done.stderr.count("invalid partition specified: nowhere") == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr == (
+        "relaunch: error: sbatch refuses: invalid partition specified: nowhere; "
+        "Batch job submission failed: Invalid partition name specified.\n"
+    )
+
+
+def test_a_job_that_would_wait_for_ever_is_told(submit: Any, cluster: Any) -> None:
+    done = submit("--nodes=99", str(SMALL))
+    cluster.ask("scancel", done.stderr.split("submitted job ")[1].split(":")[0])
+    assert done.returncode == 0
+    assert "does not start it as it is (Reason=PartitionConfig)" in done.stderr
 
 
 def test_without_sbatch_there_is_a_sentence(submit: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from launcher.command_line import parse_options
 from launcher.errors import UsageError
 from launcher.slurm.batch_script import quote
 from launcher.slurm.sbatch_options import check_options, split_words
-from launcher.slurm.submit import make_script
+from launcher.slurm.submit import make_script, refusal_text
 from launcher.words import read_words
 
 ROOT = Path(__file__).parents[3]
@@ -101,3 +101,20 @@ def test_the_elements_of_an_array_have_run_folders_of_their_own():
 def test_mistakes_are_told_before_anything_is_submitted(words, sentence):
     with pytest.raises(UsageError, match=sentence):
         check(words)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "text"),
+    [
+        (
+            "sbatch: error: invalid partition specified: x\nsbatch: error: invalid partition "
+            "specified: x\nsbatch: error: Batch job submission failed: Invalid name\n",
+            "sbatch refuses: invalid partition specified: x; Batch job submission failed: "
+            "Invalid name.",
+        ),
+        ("a plugin says no.\n", "sbatch refuses: a plugin says no."),
+        ("", "sbatch refuses: it left with 7."),
+    ],
+)
+def test_what_sbatch_says_is_told_once(stderr, text):
+    assert refusal_text(stderr, 7) == text

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from launcher.errors import UsageError
+from launcher.errors import ToldElsewhere, UsageError
 from launcher.slurm.allocation import Allocation, Role
 from launcher.slurm.given import check, is_by_hand, with_job
 from launcher.slurm.meeting_point import find_address
@@ -49,6 +49,15 @@ def test_refused_with_the_corrected_line(allocation, line):
     with pytest.raises(UsageError) as error:
         check(words(), allocation)
     assert line in str(error.value)
+
+
+def test_one_of_the_tasks_says_it():
+    wrong = replace(TASK, tasks_per_node=(8, 8))
+    with pytest.raises(UsageError) as first:
+        check(words(), wrong)
+    assert not isinstance(first.value, ToldElsewhere)
+    with pytest.raises(ToldElsewhere):
+        check(words(), replace(wrong, task=5))
 
 
 @pytest.mark.parametrize("allocation", [BATCH, TASK, replace(BATCH, gpu_bind="none")])

@@ -124,8 +124,9 @@ def test_a_controller_that_stays_silent_is_given_up_before_the_deadline():
     assert slurm.settle(143, end_time_s=1060.0, known=known) == 75
     assert 1060.0 - RESERVE_S - 6 <= slurm.now <= 1060.0 - RESERVE_S
     assert slurm.said[-1] == (
-        "Slurm does not answer (Unable to contact slurm controller (connect failure)). "
-        "Continue by hand: sbatch --chdir='/home/a b' '/home/a b/job.sh'"
+        "Slurm does not answer (Unable to contact slurm controller (connect failure)). Unless it "
+        "puts the job back into the queue by itself, continue by hand: "
+        "sbatch --chdir='/home/a b' '/home/a b/job.sh'"
     )
 
 
@@ -133,7 +134,7 @@ def test_without_a_known_deadline_it_is_given_up_too():
     slurm = Slurm(Answer(text="", problem="there is no scontrol here"))
     assert slurm.settle() == 75
     assert slurm.now <= 1000.0 + WITHOUT_ANSWER_S
-    assert slurm.said[-1].endswith("Continue by hand: scontrol requeue 12")
+    assert slurm.said[-1].endswith("continue by hand: scontrol requeue 12")
 
 
 def test_a_signal_to_this_process_shortens_the_wait():
@@ -193,7 +194,19 @@ def test_a_job_that_may_not_be_requeued_is_told_how_to_go_on():
     slurm = Slurm(answer)
     assert slurm.settle() == 75
     assert slurm.num_requeues() == 0
-    assert slurm.said[0].startswith("the job was preempted, and may not be requeued.")
+    assert slurm.said == [
+        "preempted, and the job may not be requeued. Continue by hand: scontrol requeue 12"
+    ]
+
+
+def test_an_interactive_job_is_told_to_start_anew():
+    answer = Answer(text=PREEMPTED.text.replace("BatchFlag=1", "BatchFlag=0"))
+    slurm = Slurm(answer)
+    assert slurm.settle(known=parse_job(answer.text)) == 75
+    assert slurm.said == [
+        "preempted, and an interactive job cannot be requeued. Continue by hand: start the same "
+        "command again, in a new allocation."
+    ]
 
 
 def test_the_command_by_hand():

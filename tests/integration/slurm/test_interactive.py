@@ -1,0 +1,76 @@
+"""Shells that have a job's variables: salloc's, one of a step, and one that kept them."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(400)
+PRINTS = """
+import os
+names = ("RANK", "WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR")
+print(*(os.environ[name] for name in names), flush=True)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "prints.py"
+    path.write_text(PRINTS)
+    return path
+
+
+@pytest.mark.parametrize("step", ["", "srun --ntasks-per-node=1"], ids=["alone", "srun"])
+def test_in_an_allocation_no_options_are_needed(
+    jobs: Any, cluster: Any, script: Path, tmp_path: Path, step: str
+) -> None:
+    words = f"salloc --quiet --nodes=2 --exclusive {step} {jobs.relaunch} {script}"
+    done = subprocess.run(
+        words,
+        shell=True,
+        cwd=tmp_path,
+        env=cluster.environ,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 2 0 127.0.0.1", "1 2 1 127.0.0.1"]
+
+
+def test_a_shell_of_a_step_is_one_of_its_tasks(
+    jobs: Any, cluster: Any, script: Path, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["srun", "--nodes=1", "--quiet", "bash", "-c", f"{jobs.relaunch} {script}"],
+        cwd=tmp_path,
+        env=cluster.environ,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "0 1 0 127.0.0.1\n"
+
+
+@pytest.mark.slow
+def test_a_preempted_allocation_saves_and_tells_how_to_go_on(
+    jobs: Any, cluster: Any, run: Any, tmp_path: Path
+) -> None:
+    words = f"--run-dir {run.path} {jobs.small} --pause 0.1 --epochs 400 --patience 1000"
+    with (tmp_path / "out.txt").open("wb") as out:
+        shell = subprocess.Popen(
+            f"salloc --quiet --nodes=1 --exclusive {jobs.relaunch} {words}",
+            shell=True,
+            cwd=tmp_path,
+            env=cluster.environ,
+            stdout=out,
+            stderr=out,
+        )
+    jobs.wait_for_step(3)
+    jobs.preempt(3)
+    assert shell.wait(timeout=150) == 75, jobs.said
+    assert run.steps_on_disk()[0] == run.events("end")[0]["step"]
+    assert "preempted, and an interactive job cannot be requeued." in jobs.said
+    assert "start the same command again, in a new allocation." in jobs.said
