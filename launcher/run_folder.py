@@ -82,6 +82,12 @@ class RunFolder:
             _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
+def checkpoints_elsewhere(path: Path) -> str | None:
+    """Return where the checkpoints of a run are, as run.json says; None: in its folder."""
+    told = RunFolder(path).description().get("checkpoints")
+    return told if isinstance(told, str) else None
+
+
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the whole lines of a JSONL file; a line cut off by a kill is not one."""
     if not path.exists():
