@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from checkpointing import CheckpointStore
+from checkpointing import CheckpointStore, place_at
 
 from .exit_codes import CONTINUE, DO_NOT_RETRY, USAGE
 from .plan import LaunchPlan
@@ -18,13 +18,20 @@ def has_checkpoint(plan: LaunchPlan) -> bool:
 
     A script may name another folder to `Run.start`; then --run-dir has to say so here.
     """
+    if plan.checkpoints is not None:
+        return _has_steps(plan.checkpoints)
     folder = plan.run_dir
     if folder is None and plan.uses_run and plan.program.kind is ProgramKind.SCRIPT:
         folder = Path("runs") / Path(plan.program.name).stem
     if folder is None:
         return False
+    return _has_steps(str(folder))
+
+
+def _has_steps(place: str) -> bool:
+    at = place_at(place)
     try:
-        return bool(CheckpointStore(folder / "checkpoints").steps())
+        return bool(CheckpointStore(at.folder / "checkpoints", at.files).steps())
     except OSError:
         return False
 

@@ -35,9 +35,11 @@ def test_text():
     assert after_loss_text("It is lost.", continues=False).endswith("no checkpoint so far.")
 
 
-def plan(run_dir, uses_run=True, kind=ProgramKind.SCRIPT):
+def plan(run_dir, uses_run=True, kind=ProgramKind.SCRIPT, checkpoints=None):
     program = Program(kind=kind, name="sub/train.py", args=())
-    return SimpleNamespace(run_dir=run_dir, uses_run=uses_run, program=program)
+    return SimpleNamespace(
+        run_dir=run_dir, uses_run=uses_run, program=program, checkpoints=checkpoints
+    )
 
 
 def test_only_a_finished_checkpoint_counts(tmp_path):
@@ -46,6 +48,19 @@ def test_only_a_finished_checkpoint_counts(tmp_path):
     assert not has_checkpoint(plan(tmp_path))
     (tmp_path / "checkpoints" / "step-00000003").mkdir()
     assert has_checkpoint(plan(tmp_path))
+
+
+def test_checkpoints_elsewhere_are_looked_for_there(tmp_path):
+    (tmp_path / "run" / "checkpoints" / "step-00000003").mkdir(parents=True)
+    place = tmp_path / "place"
+    for text in (str(place), f"file://{place}"):
+        assert not has_checkpoint(plan(tmp_path / "run", checkpoints=text))
+    (place / "checkpoints" / "step-00000003").mkdir(parents=True)
+    assert has_checkpoint(plan(tmp_path / "run", checkpoints=str(place)))
+    # Where there is no rename, only the manifest makes it one.
+    assert not has_checkpoint(plan(tmp_path / "run", checkpoints=f"file://{place}"))
+    (place / "checkpoints" / "step-00000003" / "manifest.json").write_text("{}")
+    assert has_checkpoint(plan(tmp_path / "run", checkpoints=f"file://{place}"))
 
 
 def test_without_a_run_dir_it_is_looked_for_where_run_puts_it(tmp_path, monkeypatch):
