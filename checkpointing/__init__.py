@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         DamagedCheckpointError,
         ModelMismatchError,
         NoCheckpointError,
+        PlaceError,
         SaveFailedError,
     )
     from .export import export_safetensors
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .inventory import Found, Inventory, take_inventory
     from .manifest import MANIFEST_NAME, Manifest
     from .names import PIN_NAME, is_checkpoint_name
+    from .places import Place, is_url, place_at
     from .ranges import Piece, stripe
     from .reader import CheckpointReader, open_folder
     from .retention import Retention, steps_to_delete
@@ -65,6 +67,8 @@ __all__ = [
     "ModelMismatchError",
     "NoCheckpointError",
     "Piece",
+    "Place",
+    "PlaceError",
     "Retention",
     "SaveFailedError",
     "SavedCheckpoint",
@@ -83,8 +87,10 @@ __all__ = [
     "flatten",
     "import_checkpoint",
     "is_checkpoint_name",
+    "is_url",
     "open_folder",
     "open_foreign",
+    "place_at",
     "require_match",
     "save_checkpoint",
     "start_save",
@@ -114,6 +120,8 @@ _MODULE_OF = {
     "ModelMismatchError": "errors",
     "NoCheckpointError": "errors",
     "Piece": "ranges",
+    "Place": "places",
+    "PlaceError": "errors",
     "Retention": "retention",
     "SaveFailedError": "errors",
     "SavedCheckpoint": "save",
@@ -132,8 +140,10 @@ _MODULE_OF = {
     "flatten": "difference",
     "import_checkpoint": "importing.take_over",
     "is_checkpoint_name": "names",
+    "is_url": "places",
     "open_folder": "reader",
     "open_foreign": "importing.take_over",
+    "place_at": "places",
     "require_match": "compare",
     "save_checkpoint": "save",
     "start_save": "background_save",

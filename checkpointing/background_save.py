@@ -6,19 +6,19 @@ whether its own shard is done; when all are, is for the caller to agree on.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 
 import torch
 
 from .background_writer import BackgroundWriter
-from .commit import Attempt
 from .communicator import Communicator
 from .errors import SaveFailedError
 from .fragment import Fragment
 from .manifest import StoredFile, StoredTensor
 from .outcome import Outcome, run_guarded
+from .publishing import Attempt
 from .report import ShardReport
 from .save import SavedCheckpoint, agree_on_attempt, conclude, require_same_step
-from .shard_format import shard_name
 from .shard_writer import ShardPlan, plan_shard, stored_tensors
 from .snapshot import Snapshot
 from .store import CheckpointStore
@@ -82,11 +82,15 @@ class BackgroundSave:
         plan = plan_shard(fragments, metadata)
         if plan.fragments:
             fill_image(self._writer, plan)
-            path = self._attempt.tmp / shard_name(rank)
+            path = self._shard_path
             self._writer.submit(path, plan.size_bytes, self._store.block_bytes)
             self._tensors = stored_tensors(plan, path.name)
             self._size_bytes = plan.size_bytes
         return None
+
+    @property
+    def _shard_path(self) -> PurePath:
+        return self._store.publishing.shard_path(self._attempt, self._communicator.rank)
 
     def _receive(self, *, wait: bool) -> None:
         if self._wrote is not None:
@@ -101,7 +105,7 @@ class BackgroundSave:
         crc32 = answer["value"]
         assert isinstance(crc32, list)
         file = StoredFile(
-            name=shard_name(self._communicator.rank),
+            name=self._shard_path.name,
             size_bytes=self._size_bytes,
             block_bytes=self._store.block_bytes,
             crc32=tuple(crc32),

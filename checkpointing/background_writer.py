@@ -8,20 +8,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .errors import SaveFailedError
 from .strict_json import JSON
 
 _ROOT = Path(__file__).resolve().parents[1]
 
-# Without the site's packages and without the user's environment it starts in a few hundredths of
-# a second. The path goes last, so that nothing beside this package hides the standard library.
-_COMMAND = (
-    *(sys.executable, "-S", "-E", "-s", "-c"),
-    f"import sys; sys.path.append({str(_ROOT)!r}); "
-    "from checkpointing.writer_process import serve; serve()",
-)
+
+def writer_command() -> tuple[str, ...]:
+    """Return the words that start the writer.
+
+    Without the site's packages and without the user's environment it starts in a few hundredths
+    of a second. The paths go last, so that nothing beside this package hides the standard
+    library; this process's own are for fsspec, which only a URL needs.
+    """
+    paths = [str(_ROOT), *(path for path in sys.path if path)]
+    return (
+        *(sys.executable, "-S", "-E", "-s", "-c"),
+        f"import sys; sys.path.extend({paths!r}); "
+        "from checkpointing.writer_process import serve; serve()",
+    )
 
 
 _PATIENCE_S = 300.0
@@ -41,17 +48,18 @@ class BackgroundWriter:
     The memory has no name: however the two processes end, none of it is left behind.
 
     Args:
-        command: The writer's program, to which the memory's descriptor is added.
+        command: The writer's program, to which the memory's descriptor is added (default:
+            `writer_command`).
         limit_s: From the size of a file in bytes, how many seconds its writing may take. A
             process that takes longer is killed.
     """
 
     def __init__(
         self,
-        command: Sequence[str] = _COMMAND,
+        command: Sequence[str] | None = None,
         limit_s: Callable[[int], float] = time_limit_s,
     ) -> None:
-        self._command = tuple(command)
+        self._command = writer_command() if command is None else tuple(command)
         self._limit_s = limit_s
         self._given_s = self._until_s = 0.0
         self._memory_fd = os.memfd_create("relaunch-staging")
@@ -74,7 +82,7 @@ class BackgroundWriter:
             self._memory = mmap.mmap(self._memory_fd, size_bytes, flags=flags)
         return self._memory
 
-    def submit(self, path: Path, size_bytes: int, block_bytes: int) -> None:
+    def submit(self, path: PurePath, size_bytes: int, block_bytes: int) -> None:
         """Let the first bytes of the image be written to a new file.
 
         Raises:

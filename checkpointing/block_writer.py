@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import PurePath
 
 from .files import Files
 
@@ -62,7 +62,7 @@ class BlockWriter:
 
 
 def write_new_file(
-    path: Path, pieces: Iterable[memoryview], size_bytes: int, *, files: Files, block_bytes: int
+    path: PurePath, pieces: Iterable[memoryview], size_bytes: int, *, files: Files, block_bytes: int
 ) -> tuple[int, tuple[int, ...]]:
     """Write, sync and close a file; return its size in bytes and the CRC-32 of each block.
 

@@ -4,10 +4,11 @@ CheckpointError
 ├── DamagedCheckpointError   (also ValueError)         what is on disk is not what was saved
 ├── ModelMismatchError       (also ValueError)         the checkpoint is sound, but of another model
 ├── NoCheckpointError        (also FileNotFoundError)  the store has no such step
+├── PlaceError               (also ValueError)         no checkpoints can be kept at such a URL
 └── SaveFailedError          (also OSError)            nothing new was committed, or not durably
 """
 
-from pathlib import Path
+from pathlib import PurePath
 
 
 class CheckpointError(Exception):
@@ -21,7 +22,7 @@ class DamagedCheckpointError(CheckpointError, ValueError):
         path: The damaged file or folder.
     """
 
-    def __init__(self, path: Path, problem: str) -> None:
+    def __init__(self, path: PurePath, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
 
@@ -32,6 +33,10 @@ class ModelMismatchError(CheckpointError, ValueError):
 
 class NoCheckpointError(CheckpointError, FileNotFoundError):
     """The store has no checkpoint of this step."""
+
+
+class PlaceError(CheckpointError, ValueError):
+    """A URL is none, or what is needed to reach it is not installed."""
 
 
 class SaveFailedError(CheckpointError, OSError):

@@ -1,4 +1,4 @@
-"""The one seam between this package and the disk.
+"""The one seam between this package and its storage.
 
 Every file operation of the package is a method of `Files`, so a test can count them, fail the
 n-th one, or kill the process around it. Each method is one system call, or a loop over one.
@@ -8,7 +8,8 @@ import errno
 import os
 import shutil
 import stat
-from pathlib import Path
+from pathlib import PurePath
+from typing import ClassVar
 
 # Filesystems without preallocation answer with one of these; every other error is a real one.
 _NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL)
@@ -17,11 +18,14 @@ _NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL)
 class Files:
     """File operations on the local or a shared filesystem. Every method raises OSError."""
 
-    def mkdir(self, path: Path) -> None:
+    renames_folders: ClassVar[bool] = True
+    """Whether a folder with all that is in it gets another name in one step."""
+
+    def mkdir(self, path: PurePath) -> None:
         """Make one folder, which must not exist."""
         os.mkdir(path)
 
-    def make_dirs(self, path: Path) -> None:
+    def make_dirs(self, path: PurePath) -> None:
         """Make a folder and what is missing above it, each durably; it may exist."""
         if self.is_dir(path):
             return
@@ -31,16 +35,16 @@ class Files:
             self.mkdir(path)
         except FileExistsError:
             # A link to a folder, or one that another process made in the meantime, will do.
-            if not path.is_dir():
+            if not os.path.isdir(path):
                 raise
             return
         self.fsync_dir(path.parent)
 
-    def create(self, path: Path) -> int:
+    def create(self, path: PurePath) -> int:
         """Create a file that must not exist; return a descriptor for writing."""
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
-    def open(self, path: Path) -> int:
+    def open(self, path: PurePath) -> int:
         """Return a descriptor for reading; a symbolic link is refused with ELOOP."""
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
@@ -91,11 +95,11 @@ class Files:
         """Close a descriptor. After an error (NFS: lost bytes) it is closed all the same."""
         os.close(fd)
 
-    def rename(self, old: Path, new: Path) -> None:
+    def rename(self, old: PurePath, new: PurePath) -> None:
         """Rename atomically within one filesystem."""
         os.rename(old, new)
 
-    def fsync_dir(self, path: Path) -> None:
+    def fsync_dir(self, path: PurePath) -> None:
         """Make the names in a folder durable: files created, renamed and removed in it."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -103,22 +107,22 @@ class Files:
         finally:
             os.close(fd)
 
-    def listdir(self, path: Path) -> list[str]:
+    def listdir(self, path: PurePath) -> list[str]:
         """Return the names in a folder, sorted."""
         return sorted(os.listdir(path))
 
-    def is_dir(self, path: Path) -> bool:
+    def is_dir(self, path: PurePath) -> bool:
         """Tell whether this is a folder, and not a link to one."""
         try:
             return stat.S_ISDIR(os.lstat(path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
-    def exists(self, path: Path) -> bool:
+    def exists(self, path: PurePath) -> bool:
         """Tell whether there is anything of this name, following links."""
         return os.path.exists(path)
 
-    def size(self, path: Path) -> int:
+    def size(self, path: PurePath) -> int:
         """Return the size in bytes of a regular file; a link or anything else is refused."""
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -126,11 +130,11 @@ class Files:
             raise OSError(code, "is not a regular file", str(path))
         return status.st_size
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: PurePath) -> None:
         """Remove a file."""
         os.unlink(path)
 
-    def rmtree(self, path: Path) -> None:
+    def rmtree(self, path: PurePath) -> None:
         """Remove a folder with all that is in it, following no links."""
         shutil.rmtree(path)
 

@@ -1,11 +1,10 @@
 """What a store holds, without reading the tensors and without torch."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 from .errors import DamagedCheckpointError, NoCheckpointError
 from .manifest import Manifest
-from .names import is_leftover, is_refused
 from .store import CheckpointStore
 
 
@@ -14,7 +13,7 @@ class Found:
     """One step of a store."""
 
     step: int
-    folder: Path
+    folder: PurePath
 
     manifest: Manifest | None
     """None if the checkpoint does not open."""
@@ -43,11 +42,12 @@ def take_inventory(store: CheckpointStore) -> Inventory:
     Raises:
         OSError: From the disk, where it says nothing about a checkpoint (no permission).
     """
-    names = store.files.listdir(store.folder) if store.files.exists(store.folder) else []
+    if not store.files.exists(store.folder):
+        return Inventory(found=(), refused=(), leftovers=())
     return Inventory(
         found=tuple(found for step in store.steps() if (found := _look(store, step))),
-        refused=tuple(name for name in names if is_refused(name)),
-        leftovers=tuple(name for name in names if is_leftover(name)),
+        refused=tuple(store.publishing.refused()),
+        leftovers=tuple(store.publishing.leftovers()),
     )
 
 

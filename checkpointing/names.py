@@ -4,6 +4,12 @@ step-00001200               a checkpoint, complete
 .tmp-step-00001200-<token>  a save in flight, or one that died; never read
 .trash-step-00001200-<token>  on its way out; never read
 refused-step-00001200-<token>  found damaged and kept for a person; never read
+
+In an object store, where nothing can be renamed:
+
+step-00001200/manifest.json          a checkpoint, complete
+step-00001200/refused-<token>.json   the manifest of one that was found damaged; never read
+owner.json                           which run may commit here
 """
 
 import os
@@ -12,6 +18,10 @@ import re
 PIN_NAME = "pin"
 """A file in a checkpoint's folder that keeps it from being deleted."""
 
+OWNER_NAME = "owner.json"
+"""Who took an object store over last."""
+
+_REFUSED_MANIFEST = re.compile(r"refused-[0-9a-f]+\.json")
 _STEP = re.compile(r"step-([0-9]{8,})")
 _REFUSED = re.compile(r"refused-step-[0-9]{8,}-[0-9a-f]+")
 _LEFTOVER = re.compile(r"\.(tmp|trash)-(step-[0-9]{8,}|probe)-[0-9a-f]+")
@@ -56,6 +66,16 @@ def trash_folder(step: int, token: str) -> str:
 def refused_folder(step: int, token: str) -> str:
     """Return the name under which a damaged checkpoint is kept out of the way."""
     return f"refused-{step_folder(step)}-{token}"
+
+
+def refused_manifest(token: str) -> str:
+    """Return the name that the manifest of a damaged checkpoint gets in an object store."""
+    return f"refused-{token}.json"
+
+
+def is_refused_manifest(name: str) -> bool:
+    """Tell whether a name is that of a manifest which was set aside."""
+    return _REFUSED_MANIFEST.fullmatch(name) is not None
 
 
 def probe_folder(token: str) -> str:

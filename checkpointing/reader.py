@@ -1,7 +1,7 @@
 """Read any range of any tensor of one checkpoint."""
 
 from collections import OrderedDict
-from pathlib import Path
+from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -33,7 +33,7 @@ class CheckpointReader:
         DamagedCheckpointError: If a file is missing, a link, or of another size.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, files: Files) -> None:
+    def __init__(self, folder: PurePath, manifest: Manifest, files: Files) -> None:
         self.folder = folder
         self.manifest = manifest
         self._files = files
@@ -176,7 +176,7 @@ class CheckpointReader:
             )
 
 
-def open_folder(folder: Path, files: Files = LOCAL_FILES) -> CheckpointReader:
+def open_folder(folder: PurePath, files: Files = LOCAL_FILES) -> CheckpointReader:
     """Open one checkpoint, whatever its folder is called: a copy, or one that was refused.
 
     Raises:

@@ -1,22 +1,20 @@
 """Save one checkpoint from all ranks: three collectives, whatever happens on any of them.
 
-1. broadcast  the coordinator made the temporary folder, or could not
+1. broadcast  the coordinator began an attempt (made a temporary folder), or could not
 2. gather     every rank wrote and synced its shard, or could not
-3. broadcast  the coordinator proved coverage and renamed the folder, or could not
+3. broadcast  the coordinator proved coverage and published, or could not
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
-from .commit import Attempt, abandon, begin, publish
 from .communicator import Communicator
 from .errors import SaveFailedError
-from .files import Files
 from .names import step_folder
 from .outcome import Outcome, error_in, run_guarded, value_in
+from .publishing import Attempt, Publishing
 from .report import ShardReport, merge_reports
-from .shard_format import shard_name
 from .shard_writer import plan_shard, write_shard
 from .snapshot import Snapshot
 from .store import CheckpointStore
@@ -30,7 +28,7 @@ class SavedCheckpoint:
     """A committed checkpoint."""
 
     step: int
-    path: Path
+    path: PurePath
     size_bytes: int
     """The shards of all ranks and the manifest."""
 
@@ -73,7 +71,7 @@ def agree_on_attempt(
         began = run_guarded(lambda: _begin(store, snapshot))
     reply = communicator.broadcast(began.message())
     _raise_failure(snapshot.step, reply, began)
-    return Attempt.parse(value_in(reply), store.folder)
+    return Attempt.parse(value_in(reply))
 
 
 def conclude(
@@ -98,19 +96,21 @@ def conclude(
     messages = communicator.gather(wrote.message())
     committed = Outcome()
     if messages is not None:
-        committed = run_guarded(lambda: _commit(attempt, messages, snapshot, store.files))
+        committed = run_guarded(lambda: _commit(store.publishing, attempt, messages, snapshot))
     verdict = communicator.broadcast(committed.message())
     _raise_failure(snapshot.step, verdict, wrote, committed)
     size_bytes = value_in(verdict)
     assert isinstance(size_bytes, int)
-    return SavedCheckpoint(step=snapshot.step, path=attempt.final, size_bytes=size_bytes)
+    return SavedCheckpoint(
+        step=snapshot.step, path=store.path(snapshot.step), size_bytes=size_bytes
+    )
 
 
 def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
     require_json(snapshot.state, "state")
     require_json(snapshot.created_by, "created_by")
     try:
-        return begin(store.folder, snapshot.step, store.files).encode()
+        return store.publishing.begin(snapshot.step).encode()
     except OSError as error:
         raise SaveFailedError(f"rank 0: {error}") from error
 
@@ -121,7 +121,7 @@ def _write(store: CheckpointStore, attempt: Attempt, snapshot: Snapshot, rank: i
     plan = plan_shard(snapshot.fragments, metadata)
     if not plan.fragments:
         return ShardReport().encode()
-    path = attempt.tmp / shard_name(rank)
+    path = store.publishing.shard_path(attempt, rank)
     return write_shard(path, plan, files=store.files, block_bytes=store.block_bytes).encode()
 
 
@@ -139,10 +139,7 @@ def require_same_step(attempt: Attempt, step: int, rank: int) -> None:
 
 
 def _commit(
-    attempt: Attempt,
-    messages: Sequence[JSON],
-    snapshot: Snapshot,
-    files: Files,
+    publishing: Publishing, attempt: Attempt, messages: Sequence[JSON], snapshot: Snapshot
 ) -> JSON:
     try:
         _require_all_wrote(messages)
@@ -154,13 +151,13 @@ def _commit(
             state=snapshot.state,
             created_by=snapshot.created_by,
         )
-        return publish(attempt, manifest, files)
+        return publishing.publish(attempt, manifest)
     except BaseException as error:
         problem = str(error) if isinstance(error, SaveFailedError) else f"rank 0: {error}"
         try:
-            abandon(attempt, files)
+            publishing.abandon(attempt)
         except OSError as second:
-            problem += f"; and {attempt.tmp} could not be removed: {second}"
+            problem += f"; and {publishing.work_folder(attempt)} could not be removed: {second}"
             error.add_note(problem)
         # A ValueError is about coverage: what the ranks wrote does not fit together.
         if isinstance(error, OSError | ValueError):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 HEADER_ALIGN_BYTES = 4096
 _LENGTH_BYTES = 8
 
-SHARD_NAME = re.compile(r"r[0-9]{5,}\.safetensors")
+SHARD_NAME = re.compile(r"r[0-9]{5,}(-[0-9a-f]{16})?\.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,14 @@ class Entry:
     size_bytes: int
 
 
-def shard_name(rank: int) -> str:
-    """Return the name of the file that a rank writes."""
-    return f"r{rank:05d}.safetensors"
+def shard_name(rank: int, token: str = "") -> str:
+    """Return the name of the file that a rank writes.
+
+    Args:
+        rank: The rank.
+        token: Of the attempt, where files of several attempts may meet in one folder.
+    """
+    return f"r{rank:05d}{token and '-' + token}.safetensors"
 
 
 def encode_header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:

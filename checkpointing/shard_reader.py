@@ -1,7 +1,7 @@
 """Read byte ranges of one shard, never handing out a byte whose block was not checked."""
 
 import zlib
-from pathlib import Path
+from pathlib import PurePath
 
 from .errors import DamagedCheckpointError
 from .files import Files
@@ -15,7 +15,7 @@ class ShardReader:
     Not for use by several threads at once.
     """
 
-    def __init__(self, path: Path, record: StoredFile, files: Files) -> None:
+    def __init__(self, path: PurePath, record: StoredFile, files: Files) -> None:
         self.path = path
         self._record = record
         self._files = files

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
-from pathlib import Path
+from pathlib import PurePath
 
 from .block_writer import write_new_file
 from .errors import SaveFailedError
@@ -50,7 +50,7 @@ def plan_shard(fragments: Iterable[Fragment], metadata: Mapping[str, str]) -> Sh
     )
 
 
-def write_shard(path: Path, plan: ShardPlan, *, files: Files, block_bytes: int) -> ShardReport:
+def write_shard(path: PurePath, plan: ShardPlan, *, files: Files, block_bytes: int) -> ShardReport:
     """Write, sync and close a shard; hold one block and one staging piece besides it.
 
     Raises:

@@ -1,20 +1,12 @@
 """The folder that holds the checkpoints of one run."""
 
-from pathlib import Path
+from pathlib import PurePath
 
 from .errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
 from .files import LOCAL_FILES, Files
 from .manifest import BLOCK_BYTES
-from .names import (
-    PIN_NAME,
-    is_leftover,
-    new_token,
-    parse_step_folder,
-    probe_folder,
-    refused_folder,
-    step_folder,
-    trash_folder,
-)
+from .names import PIN_NAME, new_token, probe_folder, step_folder
+from .places import publishing_of
 from .reader import CheckpointReader
 from .verify import find_damage, load_manifest
 from .whole_file import write_durably
@@ -23,26 +15,28 @@ _MAX_STEPS_SHOWN = 5
 
 
 class CheckpointStore:
-    """Checkpoints by step. A folder under its final name was complete when it got the name.
+    """Checkpoints by step, in a folder or in an object store.
 
     Attributes:
         folder: Where the checkpoints are; made by the first save.
-        files: How this package reaches the disk.
+        files: How this package reaches them.
+        publishing: How a save becomes a checkpoint there.
         block_bytes: The bytes under one checksum in what is saved from now on.
     """
 
     def __init__(
-        self, folder: Path, files: Files = LOCAL_FILES, *, block_bytes: int = BLOCK_BYTES
+        self, folder: PurePath, files: Files = LOCAL_FILES, *, block_bytes: int = BLOCK_BYTES
     ) -> None:
         if block_bytes < 1:
             raise ValueError(f"block_bytes={block_bytes} is not positive.")
         self.folder = folder
         self.files = files
         self.block_bytes = block_bytes
+        self.publishing = publishing_of(folder, files)
 
-    def path(self, step: int) -> Path:
+    def path(self, step: int) -> PurePath:
         """Return the folder of a step, whether it exists or not."""
-        return self.folder / step_folder(step)
+        return self.publishing.path(step)
 
     def steps(self) -> list[int]:
         """Return the steps of all checkpoints, newest first; none if the folder is missing.
@@ -51,16 +45,9 @@ class CheckpointStore:
         asks and broadcasts.
 
         Raises:
-            OSError: From the disk.
+            OSError: From the storage.
         """
-        if not self.files.exists(self.folder):
-            return []
-        steps = []
-        for name in self.files.listdir(self.folder):
-            step = parse_step_folder(name)
-            if step is not None and self.files.is_dir(self.folder / name):
-                steps.append(step)
-        return sorted(steps, reverse=True)
+        return self.publishing.steps() if self.files.exists(self.folder) else []
 
     def open(self, step: int) -> CheckpointReader:
         """Prove the manifest of a step and the presence of its files; return a reader.
@@ -70,7 +57,7 @@ class CheckpointStore:
         Raises:
             DamagedCheckpointError: Naming the file.
             NoCheckpointError: If there is no such step.
-            OSError: From the disk, where it says nothing about the checkpoint (no permission).
+            OSError: From the storage, where it says nothing about the checkpoint (no permission).
         """
         self._require_step(step)
         manifest = load_manifest(self.path(step), step, self.files)
@@ -90,23 +77,19 @@ class CheckpointStore:
         return find_damage(self.path(step), manifest, self.files)
 
     def delete(self, step: int) -> None:
-        """Delete a checkpoint: under a name that is never read first, then its content.
+        """Delete a checkpoint.
 
         Called on the coordinator only, after a newer checkpoint was committed.
 
         Raises:
             NoCheckpointError: If there is no such step.
-            SaveFailedError: If it is pinned, or the disk refuses; `sweep` removes the rest later.
+            SaveFailedError: If it is pinned, or the storage refuses; `sweep` removes the rest.
         """
         self._require_step(step)
         if self.is_pinned(step):
             raise SaveFailedError(f"{self.path(step)} is pinned: {PIN_NAME} lies in it.")
-        trash = self.folder / trash_folder(step, new_token())
         try:
-            self.files.rename(self.path(step), trash)
-            # Otherwise a power loss could bring the name back and not the content.
-            self.files.fsync_dir(self.folder)
-            self.files.rmtree(trash)
+            self.publishing.delete(step)
         except OSError as error:
             raise SaveFailedError(f"{self.path(step)} could not be deleted: {error}") from error
 
@@ -119,7 +102,7 @@ class CheckpointStore:
 
         Raises:
             NoCheckpointError: If there is no such step.
-            OSError: From the disk.
+            OSError: From the storage.
         """
         self._require_step(step)
         if not self.is_pinned(step):
@@ -131,15 +114,15 @@ class CheckpointStore:
 
         Raises:
             NoCheckpointError: If there is no such step.
-            OSError: From the disk.
+            OSError: From the storage.
         """
         self._require_step(step)
         if self.is_pinned(step):
             self.files.unlink(self.path(step) / PIN_NAME)
             self.files.fsync_dir(self.path(step))
 
-    def set_aside(self, step: int) -> Path:
-        """Rename a checkpoint that was found damaged, so that nothing takes it for the newest.
+    def set_aside(self, step: int) -> PurePath:
+        """Move a checkpoint away that was found damaged, so that nothing takes it for the newest.
 
         The run that fell back behind it will pass this step again, and retention must not count
         it. Called on the coordinator only.
@@ -149,35 +132,26 @@ class CheckpointStore:
 
         Raises:
             NoCheckpointError: If there is no such step.
-            SaveFailedError: If the disk refuses.
+            SaveFailedError: If the storage refuses.
         """
         self._require_step(step)
-        aside = self.folder / refused_folder(step, new_token())
         try:
-            self.files.rename(self.path(step), aside)
-            self.files.fsync_dir(self.folder)
+            return self.publishing.set_aside(step)
         except OSError as error:
             raise SaveFailedError(f"{self.path(step)} could not be set aside: {error}") from error
-        return aside
 
     def sweep(self) -> list[str]:
         """Remove what dead saves and deletions have left; return the names removed.
 
-        Called on the coordinator only, at the start of a run, when no save is in flight.
+        Called on the coordinator only, at the start of a run, when no save is in flight. In an
+        object store, whose writers no lock keeps apart, it also takes the store over: what an
+        earlier writer tries to commit from then on fails.
 
         Raises:
-            OSError: From the disk.
+            OSError: From the storage.
+            SaveFailedError: If another run has taken this store over since.
         """
-        if not self.files.exists(self.folder):
-            return []
-        names = [
-            name
-            for name in self.files.listdir(self.folder)
-            if is_leftover(name) and self.files.is_dir(self.folder / name)
-        ]
-        for name in names:
-            self.files.rmtree(self.folder / name)
-        return names
+        return self.publishing.sweep()
 
     def check_writable(self) -> None:
         """Make, sync and remove a file, so that a bad folder is found before the training.
@@ -201,7 +175,7 @@ class CheckpointStore:
             ) from error
 
     def _require_step(self, step: int) -> None:
-        if self.files.is_dir(self.path(step)):
+        if self.publishing.has(step):
             return
         steps = self.steps()
         shown = ", ".join(str(step) for step in steps[:_MAX_STEPS_SHOWN]) or "none"

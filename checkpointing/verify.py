@@ -1,6 +1,6 @@
 """Open the manifest of a folder, and ask whether its files are there."""
 
-from pathlib import Path
+from pathlib import PurePath
 
 from .errors import DamagedCheckpointError
 from .files import Files
@@ -10,7 +10,7 @@ from .shard_reader import ShardReader
 from .whole_file import read_whole, reading
 
 
-def load_manifest(folder: Path, step: int | None, files: Files) -> Manifest:
+def load_manifest(folder: PurePath, step: int | None, files: Files) -> Manifest:
     """Read and prove the manifest of a checkpoint; of any step where none is given.
 
     Raises:
@@ -27,7 +27,7 @@ def load_manifest(folder: Path, step: int | None, files: Files) -> Manifest:
     return manifest
 
 
-def require_file(folder: Path, record: StoredFile, files: Files) -> None:
+def require_file(folder: PurePath, record: StoredFile, files: Files) -> None:
     """Refuse a shard that is missing, is a link, or has another size than it had.
 
     Raises:
@@ -40,7 +40,7 @@ def require_file(folder: Path, record: StoredFile, files: Files) -> None:
         raise DamagedCheckpointError(path, f"has {size_bytes} bytes instead of {record.size_bytes}")
 
 
-def find_damage(folder: Path, manifest: Manifest, files: Files) -> list[str]:
+def find_damage(folder: PurePath, manifest: Manifest, files: Files) -> list[str]:
     """Re-read all shards; return every problem, each naming its file and byte range.
 
     Without torch. Empty means that every byte is as it was written.

@@ -3,7 +3,7 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 
 from .errors import DamagedCheckpointError
 from .files import Files
@@ -14,7 +14,7 @@ _DAMAGE = (errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: PurePath) -> Iterator[None]:
     """Map the OSErrors that mean damage.
 
     Raises:
@@ -28,7 +28,7 @@ def reading(path: Path) -> Iterator[None]:
         raise DamagedCheckpointError(path, f"cannot be read: {error.strerror}") from error
 
 
-def read_whole(path: Path, files: Files) -> bytes:
+def read_whole(path: PurePath, files: Files) -> bytes:
     """Return all bytes of a regular file.
 
     Raises:
@@ -46,7 +46,7 @@ def read_whole(path: Path, files: Files) -> bytes:
     return bytes(content)
 
 
-def write_durably(path: Path, content: bytes, files: Files) -> None:
+def write_durably(path: PurePath, content: bytes, files: Files) -> None:
     """Write a new file and sync it; its name is not yet durable.
 
     Raises:

@@ -1,7 +1,8 @@
 """The program of the process that writes shards while the training goes on.
 
-It imports the standard library only, reads the shard's image from shared memory, and neither
-knows the other ranks nor commits anything: that a shard was written is all it reports.
+It imports the standard library only (and fsspec where it writes to a URL), reads the shard's image
+from shared memory, and neither knows the other ranks nor commits anything: that a shard was
+written is all it reports.
 """
 
 import json
@@ -10,10 +11,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .block_writer import write_new_file
+from .errors import PlaceError
 from .files import LOCAL_FILES, Files
+from .places import is_url, place_at
 
 # The rank is told to leave and decides what becomes of a save: these are not for its writer.
 _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -33,9 +36,13 @@ def serve(files: Files = LOCAL_FILES) -> None:
 
 
 def _answer(request: dict[str, object], memory_fd: int, parent: int, files: Files) -> object:
-    path, size_bytes = Path(str(request["path"])), int(str(request["size_bytes"]))
+    text, size_bytes = str(request["path"]), int(str(request["size_bytes"]))
+    path: PurePath = Path(text)
     block_bytes = int(str(request["block_bytes"]))
     try:
+        if is_url(text):
+            place = place_at(text)
+            path, files = place.folder, place.files
         # Not closed by hand: an error's traceback may still hold a piece of it.
         memory = mmap.mmap(memory_fd, size_bytes, prot=mmap.PROT_READ)
         _, crc32 = write_new_file(
@@ -45,8 +52,8 @@ def _answer(request: dict[str, object], memory_fd: int, parent: int, files: File
             files=files,
             block_bytes=block_bytes,
         )
-    except OSError as error:
-        return {"error": f"{path}: {error}"}
+    except (OSError, PlaceError) as error:
+        return {"error": f"{text}: {error}"}
     return {"value": list(crc32)}
 
 

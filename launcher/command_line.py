@@ -76,6 +76,7 @@ def parse_options(words: Words) -> LaunchOptions:
         shard_blocks=words.text("--shard-blocks"),
         hybrid_shard=words.flag("--hybrid-shard"),
         run_dir=optional(given("--run-dir"), values.path),
+        checkpoints=words.text("--checkpoints"),
         log_dir=optional(given("--log-dir"), values.path),
         nodes=nodes,
         streams=_streams(words),

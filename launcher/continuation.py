@@ -2,22 +2,35 @@
 
 from pathlib import Path
 
-from checkpointing import CheckpointStore
+from checkpointing import CheckpointStore, place_at
 
 from .exit_codes import CONTINUE, DO_NOT_RETRY, USAGE
 from .node_texts import lost_text
+from .run_folder import checkpoints_elsewhere
 
 LOST_CODE = 1
 _STANDING = frozenset({USAGE, CONTINUE, DO_NOT_RETRY})
 """Codes with which the ranks of this node have said themselves what comes next."""
 
 
-def has_checkpoint(folder: Path | None) -> bool:
-    """Return whether there is a checkpoint to go on from in a run's folder; None: not known."""
+def has_checkpoint(folder: Path | None, checkpoints: str | None = None) -> bool:
+    """Return whether there is a checkpoint to go on from, as far as the launcher can know.
+
+    Args:
+        folder: The run's; None: not known.
+        checkpoints: Where they were asked to go; None: where the run has said in its folder.
+    """
+    if checkpoints is not None:
+        return _has_steps(checkpoints)
     if folder is None:
         return False
+    return _has_steps(checkpoints_elsewhere(folder) or str(folder))
+
+
+def _has_steps(place: str) -> bool:
+    at = place_at(place)
     try:
-        return bool(CheckpointStore(folder / "checkpoints").steps())
+        return bool(CheckpointStore(at.folder / "checkpoints", at.files).steps())
     except OSError:
         return False
 

@@ -74,6 +74,8 @@ def _plan(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[tuple[str, s
     yield "strategy", plan.strategy or ("auto" if plan.uses_run else "left to the script")
     yield "precision", plan.precision or "left to the script"
     yield "run folder", str(plan.run_dir or "left to the script")
+    if plan.checkpoints is not None:
+        yield "checkpoints", plan.checkpoints
     yield "logs", str(plan.log_dir or "none on disk")
     yield "restarts", f"at most {plan.max_restarts}"
     if plan.hang_timeout_s is not None:

@@ -16,6 +16,7 @@ PRECISION = "RELAUNCH_PRECISION"
 SHARD_BLOCKS = "RELAUNCH_SHARD_BLOCKS"
 HYBRID_SHARD = "RELAUNCH_HYBRID_SHARD"
 RUN_DIR = "RELAUNCH_RUN_DIR"
+CHECKPOINTS = "RELAUNCH_CHECKPOINTS"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
@@ -32,7 +33,7 @@ CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset(
     {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
-    | {RUN_DIR, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
+    | {RUN_DIR, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
     | {END_TIME, GRACE, HAND_OVER}
 )
 
@@ -56,6 +57,8 @@ class RankEnvironment:
     shard_blocks: str | None
     hybrid_shard: bool
     run_dir: Path | None
+    checkpoints: str | None
+    """Where the checkpoints go, if not into the run folder: a folder or a URL."""
     error_file: Path | None
     """Where this rank may leave the reason of its failure for the launcher."""
     warning_file: Path | None
@@ -107,6 +110,7 @@ class RankEnvironment:
             shard_blocks=environ.get(SHARD_BLOCKS) or None,
             hybrid_shard=bool(environ.get(HYBRID_SHARD)),
             run_dir=_path(environ, RUN_DIR),
+            checkpoints=environ.get(CHECKPOINTS) or None,
             error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
@@ -172,6 +176,7 @@ class GroupSettings:
     shard_blocks: str | None
     hybrid_shard: bool
     run_dir: Path | None
+    checkpoints: str | None
     warning_file: Path
     limits: Limits = field(default_factory=Limits)
 
@@ -211,6 +216,7 @@ def worker_environment(
         SHARD_BLOCKS: settings.shard_blocks,
         HYBRID_SHARD: "1" if settings.hybrid_shard else None,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
+        CHECKPOINTS: settings.checkpoints,
         END_TIME: _text(settings.limits.end_time_s),
         GRACE: _text(settings.limits.grace_s),
     }

@@ -41,6 +41,7 @@ def group_settings(
         shard_blocks=plan.shard_blocks,
         hybrid_shard=plan.hybrid_shard,
         run_dir=plan.run_dir,
+        checkpoints=plan.checkpoints,
         warning_file=scratch / "warning.json",
         limits=plan.limits,
     )

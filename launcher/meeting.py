@@ -236,7 +236,9 @@ class Meeting:
         """Meet anew at the lowest node that answers, and decide there what becomes of the run."""
         me, former, members = self.roster.node_rank, self.place, self.roster.members
         places = self.roster.places()
-        there = answering(p for node, p in places.items() if node in members and node != former.node)
+        there = answering(
+            p for node, p in places.items() if node in members and node != former.node
+        )
         if there and min(there) < me:
             self._meet_at(there[min(there)], leads=False)
             return self._follow(GATHER_S)

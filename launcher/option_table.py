@@ -103,6 +103,12 @@ OWN_OPTIONS = (
         ),
         ("--hybrid-shard", None, "fsdp: shard inside a node, replicate over the nodes"),
         ("--run-dir", "DIR", "the run's folder: checkpoints, metrics, logs"),
+        (
+            "--checkpoints",
+            "PLACE",
+            "where checkpoints and the best weights go instead: a folder, or a URL that fsspec "
+            "knows, such as s3://bucket/run; of this one run",
+        ),
         ("--cold", None, "start each rank as a Python of its own, not as a fork"),
         ("--preload", "A,B", "modules to import once, before the ranks are forked"),
         ("--dry-run", None, "print the plan and rank 0's environment; start nothing"),

@@ -93,6 +93,8 @@ class LaunchOptions:
     shard_blocks: str | None = None
     hybrid_shard: bool = False
     run_dir: Path | None = None
+    checkpoints: str | None = None
+    """A folder or a URL; None: the run's folder."""
     log_dir: Path | None = None
     nodes: NodeOptions = field(default_factory=NodeOptions)
     streams: StreamOptions = field(default_factory=StreamOptions)

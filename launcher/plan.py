@@ -28,6 +28,7 @@ class LaunchPlan:
     shard_blocks: str | None
     hybrid_shard: bool
     run_dir: Path | None
+    checkpoints: str | None
     log_dir: Path | None
     """Where `attempt-K/rank-N.log` are written; None: all ranks write to the console."""
     streams: StreamOptions
@@ -48,6 +49,23 @@ class LaunchPlan:
     """What the nodes share; `make_plan` does not read it."""
     limits: Limits = field(default_factory=Limits)
     """When a batch system will take the machines away."""
+
+
+def _whole_place(text: str | None) -> str | None:
+    """Return a place for checkpoints that means the same in every working folder.
+
+    Raises:
+        UsageError: It is none, or what it needs is not installed.
+    """
+    if text is None:
+        return None
+    from checkpointing import PlaceError, is_url, place_at  # not for every start of the command
+
+    try:
+        place_at(text)
+    except PlaceError as error:
+        raise UsageError(f"--checkpoints {error}") from error
+    return text if is_url(text) else str(Path(text).resolve())
 
 
 def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
@@ -77,6 +95,7 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         shard_blocks=options.shard_blocks,
         hybrid_shard=options.hybrid_shard,
         run_dir=run_dir,
+        checkpoints=_whole_place(options.checkpoints),
         log_dir=log_dir,
         streams=options.streams,
         nodes=options.nodes,

@@ -41,7 +41,7 @@ from .job import Job, Preempted
 from .masking import mask_text, secrets_of
 from .rank_console import RankConsole
 from .recipe import Recipe
-from .run_folder import RunFolder
+from .run_folder import RunFolder, run_folder_at
 from .signals import PreemptionFlag
 from .start_table import Place
 from .whereabouts import tell_folder
@@ -87,7 +87,12 @@ class Run:
 
     @classmethod
     def start(
-        cls, main: Callable[[Run], None], *, run_dir: str | Path | None = None, seed: int = 0
+        cls,
+        main: Callable[[Run], None],
+        *,
+        run_dir: str | Path | None = None,
+        checkpoints: str | Path | None = None,
+        seed: int = 0,
     ) -> None:
         """Run `main` under torch.distributed and end the process with the run's exit code.
 
@@ -98,6 +103,8 @@ class Run:
         Args:
             main: the training script's own function.
             run_dir: the run folder, unless --run-dir says otherwise; default runs/<script's name>.
+            checkpoints: where checkpoints and the best weights go, a folder or a URL, unless
+                --checkpoints says otherwise; default: the run folder.
             seed: of everything that is random, 0 <= seed < 2**63.
         """
         try:
@@ -119,7 +126,8 @@ class Run:
         ) as ranks:
             run: Run | None = None
             try:
-                run = cls(environment, ranks, flag, folder=RunFolder(path), seed=seed)
+                folder = run_folder_at(path, environment.checkpoints or checkpoints)
+                run = cls(environment, ranks, flag, folder=folder, seed=seed)
                 main(run)
                 run.itinerary.end()
             except Preempted:
@@ -271,6 +279,7 @@ class Run:
             try:
                 self.folder.create()
                 self._lock = FolderLock.take(self.folder.path, warn=self.warn)
+                self.folder.require_same_checkpoints()
                 starts = sum(event["event"] == "start" for event in self.folder.events())
                 self.folder.write_run(self._description(starts + 1))
                 answer = starts + 1
@@ -286,6 +295,7 @@ class Run:
             "script": str(Path(sys.argv[0]).resolve()),
             "arguments": [mask_text(word, secrets_of(os.environ)) for word in sys.argv[1:]],
             "attempt": attempt,
+            "checkpoints": self.folder.elsewhere,
             "seed": self.seed,
             "strategy": self.strategy,
             "precision": self.precision.name,

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from checkpointing import CheckpointStore
+from checkpointing import CheckpointStore, Place, PlaceError, SaveFailedError, is_url, place_at
+from checkpointing.files import LOCAL_FILES
 from strategies import ConfigError
 
 from .event_file import EVENTS, METRICS, append_event, append_record
@@ -18,10 +19,19 @@ from .event_file import EVENTS, METRICS, append_event, append_record
 class RunFolder:
     """Paths for every rank; the methods that write are for the coordinator only."""
 
-    def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        path: Path,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        place: Place | None = None,
+    ) -> None:
         self.path = path
-        self.checkpoints = CheckpointStore(path / "checkpoints")
-        self.best = CheckpointStore(path / "best")
+        at = Place(folder=path, files=LOCAL_FILES) if place is None else place
+        self.elsewhere = None if place is None else str(place.folder)
+        """Where the checkpoints are, if not in the folder: another folder, or a URL."""
+        self.checkpoints = CheckpointStore(at.folder / "checkpoints", at.files)
+        self.best = CheckpointStore(at.folder / "best", at.files)
         self._now = now
 
     def create(self) -> None:
@@ -40,6 +50,32 @@ class RunFolder:
                 f"the run folder {self.path} cannot be written: {error.strerror}. "
                 "Choose another with --run-dir."
             ) from error
+        if self.elsewhere is not None:
+            try:
+                self.checkpoints.check_writable()
+            except SaveFailedError as error:
+                raise ConfigError(str(error)) from error
+
+    def require_same_checkpoints(self) -> None:
+        """Refuse to train anew where the run has checkpoints at another place.
+
+        Called on the coordinator only, before run.json is written.
+
+        Raises:
+            ConfigError: It has, or that place does not answer.
+        """
+        told = self.description()
+        former = told.get("checkpoints")
+        if not told or former == self.elsewhere:
+            return
+        store = run_folder_at(self.path, former).checkpoints
+        if store.steps():
+            again = "leave --checkpoints out" if former is None else f"pass --checkpoints {former}"
+            raise ConfigError(
+                f"the run in {self.path} has its checkpoints in {store.folder}, and this start "
+                f"looks in {self.checkpoints.folder}. To go on, {again}; to train anew, choose "
+                "another --run-dir."
+            )
 
     @property
     def export_path(self) -> Path:
@@ -80,6 +116,30 @@ class RunFolder:
         kept = [record for record in records(path) if record["step"] <= step]
         if path.exists():
             _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def run_folder_at(path: Path, checkpoints: str | Path | None) -> RunFolder:
+    """Return the run folder with its checkpoints in it, or at another folder or URL.
+
+    Raises:
+        ConfigError: The URL is none, what it needs is not installed, or it does not last.
+    """
+    if checkpoints is None:
+        return RunFolder(path)
+    text = str(checkpoints)
+    if text.startswith("memory://"):
+        raise ConfigError(f"{text} ends with the process, and its checkpoints with it.")
+    try:
+        place = place_at(text if is_url(text) else str(Path(text).absolute()))
+    except PlaceError as error:
+        raise ConfigError(str(error)) from error
+    return RunFolder(path, place=place)
+
+
+def checkpoints_elsewhere(path: Path) -> str | None:
+    """Return where the checkpoints of a run are, as run.json says; None: in its folder."""
+    told = RunFolder(path).description().get("checkpoints")
+    return told if isinstance(told, str) else None
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

@@ -8,9 +8,9 @@ from ..errors import DamagedCheckpointError, SaveFailedError
 from ..files import LOCAL_FILES, Files
 from ..fragment import Fragment
 from ..outcome import run_guarded
+from ..publishing import Attempt
 from ..report import ShardReport
 from ..save import SavedCheckpoint, agree_on_attempt, conclude
-from ..shard_format import shard_name
 from ..shard_writer import plan_shard, write_shard
 from ..snapshot import Snapshot
 from ..store import CheckpointStore
@@ -77,8 +77,7 @@ def import_checkpoint(
     )
     alone = LocalCommunicator()
     attempt = agree_on_attempt(store, snapshot, alone)
-    metadata = {"step": "0", "token": attempt.token}
-    wrote = run_guarded(lambda: _write(store, attempt.tmp, source, metadata))
+    wrote = run_guarded(lambda: _write(store, attempt, source))
     try:
         return conclude(store, attempt, snapshot, wrote, alone)
     except SaveFailedError:
@@ -87,7 +86,8 @@ def import_checkpoint(
         raise
 
 
-def _write(store: CheckpointStore, folder: Path, source: Source, metadata: dict[str, str]) -> JSON:
+def _write(store: CheckpointStore, attempt: Attempt, source: Source) -> JSON:
+    metadata = {"step": "0", "token": attempt.token}
     reports = []
     for number, group in enumerate(_groups(source)):
         fragments = [
@@ -95,7 +95,7 @@ def _write(store: CheckpointStore, folder: Path, source: Source, metadata: dict[
         ]
         plan = plan_shard(fragments, metadata)
         if plan.fragments:
-            path = folder / shard_name(number)
+            path = store.publishing.shard_path(attempt, number)
             reports.append(
                 write_shard(path, plan, files=store.files, block_bytes=store.block_bytes)
             )

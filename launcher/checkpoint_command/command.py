@@ -25,7 +25,8 @@ _COMMANDS = {
 }
 
 _EPILOG = """\
-FOLDER is a run folder, a folder of checkpoints (RUN/checkpoints, RUN/best), or one checkpoint.
+FOLDER is a run folder, a folder of checkpoints (RUN/checkpoints, RUN/best), or one checkpoint; or
+the URL of one of these, such as s3://bucket/run.
 
 exit codes:
   0  fine     1  damage or differences were found, or the disk refused     2  wrong usage

@@ -3,7 +3,6 @@
 import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from checkpointing import (
@@ -29,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add what `diff` takes."""
     for name in ("left", "right"):
         parser.add_argument(
-            name, type=Path, metavar=name.upper(), help="one checkpoint, or a folder: its newest"
+            name, metavar=name.upper(), help="one checkpoint, or a folder: its newest"
         )
     parser.add_argument(
         "--tolerance",

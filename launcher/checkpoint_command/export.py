@@ -2,6 +2,7 @@
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from checkpointing import CheckpointError
@@ -31,7 +32,7 @@ _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `export` takes."""
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER")
+    add("folder", metavar="FOLDER")
     add("out", type=Path, metavar="OUT", help="a folder that does not exist yet")
     add(
         "--step",
@@ -89,7 +90,7 @@ def run(given: Namespace) -> int:
 def _best_first(target: Target) -> Target:
     """Order a run's stores so that its best weights are chosen before its newest."""
     stores = sorted(target.stores, key=lambda pair: pair[0] != "best")
-    return Target(path=target.path, stores=tuple(stores))
+    return replace(target, stores=tuple(stores))
 
 
 def _dtype(text: str) -> str:

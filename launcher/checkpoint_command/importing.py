@@ -3,10 +3,9 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from checkpointing import JSON, CheckpointError
+from checkpointing import JSON, CheckpointError, CheckpointStore, PlaceError, place_at
 
 from ..errors import UsageError
-from ..run_folder import RunFolder
 from ..tables import plural, size_text
 from .exit_codes import FINE
 from .printing import print_json, print_lines
@@ -21,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="a folder of DCP, DeepSpeed or safetensors"
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder without checkpoints")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or a URL, without checkpoints")
     parser.add_argument(
         "--prefix", metavar="TEXT", help='what stands before the model\'s names, such as "model."'
     )
@@ -31,7 +30,7 @@ def run(given: Namespace) -> int:
     """Write the checkpoint and say what is in it."""
     if not given.source.is_dir():
         raise UsageError(f"{given.source} is not a folder.")
-    store = RunFolder(given.run).checkpoints
+    store = _store_of(given.run)
     from checkpointing import import_checkpoint, open_foreign  # they import torch
 
     try:
@@ -73,3 +72,11 @@ def run(given: Namespace) -> int:
             *([f"not taken over: {shown}{rest}"] if source.ignored else []),
         )
     return FINE
+
+
+def _store_of(run: str) -> CheckpointStore:
+    try:
+        place = place_at(run)
+    except PlaceError as error:
+        raise UsageError(str(error)) from error
+    return CheckpointStore(place.folder / "checkpoints", place.files)

@@ -1,16 +1,23 @@
 """`relaunch checkpoint list`: which checkpoints there are, who wrote them, whether they open."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import Any
 
-from checkpointing import JSON, PIN_NAME, DamagedCheckpointError, Found, open_folder, take_inventory
+from checkpointing import (
+    JSON,
+    PIN_NAME,
+    DamagedCheckpointError,
+    Files,
+    Found,
+    open_folder,
+    take_inventory,
+)
 
 from ..saved_facts import summary
 from ..tables import render, size_text
 from .exit_codes import DAMAGED, FINE
 from .printing import print_json, print_lines
-from .target import find_target
+from .target import Target, find_target
 
 HELP = "Show the checkpoints of a run: size, writer, best evaluation, and whether each opens."
 
@@ -19,20 +26,20 @@ _HEADERS = ("step", "size", "strategy", "ranks", "precision", "best", "state")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `list` takes."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", metavar="FOLDER")
 
 
 def run(given: Namespace) -> int:
     """Print the table; 1 if a checkpoint does not open."""
     target = find_target(given.folder)
-    sections = [_one(target.path)] if target.is_one else []
+    sections = [_one(target)] if target.is_one else []
     for name, store in target.stores:
         inventory = take_inventory(store)
         sections.append(
             {
                 "name": name,
                 "folder": str(store.folder),
-                "checkpoints": [_row(found) for found in inventory.found],
+                "checkpoints": [_row(found, store.files) for found in inventory.found],
                 "refused": list(inventory.refused),
                 "leftovers": list(inventory.leftovers),
             }
@@ -45,12 +52,13 @@ def run(given: Namespace) -> int:
     return DAMAGED if is_damaged else FINE
 
 
-def _one(folder: Path) -> dict[str, Any]:
+def _one(target: Target) -> dict[str, Any]:
+    folder = target.path
     row: dict[str, JSON]
     try:
-        with open_folder(folder) as reader:
+        with open_folder(folder, target.files) as reader:
             step = reader.manifest.step
-            row = _row(Found(step=step, folder=folder, manifest=reader.manifest))
+            row = _row(Found(step=step, folder=folder, manifest=reader.manifest), target.files)
     except DamagedCheckpointError as error:
         row = {"step": None, "folder": str(folder), "opens": False, "problem": str(error)}
     return {
@@ -62,14 +70,14 @@ def _one(folder: Path) -> dict[str, Any]:
     }
 
 
-def _row(found: Found) -> dict[str, Any]:
+def _row(found: Found, files: Files) -> dict[str, Any]:
     """Return a checkpoint as it stands in the JSON document."""
     row: dict[str, JSON] = {
         "step": found.step,
         "folder": str(found.folder),
         "opens": found.manifest is not None,
         "problem": found.problem,
-        "pinned": (found.folder / PIN_NAME).exists(),
+        "pinned": files.exists(found.folder / PIN_NAME),
     }
     if found.manifest is not None:
         row |= {

@@ -1,7 +1,6 @@
 """`relaunch checkpoint pin`: no run and no prune deletes these, until the pin is taken away."""
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from checkpointing import CheckpointStore
 
@@ -15,7 +14,7 @@ HELP = "Keep a checkpoint for good: neither a run nor prune deletes it. --remove
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `pin` takes."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", metavar="FOLDER")
     parser.add_argument("steps", type=int, nargs="+", metavar="STEP")
     parser.add_argument("--remove", action="store_true", help="let it go again")
 

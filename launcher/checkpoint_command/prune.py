@@ -26,7 +26,7 @@ class _Stores:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `prune` takes."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", metavar="FOLDER")
     parser.add_argument(
         "--keep", type=_keep, required=True, metavar="N", help="how many of the newest stay"
     )
@@ -41,7 +41,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(given: Namespace) -> int:
     """Print what goes, and with --yes delete it, oldest first."""
-    stores = _stores(find_target(given.folder))
+    target = find_target(given.folder)
+    stores = _stores(target)
     found = take_inventory(stores.checkpoints).found
     best = take_inventory(stores.best).found if stores.best is not None else ()
     plan = plan_prune(
@@ -56,7 +57,7 @@ def run(given: Namespace) -> int:
             for one in found
             if one.manifest is not None and (found_score := score(one.manifest.state)) is not None
         },
-        protected=_protected(stores, [one.step for one in found]),
+        protected=_protected(stores, target.run, [one.step for one in found]),
     )
     going = _going(stores.checkpoints, found, plan.checkpoints)
     if stores.best is not None:
@@ -86,8 +87,10 @@ def _stores(target: Target) -> _Stores:
             "folder, so that these are looked at."
         )
     checkpoints = target.stores[0][1]
-    best = by_name.get("best") or RunFolder(checkpoints.folder.absolute().parent).best
-    is_of_run = checkpoints.folder.name == "checkpoints" and best.folder.is_dir()
+    folder = checkpoints.folder
+    beside = (Path(folder).absolute() if isinstance(folder, Path) else folder).parent / "best"
+    best = by_name.get("best") or CheckpointStore(beside, checkpoints.files)
+    is_of_run = folder.name == "checkpoints" and best.files.exists(best.folder)
     return _Stores(checkpoints=checkpoints, best=best if is_of_run else None)
 
 
@@ -95,10 +98,10 @@ def _is_pinned(store: CheckpointStore | None, step: int) -> bool:
     return store is not None and store.is_pinned(step)
 
 
-def _protected(stores: _Stores, steps: list[int]) -> dict[int, str]:
+def _protected(stores: _Stores, run: Path | None, steps: list[int]) -> dict[int, str]:
     """Return the steps that nobody may delete, and why."""
     found = {step: "it is pinned" for step in steps if stores.checkpoints.is_pinned(step)}
-    events = RunFolder(stores.checkpoints.folder.absolute().parent).events()
+    events = [] if run is None else RunFolder(run).events()
     starts = [event for event in events if event.get("event") == "start"]
     if starts and starts[-1].get("resumed"):
         found.setdefault(starts[-1].get("step", -1), "the run went on from it the last time")

@@ -3,7 +3,6 @@
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from pathlib import Path
 
 from checkpointing import JSON, CheckpointReader, flatten
 
@@ -20,7 +19,7 @@ _HEADERS = ("tensor", "key", "shape", "dtype", "size", "chunks")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `show` takes."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", metavar="FOLDER")
     parser.add_argument("step", type=int, nargs="?", metavar="STEP", help="default: the newest")
 
 

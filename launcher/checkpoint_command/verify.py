@@ -2,7 +2,6 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from pathlib import Path
 
 from checkpointing import DamagedCheckpointError, NoCheckpointError, open_folder
 
@@ -17,7 +16,7 @@ HELP = "Re-read every byte of some or all checkpoints, and name each damage by f
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `verify` takes."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("folder", metavar="FOLDER")
     parser.add_argument("steps", type=int, nargs="*", metavar="STEP", help="default: all")
 
 
@@ -39,7 +38,7 @@ def _of_one(target: Target, steps: list[int]) -> Iterator[tuple[str, list[str]]]
     if steps:
         raise UsageError(f"{target.path} is one checkpoint already; leave the steps out.")
     try:
-        with open_folder(target.path) as reader:
+        with open_folder(target.path, target.files) as reader:
             yield target.path.name, reader.verify()
     except DamagedCheckpointError as error:
         yield target.path.name, [str(error)]

@@ -84,6 +84,9 @@ def make_script(
         folder = given.get("--run-dir") or str(run_folder_of(options))
         if "$SLURM_ARRAY_TASK_ID" not in folder:
             given["--run-dir"] = f"{folder}/$SLURM_ARRAY_TASK_ID"
+        place = given.get("--checkpoints")
+        if place is not None and "$SLURM_ARRAY_TASK_ID" not in place:
+            given["--checkpoints"] = f"{place}/$SLURM_ARRAY_TASK_ID"
     own: list[str] = []
     for name, text in given.items():
         own += [name] if _is_flag(name) else [name, text]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..event_file import EVENTS
 from ..exit_codes import CONTINUE, DONE, USAGE
 from ..run_facts import read_run
 from ..signal_inbox import SignalInbox
+from ..words import read_words
 from .results import Result, best_of, spread_table, trial_table
 from .search import FixedSearch, OptunaSearch, Search
 from .space import draw, grid, parse_space, repeated
@@ -70,6 +72,7 @@ def run(argv: Sequence[str]) -> int:
     words = tuple(argv[cut + 1 :])
     if not words:
         raise UsageError("no script is given: relaunch sweep ... -- script.py.")
+    _require_own_places(words)
     search = _search(given)
     _keep_plan(given, words)
     inbox = SignalInbox()
@@ -96,6 +99,16 @@ def run(argv: Sequence[str]) -> int:
         return CONTINUE
     print(f"\n{(given.sweep_dir / RESULTS).read_text()}", end="")
     return DONE if any(r.value is not None for r in results) else 1
+
+
+def _require_own_places(words: Sequence[str]) -> None:
+    """Refuse one place for the checkpoints of several runs."""
+    place = read_words(words, os.environ).given.get("--checkpoints")
+    if place is not None:
+        raise UsageError(
+            f"--checkpoints {place.text} is one place, and each trial needs its own. Leave it out: "
+            "a trial's checkpoints are in its folder below --sweep-dir."
+        )
 
 
 def _search(given: argparse.Namespace) -> Search:

@@ -129,7 +129,7 @@ def test_a_failing_writer_fails_the_save_on_all_ranks_and_the_next_works(
     assert wanted in str(errors[0])
     assert kit.leftovers(tmp_path) == []
     kit.assert_holds(store, 1, kit.sample_state(1))
-    mine[1]._command = module._COMMAND
+    mine[1]._command = module.writer_command()
     kit.run_ranks(2, save)
     kit.assert_holds(store, 2, state)
 

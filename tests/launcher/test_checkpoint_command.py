@@ -19,6 +19,7 @@ from checkpointing import (
     Snapshot,
     TensorSpec,
     dtype_name,
+    place_at,
     save_checkpoint,
 )
 from launcher.checkpoint_command import export, run
@@ -396,3 +397,67 @@ def test_a_reader_that_has_seen_enough_is_no_error(folder):
         assert process.stderr.read() == ""
     assert process.wait(timeout=30) == 141
     assert time.monotonic() - started < 30
+
+
+def upload(folder: Path, url: str) -> None:
+    """Put the same checkpoints at a URL, as a run would."""
+    place = place_at(url)
+    for name in ("checkpoints", "best"):
+        for step in steps(folder / name):
+            with CheckpointStore(folder / name).open(step) as reader:
+                manifest = reader.manifest
+                fragments = [
+                    Fragment(
+                        spec=s, start=0, end=s.numel, data=reader.read(s.fqn, s.key, 0, s.numel)
+                    )
+                    for s in manifest.specs()
+                ]
+            save_checkpoint(
+                CheckpointStore(place.folder / name, place.files),
+                Snapshot(
+                    step=step,
+                    specs=manifest.specs(),
+                    fragments=fragments,
+                    state=manifest.state,
+                    created_by=manifest.created_by,
+                ),
+                LocalCommunicator(),
+            )
+
+
+def test_the_commands_take_a_url(folder, tmp_path, capsys):
+    url = f"file://{tmp_path}/bucket/run"
+    upload(folder, url)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"checkpoints": url}))
+    code, listed = answer(capsys, "list", url)
+    assert code == 0
+    assert f"{url}/checkpoints:" in listed
+    # A run folder says where its checkpoints are.
+    assert answer(capsys, "list", tmp_path / "run") == (0, listed)
+    assert answer(capsys, "verify", url)[0] == 0
+    code, shown = answer(capsys, "show", url, 20)
+    assert (code, shown.splitlines()[0].partition(" ")[0]) == (
+        0,
+        f"{url}/checkpoints/step-00000020:",
+    )
+    assert answer(capsys, "show", f"{url}/checkpoints/step-00000020") == (0, shown)
+    assert answer(capsys, "diff", url, folder)[0] == 0
+    assert answer(capsys, "export", url, tmp_path / "out")[0] == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert answer(capsys, "pin", f"{url}/checkpoints", 10)[0] == 0
+    assert "pinned" in answer(capsys, "list", url)[1]
+    code, pruned = answer(capsys, "prune", url, "--keep", "1", "--yes")
+    assert code == 0
+    assert "step 10 stays: it is pinned" in pruned
+    place = place_at(url) / "checkpoints"
+    assert CheckpointStore(place.folder, place.files).steps() == [30, 10]
+    code, imported = answer(capsys, "import", tmp_path / "out", f"file://{tmp_path}/bucket/new")
+    assert code == 0
+    assert f"to file://{tmp_path}/bucket/new/checkpoints/step-00000000" in imported
+
+
+def test_a_url_that_holds_nothing_is_wrong_usage(tmp_path):
+    for url in (f"file://{tmp_path}/none", "nonsense://bucket/run"):
+        with pytest.raises(UsageError):
+            run(["list", url])

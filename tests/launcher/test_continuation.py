@@ -1,5 +1,7 @@
 """What a run that lost a machine ends with."""
 
+import json
+
 import pytest
 
 from launcher.continuation import (
@@ -55,3 +57,20 @@ def test_only_a_finished_checkpoint_counts(tmp_path):
     assert not has_checkpoint(tmp_path)
     (tmp_path / "checkpoints" / "step-00000003").mkdir()
     assert has_checkpoint(tmp_path)
+
+
+def test_checkpoints_elsewhere_are_looked_for_there(tmp_path):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step-00000003").mkdir(parents=True)
+    place = tmp_path / "place"
+    for text in (str(place), f"file://{place}"):
+        assert not has_checkpoint(run, text)
+    (run / "run.json").write_text(json.dumps({"checkpoints": str(place)}))
+    assert not has_checkpoint(run)
+    (place / "checkpoints" / "step-00000003").mkdir(parents=True)
+    assert has_checkpoint(run, str(place))
+    assert has_checkpoint(run)
+    # Where there is no rename, only the manifest makes it one.
+    assert not has_checkpoint(run, f"file://{place}")
+    (place / "checkpoints" / "step-00000003" / "manifest.json").write_text("{}")
+    assert has_checkpoint(run, f"file://{place}")

@@ -39,6 +39,7 @@ SETTINGS = GroupSettings(
     shard_blocks="layers.*",
     hybrid_shard=True,
     run_dir=Path("/runs/one"),
+    checkpoints="s3://bucket/one",
     warning_file=Path("/tmp/x/warning.json"),
 )
 
@@ -64,6 +65,7 @@ def test_what_is_written_is_read_back():
         shard_blocks="layers.*",
         hybrid_shard=True,
         run_dir=Path("/runs/one"),
+        checkpoints="s3://bucket/one",
         error_file=Path("/tmp/x/rank-5-error.json"),
         warning_file=Path("/tmp/x/warning.json"),
         heartbeat_file=Path("/tmp/x/rank-5-heartbeat"),

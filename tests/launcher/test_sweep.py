@@ -131,3 +131,9 @@ def test_wrong_usage(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         run(words.split())
+
+
+def test_one_place_for_the_checkpoints_of_all_trials_is_refused(tmp_path):
+    words = ["--sweep-dir", str(tmp_path), "--monitor", "x", "a=1,2", "--"]
+    with pytest.raises(UsageError, match="s3://bucket/run is one place, and each trial needs its"):
+        run([*words, "--checkpoints", "s3://bucket/run", "train.py"])

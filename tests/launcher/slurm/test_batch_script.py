@@ -84,6 +84,11 @@ def test_the_elements_of_an_array_have_run_folders_of_their_own():
     assert '--run-dir out/x/"$SLURM_ARRAY_TASK_ID"' in last
 
 
+def test_the_elements_of_an_array_have_places_for_checkpoints_of_their_own():
+    last = text("--array=0-3", "--checkpoints", "s3://bucket/x", "a.py").splitlines()[-1]
+    assert '--checkpoints s3://bucket/x/"$SLURM_ARRAY_TASK_ID"' in last
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -1,0 +1,148 @@
+"""Runs of two ranks whose checkpoints go to a URL: killed, damaged, continued."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from checkpointing import CheckpointStore, place_at
+
+pytestmark = pytest.mark.timeout(180)
+
+# Saves begin after steps 4, 8, 12, ...
+SCRIPT = """
+import torch
+from torch.utils.data import TensorDataset
+from launcher import Run
+
+def writers():
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            mine = f"PPid:\\t{os.getpid()}\\n" in (entry / "status").read_text()
+            if mine and b"writer_process" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+def main(run):
+    data = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=data)
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(8, 1),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        train=TensorDataset(draw(64, 8), draw(64, 1)),
+        global_batch=8, micro_batch=4, epochs=int(sys.argv[1]), save_every="4 steps", keep=2,
+    )
+    for step in job:
+        for x, y in step:
+            step.backward((job.model(x) - y).square().sum(), count=len(y))
+        while step.number == 4 and job._keeper.saving_step == 4 and not job._keeper.is_settled():
+            time.sleep(0.01)
+        if rank == 1:
+            at_step(step.number)
+
+def at_step(number):
+    {AT_STEP}
+
+Run.start(main)
+"""
+
+
+def start(launch, url, *options, at_step="pass", epochs=2, run_dir="run"):
+    script = launch.script(SCRIPT.replace("{AT_STEP}", at_step))
+    place = ("--checkpoints", url) if url else ()
+    words = ("--nproc-per-node", "2", "--run-dir", run_dir, *place, *options)
+    return launch(*words, script, str(epochs))
+
+
+def store_at(url):
+    place = place_at(url) / "checkpoints"
+    return CheckpointStore(place.folder, place.files)
+
+
+def events(launch, kind):
+    lines = (Path(launch.folder) / "run" / "events.jsonl").read_text().splitlines()
+    return [event for line in lines if (event := json.loads(line))["event"] == kind]
+
+
+def tensors(store):
+    with store.open(store.steps()[0]) as reader:
+        return {
+            s.name: bytes(reader.read_raw(s.fqn, s.key, 0, s.numel))
+            for s in reader.manifest.specs()
+        }
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+def test_a_run_at_a_url_is_killed_and_goes_on(launch, strategy):
+    url = f"file://{launch.folder}/bucket/run"
+    # The save of step 8 is in flight, its writer stopped, when the rank dies.
+    kill = (
+        "number == 6 and [os.kill(pid, signal.SIGSTOP) for pid in writers()]; "
+        "number == 9 and os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = start(launch, url, "--strategy", strategy, at_step=kill)
+    assert killed.wait(80) == 128 + signal.SIGKILL, killed.stderr
+    store = store_at(url)
+    assert store.steps() == [4]
+    assert store.publishing.leftovers() != []
+    again = start(launch, url, "--strategy", strategy)
+    assert again.wait(80) == 0, again.stderr
+    assert "going on from step 4" in again.stdout
+    assert store.steps() == [16, 12, 4]  # what it went on from stays
+    assert [store.verify(step) for step in store.steps()] == [[], [], []]
+    assert store.publishing.leftovers() == []
+    assert not (Path(launch.folder) / "run" / "checkpoints").exists()
+    undisturbed = f"file://{launch.folder}/bucket/other"
+    other = start(launch, undisturbed, "--strategy", strategy, run_dir="other")
+    assert other.wait(80) == 0, other.stderr
+    assert tensors(store_at(undisturbed)) == tensors(store)
+
+
+def test_a_damaged_checkpoint_at_a_url_is_set_aside_and_the_one_before_used(launch):
+    url = f"file://{launch.folder}/bucket/run"
+    first = start(launch, url)
+    assert first.wait(80) == 0, first.stderr
+    store = store_at(url)
+    assert store.steps() == [16, 12]
+    shard = next(Path(launch.folder, "bucket/run/checkpoints/step-00000016").glob("r00001-*"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    again = start(launch, url, epochs=3)
+    assert again.wait(80) == 0, again.stderr
+    assert "step-00000016 is not usable" in again.stderr
+    assert shard.name in again.stderr
+    assert "going on from step 12" in again.stdout
+    assert store.steps()[0] == 24
+    assert len(store.publishing.refused()) == 1
+    assert shard.exists()
+
+
+def test_the_same_run_looks_for_its_checkpoints_where_they_are(launch):
+    url = f"file://{launch.folder}/bucket/run"
+    assert start(launch, url).wait(80) == 0
+    elsewhere = start(launch, None, epochs=3)
+    assert elsewhere.wait(80) == 2
+    assert f"pass --checkpoints {url}" in elsewhere.stderr
+    assert store_at(url).steps() == [16, 12]
+
+
+def test_a_place_that_is_none_is_told_before_anything_starts(launch):
+    refused = start(launch, "nonsense://bucket/run")
+    assert refused.wait(60) == 2
+    assert "--checkpoints nonsense://bucket/run" in refused.stderr
+    lost = start(launch, "memory://run")
+    assert lost.wait(60) == 2
+    assert "ends with the process" in lost.stderr
+
+
+def test_a_folder_elsewhere_holds_the_checkpoints(launch):
+    done = start(launch, "fast-disk")
+    assert done.wait(80) == 0, done.stderr
+    assert store_at(f"{launch.folder}/fast-disk").steps() == [16, 12]
+    told = json.loads((Path(launch.folder) / "run" / "run.json").read_text())
+    assert told["checkpoints"] == f"{launch.folder}/fast-disk"
