@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
 from .files import LOCAL_FILES, Files
-from .manifest import BLOCK_BYTES
+from .manifest import BLOCK_BYTES, MAX_BLOCK_BYTES
 from .names import (
     PIN_NAME,
     is_leftover,
@@ -34,8 +34,8 @@ class CheckpointStore:
     def __init__(
         self, folder: Path, files: Files = LOCAL_FILES, *, block_bytes: int = BLOCK_BYTES
     ) -> None:
-        if block_bytes < 1:
-            raise ValueError(f"block_bytes={block_bytes} is not positive.")
+        if not 1 <= block_bytes <= MAX_BLOCK_BYTES:
+            raise ValueError(f"block_bytes={block_bytes} is not in [1, {MAX_BLOCK_BYTES}].")
         self.folder = folder
         self.files = files
         self.block_bytes = block_bytes
