@@ -96,8 +96,18 @@ class Files:
         os.close(fd)
 
     def rename(self, old: PurePath, new: PurePath) -> None:
-        """Rename atomically within one filesystem."""
-        os.rename(old, new)
+        """Rename atomically within one filesystem; one of the two names is used only once.
+
+        NFS may lose the reply to a rename that took place and fail when it asks again. Whoever
+        believed that would remove the only folder of a checkpoint as a leftover.
+        """
+        was_there = os.path.lexists(old)
+        try:
+            os.rename(old, new)
+        except OSError:
+            took_place = was_there and not os.path.lexists(old) and os.path.lexists(new)
+            if not took_place:
+                raise
 
     def fsync_dir(self, path: PurePath) -> None:
         """Make the names in a folder durable: files created, renamed and removed in it."""

@@ -18,6 +18,9 @@ FORMAT_VERSION = 1
 BLOCK_BYTES = 4 * 1024 * 1024
 """The bytes under one CRC-32, and the largest amount read to use one element."""
 
+MAX_BLOCK_BYTES = 256 * 1024 * 1024
+"""A reader makes room for one block before it knows that the file deserves it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:

@@ -7,7 +7,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from .fields import Fields
-from .manifest import FORMAT_NAME, FORMAT_VERSION, Chunk, Manifest, StoredFile, StoredTensor
+from .manifest import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    MAX_BLOCK_BYTES,
+    Chunk,
+    Manifest,
+    StoredFile,
+    StoredTensor,
+)
 from .ranges import Range, find_cover_problem
 from .shard_format import HEADER_ALIGN_BYTES, SHARD_NAME
 from .spec import TensorSpec
@@ -177,6 +185,10 @@ def _require_sound_file(file: StoredFile) -> None:
     if not SHARD_NAME.fullmatch(file.name):
         raise ValueError(
             f"lists the file {file.name!r}, which is not named like r00000.safetensors"
+        )
+    if file.block_bytes > MAX_BLOCK_BYTES:
+        raise ValueError(
+            f"{file.name} has blocks of {file.block_bytes} bytes, more than {MAX_BLOCK_BYTES}"
         )
     num_blocks = -(-file.size_bytes // file.block_bytes)
     if len(file.crc32) != num_blocks:

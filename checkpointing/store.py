@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from .errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
 from .files import LOCAL_FILES, Files
-from .manifest import BLOCK_BYTES
+from .manifest import BLOCK_BYTES, MAX_BLOCK_BYTES
 from .names import PIN_NAME, new_token, probe_folder, step_folder
 from .places import publishing_of
 from .reader import CheckpointReader
@@ -27,8 +27,8 @@ class CheckpointStore:
     def __init__(
         self, folder: PurePath, files: Files = LOCAL_FILES, *, block_bytes: int = BLOCK_BYTES
     ) -> None:
-        if block_bytes < 1:
-            raise ValueError(f"block_bytes={block_bytes} is not positive.")
+        if not 1 <= block_bytes <= MAX_BLOCK_BYTES:
+            raise ValueError(f"block_bytes={block_bytes} is not in [1, {MAX_BLOCK_BYTES}].")
         self.folder = folder
         self.files = files
         self.block_bytes = block_bytes

@@ -8,6 +8,9 @@ from pathlib import PurePath
 from .errors import DamagedCheckpointError
 from .files import Files
 
+MAX_WHOLE_BYTES = 1 << 30
+"""The manifest of 1,024 ranks that cut 3,000 tensors each has a quarter of it."""
+
 # What a lost, replaced or unreadable file answers. Anything else (no permission, no descriptor
 # left) says nothing about the checkpoint and must not make anyone fall back behind it.
 _DAMAGE = (errno.ENOENT, errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENOTDIR)
@@ -32,10 +35,16 @@ def read_whole(path: PurePath, files: Files) -> bytes:
     """Return all bytes of a regular file.
 
     Raises:
-        DamagedCheckpointError: If it is missing, not a regular file, or unreadable.
+        DamagedCheckpointError: If it is missing, not a regular file, unreadable, or larger than
+            any that this package writes.
     """
     with reading(path):
-        content = bytearray(files.size(path))
+        size_bytes = files.size(path)
+        if size_bytes > MAX_WHOLE_BYTES:
+            raise DamagedCheckpointError(
+                path, f"has {size_bytes} bytes; such a file has {MAX_WHOLE_BYTES} at most"
+            )
+        content = bytearray(size_bytes)
         fd = files.open(path)
         try:
             num_read = files.read_all(fd, memoryview(content), 0)

@@ -12,7 +12,7 @@ from ..fragment import torch_dtype
 from ..ranges import Range, find_cover_problem
 from ..spec import TensorSpec
 from ..tensor_bytes import byte_view
-from ..whole_file import reading
+from ..whole_file import read_whole, reading
 from .source import WEIGHT, Foreign, Source
 
 _LENGTH_BYTES = 8
@@ -57,9 +57,7 @@ def _require_all_of_the_index(folder: Path, files: Files, names: list[str]) -> N
     for index in (n for n in files.listdir(folder) if n.endswith(".safetensors.index.json")):
         path = folder / index
         try:
-            wanted = set(
-                json.loads(_content(path, files, 0, files.size(path)))["weight_map"].values()
-            )
+            wanted = set(json.loads(read_whole(path, files))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedCheckpointError(path, f"is not an index: {error!r}") from error
         if missing := sorted(str(name) for name in wanted - set(names)):

@@ -224,13 +224,17 @@ class TorchFile:
         return f"{self._folder}/{name}" in self._archive.namelist()
 
     def _member(self, name: str, most_bytes: int) -> bytes:
+        most_bytes = min(most_bytes, self._source.length)
         try:
             info = self._archive.getinfo(f"{self._folder}/{name}")
-            # A compressed member may be a bomb; torch never compresses.
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > most_bytes:
+            # A compressed member may be a bomb; torch never compresses. One that says to be larger
+            # than its archive would be given that memory before its end is found.
+            is_plain = info.compress_type == zipfile.ZIP_STORED
+            if not is_plain or not info.compress_size == info.file_size <= most_bytes:
                 raise DamagedCheckpointError(self.path, f"its {name} is compressed or too large")
             return self._archive.read(info)
-        except (KeyError, zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+        # A RuntimeError is about encryption, and a version of ZIP that there is not yet.
+        except (KeyError, zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError) as error:
             if isinstance(error, DamagedCheckpointError):
                 raise
             raise DamagedCheckpointError(self.path, f"its {name} is unreadable: {error}") from error
@@ -242,7 +246,7 @@ class _Part(io.RawIOBase):
     def __init__(self, path: Path, files: Files, offset: int, length: int) -> None:
         self._files = files
         self._offset = offset
-        self._length = length
+        self.length = length
         self._at = 0
         self._fd = files.open(path)
 
@@ -253,7 +257,7 @@ class _Part(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.length}[whence]
         if base + offset < 0:
             raise ValueError(f"cannot seek to {base + offset}")
         self._at = base + offset
@@ -261,7 +265,7 @@ class _Part(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
-        view = view[: max(0, self._length - self._at)]
+        view = view[: max(0, self.length - self._at)]
         num_read = self._files.read_all(self._fd, view, self._offset + self._at)
         self._at += num_read
         return num_read

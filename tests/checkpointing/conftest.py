@@ -1,4 +1,4 @@
-"""Makes `kit.py` available to the tests of this folder, which is not a package."""
+"""Makes `kit.py` and `modelled_disk.py` available to the tests here, which are no package."""
 
 import importlib.util
 import os
@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 
-def _load_kit():
-    spec = importlib.util.spec_from_file_location(
-        "checkpointing_kit", Path(__file__).with_name("kit.py")
-    )
+def _load(name):
+    path = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"checkpointing_{name}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -20,7 +19,12 @@ def _load_kit():
 
 @pytest.fixture(scope="session")
 def kit():
-    return _load_kit()
+    return _load("kit")
+
+
+@pytest.fixture(scope="session")
+def disks():
+    return _load("modelled_disk")
 
 
 @pytest.fixture(autouse=True)

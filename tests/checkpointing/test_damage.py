@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from checkpointing import DamagedCheckpointError
+from checkpointing import DamagedCheckpointError, NoCheckpointError
 
 SHARD = "r00001.safetensors"
 
@@ -143,6 +143,69 @@ def test_a_manifest_of_another_step(kit, store):
     kit.save_state(store, 2, kit.sample_state(1))
     shutil.copy(store.path(2) / "manifest.json", store.path(1) / "manifest.json")
     with pytest.raises(DamagedCheckpointError, match="is of step 2, not of step 1"):
+        store.open(1)
+
+
+def test_a_shard_of_another_attempt(kit, store, tmp_path):
+    """The same step and the same values: only the token in the header differs."""
+    other = kit.store_at(tmp_path / "other")
+    kit.run_ranks(2, lambda ranks: kit.save_state(other, 1, kit.sample_state(1), ranks))
+    shutil.copy(other.path(1) / SHARD, store.path(1) / SHARD)
+    (problem,) = store.verify(1)
+    assert problem.startswith(f"{store.path(1) / SHARD}: bytes [0, {kit.BLOCK_BYTES}) do not match")
+
+
+def test_a_shard_that_another_one_was_copied_over(store):
+    shutil.copy(store.path(1) / "r00000.safetensors", store.path(1) / SHARD)
+    assert_damaged(store, SHARD)
+
+
+def test_two_tensors_of_one_length_that_changed_places(kit, tmp_path):
+    store = kit.store_at(tmp_path / "store")
+    state = [
+        (
+            kit.TensorSpec(fqn=name, key="fp32", shape=(3 * kit.BLOCK_BYTES,), dtype="U8"),
+            kit.torch.full((3 * kit.BLOCK_BYTES,), value, dtype=kit.torch.uint8),
+        )
+        for value, name in enumerate("ab")
+    ]
+    kit.save_state(store, 1, state)
+    path = store.path(1) / "r00000.safetensors"
+    content = path.read_bytes()
+    half = 3 * kit.BLOCK_BYTES
+    path.write_bytes(content[: -2 * half] + content[-half:] + content[-2 * half : -half])
+    assert_damaged(store, "r00000.safetensors")
+
+
+def test_a_foreign_file_in_the_folder_is_neither_read_nor_taken_for_damage(kit, store):
+    (store.path(1) / "r00002.safetensors").write_bytes(b"\xff" * 100)
+    assert store.verify(1) == []
+    kit.assert_holds(store, 1, kit.sample_state(1))
+
+
+def test_a_link_instead_of_the_folder_is_no_checkpoint(store, tmp_path):
+    shutil.move(store.path(1), tmp_path / "aside")
+    store.path(1).symlink_to(tmp_path / "aside")
+    with pytest.raises(NoCheckpointError):
+        store.open(1)
+
+
+def test_a_pipe_instead_of_a_file_is_not_waited_for(store):
+    (store.path(1) / SHARD).unlink()
+    os.mkfifo(store.path(1) / SHARD)
+    assert_damaged(store, SHARD)
+
+
+def test_a_header_that_says_to_be_huge_is_named_and_not_believed(kit, store):
+    """The manifest says where the tensors lie: nothing is allocated by what the header says."""
+    path = store.path(1) / SHARD
+    path.write_bytes((1 << 60).to_bytes(8, "little") + path.read_bytes()[8:])
+    assert store.verify(1) == [f"{path}: bytes [0, {kit.BLOCK_BYTES}) do not match their checksum"]
+
+
+def test_a_huge_manifest_is_refused_before_memory_is_made_for_it(store):
+    os.truncate(store.path(1) / "manifest.json", 1 << 40)
+    with pytest.raises(DamagedCheckpointError, match="has 1099511627776 bytes"):
         store.open(1)
 
 

@@ -87,6 +87,34 @@ def test_create_refuses_an_existing_file(tmp_path):
         Files().create(tmp_path / "f")
 
 
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO])
+def test_a_rename_whose_reply_was_lost_took_place(tmp_path, monkeypatch, code):
+    real = os.rename
+
+    def lose_the_reply(old, new):
+        real(old, new)
+        raise OSError(code, "asked again")
+
+    (tmp_path / "old").mkdir()
+    monkeypatch.setattr(os, "rename", lose_the_reply)
+    Files().rename(tmp_path / "old", tmp_path / "new")
+    assert (tmp_path / "new").is_dir()
+
+
+@pytest.mark.parametrize("name", ["old", "missing"])
+def test_a_rename_that_did_not_take_place_is_an_error(tmp_path, monkeypatch, name):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    if name == "old":
+
+        def refuse(old, new):
+            raise OSError(errno.EIO, "no")
+
+        monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match=r"."):
+        Files().rename(tmp_path / name, tmp_path / "new")
+
+
 def test_make_dirs_syncs_what_it_makes(tmp_path):
     synced = []
 

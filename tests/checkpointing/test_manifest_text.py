@@ -110,6 +110,7 @@ def tensor(content):
         (put(file, "size_bytes", 4132), "not a range within"),
         (put(file, "size_bytes", 4140), r"bytes \[4136, 4140\) are covered by nothing"),
         (put(file, "block_bytes", 0), "block_bytes is 0"),
+        (put(file, "block_bytes", 1 << 40), "has blocks of 1099511627776 bytes, more than"),
         (put(file, "crc32", [1]), "1 checksums for 2 blocks"),
         (put(file, "crc32", []), "0 checksums for 2 blocks"),
         (put(file, "crc32", [1, -2]), "crc32 is -2"),

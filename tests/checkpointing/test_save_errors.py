@@ -9,6 +9,7 @@ import pytest
 from checkpointing import Files, SaveFailedError, Snapshot, save_checkpoint
 
 WORLD = 2
+CODES = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EDQUOT, errno.ESTALE)
 
 
 def save_with(kit, folder, step, rank_files, state=None):
@@ -28,16 +29,7 @@ def count_operations(kit, folder, step, rank):
     return rank_files[rank].names
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        errno.ENOSPC,
-        errno.EIO,
-        *(pytest.param(code, marks=pytest.mark.slow) for code in (errno.EROFS, errno.EMFILE)),
-        *(pytest.param(code, marks=pytest.mark.slow) for code in (errno.EDQUOT, errno.ESTALE)),
-    ],
-    ids=lambda code: errno.errorcode[code],
-)
+@pytest.mark.parametrize("code", CODES, ids=lambda code: errno.errorcode[code])
 @pytest.mark.parametrize("rank", range(WORLD))
 @pytest.mark.parametrize("step", [2, 1], ids=["new step", "same step again"])
 def test_an_error_at_any_operation_reaches_every_rank(kit, tmp_path, rank, code, step):
@@ -216,6 +208,22 @@ def test_a_shard_of_another_length_stops_the_commit(kit, tmp_path):
     outcomes = save_with(kit, tmp_path, 1, [Files(), Truncating()])
     assert "has 5000 bytes on the coordinator" in str(outcomes[0])
     assert kit.store_at(tmp_path).steps() == []
+
+
+def test_a_rename_whose_reply_was_lost_loses_no_checkpoint(kit, tmp_path, monkeypatch):
+    """The step is saved again: the older one is renamed first, and its reply is lost as well."""
+    kit.save_state(kit.store_at(tmp_path), 1, kit.sample_state(1))
+    real = os.rename
+
+    def lose_the_reply(old, new):
+        real(old, new)
+        raise OSError(errno.ENOENT, "asked again")
+
+    monkeypatch.setattr(os, "rename", lose_the_reply)
+    outcomes = save_with(kit, tmp_path, 1, [Files(), Files()], kit.sample_state(2))
+    assert not any(isinstance(outcome, BaseException) for outcome in outcomes)
+    kit.assert_holds(kit.store_at(tmp_path), 1, kit.sample_state(2))
+    assert kit.leftovers(tmp_path) == []
 
 
 def test_short_writes_are_continued(kit, tmp_path):

@@ -124,9 +124,10 @@ def test_a_file_in_the_place_of_the_folder(kit, tmp_path):
         kit.store_at(tmp_path / "store").check_writable()
 
 
-def test_block_size_must_be_positive(kit, tmp_path):
-    with pytest.raises(ValueError, match="block_bytes=0"):
-        kit.CheckpointStore(tmp_path, block_bytes=0)
+def test_block_size_has_bounds(kit, tmp_path):
+    for block_bytes in (0, (1 << 28) + 1):
+        with pytest.raises(ValueError, match=f"block_bytes={block_bytes}"):
+            kit.CheckpointStore(tmp_path, block_bytes=block_bytes)
 
 
 def test_what_is_set_aside_is_kept_and_no_longer_a_step(kit, tmp_path):
