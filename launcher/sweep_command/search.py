@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from ..errors import UsageError
 from .space import Choices, Parameters, Space
 
+_PRIME = 1_000_003
+
 
 class Search(Protocol):
     """Numbered trials, the same ones after a restart."""
@@ -90,6 +92,7 @@ class OptunaSearch:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna: Any = optuna
         self._space = space
+        self._seed = seed
         self._num_settings = num_settings
         self._repeats = repeats
         self._values: dict[int, float | None] = {}
@@ -97,7 +100,6 @@ class OptunaSearch:
             study_name="sweep",
             storage=JournalStorage(JournalFileBackend(str(folder / "optuna.journal"))),
             direction="minimize" if mode == "min" else "maximize",
-            sampler=optuna.samplers.TPESampler(seed=seed),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
             load_if_exists=True,
         )
@@ -108,6 +110,10 @@ class OptunaSearch:
         if setting >= self._num_settings:
             return None
         while len(self._study.trials) <= setting:
+            # Anew for each setting: a sampler begins at its seed, and after a restart of the sweep
+            # it would propose again what it has proposed first.
+            seed = (self._seed * _PRIME + len(self._study.trials)) % 2**32
+            self._study.sampler = self._optuna.samplers.TPESampler(seed=seed)
             asked = self._study.ask()
             for name, values in self._space.items():
                 if isinstance(values, Choices):

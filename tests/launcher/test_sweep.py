@@ -116,6 +116,26 @@ def test_optuna_goes_on_after_a_restart_and_ends_hopeless_trials(tmp_path):
     assert again.trial(8) is None
 
 
+def test_optuna_proposes_after_a_restart_what_it_would_have_without(tmp_path):
+    pytest.importorskip("optuna")
+    space = parse_space(["lr=1e-4:1e-1:log"])
+
+    def search(name):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return OptunaSearch(space, 14, 0, "min", folder)
+
+    proposed = {"once": [], "often": []}
+    whole = search("once")
+    for number in range(14):
+        for name, one in (("once", whole), ("often", search("often"))):
+            rate = float(one.trial(number)["lr"])
+            one.finished(number, (math.log10(rate) + 2) ** 2, pruned=False)
+            proposed[name].append(rate)
+    assert proposed["once"] == proposed["often"]
+    assert len(set(proposed["once"])) == 14
+
+
 def test_optuna_judges_a_setting_by_the_mean_of_its_folds(tmp_path):
     optuna = pytest.importorskip("optuna")
     folds = repeated([{}], seeds=0, folds=3)
