@@ -21,6 +21,8 @@ from strategies import (
     to_device,
 )
 
+from .recipe_arguments import require_no_loader
+
 Measure: TypeAlias = Callable[[Any, Any], Mapping[str, Measurement]]
 """(model, batch) -> {metric: one value a sample, a pair (numerator, denominator), or what one of
 `strategies.metrics` returns}."""
@@ -44,9 +46,15 @@ def evaluate(
     ones beyond the end are repeats that do not count.
 
     Raises:
-        ConfigError: an empty data set.
+        ConfigError: an empty data set, or what is none.
         DesyncError: the ranks measured different metrics.
     """
+    require_no_loader(dataset, f"what is evaluated as {name}")
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise ConfigError(
+            f"what is evaluated as {name} is a {type(dataset).__name__} without a length or "
+            "without samples by index. Give it __len__ and __getitem__."
+        )
     if len(dataset) == 0:
         raise ConfigError(f"the data set to evaluate as {name} is empty.")
     turns = assignment(consecutive(len(dataset), micro_batch), ranks.rank, ranks.world_size)

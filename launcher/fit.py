@@ -11,9 +11,13 @@ from strategies import ConfigError, MapDataset
 
 from .evaluation import Measure
 from .job import Job
+from .recipe import Recipe
+from .recipe_arguments import require_arguments
 
 if TYPE_CHECKING:
     from .run import Run
+
+_OWN = ("loss", "measure", "validate", "test", "export")
 
 Loss: TypeAlias = Callable[[Any, Any], tuple[torch.Tensor, "torch.Tensor | float"]]
 """(model, batch) -> (the sum of the losses, of how many samples or tokens)."""
@@ -30,6 +34,7 @@ def fit(
     recipe: dict[str, Any],
 ) -> Job:
     """Train, evaluate, export and test. Called on every rank; see `Run.fit`."""
+    require_arguments(Recipe, recipe, where="run.fit", also=_OWN)
     if (validate is not None or test is not None) and measure is None:
         raise ConfigError(
             "fit got data to evaluate and no measure. Pass measure=(model, batch) -> "

@@ -36,7 +36,7 @@ from .judging import Judge
 from .keeper import Keeper
 from .progress_log import ProgressLog
 from .recipe import Recipe
-from .rollback import roll_back
+from .rollback import bad_evaluation, roll_back, skipped_steps
 from .run_state import RunState, common_to_ranks, plan_changes
 from .saver import Saver
 from .step import Step
@@ -218,7 +218,7 @@ class Job:
         agreed = self._boundary.receive()
         self._boundary.send(self._report(step))
         self.run.heartbeat.beat(self.step)
-        self._log.step(
+        self._log.records.step(
             self.step, self.plan, step, self._rate(), agreed, self._saver.pace.since_last_s
         )
         save_due = self._saver.pace.is_due_after(self.step)
@@ -229,6 +229,7 @@ class Job:
             world_size=self.run.ranks.world_size,
             newest_step=self._keeper.newest_step,
             max_skipped=self.recipe.max_skipped,
+            goes_back=self._judge.asks_to_go_back(self._state),
         )
         decision = decide(progress, agreed)
         if decision.ending is Ending.STOPPED:
@@ -237,7 +238,7 @@ class Job:
         if decision.save or decision.conclude or decision.rollback:
             self._boundary.drain()
             # Before the save: whoever goes on from it must find the step's record.
-            self._log.flush(self._boundary.peek())
+            self._log.records.flush(self._boundary.peek())
         if decision.conclude:
             self._saver.conclude(self._state.stopper.best_step)
         if decision.save:
@@ -268,12 +269,16 @@ class Job:
         Raises:
             StrategyError: there is none, or it has been done too often.
         """
-        before = self.step
-        state = roll_back(self._state, self._keeper, self.plan, where=self.run.folder.path)
+        before, cause = self.step, skipped_steps
+        if self._judge.asks_to_go_back(self._state):
+            cause = bad_evaluation
+        trouble = cause(self._state)
+        where = self.run.folder.path
+        state = roll_back(self._state, self._keeper, self.plan, trouble, where=where)
         self._state, _ = self._judge.resumed(state)
         self._plan = replace(self._plan, jumps=self._state.jumps)
         self._boundary.receive()
-        self._log.rolled_back(before, self.step, self.plan)
+        self._log.rolled_back(before, self.step, self.plan, trouble.sentence)
 
     def _report(self, step: Step) -> Report:
         assert step.outcome is not None

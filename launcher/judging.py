@@ -52,6 +52,10 @@ class Judge:
         evaluation = evaluation_of(self.stop, value, state.step)
         return replace(state, stopper=stopper, evaluation=evaluation), is_best, cut
 
+    def asks_to_go_back(self, state: RunState) -> bool:
+        """Tell whether the newest evaluation calls for an earlier checkpoint."""
+        return self.stop is not None and self.stop.asks_to_go_back(state.stopper)
+
     def resumed(self, state: RunState) -> tuple[RunState, list[str]]:
         """Return a restored state as the script's rules see it, and a sentence for each change."""
         stopper = state.stopper

@@ -1,20 +1,18 @@
-"""What a person sees and reads later: the console, events.jsonl and metrics.jsonl."""
+"""The story of a run: what happens, told on the console and in events.jsonl."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import SavedCheckpoint, SaveFailedError
-from strategies import IMPORTED, Agreed, BatchPlan, Decision, Ending, Restored, Strategy
+from strategies import IMPORTED, BatchPlan, Decision, Ending, Restored, Strategy
 
 from .every import Every
 from .lost_work import lost_work
 from .process_age import age_s
-from .progress_line import NextSave, Pace, Standing, duration_text, progress_line
+from .progress_line import duration_text
 from .resume_report import report_resume
 from .start_table import (
     batch_text,
@@ -25,13 +23,12 @@ from .start_table import (
     restored_text,
     start_table,
 )
+from .step_records import StepRecords
 from .tables import size_text
-from .trackers import Trackers
 
 if TYPE_CHECKING:
     from .recipe import Recipe
     from .run import Run
-    from .step import Step
 
 
 LOUD_AFTER = 3
@@ -62,17 +59,10 @@ class ProgressLog:
         self._recipe = recipe
         self._plan = plan
         self._total_steps = plan.total_steps
-        self._save_every = save_every
-        self._pending: dict[str, float | int] | None = None
         self._failed_in_a_row = 0
         self._newest: int | None = None
-        self._loss: float | None = None
-        self._pace = Pace()
-        self._boundary_s = run.clock()
-        self._standing: Standing | None = None
-        self._trackers: Trackers | None = None
-        self._samples = 0
-        self._busy_s = 0.0
+        self.records = StepRecords(run, recipe, save_every)
+        """What is told of every step."""
 
     def started(self, strategy: Strategy, step: int, restored: Restored | None) -> None:
         """Report a start or a resume. Called on every rank."""
@@ -118,14 +108,7 @@ class ProgressLog:
                 f"{lost.steps} steps after step {step} had been done and were not saved: about "
                 f"{duration_text(lost.seconds)} of work is done again."
             )
-        self._trackers = Trackers(
-            self._recipe.track,
-            self._folder.path,
-            first_step=step,
-            description=self._folder.description(),
-            warn=run.warn,
-        )
-        self._boundary_s = run.clock()
+        self.records.begin(step)
 
     def restored(
         self, restored: Restored, changes: list[str], objects: Collection[str] = ()
@@ -173,67 +156,6 @@ class ProgressLog:
             self._folder.event("weights", path=str(path))
             self._run.say(f"the run begins with the weights in {path}")
 
-    def step(
-        self,
-        number: int,
-        plan: BatchPlan,
-        step: Step,
-        rate: float,
-        agreed: Agreed | None,
-        since_save_s: float,
-    ) -> None:
-        """Report a step. Its loss comes out of the next boundary, and completes the record then.
-
-        Args:
-            number: optimizer steps completed.
-            plan: which data they had.
-            step: the last of them.
-            rate: of the first parameter group.
-            agreed: what the ranks said at the former boundary.
-            since_save_s: since the last save began.
-        """
-        if not self._is_coordinator:
-            return
-        self._complete(agreed)
-        self._samples += plan.num_samples_in(number - 1)
-        self._busy_s += step.seconds
-        now = self._run.clock()
-        self._pace = self._pace.after(now - self._boundary_s)
-        self._boundary_s = now
-        assert step.outcome is not None
-        self._standing = Standing(
-            step=number,
-            total_steps=plan.total_steps,
-            epochs=plan.position(number) / plan.num_samples,
-            total_epochs=plan.epochs,
-            loss=self._loss,
-            rate=rate,
-            grad_norm=step.outcome.grad_norm,
-            samples_per_s=self._samples / max(self._busy_s, 1e-9),
-            left_s=self._pace.left_s(plan.total_steps - number),
-            next_save=NextSave.after(self._save_every, number, since_save_s),
-            deadline_s=self._deadline_s(),
-        )
-        if self._run.console.wants_progress() and not step.metrics:
-            standing = self._standing
-            self._run.console.progress(lambda width: progress_line(standing, width))
-        if number % self._recipe.log_every and not step.metrics and step.outcome.applied:
-            return
-        self._pending = {
-            "step": number,
-            "epoch": plan.epoch_of(number - 1),
-            "samples": plan.position(number),
-            "attempt": self._run.attempt,
-            "time": round(time.time(), 3),
-            "lr": rate,
-            "grad_norm": step.outcome.grad_norm,
-            "samples_per_s": self._standing.samples_per_s,
-            **({} if step.outcome.applied else {"skipped": 1}),
-            **({"evaluation_s": round(step.evaluation_s, 4)} if step.metrics else {}),
-            **step.metrics,
-        }
-        self._samples, self._busy_s = 0, 0.0
-
     def best(self, step: int, name: str, value: float, seconds: float) -> None:
         """Report an evaluation that was the best so far, and whose weights were saved."""
         if self._is_coordinator:
@@ -241,9 +163,9 @@ class ProgressLog:
                 "best", step=step, monitor=name, value=value, seconds=round(seconds, 3)
             )
 
-    def rolled_back(self, before: int, after: int, plan: BatchPlan) -> None:
+    def rolled_back(self, before: int, after: int, plan: BatchPlan, why: str) -> None:
         """Report that the run has gone back, and what data it leaves out."""
-        self._pending = None
+        self.records.drop_unwritten()
         if not self._is_coordinator:
             return
         self._folder.forget_metrics_after(after)
@@ -253,25 +175,19 @@ class ProgressLog:
             "rolled back",
             from_step=before,
             step=after,
+            reason=why,
             jumped_steps=jump.length,
             jumped_data_steps=[first, plan.data_step(after) - 1],
         )
         self._run.warn(
-            f"the gradients of the last steps before step {before} were not finite. Going back to "
-            f"step {after}, and around the data of {jump.length} steps."
+            f"{why} Going back to step {after}, and around the data of {jump.length} steps."
         )
-
-    def flush(self, agreed: Agreed | None) -> None:
-        """Write the last record, whose loss was read when the boundary was drained."""
-        if self._is_coordinator:
-            self._complete(agreed)
 
     def measured(self, step: int, weights: str, metrics: dict[str, float]) -> None:
         """Report a test of the best, last or averaged weights."""
         if self._is_coordinator:
             self._folder.event("test", weights=weights, **metrics)
-            if self._trackers is not None:
-                self._trackers.log({"step": step, **metrics})
+            self.records.tell_trackers({"step": step, **metrics})
             self._run.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
 
     def saved(
@@ -359,26 +275,3 @@ class ProgressLog:
                 f"this run had finished already: {decision.ending}, {decision.reason}. "
                 "To train anew, choose another --run-dir."
             )
-
-    def _deadline_s(self) -> float | None:
-        known = (self._run.preemption.deadline, self._run.environment.end_time_s)
-        limits = [at for at in known if at is not None]
-        return min(limits) - time.time() if limits else None
-
-    def _complete(self, agreed: Agreed | None) -> None:
-        record, self._pending = self._pending, None
-        if agreed is not None and math.isfinite(agreed.loss):
-            self._loss = agreed.loss
-        if record is None or agreed is None or agreed.step != record["step"]:
-            return
-        # JSON has no nan: a value that is not a number is left out of its record.
-        whole = {**record, "loss": agreed.loss}
-        finite = {k: v for k, v in whole.items() if math.isfinite(v)}
-        self._folder.metrics(finite)
-        if self._trackers is not None:
-            self._trackers.log(finite)
-        metrics = {k: v for k, v in record.items() if k.count("/") == 1}
-        if metrics and self._standing is not None:
-            # What was measured stays on the screen; what changes with every step does not.
-            line = replace(self._standing, loss=agreed.loss, metrics=metrics)
-            self._run.say(progress_line(line))

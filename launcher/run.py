@@ -41,6 +41,7 @@ from .job import Job, Preempted
 from .masking import mask_text, secrets_of
 from .rank_console import RankConsole
 from .recipe import Recipe
+from .recipe_arguments import require_arguments
 from .run_folder import RunFolder, run_folder_at
 from .signals import PreemptionFlag
 from .start_table import Place
@@ -152,6 +153,7 @@ class Run:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
         self.itinerary.come_to("run.prepare")
+        require_arguments(Recipe, recipe, where="run.prepare")
         return Job(self, Recipe(**recipe))
 
     def fit(

@@ -72,7 +72,13 @@ class RunFacts:
     @property
     def best(self) -> Record | None:
         """The best evaluation that the newest attempt's past knows of."""
-        found = [e for e in self.of("best") if e["step"] <= self.step]
+        found: list[Record] = []
+        for event in self.events:
+            if event["event"] in ("start", "rolled back"):
+                # What came after the step to which the run went back is not of its past.
+                found = [best for best in found if best["step"] <= event["step"]]
+            elif event["event"] == "best":
+                found.append(event)
         return found[-1] if found else None
 
     @property

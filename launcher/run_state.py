@@ -55,6 +55,7 @@ class RunState:
         world_size: int = 1,
         newest_step: int | None = None,
         max_skipped: int | None = None,
+        goes_back: bool = False,
     ) -> Progress:
         """Return what the decision at a boundary needs to know."""
         return Progress(
@@ -66,7 +67,8 @@ class RunState:
             saving_step=saving_step,
             world_size=world_size,
             newest_step=newest_step,
-            is_stuck=max_skipped is not None and self.skipped_in_a_row >= max_skipped,
+            is_stuck=goes_back
+            or (max_skipped is not None and self.skipped_in_a_row >= max_skipped),
         )
 
     def to_json(

@@ -44,7 +44,8 @@ WAYS: Mapping[str, Way] = {
     # Its keys have 32 characters or more.
     "comet_ml": Way(arguments=lambda ours, theirs, folder: {"experiment_key": ours * 2}),
     "aim": Way(
-        arguments=lambda ours, theirs, folder: {"run_hash": ours, "logging_dir": str(folder)}
+        arguments=lambda ours, theirs, folder: {"run_hash": theirs, "logging_dir": str(folder)},
+        chosen_id=lambda tracker: str(tracker.tracker.hash),
     ),
     "mlflow": Way(
         arguments=lambda ours, theirs, folder: {"run_name": ours, "run_id": theirs},

@@ -42,7 +42,7 @@ class Progress:
     newest_step: int | None = None
     """The step of the newest checkpoint on disk, or in flight; None: there is none."""
     is_stuck: bool = False
-    """Too many steps in a row could not be applied."""
+    """Too many steps in a row could not be applied, or what was measured is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from .improvement import (
 )
 
 _WHERE = "EarlyStopping"
+_CHOICES = {"on_nonfinite": ("count", "stop", "rollback"), "restore": ("best", "last")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class EarlyStoppingState:
     best_step: int | None = None
     last: float | None = None
     """The newest value, finite or not."""
+    finite_step: int | None = None
+    """The step of the newest value that was finite."""
     bad: int = 0
     """Evaluations in a row that counted and brought no real improvement."""
     grace: int = 0
@@ -86,8 +89,9 @@ class EarlyStopping:
     """Stop as soon as a value is at least as good as this."""
     diverge: float | None = None
     """Stop as soon as a value is worse than this."""
-    on_nonfinite: Literal["count", "stop"] = "count"
-    """What nan and inf do: count as an evaluation without improvement, or stop the run."""
+    on_nonfinite: Literal["count", "stop", "rollback"] = "count"
+    """What nan and inf do: count as an evaluation without improvement, stop the run, or let it go
+    back to a checkpoint from before the last finite value and leave out the data since."""
     restore: Literal["best", "last"] = "best"
     """Which weights the model holds once the run has finished, and are exported and tested."""
     grace_after_lr_cut: int = 0
@@ -101,7 +105,7 @@ class EarlyStopping:
         require_margin(self.min_delta, self.delta, where=_WHERE)
         for name in ("baseline", "target", "diverge"):
             require_finite(getattr(self, name), name, where=_WHERE)
-        for name, choices in (("on_nonfinite", ("count", "stop")), ("restore", ("best", "last"))):
+        for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
                     f'{_WHERE}({name}="{getattr(self, name)}"): choose from {", ".join(choices)}.'
@@ -129,11 +133,22 @@ class EarlyStopping:
             last=value,
             evaluations=state.evaluations + 1,
         )
+        if math.isfinite(value):
+            state = replace(state, finite_step=step)
         is_best = self._improvement(margin=False).is_better(value, state.best)
         if is_best:
             state = replace(state, best=value, best_step=step)
         state = self._counted(state, value, rate_was_cut and self.grace_after_lr_cut > 0)
         return replace(state, reason=self._verdict(state)), is_best
+
+    def asks_to_go_back(self, state: EarlyStoppingState) -> bool:
+        """Tell whether the newest value calls for an earlier checkpoint."""
+        return (
+            self.on_nonfinite == "rollback"
+            and state.last is not None
+            and not math.isfinite(state.last)
+            and state.evaluations > self.start_after
+        )
 
     def resumed(self, saved: EarlyStoppingState) -> tuple[EarlyStoppingState, list[str]]:
         """Return the state as these arguments see it, and a sentence for each change.

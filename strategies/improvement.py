@@ -110,7 +110,7 @@ def require_count(value: object, name: str, *, at_least: int, where: str) -> Non
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ConfigError(
-            f"{where}({name}={value}) must be a whole number of evaluations, at least {at_least}."
+            f"{where}({name}={value!r}) must be a whole number of evaluations, at least {at_least}."
         )
 
 

@@ -2,32 +2,30 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from launcher.cli import SUBCOMMANDS
 from launcher.command_line import parse_command_line
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+PAGES = load("doc_pages")
+ROOT, BY_NAME, blocks, commands = PAGES.ROOT, PAGES.BY_NAME, PAGES.blocks, PAGES.commands
 OURS = ("launcher", "strategies", "checkpointing")
-BY_NAME = {page.name: page for page in PAGES}
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def commands(text: str) -> list[str]:
-    """Lines of code that begin with the command, comments and columns of explanation cut off."""
-    prose_free = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
-    lines = re.findall(r"^(?:    |)(?:\$ )?((?:exec )?relaunch .*)$", prose_free, re.MULTILINE)
-    lines += re.findall(r"`(relaunch [^`]*\.py[^`]*)`", prose_free)
-    told = [re.split(r"\s{2,}|\s#", line)[0] for line in lines]
-    return [line.removeprefix("exec ") for line in told if "..." not in line and "[" not in line]
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -44,7 +42,8 @@ def test_snippets_compile_and_what_they_import_exists(name: str) -> None:
 @pytest.mark.parametrize("name", BY_NAME)
 def test_commands_are_understood(name: str) -> None:
     for line in commands(BY_NAME[name].read_text()):
-        words = shlex.split(line)[1:]
+        words = shlex.split(line)
+        words = words[words.index("relaunch") + 1 :]
         if words[0] in SUBCOMMANDS:
             parse_subcommand(words)
         elif words != ["--help"]:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..run_facts import RunFacts
+from .labels import place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_LABELS = 8
-"""More starts than this are marked and not labelled: their labels would overlap."""
+_LETTER, _LABEL_GAP = 0.0058, 0.012
+"""Of the labels of the starts, as shares of the diagram's width."""
+_ROW_PT = 10
 _WIDTH_IN, _PANEL_IN = 9.0, 1.9
 _START, _BEST, _END = "0.45", "tab:green", "tab:red"
 
@@ -96,7 +98,7 @@ def _draw_panel(axis: Axes, panel: Panel, facts: RunFacts) -> None:
         axis.set_yscale("log")
     axis.set_ylabel(panel.label)
     axis.grid(alpha=0.25)
-    axis.margins(x=0.01)
+    axis.set_xlim(-0.01 * max(facts.step, 1), 1.01 * max(facts.step, 1))
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     if axis.get_legend_handles_labels()[1]:
@@ -126,24 +128,28 @@ def _mark(axis: Axes, panel: Panel, facts: RunFacts) -> None:
 
 
 def _label_starts(axis: Axes, facts: RunFacts) -> None:
-    """Say above the diagrams under what each attempt went on; where labels fit."""
-    top = axis.get_xaxis_transform()
-    x_end = max(facts.step, 1)
-    last_x = float("-inf")
-    for attempt in facts.attempts:
-        if attempt.step - last_x < x_end / MOST_LABELS:
-            continue  # it would lie upon the one before; the page has all of them
-        last_x = attempt.step
-        ranks = f"{attempt.world_size} rank{'s' if attempt.world_size > 1 else ''}"
-        axis.text(
-            attempt.step,
-            1.04,
-            f"{attempt.number}: {attempt.strategy}\n{ranks}",
-            transform=top,
+    """Say above the diagrams under what each attempt went on."""
+    at_top = axis.get_xaxis_transform()
+    labels = place(facts.attempts, facts.step, lambda text: _LABEL_GAP + _LETTER * len(text))
+    for label in labels:
+        height_pt = 3 + _ROW_PT * label.row
+        above: dict[str, Any] = {
+            "xycoords": at_top,
+            "textcoords": "offset points",
+            "annotation_clip": False,
+        }
+        line = {"arrowstyle": "-", "color": _START, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
+        axis.annotate(
+            "", xy=(label.step, 1), xytext=(0, height_pt + _ROW_PT - 3), arrowprops=line, **above
+        )
+        axis.annotate(
+            label.text,
+            xy=(label.left * max(facts.step, 1), 1),
+            xytext=(2, height_pt),
             fontsize="x-small",
             color=_START,
-            va="bottom",
-            ha="left",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+            **above,
         )
 
 

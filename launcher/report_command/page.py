@@ -15,6 +15,13 @@ _NOTABLE: Mapping[str, Callable[[Record], str]] = {
     "save failed": lambda e: f"the save at step {e['step']} failed: {e['reason']}",
     "changed": lambda e: f"changed by the script: {e['what']}",
     "not deleted": lambda e: e["reason"],
+    "saves keep failing": lambda e: f"{e['in_a_row']} saves in a row had failed by then",
+    "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
+    "rolled back": lambda e: (
+        f"{e.get('reason', '')} It went back from step {e['from_step']} to step {e['step']} and "
+        f"around the data of {e['jumped_steps']} steps."
+    ).lstrip(),
+    "weights": lambda e: f"it began with the weights in {e['path']}",
 }
 _COMPARED = (
     *("run", "state", "step", "best", "at step", "test", "training"),

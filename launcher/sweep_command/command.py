@@ -18,7 +18,7 @@ from ..signal_inbox import SignalInbox
 from ..words import read_words
 from .results import Result, best_of, spread_table, trial_table
 from .search import FixedSearch, OptunaSearch, Search
-from .space import draw, grid, parse_space, repeated
+from .space import Parameters, draw, grid, parse_space, repeated
 from .trial import PRUNED, command_of, run_trial
 
 PLAN = "sweep.json"
@@ -82,8 +82,13 @@ def run(argv: Sequence[str]) -> int:
     number = 0
     while inbox.warned_by is None and (parameters := search.trial(number)) is not None:
         folder = given.sweep_dir / f"trial-{number:03d}"
+        if search.is_given_up(number) and not _is_over(folder):
+            results.append(Result(number=number, parameters=parameters, state="given up"))
+            _show(results, given)
+            number += 1
+            continue
         code = _run_unless_over(number, given, words, search, folder, inbox)
-        result = _result(number, dict(parameters), folder, given, code)
+        result = _result(number, parameters, folder, given, code)
         if result.state != "left":
             search.finished(number, result.value, pruned=result.state == "pruned")
         results.append(result)
@@ -121,10 +126,11 @@ def _search(given: argparse.Namespace) -> Search:
     if not space and not given.seeds and not given.folds:
         raise UsageError("nothing is searched: give NAME=VALUES, --seeds N or --folds N.")
     if given.search == "optuna" and space:
-        if given.seeds or given.folds:
-            raise UsageError("--search optuna does not take --seeds or --folds; use random.")
         given.sweep_dir.mkdir(parents=True, exist_ok=True)
-        return OptunaSearch(space, given.trials, given.search_seed, given.mode, given.sweep_dir)
+        repeats = repeated([{}], seeds=given.seeds, folds=given.folds)
+        return OptunaSearch(
+            space, given.trials, given.search_seed, given.mode, given.sweep_dir, repeats
+        )
     if given.search == "grid" or not space:
         trials = grid(space)
     else:
@@ -178,7 +184,7 @@ def _is_over(folder: Path) -> bool:
 
 
 def _result(
-    number: int, parameters: dict[str, str], folder: Path, given: argparse.Namespace, code: int
+    number: int, parameters: Parameters, folder: Path, given: argparse.Namespace, code: int
 ) -> Result:
     found = None
     if (folder / EVENTS).exists():

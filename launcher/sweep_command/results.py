@@ -21,7 +21,8 @@ class Result:
     number: int
     parameters: Parameters
     state: str
-    """"finished", "pruned", "failed", or "left" where it goes on next time."""
+    """"finished", "pruned", "given up" (not run, because its setting was bad), "failed", or "left"
+    where it goes on next time."""
     value: float | None = None
     step: int | None = None
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import UsageError
 from .space import Choices, Parameters, Space
+
+_PRIME = 1_000_003
 
 
 class Search(Protocol):
@@ -19,8 +22,11 @@ class Search(Protocol):
     def is_hopeless(self, number: int, step: int, value: float) -> bool:
         """Take an evaluation of a running trial, and tell whether to end it."""
 
+    def is_given_up(self, number: int) -> bool:
+        """Tell whether a trial need not be run, because others of its setting were bad enough."""
+
     def finished(self, number: int, value: float | None, *, pruned: bool) -> None:
-        """Take what a trial came to."""
+        """Take what a trial came to; again after a restart of the sweep."""
 
 
 class FixedSearch:
@@ -37,14 +43,43 @@ class FixedSearch:
         """Go on in any case."""
         return False
 
+    def is_given_up(self, number: int) -> bool:
+        """Run all."""
+        return False
+
     def finished(self, number: int, value: float | None, *, pruned: bool) -> None:
         """Learn nothing."""
 
 
 class OptunaSearch:
-    """Optuna's sampler, and its median rule for ending a trial; kept in a file."""
+    """Optuna's sampler, and its median rule for giving up; kept in a file.
 
-    def __init__(self, space: Space, num_trials: int, seed: int, mode: str, folder: Path) -> None:
+    With one trial a setting, the rule looks at each evaluation. With several (seeds, folds), it
+    looks at the mean after each whole trial; the mean of all is what the setting has come to.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        num_settings: int,
+        seed: int,
+        mode: str,
+        folder: Path,
+        repeats: Sequence[Parameters] = ({},),
+    ) -> None:
+        """Open the study.
+
+        Args:
+            space: what is searched.
+            num_settings: how many settings are tried.
+            seed: of the sampler.
+            mode: "min" or "max".
+            folder: where the study is kept.
+            repeats: what else each setting's trials are given, such as the fold.
+
+        Raises:
+            UsageError: Optuna is not installed.
+        """
         try:
             import optuna
             from optuna.storages import JournalStorage
@@ -57,48 +92,80 @@ class OptunaSearch:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna: Any = optuna
         self._space = space
-        self._num_trials = num_trials
+        self._seed = seed
+        self._num_settings = num_settings
+        self._repeats = repeats
+        self._values: dict[int, float | None] = {}
         self._study = optuna.create_study(
             study_name="sweep",
             storage=JournalStorage(JournalFileBackend(str(folder / "optuna.journal"))),
             direction="minimize" if mode == "min" else "maximize",
-            sampler=optuna.samplers.TPESampler(seed=seed),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=3),
             load_if_exists=True,
         )
 
     def trial(self, number: int) -> Parameters | None:
         """Return the settings of a trial; one from before a restart is found again."""
-        if number >= self._num_trials:
+        setting, repeat = self._place(number)
+        if setting >= self._num_settings:
             return None
-        while len(self._study.trials) <= number:
+        while len(self._study.trials) <= setting:
+            # Anew for each setting: a sampler begins at its seed, and after a restart of the sweep
+            # it would propose again what it has proposed first.
+            seed = (self._seed * _PRIME + len(self._study.trials)) % 2**32
+            self._study.sampler = self._optuna.samplers.TPESampler(seed=seed)
             asked = self._study.ask()
             for name, values in self._space.items():
                 if isinstance(values, Choices):
                     asked.suggest_categorical(name, values.values)
                 else:
                     asked.suggest_float(name, values.low, values.high, log=values.is_log)
-        params = self._study.trials[number].params
-        return {
+        params = self._study.trials[setting].params
+        chosen = {
             name: value if isinstance(value, str) else f"{value:.6g}"
             for name, value in params.items()
         }
+        return {**chosen, **self._repeats[repeat]}
 
     def is_hopeless(self, number: int, step: int, value: float) -> bool:
         """Tell whether it is worse than the median of the others at this step."""
-        live = self._optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
-        if step not in self._study.trials[number].intermediate_values:
-            live.report(value, step)
-        return bool(live.should_prune())
+        return len(self._repeats) == 1 and self._should_prune(number, step, value)
+
+    def is_given_up(self, number: int) -> bool:
+        """Tell whether its setting was given up after fewer trials."""
+        setting, repeat = self._place(number)
+        return repeat > 0 and self._state_of(setting) == self._optuna.trial.TrialState.PRUNED
 
     def finished(self, number: int, value: float | None, *, pruned: bool) -> None:
-        """Tell the study, once."""
+        """Tell the study, once for each setting."""
         states = self._optuna.trial.TrialState
-        if self._study.trials[number].state.is_finished():
+        setting, repeat = self._place(number)
+        self._values[number] = value
+        if self._state_of(setting).is_finished():
             return
+        first = number - repeat
+        values = [self._values.get(one) for one in range(first, number + 1)]
+        known = [one for one in values if one is not None]
+        is_last = repeat + 1 == len(self._repeats)
         if pruned:
-            self._study.tell(number, state=states.PRUNED)
-        elif value is None:
-            self._study.tell(number, state=states.FAIL)
-        else:
-            self._study.tell(number, value)
+            self._study.tell(setting, state=states.PRUNED)
+        elif len(known) < len(values):
+            if is_last:
+                self._study.tell(setting, state=states.FAIL)
+        elif is_last:
+            self._study.tell(setting, statistics.fmean(known))
+        elif self._should_prune(setting, repeat, statistics.fmean(known)):
+            self._study.tell(setting, state=states.PRUNED)
+
+    def _place(self, number: int) -> tuple[int, int]:
+        return divmod(number, len(self._repeats))
+
+    def _state_of(self, setting: int) -> Any:
+        return self._study.trials[setting].state
+
+    def _should_prune(self, setting: int, step: int, value: float) -> bool:
+        known = self._study.trials[setting]
+        live = self._optuna.trial.Trial(self._study, known._trial_id)
+        if step not in known.intermediate_values:
+            live.report(value, step)
+        return bool(live.should_prune())

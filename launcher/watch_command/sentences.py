@@ -73,5 +73,14 @@ _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "best": lambda e: f"best so far: {e['monitor']} {e['value']:.5g} at step {e['step']}",
     "save failed": lambda e: f"the save at step {e['step']} failed: {e['reason']}",
     "checkpoint refused": lambda e: e["reason"],
+    "not deleted": lambda e: e["reason"],
+    "saves keep failing": lambda e: f"THE LAST {e['in_a_row']} SAVES HAVE ALL FAILED",
+    "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
+    "rolled back": lambda e: (
+        f"went back from step {e['from_step']} to step {e['step']}, and around the data of "
+        f"{plural(e['jumped_steps'], 'step')}: {e.get('reason', 'steps could not be applied')}"
+    ),
+    "weights": lambda e: f"the run begins with the weights in {e['path']}",
+    "strategy": lambda e: f"--strategy auto chose {e['chosen']}: {e['reason']}",
     "changed": lambda e: f"changed by the script: {e['what']}",
 }

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from launcher.errors import UsageError
 from launcher.goodput import goodput
 from launcher.report_command import run as report
 from launcher.report_command.curves import NoMatplotlibError, panels
+from launcher.report_command.page import page
 from launcher.run_facts import read_run
 
 BEGAN_S = 1_800_000_000.0
@@ -33,6 +35,21 @@ def test_the_attempts_are_read(folder):
     assert facts.attempts[0].last_sign_s == BEGAN_S + 10 + 180
     assert facts.is_over
     assert facts.best["step"] == 380
+
+
+def test_the_best_is_of_the_past_that_the_run_has(folder):
+    def append(**event):
+        line = {"time": "2033-05-18T03:33:20.000+00:00", **event}
+        with (folder / "events.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    append(event="rolled back", from_step=400, step=350, jumped_steps=50, reason="nan.")
+    assert read_run(folder).best["step"] == 100
+    assert "- nan. It went back from step 400 to step 350 and around" in page(
+        read_run(folder), picture=None
+    )
+    append(event="best", step=390, monitor="val/loss", value=0.1)
+    assert read_run(folder).best["step"] == 390
 
 
 def test_each_second_is_counted_once(folder):

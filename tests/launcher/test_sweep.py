@@ -116,6 +116,65 @@ def test_optuna_goes_on_after_a_restart_and_ends_hopeless_trials(tmp_path):
     assert again.trial(8) is None
 
 
+def test_optuna_proposes_after_a_restart_what_it_would_have_without(tmp_path):
+    pytest.importorskip("optuna")
+    space = parse_space(["lr=1e-4:1e-1:log"])
+
+    def search(name):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        return OptunaSearch(space, 14, 0, "min", folder)
+
+    proposed = {"once": [], "often": []}
+    whole = search("once")
+    for number in range(14):
+        for name, one in (("once", whole), ("often", search("often"))):
+            rate = float(one.trial(number)["lr"])
+            one.finished(number, (math.log10(rate) + 2) ** 2, pruned=False)
+            proposed[name].append(rate)
+    assert proposed["once"] == proposed["often"]
+    assert len(set(proposed["once"])) == 14
+
+
+def test_optuna_judges_a_setting_by_the_mean_of_its_folds(tmp_path):
+    optuna = pytest.importorskip("optuna")
+    folds = repeated([{}], seeds=0, folds=3)
+
+    def search():
+        return OptunaSearch(parse_space(["lr=1e-4:1e-1:log"]), 6, 0, "min", tmp_path, folds)
+
+    first = search()
+    given = [first.trial(number) for number in range(3)]
+    assert [one["fold"] for one in given] == ["0", "1", "2"]
+    assert len({one["lr"] for one in given}) == 1
+    assert first.trial(3)["lr"] != given[0]["lr"]
+    for setting, values in enumerate([(1.0, 2.0, 3.0), (1.0, 2.0, None), (1.0, 1.0, 1.0)]):
+        for fold, value in enumerate(values):
+            number = 3 * setting + fold
+            first.trial(number)
+            assert not first.is_given_up(number)
+            assert not first.is_hopeless(number, 10, 99.0)
+            first.finished(number, value, pruned=False)
+    for number in (9, 10, 11):
+        first.trial(number)
+        first.finished(number, 1.5, pruned=False)
+
+    again = search()  # as after a SIGKILL: what is over is told anew, in order
+    for number in range(12):
+        again.trial(number)
+        again.finished(number, 50.0, pruned=False)
+    again.trial(12)
+    again.finished(12, 50.0, pruned=False)
+    assert [again.is_given_up(number) for number in (12, 13, 14)] == [False, True, True]
+    assert search().is_given_up(13)
+    study = optuna.load_study(study_name="sweep", storage=again._study._storage)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "PRUNED"]
+    assert [trial.value for trial in study.trials] == [2.0, None, 1.0, 1.5, 50.0]
+    assert again.trial(17) is not None
+    assert again.trial(18) is None
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -124,7 +183,6 @@ def test_optuna_goes_on_after_a_restart_and_ends_hopeless_trials(tmp_path):
         ("--sweep-dir s --monitor m -- x.py", "nothing is searched"),
         ("--sweep-dir s --monitor m --folds 1 -- x.py", "leaves nothing to train on"),
         ("--sweep-dir s --monitor m --trials 0 a=1 -- x.py", "--trials 0 is too small"),
-        ("--sweep-dir s --monitor m --search optuna --seeds 2 a=1 -- x.py", "does not take"),
     ],
 )
 def test_wrong_usage(words, message, tmp_path, monkeypatch):

@@ -1,17 +1,21 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+import launcher
 from launcher.errors import UsageError
 from launcher.watch_command import run
 from launcher.watch_command.command import lines, watch
 from launcher.watch_command.follow import Follower
+from launcher.watch_command.sentences import _SENTENCES, event_sentence
 
 
 def test_a_run_that_has_ended_is_told_and_left(tmp_path, write_run):
@@ -68,6 +72,36 @@ def test_what_is_written_anew_is_not_told_again(tmp_path):
     other.replace(path)
     assert follower.news() == [{"step": 2, "time": 9.0}]
     assert follower.news() == []
+
+
+EXAMPLES = {
+    "rolled back": (
+        {"from_step": 8, "step": 4, "jumped_steps": 4, "reason": "val/loss is nan at step 8."},
+        "went back from step 8 to step 4, and around the data of 4 steps: val/loss is nan",
+    ),
+    "rate cut": ({"step": 8, "reason": "cut to 0.5"}, "step 8: cut to 0.5"),
+    "saves keep failing": ({"in_a_row": 3, "newest": 4}, "THE LAST 3 SAVES HAVE ALL FAILED"),
+    "weights": ({"path": "a.safetensors"}, "begins with the weights in a.safetensors"),
+    "strategy": ({"chosen": "ddp", "reason": "it fits"}, "chose ddp: it fits"),
+    "not deleted": ({"step": 3, "reason": "step 3 is busy"}, "step 3 is busy"),
+    "attempt": ({"code": 1, "error": "rank 0", "restart": True}, "rank 0; starting again"),
+}
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_what_happens_is_told(kind):
+    details, words = EXAMPLES[kind]
+    event = {"time": "1970-01-01T00:00:05.500+00:00", "event": kind, **details}
+    assert words in event_sentence(event)
+
+
+def test_every_kind_of_event_has_a_sentence():
+    written = set()
+    for path in (Path(launcher.__file__).parent).rglob("*.py"):
+        written |= set(re.findall(r'event\(\s*(?:\w+, )?"([a-z ]+)"', path.read_text()))
+    assert {"start", "end", "saved", "rolled back"} <= written
+    # What "resumed" says is in the start's own sentence.
+    assert written - {"resumed"} <= set(_SENTENCES)
 
 
 def test_ctrl_c_leaves_quietly(tmp_path, write_run):

@@ -59,6 +59,26 @@ def test_it_stops_on_accuracy_too(launch: Callable[..., Any], run: Any) -> None:
     assert (state["bad"], state["best"], state["mode"]) == (2, pytest.approx(0.7), "max")
 
 
+def test_an_evaluation_that_is_not_finite_makes_all_ranks_go_back(
+    launch: Callable[..., Any], run: Any
+) -> None:
+    launched = launch(
+        *("--nproc-per-node", "2", "--strategy", "fsdp", "--run-dir", str(run.path), SCRIPT),
+        *("--values", "3", "2", "nan", "1", "1.1", "--save-every", "1 epoch", "--patience", "2"),
+        *("--on-nonfinite", "rollback"),
+        env=ONE_THREAD,
+    )
+    assert launched.wait(100) == 0, launched.stderr
+    (back,) = run.events("rolled back")
+    assert (back["from_step"], back["step"], back["jumped_data_steps"]) == (6, 4, [4, 5])
+    assert "val/loss is nan at step 6. Going back to step 4" in launched.stderr
+    (end,) = run.events("end")
+    assert (end["ending"], end["step"]) == ("early stop", 12)
+    assert "best 1 at step 8" in end["reason"]
+    steps = {r["step"]: r["val/loss"] for r in run.records("metrics.jsonl") if "val/loss" in r}
+    assert steps == {2: 3, 4: 2, 6: 1.5, 8: 1, 10: 1.1, 12: 1.1}
+
+
 def test_rank_1_alone_asks_and_all_leave_at_the_same_step(
     launch: Callable[..., Any], run: Any
 ) -> None:

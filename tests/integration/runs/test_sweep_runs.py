@@ -96,3 +96,42 @@ def test_killed_then_asked_to_leave_then_done(launch):
     assert "holds a sweep with another search" in other.stderr
     assert Path(launch.folder, "s", "sweep.json").exists()
     assert os.listdir(launch.folder / "s").count("trial-002") == 0
+
+
+def test_optuna_with_folds_survives_a_kill(launch):
+    optuna = pytest.importorskip("optuna")
+    script = launch.script(SCRIPT)
+    words = (
+        "sweep",
+        "--sweep-dir",
+        "s",
+        "--monitor",
+        "val/loss",
+        "--folds",
+        "2",
+        "lr=1e-3:0.1:log",
+    )
+    words = (*words, "--search", "optuna", "--trials", "2", "--", "--nproc-per-node", "1", script)
+    killed = launch(*words)
+    until((launch.folder / "reached").exists)
+    killed.send(signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    folder = launch.folder / "s"
+    done = (folder / "trial-000" / "events.jsonl").read_text()
+
+    (launch.folder / "go").touch()
+    again = launch(*words)
+    assert again.wait(150) == 0, again.stderr
+    assert (folder / "trial-000" / "events.jsonl").read_text() == done
+    assert "going on from step" in (folder / "trial-001" / "output.log").read_text()
+    rows = [line.split() for line in (folder / "results.txt").read_text().splitlines()]
+    assert rows[0] == ["trial", "lr", "fold", "folds", "val/loss", "step", "state"]
+    trials = {row[0]: row for row in rows[1:5]}
+    assert sorted(trials) == ["0", "1", "2", "3"]
+    assert trials["0"][1] == trials["1"][1] != trials["2"][1] == trials["3"][1]
+    storage = optuna.storages.journal.JournalFileBackend(str(folder / "optuna.journal"))
+    study = optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(storage))
+    for number, trial in enumerate(study.trials):
+        values = [float(trials[str(2 * number + fold)][4]) for fold in (0, 1)]
+        assert trial.value == pytest.approx(sum(values) / 2, rel=1e-4)
+    assert len(study.trials) == 2

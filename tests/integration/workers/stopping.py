@@ -1,6 +1,7 @@
 """A script whose validation follows a curve that the test prescribes."""
 
 import argparse
+import math
 import os
 import signal
 from pathlib import Path
@@ -23,6 +24,7 @@ parser.add_argument("--plateau", type=int, default=None)
 parser.add_argument("--epochs", type=int, default=12)
 parser.add_argument("--save-every", default="1000 steps")
 parser.add_argument("--rank-1-stops-at", type=int, default=None)
+parser.add_argument("--on-nonfinite", default="count")
 parser.add_argument("--terminated-at", type=int, default=None)
 arguments = parser.parse_args()
 STEPS_PER_EPOCH = 2
@@ -44,12 +46,19 @@ def main(run: Run) -> None:
         save_every=arguments.save_every,
         log_every=1,
         keep=5,
-        stop=EarlyStopping(arguments.monitor, mode=arguments.mode, patience=arguments.patience),
+        stop=EarlyStopping(
+            arguments.monitor,
+            mode=arguments.mode,
+            patience=arguments.patience,
+            on_nonfinite=arguments.on_nonfinite,
+        ),
     )
 
     def measure(model: Any, batch: Any) -> dict[str, torch.Tensor]:
         epochs = (job.step + 1) // STEPS_PER_EPOCH  # the step counts as done after its evaluation
         value = arguments.values[min(epochs, len(arguments.values)) - 1]
+        if math.isnan(value) and job.plan.jumps:
+            value = 1.5  # around the bad data it is well
         return {arguments.measured: torch.full((len(batch[0]),), value, dtype=torch.float64)}
 
     last = job.step

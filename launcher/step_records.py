@@ -1,0 +1,145 @@
+"""What is told of every step: the progress line, metrics.jsonl and the trackers."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from strategies import Agreed, BatchPlan
+
+from .every import Every
+from .progress_line import NextSave, Pace, Standing, progress_line
+from .trackers import Trackers
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+    from .run import Run
+    from .step import Step
+
+
+class StepRecords:
+    """Tells of steps, on the coordinator; the other ranks' copies are silent."""
+
+    def __init__(self, run: Run, recipe: Recipe, save_every: Every) -> None:
+        self._run = run
+        self._recipe = recipe
+        self._save_every = save_every
+        self._pending: dict[str, float | int] | None = None
+        self._loss: float | None = None
+        self._pace = Pace()
+        self._boundary_s = run.clock()
+        self._standing: Standing | None = None
+        self._trackers: Trackers | None = None
+        self._samples = 0
+        self._busy_s = 0.0
+
+    def begin(self, step: int) -> None:
+        """Open the trackers of a start at `step`. Called on the coordinator only."""
+        self._trackers = Trackers(
+            self._recipe.track,
+            self._run.folder.path,
+            first_step=step,
+            description=self._run.folder.description(),
+            warn=self._run.warn,
+        )
+        self._boundary_s = self._run.clock()
+
+    def tell_trackers(self, record: Mapping[str, Any]) -> None:
+        """Tell a record of metrics.jsonl, or a test. Called on the coordinator only."""
+        if self._trackers is not None:
+            self._trackers.log(record)
+
+    def drop_unwritten(self) -> None:
+        """Forget a record that waits for its loss: its step is undone."""
+        self._pending = None
+
+    def step(
+        self,
+        number: int,
+        plan: BatchPlan,
+        step: Step,
+        rate: float,
+        agreed: Agreed | None,
+        since_save_s: float,
+    ) -> None:
+        """Report a step. Its loss comes out of the next boundary, and completes the record then.
+
+        Args:
+            number: optimizer steps completed.
+            plan: which data they had.
+            step: the last of them.
+            rate: of the first parameter group.
+            agreed: what the ranks said at the former boundary.
+            since_save_s: since the last save began.
+        """
+        if not self._run.ranks.is_coordinator:
+            return
+        self._complete(agreed)
+        self._samples += plan.num_samples_in(number - 1)
+        self._busy_s += step.seconds
+        now = self._run.clock()
+        self._pace = self._pace.after(now - self._boundary_s)
+        self._boundary_s = now
+        assert step.outcome is not None
+        self._standing = Standing(
+            step=number,
+            total_steps=plan.total_steps,
+            epochs=plan.position(number) / plan.num_samples,
+            total_epochs=plan.epochs,
+            loss=self._loss,
+            rate=rate,
+            grad_norm=step.outcome.grad_norm,
+            samples_per_s=self._samples / max(self._busy_s, 1e-9),
+            left_s=self._pace.left_s(plan.total_steps - number),
+            next_save=NextSave.after(self._save_every, number, since_save_s),
+            deadline_s=self._deadline_s(),
+        )
+        if self._run.console.wants_progress() and not step.metrics:
+            standing = self._standing
+            self._run.console.progress(lambda width: progress_line(standing, width))
+        if number % self._recipe.log_every and not step.metrics and step.outcome.applied:
+            return
+        self._pending = {
+            "step": number,
+            "epoch": plan.epoch_of(number - 1),
+            "samples": plan.position(number),
+            "attempt": self._run.attempt,
+            "time": round(time.time(), 3),
+            "lr": rate,
+            "grad_norm": step.outcome.grad_norm,
+            "samples_per_s": self._standing.samples_per_s,
+            **({} if step.outcome.applied else {"skipped": 1}),
+            **({"evaluation_s": round(step.evaluation_s, 4)} if step.metrics else {}),
+            **step.metrics,
+        }
+        self._samples, self._busy_s = 0, 0.0
+
+    def flush(self, agreed: Agreed | None) -> None:
+        """Write the last record, whose loss was read when the boundary was drained."""
+        if self._run.ranks.is_coordinator:
+            self._complete(agreed)
+
+    def _deadline_s(self) -> float | None:
+        known = (self._run.preemption.deadline, self._run.environment.end_time_s)
+        limits = [at for at in known if at is not None]
+        return min(limits) - time.time() if limits else None
+
+    def _complete(self, agreed: Agreed | None) -> None:
+        record, self._pending = self._pending, None
+        if agreed is not None and math.isfinite(agreed.loss):
+            self._loss = agreed.loss
+        if record is None or agreed is None or agreed.step != record["step"]:
+            return
+        # JSON has no nan: a value that is not a number is left out of its record.
+        whole = {**record, "loss": agreed.loss}
+        finite = {k: v for k, v in whole.items() if math.isfinite(v)}
+        self._run.folder.metrics(finite)
+        self.tell_trackers(finite)
+        metrics = {k: v for k, v in record.items() if k.count("/") == 1}
+        if metrics and self._standing is not None:
+            # What was measured stays on the screen; what changes with every step does not.
+            line = replace(self._standing, loss=agreed.loss, metrics=metrics)
+            self._run.say(progress_line(line))
