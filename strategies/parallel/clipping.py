@@ -21,7 +21,8 @@ def sum_of_squares(grads: Iterable[torch.Tensor], device: torch.device) -> torch
     squares = [grad.double().square().sum() for grad in grads]
     if not squares:
         return torch.zeros((), dtype=torch.float64, device=device)
-    return torch.stack(squares).sum()
+    # Offloaded gradients are on the host; all ranks must reduce on one kind of device.
+    return torch.stack(squares).sum().to(device)
 
 
 def combined_scale(
