@@ -17,7 +17,7 @@ _HONOURED_BY: dict[str, tuple[str, ...]] = {
     "shard_blocks": _SHARDED,
     "hybrid_shard": _SHARDED,
     "offload": ("fsdp", "zero1", "zero2", "zero3"),
-    "checkpoint_blocks": _ANY,
+    "checkpoint_blocks": (*_ANY, "accelerate"),
     "compile_blocks": ("single", "ddp", "fsdp"),
 }
 

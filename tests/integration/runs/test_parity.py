@@ -20,19 +20,27 @@ Reference = Callable[[str, int, str], dict[str, torch.Tensor]]
 
 
 @pytest.fixture(scope="module")
-def reference(python: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    """The weights after some steps under a strategy in one plain process."""
-    found: dict[tuple[str, int, str], dict[str, torch.Tensor]] = {}
+def known() -> dict[tuple[str, int, str], dict[str, torch.Tensor]]:
+    """What `reference` has found."""
+    return {}
+
+
+@pytest.fixture
+def reference(
+    launch: Callable[..., Any],
+    known: dict[tuple[str, int, str], dict[str, torch.Tensor]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Reference:
+    """The weights after some steps under a strategy on one rank; each is computed once."""
 
     def reference(strategy: str, steps: int, precision: str) -> dict[str, torch.Tensor]:
         key = (strategy, steps, precision)
-        if key not in found:
+        if key not in known:
             out = tmp_path_factory.mktemp("reference")
-            to = (WORKER, str(out), "Awkward", strategy, str(steps), precision)
-            done = python(*to, cwd=out)
-            assert done.returncode == 0, done.stderr
-            found[key] = load_file(out / f"{strategy}-1.safetensors")
-        return found[key]
+            launched = launch(WORKER, str(out), "Awkward", strategy, str(steps), precision)
+            assert launched.wait(200) == 0, launched.stderr
+            known[key] = load_file(out / f"{strategy}-1.safetensors")
+        return known[key]
 
     return reference
 
@@ -58,10 +66,10 @@ def test_ten_steps_under_every_strategy(
     strategies = (*STRATEGIES, "accelerate")
     to = (WORKER, str(tmp_path), "Awkward", ",".join(strategies))
     launched = launch("--nproc-per-node", str(world_size), *to)
+    assert launched.wait(200) == 0, launched.stderr
     # Plain PyTorch in one process is the truth; under one rank nothing may differ in one bit,
     # but for Accelerate, which takes the norm for clipping in fp32.
     truth = reference("single", 10, "fp32")
-    assert launched.wait(200) == 0, launched.stderr
     for strategy, found in differences(tmp_path, strategies, world_size, lambda _: truth).items():
         may_round = world_size > 1 or strategy == "accelerate"
         assert found <= (LARGEST_DIFFERENCE if may_round else 0.0), strategy
