@@ -113,7 +113,7 @@ class Recipe:
     compile_blocks: bool | str | tuple[str, ...] = False
     """Compile blocks with torch.compile."""
     offload: bool = False
-    """Under fsdp, on GPUs: keep parameters, gradients and optimizer state on the host."""
+    """Under fsdp and ZeRO, on GPUs: keep masters, gradients and optimizer state on the host."""
     track: Sequence[Any] | None = None
     """Who else is told: names of Accelerate's trackers such as "wandb", or objects. None:
     TensorBoard where it is installed."""

@@ -16,13 +16,13 @@ def weighted(losses: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor,
 
     Args:
         losses: shape (n,) or (n, ...), one value a sample or several.
-        weights: shape (n,), or the shape of the losses; not negative.
+        weights: shape (n,), or the shape of the losses; finite, and not negative.
 
     Returns:
         Two 0-dim tensors; gradients flow through the first.
 
     Raises:
-        ConfigError: shapes that do not fit.
+        ConfigError: shapes that do not fit, or a weight that is negative or not finite.
     """
     if losses.ndim == 0:
         raise ConfigError(
@@ -32,6 +32,14 @@ def weighted(losses: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor,
         raise ConfigError(
             f"weighted got losses of shape {tuple(losses.shape)} and weights of shape "
             f"{tuple(weights.shape)}; it needs one weight a sample, {tuple(losses.shape[:1])}."
+        )
+    unfit = ~((weights >= 0) & torch.isfinite(weights))
+    if unfit.any():
+        place = int(unfit.reshape(-1).nonzero()[0])
+        raise ConfigError(
+            f"weighted got {int(unfit.sum())} of {weights.numel()} weights that are negative or "
+            f"not finite, the first {float(weights.reshape(-1)[place]):g} at {place}; a weight says "
+            "how much a sample counts. Use 0 for what is not to count."
         )
     spread = weights.detach().reshape(weights.shape + (1,) * (losses.ndim - weights.ndim))
     spread = spread.to(losses.dtype).expand_as(losses)

@@ -64,8 +64,8 @@ class Accelerate(Replicated):
             self._ddp.require_backward_grad_sync = is_last
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate the gradient; the engine averages over ranks, so the sum is scaled by W."""
-        self._accelerator.backward(loss * self.ranks.world_size)
+        """Accumulate the gradient; that it is averaged over the ranks is undone in `step`."""
+        self._accelerator.backward(loss)
 
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip by the Accelerator, and update, unless a gradient is not finite."""

@@ -16,8 +16,8 @@ _ANY = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
 _HONOURED_BY: dict[str, tuple[str, ...]] = {
     "shard_blocks": _SHARDED,
     "hybrid_shard": _SHARDED,
-    "offload": _SHARDED,
-    "checkpoint_blocks": _ANY,
+    "offload": ("fsdp", "zero1", "zero2", "zero3"),
+    "checkpoint_blocks": (*_ANY, "accelerate"),
     "compile_blocks": ("single", "ddp", "fsdp"),
 }
 
@@ -38,7 +38,8 @@ class BuildOptions:
     compile_blocks: bool | tuple[str, ...] = False
     """Blocks that torch.compile compiles; True: found by themselves."""
     offload: bool = False
-    """Keep parameters, gradients and optimizer state in the host's memory between uses."""
+    """Keep masters, gradients and optimizer state in the host's memory, and step there; under fsdp
+    and zero3 the computing weights too, between uses."""
     init: str = AS_BUILT
 
     def __post_init__(self) -> None:

@@ -22,7 +22,9 @@ def sum_of_squares(grads: Iterable[torch.Tensor], device: torch.device) -> torch
     held = list(grads)
     if not held:
         return torch.zeros((), dtype=torch.float64, device=device)
-    return torch.stack(torch._foreach_norm(held, 2, dtype=torch.float64)).square().sum()
+    norms = torch._foreach_norm(held, 2, dtype=torch.float64)
+    # Offloaded gradients are on the host; all ranks must reduce on one kind of device.
+    return torch.stack(norms).square().sum().to(device)
 
 
 def combined_scale(

@@ -66,11 +66,16 @@ class TorchEngine(Strategy):
         return self._leaf_names
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate the gradient; the engines average over ranks, so the sum is scaled by W."""
-        torch.autograd.backward(loss * self.ranks.world_size)
+        """Accumulate the gradient.
+
+        What averages over the ranks is undone in `step`: a loss scaled by their number, where that
+        is no power of two, would be rounded otherwise in low precision.
+        """
+        torch.autograd.backward(loss)
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        divisor /= self.ranks.world_size
         for name, parameter in self._named:
             if name in self.held_back:
                 # Without a gradient torch's optimizers leave a parameter and its state alone.

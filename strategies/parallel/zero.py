@@ -35,7 +35,7 @@ from .torch_state import (
     tensor_state,
     whole,
 )
-from .zero_internals import check_layout, layout_of
+from .zero_internals import Stage12, check_layout, layout_of
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 _DEPRECATED_INSIDE = r"`torch.distributed.(all_gather_into_tensor|reduce_scatter_tensor)`"
@@ -73,10 +73,23 @@ class Zero(Strategy):
         self._model = model
         self._module = CastAround(self._engine, self.precision)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
+        if isinstance(self._layout, Stage12):
+            self._layout.sum_in_fp32()
         check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
+        self._verify(deepspeed.__version__)
         self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
         if self.precision.is_mixed:
             self._restore_masters(initial)
+
+    def _verify(self, version: str) -> None:
+        built = {"offload": self._layout.is_offloaded, "sums of gradients": self._layout.sums_in}
+        asked = {"offload": self.options.offload, "sums of gradients": torch.float32}
+        for name, value in built.items():
+            if value != asked[name]:
+                raise ConfigError(
+                    f"strategy={self.name}: {name}: {asked[name]} was asked of DeepSpeed {version}"
+                    f", and it built {value}. Install a tested version (see constraints.txt)."
+                )
 
     def _config(self) -> dict[str, Any]:
         config: dict[str, Any] = {
@@ -86,6 +99,7 @@ class Zero(Strategy):
             "gradient_accumulation_steps": 2,
             "zero_optimization": {
                 "stage": self.stage,
+                **self._offloading(),
                 # Stage 3 replaces torch.nn.functional.linear for the whole process, by one that
                 # does not hold gathered weights until backward. It rounds otherwise in bf16, and
                 # on a CPU there is no memory to win.
@@ -96,11 +110,24 @@ class Zero(Strategy):
             "gradient_clipping": 0.0,
             "communication_data_type": "fp32",
         }
+        if self.stage > 1:
+            # Left out, DeepSpeed adds micro-batches in the precision of the weights.
+            config["data_types"] = {"grad_accum_dtype": "fp32"}
+        if self.stage < 3:
+            # It would divide by the ranks in the precision of the weights.
+            config["gradient_allreduce_op"] = "sum"
         if self.precision.name == "bf16":
             config["bf16"] = {"enabled": True, "check_grad_overflow": True}
         if self.precision.name == "fp16":
             config["fp16"] = {"enabled": True, "loss_scale": 1.0}
         return config
+
+    def _offloading(self) -> dict[str, Any]:
+        if not self.options.offload:
+            return {}
+        to_host = {"device": "cpu", "pin_memory": self.ranks.device.type != "cpu"}
+        weights = {"offload_param": to_host} if self.stage == 3 else {}
+        return {"offload_optimizer": to_host, **weights}
 
     def _refuse_rounded_statistics(self, model: nn.Module) -> None:
         for name, module in model.named_modules():
@@ -136,11 +163,12 @@ class Zero(Strategy):
         return self._leaf_names
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate the gradient; the engine averages over ranks, so the sum is scaled by W."""
-        self._engine.backward(loss * self.ranks.world_size, scale_wrt_gas=False)
+        """Accumulate the gradient."""
+        self._engine.backward(loss, scale_wrt_gas=False)
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        divisor /= self._layout.divides_by
         squares = sum_of_squares(self._gradients(divisor), self.ranks.device)
         dist.all_reduce(squares)
         scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
@@ -148,7 +176,9 @@ class Zero(Strategy):
         scaler.cur_scale = scale
         self._cohorts.follow()
         # With gradients that are not finite the engine finds the overflow itself and clears them.
+        self._layout.settle(is_finite=finite)
         self._engine.step()
+        self._layout.forget_gradients()
         scaler.cur_scale = 1.0
         applied = not self._engine.optimizer.overflow
         if applied and self.ema is not None:
@@ -163,7 +193,7 @@ class Zero(Strategy):
         return StepOutcome(grad_norm=grad_norm, applied=applied)
 
     def _gradients(self, divisor: float) -> list[torch.Tensor]:
-        """Return this rank's share of the summed gradients of what is trained, with the penalty."""
+        """Return this rank's share of the gradients of what is trained, with the penalty's."""
         found = []
         for piece, grad in self._layout.gradients():
             if piece.fqn in self.held_back:

@@ -8,6 +8,8 @@ gradients.
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -39,11 +41,84 @@ class Piece:
         return flat.detach().narrow(0, self.offset, self.end - self.start)
 
 
-class Stage12:
-    """DeepSpeedZeroOptimizer: each group's parameters end to end, cut into equal partitions."""
+class Layout(ABC):
+    """Where DeepSpeed has a rank's masters and gradients."""
 
     def __init__(self, zero_optimizer: Any) -> None:
         self._zero = zero_optimizer
+
+    @property
+    @abstractmethod
+    def is_offloaded(self) -> bool:
+        """Whether masters, gradients and optimizer state are in the host's memory."""
+
+    @property
+    def sums_in(self) -> torch.dtype:
+        """In what gradients are added over micro-batches and ranks."""
+        dtypes: set[torch.dtype] = {
+            self._zero.gradient_accumulation_dtype,
+            self._zero.communication_data_type,
+        }
+        return min(dtypes, key=lambda dtype: dtype.itemsize)
+
+    @property
+    def divides_by(self) -> int:
+        """By what the sum of the gradients over the ranks has been divided."""
+        return dist.get_world_size()
+
+    @abstractmethod
+    def pieces(self) -> Iterator[Piece]:
+        """Yield what this rank holds. No collective."""
+
+    def gradients(self) -> Iterator[tuple[Piece, torch.Tensor]]:
+        """Yield this rank's share of the reduced gradients, after the last backward."""
+        if not self.is_offloaded:
+            yield from self._reduced()
+            return
+        for piece in self.pieces():
+            assert piece.buffer.grad is not None
+            yield piece, piece.of(piece.buffer.grad)
+
+    @abstractmethod
+    def _reduced(self) -> Iterator[tuple[Piece, torch.Tensor]]:
+        """Yield the same where nothing is offloaded."""
+
+    @abstractmethod
+    def settle(self, *, is_finite: bool) -> None:
+        """Have the step follow our verdict, just before it.
+
+        Where gradients are offloaded, DeepSpeed has judged each as it arrived: without the other
+        ranks, before the penalty, and those of parameters that are held back too.
+        """
+
+    def forget_gradients(self) -> None:
+        """After a step: offloaded gradients stay otherwise, for parameters that get none."""
+        if self.is_offloaded:
+            for piece in self.pieces():
+                assert piece.buffer.grad is not None
+                piece.of(piece.buffer.grad).zero_()
+
+    @abstractmethod
+    def begin_load(self) -> None:
+        """Prepare for masters that are overwritten."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Cast the masters into the computing weights and gather them. Called on every rank."""
+
+
+class Stage12(Layout):
+    """DeepSpeedZeroOptimizer: each group's parameters end to end, cut into equal partitions."""
+
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether masters, gradients and optimizer state are in the host's memory."""
+        return bool(self._zero.cpu_offload)
+
+    @property
+    def divides_by(self) -> int:
+        """By what the sum of the gradients over the ranks has been divided."""
+        return super().divides_by if self._zero.gradient_average else 1
 
     def pieces(self) -> Iterator[Piece]:
         """Yield what this rank holds. No collective."""
@@ -68,8 +143,20 @@ class Stage12:
                         offset=first - low,
                     )
 
-    def gradients(self) -> Iterator[tuple[Piece, torch.Tensor]]:
-        """Yield this rank's share of the averaged gradients, after the last backward."""
+    def sum_in_fp32(self) -> None:
+        """Have micro-batches added in fp32, before the first backward.
+
+        DeepSpeed would build its BF16_Optimizer if it were asked for that in bf16 in stage 1; asked
+        for it in fp16, its engine sets just these (stage_1_and_2.py, DeepSpeedZeroOptimizer).
+        """
+        zero = self._zero
+        zero.gradient_accumulation_dtype = torch.float32
+        zero.use_separate_grad_accum = zero.dtype != torch.float32
+        zero.use_grad_accum_attribute = (
+            zero.use_separate_grad_accum and not zero.partition_gradients
+        )
+
+    def _reduced(self) -> Iterator[tuple[Piece, torch.Tensor]]:
         # What lies between two pieces, and after the last, is padding.
         found = {
             (group, begin): grad
@@ -81,6 +168,13 @@ class Stage12:
         for piece in self.pieces():
             yield piece, found[piece.group, piece.offset]
 
+    def settle(self, *, is_finite: bool) -> None:
+        """Have the step follow our verdict, just before it."""
+        if self.is_offloaded:
+            self._zero.local_overflow = not is_finite
+            numbers = () if is_finite else self._zero.param_id.values()
+            self._zero.norm_for_param_grads = dict.fromkeys(numbers, torch.tensor(math.nan))
+
     def begin_load(self) -> None:
         """Nothing to prepare."""
 
@@ -89,11 +183,13 @@ class Stage12:
         self._zero.update_lp_params()
 
 
-class Stage3:
+class Stage3(Layout):
     """DeepSpeedZeroOptimizer_Stage3: every parameter cut into equal parts, the last one padded."""
 
-    def __init__(self, zero_optimizer: Any) -> None:
-        self._zero = zero_optimizer
+    @property
+    def is_offloaded(self) -> bool:
+        """Whether masters, gradients and optimizer state are in the host's memory."""
+        return bool(self._zero.offload_optimizer and self._zero.offload_param)
 
     def pieces(self) -> Iterator[Piece]:
         """Yield what this rank holds. No collective."""
@@ -113,8 +209,7 @@ class Stage3:
                         offset=offset,
                     )
 
-    def gradients(self) -> Iterator[tuple[Piece, torch.Tensor]]:
-        """Yield this rank's share of the averaged gradients, after the last backward."""
+    def _reduced(self) -> Iterator[tuple[Piece, torch.Tensor]]:
         zero = self._zero
         found = {
             zero.param_names[parameter]: grad
@@ -123,6 +218,14 @@ class Stage3:
         }
         for piece in self.pieces():
             yield piece, found[piece.fqn].narrow(0, 0, piece.end - piece.start)
+
+    def settle(self, *, is_finite: bool) -> None:
+        """Have the step follow our verdict, just before it."""
+        if self.is_offloaded:
+            # In fp16 the sums over the micro-batches are looked at again; their copies are used.
+            self._zero.grad_partitions_flat_buffer.zero_()
+            names = () if is_finite else map(self._zero.get_param_id, self._zero.param_names)
+            self._zero.norm_for_param_grads = dict.fromkeys(names, torch.tensor(math.nan))
 
     def begin_load(self) -> None:
         """Release the gathered copies of small parameters, which loading would leave stale."""

@@ -29,8 +29,11 @@ def test_gradients_flow_into_the_losses_alone() -> None:
     [
         (torch.tensor(1.0), torch.ones(1), "single loss"),
         (torch.ones(3, 2), torch.ones(2), "\\(3, 2\\).*\\(2,\\).*\\(3,\\)"),
+        (torch.ones(3), torch.tensor([1.0, -0.5, -1.0]), "2 of 3 weights.*first -0.5 at 1"),
+        (torch.ones(2, 2), torch.tensor([[1.0, 1.0], [torch.inf, 1.0]]), "1 of 4.*inf at 2"),
+        (torch.ones(1), torch.tensor([torch.nan]), "1 of 1.*nan at 0"),
     ],
 )
-def test_shapes_that_do_not_fit(losses: torch.Tensor, weights: torch.Tensor, words: str) -> None:
+def test_what_does_not_fit(losses: torch.Tensor, weights: torch.Tensor, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         weighted(losses, weights)

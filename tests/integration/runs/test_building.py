@@ -53,7 +53,7 @@ def test_hybrid_sharding_on_two_nodes_of_two_ranks(
 def test_recomputed_blocks_learn_the_same_and_leave_batch_norm_alone(
     build: Callable[..., str], tmp_path: Path, truth: Path
 ) -> None:
-    strategies = ("ddp", "fsdp", "zero1", "zero3")
+    strategies = ("ddp", "fsdp", "zero1", "zero3", "accelerate")
     said = build(
         2,
         *((s, s, "Blocked", "fp32", {"checkpoint_blocks": True}) for s in strategies),
@@ -84,14 +84,16 @@ def test_the_start_by_name_is_the_same_under_every_strategy(
     pretrained = {"weights": str(weights)}
     said = build(
         2,
-        *((s, s, "Awkward", "fp32", by_name) for s in ("ddp", "fsdp", "zero3")),
+        *((s, s, "Awkward", "fp32", by_name) for s in ("ddp", "fsdp", "zero3", "accelerate")),
+        ("sharding", "accelerate", "Awkward", "fp32", {"shard_blocks": "blocks.*"} | by_name),
         *((f"on-{s}", s, "Awkward", "fp32", pretrained | by_name) for s in ("ddp", "fsdp")),
         ("on-zero2", "zero2", "Awkward", "fp32", pretrained),
         ("other", "fsdp", "Blocked", "fp32", pretrained),
     )
     assert "built on-ddp" in said, said
+    assert "refused sharding: shard_blocks=blocks.* cannot be done by strategy=accelerate" in said
     truth = tmp_path / "single.safetensors"
-    for strategy in ("ddp", "fsdp", "zero3"):
+    for strategy in ("ddp", "fsdp", "zero3", "accelerate"):
         found = difference(tmp_path / f"{strategy}.safetensors", truth)
         assert found <= LARGEST_DIFFERENCE, strategy
     first = tmp_path / "on-ddp.safetensors"
