@@ -72,8 +72,8 @@ class AveragedWeights:
         """
         if not any(spec.key == AVERAGE for spec in source.manifest.specs()):
             raise ConfigError(
-                f"step-{source.manifest.step:08d} holds no average of the weights: it was saved by a "
-                'script without ema=EMA(). Use "best" or "last", or train on with it.'
+                f"step-{source.manifest.step:08d} holds no average of the weights: it was saved by "
+                'a script without ema=EMA(). Use "best" or "last", or train on with it.'
             )
         self._source = source
 
