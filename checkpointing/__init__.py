@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .names import PIN_NAME, is_checkpoint_name
     from .places import Place, is_url, place_at
     from .ranges import Piece, stripe
-    from .reader import CheckpointReader, open_folder
+    from .reader import BlockPiece, CheckpointReader, open_folder
     from .retention import Retention, steps_to_delete
     from .save import SavedCheckpoint, save_checkpoint
     from .snapshot import Snapshot
@@ -53,6 +53,7 @@ __all__ = [
     "PIN_NAME",
     "BackgroundSave",
     "BackgroundWriter",
+    "BlockPiece",
     "CheckpointError",
     "CheckpointReader",
     "CheckpointStore",
@@ -106,6 +107,7 @@ _MODULE_OF = {
     "PIN_NAME": "names",
     "BackgroundSave": "background_save",
     "BackgroundWriter": "background_writer",
+    "BlockPiece": "reader",
     "CheckpointError": "errors",
     "CheckpointReader": "reader",
     "CheckpointStore": "store",

@@ -1,6 +1,7 @@
 """Read any range of any tensor of one checkpoint."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,23 @@ if TYPE_CHECKING:
     import torch
 
 _MAX_OPEN_FILES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPiece:
+    """The part of a range of elements that lies in one block of one file."""
+
+    file: str
+    block: int
+    """Of the file, under one checksum."""
+
+    offset: int
+    """First byte in the file."""
+
+    position: int
+    """First byte in the range."""
+
+    size_bytes: int
 
 
 class CheckpointReader:
@@ -38,6 +56,7 @@ class CheckpointReader:
         self.manifest = manifest
         self._files = files
         self._tensors = {(t.spec.fqn, t.spec.key): t for t in manifest.tensors}
+        self._block_bytes = {record.name: record.block_bytes for record in manifest.files}
         self._shards: dict[str, ShardReader] = {}
         for record in manifest.files:
             require_file(folder, record, files)
@@ -130,6 +149,51 @@ class CheckpointReader:
         content = bytearray((end - start) * stored.spec.itemsize)
         self._copy_bytes(stored, Range(start, end), memoryview(content))
         return content
+
+    def pieces(self, fqn: str, key: str, start: int, end: int) -> list[BlockPiece]:
+        """Return where the elements [start, end) lie, cut at the blocks; reads nothing.
+
+        Whoever reads all pieces of a block reads it once.
+
+        Raises:
+            ModelMismatchError: If the checkpoint has no such tensor.
+            ValueError: If the range is not within the tensor.
+        """
+        stored = self._stored(fqn, key)
+        _require_within(stored.spec, start, end)
+        itemsize, found = stored.spec.itemsize, []
+        starts = [chunk.start for chunk in stored.chunks]
+        for index, low, high in overlaps(starts, Range(start, end)):
+            chunk = stored.chunks[index]
+            offset = chunk.offset + (low - chunk.start) * itemsize
+            last, block_bytes = offset + (high - low) * itemsize, self._block_bytes[chunk.file]
+            shift = (low - start) * itemsize - offset
+            while offset < last:
+                block = offset // block_bytes
+                size_bytes = min(last, (block + 1) * block_bytes) - offset
+                found.append(
+                    BlockPiece(
+                        file=chunk.file,
+                        block=block,
+                        offset=offset,
+                        position=offset + shift,
+                        size_bytes=size_bytes,
+                    )
+                )
+                offset += size_bytes
+        return found
+
+    def read_piece(self, piece: BlockPiece, out: memoryview) -> None:
+        """Fill a buffer with the bytes of a piece.
+
+        Args:
+            piece: From `pieces`.
+            out: [size_bytes], of itemsize 1. Its content is undefined if this raises.
+
+        Raises:
+            DamagedCheckpointError: Naming the file and the byte range.
+        """
+        self._opened(piece.file).read_into(piece.offset, out)
 
     def verify(self) -> list[str]:
         """Re-read every byte, without torch; return all damage, empty if there is none."""

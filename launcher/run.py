@@ -124,6 +124,7 @@ class Run:
             rank=environment.rank,
             local_rank=environment.local_rank,
             world_size=environment.world_size,
+            node_rank=environment.node_rank,
         ) as ranks:
             run: Run | None = None
             try:

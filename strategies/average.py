@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch.distributed.tensor import DTensor
 
-from checkpointing import CheckpointReader
-
 from .errors import ConfigError
+from .node_source import NodeSource
 
 AVERAGE = "ema"
 """Key of the average in the optimizer's state and in checkpoints."""
@@ -65,21 +64,26 @@ class AveragedWeights:
     What is not trained has no average, and is read as it is.
     """
 
-    def __init__(self, reader: CheckpointReader) -> None:
+    def __init__(self, source: NodeSource) -> None:
         """Take the checkpoint.
 
         Raises:
             ConfigError: it holds no average at all.
         """
-        if not any(spec.key == AVERAGE for spec in reader.manifest.specs()):
+        if not any(spec.key == AVERAGE for spec in source.manifest.specs()):
             raise ConfigError(
-                f"{reader.folder.name} holds no average of the weights: it was saved by a script "
-                'without ema=EMA(). Use "best" or "last", or train on with it.'
+                f"step-{source.manifest.step:08d} holds no average of the weights: it was saved by "
+                'a script without ema=EMA(). Use "best" or "last", or train on with it.'
             )
-        self._reader = reader
+        self._source = source
 
     def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
         """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
-        return self._reader.read(
-            fqn, AVERAGE if self._reader.has(fqn, AVERAGE) else key, start, end
-        )
+        return self._source.read(fqn, self._stored_key(fqn, key), start, end)
+
+    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
+        """Return all of a tensor, 1-D, on the CPU; see `NodeSource.read_whole`."""
+        return self._source.read_whole(fqn, self._stored_key(fqn, key), numel)
+
+    def _stored_key(self, fqn: str, key: str) -> str:
+        return AVERAGE if self._source.has(fqn, AVERAGE) else key

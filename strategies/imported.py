@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from checkpointing import CheckpointReader, TensorSpec, require_match
+from checkpointing import TensorSpec, require_match
 
+from .node_source import NodeSource
 from .parallel.catalogue import WEIGHT_KEYS
 
 IMPORTED = "imported"
@@ -21,11 +22,11 @@ IMPORTED = "imported"
 class ImportedWeights:
     """Reads weights by name alone, and the optimizer's state as it is."""
 
-    def __init__(self, reader: CheckpointReader, aliases: Mapping[str, str]) -> None:
+    def __init__(self, source: NodeSource, aliases: Mapping[str, str]) -> None:
         """Take the model's tied names, each with the one under which it is kept."""
-        self._reader = reader
+        self._source = source
         self._specs: dict[str, TensorSpec] = {}
-        for spec in reader.manifest.specs():
+        for spec in source.manifest.specs():
             if spec.key in WEIGHT_KEYS:
                 self._specs.setdefault(aliases.get(spec.fqn, spec.fqn), spec)
 
@@ -39,14 +40,21 @@ class ImportedWeights:
 
     def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
         """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
+        return self._source.read(*self._stored(fqn, key), start, end)
+
+    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
+        """Return all of a tensor, 1-D, on the CPU; see `NodeSource.read_whole`."""
+        return self._source.read_whole(*self._stored(fqn, key), numel)
+
+    def _stored(self, fqn: str, key: str) -> tuple[str, str]:
         if key not in WEIGHT_KEYS:
-            return self._reader.read(fqn, key, start, end)
-        stored = self._specs[fqn]
-        return self._reader.read(stored.fqn, stored.key, start, end)
+            return fqn, key
+        spec = self._specs[fqn]
+        return spec.fqn, spec.key
 
 
 def require_same_model(
-    expected: Sequence[TensorSpec], source: CheckpointReader | ImportedWeights, where: str
+    expected: Sequence[TensorSpec], source: NodeSource | ImportedWeights, where: str
 ) -> None:
     """Refuse a checkpoint of another model.
 

@@ -76,13 +76,13 @@ def encode_objects(objects: Objects) -> EncodedObjects:
 
 
 def decode_objects(
-    saved: Mapping[str, Any], read: Callable[[str, str, int, int], torch.Tensor]
+    saved: Mapping[str, Any], read: Callable[[str, str, int], torch.Tensor]
 ) -> dict[str, State]:
     """Return the states by object, as `Stateful.state` gave them; tensors on the CPU.
 
     Args:
         saved: `EncodedObjects.state`.
-        read: a checkpoint's, by fqn, key and range of elements.
+        read: a checkpoint's whole tensors, by fqn, key and number of elements.
     """
     return {name: _decode(state, read) for name, state in saved.items()}
 
@@ -129,12 +129,12 @@ class _Encoder:
         return {_TENSOR: [fqn, list(value.shape)]}
 
 
-def _decode(value: Any, read: Callable[[str, str, int, int], torch.Tensor]) -> State:
+def _decode(value: Any, read: Callable[[str, str, int], torch.Tensor]) -> State:
     if isinstance(value, list):
         return [_decode(item, read) for item in value]
     if not isinstance(value, dict):
         return value
     if _TENSOR in value:
         fqn, shape = value[_TENSOR]
-        return read(fqn, OBJECT, 0, math.prod(shape)).view(shape)
+        return read(fqn, OBJECT, math.prod(shape)).view(shape)
     return {key: _decode(item, read) for key, item in value.items()}

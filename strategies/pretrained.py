@@ -103,6 +103,14 @@ class PretrainedWeights:
             raise ConfigError(f"{'; '.join(problems[:_MAX_NAMES])}. Is this the same model config?")
         return cls(found)
 
+    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
+        """Return all of a tensor, 1-D, on the CPU; every rank reads it for itself.
+
+        Raises:
+            ConfigError: the file ends before it does.
+        """
+        return self.read(fqn, key, 0, numel)
+
     def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
         """Return elements [start, end) of the flattened tensor, 1-D, on the CPU.
 

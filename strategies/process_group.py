@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from checkpointing import JSON
+
+from .node_source import NodeGroup
 
 COLLECTIVE_TIMEOUT_S = 1800
 
@@ -26,6 +29,8 @@ class Ranks:
     device: torch.device
     host_group: dist.ProcessGroup
     """A gloo group: CPU tensors, no synchronisation with a GPU, usable when NCCL is stuck."""
+    node_rank: int = 0
+    """The number of this process's node; ranks with the same one read a checkpoint together."""
 
     @property
     def is_coordinator(self) -> bool:
@@ -34,7 +39,9 @@ class Ranks:
 
 
 @contextmanager
-def process_groups(*, rank: int, local_rank: int, world_size: int) -> Iterator[Ranks]:
+def process_groups(
+    *, rank: int, local_rank: int, world_size: int, node_rank: int = 0
+) -> Iterator[Ranks]:
     """Initialise torch.distributed for the block: NCCL on GPUs, gloo on CPUs.
 
     Called on every rank. Under a launcher the address comes from its environment (env://); a single
@@ -56,7 +63,13 @@ def process_groups(*, rank: int, local_rank: int, world_size: int) -> Iterator[R
     )
     host_group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(host_group, dist.ProcessGroup)
-    yield Ranks(rank=rank, world_size=world_size, device=device, host_group=host_group)
+    yield Ranks(
+        rank=rank,
+        world_size=world_size,
+        device=device,
+        host_group=host_group,
+        node_rank=node_rank,
+    )
     dist.destroy_process_group()
 
 
@@ -71,6 +84,7 @@ class HostCommunicator:
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
+        self._node: NodeGroup | None = None
 
     @property
     def rank(self) -> int:
@@ -107,11 +121,38 @@ class HostCommunicator:
         dist.broadcast(message, group=self._ranks.host_group, group_src=0)
         return _decode(message)
 
+    def node(self) -> NodeGroup:
+        """Return the ranks of this rank's node; the group is made once. Called on every rank."""
+        if self._node is None:
+            self._node = _node_group(self._ranks, self.all_gather(self._ranks.node_rank))
+        return self._node
+
     def all_gather(self, value: JSON) -> list[JSON]:
         """Return every rank's value, in rank order, on every rank. Called on every rank."""
         gathered = self.broadcast(self.gather(value))
         assert isinstance(gathered, list)
         return gathered
+
+
+def _node_group(ranks: Ranks, node_ranks: list[JSON]) -> NodeGroup:
+    """Make a group of each node's ranks where there are several nodes. Called on every rank."""
+    members_of: dict[JSON, list[int]] = {}
+    for rank, node_rank in enumerate(node_ranks):
+        members_of.setdefault(node_rank, []).append(rank)
+    groups: dict[JSON, Any] = {ranks.node_rank: ranks.host_group}
+    if len(members_of) > 1:
+        timeout = timedelta(seconds=COLLECTIVE_TIMEOUT_S)
+        groups = {
+            node_rank: dist.new_group(members, backend="gloo", timeout=timeout)
+            for node_rank, members in members_of.items()
+            if len(members) > 1
+        }
+    members = members_of[ranks.node_rank]
+    return NodeGroup(
+        members=tuple(members),
+        own=members.index(ranks.rank),
+        group=groups[ranks.node_rank] if len(members) > 1 else None,
+    )
 
 
 def _encode(value: JSON) -> torch.Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from checkpointing import (
     JSON,
     CheckpointError,
-    CheckpointReader,
     CheckpointStore,
     DamagedCheckpointError,
+    Manifest,
     ModelMismatchError,
     NoCheckpointError,
     Snapshot,
@@ -22,6 +23,7 @@ from .average import AveragedWeights
 from .errors import ConfigError, StrategyError
 from .hyperparameters import current_hyperparameters, to_json
 from .imported import IMPORTED, ImportedWeights, require_same_model
+from .node_source import NodeSource
 from .objects import OBJECT, EncodedObjects, Objects, decode_objects, encode_objects
 from .parallel.catalogue import WEIGHT_KEYS
 from .parallel.protocol import Scalars, Strategy
@@ -147,11 +149,15 @@ def restore_newest(
     if newest is not None:
         steps = [one for one in steps if one <= newest]
     for candidate in steps if step is None else [step]:
-        found, verdict = _try_load(strategy, store, candidate, weights_only, averaged)
-        verdicts: list[Any] = communicator.all_gather(verdict)
-        _raise_first(verdicts)
-        reports = [v["text"] for v in verdicts if v["kind"] == "damaged"]
-        if not reports and found is not None:
+        found, reports = _load_step(
+            strategy,
+            store,
+            communicator,
+            step=candidate,
+            weights_only=weights_only,
+            averaged=averaged,
+        )
+        if found is not None:
             strategy.refresh()
             return replace(found, damaged=damaged)
         damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0]}"
@@ -163,63 +169,137 @@ def restore_newest(
     return None
 
 
-def _raise_first(verdicts: list[Any]) -> None:
-    """Raise, on every rank alike, what no older checkpoint would mend."""
-    for verdict in verdicts:
-        if verdict["kind"] == "refused":
-            raise ConfigError(verdict["text"])
-    for rank, verdict in enumerate(verdicts):
-        if verdict["kind"] == "unreadable":
-            raise StrategyError(f"rank {rank} could not read its checkpoint: {verdict['text']}")
-
-
-def _try_load(
+def _load_step(
     strategy: Strategy,
     store: CheckpointStore,
+    communicator: HostCommunicator,
+    *,
     step: int,
     weights_only: bool,
     averaged: bool,
-) -> tuple[Restored | None, JSON]:
-    """Overwrite this rank's share; the verdict says whether it is whole. No collective."""
+) -> tuple[Restored | None, list[str]]:
+    """Load one checkpoint, or say what is damaged of it. Called on every rank.
+
+    The ranks agree twice: that all see the same sound manifest, so that they can read together,
+    and that all bytes were as they were written.
+
+    Raises:
+        ConfigError: the checkpoint belongs to another model or optimizer.
+        StrategyError: a rank could not read, for a reason that says nothing about the checkpoint.
+    """
+    node = communicator.node()
+    with ExitStack() as stack:
+        opened: NodeSource | None = None
+
+        def open_it() -> None:
+            nonlocal opened
+            opened = NodeSource(stack.enter_context(store.open(step)), node)
+            _require_suitable(strategy, opened, weights_only)
+
+        verdict = _verdict(open_it)
+        token = opened.manifest.token if opened is not None else None
+        reports = _agree(communicator, {**verdict, "token": token})
+        if reports or opened is None:
+            return None, reports
+        source, found = opened, None
+
+        def fill() -> None:
+            nonlocal found
+            found = _fill(strategy, source, weights_only=weights_only, averaged=averaged)
+
+        reports = _agree(communicator, {**_verdict(fill), "token": token})
+        return (None if reports else found), reports
+
+
+def _agree(communicator: HostCommunicator, verdict: dict[str, JSON]) -> list[str]:
+    """Return what any rank found damaged. Called on every rank.
+
+    Raises:
+        ConfigError: on every rank alike, what no older checkpoint would mend.
+        StrategyError: the same.
+    """
+    verdicts: list[Any] = communicator.all_gather(verdict)
+    for one in verdicts:
+        if one["kind"] == "refused":
+            raise ConfigError(one["text"])
+    for rank, one in enumerate(verdicts):
+        if one["kind"] == "unreadable":
+            raise StrategyError(f"rank {rank} could not read its checkpoint: {one['text']}")
+    reports = [one["text"] for one in verdicts if one["kind"] == "damaged"]
+    if not reports and len({one["token"] for one in verdicts}) > 1:
+        raise StrategyError(
+            "the ranks see different checkpoints of the same step. Does another run write to the "
+            "same folder, or is it not shared between the nodes?"
+        )
+    return reports
+
+
+def _verdict(action: Callable[[], None]) -> dict[str, JSON]:
+    """Carry out an action; say what came of it. No collective of its own."""
     try:
-        with store.open(step) as reader:
-            manifest = reader.manifest
-            where = f"step-{step:08d}"
-            source: CheckpointReader | ImportedWeights = reader
-            if IMPORTED in manifest.state:
-                source = ImportedWeights(reader, strategy.catalogue.aliases)
-            require_same_model(strategy.weight_specs(), source, where)
-            optimizer: Any = manifest.state["optimizer"]
-            keys = {} if weights_only else _state_keys(reader)
-            # An imported checkpoint does not say which optimizer it is of: its tensors must fit.
-            written_by = optimizer["name"]
-            if not weights_only and written_by not in (None, strategy.optimizer_name):
-                raise ConfigError(
-                    f"{where} was made with the optimizer {written_by}, and the script "
-                    f"builds {strategy.optimizer_name}. Use the same, or another --run-dir."
-                )
-            scalars: Scalars = {} if weights_only else optimizer["scalars"]
-            strategy.load(AveragedWeights(reader) if averaged else source, keys, scalars)
-            saved_objects: Any = {} if weights_only else manifest.state.get("objects", {})
-            found = Restored(
-                step=step,
-                state=manifest.state,
-                created_by=manifest.created_by,
-                damaged={},
-                objects=decode_objects(saved_objects, reader.read),
-            )
-            return found, {"kind": "whole", "text": ""}
+        action()
     except (ModelMismatchError, ConfigError) as error:
-        return None, {"kind": "refused", "text": str(error)}
+        return {"kind": "refused", "text": str(error)}
     except (DamagedCheckpointError, NoCheckpointError) as error:
-        return None, {"kind": "damaged", "text": str(error)}
+        return {"kind": "damaged", "text": str(error)}
     except (CheckpointError, OSError) as error:
-        return None, {"kind": "unreadable", "text": str(error)}
+        return {"kind": "unreadable", "text": str(error)}
+    return {"kind": "whole", "text": ""}
 
 
-def _state_keys(reader: CheckpointReader) -> dict[str, list[str]]:
+def _require_suitable(strategy: Strategy, source: NodeSource, weights_only: bool) -> None:
+    """Refuse a checkpoint of another model or optimizer, from its manifest. No collective."""
+    manifest = source.manifest
+    where = f"step-{manifest.step:08d}"
+    require_same_model(strategy.weight_specs(), _seen(strategy, source), where)
+    # An imported checkpoint does not say which optimizer it is of: its tensors must fit.
+    optimizer: Any = manifest.state["optimizer"]
+    written_by = optimizer["name"]
+    if not weights_only and written_by not in (None, strategy.optimizer_name):
+        raise ConfigError(
+            f"{where} was made with the optimizer {written_by}, and the script "
+            f"builds {strategy.optimizer_name}. Use the same, or another --run-dir."
+        )
+
+
+def _seen(strategy: Strategy, source: NodeSource) -> NodeSource | ImportedWeights:
+    """Return the checkpoint as one of this model."""
+    if IMPORTED in source.manifest.state:
+        return ImportedWeights(source, strategy.catalogue.aliases)
+    return source
+
+
+def _fill(
+    strategy: Strategy, source: NodeSource, *, weights_only: bool, averaged: bool
+) -> Restored:
+    """Overwrite this rank's share. Called on every rank of a node, which read together.
+
+    Raises:
+        DamagedCheckpointError: this rank read what is not as it was written.
+        OSError: the storage did not answer.
+    """
+    manifest = source.manifest
+    optimizer: Any = manifest.state["optimizer"]
+    saved_objects: Any = {} if weights_only else manifest.state.get("objects", {})
+    # First, for the same reason as in `Zero.load`: the strategy may refuse on one rank alone.
+    objects = decode_objects(saved_objects, source.read_whole)
+    keys = {} if weights_only else _state_keys(manifest)
+    scalars: Scalars = {} if weights_only else optimizer["scalars"]
+    seen = AveragedWeights(source) if averaged else _seen(strategy, source)
+    strategy.load(seen, keys, scalars)
+    source.raise_failure()
+    return Restored(
+        step=manifest.step,
+        state=manifest.state,
+        created_by=manifest.created_by,
+        damaged={},
+        objects=objects,
+    )
+
+
+def _state_keys(manifest: Manifest) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = {}
-    for spec in reader.manifest.specs():
+    for spec in manifest.specs():
         if spec.key not in (*WEIGHT_KEYS, OBJECT):
             keys.setdefault(spec.fqn, []).append(spec.key)
     return keys

@@ -47,13 +47,14 @@ class FrozenParameters:
         return found
 
     def load(self, source: TensorSource) -> None:
-        """Read this rank's share into the live parameters. No collective."""
+        """Read this rank's share into the live parameters. Called on every rank."""
         for name, spec in self._specs.items():
             if isinstance(self._layout, Stage12):
                 start, end, target = 0, spec.numel, self._live[name].data
+                values = source.read_whole(name, spec.key, spec.numel)
             else:
                 start, end, target = self._layout.frozen_range(self._live[name])
-            values = source.read(name, spec.key, start, end)
+                values = source.read(name, spec.key, start, end)
             copy_flat(target, values)
             if name in self._exact:
                 self._exact[name][start:end].copy_(values)

@@ -82,6 +82,14 @@ class TensorSource(Protocol):
         """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
         ...
 
+    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
+        """Return all elements, which every rank needs, 1-D, on the CPU.
+
+        The ranks of a node may read together: called on every rank, for the same tensors in the
+        same order, before anything that one rank alone may raise.
+        """
+        ...
+
 
 class Strategy(ABC):
     """A model spread over the ranks by one native engine."""
@@ -166,7 +174,7 @@ class Strategy(ABC):
     def load(
         self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
     ) -> None:
-        """Overwrite this rank's share of the state. No collective; `refresh` must follow.
+        """Overwrite this rank's share of the state. Called on every rank; `refresh` must follow.
 
         Args:
             source: where to read.

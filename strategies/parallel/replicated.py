@@ -1,4 +1,4 @@
-"""State that every rank holds whole: written in equal shares, read whole."""
+"""State that every rank holds whole: written and read in equal shares."""
 
 from __future__ import annotations
 
@@ -63,10 +63,13 @@ def load_replicated(
     keys: Mapping[str, Sequence[str]],
     scalars: Scalars,
 ) -> None:
-    """Read every parameter whole, and its optimizer state where `keys` names some."""
+    """Read every parameter whole, and its optimizer state where `keys` names some.
+
+    Called on every rank.
+    """
     for name, parameter in model.named_parameters():
         spec = catalogue.frozen.get(name) or catalogue.trainable[name]
-        copy_flat(parameter, source.read(name, spec.key, 0, spec.numel))
+        copy_flat(parameter, source.read_whole(name, spec.key, spec.numel))
         if name in catalogue.frozen:
             continue
         if name not in keys:
@@ -74,4 +77,4 @@ def load_replicated(
             continue
         created = create_state(optimizer, parameter, keys[name], scalars.get(name, {}))
         for key, tensor in created.items():
-            copy_flat(tensor, source.read(name, key, 0, spec.numel))
+            copy_flat(tensor, source.read_whole(name, key, spec.numel))

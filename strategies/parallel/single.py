@@ -33,7 +33,7 @@ class Replicated(TorchEngine):
     def load(
         self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
     ) -> None:
-        """Read everything whole on every rank."""
+        """Read everything whole, in shares among the ranks of a node."""
         load_replicated(self.catalogue, self._model, self._optimizer, source, keys, scalars)
         load_buffers(self._model, self.catalogue, source)
 

@@ -130,7 +130,7 @@ class TorchEngine(Strategy):
 
 
 def load_buffers(model: nn.Module, catalogue: Catalogue, source: TensorSource) -> None:
-    """Overwrite the persistent buffers, whole on every rank."""
+    """Overwrite the persistent buffers, whole on every rank. Called on every rank."""
     buffers = persistent_buffers(model)
     for name, spec in catalogue.buffers.items():
-        copy_flat(buffers[name], source.read(name, spec.key, 0, spec.numel))
+        copy_flat(buffers[name], source.read_whole(name, spec.key, spec.numel))

@@ -249,14 +249,15 @@ class Zero(Strategy):
     ) -> None:
         """Read the pieces that this rank holds."""
         self._layout.begin_load()
+        # What the ranks read together comes first: what a rank may refuse alone comes after it.
+        self._frozen.load(source)
+        load_buffers(self._model, self.catalogue, source)
         states = self._created_states(keys, scalars)
         for piece in self._layout.pieces():
             values = source.read(piece.fqn, "fp32", piece.start, piece.end)
             piece.of(piece.buffer).copy_(values)
             for key, tensor in states.get(id(piece.buffer), {}).items():
                 piece.of(tensor).copy_(source.read(piece.fqn, key, piece.start, piece.end))
-        self._frozen.load(source)
-        load_buffers(self._model, self.catalogue, source)
 
     def _created_states(
         self, keys: Mapping[str, Sequence[str]], scalars: Scalars
