@@ -12,6 +12,7 @@ from .hang import HangWatch
 from .signal_inbox import SignalInbox
 from .signals import Warned, signal_name
 from .site import Advice, NoAdvice
+from .stacks import kernel_stacks
 from .supervision import Bounds, Elsewhere, Situation, Step, next_step
 from .worker import Worker, wait_for_an_end
 
@@ -73,10 +74,11 @@ class Attempt:
                 break
             self._act[step]()
         for worker in self._running:
+            where = " ".join(next(kernel_stacks(worker.pid), "nothing is known of it").split())
             self._say(
                 f"rank {worker.rank} (pid {worker.pid}) is still there "
-                f"{self._bounds.abandon_s:g} s after SIGKILL: it hangs in the kernel (a driver or "
-                "a file system). Leaving it."
+                f"{self._bounds.abandon_s:g} s after SIGKILL: it hangs in the kernel, in a driver "
+                f"or a file system ({where}). Leaving it."
             )
             self._record(worker, None)
         return tuple(sorted(self._outcomes, key=lambda outcome: outcome.rank))

@@ -22,6 +22,8 @@ class Judge:
         self._history: list[AttemptRecord] = []
         self._num_recorded = 0
         self._folder = assumed_folder(plan)
+        self._is_known = plan.run_dir is not None
+        """Whether the folder is more than assumed."""
 
     def folder(self, ends: Mapping[int, NodeEnd]) -> Path | None:
         """Return where the run is kept, as far as its ranks have said; None: not known.
@@ -31,7 +33,7 @@ class Judge:
         """
         told = next((end.run_dir for _, end in sorted(ends.items()) if end.run_dir), None)
         if self._plan.run_dir is None and told is not None:
-            before, self._folder = self._folder, Path(told)
+            before, self._folder, self._is_known = self._folder, Path(told), True
             elsewhere = before is not None and before.resolve() != self._folder
             if before is not None and elsewhere and (before / EVENTS).exists():
                 with suppress(OSError):
@@ -51,9 +53,9 @@ class Judge:
         """Write an attempt into events.jsonl."""
         record, number = merged(ends, code), self._num_recorded
         self._num_recorded += 1
-        # A folder that the run has not made is left alone.
         folder = self.folder(ends)
-        if folder is not None and (self._plan.run_dir is not None or (folder / EVENTS).exists()):
+        # Where the folder is only assumed, none is made for a run that may be kept elsewhere.
+        if folder is not None and (self._is_known or (folder / EVENTS).exists()):
             with suppress(OSError):  # the record is for later; the run is what counts
                 append_event(
                     folder,

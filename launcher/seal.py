@@ -12,7 +12,7 @@ from dataclasses import dataclass
 MAX_CHARS = 1 << 20
 """Nothing longer is looked into; what a node has to say is cut far below."""
 
-_CONTEXT = b"relaunch: messages between nodes, 2"
+_CONTEXT = b"relaunch: messages between nodes, 3"
 _TAG_CHARS = 2 * hashlib.sha256().digest_size
 _MAX_COUNTER_CHARS = 18
 

@@ -1,6 +1,7 @@
 """One attempt with real processes: what other nodes do to it, and every wait has an end."""
 
 import os
+import re
 import signal
 import sys
 import time
@@ -80,6 +81,19 @@ def test_ranks_that_stay_when_another_node_has_left_are_named_and_ended(attempt_
 )
 def test_a_failure_elsewhere_ends_the_ranks_here(attempt_of, there, source, status):
     assert attempt_of(source, elsewhere=lambda: there)[0] == [status]
+
+
+def test_a_rank_that_not_even_sigkill_ends_is_left(attempt_of, monkeypatch):
+    """As one that waits in the kernel, for a network file system that is gone."""
+    monkeypatch.setattr(Worker, "kill", lambda worker: None)
+    bounds = Bounds(terminate_s=0.2, abandon_s=0.3)
+    there = Elsewhere(failed=True)
+    statuses, said = attempt_of(DEAF, elsewhere=lambda: there, bounds=bounds)
+    assert statuses == [None]
+    (line,) = said
+    assert line.startswith("rank 0 (pid ")
+    assert " is still there 0.3 s after SIGKILL: it hangs in the kernel, in a driver or a" in line
+    assert re.search(r"system \(thread \d+ \(.+\), State: S \(sleeping\), in .+\). Leaving", line)
 
 
 def test_a_hang_elsewhere_is_one_here(attempt_of, tmp_path):

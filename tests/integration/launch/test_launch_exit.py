@@ -119,6 +119,22 @@ def test_sentence_of_a_rank_is_printed_once(launch):
     assert launched.stderr == "relaunch: error: epochs=0, but it has to be 1 or more.\n"
 
 
+def test_a_failure_while_clearing_up_does_not_hide_the_first_one(launch):
+    """The rank takes the launcher's own files away before it fails."""
+    script = launch.script(
+        """
+        import shutil
+        for path in pathlib.Path(os.environ["TMPDIR"]).iterdir():
+            shutil.rmtree(path)
+        raise KeyError("the cause")
+        """
+    )
+    launched = launch("--max-restarts", "1", script)
+    assert launched.wait() == 1
+    assert any("KeyError: 'the cause'" in line for line in launched.said()), launched.stderr
+    assert "launcher/" not in launched.stderr
+
+
 def test_ranks_that_leave_after_one_with_75_are_given_time(launch):
     script = launch.script("time.sleep(2 * rank)\nsys.exit(75)")
     launched = launch(*TWO, script)

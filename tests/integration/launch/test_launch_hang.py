@@ -18,9 +18,18 @@ waits_for_ever()
 """
 
 
-def test_stacks_are_written_and_the_ranks_are_killed(launch):
+HOW = {
+    "asleep": "time.sleep(100)",
+    # PyDLL, other than CDLL, keeps the interpreter's lock while the C function runs.
+    "in C, with the lock": "import ctypes; ctypes.PyDLL(None).sleep(100)",
+    "deaf": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)",
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_stacks_are_written_and_the_ranks_are_killed(launch, how):
     words = ("--nproc", "2", "--hang-timeout", "1.5", "--log-dir", "logs")
-    launched = launch(*words, launch.script(HANGS))
+    launched = launch(*words, launch.script(HANGS.replace("time.sleep(100)", HOW[how])))
     assert launched.wait() == 137
     stacks = launch.folder / "logs/attempt-0/stacks.txt"
     assert launched.said() == [

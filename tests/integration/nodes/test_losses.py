@@ -60,6 +60,22 @@ def test_a_killed_agent_is_noticed(hosts, killed, nnodes, checkpoint, code):
     assert f"node {killed} (" in record["reason"]
 
 
+def test_a_folder_that_the_script_has_chosen_is_looked_into(hosts):
+    """`Run.start(run_dir=...)` says it in this way."""
+    run_dir = hosts.folder / "chosen"
+    (run_dir / "checkpoints" / "step-00000007").mkdir(parents=True)
+    tells = f"""
+from launcher.environment import FOLDER_FILE
+from launcher.whereabouts import tell_folder
+tell_folder(pathlib.Path(os.environ[FOLDER_FILE]), pathlib.Path({str(run_dir)!r}))
+"""
+    nodes = [hosts.static(host, hosts.script(tells + DEAF + STAYS)) for host in (0, 1)]
+    started(*nodes)
+    nodes[1].send(signal.SIGKILL)
+    assert nodes[0].wait(60) == 75
+    assert "it goes on from the newest checkpoint." in nodes[0].said()[-1]
+
+
 def test_a_cut_cable_is_noticed_on_both_sides(hosts):
     nodes = [hosts.static(host, hosts.script(DEAF + STAYS)) for host in (0, 1)]
     started(*nodes)

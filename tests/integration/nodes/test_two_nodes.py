@@ -170,6 +170,27 @@ time.sleep(200)
     assert nodes[0].said() == []
 
 
+def test_nodes_may_end_at_different_times(hosts):
+    script = hosts.script("time.sleep(3 * rank)")
+    nodes = [hosts.static(host, script) for host in (0, 1)]
+    assert [node.wait(60) for node in nodes] == [0, 0]
+    assert [node.said() for node in nodes] == [[], []]
+
+
+def test_contradicting_numbers_of_nodes_are_refused(hosts):
+    script = hosts.script("print('started')")
+    nodes = [hosts.static(host, script, nnodes=nnodes) for host, nnodes in ((0, "2"), (1, "3"))]
+    assert nodes[1].wait(60) == 2
+    assert nodes[1].said()[-1] == (
+        "relaunch: error: node 0 refuses this node: it was started with --nnodes 3:3, node 0 with "
+        "--nnodes 2:2. Pass the same on each node."
+    )
+    nodes[0].send(signal.SIGTERM)
+    assert nodes[0].wait(60) == 143
+    assert any("may not take part: it was started with" in line for line in nodes[0].said())
+    assert nodes[0].stdout + nodes[1].stdout == ""
+
+
 def test_a_warning_to_one_node_reaches_all(hosts):
     script = hosts.script(
         """

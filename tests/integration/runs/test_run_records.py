@@ -71,3 +71,27 @@ def test_no_step_is_recorded_twice_and_none_is_missing(launch, when, step, lost)
     assert (start["step"], start["lost_steps"]) == (step, lost)
     assert [r["attempt"] for r in records] == [1] * step + [2] * (24 - step)
     assert f"taken over  step {step}" in again.stdout
+
+
+def test_attempts_are_recorded_in_the_folder_that_the_script_names(launch):
+    script = launch.script(
+        """
+        from launcher import Run
+
+        def main(run):
+            if run.environment.restart_count == 0:
+                run.heartbeat.beat(1)
+                raise ValueError("once")
+
+        Run.start(main, run_dir="chosen")
+        """
+    )
+    launched = launch("--max-restarts", "1", script)
+    assert launched.wait(60) == 0, launched.stderr
+    lines = (launch.folder / "chosen" / "events.jsonl").read_text().splitlines()
+    attempts = [event for event in map(json.loads, lines) if event["event"] == "attempt"]
+    assert [(one["attempt"], one["code"], one["restart"]) for one in attempts] == [
+        (0, 1, True),
+        (1, 0, False),
+    ]
+    assert not (launch.folder / "runs").exists()

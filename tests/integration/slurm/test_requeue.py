@@ -190,6 +190,12 @@ def test_a_finished_run_leaves_at_once(jobs: Any, cluster: Any, run: Any) -> Non
     assert len(run.events("end")) == 1
 
 
+def test_a_heterogeneous_job_is_refused(jobs: Any, cluster: Any) -> None:
+    job = jobs.submit("--nodes=1", body=f"#SBATCH hetjob\nexec {jobs.relaunch} {SMALL}")
+    jobs.wait_for_state(job, "FAILED")
+    assert "is heterogeneous (2 components), and a run needs nodes of one kind." in jobs.said
+
+
 @pytest.mark.parametrize(
     ("options", "body", "sentence"),
     [
