@@ -19,11 +19,12 @@ from ..errors import ConfigError
 from ..unfreezing import Unfreezing
 from .autocast import CastAround
 from .block_work import work_on_blocks
+from .build_options import BY_NAME
 from .catalogue import catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .cohorts import Cohorts
 from .frozen import FrozenParameters
-from .initialisation import build_model
+from .initialisation import Deferred, build_deferred, build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_engine import load_buffers
 from .torch_state import (
@@ -35,6 +36,7 @@ from .torch_state import (
     tensor_state,
     whole,
 )
+from .zero_filling import Drawn, cutter, fill
 from .zero_internals import Stage12, check_layout, layout_of
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
@@ -54,7 +56,9 @@ class Zero(Strategy):
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         deepspeed = _import_deepspeed(self.ranks.device)
-        model = build_model(blueprint)
+        by_name = self.options.init == BY_NAME
+        deferred = build_deferred(blueprint) if by_name else None
+        model = build_model(blueprint) if deferred is None else deferred.model
         self.catalogue = catalogue_of(model)
         self._refuse_rounded_statistics(model)
         work_on_blocks(model, self.options)
@@ -64,9 +68,14 @@ class Zero(Strategy):
         unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable)
         self._cohorts = Cohorts(optimizer, self._group_names, unfreezing)
         self._optimizer = optimizer
-        self._leaf_names = {id(p): name for name, p in named}
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
-        initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
+        initial: Mapping[str, torch.Tensor]
+        if deferred is None:
+            initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
+        else:
+            initial = Drawn(deferred)
+            self._fill(deferred, deepspeed)
+        self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=self._config()
         )
@@ -81,7 +90,23 @@ class Zero(Strategy):
         if self.precision.is_mixed:
             self._restore_masters(initial)
 
+    def _fill(self, deferred: Deferred, deepspeed: Any) -> None:
+        """Give a model without memory its values, whole up to stage 2, in shards under stage 3."""
+        fill(
+            deferred,
+            self._optimizer,
+            device=self.ranks.device,
+            dtype=self.precision.compute_dtype if self.precision.is_mixed else None,
+            cut=cutter(deepspeed.zero.Init, self._config()) if self.stage == 3 else _leave_whole,
+        )
+
     def _verify(self, version: str) -> None:
+        if not self._layout.steps(self._optimizer):
+            raise ConfigError(
+                f"strategy={self.name}: DeepSpeed {version} steps with an optimizer of its own in "
+                f"place of this {self.optimizer_name}, with one set of hyper-parameters for all "
+                "groups. Use --strategy ddp or fsdp, or another optimizer."
+            )
         built = {"offload": self._layout.is_offloaded, "sums of gradients": self._layout.sums_in}
         asked = {"offload": self.options.offload, "sums of gradients": torch.float32}
         for name, value in built.items():
@@ -309,6 +334,10 @@ class Zero3(Zero):
 
     name = "zero3"
     stage = 3
+
+
+def _leave_whole(parameter: nn.Parameter) -> None:
+    """Up to stage 2 every rank computes with all weights."""
 
 
 def _import_deepspeed(device: torch.device) -> Any:
