@@ -124,7 +124,9 @@ def _fsdp(sizes: ModelSizes, spread: Spread) -> Need:
     gathered = sizes.compute_bytes * (sizes.root + 2 * sizes.largest_block)
     sent = (2 if sizes.on_host else 1) * MASTER_BYTES * largest
     # A block is sharded after the other, and each lets go of its whole parameters.
-    building = own if spread.by_name else whole + ceil(MASTER_BYTES * largest / shards)
+    building = (
+        own + _drawn(sizes) if spread.by_name else whole + ceil(MASTER_BYTES * largest / shards)
+    )
     return Need(
         parameters=own,
         gradients=ceil(MASTER_BYTES * sizes.trainable / shards),
@@ -135,6 +137,14 @@ def _fsdp(sizes: ModelSizes, spread: Spread) -> Need:
         stepping=ceil(max(sizes.stepping_bytes, _SQUARE_BYTES * sizes.largest_parameter) / shards),
         building=building,
     )
+
+
+def _drawn(sizes: ModelSizes) -> int:
+    """Return what drawing one parameter by name takes: what was drawn, and the copy that is given.
+
+    recording.py, `_replay`.
+    """
+    return 2 * MASTER_BYTES * sizes.largest_parameter
 
 
 def _bucket_bytes(sizes: ModelSizes, element_bytes: int) -> int:
@@ -172,7 +182,9 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], Need]:
         # The copies of every parameter that zero.py proves the layout with are on the host. The
         # flat buffer is made beside the cast parameters, the masters when those are gone.
         initial = whole if sizes.on_host else 0
-        building = initial + max(whole, 2 * low, low + MASTER_BYTES * share) + sizes.frozen_bytes
+        building = initial + max(whole, 2 * low, low + MASTER_BYTES * share)
+        if spread.by_name:
+            building = max(2 * low, low + MASTER_BYTES * share + _drawn(sizes))
         return Need(
             parameters=low + MASTER_BYTES * share + sizes.frozen_bytes,
             gradients=gradients,
@@ -182,7 +194,7 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], Need]:
             reducing=reducing,
             # `step` flattens the gradients, lets go of their parts, and then updates.
             stepping=max(MASTER_BYTES * share, _flat_step(sizes, share)),
-            building=building,
+            building=building + sizes.frozen_bytes,
         )
 
     return need
@@ -200,7 +212,14 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> Need:
     # _create_fp32_partitions compares a device with a text, which are never equal, so the masters
     # are a copy of the computing shards in fp32 too.
     kept = (sizes.compute_bytes + MASTER_BYTES) * share
+    # Parameters are cut one after the other. The copies that prove the layout stay meanwhile, and
+    # initialize_optimizer_states makes a buffer beside the gradients.
     initial = whole if sizes.on_host else 0
+    building = initial + max(whole, kept + 2 * MASTER_BYTES * share)
+    if spread.by_name:
+        # A host's zeros take no memory before they are written.
+        zeros = 0 if sizes.on_host else MASTER_BYTES * share
+        building = kept + MASTER_BYTES * share + max(zeros, _drawn(sizes))
     return Need(
         parameters=kept + sizes.frozen_bytes,
         gradients=MASTER_BYTES * share,
@@ -211,9 +230,7 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> Need:
         reducing=MASTER_BYTES * min(sizes.trainable, _DEEPSPEED_BUCKET),
         # The bucket stays; `_prepare_fp32_grad_for_sub_group` copies the gradients.
         stepping=bucket + MASTER_BYTES * share + _flat_step(sizes, share),
-        # Parameters are cut one after the other. Then the copies that prove the layout, and
-        # initialize_optimizer_states' buffer beside the gradients.
-        building=sizes.frozen_bytes + initial + max(whole, kept + 2 * MASTER_BYTES * share),
+        building=sizes.frozen_bytes + building,
     )
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,11 +16,12 @@ from ..errors import ConfigError
 from ..unfreezing import Unfreezing
 from .autocast import CastAround
 from .block_work import work_on_blocks
+from .build_options import BY_NAME
 from .catalogue import catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .cohorts import Cohorts
 from .frozen import FrozenParameters
-from .initialisation import build_model
+from .initialisation import Deferred, build_deferred, build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_engine import load_buffers
 from .torch_state import (
@@ -35,11 +33,9 @@ from .torch_state import (
     tensor_state,
     whole,
 )
+from .zero_engine import engine_config, import_deepspeed
+from .zero_filling import Drawn, cutter, fill
 from .zero_internals import Stage12, check_layout, layout_of
-
-_SHARED_MEMORY_OP = "deepspeed_shm_comm"
-_DEPRECATED_INSIDE = r"`torch.distributed.(all_gather_into_tensor|reduce_scatter_tensor)`"
-"""torch's advice to DeepSpeed, which a user can do nothing about and would see once a rank."""
 
 
 class Zero(Strategy):
@@ -53,8 +49,10 @@ class Zero(Strategy):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
-        deepspeed = _import_deepspeed(self.ranks.device)
-        model = build_model(blueprint)
+        deepspeed = import_deepspeed(self.ranks.device)
+        by_name = self.options.init == BY_NAME
+        deferred = build_deferred(blueprint) if by_name else None
+        model = build_model(blueprint) if deferred is None else deferred.model
         self.catalogue = catalogue_of(model)
         self._refuse_rounded_statistics(model)
         work_on_blocks(model, self.options)
@@ -64,9 +62,14 @@ class Zero(Strategy):
         unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable)
         self._cohorts = Cohorts(optimizer, self._group_names, unfreezing)
         self._optimizer = optimizer
-        self._leaf_names = {id(p): name for name, p in named}
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
-        initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
+        initial: Mapping[str, torch.Tensor]
+        if deferred is None:
+            initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
+        else:
+            initial = Drawn(deferred)
+            self._fill(deferred, deepspeed)
+        self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
         self._engine, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=self._config()
         )
@@ -81,7 +84,23 @@ class Zero(Strategy):
         if self.precision.is_mixed:
             self._restore_masters(initial)
 
+    def _fill(self, deferred: Deferred, deepspeed: Any) -> None:
+        """Give a model without memory its values, whole up to stage 2, in shards under stage 3."""
+        fill(
+            deferred,
+            self._optimizer,
+            device=self.ranks.device,
+            dtype=self.precision.compute_dtype if self.precision.is_mixed else None,
+            cut=cutter(deepspeed.zero.Init, self._config()) if self.stage == 3 else _leave_whole,
+        )
+
     def _verify(self, version: str) -> None:
+        if not self._layout.steps(self._optimizer):
+            raise ConfigError(
+                f"strategy={self.name}: DeepSpeed {version} steps with an optimizer of its own in "
+                f"place of this {self.optimizer_name}, with one set of hyper-parameters for all "
+                "groups. Use --strategy ddp or fsdp, or another optimizer."
+            )
         built = {"offload": self._layout.is_offloaded, "sums of gradients": self._layout.sums_in}
         asked = {"offload": self.options.offload, "sums of gradients": torch.float32}
         for name, value in built.items():
@@ -92,42 +111,12 @@ class Zero(Strategy):
                 )
 
     def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = {
-            "train_micro_batch_size_per_gpu": 1,
-            # More than one, so that DeepSpeed prepares to accumulate; where a step ends is said by
-            # `micro_step`, because its length differs at the end of an epoch.
-            "gradient_accumulation_steps": 2,
-            "zero_optimization": {
-                "stage": self.stage,
-                **self._offloading(),
-                # Stage 3 replaces torch.nn.functional.linear for the whole process, by one that
-                # does not hold gathered weights until backward. It rounds otherwise in bf16, and
-                # on a CPU there is no memory to win.
-                "memory_efficient_linear": self.ranks.device.type != "cpu",
-            },
-            "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,
-            "gradient_clipping": 0.0,
-            "communication_data_type": "fp32",
-        }
-        if self.stage > 1:
-            # Left out, DeepSpeed adds micro-batches in the precision of the weights.
-            config["data_types"] = {"grad_accum_dtype": "fp32"}
-        if self.stage < 3:
-            # It would divide by the ranks in the precision of the weights.
-            config["gradient_allreduce_op"] = "sum"
-        if self.precision.name == "bf16":
-            config["bf16"] = {"enabled": True, "check_grad_overflow": True}
-        if self.precision.name == "fp16":
-            config["fp16"] = {"enabled": True, "loss_scale": 1.0}
-        return config
-
-    def _offloading(self) -> dict[str, Any]:
-        if not self.options.offload:
-            return {}
-        to_host = {"device": "cpu", "pin_memory": self.ranks.device.type != "cpu"}
-        weights = {"offload_param": to_host} if self.stage == 3 else {}
-        return {"offload_optimizer": to_host, **weights}
+        return engine_config(
+            stage=self.stage,
+            precision=self.precision.name,
+            device_type=self.ranks.device.type,
+            offload=self.options.offload,
+        )
 
     def _refuse_rounded_statistics(self, model: nn.Module) -> None:
         for name, module in model.named_modules():
@@ -311,20 +300,5 @@ class Zero3(Zero):
     stage = 3
 
 
-def _import_deepspeed(device: torch.device) -> Any:
-    # The one place that writes this variable: DeepSpeed reads it when it is imported, and would
-    # otherwise probe for accelerators and warn about what it found.
-    if device.type == "cpu":
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    warnings.filterwarnings("ignore", message=_DEPRECATED_INSIDE, category=FutureWarning)
-    import deepspeed
-    from deepspeed.utils import logger
-
-    logger.setLevel(logging.WARNING)
-    # Otherwise DeepSpeed compiles a shared-memory extension at its first collective, under a lock
-    # that a killed rank leaves behind for ever. gloo does the same work.
-    deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
-    if not dist.is_initialized():
-        raise AssertionError("process groups must be initialised before DeepSpeed")
-    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
-    return deepspeed
+def _leave_whole(parameter: nn.Parameter) -> None:
+    """Up to stage 2 every rank computes with all weights."""

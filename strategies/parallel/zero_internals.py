@@ -47,6 +47,10 @@ class Layout(ABC):
     def __init__(self, zero_optimizer: Any) -> None:
         self._zero = zero_optimizer
 
+    def steps(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether it is this optimizer that steps."""
+        return self._zero.optimizer is optimizer
+
     @property
     @abstractmethod
     def is_offloaded(self) -> bool:

@@ -76,6 +76,7 @@ def test_the_start_by_name_is_the_same_under_every_strategy(
     build: Callable[..., str], python: Callable[..., Any], tmp_path: Path
 ) -> None:
     by_name = {"init": "by-name"}
+    strategies = ("ddp", "fsdp", "zero1", "zero3", "accelerate")
     one = [("single", "single", "Awkward", "fp32", by_name)]
     done = python(WORKER, str(tmp_path), str(one), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -84,7 +85,9 @@ def test_the_start_by_name_is_the_same_under_every_strategy(
     pretrained = {"weights": str(weights)}
     said = build(
         2,
-        *((s, s, "Awkward", "fp32", by_name) for s in ("ddp", "fsdp", "zero3", "accelerate")),
+        *((s, s, "Awkward", "fp32", by_name) for s in strategies),
+        *((f"{s}-bf16", s, "Awkward", "bf16", by_name) for s in ("zero2", "zero3")),
+        ("adagrad", "zero1", "Awkward", "fp32", {"optimizer": "adagrad"}),
         ("sharding", "accelerate", "Awkward", "fp32", {"shard_blocks": "blocks.*"} | by_name),
         *((f"on-{s}", s, "Awkward", "fp32", pretrained | by_name) for s in ("ddp", "fsdp")),
         ("on-zero2", "zero2", "Awkward", "fp32", pretrained),
@@ -93,9 +96,15 @@ def test_the_start_by_name_is_the_same_under_every_strategy(
     assert "built on-ddp" in said, said
     assert "refused sharding: shard_blocks=blocks.* cannot be done by strategy=accelerate" in said
     truth = tmp_path / "single.safetensors"
-    for strategy in ("ddp", "fsdp", "zero3", "accelerate"):
+    for strategy in strategies:
         found = difference(tmp_path / f"{strategy}.safetensors", truth)
         assert found <= LARGEST_DIFFERENCE, strategy
+    # Whole or cut, the masters keep the bits that bf16 has no place for.
+    one, other = (tmp_path / f"{strategy}-bf16.safetensors" for strategy in ("zero2", "zero3"))
+    assert difference(one, other) <= LARGEST_DIFFERENCE
+    assert difference(one, truth) < 2e-2
+    assert "refused adagrad: strategy=zero1: DeepSpeed" in said
+    assert "optimizer of its own in place of this Adagrad" in said
     first = tmp_path / "on-ddp.safetensors"
     assert difference(first, truth) > 1e-4
     for strategy in ("fsdp", "zero2"):

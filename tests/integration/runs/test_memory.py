@@ -33,10 +33,19 @@ def test_one_rank(python: Callable[..., Any], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "strategies", [("ddp", "fsdp", "zero2", "zero3"), ("zero1",)], ids=",".join
+    "strategies",
+    [("ddp", "fsdp", "zero2", "zero3"), ("zero1",), ("fsdp:by-name", "zero3:by-name", "zero3")],
+    ids=",".join,
 )
 def test_two_ranks(strategies: tuple[str, ...], launch: Callable[..., Any], tmp_path: Path) -> None:
     launched = launch("--nproc-per-node", "2", WORKER, str(tmp_path), ",".join(strategies))
     assert launched.wait(280) == 0, launched.stderr
     for strategy in strategies:
         check(tmp_path, strategy, 2)
+    if "zero3:by-name" in strategies:
+        # No whole model, neither to be cut nor to prove the layout with: one is half of what is.
+        built = [
+            json.loads((tmp_path / f"{strategy}-0.json").read_text())["building"]
+            for strategy in ("zero3:by-name", "zero3")
+        ]
+        assert built[0] < built[1] - 0.8 * MODEL_BYTES

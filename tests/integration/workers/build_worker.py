@@ -1,7 +1,8 @@
 """Four steps for each of several ways to build a model; rank 0 writes the final weights.
 
 Usage: build_worker.py OUT '[(NAME, STRATEGY, MODEL, PRECISION, RECIPE), ...]', a Python literal.
-A RECIPE holds fields of Recipe, and local_world_size for nodes that are not there.
+A RECIPE holds fields of Recipe, and local_world_size for nodes that are not there. Optimizers and
+models are named as in task.py.
 """
 
 import ast
@@ -26,6 +27,8 @@ with process_groups(
 ) as ranks:
     for name, strategy, model, precision, recipe in ast.literal_eval(sys.argv[2]):
         folder = out / f"run-{name}"
+        if "optimizer" in recipe:
+            recipe["optimizer"] = getattr(task, recipe["optimizer"])
         try:
             job = make_job(
                 ranks,

@@ -1,10 +1,10 @@
 """Trains a model of 12 million parameters for three steps and measures this rank's memory.
 
-Usage: memory_worker.py OUT STRATEGY[,STRATEGY...] [--as-malloc-likes]
+Usage: memory_worker.py OUT STRATEGY[:INIT][,STRATEGY...] [--as-malloc-likes]
 
-Rank R writes OUT/STRATEGY-R.json: what was estimated, and by how many bytes the resident memory
-grew while building and altogether. With --as-malloc-likes what was freed may stay with the process,
-as glibc has it.
+Rank R writes OUT/STRATEGY-R.json, or OUT/STRATEGY:INIT-R.json: what was estimated, and by how many
+bytes the resident memory grew while building and altogether. With --as-malloc-likes what was freed
+may stay with the process, as glibc has it.
 """
 
 import ctypes
@@ -114,15 +114,19 @@ def train(strategy, steps, rows, width, peak=None):
     return seen
 
 
-def measured(name, blueprint):
+def measured(asked, blueprint):
     """Return what was estimated and seen of one strategy."""
     ranks = blueprint.ranks
+    name, _, init = asked.partition(":")
+    if init:
+        blueprint = replace(blueprint, options=replace(blueprint.options, init=init))
+    by_name = init == "by-name"
     # A first strategy of a tiny model: libraries, threads and buffers of their own are there then.
     tiny = replace(blueprint, model=lambda: Chain(width=8, depth=2))
     train(strategy_class(name)(tiny), 2, rows=2, width=8)
     batch = (torch.randn(ROWS, WIDTH), torch.zeros(ROWS, dtype=torch.int64))
     sizes = measure_model(blueprint, batch, None)
-    need = needs(sizes, (name,), ranks=ranks.world_size, shards=ranks.world_size, by_name=False)
+    need = needs(sizes, (name,), ranks=ranks.world_size, shards=ranks.world_size, by_name=by_name)
     del batch
     peak = Peak()
     peak.begin()

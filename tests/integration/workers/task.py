@@ -117,6 +117,11 @@ def adamw(parameters: Parameters) -> torch.optim.Optimizer:
     )
 
 
+def adagrad(parameters: Parameters) -> torch.optim.Optimizer:
+    """Makes its state when it is made, before a step."""
+    return torch.optim.Adagrad(parameters, lr=1e-2)
+
+
 class Flag:
     """A preemption flag without signals."""
 

@@ -1,0 +1,71 @@
+"""What DeepSpeed is asked for, and how it is imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_SHARED_MEMORY_OP = "deepspeed_shm_comm"
+_DEPRECATED_INSIDE = r"`torch.distributed.(all_gather_into_tensor|reduce_scatter_tensor)`"
+"""torch's advice to DeepSpeed, which a user can do nothing about and would see once a rank."""
+
+
+def engine_config(*, stage: int, precision: str, device_type: str, offload: bool) -> dict[str, Any]:
+    """Return the configuration of `deepspeed.initialize`. Pure."""
+    on_host = {"device": "cpu", "pin_memory": device_type != "cpu"}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        # More than one, so that DeepSpeed prepares to accumulate; where a step ends is said by
+        # `micro_step`, because its length differs at the end of an epoch.
+        "gradient_accumulation_steps": 2,
+        "zero_optimization": {
+            "stage": stage,
+            # Stage 3 replaces torch.nn.functional.linear for the whole process, by one that does
+            # not hold gathered weights until backward. It rounds otherwise in bf16, and on a CPU
+            # there is no memory to win.
+            "memory_efficient_linear": device_type != "cpu",
+            **({"offload_optimizer": on_host} if offload else {}),
+            **({"offload_param": on_host} if offload and stage == 3 else {}),
+        },
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "gradient_clipping": 0.0,
+        "communication_data_type": "fp32",
+    }
+    if stage > 1:
+        # Left out, DeepSpeed adds micro-batches in the precision of the weights. Stage 1 is told
+        # when it is built: see `Stage12.sum_in_fp32`.
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    if stage < 3:
+        # It would divide by the ranks in the precision of the weights.
+        config["gradient_allreduce_op"] = "sum"
+    if precision == "bf16":
+        config["bf16"] = {"enabled": True, "check_grad_overflow": True}
+    if precision == "fp16":
+        config["fp16"] = {"enabled": True, "loss_scale": 1.0}
+    return config
+
+
+def import_deepspeed(device: torch.device) -> Any:
+    """Return the module, ready for this device. Called on every rank."""
+    # The one place that writes this variable: DeepSpeed reads it when it is imported, and would
+    # otherwise probe for accelerators and warn about what it found.
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    warnings.filterwarnings("ignore", message=_DEPRECATED_INSIDE, category=FutureWarning)
+    import deepspeed
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    # Otherwise DeepSpeed compiles a shared-memory extension at its first collective, under a lock
+    # that a killed rank leaves behind for ever. gloo does the same work.
+    deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
+    if not dist.is_initialized():
+        raise AssertionError("process groups must be initialised before DeepSpeed")
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+    return deepspeed
