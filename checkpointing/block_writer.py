@@ -18,7 +18,8 @@ class BlockWriter:
         self._fd = fd
         self._files = files
         self._block_bytes = block_bytes
-        self._pending = memoryview(bytearray(block_bytes))
+        # Made when it is needed: what comes in whole blocks needs none.
+        self._pending = memoryview(b"")
         self._num_pending = 0
         self._offset = 0
         self._crc32: list[int] = []
@@ -34,6 +35,8 @@ class BlockWriter:
                 self._write_block(data[: self._block_bytes])
                 data = data[self._block_bytes :]
                 continue
+            if not self._pending:
+                self._pending = memoryview(bytearray(self._block_bytes))
             taken = min(len(data), self._block_bytes - self._num_pending)
             self._pending[self._num_pending : self._num_pending + taken] = data[:taken]
             self._num_pending += taken

@@ -7,24 +7,31 @@ Whether the files agree is for `store.py` (sizes) and `shard_reader.py` (checksu
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .spec import TensorSpec
 from .strict_json import JSON
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "relaunch-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: a chunk is four numbers, and names its file by its place among the files."""
 
 BLOCK_BYTES = 4 * 1024 * 1024
 """The bytes under one CRC-32, and the largest amount read to use one element."""
+
+MAX_TEXT_BYTES = 1 << 30
+"""Of a manifest; that of 1,024 ranks that cut 3,000 tensors each has an eighth of it."""
 
 MAX_BLOCK_BYTES = 256 * 1024 * 1024
 """A reader makes room for one block before it knows that the file deserves it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """A flat range of one tensor, and where its bytes lie."""
+class Chunk(NamedTuple):
+    """A flat range of one tensor, and where its bytes lie.
+
+    A tuple: a thousand ranks make millions of them.
+    """
 
     file: str
     """The file's name inside the checkpoint's folder."""

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from .fields import Fields
@@ -11,6 +11,7 @@ from .manifest import (
     FORMAT_NAME,
     FORMAT_VERSION,
     MAX_BLOCK_BYTES,
+    MAX_TEXT_BYTES,
     Chunk,
     Manifest,
     StoredFile,
@@ -19,13 +20,13 @@ from .manifest import (
 from .ranges import Range, find_cover_problem
 from .shard_format import HEADER_ALIGN_BYTES, SHARD_NAME
 from .spec import TensorSpec
-from .strict_json import JSON, canonical_text, parse_canonical
+from .strict_json import JSON, canonical_text, parse_json
 
 _TOP: Final = frozenset(
     ("format", "version", "step", "token", "created_by", "state", "tensors", "files", "sha256")
 )
 _TENSOR: Final = frozenset(("fqn", "key", "shape", "dtype", "chunks"))
-_CHUNK: Final = frozenset(("file", "start", "end", "offset"))
+_CHUNK_NUMBERS: Final = 4
 _FILE: Final = frozenset(("name", "size_bytes", "block_bytes", "crc32"))
 _TOKEN: Final = re.compile(r"[0-9a-f]{8,64}")
 
@@ -36,6 +37,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
     Raises:
         ValueError: If the manifest would not be accepted on reading.
     """
+    place_of = {file.name: place for place, file in enumerate(manifest.files)}
+    _require_consistent(manifest.tensors, manifest.files)
     content: dict[str, JSON] = {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
@@ -43,11 +46,13 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "token": manifest.token,
         "created_by": manifest.created_by,
         "state": manifest.state,
-        "tensors": [encode_tensor(tensor) for tensor in manifest.tensors],
+        "tensors": [encode_tensor(tensor, place_of) for tensor in manifest.tensors],
         "files": [encode_file(file) for file in manifest.files],
     }
-    _require_consistent(manifest.tensors, manifest.files)
-    return canonical_text({**content, "sha256": _digest(content)}).encode("ascii")
+    text, _ = _spell(content)
+    if len(text) > MAX_TEXT_BYTES:
+        raise ValueError(f"the manifest has {len(text)} bytes, more than {MAX_TEXT_BYTES}")
+    return text
 
 
 def parse_manifest(text: bytes) -> Manifest:
@@ -56,7 +61,7 @@ def parse_manifest(text: bytes) -> Manifest:
     Raises:
         ValueError: Saying what is wrong, without the file's name, which the caller knows.
     """
-    top = parse_canonical(text)
+    top = parse_json(text)
     # Another version may have other fields: ask for it before anything else.
     if isinstance(top, dict) and top.get("format") == FORMAT_NAME:
         version = top.get("version")
@@ -68,34 +73,47 @@ def parse_manifest(text: bytes) -> Manifest:
     fields = Fields(top, "the manifest", _TOP)
     if fields.text("format") != FORMAT_NAME:
         raise ValueError(f"has the format {fields.text('format')!r}, not {FORMAT_NAME!r}")
-    if fields.text("sha256") != _digest(fields.all_but("sha256")):
+    spelled, digest = _spell(fields.all_but("sha256"))
+    if fields.text("sha256") != digest:
         raise ValueError("does not match its SHA-256")
+    if spelled != text:
+        raise ValueError("not spelled canonically (an edited file, or a duplicate key)")
+    del spelled, text
     if not _TOKEN.fullmatch(fields.text("token")):
         raise ValueError(f"has the token {fields.text('token')!r}, which is not hexadecimal")
+    files = tuple(parse_file(value) for value in fields.array("files"))
+    names = [file.name for file in files]
     manifest = Manifest(
         step=fields.integer("step"),
         token=fields.text("token"),
         created_by=fields.mapping("created_by"),
         state=fields.mapping("state"),
-        tensors=tuple(parse_tensor(value) for value in fields.array("tensors")),
-        files=tuple(parse_file(value) for value in fields.array("files")),
+        tensors=tuple(parse_tensor(value, names) for value in fields.array("tensors")),
+        files=files,
     )
     _require_consistent(manifest.tensors, manifest.files)
     return manifest
 
 
-def encode_tensor(tensor: StoredTensor) -> JSON:
-    """Return a tensor as it stands in the manifest, and in a rank's report."""
+def encode_tensor(tensor: StoredTensor, place_of: Mapping[str, int]) -> JSON:
+    """Return a tensor as it stands in the manifest.
+
+    Args:
+        tensor: With its chunks.
+        place_of: Where each file stands among the files.
+    """
     return {
         "fqn": tensor.spec.fqn,
         "key": tensor.spec.key,
         "shape": list(tensor.spec.shape),
         "dtype": tensor.spec.dtype,
-        "chunks": [
-            {"file": chunk.file, "start": chunk.start, "end": chunk.end, "offset": chunk.offset}
-            for chunk in tensor.chunks
-        ],
+        "chunks": encode_chunks(tensor.chunks, place_of),
     }
+
+
+def encode_chunks(chunks: Sequence[Chunk], place_of: Mapping[str, int]) -> JSON:
+    """Return each chunk as [place of its file, start, end, offset]."""
+    return [[place_of[file], start, end, offset] for file, start, end, offset in chunks]
 
 
 def encode_file(file: StoredFile) -> JSON:
@@ -108,8 +126,12 @@ def encode_file(file: StoredFile) -> JSON:
     }
 
 
-def parse_tensor(value: JSON) -> StoredTensor:
+def parse_tensor(value: JSON, names: Sequence[str]) -> StoredTensor:
     """Read a tensor back; its coverage is not yet proved.
+
+    Args:
+        value: From `encode_tensor`.
+        names: Of the files, by their places.
 
     Raises:
         ValueError: For missing or wrong fields.
@@ -121,10 +143,33 @@ def parse_tensor(value: JSON) -> StoredTensor:
         shape=fields.integers("shape"),
         dtype=fields.text("dtype"),
     )
-    return StoredTensor(
-        spec=spec,
-        chunks=tuple(_parse_chunk(item, spec.name) for item in fields.array("chunks")),
-    )
+    return StoredTensor(spec=spec, chunks=parse_chunks(fields.array("chunks"), names, spec.name))
+
+
+def parse_chunks(rows: Sequence[JSON], names: Sequence[str], tensor_name: str) -> tuple[Chunk, ...]:
+    """Read chunks back.
+
+    Args:
+        rows: From `encode_chunks`.
+        names: Of the files, by their places.
+        tensor_name: For the errors.
+
+    Raises:
+        ValueError: For wrong numbers.
+    """
+    chunks = []
+    for row in rows:
+        if not isinstance(row, list) or len(row) != _CHUNK_NUMBERS:
+            raise ValueError(f"a chunk of {tensor_name} is not four numbers")
+        place, start, end, offset = row
+        for number in row:
+            # Not isinstance: true is not a number here.
+            if type(number) is not int or number < 0:
+                raise ValueError(f"a chunk of {tensor_name} holds {number!r:.40}")
+        if place >= len(names):
+            raise ValueError(f"{tensor_name} lies in file {place} of {len(names)}")
+        chunks.append(Chunk(names[place], start, end, offset))
+    return tuple(chunks)
 
 
 def parse_file(value: JSON) -> StoredFile:
@@ -142,18 +187,18 @@ def parse_file(value: JSON) -> StoredFile:
     )
 
 
-def _digest(content: JSON) -> str:
-    return hashlib.sha256(canonical_text(content).encode("ascii")).hexdigest()
+def _spell(content: Mapping[str, JSON]) -> tuple[bytes, str]:
+    """Return the text of all fields with the SHA-256 among them, and the SHA-256 of the others.
 
-
-def _parse_chunk(value: JSON, tensor_name: str) -> Chunk:
-    fields = Fields(value, f"a chunk of {tensor_name}", _CHUNK)
-    return Chunk(
-        file=fields.text("file"),
-        start=fields.integer("start"),
-        end=fields.integer("end"),
-        offset=fields.integer("offset"),
-    )
+    The fields are spelled once, in two parts: those before "sha256" and those after it.
+    """
+    head = canonical_text({name: content[name] for name in content if name < "sha256"})[1:-1]
+    tail = canonical_text({name: content[name] for name in content if name > "sha256"})[1:-1]
+    others = ",".join(part for part in (head, tail) if part)
+    digest = hashlib.sha256(f"{{{others}}}".encode("ascii")).hexdigest()
+    del others
+    named = f'"sha256":"{digest}"'
+    return f"{{{','.join(part for part in (head, named, tail) if part)}}}".encode("ascii"), digest
 
 
 def _require_consistent(tensors: Iterable[StoredTensor], files: Iterable[StoredFile]) -> None:
@@ -171,11 +216,11 @@ def _require_consistent(tensors: Iterable[StoredTensor], files: Iterable[StoredF
             raise ValueError(f"lists the tensor {spec.name} twice")
         names.add(spec.name)
         _require_covered(tensor)
-        for chunk in tensor.chunks:
-            if chunk.file not in file_of:
-                raise ValueError(f"{spec.name} lies in {chunk.file!r}, which is not a listed file")
-            size_bytes = (chunk.end - chunk.start) * spec.itemsize
-            bytes_of[chunk.file].append((chunk.offset, chunk.offset + size_bytes))
+        itemsize = spec.itemsize
+        for file_name, start, end, offset in tensor.chunks:
+            if file_name not in file_of:
+                raise ValueError(f"{spec.name} lies in {file_name!r}, which is not a listed file")
+            bytes_of[file_name].append((offset, offset + (end - start) * itemsize))
     for file in file_of.values():
         _require_tiled(file, bytes_of[file.name])
 

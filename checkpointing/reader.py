@@ -1,6 +1,7 @@
 """Read any range of any tensor of one checkpoint."""
 
 from collections import OrderedDict
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import PurePath
 from types import TracebackType
@@ -75,9 +76,10 @@ class CheckpointReader:
         self.close()
 
     def close(self) -> None:
-        """Close all files."""
-        while self._recently_used:
-            self._recently_used.popitem()[1].close()
+        """Close all files, whatever the closing of one of them says."""
+        with ExitStack() as closing:
+            while self._recently_used:
+                closing.callback(self._recently_used.popitem()[1].close)
 
     def has(self, fqn: str, key: str) -> bool:
         """Tell whether the checkpoint has this tensor."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from .fields import Fields
 from .manifest import Chunk, Manifest, StoredFile, StoredTensor
-from .manifest_text import encode_file, encode_tensor, parse_file, parse_tensor
+from .manifest_text import encode_chunks, encode_file, parse_chunks, parse_file
 from .spec import TensorSpec
 from .strict_json import JSON
+
+_ROW_LENGTH = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,23 +22,54 @@ class ShardReport:
 
     def encode(self) -> JSON:
         """Return the report as JSON."""
+        place_of = {file.name: place for place, file in enumerate(self.files)}
         return {
             "files": [encode_file(file) for file in self.files],
-            "tensors": [encode_tensor(tensor) for tensor in self.tensors],
+            "tensors": [
+                [
+                    *(tensor.spec.fqn, tensor.spec.key, list(tensor.spec.shape), tensor.spec.dtype),
+                    encode_chunks(tensor.chunks, place_of),
+                ]
+                for tensor in self.tensors
+            ],
         }
 
     @classmethod
-    def parse(cls, value: JSON) -> "ShardReport":
+    def parse(cls, value: JSON, known: Mapping[str, TensorSpec]) -> "ShardReport":
         """Read a report back.
+
+        Args:
+            value: From `encode`.
+            known: By name, specs that are not made anew where the report has the same: a thousand
+                ranks say the same of thousands of tensors.
 
         Raises:
             ValueError: For missing or wrong fields.
         """
         fields = Fields(value, "a report", frozenset(("files", "tensors")))
+        files = tuple(parse_file(item) for item in fields.array("files"))
+        names = [file.name for file in files]
         return cls(
-            files=tuple(parse_file(item) for item in fields.array("files")),
-            tensors=tuple(parse_tensor(item) for item in fields.array("tensors")),
+            files=files,
+            tensors=tuple(_parse_row(item, names, known) for item in fields.array("tensors")),
         )
+
+
+def _parse_row(value: JSON, names: Sequence[str], known: Mapping[str, TensorSpec]) -> StoredTensor:
+    if not isinstance(value, list) or len(value) != _ROW_LENGTH:
+        raise ValueError("a tensor of a report is not a name, a key, a shape, a dtype and chunks")
+    fqn, key, shape, dtype, rows = value
+    if not all(isinstance(text, str) for text in (fqn, key, dtype)):
+        raise ValueError(f"a report names a tensor {fqn!r:.40}, {key!r:.40}, {dtype!r:.40}")
+    if not isinstance(shape, list) or not all(type(dim) is int for dim in shape):
+        raise ValueError(f"a report gives {key}/{fqn} the shape {shape!r:.40}")
+    name = f"{key}/{fqn}"
+    if not isinstance(rows, list):
+        raise ValueError(f"a report has no chunks of {name}")
+    spec = known.get(name)
+    if spec is None or (spec.fqn, spec.shape, spec.dtype) != (fqn, tuple(shape), dtype):
+        spec = TensorSpec(fqn=fqn, key=key, shape=tuple(shape), dtype=dtype)
+    return StoredTensor(spec=spec, chunks=parse_chunks(rows, names, name))
 
 
 def merge_reports(
@@ -58,10 +91,9 @@ def merge_reports(
     chunks: dict[str, list[Chunk]] = defaultdict(list)
     for tensor in (tensor for report in reports for tensor in report.tensors):
         name = tensor.spec.name
-        if wanted.get(name) != tensor.spec:
-            raise ValueError(
-                f"a rank wrote {tensor.spec}, but the coordinator's specs have {wanted.get(name)}"
-            )
+        spec = wanted.get(name)
+        if spec is not tensor.spec and spec != tensor.spec:
+            raise ValueError(f"a rank wrote {tensor.spec}, but the coordinator's specs have {spec}")
         chunks[name].extend(tensor.chunks)
     return Manifest(
         step=step,

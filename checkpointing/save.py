@@ -143,8 +143,9 @@ def _commit(
 ) -> JSON:
     try:
         _require_all_wrote(messages)
+        known = {spec.name: spec for spec in snapshot.specs}
         manifest = merge_reports(
-            (ShardReport.parse(value_in(message)) for message in messages),
+            (ShardReport.parse(value_in(message), known) for message in messages),
             snapshot.specs,
             step=attempt.step,
             token=attempt.token,

@@ -7,9 +7,7 @@ from pathlib import PurePath
 
 from .errors import DamagedCheckpointError
 from .files import Files
-
-MAX_WHOLE_BYTES = 1 << 30
-"""The manifest of 1,024 ranks that cut 3,000 tensors each has a quarter of it."""
+from .manifest import MAX_TEXT_BYTES
 
 # What a lost, replaced or unreadable file answers. Anything else (no permission, no descriptor
 # left) says nothing about the checkpoint and must not make anyone fall back behind it.
@@ -40,9 +38,9 @@ def read_whole(path: PurePath, files: Files) -> bytes:
     """
     with reading(path):
         size_bytes = files.size(path)
-        if size_bytes > MAX_WHOLE_BYTES:
+        if size_bytes > MAX_TEXT_BYTES:
             raise DamagedCheckpointError(
-                path, f"has {size_bytes} bytes; such a file has {MAX_WHOLE_BYTES} at most"
+                path, f"has {size_bytes} bytes; such a file has {MAX_TEXT_BYTES} at most"
             )
         content = bytearray(size_bytes)
         fd = files.open(path)

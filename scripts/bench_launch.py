@@ -6,9 +6,6 @@ of its ranks have.
 """
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -19,6 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench_table import machine, markdown_table
 
 TIMEOUT_S = 120.0
 BIN = Path(sys.executable).parent
@@ -200,7 +199,7 @@ def table(taken: Taken, rounds: int) -> str:
     """Return the medians as one markdown table, under a line that names the machine."""
     names = [launcher.name for launcher in LAUNCHERS]
     head = ["", *names, "relaunch / torchrun", "target"]
-    rows = [head, ["---", *("--:" for _ in head[1:])]]
+    rows = []
     for measure in MEASURES:
         medians = {name: statistics.median(taken[measure.title, name]) for name in names}
         ratio = medians["relaunch"] / medians["torchrun"]
@@ -215,20 +214,8 @@ def table(taken: Taken, rounds: int) -> str:
                 f"{target} {'reached' if reached else 'missed'}",
             ]
         )
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{machine()} Medians of {rounds} interleaved rounds.\n\n{lines}\n"
-
-
-def machine() -> str:
-    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(": ")[2] for line in cpuinfo if line.startswith("model name")]
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("torch", "accelerate")
-    )
-    return (
-        f"{len(os.sched_getaffinity(0))} cores ({models[0] if models else platform.machine()}), "
-        f"Linux {platform.release()}, Python {platform.python_version()}, {versions}."
-    )
+    taken_on = f"{machine('torch', 'accelerate')} Medians of {rounds} interleaved rounds."
+    return f"{taken_on}\n\n{markdown_table(head, rows)}\n"
 
 
 def main() -> None:

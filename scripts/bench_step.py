@@ -7,9 +7,7 @@ so that whatever else the machine does hits all of them; the table has the media
 """
 
 import argparse
-import importlib.metadata
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -22,6 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from accelerate import Accelerator
+from bench_table import machine, markdown_table
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -248,29 +247,18 @@ def seek_s(first_step: int) -> float:
 
 def table(taken: dict[str, list[float]], seeks: dict[str, float], load: str) -> str:
     rounds = len(next(iter(taken.values())))
-    rows = [["step", "by hand (ms)", "relaunch (ms)", "median ratio of a round", "target"]]
-    rows.append(["---", "--:", "--:", "--:", "--:"])
+    head = ["step", "by hand (ms)", "relaunch (ms)", "median ratio of a round", "target"]
+    rows = []
     for mine, theirs in PAIRS:
         ratio = statistics.median(m / t for m, t in zip(taken[mine], taken[theirs], strict=True))
         shown = [f"{1000 * statistics.median(taken[name]):.1f}" for name in (theirs, mine)]
         reached = "reached" if ratio <= TARGET else "missed"
         rows.append([f"{mine} / {theirs}", *shown, f"{ratio:.3f}", f"{TARGET} {reached}"])
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     found = "; ".join(f"{where}: {1000 * s:.2f} ms" for where, s in seeks.items())
     return (
-        f"{machine()} {load} Medians of {rounds} interleaved rounds.\n\n{lines}\n\n"
+        f"2 ranks of one thread. {machine('torch', 'accelerate', 'deepspeed')} {load} Medians of "
+        f"{rounds} interleaved rounds.\n\n{markdown_table(head, rows)}\n\n"
         f"Opening the data of 1e9 samples and reading the first micro-batch of 64, {found}.\n"
-    )
-
-
-def machine() -> str:
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("torch", "accelerate", "deepspeed")
-    )
-    return (
-        f"2 ranks of one thread on {len(os.sched_getaffinity(0))} {platform.machine()} cores, no "
-        f"GPU, Python {platform.python_version()}, {versions}."
     )
 
 

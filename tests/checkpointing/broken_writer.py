@@ -3,6 +3,8 @@
     python broken_writer.py OPERATION ACTION MEMORY_FD
 
 ACTION is the number of an error, or "kill"; "slow" waits instead, until the parent is gone.
+OPERATION is a name, of which the first is struck; or "<n>-before" or "<n>-after" for the n-th of
+all; or "each" for the k-th of the k-th file.
 """
 
 import os
@@ -17,18 +19,49 @@ operation, action = sys.argv[1:3]
 
 
 class Broken(Files):
-    """Fails once."""
+    """Fails, or dies, where it was told."""
+
+    num_files = -1
+    number = -1
+    is_done = False
+
+    def met(self, name, when):
+        if operation == "each":
+            return when == ("after" if name == "close" else "before") and (
+                self.number == self.num_files
+            )
+        if operation in NAMES:
+            return when == "before" and name == operation and not self.is_done
+        return operation == f"{self.number}-{when}" and self.num_files == 0
 
 
-def strike(self, *args):
+def act(self):
+    self.is_done = True
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if action == "slow":
-        time.sleep(0.3)
-        return getattr(Files, operation)(self, *args)
-    delattr(Broken, operation)
-    raise OSError(int(action), "injected")
+    if action != "slow":
+        raise OSError(int(action), "injected")
+    self.is_done = False
+    time.sleep(0.3)
 
 
-setattr(Broken, operation, strike)
+def struck(name):
+    def method(self, *args):
+        if name == "create":
+            self.num_files += 1
+            self.number = -1
+        self.number += 1
+        if self.met(name, "before"):
+            act(self)
+        result = getattr(Files, name)(self, *args)
+        if self.met(name, "after"):
+            act(self)
+        return result
+
+    return method
+
+
+NAMES = ("create", "preallocate", "pwrite", "fsync", "close")
+for name in NAMES:
+    setattr(Broken, name, struck(name))
 serve(Broken())

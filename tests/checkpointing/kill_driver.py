@@ -2,7 +2,8 @@
 
     python kill_driver.py FOLDER ACTION
 
-With ACTION "save-0" or "save-1" two ranks save, and that one is killed.
+With ACTION "save-0" or "save-1" two ranks save, and that one is killed. With "background-0" they
+save by way of their writer processes.
 
 FOLDER/base holds the store to copy. The kill before operation n is in FOLDER/before/<n>, the one
 after it in FOLDER/after/<n>; the first attempt that is not killed is the last one. The children
@@ -16,6 +17,7 @@ import shutil
 import signal
 import socket
 import sys
+import traceback
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -23,7 +25,7 @@ from pathlib import Path
 import kit
 import torch
 
-from checkpointing import export_safetensors
+from checkpointing import BackgroundWriter, Snapshot, export_safetensors, start_save
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -64,7 +66,25 @@ class SocketCommunicator:
         return json.loads(line)
 
 
-def save_two(victim: int, folder: Path, files: kit.WatchedFiles) -> None:
+def save_synchronously(store: kit.CheckpointStore, talk: SocketCommunicator) -> None:
+    kit.save_state(store, 2, kit.sample_state(2), talk)
+
+
+def save_in_background(store: kit.CheckpointStore, talk: SocketCommunicator) -> None:
+    state = kit.sample_state(2)
+    snapshot = Snapshot(
+        step=2,
+        specs=kit.specs_of(state),
+        fragments=kit.fragments_of(state, talk.rank, talk.world_size),
+        state={},
+        created_by={},
+    )
+    writer = BackgroundWriter()
+    start_save(store, snapshot, talk, writer).finish()
+    writer.close()
+
+
+def save_two(victim: int, save_as, folder: Path, files: kit.WatchedFiles) -> None:
     """Save from two processes; this one is the victim, the other one must not hang."""
     mine, theirs = socket.socketpair()
     other = os.fork()
@@ -76,9 +96,12 @@ def save_two(victim: int, folder: Path, files: kit.WatchedFiles) -> None:
         rank, pipe = victim, mine
     try:
         talk = SocketCommunicator(rank, pipe)
-        kit.save_state(kit.store_at(folder, files), 2, kit.sample_state(2), talk)
+        save_as(kit.store_at(folder, files), talk)
     except ConnectionError:
-        os._exit(SURVIVED if other == 0 else 1)
+        os._exit(SURVIVED if other == 0 else FAILED)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(FAILED)
     if other == 0:
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
@@ -94,11 +117,14 @@ def export(folder: Path, files: kit.WatchedFiles) -> None:
         export_safetensors(reader, folder / "export", metadata={"n": "new"}, files=files)
 
 
-SURVIVED = 3
+SURVIVED, FAILED = 3, 4
+WRITERS_END = (1, 120)
+"""How a writer process ends whose rank is gone: it says so, or finds its pipe closed."""
 ACTIONS = {
     "save": save,
-    "save-0": partial(save_two, 0),
-    "save-1": partial(save_two, 1),
+    "save-0": partial(save_two, 0, save_synchronously),
+    "save-1": partial(save_two, 1, save_synchronously),
+    "background-0": partial(save_two, 0, save_in_background),
     "delete": delete,
     "export": export,
 }
@@ -122,7 +148,8 @@ def run_killed(action: str, folder: Path, at: int, when: str) -> bool:
             survivor = os.waitstatus_to_exitcode(os.wait()[1])
         except ChildProcessError:
             return status != 0
-        assert survivor in (0, SURVIVED), f"operation {at}: the other rank ended with {survivor}"
+        expected = (0, SURVIVED, *(WRITERS_END if action.startswith("background") else ()))
+        assert survivor in expected, f"operation {at}: the other rank ended with {survivor}"
 
 
 def main() -> None:

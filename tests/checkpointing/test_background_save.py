@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import checkpointing
 from checkpointing import BackgroundWriter, SaveFailedError, Snapshot, start_save
 from checkpointing import background_writer as module
 
+CODES = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EDQUOT, errno.ESTALE)
 ROOT = Path(checkpointing.__file__).parents[1]
 BROKEN = (
     *(sys.executable, "-S", "-E", "-c"),
@@ -131,6 +133,81 @@ def test_a_failing_writer_fails_the_save_on_all_ranks_and_the_next_works(
     kit.assert_holds(store, 1, kit.sample_state(1))
     mine[1]._command = module.writer_command()
     kit.run_ranks(2, save)
+    kit.assert_holds(store, 2, state)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_writer_killed_around_any_operation_costs_one_save(kit, tmp_path, writers, when):
+    store = kit.store_at(tmp_path)
+    kit.save_state(store, 1, kit.sample_state(1))
+    first, state = writers(), kit.sample_state(2)
+    for number in itertools.count():
+        mine = [first, writers(*BROKEN, f"{number}-{when}", "kill")]
+        outcomes = kit.run_ranks(
+            2, lambda c, mine=mine: start(kit, store, 2, state, c, mine[c.rank]).finish()
+        )
+        if not isinstance(outcomes[1], BaseException):
+            break
+        for outcome in outcomes:
+            assert isinstance(outcome, SaveFailedError)
+            assert "rank 1: the process that writes checkpoints was ended by signal 9" in str(
+                outcome
+            )
+        kit.assert_holds(store, 1, kit.sample_state(1))
+        assert store.steps() == [1]
+        assert kit.leftovers(tmp_path) == []
+    assert number > 8
+    kit.assert_holds(store, 2, state)
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: errno.errorcode[code])
+def test_an_error_at_any_operation_of_a_writer_costs_one_save(kit, tmp_path, writers, code):
+    store = kit.store_at(tmp_path)
+    kit.save_state(store, 1, kit.sample_state(1))
+    mine = [writers(), writers(*BROKEN, "each", str(code))]
+    state = kit.sample_state(2)
+    for number in itertools.count():  # noqa: B007  how many there were is asked below
+        outcomes = kit.run_ranks(2, lambda c: start(kit, store, 2, state, c, mine[c.rank]).finish())
+        if not isinstance(outcomes[1], BaseException):
+            break
+        for outcome in outcomes:
+            assert isinstance(outcome, SaveFailedError)
+            assert "r00001.safetensors: [Errno" in str(outcome)
+            assert "injected" in str(outcome)
+        kit.assert_holds(store, 1, kit.sample_state(1))
+        assert store.steps() == [1]
+        assert kit.leftovers(tmp_path) == []
+    assert number > 8
+    kit.assert_holds(store, 2, state)
+
+
+@pytest.mark.parametrize("code", CODES, ids=lambda code: errno.errorcode[code])
+def test_an_error_at_any_operation_of_the_coordinator_reaches_every_rank(
+    kit, tmp_path, writers, code
+):
+    mine, state = [writers(), writers()], kit.sample_state(2)
+    kit.save_state(kit.store_at(tmp_path), 1, kit.sample_state(1))
+    for number in itertools.count():
+        files = kit.failing_files(number, code)
+        stores = [kit.store_at(tmp_path, files), kit.store_at(tmp_path)]
+
+        def save(c, stores=stores):
+            return start(kit, stores[c.rank], 2, state, c, mine[c.rank]).finish()
+
+        outcomes = kit.run_ranks(2, save)
+        store = stores[1]
+        kit.assert_holds(store, 1, kit.sample_state(1))
+        if not isinstance(outcomes[0], BaseException):
+            break
+        assert [type(outcome) for outcome in outcomes] == [SaveFailedError] * 2
+        assert str(outcomes[0]) == str(outcomes[1])
+        assert "injected" in str(outcomes[0])
+        assert (2 in store.steps()) == ("is complete" in str(outcomes[0]))
+        assert kit.leftovers(tmp_path) == []
+        if 2 in store.steps():
+            kit.assert_holds(store, 2, state)
+            store.delete(2)
+    assert number > 8
     kit.assert_holds(store, 2, state)
 
 

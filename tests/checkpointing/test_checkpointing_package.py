@@ -101,6 +101,14 @@ def test_the_block_on_torch_works():
     assert "must not be imported" in run_without_torch("import checkpointing.fragment").stderr
 
 
+FORBIDDEN = {
+    *(("torch", name) for name in ("load", "save")),
+    *(("torch.serialization", name) for name in ("load", "save")),
+    *(("np", name) for name in ("load", "save", "frompyfunc")),
+    *(("numpy", name) for name in ("load", "save")),
+    *(("builtins", name) for name in ("eval", "exec", "compile", "__import__")),
+    *(("os", name) for name in ("system", "popen")),
+}
 RUNS_CODE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "runpy", "code"}
 
 
@@ -117,17 +125,32 @@ def test_nothing_that_runs_what_it_reads_and_no_import_upwards(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in {"eval", "exec", "compile", "__import__"}
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            assert (node.value.id, node.attr) not in {
-                ("torch", "save"),
-                ("torch", "load"),
-                ("np", "load"),
-                ("numpy", "load"),
-            }
+        if isinstance(node, ast.Attribute):
+            assert (ast.unparse(node.value), node.attr) not in FORBIDDEN
+        if isinstance(node, ast.ImportFrom):
+            assert not {(node.module, alias.name) for alias in node.names} & FORBIDDEN
+        if isinstance(node, ast.keyword):
+            assert node.arg not in {"allow_pickle", "weights_only", "shell"}
 
 
 @pytest.mark.parametrize(
-    "line", ["import pickle", "from torch import load; eval('1')", "torch.load('x')"]
+    "line",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import joblib.numpy_pickle",
+        "from torch import load",
+        "torch.load('x')",
+        "torch.serialization.load('x')",
+        "eval('1')",
+        "exec('1')",
+        "__import__('os')",
+        "import builtins; builtins.eval('1')",
+        "np.load('x')",
+        "f('x', allow_pickle=True)",
+        "os.system('x')",
+        "from launcher import Run",
+    ],
 )
 def test_the_ban_bites(line, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)

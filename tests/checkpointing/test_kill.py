@@ -46,8 +46,8 @@ def base_store(kit, tmp_path, *steps):
 
 @pytest.mark.parametrize(
     ("action", "least"),
-    [("save", 20), ("save-0", 15), ("save-1", 8)],
-    ids=["one rank", "0", "1"],
+    [("save", 20), ("save-0", 15), ("save-1", 8), ("background-0", 10)],
+    ids=["one rank", "0", "1", "0 in the background"],
 )
 def test_a_killed_save_is_complete_or_invisible(kit, tmp_path, action, least):
     base_store(kit, tmp_path, 1)
@@ -75,9 +75,10 @@ def test_a_killed_save_is_complete_or_invisible(kit, tmp_path, action, least):
         assert action != "save-1" or sum(seen) <= 2
 
 
-def test_a_killed_second_save_of_a_step_keeps_the_other_steps(kit, tmp_path):
+@pytest.mark.parametrize("action", ["save", "save-0"], ids=["one rank", "0 of two"])
+def test_a_killed_second_save_of_a_step_keeps_the_other_steps(kit, tmp_path, action):
     base = base_store(kit, tmp_path, 1, 2)
-    for folders in run_driver(tmp_path, "save"):
+    for folders in run_driver(tmp_path, action):
         num_without = 0
         for folder in folders:
             store = kit.store_at(folder)

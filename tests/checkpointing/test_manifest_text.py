@@ -4,12 +4,14 @@ import math
 
 import pytest
 
+from checkpointing import manifest_text
 from checkpointing.manifest import Chunk, Manifest, StoredFile, StoredTensor
 from checkpointing.manifest_text import encode_manifest, parse_manifest
 from checkpointing.spec import TensorSpec
 from checkpointing.strict_json import canonical_text
 
 NAME = "r00000.safetensors"
+FILE, START, END, OFFSET = range(4)
 
 
 def manifest():
@@ -89,7 +91,7 @@ def tensor(content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(top, "version", 2), "format version 2; this relaunch reads version 1"),
+        (put(top, "version", 1), "format version 1; this relaunch reads version 2"),
         (put(top, "format", "other"), "has the format 'other'"),
         (put(top, "extra", 1), "unknown extra"),
         (put(top, "step", -1), "step is -1, below 0"),
@@ -98,7 +100,7 @@ def tensor(content):
         (put(top, "token", "../x"), "not hexadecimal"),
         (put(top, "state", []), "state is not of type dict"),
         (put(top, "tensors", {}), "tensors is not of type list"),
-        (put(top, "files", []), "not a listed file"),
+        (put(top, "files", []), "lies in file 0 of 0"),
         (lambda c: c.pop("state"), "lacks state"),
         (lambda c: c["files"].append(c["files"][0]), "lists the file r00000.safetensors twice"),
         (lambda c: c["tensors"].append(c["tensors"][1]), "lists the tensor fp32/none twice"),
@@ -124,20 +126,66 @@ def tensor(content):
         (lambda c: c["tensors"][0]["chunks"].pop(), "covered by nothing"),
         (lambda c: c["tensors"][0]["chunks"].append(chunk()(c)), "covered twice"),
         (lambda c: c["tensors"][0]["chunks"].reverse(), "not ascending"),
-        (put(chunk(), "file", "r00001.safetensors"), "not a listed file"),
-        (put(chunk(), "start", -1), "start is -1"),
-        (put(chunk(), "start", 1), r"elements \[0, 1\) are covered by nothing"),
-        (put(chunk(), "end", 7), r"elements \[6, 7\) are covered twice"),
-        (put(chunk(1), "end", 11), "not a range within"),
-        (put(chunk(1), "offset", 4096), r"bytes \[4096, 4112\) are covered twice"),
-        (put(chunk(1), "offset", 10**9), "not a range within"),
-        (put(chunk(), "offset", 0), "starts at byte 0"),
-        (put(chunk(), "offset", 4095), "starts at byte 4095"),
+        (put(chunk(), FILE, 1), "fp32/w lies in file 1 of 1"),
+        (put(chunk(), FILE, "r00000.safetensors"), "holds 'r00000.safetensors'"),
+        (put(chunk(), START, -1), "a chunk of fp32/w holds -1"),
+        (put(chunk(), START, True), "a chunk of fp32/w holds True"),
+        (put(chunk(), START, 0.0), "a chunk of fp32/w holds 0.0"),
+        (lambda c: chunk()(c).append(1), "a chunk of fp32/w is not four numbers"),
+        (lambda c: c["tensors"][0]["chunks"].append({}), "a chunk of fp32/w is not four numbers"),
+        (put(chunk(), START, 1), r"elements \[0, 1\) are covered by nothing"),
+        (put(chunk(), END, 7), r"elements \[6, 7\) are covered twice"),
+        (put(chunk(1), END, 11), "not a range within"),
+        (put(chunk(1), OFFSET, 4096), r"bytes \[4096, 4112\) are covered twice"),
+        (put(chunk(1), OFFSET, 10**9), "not a range within"),
+        (put(chunk(), OFFSET, 0), "starts at byte 0"),
+        (put(chunk(), OFFSET, 4095), "starts at byte 4095"),
     ],
 )
 def test_a_forged_manifest_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         parse_manifest(forged(change))
+
+
+def test_a_chunk_in_a_file_that_is_not_listed_is_not_written():
+    good = manifest()
+    with pytest.raises(ValueError, match=r"lies in 'r00000.safetensors', which is not a listed"):
+        encode_manifest(Manifest(**{**vars(good), "files": ()}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"step":7', b'"step": 7'),
+        (b'"step":7', b'"step":7,"step":7'),
+        (b'"lr":0.1', b'"lr":0.10'),
+        (b'"lr":0.1', b'"lr":NaN'),
+        (b"{", b" {"),
+        (b'"format"', b'"f\\u006frmat"'),
+    ],
+)
+def test_one_spelling_only(old, new):
+    text = encode_manifest(manifest())
+    assert old in text
+    with pytest.raises(ValueError, match=r"canonically|JSON compliant"):
+        parse_manifest(text.replace(old, new, 1))
+
+
+def test_the_sha256_is_that_of_the_text_without_it():
+    text = encode_manifest(manifest())
+    content = json.loads(text)
+    content["state"]["sha256"] = "a nested one is not meant"
+    del content["sha256"]
+    digest = hashlib.sha256(canonical_text(content).encode()).hexdigest()
+    whole = canonical_text({**content, "sha256": digest}).encode()
+    assert parse_manifest(whole).state["sha256"] == "a nested one is not meant"
+    assert encode_manifest(parse_manifest(whole)) == whole
+
+
+def test_a_text_that_nobody_would_read_is_not_written(monkeypatch):
+    monkeypatch.setattr(manifest_text, "MAX_TEXT_BYTES", 500)
+    with pytest.raises(ValueError, match="bytes, more than 500"):
+        encode_manifest(manifest())
 
 
 def test_what_could_not_be_read_is_not_written():

@@ -1,6 +1,7 @@
 """Every file operation of a save fails once, on one rank at a time."""
 
 import errno
+import itertools
 import json
 import os
 
@@ -234,6 +235,37 @@ def test_short_writes_are_continued(kit, tmp_path):
     outcomes = save_with(kit, tmp_path, 1, [Stingy(), Stingy()])
     assert all(not isinstance(outcome, BaseException) for outcome in outcomes)
     kit.assert_holds(kit.store_at(tmp_path), 1, kit.sample_state(1))
+
+
+@pytest.mark.parametrize("rank", range(WORLD))
+def test_a_short_write_is_continued_or_its_error_told(kit, tmp_path, rank):
+    """Each write in turn takes only a part; the next one finds the disk full."""
+    kit.save_state(kit.store_at(tmp_path), 1, kit.sample_state(1))
+    for number in itertools.count():
+
+        class Filling(Files):
+            num_writes = 0
+
+            def pwrite(self, fd, data, offset, number=number):
+                self.num_writes += 1
+                if self.num_writes - 2 == number:
+                    raise OSError(errno.ENOSPC, "injected")
+                return super().pwrite(
+                    fd, data[: len(data) // 2] if self.num_writes - 1 == number else data, offset
+                )
+
+        rank_files = [Files() for _ in range(WORLD)]
+        rank_files[rank] = Filling()
+        outcomes = save_with(kit, tmp_path, 2, rank_files)
+        if not isinstance(outcomes[0], BaseException):
+            break
+        assert [type(outcome) for outcome in outcomes] == [SaveFailedError] * WORLD
+        assert "injected" in str(outcomes[0])
+        assert kit.store_at(tmp_path).steps() == [1]
+        assert kit.leftovers(tmp_path) == []
+    assert number >= 8
+    kit.assert_holds(kit.store_at(tmp_path), 1, kit.sample_state(1))
+    kit.assert_holds(kit.store_at(tmp_path), 2, kit.sample_state(2))
 
 
 def test_durability_comes_before_the_name(kit, tmp_path):

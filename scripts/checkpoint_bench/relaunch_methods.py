@@ -1,0 +1,106 @@
+"""Relaunch's own two ways to save."""
+
+import time
+from pathlib import Path
+
+import torch.distributed as dist
+
+from checkpointing import (
+    JSON,
+    BackgroundWriter,
+    CheckpointStore,
+    Fragment,
+    Snapshot,
+    TensorSpec,
+    save_checkpoint,
+    start_save,
+    stripe,
+)
+
+from .method import Blocking, Saved
+from .workload import WORLD, Workload
+
+
+class Talk:
+    """JSON over torch's object collectives."""
+
+    world_size = WORLD
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def gather(self, value: JSON) -> list[JSON] | None:
+        found: list[JSON] = [None] * WORLD
+        dist.all_gather_object(found, value)
+        return found if self.rank == 0 else None
+
+    def broadcast(self, value: JSON) -> JSON:
+        held = [value]
+        dist.broadcast_object_list(held, src=0)
+        return held[0]
+
+
+class Synchronous(Blocking):
+    name = "relaunch, synchronous"
+
+    def __init__(self, work: Workload) -> None:
+        super().__init__(work)
+        self.talk = Talk(work.rank)
+        self.specs = [
+            TensorSpec(fqn=f"r{rank}.{name}", key="fp32", shape=tuple(t.shape), dtype="F32")
+            for rank in range(WORLD)
+            for name, t in work.tensors.items()
+        ]
+
+    def write(self, path: Path) -> None:
+        save_checkpoint(CheckpointStore(path), self.snapshot(), self.talk)
+
+    def snapshot(self) -> Snapshot:
+        num = len(self.work.tensors)
+        mine = self.specs[self.work.rank * num :][:num]
+        fragments = [
+            Fragment(spec=spec, start=0, end=spec.numel, data=tensor.view(-1))
+            for spec, tensor in zip(mine, self.work.tensors.values(), strict=True)
+        ]
+        return Snapshot(step=1, specs=self.specs, fragments=fragments, state={}, created_by={})
+
+    def load(self, path: Path) -> int:
+        """Read what another distribution would need: the other half, cut at other places."""
+        pieces = stripe(
+            [spec.size_bytes for spec in self.specs],
+            WORLD - 1 - self.work.rank,
+            WORLD,
+            itemsizes_bytes=[4] * len(self.specs),
+        )
+        needed_bytes = 0
+        with CheckpointStore(path).open(1) as reader:
+            for index, start, end in pieces:
+                spec = self.specs[index]
+                out = self.work.buffers[f"t{index % len(self.work.tensors)}"][: end - start]
+                reader.read_into(spec.fqn, spec.key, start, end, out)
+                needed_bytes += (end - start) * 4
+        return needed_bytes
+
+
+class InBackground(Synchronous):
+    name = "relaunch, in the background"
+
+    def __init__(self, work: Workload) -> None:
+        super().__init__(work)
+        self.writer = BackgroundWriter()
+
+    def save(self, path: Path) -> Saved:
+        dist.barrier()
+        began = time.perf_counter()
+        save = start_save(CheckpointStore(path), self.snapshot(), self.talk, self.writer)
+        stall_s = time.perf_counter() - began
+        slower_s = self.work.train_until(save.is_settled)
+        dist.barrier()  # a run goes on training until the slowest rank has written
+        resumed = time.perf_counter()
+        save.finish()
+        ended = time.perf_counter()
+        stall_s += ended - resumed
+        return Saved(stall_s=stall_s, lost_s=stall_s + slower_s, save_s=ended - began)
+
+    def close(self) -> None:
+        self.writer.close()
