@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def read_run(path: Path) -> RunFacts:
 def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Attempt]:
     """Return the starts of a run, each with what followed it; pure."""
     cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
-    pieces = [events[a:b] for a, b in zip(cuts, [*cuts[1:], len(events)], strict=True)]
+    pieces = [events[a:b] for a, b in pairwise([*cuts, len(events)])]
     found = []
     for number, piece in enumerate(pieces):
         following = pieces[number + 1][0] if number + 1 < len(pieces) else None

@@ -147,6 +147,13 @@ def test_wrong_usage(words, message, tmp_path, monkeypatch):
         report(words)
 
 
+def test_a_run_that_never_began_has_a_report(tmp_path):
+    event = {"time": "2033-05-18T03:33:20.000+00:00", "event": "attempt", "code": 2}
+    (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    assert report([str(tmp_path)]) == 0
+    assert "No step has been done yet." in (tmp_path / "report.md").read_text()
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"holds no events\.jsonl"):
         report([str(tmp_path)])
