@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 EVENTS = "events.jsonl"
 METRICS = "metrics.jsonl"
+ENDS = ("end", "already over")
+"""Kinds of the event with which a start has ended by itself."""
 FOLDER = "run folder"
 """The event that says where a run is kept whose record was begun in another folder."""
 

@@ -24,7 +24,7 @@ from .start_table import (
     start_table,
 )
 from .step_records import StepRecords
-from .tables import size_text
+from .tables import plural, size_text
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -127,7 +127,8 @@ class ProgressLog:
             )
             return
         before = restored.created_by
-        was = f"{before['strategy']} on {before['world_size']} ranks, {before['precision']}"
+        ranks = plural(before["world_size"], "rank")
+        was = f"{before['strategy']} on {ranks}, {before['precision']}"
         self._run.say(
             f"going on from step {restored.step} of {self._total_steps} (saved under {was}), "
             f"{self._run.describe()}"
@@ -271,6 +272,13 @@ class ProgressLog:
     def already_over(self, decision: Decision) -> None:
         """Report a run that had finished before this start."""
         if self._is_coordinator:
+            assert decision.ending is not None
+            self._folder.event(
+                "already over",
+                attempt=self._run.attempt,
+                ending=decision.ending.value,
+                reason=decision.reason,
+            )
             self._run.say(
                 f"this run had finished already: {decision.ending}, {decision.reason}. "
                 "To train anew, choose another --run-dir."

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
-from .event_file import EVENTS
+from .event_file import ENDS, EVENTS
 from .run_folder import RunFolder
 
 Record = Mapping[str, Any]
+SIGNS = ("start", "saved", "best", *ENDS)
+"""Kinds of events that show a run to live."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +122,7 @@ def read_run(path: Path) -> RunFacts:
 def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Attempt]:
     """Return the starts of a run, each with what followed it; pure."""
     cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
-    pieces = [events[a:b] for a, b in zip(cuts, [*cuts[1:], len(events)], strict=True)]
+    pieces = [events[a:b] for a, b in pairwise([*cuts, len(events)])]
     found = []
     for number, piece in enumerate(pieces):
         following = pieces[number + 1][0] if number + 1 < len(pieces) else None
@@ -132,9 +135,9 @@ def _attempt(
 ) -> Attempt:
     start = piece[0]
     mine = [r for r in records if r.get("attempt") == start["attempt"]]
-    end = next((e for e in piece if e["event"] == "end"), None)
+    end = next((e for e in piece if e["event"] in ENDS), None)
     signs = [r["time"] for r in mine if "time" in r]
-    signs += [seconds_of(e) for e in piece if e["event"] in ("start", "saved", "best", "end")]
+    signs += [seconds_of(e) for e in piece if e["event"] in SIGNS]
     last_sign_s = max(signs)
     end_step = max([start["step"], *(r["step"] for r in mine)])
     if following is not None and end is None:
@@ -152,7 +155,7 @@ def _attempt(
         device=start["device"],
         lost_steps=start.get("lost_steps", 0),
         lost_s=start.get("lost_s", 0.0),
-        end_step=end["step"] if end is not None else end_step,
+        end_step=end_step if end is None else end.get("step", start["step"]),
         last_sign_s=seconds_of(end) if end is not None else last_sign_s,
         ending=None if end is None else end["ending"],
         reason="" if end is None else end["reason"],

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from .event_file import ENDS
 from .every import Every
 
 FIRST_S = 60.0
@@ -66,7 +67,7 @@ def failures_of(events: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
             num_failures += not has_ended
             running_s += _between_s(began, last)
             began, has_ended = now, False
-        elif event["event"] == "end":
+        elif event["event"] in ENDS:
             has_ended = True
         last = now
     return running_s + _between_s(began, last), num_failures + (not has_ended)

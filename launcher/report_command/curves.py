@@ -131,21 +131,20 @@ def _label_starts(axis: Axes, facts: RunFacts) -> None:
     """Say above the diagrams under what each attempt went on."""
     at_top = axis.get_xaxis_transform()
     labels = place(facts.attempts, facts.step, lambda text: _LABEL_GAP + _LETTER * len(text))
+    above: dict[str, Any] = {
+        "xycoords": at_top,
+        "textcoords": "offset points",
+        "annotation_clip": False,
+    }
+    line = {"arrowstyle": "-", "color": _START, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
     for label in labels:
-        height_pt = 3 + _ROW_PT * label.row
-        above: dict[str, Any] = {
-            "xycoords": at_top,
-            "textcoords": "offset points",
-            "annotation_clip": False,
-        }
-        line = {"arrowstyle": "-", "color": _START, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0}
-        axis.annotate(
-            "", xy=(label.step, 1), xytext=(0, height_pt + _ROW_PT - 3), arrowprops=line, **above
-        )
+        top_pt = _ROW_PT * (label.row + 1)
+        axis.annotate("", xy=(label.step, 1), xytext=(0, top_pt), arrowprops=line, **above)
+    for label in labels:  # upon all the lines
         axis.annotate(
             label.text,
             xy=(label.left * max(facts.step, 1), 1),
-            xytext=(2, height_pt),
+            xytext=(2, 3 + _ROW_PT * label.row),
             fontsize="x-small",
             color=_START,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},

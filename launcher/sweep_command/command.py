@@ -19,7 +19,7 @@ from ..words import read_words
 from .results import Result, best_of, spread_table, trial_table
 from .search import FixedSearch, OptunaSearch, Search
 from .space import Parameters, draw, grid, parse_space, repeated
-from .trial import PRUNED, command_of, run_trial
+from .trial import PRUNED, command_of, last_error, run_trial
 
 PLAN = "sweep.json"
 RESULTS = "results.txt"
@@ -94,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
         results.append(result)
         _show(results, given)
         if code == USAGE:
-            say(f"error: trial {number} cannot be started; see {folder / 'output.log'}.")
+            say(f"error: trial {number} cannot be started: {last_error(folder)}")
             return USAGE
         if result.state == "left":
             break

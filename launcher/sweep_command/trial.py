@@ -17,6 +17,9 @@ from ..signal_inbox import SignalInbox
 from .space import Parameters
 
 LOOK_S = 0.2
+OUTPUT = "output.log"
+"""A file in the trial's folder: what its launcher has printed."""
+_ERROR = "relaunch: error: "
 PRUNED = "pruned"
 """A file in the trial's folder: it was ended as hopeless, and does not go on."""
 
@@ -42,7 +45,7 @@ def run_trial(
     killed, so is the trial.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "output.log").open("ab") as log:
+    with (folder / OUTPUT).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", exec_worker.__file__, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
@@ -66,3 +69,11 @@ def run_trial(
             was_told = True
         time.sleep(LOOK_S)
     return process.returncode
+
+
+def last_error(folder: Path) -> str:
+    """Return the last sentence with which a trial was refused, or where to look for it."""
+    path = folder / OUTPUT
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    told = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return told[-1] if told else f"see {path}."

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..command_parser import CommandParser
 from ..console import say
 from ..errors import UsageError
-from ..event_file import EVENTS, METRICS
+from ..event_file import ENDS, EVENTS, METRICS
 from ..progress_line import duration_text
 from ..run_facts import Record, seconds_of
 from .follow import Follower
@@ -76,7 +76,7 @@ def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
         quiet_s = 0.0 if new_events or new_records else quiet_s + every_s
         for line in lines(new_events, new_records):
             show(line)
-        if any(event["event"] == "end" for event in new_events):
+        if any(event["event"] in ENDS for event in new_events):
             return
         if QUIET_S <= quiet_s < QUIET_S + every_s:
             show(f"no sign of the run for {duration_text(QUIET_S)}; still looking.")

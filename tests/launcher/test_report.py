@@ -52,6 +52,19 @@ def test_the_best_is_of_the_past_that_the_run_has(folder):
     assert read_run(folder).best["step"] == 390
 
 
+def test_a_finished_run_stays_finished_when_it_is_started_again(folder):
+    start = {"event": "start", "attempt": 4, "step": 400, "resumed": True, "device": "cpu"}
+    start |= {"strategy": "single", "world_size": 1, "precision": "fp32", "start_s": 5.0}
+    over = {"event": "already over", "attempt": 4, "ending": "early stop", "reason": "flat"}
+    with (folder / "events.jsonl").open("a") as file:
+        for event in (start, over):
+            file.write(json.dumps({"time": "2033-05-18T03:33:20.000+00:00", **event}) + "\n")
+    facts = read_run(folder)
+    assert facts.is_over
+    assert facts.attempts[-1].end_step == 400
+    assert "Finished at step 400: early stop, flat." in page(facts, picture=None)
+
+
 def test_each_second_is_counted_once(folder):
     spent = goodput(read_run(folder))
     assert spent.total_s == pytest.approx(10 + 180 + 105 + 150 + 105 + 100)
@@ -132,6 +145,13 @@ def test_wrong_usage(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         report(words)
+
+
+def test_a_run_that_never_began_has_a_report(tmp_path):
+    event = {"time": "2033-05-18T03:33:20.000+00:00", "event": "attempt", "code": 2}
+    (tmp_path / "events.jsonl").write_text(json.dumps(event) + "\n")
+    assert report([str(tmp_path)]) == 0
+    assert "No step has been done yet." in (tmp_path / "report.md").read_text()
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -60,6 +60,11 @@ def event(kind, minute):
         ([event("start", 0), event("saved", 5), event("start", 6)], (300.0, 2)),
         ([event("start", 30), event("end", 2)], (0.0, 0)),  # the clock was set back
         ([event("restart", 0), event("start", 1), event("end", 3)], (120.0, 0)),
+        # Started again when it was finished: no failure.
+        (
+            [event("start", 0), event("end", 5), event("start", 8), event("already over", 9)],
+            (360.0, 0),
+        ),
     ],
 )
 def test_what_a_run_has_been_through(events, expected):

@@ -7,6 +7,7 @@ from launcher.sweep_command import run
 from launcher.sweep_command.results import Result, spread_table, trial_table
 from launcher.sweep_command.search import FixedSearch, OptunaSearch
 from launcher.sweep_command.space import Choices, Span, draw, grid, parse_space, repeated
+from launcher.sweep_command.trial import last_error
 
 
 def test_a_space_is_read():
@@ -85,6 +86,13 @@ def test_mean_and_spread_over_seeds():
         ["lr=1", "2", "0.5", "0"],
         ["lr=0", "2", "2", "1.41"],
     ]
+
+
+def test_why_a_trial_was_refused(tmp_path):
+    (tmp_path / "output.log").write_text("relaunch: error: one.\nelse\nrelaunch: error: two.\n")
+    assert last_error(tmp_path) == "two."
+    (tmp_path / "output.log").write_text("Killed\n")
+    assert last_error(tmp_path) == f"see {tmp_path / 'output.log'}."
 
 
 def test_a_list_of_trials_ends():

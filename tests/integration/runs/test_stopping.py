@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from checkpointing import CheckpointStore
+from launcher.run_facts import read_run
 
 WORKERS = Path(__file__).parents[1] / "workers"
 SCRIPT = str(WORKERS / "stopping.py")
@@ -33,6 +34,7 @@ def test_a_run_that_stopped_early_is_over_until_its_arguments_say_otherwise(
     again = launch(*command, *curve, env=ONE_THREAD)
     assert again.wait(100) == 0, again.stderr
     assert "this run had finished already: early stop" in again.stdout
+    assert read_run(run.path).is_over
     assert run.records("metrics.jsonl") == before
     assert len(run.events("end")) == 1
 

@@ -135,3 +135,12 @@ def test_optuna_with_folds_survives_a_kill(launch):
         values = [float(trials[str(2 * number + fold)][4]) for fold in (0, 1)]
         assert trial.value == pytest.approx(sum(values) / 2, rel=1e-4)
     assert len(study.trials) == 2
+
+
+def test_a_trial_that_cannot_begin_is_one_sentence(launch):
+    script = launch.script(SCRIPT.replace("epochs=3", "epochs=0"))
+    words = ("sweep", "--sweep-dir", "s", "--monitor", "val/loss", "lr=0.1", "--search", "grid")
+    launched = launch(*words, "--", "--nproc-per-node", "1", script)
+    assert launched.wait(60) == 2
+    assert "error: trial 0 cannot be started: epochs=0" in launched.stderr
+    assert "Traceback" not in launched.stderr
