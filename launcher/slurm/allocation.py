@@ -34,6 +34,8 @@ class Allocation:
     nodes: tuple[str, ...]
     """Of the step in a task, else of the job; in Slurm's order, which is that of the ranks."""
     node_rank: int
+    in_step: bool = True
+    """One of Slurm's own processes was seen above this one; else only names say that it is here."""
     task: int = 0
     """Of the step, counted over all nodes."""
     array_job_id: int | None = None
@@ -107,6 +109,7 @@ def read_allocation(
         role=role,
         nodes=nodes,
         node_rank=_number(environ, "SLURM_NODEID") or 0,
+        in_step=is_in_step,
         task=(_number(environ, "SLURM_PROCID") or 0) if role is Role.TASK else 0,
         array_job_id=_number(environ, "SLURM_ARRAY_JOB_ID"),
         array_task_id=_number(environ, "SLURM_ARRAY_TASK_ID"),

@@ -29,6 +29,9 @@ from .requeue import Settlement
 from .scontrol import Scontrol
 from .verdict import Ended
 
+_UNKNOWN_JOB = "Invalid job id"
+"""In Slurm's words about a job that it does not know, or not any more."""
+
 
 def find_slurm_site(
     environ: Mapping[str, str], argv: Sequence[str], say: Callable[[str], None]
@@ -83,16 +86,31 @@ class SlurmSite(Site):
         allocation = self._allocation
         facts = self._scontrol.job(allocation.key)
         if facts is None or facts.state != "RUNNING" or facts.is_batch:
-            state = f"Slurm says: {self._scontrol.problem or 'no such job'}"
-            if facts is not None:
-                state = f"the job is {facts.state}"
-            raise UsageError(
-                f"SLURM_JOB_ID={allocation.job_id} is left over in this shell: {state}, and "
-                f"{socket.gethostname()} is none of its nodes. To start outside of the job write: "
-                f"env -u SLURM_JOB_ID relaunch {shlex.join(self._argv)}"
-            )
+            raise self._left_over(facts, f", and {socket.gethostname()} is none of its nodes")
         self._facts = facts
         self._allocation = replace(allocation, role=Role.BATCH)
+
+    def _confirm(self) -> None:
+        """Make sure that the job still runs where only this machine's name speaks for it.
+
+        Raises:
+            UsageError: It does not. Where Slurm does not answer, as in a container, it may.
+        """
+        facts = self._scontrol.job(self._allocation.key)
+        unknown = facts is None and _UNKNOWN_JOB in self._scontrol.problem
+        if unknown or (facts is not None and facts.state != "RUNNING"):
+            raise self._left_over(facts, "")
+        self._facts = facts
+
+    def _left_over(self, facts: JobFacts | None, where: str) -> UsageError:
+        job = self._allocation.job_id
+        state = f"Slurm says: {self._scontrol.problem or 'no such job'}"
+        if facts is not None:
+            state = f"the job is {facts.state}"
+        return UsageError(
+            f"SLURM_JOB_ID={job} is left over in this shell: {state}{where}. To start outside of "
+            f"the job write: env -u SLURM_JOB_ID relaunch {shlex.join(self._argv)}"
+        )
 
     @property
     def _starts_agents(self) -> bool:
@@ -106,6 +124,8 @@ class SlurmSite(Site):
             return words
         if self._allocation.role is Role.OUTSIDE:
             self._enter_from_outside()
+        elif self._allocation.role is Role.BATCH and not self._allocation.in_step:
+            self._confirm()
         allocation = self._allocation
         check(words, allocation)
         self._container = tuple(shlex.split(words.text("--container") or ""))

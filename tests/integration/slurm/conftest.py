@@ -36,6 +36,7 @@ def cluster() -> Iterator[Any]:
         pytest.skip(why)
     # A short path: it holds the name of a socket.
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o711)  # other users' jobs talk to munge in it
     cluster = slurm.Cluster(folder, num_nodes=3)
     try:
         cluster.start()

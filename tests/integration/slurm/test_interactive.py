@@ -1,5 +1,6 @@
 """Shells that have a job's variables: salloc's, one of a step, and one that kept them."""
 
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,33 @@ def test_a_shell_of_a_step_is_one_of_its_tasks(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "0 1 0 127.0.0.1\n"
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_variables_that_are_left_over_on_a_node_are_refused(
+    jobs: Any, cluster: Any, script: Path, tmp_path: Path, known: bool
+) -> None:
+    """The job ran here, and its variables were kept: by name this shell would be in it."""
+    job = "99999"
+    if known:
+        job = jobs.submit("--nodes=1", body="true")
+        jobs.wait_for_state(job, "COMPLETED")
+    host = socket.gethostname().partition(".")[0]
+    done = subprocess.run(
+        f"{jobs.relaunch} {script}",
+        shell=True,
+        cwd=tmp_path,
+        env={**cluster.environ, "SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": host},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    why = "the job is COMPLETED" if known else "Slurm says: slurm_load_jobs error: Invalid job id"
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"relaunch: error: SLURM_JOB_ID={job} is left over in this shell: {why}"
+    )
+    assert f"env -u SLURM_JOB_ID relaunch {script}" in done.stderr
 
 
 @pytest.mark.slow

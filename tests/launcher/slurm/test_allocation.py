@@ -37,6 +37,8 @@ def test_a_batch_script():
     # What stands there without --ntasks is the number of CPUs.
     assert found.tasks_per_node is None
     assert (found.key, found.run_id, found.restart_count) == ("12", "12-0", 0)
+    assert found.in_step
+    assert not read(BATCH, in_step=False).in_step
 
 
 def test_a_task():
