@@ -50,7 +50,7 @@ def goodput(facts: RunFacts) -> Goodput:
     in_loop_s = sum(max(0.0, a.last_sign_s - a.began_s) for a in attempts)
     evaluating_s = sum(r.get("evaluation_s", 0.0) for r in facts.records)
     saving_s = sum(e["stall_s"] for e in facts.of("saved"))
-    saving_s += sum(e.get("seconds", 0.0) for e in facts.of("best"))
+    saving_s += sum(e.get("stall_s", e.get("seconds", 0.0)) for e in facts.of("best"))
     lost_s = sum(a.lost_s for a in attempts)
     return Goodput(
         training_s=max(0.0, in_loop_s - evaluating_s - saving_s - lost_s),

@@ -240,7 +240,7 @@ class Job:
             # Before the save: whoever goes on from it must find the step's record.
             self._log.records.flush(self._boundary.peek())
         if decision.conclude:
-            self._saver.conclude(self._state.stopper.best_step)
+            self._state = self._saver.conclude(self._state)
         if decision.save:
             self._saver.save(self.step, self._state_to_json(decision.ending), decision.ending)
         if decision.rollback:
@@ -297,19 +297,20 @@ class Job:
         )
 
     def _judge_evaluation(self, step: Step) -> None:
-        before = self._state.stopper
+        self._state = self._saver.conclude_best(self._state)
+        former = self._state.stopper
         self._state, is_best, cut = self._judge.after(self._state, step.metrics)
         if cut is not None:
             self._log.rate_cut(self.step, cut)
-        if not is_best:
-            return
-        name = str(self._state.stopper.monitor)
-        if not self._saver.save_best(
-            self.step, self._state_to_json(None), name, step.metrics[name]
-        ):
-            # The best is what can be exported: the former one stays the best.
-            kept = replace(self._state.stopper, best=before.best, best_step=before.best_step)
-            self._state = replace(self._state, stopper=kept)
+        if is_best:
+            name = str(self._state.stopper.monitor)
+            self._state = self._saver.start_best(
+                self._state,
+                self._state_to_json(None),
+                former=former,
+                name=name,
+                value=step.metrics[name],
+            )
 
     def _evaluate(self, dataset: MapDataset, measure: Measure, name: str) -> dict[str, float]:
         return evaluate(

@@ -141,14 +141,25 @@ class Keeper:
         self._let_go(step, best_step(state))
         return saved
 
-    def save_best(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
-        """Write the weights alone, as the best so far.
+    def start_saving_best(self, step: int, state: Mapping[str, JSON]) -> None:
+        """Copy the weights alone and let them be written; `conclude_best` must follow.
+
+        Raises:
+            SaveFailedError: on every rank; nothing is in flight then, the former best is untouched.
+        """
+        assert self._in_flight is None, "the save in flight must be concluded first"
+        snapshot = self._collect(step, state, weights_only=True)
+        self._in_flight = start_save(self._folder.best, snapshot, self._communicator, self._writer)
+
+    def conclude_best(self) -> SavedCheckpoint:
+        """Wait for the best weights in flight and commit them; nothing is deleted.
 
         Raises:
             SaveFailedError: on every rank; the former best is untouched.
         """
-        snapshot = self._collect(step, state, weights_only=True)
-        return save_checkpoint(self._folder.best, snapshot, self._communicator)
+        assert self._in_flight is not None
+        in_flight, self._in_flight = self._in_flight, None
+        return in_flight.finish()
 
     def close(self) -> None:
         """End this rank's writer process. No collective; a save in flight is dropped."""

@@ -157,11 +157,24 @@ class ProgressLog:
             self._folder.event("weights", path=str(path))
             self._run.say(f"the run begins with the weights in {path}")
 
-    def best(self, step: int, name: str, value: float, seconds: float) -> None:
-        """Report an evaluation that was the best so far, and whose weights were saved."""
+    def best(self, step: int, name: str, value: float, *, seconds: float, stall_s: float) -> None:
+        """Report an evaluation that was the best so far, and whose weights were committed.
+
+        Args:
+            step: of the evaluation.
+            name: of the metric.
+            value: of the metric.
+            seconds: from the copy of the weights to the commit.
+            stall_s: how long the training stood still for it.
+        """
         if self._is_coordinator:
             self._folder.event(
-                "best", step=step, monitor=name, value=value, seconds=round(seconds, 3)
+                "best",
+                step=step,
+                monitor=name,
+                value=value,
+                seconds=round(seconds, 3),
+                stall_s=round(stall_s, 3),
             )
 
     def rolled_back(self, before: int, after: int, plan: BatchPlan, why: str) -> None:

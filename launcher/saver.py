@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from checkpointing import JSON, SaveFailedError
-from strategies import Ending
+from strategies import EarlyStoppingState, Ending
 
 from .every import Every
 from .keeper import Keeper
 from .progress_log import ProgressLog
+from .run_state import RunState
 from .save_clock import SaveClock
 from .save_pace import SavePace
 
 if TYPE_CHECKING:
     from .run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Best:
+    """The weights of a best evaluation, on their way to the disk."""
+
+    step: int
+    name: str
+    """Of the metric that was best."""
+    value: float
+    former: EarlyStoppingState
+    """The rule's state before."""
+    began_s: float
+    stall_s: float = 0.0
+    """How long the training stood still while they were copied."""
 
 
 class Saver:
@@ -29,6 +46,7 @@ class Saver:
         """When the next save is due."""
         self.clock = SaveClock(run.environment, run.preemption, warn=run.warn)
         """Whether there is time for it."""
+        self._best: _Best | None = None
 
     def save(self, step: int, state: Mapping[str, JSON], ending: Ending | None) -> None:
         """Save now where the run ends; else begin a save that is concluded at a later boundary.
@@ -52,17 +70,15 @@ class Saver:
         self.pace.go_on()
         self._run.heartbeat.beat()
 
-    def conclude(self, current_best: int | None) -> None:
-        """Commit the save in flight.
-
-        Args:
-            current_best: the best step by now, whose weights must stay.
-        """
+    def conclude(self, state: RunState) -> RunState:
+        """Commit the save in flight; return the state with the best that is on disk now."""
+        if self._best is not None:
+            return self._conclude_best(self._best, state)
         step = self._keeper.saving_step
         assert step is not None
         since_s = self.pace.now()
         try:
-            saved = self._keeper.conclude(current_best)
+            saved = self._keeper.conclude(state.stopper.best_step)
         except SaveFailedError as error:
             self._log.save_failed(step, error)
         else:
@@ -70,21 +86,67 @@ class Saver:
             self._log.saved(saved, self.pace.seconds, stall_s, self.pace.interval_s)
             self.clock.saved(self.pace.seconds)
         self._run.heartbeat.beat()
+        return state
 
-    def save_best(self, step: int, state: Mapping[str, JSON], name: str, value: float) -> bool:
-        """Save the weights of the best evaluation so far; return whether that succeeded.
+    def conclude_best(self, state: RunState) -> RunState:
+        """Commit the best weights if they are in flight, before another evaluation is judged."""
+        return state if self._best is None else self._conclude_best(self._best, state)
+
+    def start_best(
+        self,
+        state: RunState,
+        content: Mapping[str, JSON],
+        *,
+        former: EarlyStoppingState,
+        name: str,
+        value: float,
+    ) -> RunState:
+        """Begin to save the weights of the best evaluation so far.
+
+        They count as the best from now on, and nothing that says so is saved before they are
+        committed: every save concludes the one in flight first.
 
         Args:
-            step: optimizer steps completed.
-            state: what goes with the weights.
+            state: with this evaluation as the best.
+            content: what goes with the weights.
+            former: the rule's state before this evaluation.
             name: of the metric that was best.
             value: of that metric.
+
+        Returns:
+            The state, with the former best where the save could not begin.
         """
+        if self._keeper.saving_step is not None:
+            self.conclude(replace(state, stopper=former))
         began_s = self._run.clock()
+        best = _Best(step=state.step, name=name, value=value, former=former, began_s=began_s)
         try:
-            self._keeper.save_best(step, state)
+            self._keeper.start_saving_best(state.step, content)
         except SaveFailedError as error:
-            self._log.save_failed(step, error)
-            return False
-        self._log.best(step, name, value, self._run.clock() - began_s)
-        return True
+            return self._keep_former(best, state, error)
+        self._best = replace(best, stall_s=self._run.clock() - began_s)
+        return state
+
+    def _conclude_best(self, best: _Best, state: RunState) -> RunState:
+        self._best = None
+        since_s = self._run.clock()
+        try:
+            self._keeper.conclude_best()
+        except SaveFailedError as error:
+            return self._keep_former(best, state, error)
+        now_s = self._run.clock()
+        self._log.best(
+            best.step,
+            best.name,
+            best.value,
+            seconds=now_s - best.began_s,
+            stall_s=best.stall_s + now_s - since_s,
+        )
+        self._run.heartbeat.beat()
+        return state
+
+    def _keep_former(self, best: _Best, state: RunState, error: SaveFailedError) -> RunState:
+        """The best is what can be exported: where it could not be saved, it is the former one."""
+        self._log.save_failed(best.step, error)
+        stopper = replace(state.stopper, best=best.former.best, best_step=best.former.best_step)
+        return replace(state, stopper=stopper)
