@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from strategies.improvement import KNOWN_MODES
+
 from ..command_parser import CommandParser
 from ..console import say
 from ..errors import UsageError
@@ -51,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("space", nargs="*", metavar="NAME=VALUES")
     parser.add_argument("--sweep-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--monitor", required=True, metavar="NAME", help="such as val/loss")
-    parser.add_argument("--mode", choices=("min", "max"), default="min")
+    parser.add_argument(
+        "--mode", choices=("min", "max"), help="which is better; left out: what the name says"
+    )
     parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random")
     parser.add_argument("--trials", type=int, default=10, metavar="N", help="not for a grid")
     parser.add_argument("--search-seed", type=int, default=0, metavar="S")
@@ -73,6 +77,7 @@ def run(argv: Sequence[str]) -> int:
     if not words:
         raise UsageError("no script is given: relaunch sweep ... -- script.py.")
     _require_own_places(words)
+    given.mode = _mode(given)
     search = _search(given)
     _keep_plan(given, words)
     inbox = SignalInbox()
@@ -104,6 +109,29 @@ def run(argv: Sequence[str]) -> int:
         return CONTINUE
     print(f"\n{(given.sweep_dir / RESULTS).read_text()}", end="")
     return DONE if any(r.value is not None for r in results) else 1
+
+
+def _mode(given: argparse.Namespace) -> str:
+    """Return which values of the monitored metric are better.
+
+    Raises:
+        UsageError: its name does not say it, or says the contrary of --mode.
+    """
+    name = given.monitor.rpartition("/")[2]
+    known = KNOWN_MODES.get(name)
+    mode: str | None = given.mode or known
+    if mode is None:
+        raise UsageError(
+            f"--monitor {given.monitor} needs --mode min or --mode max: whether a lower or a "
+            f'higher "{name}" is better is not known.'
+        )
+    if known not in (None, mode):
+        better = "lower" if known == "min" else "higher"
+        raise UsageError(
+            f"--monitor {given.monitor} --mode {mode}: a {better} {name} is better. "
+            "Leave --mode out."
+        )
+    return mode
 
 
 def _require_own_places(words: Sequence[str]) -> None:

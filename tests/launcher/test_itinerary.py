@@ -1,6 +1,6 @@
 import pytest
 
-from launcher.itinerary import Stop, disagreement, users_line, where_raised
+from launcher.itinerary import LEFT_S, Stop, disagreement, users_line, where_raised
 
 MINE = Stop(calls=2, what="the training loop", where="train.py:20", step=12, ended=True)
 
@@ -29,3 +29,7 @@ def test_lines_of_the_users():
         int("x")
     assert where_raised(raised.value).startswith("test_itinerary.py:")
     assert where_raised(ValueError()) is None
+
+
+def test_a_rank_that_has_left_is_ended_well_within_ten_seconds():
+    assert 0 < LEFT_S <= 5

@@ -187,10 +187,15 @@ def test_optuna_judges_a_setting_by_the_mean_of_its_folds(tmp_path):
     ("words", "message"),
     [
         ("--monitor m a=1 -- x.py", "--sweep-dir"),
+        ("--sweep-dir s --monitor m a=1 -- x.py", "--monitor m needs --mode min or --mode max"),
+        (
+            "--sweep-dir s --monitor val/accuracy --mode min a=1 -- x.py",
+            "a higher accuracy is better",
+        ),
         ("--sweep-dir s --monitor m a=1", "no script is given"),
-        ("--sweep-dir s --monitor m -- x.py", "nothing is searched"),
-        ("--sweep-dir s --monitor m --folds 1 -- x.py", "leaves nothing to train on"),
-        ("--sweep-dir s --monitor m --trials 0 a=1 -- x.py", "--trials 0 is too small"),
+        ("--sweep-dir s --monitor loss -- x.py", "nothing is searched"),
+        ("--sweep-dir s --monitor loss --folds 1 -- x.py", "leaves nothing to train on"),
+        ("--sweep-dir s --monitor loss --trials 0 a=1 -- x.py", "--trials 0 is too small"),
     ],
 )
 def test_wrong_usage(words, message, tmp_path, monkeypatch):
