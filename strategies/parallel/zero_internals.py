@@ -172,6 +172,13 @@ class Stage12(Layout):
         for piece in self.pieces():
             yield piece, found[piece.group, piece.offset]
 
+    def forget_gradients(self) -> None:
+        """After a step: none of its gradients may be added to."""
+        super().forget_gradients()
+        if self.is_offloaded:
+            # Of a step that it skips DeepSpeed keeps the fp32 sums on the device otherwise.
+            self._zero.averaged_gradients = dict.fromkeys(self._zero.averaged_gradients)
+
     def settle(self, *, is_finite: bool) -> None:
         """Have the step follow our verdict, just before it."""
         if self.is_offloaded:

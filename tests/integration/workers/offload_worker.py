@@ -7,6 +7,7 @@ does when it offloads is done there too: masters, gradients and steps go other w
 code. So the refusal is taken away here.
 """
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -45,7 +46,39 @@ with process_groups(
         if ranks.is_coordinator:
             save_file(dict(weights_of(out / name, 8, KEYS)), out / f"{name}.safetensors")
 
+    class Unfit:
+        """A job whose losses are infinite in the third step on rank 1."""
+
+        def __init__(self, job):
+            self._job = job
+            self.run = job.run
+
+        def __iter__(self):
+            for step in self._job:
+                backward = step.backward
+
+                def spoiled(loss, count, number=step.number, backward=backward):
+                    unfit = number == 2 and ranks.rank == 1
+                    backward(loss * (math.inf if unfit else 1.0), count)
+
+                step.backward = spoiled
+                yield step
+
+        step = property(lambda self: self._job.step)
+        model = property(lambda self: self._job.model)
+
+    def spoil(name, strategy, offload):
+        job = make_job(ranks, strategy, out / name, offload=offload, **ALL)
+        train(Unfit(job), 8)
+        if ranks.is_coordinator:
+            save_file(dict(weights_of(out / name, 8, KEYS)), out / f"{name}.safetensors")
+
+    if precision == "fp32":
+        spoil("spoiled-ddp", "ddp", False)
     for strategy in ZERO:
+        spoil(f"spoiled-{strategy}", strategy, True)
+        if precision == "bf16":
+            spoil(f"spoiled-{strategy}-plain", strategy, False)
         go(strategy, (strategy, 8, False))
         go(f"{strategy}-offloaded", (strategy, 8, True))
     if precision == "fp32":
