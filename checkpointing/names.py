@@ -10,6 +10,7 @@ In an object store, where nothing can be renamed:
 step-00001200/manifest.json          a checkpoint, complete
 step-00001200/refused-<token>.json   the manifest of one that was found damaged; never read
 owner.json                           which run may commit here
+.put-<token>                         an object on its way, where a store does not put it whole
 """
 
 import os
@@ -24,7 +25,7 @@ OWNER_NAME = "owner.json"
 _REFUSED_MANIFEST = re.compile(r"refused-[0-9a-f]+\.json")
 _STEP = re.compile(r"step-([0-9]{8,})")
 _REFUSED = re.compile(r"refused-step-[0-9]{8,}-[0-9a-f]+")
-_LEFTOVER = re.compile(r"\.(tmp|trash)-(step-[0-9]{8,}|probe)-[0-9a-f]+")
+_LEFTOVER = re.compile(r"\.(tmp|trash)-(step-[0-9]{8,}|probe)-[0-9a-f]+|\.put-[0-9a-f]{16}")
 
 
 def step_folder(step: int) -> str:
@@ -76,6 +77,11 @@ def refused_manifest(token: str) -> str:
 def is_refused_manifest(name: str) -> bool:
     """Tell whether a name is that of a manifest which was set aside."""
     return _REFUSED_MANIFEST.fullmatch(name) is not None
+
+
+def draft_name(token: str) -> str:
+    """Return the name of an object on its way, where a store does not put it whole."""
+    return f".put-{token}"
 
 
 def probe_folder(token: str) -> str:

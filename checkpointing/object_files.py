@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Any, ClassVar
 
 from .files import Files
-from .names import new_token
+from .names import draft_name, new_token
 
 WHOLE_BYTES = 16 * 1024 * 1024
 """Up to this size an object is put by one request; a larger one in parts."""
@@ -60,7 +60,7 @@ class ObjectFiles(Files):
     def create(self, path: PurePath) -> int:
         """Begin an upload; an object of this name is replaced when it is complete."""
         handle = next(self._handles)
-        draft = path if self._puts_whole else path.with_name(f".put-{new_token()}")
+        draft = path if self._puts_whole else path.with_name(draft_name(new_token()))
         self._uploads[handle] = _Upload(self._filesystem, path, draft)
         return handle
 

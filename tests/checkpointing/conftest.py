@@ -1,4 +1,4 @@
-"""Makes `kit.py` and `modelled_disk.py` available to the tests here, which are no package."""
+"""Makes `kit.py` and the others available to the tests here, which are no package."""
 
 import importlib.util
 import os
@@ -25,6 +25,11 @@ def kit():
 @pytest.fixture(scope="session")
 def disks():
     return _load("modelled_disk")
+
+
+@pytest.fixture(scope="session")
+def object_kit():
+    return _load("object_kit")
 
 
 @pytest.fixture(autouse=True)

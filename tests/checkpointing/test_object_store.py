@@ -1,12 +1,17 @@
 """Checkpoints in an object store, over fsspec's memory and local back ends."""
 
 import errno
+import os
+import subprocess
+import sys
 import uuid
 from functools import partial
+from pathlib import Path
 
 import fsspec
 import pytest
 
+import checkpointing
 from checkpointing import (
     CheckpointStore,
     DamagedCheckpointError,
@@ -18,7 +23,6 @@ from checkpointing import (
     place_at,
     take_inventory,
 )
-from checkpointing.object_files import ObjectFiles
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -112,11 +116,11 @@ def test_saving_a_step_again_replaces_it(kit, url, store):
     assert len(raw(url)[0]) == 3  # the manifest, its shard, the owner
 
 
-def test_deleting_removes_the_manifest_first(kit, url, store):
+def test_deleting_removes_the_manifest_first(kit, object_kit, url, store):
     for step in (1, 2):
         kit.save_state(store, step, kit.sample_state(step))
     calls = []
-    watched = Failing(place_at(url), lambda number, name, path: calls.append((name, path)))
+    watched = object_kit.Failing(place_at(url), lambda *call: calls.append(call[1:]))
     object_store(kit, url, watched).delete(1)
     removed = [path for name, path in calls if name in ("rm_file", "rm")]
     assert removed[0].endswith("step-00000001/manifest.json")
@@ -177,10 +181,10 @@ def test_damage_is_named(kit, url, store, part, harm):
         kit.assert_holds(store, 1, kit.sample_state())
 
 
-def test_reading_fetches_ranges_and_little_more(kit, url):
+def test_reading_fetches_ranges_and_little_more(kit, object_kit, url):
     kit.save_state(object_store(kit, url), 1, kit.sample_state())
     wanted_bytes, fetched = 0, []
-    files = Failing(place_at(url), lambda *call: None)
+    files = object_kit.Failing(place_at(url), lambda *call: None)
     files.proxy.fetched = fetched
     with object_store(kit, url, files).open(1) as reader:
         fetched.clear()
@@ -193,54 +197,6 @@ def test_reading_fetches_ranges_and_little_more(kit, url):
     assert sum(fetched) - wanted_bytes <= record.size_bytes - wanted_bytes
 
 
-class Proxy:
-    """A filesystem that tells of each call, before and after it is made."""
-
-    def __init__(self, filesystem, before, after):
-        self._filesystem, self._before, self._after = filesystem, before, after
-        self.num_calls = 0
-        self.fetched = []
-
-    def invalidate_cache(self):
-        self._filesystem.invalidate_cache()
-
-    def open(self, path, *args, **kwargs):
-        stream = self._filesystem.open(path, *args, **kwargs)
-        return Stream(self, stream, path)
-
-    def __getattr__(self, name):
-        return lambda path, *args, **kwargs: self.call(
-            name, path, lambda: getattr(self._filesystem, name)(path, *args, **kwargs)
-        )
-
-    def call(self, name, path, action):
-        number = self.num_calls
-        self.num_calls += 1
-        self._before(number, name, path)
-        result = action()
-        self._after(number, name, path)
-        if name == "cat_file":
-            self.fetched.append(len(result))
-        return result
-
-
-class Stream:
-    def __init__(self, proxy, stream, path):
-        self._proxy, self._stream, self._path = proxy, stream, path
-
-    def write(self, data):
-        return self._proxy.call("write", self._path, lambda: self._stream.write(data))
-
-    def close(self):
-        return self._proxy.call("close", self._path, self._stream.close)
-
-
-class Failing(ObjectFiles):
-    def __init__(self, place, before, after=lambda *call: None):
-        self.proxy = Proxy(place.files._filesystem, before, after)
-        super().__init__(self.proxy, puts_whole=place.files._puts_whole)
-
-
 class ForeignError(Exception):
     """What a back end's own library may raise: no OSError."""
 
@@ -250,7 +206,9 @@ ERRORS = [OSError(errno.EIO, "injected"), ForeignError("injected"), PermissionEr
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_at_any_call_of_a_save_loses_no_checkpoint(kit, url, part_size, error, when):
+def test_an_error_at_any_call_of_a_save_loses_no_checkpoint(
+    kit, object_kit, url, part_size, error, when
+):
     store = object_store(kit, url)
     kit.save_state(store, 1, kit.sample_state(1))
     failures, num_saved, at = [], 0, 0
@@ -260,7 +218,7 @@ def test_an_error_at_any_call_of_a_save_loses_no_checkpoint(kit, url, part_size,
             if number == at:
                 raise error
 
-        files = Failing(place_at(url), **{"before": lambda *call: None, when: strike})
+        files = object_kit.Failing(place_at(url), **{"before": lambda *call: None, when: strike})
         try:
             kit.save_state(object_store(kit, url, files), 2, kit.sample_state(2))
             num_saved += 1
@@ -283,15 +241,17 @@ def test_an_error_at_any_call_of_a_save_loses_no_checkpoint(kit, url, part_size,
     assert num_saved <= 3
 
 
-def num_calls_of(kit, url, operation):
-    files = Failing(place_at(url), lambda *call: None)
+def num_calls_of(kit, object_kit, url, operation):
+    files = object_kit.Failing(place_at(url), lambda *call: None)
     store = object_store(kit, url, files)
     _ = store.steps() if operation == "steps" else store.open(1)
     return files.proxy.num_calls
 
 
 @pytest.mark.parametrize("operation", ["steps", "open"])
-def test_a_store_that_does_not_answer_is_not_an_empty_or_damaged_one(kit, url, operation):
+def test_a_store_that_does_not_answer_is_not_an_empty_or_damaged_one(
+    kit, object_kit, url, operation
+):
     kit.save_state(object_store(kit, url), 1, kit.sample_state())
     at = 0
     while True:
@@ -300,10 +260,10 @@ def test_a_store_that_does_not_answer_is_not_an_empty_or_damaged_one(kit, url, o
             if number == at:
                 raise ForeignError("no route to the store")
 
-        files = Failing(place_at(url), strike)
+        files = object_kit.Failing(place_at(url), strike)
         store = object_store(kit, url, files)
         action = store.steps if operation == "steps" else partial(store.open, 1)
-        if at >= num_calls_of(kit, url, operation):
+        if at >= num_calls_of(kit, object_kit, url, operation):
             action()
             break
         with pytest.raises(OSError, match="no route to the store") as caught:
@@ -382,3 +342,35 @@ def test_a_path_below_a_url_is_that_url_as_text(text):
     assert str(path / "x" / "y") == f"{text}/x/y"
     assert str((path / "x").parent) == text
     assert (path / "x").name == "x"
+
+
+@pytest.mark.timeout(240)
+def test_a_save_killed_at_any_call_is_complete_or_invisible(kit, tmp_path):
+    base = object_store(kit, f"file://{tmp_path}/base")
+    kit.save_state(base, 1, kit.sample_state(1))
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("object_kill_driver.py")), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(Path(checkpointing.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for when in ("before", "after"):
+        folders = sorted((tmp_path / when).iterdir(), key=lambda path: int(path.name))
+        assert len(folders) > 15
+        seen = []
+        for folder in folders:
+            store = object_store(kit, f"file://{folder}")
+            kit.assert_holds(store, 1, kit.sample_state(1))
+            seen.append(2 in store.steps())
+            if seen[-1]:
+                kit.assert_holds(store, 2, kit.sample_state(2))
+            store.sweep()
+            kit.save_state(store, 3, kit.sample_state(3))
+            kit.assert_holds(store, 3, kit.sample_state(3))
+            assert len(raw(f"file://{folder}")[0]) == 5 + 2 * seen[-1]
+        # Invisible up to the manifest, complete from then on.
+        assert seen == sorted(seen)
+        assert (seen[0], seen[-1]) == (False, True)
