@@ -1,7 +1,7 @@
 """Typed access to the fields of parsed JSON, for text that may have been damaged or forged."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .strict_json import JSON
 
@@ -34,7 +34,11 @@ class Fields:
 
     def integers(self, name: str) -> tuple[int, ...]:
         """Return an array of integers that are at least 0."""
-        return tuple(self._at_least(name, item, 0) for item in self.array(name))
+        items: list[Any] = list(self.array(name))
+        # There may be hundreds of thousands, and the built-ins are quick; true is not a number.
+        if set(map(type, items)) <= {int} and min(items, default=0) >= 0:
+            return tuple(items)
+        return tuple(self._at_least(name, item, 0) for item in items)
 
     def array(self, name: str) -> list[JSON]:
         """Return an array of anything."""

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from .collector import collector_held
 from .fields import Fields
 from .manifest import (
     FORMAT_NAME,
@@ -31,6 +32,7 @@ _FILE: Final = frozenset(("name", "size_bytes", "block_bytes", "crc32"))
 _TOKEN: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
+@collector_held()
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the canonical text of a manifest, with the SHA-256 of all the rest in it.
 
@@ -55,6 +57,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return text
 
 
+@collector_held()
 def parse_manifest(text: bytes) -> Manifest:
     """Read a manifest and prove that it is unaltered and consistent.
 
@@ -162,10 +165,10 @@ def parse_chunks(rows: Sequence[JSON], names: Sequence[str], tensor_name: str) -
         if not isinstance(row, list) or len(row) != _CHUNK_NUMBERS:
             raise ValueError(f"a chunk of {tensor_name} is not four numbers")
         place, start, end, offset = row
-        for number in row:
-            # Not isinstance: true is not a number here.
-            if type(number) is not int or number < 0:
-                raise ValueError(f"a chunk of {tensor_name} holds {number!r:.40}")
+        # Not isinstance: true is not a number here.
+        are_integers = type(place) is type(start) is type(end) is type(offset) is int
+        if not are_integers or min(row) < 0:
+            raise ValueError(f"a chunk of {tensor_name} holds {row!s:.80}")
         if place >= len(names):
             raise ValueError(f"{tensor_name} lies in file {place} of {len(names)}")
         chunks.append(Chunk(names[place], start, end, offset))

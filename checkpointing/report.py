@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .collector import collector_held
 from .fields import Fields
 from .manifest import Chunk, Manifest, StoredFile, StoredTensor
 from .manifest_text import encode_chunks, encode_file, parse_chunks, parse_file
@@ -72,6 +73,7 @@ def _parse_row(value: JSON, names: Sequence[str], known: Mapping[str, TensorSpec
     return StoredTensor(spec=spec, chunks=parse_chunks(rows, names, name))
 
 
+@collector_held()
 def merge_reports(
     reports: Iterable[ShardReport],
     specs: Sequence[TensorSpec],

@@ -13,10 +13,11 @@ import checkpointing
 PACKAGE = Path(checkpointing.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TORCH_FREE = (
-    "background_writer block_writer by_manifest by_rename communicator compare difference errors "
-    "export_plan fields files inventory manifest manifest_text names object_files outcome places "
-    "publishing ranges reader report retention shard_format shard_reader snapshot spec store "
-    "strict_json verify whole_file writer_process written_aside"
+    "background_writer block_writer by_manifest by_rename collector communicator compare "
+    "difference errors export_plan fields files inventory manifest manifest_text names "
+    "object_files outcome places publishing ranges reader report retention shard_format "
+    "shard_reader snapshot spec store strict_json verify whole_file writer_process "
+    "written_aside"
 )
 PROCESS_CALLS = {"close", "getppid", "memfd_create", "posix_fallocate", "read"}
 """Pipes and memory without a name."""

@@ -1,3 +1,4 @@
+import gc
 import json
 
 import pytest
@@ -49,6 +50,21 @@ def test_what_no_rank_says_is_refused(place, value, message):
     content["tensors"][0][place] = value
     with pytest.raises(ValueError, match=message):
         ShardReport.parse(content, KNOWN)
+
+
+def test_the_collector_is_held_and_let_go_again():
+    seen = []
+
+    def reports():
+        seen.append(gc.isenabled())
+        yield report()
+
+    assert gc.isenabled()
+    merge_reports(reports(), [SPEC], step=1, token="0" * 16, state={}, created_by={})
+    with pytest.raises(ValueError, match="a rank wrote"):
+        merge_reports([report()], [], step=1, token="0" * 16, state={}, created_by={})
+    assert seen == [False]
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("row", [None, [], ["w", "fp32"], {"fqn": "w"}])
