@@ -18,7 +18,10 @@ USER = "nobody"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that the user can reach and write; pytest's own are closed to him."""
+    """A folder that the user can reach and write; pytest's own are closed to him.
+
+    Asked for before `jobs`, so that it goes after the job.
+    """
     folder = Path(tempfile.mkdtemp(prefix="user-"))
     folder.chmod(0o777)
     yield folder
@@ -57,7 +60,7 @@ def as_user(cluster: Any, folder: Path) -> Any:
 
 
 def test_his_preempted_job_is_requeued_by_his_own_order(
-    jobs: Any, cluster: Any, folder: Path, as_user: Any
+    folder: Path, jobs: Any, cluster: Any, as_user: Any
 ) -> None:
     run = type(jobs.run)(folder / "run")
     script = folder / "job.sh"
