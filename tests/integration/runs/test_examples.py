@@ -61,3 +61,16 @@ def test_a_strategy_and_checkpoints_alone(example: Callable[..., Any], tmp_path:
         launched = example("strategy_alone.py", name, str(tmp_path / "kept"))
         assert launched.wait(90) == 0, launched.stderr
         assert f"steps {steps} under {name}" in launched.stdout
+
+
+def test_checkpoints_alone(python: Callable[..., Any], tmp_path: Path) -> None:
+    """Two starts of five steps end where one of ten would: weights and moments are back."""
+    script = EXAMPLES / "checkpoint_alone.py"
+    halves = [python(str(script), str(tmp_path / "kept"), cwd=tmp_path) for _ in range(2)]
+    (tmp_path / "ten.py").write_text(script.read_text().replace("STEPS = 5", "STEPS = 10"))
+    whole = python(str(tmp_path / "ten.py"), str(tmp_path / "ten"), cwd=tmp_path)
+    for done in (*halves, whole):
+        assert done.returncode == 0, done.stderr
+    assert halves[0].stdout.startswith("steps 0 to 5,")
+    assert halves[1].stdout.startswith("steps 5 to 10,")
+    assert whole.stdout.split()[-1] == halves[1].stdout.split()[-1]
