@@ -144,7 +144,10 @@ SWEEPS = {
 }
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+# The others take a minute; what they do is shown by test_sweep_runs.py.
+@pytest.mark.parametrize(
+    "name", [n if n == "grid" else pytest.param(n, marks=pytest.mark.slow) for n in SWEEPS]
+)
 def test_the_sweeps(name: str, launch: Callable[..., Any]) -> None:
     start, fewer, num_trials = SWEEPS[name]
     if name == "optuna":
