@@ -240,7 +240,8 @@ def test_what_is_printed_and_not_started(tmp_path: Path) -> None:
         if name == "slurm.md":
             continue
         for line in PAGES.commands(text):
-            words = shlex.split(line)
+            # A place that needs no package of its own.
+            words = shlex.split(line.replace("s3://", f"file://{tmp_path}/"))
             words = words[words.index("relaunch") + 1 :]
             if "train.py" in words and words[0] not in ("sweep", "schedule", "slurm"):
                 done = relaunch(["--dry-run", *words], tmp_path)
