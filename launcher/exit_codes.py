@@ -43,10 +43,15 @@ def first_failure(outcomes: Iterable[Outcome]) -> Outcome | None:
     """Return the rank that failed first by itself, or None.
 
     Of several seen at the same look one killed by a signal comes first: a peer's death makes the
-    others raise, hardly ever the other way round.
+    others raise, hardly ever the other way round. Then comes one that left with a sentence of ours
+    (USAGE): while it ends, its closed connections make the others raise too.
     """
     failures = [o for o in outcomes if not o.by_launcher and o.status not in (DONE, CONTINUE)]
-    return min(failures, key=lambda o: (o.tick, (o.status or 0) >= 0, o.rank), default=None)
+    return min(
+        failures,
+        key=lambda o: (o.tick, (o.status or 0) >= 0, o.status != USAGE, o.rank),
+        default=None,
+    )
 
 
 def ended_by_warning(outcome: Outcome, warned_by: int | None) -> bool:

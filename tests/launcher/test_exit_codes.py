@@ -61,3 +61,12 @@ def test_at_the_same_look_a_killed_rank_comes_first():
     first = first_failure(outcomes((1, 4, False), (1, 4, False), (-KILL, 4, False)))
     assert first is not None
     assert first.rank == 2
+
+
+def test_of_those_seen_at_one_look_the_one_that_left_with_a_sentence_is_the_cause():
+    first = first_failure(outcomes((1, 4, False), (2, 4, False), (1, 4, False)))
+    assert first is not None
+    assert first.rank == 1
+    earlier = first_failure(outcomes((1, 3, False), (2, 4, False)))
+    assert earlier is not None
+    assert earlier.rank == 0
