@@ -1,9 +1,12 @@
 """Write a file front to back in whole blocks, and sum up each block on the way."""
 
-import zlib
+import errno
+import mmap
 from collections.abc import Iterable
 from pathlib import PurePath
 
+from .checksum import crc32
+from .direct_writes import ALIGN_BYTES
 from .files import Files
 
 
@@ -11,13 +14,32 @@ class BlockWriter:
     """Turns pieces of any size into block-sized writes at increasing offsets.
 
     Small tensors are gathered in one block of memory: writing each by itself would halve the
-    throughput (arXiv 2512.24511). Large ones are written from where they are.
+    throughput (arXiv 2512.24511). Large ones are written from where they are, but for direct
+    writes, which need an aligned address. Only whole blocks are written directly.
+
+    Args:
+        fd: The file, empty or preallocated.
+        files: How to reach the disk.
+        block_bytes: The bytes of a write, and under one checksum.
+        size_bytes: Of the whole file.
+        is_aligned: See `write_new_file`.
     """
 
-    def __init__(self, fd: int, files: Files, block_bytes: int) -> None:
+    def __init__(
+        self,
+        fd: int,
+        files: Files,
+        block_bytes: int,
+        *,
+        size_bytes: int,
+        is_aligned: bool = False,
+    ) -> None:
         self._fd = fd
         self._files = files
         self._block_bytes = block_bytes
+        can_be_direct = size_bytes >= block_bytes and block_bytes % ALIGN_BYTES == 0
+        self._is_direct = can_be_direct and files.bypass_cache(fd)
+        self._writes_in_place = is_aligned or not self._is_direct
         # Made when it is needed: what comes in whole blocks needs none.
         self._pending = memoryview(b"")
         self._num_pending = 0
@@ -31,12 +53,13 @@ class BlockWriter:
             OSError: From the disk.
         """
         while len(data):
-            if self._num_pending == 0 and len(data) >= self._block_bytes:
+            is_whole = self._num_pending == 0 and len(data) >= self._block_bytes
+            if is_whole and self._writes_in_place:
                 self._write_block(data[: self._block_bytes])
                 data = data[self._block_bytes :]
                 continue
             if not self._pending:
-                self._pending = memoryview(bytearray(self._block_bytes))
+                self._pending = memoryview(mmap.mmap(-1, self._block_bytes))  # begins at a page
             taken = min(len(data), self._block_bytes - self._num_pending)
             self._pending[self._num_pending : self._num_pending + taken] = data[:taken]
             self._num_pending += taken
@@ -59,13 +82,33 @@ class BlockWriter:
         self._num_pending = 0
 
     def _write_block(self, block: memoryview) -> None:
-        self._crc32.append(zlib.crc32(block))
-        self._files.write_all(self._fd, block, self._offset)
+        self._crc32.append(crc32(block))
+        if self._is_direct and len(block) < self._block_bytes:
+            self._end_direct_writes()
+        try:
+            self._files.write_all(self._fd, block, self._offset)
+        except OSError as error:
+            # The disk below may want a larger alignment than 4096.
+            if not self._is_direct or error.errno != errno.EINVAL:
+                raise
+            self._end_direct_writes()
+            self._files.write_all(self._fd, block, self._offset)
         self._offset += len(block)
+
+    def _end_direct_writes(self) -> None:
+        self._files.use_cache(self._fd)
+        self._is_direct = False
+        self._writes_in_place = True
 
 
 def write_new_file(
-    path: PurePath, pieces: Iterable[memoryview], size_bytes: int, *, files: Files, block_bytes: int
+    path: PurePath,
+    pieces: Iterable[memoryview],
+    size_bytes: int,
+    *,
+    files: Files,
+    block_bytes: int,
+    is_aligned: bool = False,
 ) -> tuple[int, tuple[int, ...]]:
     """Write, sync and close a file; return its size in bytes and the CRC-32 of each block.
 
@@ -75,6 +118,7 @@ def write_new_file(
         size_bytes: Of all pieces, reserved before the first is written.
         files: How to reach the disk.
         block_bytes: The bytes of a write, and under one checksum.
+        is_aligned: All pieces but the last are whole blocks, each beginning with a page of memory.
 
     Raises:
         OSError: From the disk.
@@ -82,7 +126,7 @@ def write_new_file(
     fd = files.create(path)
     try:
         files.preallocate(fd, size_bytes)
-        writer = BlockWriter(fd, files, block_bytes)
+        writer = BlockWriter(fd, files, block_bytes, size_bytes=size_bytes, is_aligned=is_aligned)
         for piece in pieces:
             writer.write(piece)
         finished = writer.finish()

@@ -94,8 +94,9 @@ def _write(
         key=lambda pair: -ITEMSIZES_BYTES[pair[1].dtype],
     )
     header = encode_header([entry for _, entry in pairs], metadata)
-    files.preallocate(fd, len(header) + sum(entry.size_bytes for _, entry in pairs))
-    writer = BlockWriter(fd, files, BLOCK_BYTES)
+    planned_bytes = len(header) + sum(entry.size_bytes for _, entry in pairs)
+    files.preallocate(fd, planned_bytes)
+    writer = BlockWriter(fd, files, BLOCK_BYTES, size_bytes=planned_bytes)
     writer.write(memoryview(header))
     for spec, entry in pairs:
         for piece in _pieces(reader, spec, torch_dtype(entry.dtype)):

@@ -5,11 +5,14 @@ n-th one, or kill the process around it. Each method is one system call, or a lo
 """
 
 import errno
+import fcntl
 import os
 import shutil
 import stat
 from pathlib import PurePath
 from typing import ClassVar
+
+from .direct_writes import pays_directly
 
 # Filesystems without preallocation answer with one of these; every other error is a real one.
 _NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL)
@@ -59,6 +62,31 @@ class Files:
         except OSError as error:
             if error.errno not in _NO_PREALLOCATION:
                 raise
+
+    def bypass_cache(self, fd: int) -> bool:
+        """Let the next writes go to the disk itself, where that pays; tell whether they do.
+
+        Their addresses, offsets and lengths must then be multiples of 4096.
+        """
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+                mounts = file.read()
+        except OSError:
+            return False  # no such list: not Linux, or a sandbox
+        device = os.fstat(fd).st_dev
+        if not pays_directly(mounts, os.major(device), os.minor(device)):
+            return False
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # what a filesystem without direct writes answers
+                raise
+            return False
+        return True
+
+    def use_cache(self, fd: int) -> None:
+        """Let the next writes go through the page cache again, from any address to any offset."""
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT)
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
         """Write at an offset; return the bytes written, which may be fewer than given."""

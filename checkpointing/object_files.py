@@ -68,6 +68,10 @@ class ObjectFiles(Files):
         """Choose the size of the parts, of which a store takes so many only."""
         self._uploads[fd].part_bytes = max(_PART_BYTES, -(-size_bytes // _MAX_PARTS))
 
+    def bypass_cache(self, fd: int) -> bool:
+        """Do nothing: what is put in a store passes no page cache."""
+        return False
+
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
         """Append to an upload."""
         self._uploads[fd].append(data, offset)

@@ -1,8 +1,8 @@
 """Read byte ranges of one shard, never handing out a byte whose block was not checked."""
 
-import zlib
 from pathlib import PurePath
 
+from .checksum import crc32
 from .errors import DamagedCheckpointError
 from .files import Files
 from .manifest import StoredFile
@@ -75,7 +75,7 @@ class ShardReader:
     def _fill_verified(self, block: int, target: memoryview) -> None:
         first, last = self._record.block_range(block)
         self._fill(target, first)
-        if zlib.crc32(target) != self._record.crc32[block]:
+        if crc32(target) != self._record.crc32[block]:
             raise DamagedCheckpointError(
                 self.path, f"bytes [{first}, {last}) do not match their checksum"
             )

@@ -1,6 +1,6 @@
 """The program of the process that writes shards while the training goes on.
 
-It imports the standard library only (and fsspec where it writes to a URL), reads the shard's image
+It imports the standard library and isal only (and fsspec for a URL), reads the shard's image
 from shared memory, and neither knows the other ranks nor commits anything: that a shard was
 written is all it reports.
 """
@@ -51,6 +51,7 @@ def _answer(request: dict[str, object], memory_fd: int, parent: int, files: File
             size_bytes,
             files=files,
             block_bytes=block_bytes,
+            is_aligned=True,
         )
     except (OSError, PlaceError) as error:
         return {"error": f"{text}: {error}"}
