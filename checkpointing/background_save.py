@@ -1,11 +1,11 @@
-"""A save whose bytes are written while the training goes on.
+"""A save whose bytes are written, and which is committed, while the training goes on.
 
-The ranks meet twice, never in a thread: `start_save` (one broadcast, then a copy into shared
-memory) and `BackgroundSave.finish` (a gather and a broadcast). In between each rank can ask
-whether its own shard is done; when all are, is for the caller to agree on.
+The ranks meet three times, never in a thread: `start_save` (a broadcast, then a copy into shared
+memory), `BackgroundSave.commit` (a gather) and `BackgroundSave.finish` (a broadcast). In between
+each rank can ask whether its own part is done; when all are, is for the caller to agree on.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 
 import torch
@@ -18,7 +18,15 @@ from .manifest import StoredFile, StoredTensor
 from .outcome import Outcome, run_guarded
 from .publishing import Attempt
 from .report import ShardReport
-from .save import SavedCheckpoint, agree_on_attempt, conclude, require_same_step
+from .save import (
+    SavedCheckpoint,
+    agree_on_attempt,
+    announce,
+    commit_of,
+    conclude,
+    or_abandon,
+    require_same_step,
+)
 from .shard_writer import ShardPlan, plan_shard, stored_tensors
 from .snapshot import Snapshot
 from .store import CheckpointStore
@@ -27,7 +35,7 @@ from .tensor_bytes import byte_view
 
 
 class BackgroundSave:
-    """A save under way. Its rank's shard is being written, or is done, or has failed."""
+    """A save under way: this rank's shard is being written, then all of them are published."""
 
     def __init__(
         self,
@@ -46,19 +54,45 @@ class BackgroundSave:
         self._tensors: tuple[StoredTensor, ...] = ()
         self._size_bytes = 0
         self._wrote: Outcome | None = None
+        self._is_committing = False
+        self._committed: Outcome | None = None
 
     @property
     def step(self) -> int:
         """The step whose state is saved."""
         return self._snapshot.step
 
+    @property
+    def is_committing(self) -> bool:
+        """Whether all have written, and the coordinator publishes it; the same on every rank."""
+        return self._is_committing
+
     def is_settled(self) -> bool:
-        """Tell whether this rank's shard is written or has failed. No collective, no waiting."""
+        """Tell whether this rank's part is done or has failed. No collective, no waiting.
+
+        Its part is its shard, and after `commit`, on the coordinator, the checkpoint.
+        """
         self._receive(wait=False)
-        return self._wrote is not None
+        return (self._committed if self._is_committing else self._wrote) is not None
+
+    def commit(self) -> None:
+        """Wait for this rank's shard, then let the coordinator's writer publish all of them.
+
+        Called on every rank, once. A failure is told by `finish`.
+        """
+        self._receive(wait=True)
+        assert self._wrote is not None
+        messages = self._communicator.gather(self._wrote.message())
+        self._is_committing = True
+        if messages is None:
+            self._committed = Outcome()
+            return
+        begun = run_guarded(lambda: self._or_abandon(lambda: self._begin_commit(messages)))
+        if begun.error is not None or begun.value is not None:
+            self._committed = begun
 
     def finish(self) -> SavedCheckpoint:
-        """Wait for this rank's shard and commit. Called on every rank.
+        """Wait until it is committed. Called on every rank, whether `commit` was or not.
 
         Raises:
             SaveFailedError: On every rank, with the same message, if any rank's writer died or
@@ -66,7 +100,11 @@ class BackgroundSave:
         """
         self._receive(wait=True)
         assert self._wrote is not None
-        return conclude(self._store, self._attempt, self._snapshot, self._wrote, self._communicator)
+        store, snapshot, ranks = self._store, self._snapshot, self._communicator
+        if not self._is_committing:
+            return conclude(store, self._attempt, snapshot, self._wrote, ranks)
+        assert self._committed is not None
+        return announce(store, self.step, self._wrote, self._committed, ranks)
 
     def stage(self, fragments: Iterable[Fragment]) -> None:
         """Copy the fragments and hand them to the writer; a failure is told by `finish`."""
@@ -94,15 +132,43 @@ class BackgroundSave:
         return self._store.publishing.shard_path(self._attempt, self._communicator.rank)
 
     def _receive(self, *, wait: bool) -> None:
-        if self._wrote is not None:
+        if self._wrote is not None and (self._committed is not None or not self._is_committing):
             return
         answer = self._writer.receive(wait=wait)
-        if answer is not None:
+        if answer is None:
+            return
+        if self._is_committing:
+            self._committed = run_guarded(lambda: self._or_abandon(lambda: self._published(answer)))
+        else:
             self._wrote = run_guarded(lambda: self._report(answer))
 
-    def _report(self, answer: Mapping[str, JSON]) -> JSON:
+    def _or_abandon(self, action: Callable[[], JSON]) -> JSON:
+        return or_abandon(self._store.publishing, self._attempt, action)
+
+    def _begin_commit(self, messages: Sequence[JSON]) -> JSON:
+        """Return the checkpoint's size if it was published here; None: it is under way."""
+        commit = commit_of(self._attempt, messages, self._snapshot)
+        if not self._store.publishing.is_stateless:
+            return commit.publish(self._store.publishing)
+        self._writer.publish(self._store.folder, commit)
+        return None
+
+    def _published(self, answer: Mapping[str, JSON]) -> JSON:
         if "error" in answer:
             raise SaveFailedError(str(answer["error"]))
+        if "died" not in answer:
+            return answer["value"]
+        if not self._store.files.exists(self._store.publishing.work_folder(self._attempt)):
+            raise SaveFailedError(
+                f"{self._store.path(self.step)} is complete, but may not outlive a power loss: "
+                f"{answer['died']}"
+            )
+        raise SaveFailedError(f"rank 0: {answer['died']}")
+
+    def _report(self, answer: Mapping[str, JSON]) -> JSON:
+        trouble = answer.get("error", answer.get("died"))
+        if trouble is not None:
+            raise SaveFailedError(str(trouble))
         crc32 = answer["value"]
         assert isinstance(crc32, list)
         file = StoredFile(

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path, PurePath
 
+from .commit import Commit
 from .errors import SaveFailedError
 from .strict_json import JSON
 
@@ -33,6 +36,8 @@ def writer_command() -> tuple[str, ...]:
 
 _PATIENCE_S = 300.0
 _SLOWEST_BYTES_PER_S = 20e6
+_FAREWELL_S = 10.0
+"""How long a process that removes old checkpoints is let live when its rank leaves."""
 _FUNERAL_S = 5.0
 """How long a killed process is waited for: one that hangs in the kernel does not die."""
 
@@ -43,14 +48,17 @@ def time_limit_s(size_bytes: int) -> float:
 
 
 class BackgroundWriter:
-    """Writes one file at a time; started by the first, and again after it died.
+    """Does one thing after another; started by the first, and again after it died.
+
+    A write and a commit are waited for, one at a time. Removals are not: they take as long as they
+    take, before what is asked for next.
 
     The memory has no name: however the two processes end, none of it is left behind.
 
     Args:
         command: The writer's program, to which the memory's descriptor is added (default:
             `writer_command`).
-        limit_s: From the size of a file in bytes, how many seconds its writing may take. A
+        limit_s: From the size of what is written in bytes, how many seconds that may take. A
             process that takes longer is killed.
     """
 
@@ -66,11 +74,15 @@ class BackgroundWriter:
         self._memory: mmap.mmap | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._received = b""
+        self._ids = count()
+        self._awaited: int | None = None
+        self._removing: set[int] = set()
+        self._not_removed: list[str] = []
 
     def image(self, size_bytes: int) -> mmap.mmap:
         """Return shared memory of at least this size, its pages already there from the last time.
 
-        Only while nothing is being written.
+        Only while nothing is being written or published.
 
         Raises:
             OSError: There is not so much memory.
@@ -89,56 +101,129 @@ class BackgroundWriter:
             OSError: The process cannot be started.
             SaveFailedError: It died at once.
         """
-        if self._process is None or self._process.poll() is not None:
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        request = {"path": str(path), "size_bytes": size_bytes, "block_bytes": block_bytes}
-        try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
-            raise SaveFailedError(self._epitaph()) from error
-        self._given_s = self._limit_s(size_bytes)
-        self._until_s = time.monotonic() + self._given_s
+        self._await(
+            {
+                "kind": "write",
+                "path": str(path),
+                "size_bytes": size_bytes,
+                "block_bytes": block_bytes,
+            },
+            size_bytes,
+        )
+
+    def publish(self, folder: PurePath, commit: Commit) -> None:
+        """Let what all ranks have written become a checkpoint of the store in a folder.
+
+        Raises:
+            OSError: The process cannot be started, or there is not so much memory.
+            SaveFailedError: It died at once.
+        """
+        content = json.dumps(commit.encode()).encode()
+        # Not through the pipe: a process that hangs would keep this one waiting.
+        self.image(len(content))[: len(content)] = content
+        request: dict[str, JSON] = {"kind": "publish", "folder": str(folder)}
+        self._await({**request, "size_bytes": len(content)}, len(content))
+
+    def remove(self, path: PurePath) -> None:
+        """Let a folder be removed, some time.
+
+        Raises:
+            OSError: The process cannot be started.
+            SaveFailedError: It died at once.
+        """
+        self._removing.add(self._send({"kind": "remove", "path": str(path)}))
+
+    def not_removed(self) -> list[str]:
+        """Return why folders could not be removed, each once, as far as that is known by now."""
+        told, self._not_removed = self._not_removed, []
+        return told
 
     def receive(self, *, wait: bool) -> Mapping[str, JSON] | None:
-        """Return {"value": CRC-32 of each block} or {"error": text}, once.
-
-        A process that exceeds its time limit is killed, and that is the error.
+        """Return the answer to what is awaited, once.
 
         Args:
-            wait: Whether to wait for it; without, None means that it is still writing.
+            wait: Whether to wait for it; without, None means that it is not done yet.
+
+        Returns:
+            {"value": ...}, of a write the CRC-32 of each block, of a commit the checkpoint's size
+            in bytes; or {"error": text}; or {"died": text} where the process ended, or was killed
+            because it exceeded its time limit.
         """
         process = self._process
         if process is None:
-            return {"error": "there is no writer process"}
+            return {"died": "there is no writer process"}
         assert process.stdout is not None
-        while not self._received.endswith(b"\n"):
+        while (answer := self._next_answer()) is None:
             left_s = max(0.0, self._until_s - time.monotonic())
             if not select.select([process.stdout], [], [], left_s if wait else 0)[0]:
                 if not wait and left_s:
                     return None
-                return {"error": self._give_up()}
+                return {"died": self._give_up()}
             part = os.read(process.stdout.fileno(), 1 << 16)
             if not part:
-                return {"error": self._epitaph()}
+                return {"died": self._epitaph()}
             self._received += part
-        answer: Mapping[str, JSON] = json.loads(self._received)
-        self._received = b""
         return answer
 
     def close(self) -> None:
-        """End the process, whatever it does. Only what was committed stays a checkpoint."""
+        """End the process, whatever it writes; a removal may take a few more seconds.
+
+        Only what was committed stays a checkpoint.
+        """
         if self._process is not None:
+            if self._removing:
+                self._let_it_end(self._process)
             self._process.kill()
             self._epitaph()
         if self._memory_fd >= 0:
             os.close(self._memory_fd)
             self._memory_fd, self._memory = -1, None
 
+    def _await(self, request: dict[str, JSON], size_bytes: int) -> None:
+        self._given_s = self._limit_s(size_bytes)
+        self._awaited = self._send(request)
+        self._until_s = time.monotonic() + self._given_s
+
+    def _send(self, request: dict[str, JSON]) -> int:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        assert self._process is not None
+        assert self._process.stdin is not None
+        number = next(self._ids)
+        try:
+            self._process.stdin.write(json.dumps({"id": number, **request}).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise SaveFailedError(self._epitaph()) from error
+        return number
+
+    def _next_answer(self) -> Mapping[str, JSON] | None:
+        """Take what has come up to the awaited answer; None if that is not among it."""
+        while b"\n" in self._received:
+            line, _, self._received = self._received.partition(b"\n")
+            answer: dict[str, JSON] = json.loads(line)
+            number = answer.pop("id")
+            if number == self._awaited:
+                self._awaited = None
+                return answer
+            assert isinstance(number, int)
+            self._removing.discard(number)
+            # What was to be removed first took its own time.
+            self._until_s = time.monotonic() + self._given_s
+            if "error" in answer:
+                self._not_removed.append(str(answer["error"]))
+        return None
+
+    def _let_it_end(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_FAREWELL_S)
+
     def _start(self) -> None:
         self._received = b""
+        self._removing.clear()
         self._process = subprocess.Popen(
             [*self._command, str(self._memory_fd)],
             stdin=subprocess.PIPE,

@@ -30,6 +30,8 @@ from .whole_file import read_whole, write_durably
 class ByManifest(Publishing):
     """Puts the shards where they stay; the manifest vouches for them."""
 
+    is_stateless = False  # whose store it is, this process knows
+
     def __init__(self, folder: PurePath, files: Files) -> None:
         super().__init__(folder, files)
         self._claim: str | None = None
@@ -81,10 +83,11 @@ class ByManifest(Publishing):
         """Tell whether the manifest is there."""
         return self.files.exists(self.path(step) / MANIFEST_NAME)
 
-    def delete(self, step: int) -> None:
-        """Remove the manifest, then what it named."""
+    def withdraw(self, step: int) -> list[PurePath]:
+        """Remove the manifest, then what it named: other attempts may have objects there."""
         self.files.unlink(self.path(step) / MANIFEST_NAME)
         self._clear(self.path(step))
+        return []
 
     def set_aside(self, step: int) -> PurePath:
         """Give the manifest another name: nothing reads such a checkpoint, nothing removes it."""

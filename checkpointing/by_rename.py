@@ -3,6 +3,7 @@
 A folder under its final name was complete when it got the name.
 """
 
+from contextlib import suppress
 from pathlib import PurePath
 
 from .errors import SaveFailedError
@@ -24,6 +25,8 @@ from .whole_file import write_durably
 
 class ByRename(Publishing):
     """Prepares a checkpoint under another name; the name that means complete comes last."""
+
+    is_stateless = True
 
     def begin(self, step: int) -> Attempt:
         """Make the folder of a new attempt."""
@@ -86,13 +89,13 @@ class ByRename(Publishing):
         """Tell whether the folder is there."""
         return self.files.is_dir(self.path(step))
 
-    def delete(self, step: int) -> None:
-        """Delete a checkpoint: under a name that is never read first, then its content."""
+    def withdraw(self, step: int) -> list[PurePath]:
+        """Give a checkpoint a name that is never read."""
         trash = self.folder / trash_folder(step, new_token())
         self.files.rename(self.path(step), trash)
         # Otherwise a power loss could bring the name back and not the content.
         self.files.fsync_dir(self.folder)
-        self.files.rmtree(trash)
+        return [trash]
 
     def set_aside(self, step: int) -> PurePath:
         """Rename the folder."""
@@ -117,7 +120,9 @@ class ByRename(Publishing):
         """Remove the temporary folders."""
         names = self.leftovers() if self.files.exists(self.folder) else []
         for name in names:
-            self.files.rmtree(self.folder / name)
+            # A writer process that is still removing it will finish that.
+            with suppress(FileNotFoundError):
+                self.files.rmtree(self.folder / name)
         return names
 
     def _settle(self, final: PurePath, trash: PurePath | None) -> None:

@@ -9,6 +9,7 @@ another step.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import PurePath
+from typing import ClassVar
 
 from .errors import SaveFailedError
 from .fields import Fields
@@ -49,6 +50,9 @@ class Publishing(ABC):
         folder: The store's folder.
         files: How it is reached.
     """
+
+    is_stateless: ClassVar[bool]
+    """Whether another process can publish for this one."""
 
     def __init__(self, folder: PurePath, files: Files) -> None:
         self.folder = folder
@@ -114,8 +118,10 @@ class Publishing(ABC):
         """Tell whether there is a checkpoint of this step, whole or damaged."""
 
     @abstractmethod
-    def delete(self, step: int) -> None:
-        """Delete a checkpoint so that a kill leaves all of it or none under its name.
+    def withdraw(self, step: int) -> list[PurePath]:
+        """Take a checkpoint's name away, durably; return the folders that are still to be removed.
+
+        A kill leaves all of a checkpoint under its name, or none.
 
         Raises:
             OSError: From the storage; `sweep` removes the rest later.

@@ -5,16 +5,17 @@
 3. broadcast  the coordinator proved coverage and published, or could not
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from .commit import Commit
 from .communicator import Communicator
 from .errors import SaveFailedError
 from .names import step_folder
 from .outcome import Outcome, error_in, run_guarded, value_in
 from .publishing import Attempt, Publishing
-from .report import ShardReport, merge_reports
+from .report import ShardReport
 from .shard_writer import plan_shard, write_shard
 from .snapshot import Snapshot
 from .store import CheckpointStore
@@ -96,14 +97,41 @@ def conclude(
     messages = communicator.gather(wrote.message())
     committed = Outcome()
     if messages is not None:
-        committed = run_guarded(lambda: _commit(store.publishing, attempt, messages, snapshot))
+        publishing = store.publishing
+        committed = run_guarded(
+            lambda: or_abandon(
+                publishing,
+                attempt,
+                lambda: commit_of(attempt, messages, snapshot).publish(publishing),
+            )
+        )
+    return announce(store, snapshot.step, wrote, committed, communicator)
+
+
+def announce(
+    store: CheckpointStore,
+    step: int,
+    wrote: Outcome,
+    committed: Outcome,
+    communicator: Communicator,
+) -> SavedCheckpoint:
+    """Tell all ranks what became of a save: the last collective. Called on every rank.
+
+    Args:
+        store: See `save_checkpoint`.
+        step: The step whose state was saved.
+        wrote: This rank's report, or why it could not write.
+        committed: On the coordinator the checkpoint's size in bytes, or why there is none.
+        communicator: The ranks that save.
+
+    Raises:
+        SaveFailedError: On every rank; see `save_checkpoint`.
+    """
     verdict = communicator.broadcast(committed.message())
-    _raise_failure(snapshot.step, verdict, wrote, committed)
+    _raise_failure(step, verdict, wrote, committed)
     size_bytes = value_in(verdict)
     assert isinstance(size_bytes, int)
-    return SavedCheckpoint(
-        step=snapshot.step, path=store.path(snapshot.step), size_bytes=size_bytes
-    )
+    return SavedCheckpoint(step=step, path=store.path(step), size_bytes=size_bytes)
 
 
 def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
@@ -138,21 +166,33 @@ def require_same_step(attempt: Attempt, step: int, rank: int) -> None:
         )
 
 
-def _commit(
-    publishing: Publishing, attempt: Attempt, messages: Sequence[JSON], snapshot: Snapshot
-) -> JSON:
+def commit_of(attempt: Attempt, messages: Sequence[JSON], snapshot: Snapshot) -> Commit:
+    """Return what is to be published, from what the ranks said. Called on the coordinator.
+
+    Raises:
+        SaveFailedError: If a rank could not write; names it.
+    """
+    _require_all_wrote(messages)
+    return Commit(
+        attempt=attempt,
+        reports=[value_in(message) for message in messages],
+        specs=snapshot.specs,
+        state=snapshot.state,
+        created_by=snapshot.created_by,
+    )
+
+
+def or_abandon(publishing: Publishing, attempt: Attempt, action: Callable[[], JSON]) -> JSON:
+    """Return what an action returns; where it fails, remove what the attempt has left.
+
+    Called on the coordinator, when no rank writes any more.
+
+    Raises:
+        SaveFailedError: For an error of the storage, or of what the ranks wrote.
+        BaseException: Any other is passed on.
+    """
     try:
-        _require_all_wrote(messages)
-        known = {spec.name: spec for spec in snapshot.specs}
-        manifest = merge_reports(
-            (ShardReport.parse(value_in(message), known) for message in messages),
-            snapshot.specs,
-            step=attempt.step,
-            token=attempt.token,
-            state=snapshot.state,
-            created_by=snapshot.created_by,
-        )
-        return publishing.publish(attempt, manifest)
+        return action()
     except BaseException as error:
         problem = str(error) if isinstance(error, SaveFailedError) else f"rank 0: {error}"
         try:
@@ -161,7 +201,7 @@ def _commit(
             problem += f"; and {publishing.work_folder(attempt)} could not be removed: {second}"
             error.add_note(problem)
         # A ValueError is about coverage: what the ranks wrote does not fit together.
-        if isinstance(error, OSError | ValueError):
+        if isinstance(error, OSError | ValueError | SaveFailedError):
             raise SaveFailedError(problem) from error
         raise
 

@@ -85,13 +85,29 @@ class CheckpointStore:
             NoCheckpointError: If there is no such step.
             SaveFailedError: If it is pinned, or the storage refuses; `sweep` removes the rest.
         """
+        for path in self.withdraw(step):
+            try:
+                self.files.rmtree(path)
+            except OSError as error:
+                raise self._not_deleted(step, error) from error
+
+    def withdraw(self, step: int) -> list[PurePath]:
+        """Let a checkpoint be none any more; return the folders to be removed, by `sweep` at last.
+
+        Removing gigabytes takes seconds, which this does not. Called on the coordinator only,
+        after a newer checkpoint was committed.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            SaveFailedError: If it is pinned, or the storage refuses.
+        """
         self._require_step(step)
         if self.is_pinned(step):
             raise SaveFailedError(f"{self.path(step)} is pinned: {PIN_NAME} lies in it.")
         try:
-            self.publishing.delete(step)
+            return self.publishing.withdraw(step)
         except OSError as error:
-            raise SaveFailedError(f"{self.path(step)} could not be deleted: {error}") from error
+            raise self._not_deleted(step, error) from error
 
     def is_pinned(self, step: int) -> bool:
         """Tell whether a person wants this step to stay, whatever retention says."""
@@ -173,6 +189,9 @@ class CheckpointStore:
                 f"cannot save checkpoints in {self.folder}: {error}. Choose a folder that every "
                 "node can write to."
             ) from error
+
+    def _not_deleted(self, step: int, error: OSError) -> SaveFailedError:
+        return SaveFailedError(f"{self.path(step)} could not be deleted: {error}")
 
     def _require_step(self, step: int) -> None:
         if self.publishing.has(step):

@@ -1,8 +1,8 @@
-"""The program of the process that writes shards while the training goes on.
+"""The program of the process that does a rank's work on the disk while the training goes on.
 
-It imports the standard library and isal only (and fsspec for a URL), reads the shard's image
-from shared memory, and neither knows the other ranks nor commits anything: that a shard was
-written is all it reports.
+It imports the standard library and isal only (and fsspec for a URL), and does what its rank asks
+for: write a shard from an image in shared memory, publish what all ranks have written, remove what
+is no checkpoint any more. It decides nothing and knows no other rank.
 """
 
 import json
@@ -10,57 +10,120 @@ import mmap
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from .block_writer import write_new_file
-from .errors import PlaceError
+from .errors import PlaceError, SaveFailedError
+from .fields import Fields
 from .files import LOCAL_FILES, Files
-from .places import is_url, place_at
+from .places import is_url, place_at, publishing_of
+from .strict_json import JSON
 
 # The rank is told to leave and decides what becomes of a save: these are not for its writer.
 _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def serve(files: Files = LOCAL_FILES) -> None:
-    """Write one file for each line on stdin and answer with one line each, until stdin ends.
+    """Carry out one request for each line on stdin, with one line as answer, until stdin ends.
 
     The last argument of the command is the descriptor of the shared memory.
     """
     for signum in _NOT_FOR_US:
         signal.signal(signum, signal.SIG_IGN)
-    parent = os.getppid()
-    memory_fd = int(sys.argv[-1])
+    bench = _Bench(memory_fd=int(sys.argv[-1]), rank_pid=os.getppid(), files=files)
     for line in sys.stdin:
-        print(json.dumps(_answer(json.loads(line), memory_fd, parent, files)), flush=True)
+        request = json.loads(line)
+        answer = {"id": request.pop("id"), **_answer(request, bench)}
+        print(json.dumps(answer), flush=True)
 
 
-def _answer(request: dict[str, object], memory_fd: int, parent: int, files: Files) -> object:
-    text, size_bytes = str(request["path"]), int(str(request["size_bytes"]))
-    path: PurePath = Path(text)
-    block_bytes = int(str(request["block_bytes"]))
-    try:
-        if is_url(text):
-            place = place_at(text)
-            path, files = place.folder, place.files
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """What the requests work with."""
+
+    memory_fd: int
+    rank_pid: int
+    files: Files
+
+    def at(self, text: str) -> tuple[PurePath, Files]:
+        """Return a path or URL, and how it is reached."""
+        if not is_url(text):
+            return Path(text), self.files
+        place = place_at(text)
+        return place.folder, place.files
+
+    def image(self, size_bytes: int) -> memoryview:
+        """Return the first bytes of the shared memory."""
         # Not closed by hand: an error's traceback may still hold a piece of it.
-        memory = mmap.mmap(memory_fd, size_bytes, prot=mmap.PROT_READ)
+        return memoryview(mmap.mmap(self.memory_fd, size_bytes, prot=mmap.PROT_READ))
+
+
+def _answer(request: Mapping[str, JSON], bench: _Bench) -> dict[str, JSON]:
+    kind = str(request["kind"])
+    try:
+        return {"value": _ACTIONS[kind](request, bench)}
+    except (OSError, PlaceError, SaveFailedError, ValueError) as error:
+        return {"error": str(error)}
+
+
+def _write(request: Mapping[str, JSON], bench: _Bench) -> JSON:
+    """Write the image to a new file; return the CRC-32 of each block."""
+    fields = Fields(request, "a write", frozenset(("kind", "path", "size_bytes", "block_bytes")))
+    text, size_bytes = fields.text("path"), fields.integer("size_bytes")
+    block_bytes = fields.integer("block_bytes", 1)
+    try:
+        path, files = bench.at(text)
         _, crc32 = write_new_file(
             path,
-            _blocks(memoryview(memory), block_bytes, parent),
+            _blocks(bench.image(size_bytes), block_bytes, bench.rank_pid),
             size_bytes,
             files=files,
             block_bytes=block_bytes,
             is_aligned=True,
         )
-    except (OSError, PlaceError) as error:
-        return {"error": f"{text}: {error}"}
-    return {"value": list(crc32)}
+    except OSError as error:
+        raise SaveFailedError(f"{text}: {error}") from error
+    return list(crc32)
 
 
-def _blocks(image: memoryview, block_bytes: int, parent: int) -> Iterator[memoryview]:
+def _publish(request: Mapping[str, JSON], bench: _Bench) -> JSON:
+    """Make a checkpoint of what the ranks wrote; return its size in bytes."""
+    # The other ranks' writers have no use for all that these import.
+    from .commit import Commit
+
+    fields = Fields(request, "a commit", frozenset(("kind", "folder", "size_bytes")))
+    content = bytes(bench.image(fields.integer("size_bytes")))
+    commit = Commit.parse(json.loads(content))
+    try:
+        return commit.publish(publishing_of(*bench.at(fields.text("folder"))))
+    except (OSError, ValueError) as error:
+        raise SaveFailedError(f"rank 0: {error}") from error
+
+
+def _remove(request: Mapping[str, JSON], bench: _Bench) -> JSON:
+    """Remove a folder."""
+    path, files = bench.at(Fields(request, "a removal", frozenset(("kind", "path"))).text("path"))
+    try:
+        files.rmtree(path)
+    except FileNotFoundError:
+        return None  # the rank went back and sweeps as well
+    except OSError as error:
+        raise SaveFailedError(f"{path} could not be removed: {error}") from error
+    return None
+
+
+_ACTIONS: dict[str, Callable[[Mapping[str, JSON], _Bench], JSON]] = {
+    "write": _write,
+    "publish": _publish,
+    "remove": _remove,
+}
+
+
+def _blocks(image: memoryview, block_bytes: int, rank_pid: int) -> Iterator[memoryview]:
     for start in range(0, len(image), block_bytes):
-        if os.getppid() != parent:
+        if os.getppid() != rank_pid:
             sys.exit("the rank is gone")  # nobody will commit what would be written
         yield image[start : start + block_bytes]
 

@@ -225,7 +225,7 @@ class Job:
         progress = self._state.progress(
             self.plan,
             save_due=save_due,
-            saving_step=self._keeper.saving_step,
+            saving_since=self._keeper.saving_since,
             world_size=self.run.ranks.world_size,
             newest_step=self._keeper.newest_step,
             max_skipped=self.recipe.max_skipped,
@@ -235,12 +235,14 @@ class Job:
         if decision.ending is Ending.STOPPED:
             decision = replace(decision, reason=self._reason_of_script())
             self._state = replace(self._state, stopped_because=decision.reason)
-        if decision.save or decision.conclude or decision.rollback:
+        if decision.save or decision.conclude or decision.proceed or decision.rollback:
             self._boundary.drain()
             # Before the save: whoever goes on from it must find the step's record.
             self._log.records.flush(self._boundary.peek())
         if decision.conclude:
             self._state = self._saver.conclude(self._state)
+        if decision.proceed:
+            self._state = self._saver.proceed(self._state)
         if decision.save:
             self._saver.save(self.step, self._state_to_json(decision.ending), decision.ending)
         if decision.rollback:

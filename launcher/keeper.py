@@ -10,15 +10,11 @@ from checkpointing import (
     BackgroundSave,
     BackgroundWriter,
     CheckpointStore,
-    DamagedCheckpointError,
-    NoCheckpointError,
     Retention,
     SavedCheckpoint,
-    SaveFailedError,
     Snapshot,
     save_checkpoint,
     start_save,
-    steps_to_delete,
 )
 from strategies import (
     Objects,
@@ -28,7 +24,8 @@ from strategies import (
     restore_newest,
 )
 
-from .saved_facts import best_step, score
+from .pruner import Pruner
+from .saved_facts import best_step
 
 if TYPE_CHECKING:
     from .run import Run
@@ -50,13 +47,16 @@ class Keeper:
         self._folder = run.folder
         self._communicator = run.communicator
         self._strategy = strategy
-        self._retention = retention
-        self._resumed_from: int | None = None
         self._created_by = run.created_by()
         self._requested = requested
         self._objects = objects
         self._writer = BackgroundWriter()
         self._in_flight: BackgroundSave | None = None
+        self._saving_since: int | None = None
+        self._state_in_flight: Mapping[str, JSON] = {}
+        self._pruner = Pruner(
+            run.folder, retention, remove=self._writer.remove, report=self._not_deleted
+        )
         self.newest_step: int | None = None
         """The step of the newest checkpoint that is whole; the same on every rank."""
 
@@ -72,7 +72,7 @@ class Keeper:
         if self._is_coordinator and restored is not None:
             for step in restored.damaged:
                 self._folder.checkpoints.set_aside(step)
-        self._resumed_from = None if restored is None else restored.step
+        self._pruner.resumed(self.newest_step)
         for name, state in (restored.objects if restored is not None else {}).items():
             if name in self._objects:
                 self._objects[name].restore(state)
@@ -84,18 +84,32 @@ class Keeper:
             return
         for one in self._folder.checkpoints.steps():
             if one > step:
-                self._delete(one)
-
-    def _delete(self, step: int) -> None:
-        try:
-            self._folder.checkpoints.delete(step)
-        except (SaveFailedError, NoCheckpointError) as error:
-            self._not_deleted(step, error)
+                self._pruner.delete(one)
 
     @property
     def saving_step(self) -> int | None:
         """The step whose save is in flight; the same on every rank."""
         return None if self._in_flight is None else self._in_flight.step
+
+    @property
+    def saving_since(self) -> int | None:
+        """The step at which the present part of the save in flight began, on every rank."""
+        return None if self._in_flight is None else self._saving_since
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether the save in flight is written and being committed; the same on every rank."""
+        return self._in_flight is not None and self._in_flight.is_committing
+
+    def commit(self, step: int) -> None:
+        """Let the save in flight be committed, once all ranks have written; `conclude` follows.
+
+        Args:
+            step: the step after which the training stands still for that.
+        """
+        assert self._in_flight is not None
+        self._in_flight.commit()
+        self._saving_since = step
 
     def is_settled(self) -> bool:
         """Tell whether this rank's part of the save in flight is done. No collective."""
@@ -108,10 +122,8 @@ class Keeper:
             SaveFailedError: on every rank; nothing is in flight then.
         """
         assert self._in_flight is None, "the save in flight must be concluded first"
-        snapshot = self._collect(step, state, weights_only=False)
-        self._in_flight = start_save(
-            self._folder.checkpoints, snapshot, self._communicator, self._writer
-        )
+        self._start(self._folder.checkpoints, self._collect(step, state, weights_only=False))
+        self._state_in_flight = state
 
     def conclude(self, current_best: int | None) -> SavedCheckpoint:
         """Wait for the save in flight, commit it, then let old checkpoints go.
@@ -126,7 +138,7 @@ class Keeper:
         in_flight, self._in_flight = self._in_flight, None
         saved = in_flight.finish()
         self.newest_step = saved.step
-        self._let_go(saved.step, current_best)
+        self._let_go(saved.step, self._state_in_flight, current_best)
         return saved
 
     def save(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
@@ -138,7 +150,7 @@ class Keeper:
         snapshot = self._collect(step, state, weights_only=False)
         saved = save_checkpoint(self._folder.checkpoints, snapshot, self._communicator)
         self.newest_step = saved.step
-        self._let_go(step, best_step(state))
+        self._let_go(step, state, best_step(state))
         return saved
 
     def start_saving_best(self, step: int, state: Mapping[str, JSON]) -> None:
@@ -148,8 +160,7 @@ class Keeper:
             SaveFailedError: on every rank; nothing is in flight then, the former best is untouched.
         """
         assert self._in_flight is None, "the save in flight must be concluded first"
-        snapshot = self._collect(step, state, weights_only=True)
-        self._in_flight = start_save(self._folder.best, snapshot, self._communicator, self._writer)
+        self._start(self._folder.best, self._collect(step, state, weights_only=True))
 
     def conclude_best(self) -> SavedCheckpoint:
         """Wait for the best weights in flight and commit them; nothing is deleted.
@@ -176,6 +187,10 @@ class Keeper:
             averaged=averaged,
         )
 
+    def _start(self, store: CheckpointStore, snapshot: Snapshot) -> None:
+        self._in_flight = start_save(store, snapshot, self._communicator, self._writer)
+        self._saving_since = snapshot.step
+
     def _collect(self, step: int, state: Mapping[str, JSON], *, weights_only: bool) -> Snapshot:
         return collect_state(
             self._strategy,
@@ -188,15 +203,13 @@ class Keeper:
             weights_only=weights_only,
         )
 
-    def _let_go(self, step: int, current_best: int | None) -> None:
+    def _let_go(self, step: int, state: Mapping[str, JSON], current_best: int | None) -> None:
         if not self._is_coordinator:
             return
-        try:
-            self._prune(current_best)
-        except (SaveFailedError, NoCheckpointError) as error:
-            # The new checkpoint is safe; that an old one stays, or that a person has pruned it
-            # meanwhile, is no reason to end the run.
-            self._not_deleted(step, error)
+        self._pruner.saved(step, state)
+        self._pruner.prune(step, current_best)
+        for reason in self._writer.not_removed():
+            self._run.warn(f"{reason}. The next start tries again.")
 
     def _not_deleted(self, step: int, error: Exception) -> None:
         self._run.folder.event("not deleted", step=step, reason=str(error))
@@ -205,34 +218,3 @@ class Keeper:
     @property
     def _is_coordinator(self) -> bool:
         return self._communicator.rank == 0
-
-    def _prune(self, current_best: int | None) -> None:
-        checkpoints, best = self._folder.checkpoints, self._folder.best
-        steps = checkpoints.steps()
-        states = {step: self._state_of(checkpoints, step) for step in steps}
-        going = steps_to_delete(
-            steps,
-            self._retention,
-            scores={
-                s: found for s, state in states.items() if (found := score(state or {})) is not None
-            },
-            protected={s for s in steps if s == self._resumed_from or checkpoints.is_pinned(s)},
-        )
-        for step in going:
-            checkpoints.delete(step)
-        # A resume from any checkpoint that stays must find the best weights of its own past.
-        staying = [states[step] for step in steps if step not in going]
-        if any(state is None for state in staying):
-            return  # What a damaged one refers to is unknown: nothing of the best is deleted.
-        wanted = {current_best, *(best_step(state or {}) for state in staying)}
-        for step in best.steps():
-            if step not in wanted and not best.is_pinned(step):
-                best.delete(step)
-
-    @staticmethod
-    def _state_of(store: CheckpointStore, step: int) -> Mapping[str, JSON] | None:
-        try:
-            with store.open(step) as reader:
-                return reader.manifest.state
-        except DamagedCheckpointError:
-            return None

@@ -51,7 +51,7 @@ class RunState:
         plan: BatchPlan,
         *,
         save_due: bool = False,
-        saving_step: int | None = None,
+        saving_since: int | None = None,
         world_size: int = 1,
         newest_step: int | None = None,
         max_skipped: int | None = None,
@@ -64,7 +64,7 @@ class RunState:
             save_due=save_due,
             early_stop_reason=self.stopper.reason,
             stopped_because=self.stopped_because,
-            saving_step=saving_step,
+            saving_since=saving_since,
             world_size=world_size,
             newest_step=newest_step,
             is_stuck=goes_back

@@ -136,6 +136,10 @@ class SavePace:
         self._last_s = self._clock()
         self._stall_s = self.seconds
 
+    def stood_still(self, seconds: float) -> None:
+        """Note that the training waited once more for the save in flight."""
+        self._stall_s += seconds
+
     @property
     def seconds(self) -> float:
         """Since the save began."""

@@ -88,6 +88,26 @@ class Saver:
         self._run.heartbeat.beat()
         return state
 
+    def proceed(self, state: RunState) -> RunState:
+        """Go on with the save in flight, all of whose ranks are done with its present part.
+
+        They have written: let it be committed while the training goes on. It is committed: note
+        that, and let old checkpoints go.
+
+        Returns:
+            The state with the best that is on disk now.
+        """
+        if self._keeper.is_committing:
+            return self.conclude(state)
+        since_s = self._run.clock()
+        self._keeper.commit(state.step)
+        if self._best is None:
+            self.pace.stood_still(self._run.clock() - since_s)
+        else:
+            stall_s = self._best.stall_s + self._run.clock() - since_s
+            self._best = replace(self._best, stall_s=stall_s)
+        return state
+
     def conclude_best(self, state: RunState) -> RunState:
         """Commit the best weights if they are in flight, before another evaluation is judged."""
         return state if self._best is None else self._conclude_best(self._best, state)

@@ -36,8 +36,8 @@ class Progress:
     """Set once the early-stopping rule has fired."""
     stopped_because: str | None = None
     """Set in a run that the script has stopped."""
-    saving_step: int | None = None
-    """The step whose save is in flight, if one is."""
+    saving_since: int | None = None
+    """The step at which the present part of the save in flight began; None: none is in flight."""
     world_size: int = 1
     newest_step: int | None = None
     """The step of the newest checkpoint on disk, or in flight; None: there is none."""
@@ -51,7 +51,9 @@ class Decision:
 
     save: bool
     conclude: bool = False
-    """Finish the save in flight first: all ranks have written, or another save is to begin."""
+    """Finish the save in flight first, however long it takes: another is to begin, or the end."""
+    proceed: bool = False
+    """All ranks have done the present part of the save in flight: go on to the next one."""
     rollback: bool = False
     """Go back to an earlier checkpoint."""
     ending: Ending | None = None
@@ -66,13 +68,14 @@ def decide(progress: Progress, agreed: Agreed | None) -> Decision:
     attempt find the other endings again.
     """
     decision = _ending_or_save(progress, agreed)
-    if progress.saving_step is None:
+    if progress.saving_since is None:
         return decision
-    # What was reported at or before the step at which the save began is about the one before.
-    is_about_it = agreed is not None and agreed.step > progress.saving_step
+    if decision.save or decision.rollback or decision.ending is not None:
+        return replace(decision, conclude=True)
+    # What was reported at or before the step at which the part began is about the one before.
+    is_about_it = agreed is not None and agreed.step > progress.saving_since
     is_settled = is_about_it and agreed is not None and agreed.settled == progress.world_size
-    concludes = decision.save or decision.rollback or decision.ending is not None
-    return replace(decision, conclude=concludes or is_settled)
+    return replace(decision, proceed=is_settled)
 
 
 def _ending_or_save(progress: Progress, agreed: Agreed | None) -> Decision:

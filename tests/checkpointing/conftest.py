@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from checkpointing import BackgroundWriter
+
 
 def _load(name):
     path = Path(__file__).with_name(f"{name}.py")
@@ -30,6 +32,25 @@ def disks():
 @pytest.fixture(scope="session")
 def object_kit():
     return _load("object_kit")
+
+
+@pytest.fixture(scope="session")
+def background():
+    return _load("background_kit")
+
+
+@pytest.fixture
+def writers():
+    """Make writers; they are closed at the end."""
+    made = []
+
+    def make(*command):
+        made.append(BackgroundWriter(command) if command else BackgroundWriter())
+        return made[-1]
+
+    yield make
+    for writer in made:
+        writer.close()
 
 
 @pytest.fixture(autouse=True)

@@ -4,63 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 
-import checkpointing
-from checkpointing import BackgroundWriter, SaveFailedError, Snapshot, start_save
+from checkpointing import BackgroundWriter, SaveFailedError
 from checkpointing import background_writer as module
 
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EDQUOT, errno.ESTALE)
-ROOT = Path(checkpointing.__file__).parents[1]
-BROKEN = (
-    *(sys.executable, "-S", "-E", "-c"),
-    f"import sys, runpy; sys.path.append({str(ROOT)!r}); sys.argv = sys.argv[1:]; "
-    "runpy.run_path(sys.argv[0], run_name='__main__')",
-    str(Path(__file__).with_name("broken_writer.py")),
-)
-
-
-@pytest.fixture
-def writers():
-    made = []
-
-    def make(*command):
-        made.append(BackgroundWriter(command) if command else BackgroundWriter())
-        return made[-1]
-
-    yield make
-    for writer in made:
-        writer.close()
-
-
-def start(kit, store, step, state, communicator, writer):
-    return start_save(
-        store,
-        Snapshot(
-            step=step,
-            specs=kit.specs_of(state),
-            fragments=kit.fragments_of(state, communicator.rank, communicator.world_size),
-            state={"position": {"epoch": 3, "sample": 12345}, "lr": 0.1},
-            created_by={"relaunch": "0.1.0"},
-        ),
-        communicator,
-        writer,
-    )
-
-
-def wait_until(condition, timeout_s=20.0):
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("world_size", [1, 3, 40])
-def test_what_was_staged_is_saved_whatever_happens_to_the_state(kit, tmp_path, writers, world_size):
+def test_what_was_staged_is_saved_whatever_happens_to_the_state(
+    kit, background, tmp_path, writers, world_size
+):
     store = kit.store_at(tmp_path)
     state = kit.sample_state(1)
     mine = [writers() for _ in range(min(world_size, 3))]
@@ -68,12 +26,14 @@ def test_what_was_staged_is_saved_whatever_happens_to_the_state(kit, tmp_path, w
         state = state[2:3]
         mine += [writers() for _ in range(world_size - 3)]
     expected = [(spec, tensor.clone()) for spec, tensor in state]
-    saves = kit.run_ranks(world_size, lambda c: start(kit, store, 1, state, c, mine[c.rank]))
+    saves = kit.run_ranks(
+        world_size, lambda c: background.start(kit, store, 1, state, c, mine[c.rank])
+    )
     assert store.steps() == []
     for _, tensor in state:
         tensor.zero_()
     for save in saves:
-        wait_until(save.is_settled)
+        background.wait_until(save.is_settled)
     assert store.steps() == [], "nothing is committed before the ranks have agreed"
     saved = kit.run_ranks(world_size, lambda c: _finish(saves[c.rank], c))
     assert saved[0].size_bytes == sum(p.stat().st_size for p in saved[0].path.iterdir())
@@ -86,23 +46,23 @@ def _finish(save, communicator):
     return save.finish()
 
 
-def test_bytes_are_those_of_a_synchronous_save(kit, tmp_path, writers):
+def test_bytes_are_those_of_a_synchronous_save(kit, background, tmp_path, writers):
     store, other = kit.store_at(tmp_path / "a"), kit.store_at(tmp_path / "b")
     state = kit.sample_state(1)
-    start(kit, store, 1, state, kit.LocalCommunicator(), writers()).finish()
+    background.start(kit, store, 1, state, kit.LocalCommunicator(), writers()).finish()
     kit.save_state(other, 1, state)
     with store.open(1) as left, other.open(1) as right:
         assert left.manifest.tensors == right.manifest.tensors
         assert len(left.manifest.files[0].crc32) == len(right.manifest.files[0].crc32)
 
 
-def test_memory_and_process_are_reused_and_grow(kit, tmp_path, writers):
+def test_memory_and_process_are_reused_and_grow(kit, background, tmp_path, writers):
     store, writer = kit.store_at(tmp_path), writers()
     pids, addresses = set(), []
     for step, numel in enumerate((10, 200_000, 7, 100_000)):
         spec = kit.TensorSpec(fqn="t", key="fp32", shape=(numel,), dtype="F32")
         state = [(spec, torch.randn(numel))]
-        start(kit, store, step, state, kit.LocalCommunicator(), writer).finish()
+        background.start(kit, store, step, state, kit.LocalCommunicator(), writer).finish()
         kit.assert_holds(store, step, state)
         pids.add(writer._process.pid)
         addresses.append(id(writer._memory))
@@ -113,15 +73,17 @@ def test_memory_and_process_are_reused_and_grow(kit, tmp_path, writers):
 @pytest.mark.parametrize("operation", ["create", "preallocate", "pwrite", "fsync", "close"])
 @pytest.mark.parametrize("action", ["kill", str(errno.ENOSPC), str(errno.EIO)])
 def test_a_failing_writer_fails_the_save_on_all_ranks_and_the_next_works(
-    kit, tmp_path, writers, operation, action
+    kit, background, tmp_path, writers, operation, action
 ):
     store = kit.store_at(tmp_path)
     kit.save_state(store, 1, kit.sample_state(1))
-    mine = [writers(), writers(*BROKEN, operation, action)]
+    mine = [writers(), writers(*background.BROKEN, operation, action)]
     state = kit.sample_state(2)
 
     def save(communicator):
-        return start(kit, store, 2, state, communicator, mine[communicator.rank]).finish()
+        return background.start(
+            kit, store, 2, state, communicator, mine[communicator.rank]
+        ).finish()
 
     errors = kit.run_ranks(2, save)
     assert all(isinstance(error, SaveFailedError) for error in errors)
@@ -137,14 +99,16 @@ def test_a_failing_writer_fails_the_save_on_all_ranks_and_the_next_works(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_writer_killed_around_any_operation_costs_one_save(kit, tmp_path, writers, when):
+def test_a_writer_killed_around_any_operation_costs_one_save(
+    kit, background, tmp_path, writers, when
+):
     store = kit.store_at(tmp_path)
     kit.save_state(store, 1, kit.sample_state(1))
     first, state = writers(), kit.sample_state(2)
     for number in itertools.count():
-        mine = [first, writers(*BROKEN, f"{number}-{when}", "kill")]
+        mine = [first, writers(*background.BROKEN, f"{number}-{when}", "kill")]
         outcomes = kit.run_ranks(
-            2, lambda c, mine=mine: start(kit, store, 2, state, c, mine[c.rank]).finish()
+            2, lambda c, mine=mine: background.start(kit, store, 2, state, c, mine[c.rank]).finish()
         )
         if not isinstance(outcomes[1], BaseException):
             break
@@ -161,13 +125,17 @@ def test_a_writer_killed_around_any_operation_costs_one_save(kit, tmp_path, writ
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: errno.errorcode[code])
-def test_an_error_at_any_operation_of_a_writer_costs_one_save(kit, tmp_path, writers, code):
+def test_an_error_at_any_operation_of_a_writer_costs_one_save(
+    kit, background, tmp_path, writers, code
+):
     store = kit.store_at(tmp_path)
     kit.save_state(store, 1, kit.sample_state(1))
-    mine = [writers(), writers(*BROKEN, "each", str(code))]
+    mine = [writers(), writers(*background.BROKEN, "each", str(code))]
     state = kit.sample_state(2)
     for number in itertools.count():  # noqa: B007  how many there were is asked below
-        outcomes = kit.run_ranks(2, lambda c: start(kit, store, 2, state, c, mine[c.rank]).finish())
+        outcomes = kit.run_ranks(
+            2, lambda c: background.start(kit, store, 2, state, c, mine[c.rank]).finish()
+        )
         if not isinstance(outcomes[1], BaseException):
             break
         for outcome in outcomes:
@@ -183,7 +151,7 @@ def test_an_error_at_any_operation_of_a_writer_costs_one_save(kit, tmp_path, wri
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: errno.errorcode[code])
 def test_an_error_at_any_operation_of_the_coordinator_reaches_every_rank(
-    kit, tmp_path, writers, code
+    kit, background, tmp_path, writers, code
 ):
     mine, state = [writers(), writers()], kit.sample_state(2)
     kit.save_state(kit.store_at(tmp_path), 1, kit.sample_state(1))
@@ -192,7 +160,7 @@ def test_an_error_at_any_operation_of_the_coordinator_reaches_every_rank(
         stores = [kit.store_at(tmp_path, files), kit.store_at(tmp_path)]
 
         def save(c, stores=stores):
-            return start(kit, stores[c.rank], 2, state, c, mine[c.rank]).finish()
+            return background.start(kit, stores[c.rank], 2, state, c, mine[c.rank]).finish()
 
         outcomes = kit.run_ranks(2, save)
         store = stores[1]
@@ -211,31 +179,35 @@ def test_an_error_at_any_operation_of_the_coordinator_reaches_every_rank(
     kit.assert_holds(store, 2, state)
 
 
-def test_a_writer_that_was_killed_between_two_saves_is_started_again(kit, tmp_path, writers):
+def test_a_writer_that_was_killed_between_two_saves_is_started_again(
+    kit, background, tmp_path, writers
+):
     store, writer, state = kit.store_at(tmp_path), writers(), kit.sample_state(1)
-    start(kit, store, 1, state, kit.LocalCommunicator(), writer).finish()
+    background.start(kit, store, 1, state, kit.LocalCommunicator(), writer).finish()
     os.kill(writer._process.pid, signal.SIGKILL)
     os.waitid(os.P_PID, writer._process.pid, os.WEXITED | os.WNOWAIT)
-    start(kit, store, 2, state, kit.LocalCommunicator(), writer).finish()
+    background.start(kit, store, 2, state, kit.LocalCommunicator(), writer).finish()
     kit.assert_holds(store, 2, state)
 
 
-def test_a_failing_start_is_told_on_all_ranks(kit, tmp_path, writers):
+def test_a_failing_start_is_told_on_all_ranks(kit, background, tmp_path, writers):
     store = kit.store_at(tmp_path / "file" / "below")
     (tmp_path / "file").write_text("")
     mine = [writers(), writers()]
-    errors = kit.run_ranks(2, lambda c: start(kit, store, 1, [], c, mine[c.rank]))
+    errors = kit.run_ranks(2, lambda c: background.start(kit, store, 1, [], c, mine[c.rank]))
     assert all(isinstance(error, SaveFailedError) for error in errors)
 
 
-def test_memory_that_is_not_there_fails_the_save_only(kit, tmp_path, writers, monkeypatch):
+def test_memory_that_is_not_there_fails_the_save_only(
+    kit, background, tmp_path, writers, monkeypatch
+):
     store, writer = kit.store_at(tmp_path), writers()
 
     def refuse(fd, offset, length):
         raise OSError(errno.ENOMEM, "injected")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    save = start(kit, store, 1, kit.sample_state(), kit.LocalCommunicator(), writer)
+    save = background.start(kit, store, 1, kit.sample_state(), kit.LocalCommunicator(), writer)
     assert save.is_settled()
     with pytest.raises(SaveFailedError, match="injected"):
         save.finish()
@@ -243,7 +215,9 @@ def test_memory_that_is_not_there_fails_the_save_only(kit, tmp_path, writers, mo
 
 
 @pytest.mark.parametrize("operation", ["create", "pwrite", "fsync"])
-def test_a_trainer_killed_meanwhile_commits_nothing_and_leaves_no_writer(kit, tmp_path, operation):
+def test_a_trainer_killed_meanwhile_commits_nothing_and_leaves_no_writer(
+    kit, background, tmp_path, operation
+):
     store = kit.store_at(tmp_path)
     kit.save_state(store, 1, kit.sample_state(1))
     done = subprocess.run(
@@ -251,11 +225,11 @@ def test_a_trainer_killed_meanwhile_commits_nothing_and_leaves_no_writer(kit, tm
             sys.executable,
             str(Path(__file__).with_name("background_trainer.py")),
             str(tmp_path),
-            *BROKEN,
+            *background.BROKEN,
             operation,
             "slow",
         ],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+        env={**os.environ, "PYTHONPATH": f"{background.ROOT}:{Path(__file__).parent}"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -272,17 +246,21 @@ def test_a_trainer_killed_meanwhile_commits_nothing_and_leaves_no_writer(kit, tm
 @pytest.mark.parametrize(
     "signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 )
-def test_a_warning_to_the_process_group_does_not_end_the_writer(kit, tmp_path, writers, signum):
+def test_a_warning_to_the_process_group_does_not_end_the_writer(
+    kit, background, tmp_path, writers, signum
+):
     store, writer, state = kit.store_at(tmp_path), writers(), kit.sample_state(1)
-    start(kit, store, 1, state, kit.LocalCommunicator(), writer).finish()
+    background.start(kit, store, 1, state, kit.LocalCommunicator(), writer).finish()
     os.kill(writer._process.pid, signum)
-    start(kit, store, 2, state, kit.LocalCommunicator(), writer).finish()
+    background.start(kit, store, 2, state, kit.LocalCommunicator(), writer).finish()
     kit.assert_holds(store, 2, state)
 
 
-def test_close_in_the_middle_leaves_no_process(kit, tmp_path):
-    writer = BackgroundWriter((*BROKEN, "pwrite", "slow"))
-    start(kit, kit.store_at(tmp_path), 1, kit.sample_state(), kit.LocalCommunicator(), writer)
+def test_close_in_the_middle_leaves_no_process(kit, background, tmp_path):
+    writer = BackgroundWriter((*background.BROKEN, "pwrite", "slow"))
+    background.start(
+        kit, kit.store_at(tmp_path), 1, kit.sample_state(), kit.LocalCommunicator(), writer
+    )
     pid = writer._process.pid
     writer.close()
     with pytest.raises(ProcessLookupError):
@@ -298,13 +276,17 @@ def test_the_time_that_a_writer_has(size_bytes, limit_s):
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_a_writer_that_hangs_is_killed_and_fails_the_save_on_all_ranks(kit, tmp_path, waits):
+def test_a_writer_that_hangs_is_killed_and_fails_the_save_on_all_ranks(
+    kit, background, tmp_path, waits
+):
     store = kit.store_at(tmp_path)
     mine = [BackgroundWriter(), BackgroundWriter(limit_s=lambda size_bytes: 0.3)]
     state = kit.sample_state(1)
 
     def first(communicator):
-        return start(kit, store, 1, state, communicator, mine[communicator.rank]).finish()
+        return background.start(
+            kit, store, 1, state, communicator, mine[communicator.rank]
+        ).finish()
 
     try:
         mine[1]._limit_s = lambda size_bytes: 60.0
@@ -312,9 +294,9 @@ def test_a_writer_that_hangs_is_killed_and_fails_the_save_on_all_ranks(kit, tmp_
         mine[1]._limit_s = lambda size_bytes: 0.3
         hung = mine[1]._process.pid
         os.kill(hung, signal.SIGSTOP)
-        saves = kit.run_ranks(2, lambda c: start(kit, store, 2, state, c, mine[c.rank]))
+        saves = kit.run_ranks(2, lambda c: background.start(kit, store, 2, state, c, mine[c.rank]))
         if not waits:  # as at the boundaries of a run that goes on
-            wait_until(saves[1].is_settled)
+            background.wait_until(saves[1].is_settled)
         errors = kit.run_ranks(2, lambda c: _finish(saves[c.rank], c))
         for error in errors:
             assert isinstance(error, SaveFailedError)
@@ -323,7 +305,7 @@ def test_a_writer_that_hangs_is_killed_and_fails_the_save_on_all_ranks(kit, tmp_
             os.kill(hung, 0)
         assert kit.leftovers(tmp_path) == []
         mine[1]._limit_s = lambda size_bytes: 60.0
-        saves = kit.run_ranks(2, lambda c: start(kit, store, 3, state, c, mine[c.rank]))
+        saves = kit.run_ranks(2, lambda c: background.start(kit, store, 3, state, c, mine[c.rank]))
         kit.run_ranks(2, lambda c: _finish(saves[c.rank], c))
         kit.assert_holds(store, 3, state)
     finally:

@@ -48,7 +48,7 @@ STUCK = replace(UNDER_WAY, is_stuck=True)
     [
         (STUCK, QUIET, True),
         (replace(STUCK, step=10, early_stop_reason="no gain"), QUIET, True),
-        (replace(STUCK, saving_step=3), QUIET, True),
+        (replace(STUCK, saving_since=3), QUIET, True),
         # Those who leave go back when they are here again.
         (STUCK, replace(QUIET, preempt=1), False),
         (STUCK, replace(QUIET, stop=1), False),
@@ -58,14 +58,14 @@ def test_a_run_that_is_stuck_goes_back(progress, agreed, rollback: bool) -> None
     decision = decide(progress, agreed)
     assert decision.rollback == rollback
     assert decision.save == (not rollback)
-    assert decision.conclude == (progress.saving_step is not None)
+    assert decision.conclude == (progress.saving_since is not None)
 
 
 def test_only_a_preempted_run_goes_on() -> None:
     assert [e for e in Ending if not e.is_final] == [Ending.PREEMPTED]
 
 
-SAVING = replace(UNDER_WAY, step=5, saving_step=3, world_size=2)
+SAVING = replace(UNDER_WAY, step=5, saving_since=3, world_size=2)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ SAVING = replace(UNDER_WAY, step=5, saving_step=3, world_size=2)
         (SAVING, None, Decision(save=False)),
         (SAVING, QUIET, Decision(save=False)),
         (SAVING, replace(QUIET, settled=1), Decision(save=False)),
-        (SAVING, replace(QUIET, settled=2), Decision(save=False, conclude=True)),
-        # Reported before this save began: it speaks of the one before.
+        (SAVING, replace(QUIET, settled=2), Decision(save=False, proceed=True)),
+        # Reported before this part of the save began: it speaks of the one before.
         (SAVING, replace(QUIET, settled=2, step=3), Decision(save=False)),
-        (replace(SAVING, saving_step=None), replace(QUIET, settled=2), Decision(save=False)),
+        (replace(SAVING, saving_since=None), replace(QUIET, settled=2), Decision(save=False)),
         # One at a time: the next save waits for this one, and so does leaving.
         (replace(SAVING, save_due=True), QUIET, Decision(save=True, conclude=True)),
         (

@@ -61,7 +61,7 @@ def test_a_run_that_is_done_does_not_leave_for_the_time_limit() -> None:
 
 
 def test_a_save_in_flight_is_finished_before_leaving() -> None:
-    saving = replace(UNDER_WAY, saving_step=4)
+    saving = replace(UNDER_WAY, saving_since=4)
     decision = decide(saving, replace(ASKED, time=TimeLeft(left_s=1.0, save_s=10.0)))
     assert decision.conclude
     assert not decision.save

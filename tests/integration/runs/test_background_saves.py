@@ -144,7 +144,7 @@ def test_auto_saves_by_the_coordinators_clock_and_says_when_the_next_is_due(laun
 def test_retention_keeps_what_was_asked_for_and_what_the_run_went_on_from(launch):
     script = SCRIPT.replace("keep=9", 'keep=1, keep_every="8 steps"')
     pin = "from checkpointing import CheckpointStore\n    "
-    pin += "number == 6 and CheckpointStore(pathlib.Path('run/checkpoints')).pin(4)\n    "
+    pin += "number == 8 and CheckpointStore(pathlib.Path('run/checkpoints')).pin(4)\n    "
     leave = pin + "number == 9 and os.kill(os.getpid(), signal.SIGTERM)"
     for at_step, code in ((leave, 75), ("pass", 0)):
         name = launch.script(script.replace("{AT_STEP}", at_step))

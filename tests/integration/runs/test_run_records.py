@@ -51,7 +51,7 @@ Run.start(main)
 """
 
 
-@pytest.mark.parametrize(("when", "step", "lost"), [("before", 4, 4), ("after", 8, 2)])
+@pytest.mark.parametrize(("when", "step", "lost"), [("before", 4, 4), ("after", 8, 4)])
 def test_no_step_is_recorded_twice_and_none_is_missing(launch, when, step, lost):
     script = launch.script(SCRIPT.replace("{WHEN}", when))
     arguments = ("--nproc-per-node", "2", "--run-dir", "run", script)
