@@ -25,9 +25,10 @@ from .attempt_history import Judge
 from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
 from .council import Alone, Council, Together
 from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
+from .error_file import read_error
 from .errors import LauncherError, StartError
 from .evidence import oom_kills
-from .exit_codes import DONE, exit_code, first_failure
+from .exit_codes import DONE, Outcome, exit_code, first_failure
 from .group import group_settings
 from .hang import HangWatch
 from .lifeline import Lifeline
@@ -97,7 +98,6 @@ class NodeAgent(SimpleElasticAgent):
         self._num_own_keys = 0
         self._started_at = 0.0
         self._end: AttemptEnd | None = None
-        self._failed_at: float | None = None
         self._hang: HangWatch | None = None
         self.code = DONE
         """The launcher's exit code, once `run` has returned."""
@@ -172,10 +172,10 @@ class NodeAgent(SimpleElasticAgent):
         return {worker.local_rank: worker.pid for worker in self._workers}
 
     def _start_all(self, worker_group: WorkerGroup) -> None:
+        self._started_at = time.monotonic()  # the nodes have just agreed: the same moment on all
         self._output = self._open_output(worker_group)
         self._oom_kills_before = oom_kills()
         self._num_own_keys = self._num_store_keys()
-        self._started_at = time.monotonic()
         settings = self._settings(worker_group)
         folder = self._lifeline.scratch / f"attempt-{self._attempt}"
         folder.mkdir()
@@ -261,7 +261,7 @@ class NodeAgent(SimpleElasticAgent):
             elsewhere=self._council.elsewhere,
             advice=self._advice,
         )
-        outcomes = attempt.supervise()
+        outcomes = tuple(self._with_what_it_told(outcome) for outcome in attempt.supervise())
         self._stop_workers(worker_group)
         self._output.finish(END_S)
         code = exit_code(outcomes, warned_by=self._inbox.warned_by, killed_now=self._inbox.kill_now)
@@ -275,20 +275,25 @@ class NodeAgent(SimpleElasticAgent):
             joined=self._num_store_keys() > self._num_own_keys,
             num_oom_kills=oom_kills() - self._oom_kills_before,
         )
-        self._end, self._failed_at = end, attempt.failed_at
+        self._end = end
         worker_group.state = WorkerState.SUCCEEDED if code == DONE else WorkerState.FAILED
         return RunResult(state=worker_group.state)
+
+    def _with_what_it_told(self, outcome: Outcome) -> Outcome:
+        record = read_error(self._files[outcome.rank].error)
+        return outcome if record is None else outcome.told(record.told_s, record.exit_code)
 
     def _node_end(self) -> NodeEnd:
         """Return what the council needs to know about the attempt."""
         end = self._end
         assert end is not None
         code, text = self._report(end)
-        failed = first_failure(end.outcomes) is not None and self._failed_at is not None
+        first = first_failure(end.outcomes)
+        failure = None if first is None else first.failure()
         return NodeEnd(
             code=code,
             num_ranks=len(end.outcomes),
-            failed_after_s=(self._failed_at or 0.0) - self._started_at if failed else None,
+            failure=None if failure is None else failure.since(self._started_at),
             lived_s=end.lived_s,
             joined=end.joined,
             gives_signs=self._plan.uses_run or bool(end.beats()),
