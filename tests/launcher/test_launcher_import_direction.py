@@ -22,7 +22,7 @@ PROCESS_PART = (
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
     *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
     *("limits", "site"),
-    *("failure_order", "gathering", "reminder", "whereabouts"),
+    *("failure_order", "gathering", "reminder", "subcommands", "whereabouts"),
     *("descriptors", "forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
 )
 
