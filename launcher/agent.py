@@ -22,6 +22,7 @@ from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 from .attempt import POLL_S, Attempt
 from .attempt_end import AttemptEnd
 from .attempt_history import Judge
+from .attempt_number import next_number
 from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
 from .council import Alone, Council, Together
 from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
@@ -94,6 +95,7 @@ class NodeAgent(SimpleElasticAgent):
         self._files: dict[int, RankFiles] = {}
         self._output: RankOutput | None = None
         self._attempt = 0
+        self._number: int | None = None
         self._oom_kills_before = 0
         self._num_own_keys = 0
         self._started_at = 0.0
@@ -177,7 +179,7 @@ class NodeAgent(SimpleElasticAgent):
         self._oom_kills_before = oom_kills()
         self._num_own_keys = self._num_store_keys()
         settings = self._settings(worker_group)
-        folder = self._lifeline.scratch / f"attempt-{self._attempt}"
+        folder = self._lifeline.scratch / f"restart-{self._attempt}"
         folder.mkdir()
         self._workers = []
         self._files = {}
@@ -205,7 +207,13 @@ class NodeAgent(SimpleElasticAgent):
         if log_dir is not None and plan.nodes.several:
             # A folder that the nodes share: each one numbers its attempts by itself.
             log_dir = log_dir / f"node-{worker_group.group_rank}"
-        logs = None if log_dir is None else LogFolder.create(log_dir, self._say)
+        number = next_number(plan.run_dir)
+        logs = None
+        if log_dir is not None:
+            logs = LogFolder.create(log_dir, self._say, at_least=number)
+        if plan.run_dir is not None:
+            is_of_run = logs is not None and logs.path.is_relative_to(plan.run_dir)
+            self._number = logs.number if logs is not None and is_of_run else number
         share = shares(
             plan.streams,
             ranks={worker.global_rank: worker.local_rank for worker in worker_group.workers},
@@ -239,6 +247,7 @@ class NodeAgent(SimpleElasticAgent):
             master_addr=str(worker_group.master_addr),
             master_port=int(worker_group.master_port or 0),
             restart_count=self._attempt,
+            attempt=self._number,
             interface=interface_of_run(self._plan),
         )
 
@@ -300,6 +309,7 @@ class NodeAgent(SimpleElasticAgent):
             step=end.step(),
             error=end.error(),
             report=text,
+            number=self._number,
             hung=end.hung,
             run_dir=None if (folder := end.run_dir()) is None else str(folder),
         )

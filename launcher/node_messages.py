@@ -40,6 +40,8 @@ class NodeEnd:
     """Its ranks were ended because none of them got on."""
     run_dir: str | None = None
     """Where the run is kept, if a rank has said so."""
+    number: int | None = None
+    """The attempt's in --run-dir; None without."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "NodeEnd":

@@ -14,7 +14,7 @@ PROCESS_PART = (
     *("attempt", "cli", "command_line", "console", "environment", "error_file", "errors"),
     *("exec_worker", "exit_codes", "gpus", "guardian", "launch", "lifeline", "options", "output"),
     *("console_share", "evidence", "lines", "log_folder"),
-    *("attempt_end", "event_file", "heartbeat", "restarts"),
+    *("attempt_end", "attempt_number", "event_file", "heartbeat", "restarts"),
     *("hang", "stacks"),
     *("network", "node_messages", "node_texts", "port_holder", "run_secret", "seal"),
     *("dry_run", "group", "masking"),

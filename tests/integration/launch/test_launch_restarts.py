@@ -25,7 +25,7 @@ def test_an_import_error_is_shown_once(launch):
     sentence = "not starting again: it failed before the ranks met, and would again."
     assert launched.said()[-1] == f"relaunch: {sentence}"
     (event,) = attempts(launch)
-    assert event["attempt"] == 0
+    assert event["attempt"] == 1
     assert event["error"] == "ModuleNotFoundError: No module named 'no_such_module'"
     assert (event["code"], event["restart"], event["reason"]) == (1, False, sentence)
 
