@@ -19,6 +19,7 @@ from torch.distributed.elastic.agent.server.api import (
 )
 from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
+from .accelerator_memory import AcceleratorMemory
 from .attempt import POLL_S, Attempt
 from .attempt_end import AttemptEnd
 from .attempt_history import Judge
@@ -101,12 +102,15 @@ class NodeAgent(SimpleElasticAgent):
         self._started_at = 0.0
         self._end: AttemptEnd | None = None
         self._hang: HangWatch | None = None
+        self._memory = AcceleratorMemory(environ, say)
         self.code = DONE
         """The launcher's exit code, once `run` has returned."""
 
     def run(self, role: str = DEFAULT_ROLE) -> RunResult:
         """Run attempt after attempt; each one's end is reported before the next begins."""
         try:
+            if self._plan.max_restarts or self._plan.nodes.several:
+                self._memory.ask()
             self._council.open()
             while True:
                 self._rendezvous(self._worker_group)
@@ -121,6 +125,7 @@ class NodeAgent(SimpleElasticAgent):
                 self._say(f"starting the ranks again: restart {self._attempt}{self._limit()}.")
         finally:
             self._shutdown()
+            self._memory.close()
             self._release_store()
             self._council.close()
         return result
@@ -137,6 +142,7 @@ class NodeAgent(SimpleElasticAgent):
         end = time.monotonic() + seconds
         while self._inbox.warned_by is None and time.monotonic() < end:
             time.sleep(POLL_S)
+        self._memory.wait(lambda: self._inbox.warned_by is not None)
         return self._inbox.warned_by is None
 
     @contextmanager
