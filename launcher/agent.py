@@ -19,15 +19,18 @@ from torch.distributed.elastic.agent.server.api import (
 )
 from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
+from .accelerator_memory import AcceleratorMemory
 from .attempt import POLL_S, Attempt
 from .attempt_end import AttemptEnd
 from .attempt_history import Judge
+from .attempt_number import next_number
 from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
 from .council import Alone, Council, Together
 from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
+from .error_file import read_error
 from .errors import LauncherError, StartError
 from .evidence import oom_kills
-from .exit_codes import DONE, exit_code, first_failure
+from .exit_codes import DONE, Outcome, exit_code, first_failure
 from .group import group_settings
 from .hang import HangWatch
 from .lifeline import Lifeline
@@ -93,18 +96,21 @@ class NodeAgent(SimpleElasticAgent):
         self._files: dict[int, RankFiles] = {}
         self._output: RankOutput | None = None
         self._attempt = 0
+        self._number: int | None = None
         self._oom_kills_before = 0
         self._num_own_keys = 0
         self._started_at = 0.0
         self._end: AttemptEnd | None = None
-        self._failed_at: float | None = None
         self._hang: HangWatch | None = None
+        self._memory = AcceleratorMemory(environ, say)
         self.code = DONE
         """The launcher's exit code, once `run` has returned."""
 
     def run(self, role: str = DEFAULT_ROLE) -> RunResult:
         """Run attempt after attempt; each one's end is reported before the next begins."""
         try:
+            if self._plan.max_restarts or self._plan.nodes.several:
+                self._memory.ask()
             self._council.open()
             while True:
                 self._rendezvous(self._worker_group)
@@ -119,6 +125,7 @@ class NodeAgent(SimpleElasticAgent):
                 self._say(f"starting the ranks again: restart {self._attempt}{self._limit()}.")
         finally:
             self._shutdown()
+            self._memory.close()
             self._release_store()
             self._council.close()
         return result
@@ -135,6 +142,7 @@ class NodeAgent(SimpleElasticAgent):
         end = time.monotonic() + seconds
         while self._inbox.warned_by is None and time.monotonic() < end:
             time.sleep(POLL_S)
+        self._memory.wait(lambda: self._inbox.warned_by is not None)
         return self._inbox.warned_by is None
 
     @contextmanager
@@ -172,12 +180,12 @@ class NodeAgent(SimpleElasticAgent):
         return {worker.local_rank: worker.pid for worker in self._workers}
 
     def _start_all(self, worker_group: WorkerGroup) -> None:
+        self._started_at = time.monotonic()  # the nodes have just agreed: the same moment on all
         self._output = self._open_output(worker_group)
         self._oom_kills_before = oom_kills()
         self._num_own_keys = self._num_store_keys()
-        self._started_at = time.monotonic()
         settings = self._settings(worker_group)
-        folder = self._lifeline.scratch / f"attempt-{self._attempt}"
+        folder = self._lifeline.scratch / f"restart-{self._attempt}"
         folder.mkdir()
         self._workers = []
         self._files = {}
@@ -205,7 +213,13 @@ class NodeAgent(SimpleElasticAgent):
         if log_dir is not None and plan.nodes.several:
             # A folder that the nodes share: each one numbers its attempts by itself.
             log_dir = log_dir / f"node-{worker_group.group_rank}"
-        logs = None if log_dir is None else LogFolder.create(log_dir, self._say)
+        number = next_number(plan.run_dir)
+        logs = None
+        if log_dir is not None:
+            logs = LogFolder.create(log_dir, self._say, at_least=number)
+        if plan.run_dir is not None:
+            is_of_run = logs is not None and logs.path.is_relative_to(plan.run_dir)
+            self._number = logs.number if logs is not None and is_of_run else number
         share = shares(
             plan.streams,
             ranks={worker.global_rank: worker.local_rank for worker in worker_group.workers},
@@ -239,6 +253,7 @@ class NodeAgent(SimpleElasticAgent):
             master_addr=str(worker_group.master_addr),
             master_port=int(worker_group.master_port or 0),
             restart_count=self._attempt,
+            attempt=self._number,
             interface=interface_of_run(self._plan),
         )
 
@@ -261,7 +276,7 @@ class NodeAgent(SimpleElasticAgent):
             elsewhere=self._council.elsewhere,
             advice=self._advice,
         )
-        outcomes = attempt.supervise()
+        outcomes = tuple(self._with_what_it_told(outcome) for outcome in attempt.supervise())
         self._stop_workers(worker_group)
         self._output.finish(END_S)
         code = exit_code(outcomes, warned_by=self._inbox.warned_by, killed_now=self._inbox.kill_now)
@@ -275,26 +290,32 @@ class NodeAgent(SimpleElasticAgent):
             joined=self._num_store_keys() > self._num_own_keys,
             num_oom_kills=oom_kills() - self._oom_kills_before,
         )
-        self._end, self._failed_at = end, attempt.failed_at
+        self._end = end
         worker_group.state = WorkerState.SUCCEEDED if code == DONE else WorkerState.FAILED
         return RunResult(state=worker_group.state)
+
+    def _with_what_it_told(self, outcome: Outcome) -> Outcome:
+        record = read_error(self._files[outcome.rank].error)
+        return outcome if record is None else outcome.told(record.told_s, record.exit_code)
 
     def _node_end(self) -> NodeEnd:
         """Return what the council needs to know about the attempt."""
         end = self._end
         assert end is not None
         code, text = self._report(end)
-        failed = first_failure(end.outcomes) is not None and self._failed_at is not None
+        first = first_failure(end.outcomes)
+        failure = None if first is None else first.failure()
         return NodeEnd(
             code=code,
             num_ranks=len(end.outcomes),
-            failed_after_s=(self._failed_at or 0.0) - self._started_at if failed else None,
+            failure=None if failure is None else failure.since(self._started_at),
             lived_s=end.lived_s,
             joined=end.joined,
             gives_signs=self._plan.uses_run or bool(end.beats()),
             step=end.step(),
             error=end.error(),
             report=text,
+            number=self._number,
             hung=end.hung,
             run_dir=None if (folder := end.run_dir()) is None else str(folder),
         )

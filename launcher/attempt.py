@@ -48,11 +48,8 @@ class Attempt:
         self._write_stacks = write_stacks
         self._elsewhere = elsewhere
         self._advice = advice or NoAdvice()
-        self.failed_at: float | None = None
-        """When a rank of this node failed by itself."""
         self._outcomes: list[Outcome] = []
         self._untold: list[Worker] = []
-        self._tick = 0
         self._reminded_at = 0.0
         self._deadline: float | None = None
         self._hung_elsewhere = ""
@@ -80,7 +77,7 @@ class Attempt:
                 f"{self._bounds.abandon_s:g} s after SIGKILL: it hangs in the kernel, in a driver "
                 f"or a file system ({where}). Leaving it."
             )
-            self._record(worker, None)
+            self._record(worker, None, self._seen.now)
         return tuple(sorted(self._outcomes, key=lambda outcome: outcome.rank))
 
     @property
@@ -90,7 +87,6 @@ class Attempt:
 
     def _look(self) -> None:
         """Bring what has been seen up to date."""
-        self._tick += 1
         now = time.monotonic()
         if self._inbox.warned_by is not None and self._seen.warned_at is None:
             self._seen = replace(self._seen, warned_at=now)
@@ -98,7 +94,7 @@ class Attempt:
             status = worker.poll()
             if status is not None:
                 self._running.remove(worker)
-                self._record(worker, status)
+                self._record(worker, status, now)
                 self._note_end(status, now)
         self._look_for_a_hang(now)
         self._look_elsewhere(now)
@@ -127,24 +123,25 @@ class Attempt:
             left_at=_first(seen.left_at, there.left, now),
         )
 
-    def _record(self, worker: Worker, status: int | None) -> None:
-        ended_by_us = self._seen.terminated_at is not None or self._seen.killed_at is not None
+    def _record(self, worker: Worker, status: int | None, now: float) -> None:
+        seen = self._seen
+        # No SIGKILL is ours before we have sent one.
+        asked_at = None if status == -signal.SIGKILL else seen.terminated_at
         self._outcomes.append(
             Outcome(
                 rank=worker.rank,
                 local_rank=worker.local_rank,
                 pid=worker.pid,
                 status=status,
-                tick=self._tick,
-                by_launcher=ended_by_us,
+                alive_s=seen.now,
+                seen_s=now,
+                ending_since_s=seen.killed_at if asked_at is None else asked_at,
             )
         )
 
     def _note_end(self, status: int, now: float) -> None:
         if status == DONE:
             return
-        if self.failed_at is None and self._seen.terminated_at is None:
-            self.failed_at = now
         early = status == CONTINUE or self._seen.told
         if early and self._seen.left_at is None:
             self._seen = replace(self._seen, left_at=now)

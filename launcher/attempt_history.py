@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from .attempt_number import number_in
 from .event_file import EVENTS, FOLDER, append_event
 from .node_messages import NodeEnd, first_to_fail
 from .plan import LaunchPlan
@@ -20,7 +21,6 @@ class Judge:
         self._plan = plan
         self._inbox = inbox
         self._history: list[AttemptRecord] = []
-        self._num_recorded = 0
         self._folder = assumed_folder(plan)
         self._is_known = plan.run_dir is not None
         """Whether the folder is more than assumed."""
@@ -51,16 +51,16 @@ class Judge:
 
     def record(self, ends: Mapping[int, NodeEnd], code: int, judged: Verdict, reason: str) -> None:
         """Write an attempt into events.jsonl."""
-        record, number = merged(ends, code), self._num_recorded
-        self._num_recorded += 1
+        record = merged(ends, code)
         folder = self.folder(ends)
         # Where the folder is only assumed, none is made for a run that may be kept elsewhere.
         if folder is not None and (self._is_known or (folder / EVENTS).exists()):
             with suppress(OSError):  # the record is for later; the run is what counts
+                drawn = next((end.number for _, end in sorted(ends.items())), None)
                 append_event(
                     folder,
                     "attempt",
-                    attempt=number,
+                    attempt=number_in(folder) if drawn is None else drawn,
                     ranks=sum(end.num_ranks for end in ends.values()),
                     code=record.code,
                     seconds=round(record.lived_s, 3),

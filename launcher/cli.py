@@ -19,16 +19,7 @@ from .plan import make_plan, prepare_run_folder
 from .run_secret import read_secret, unbound_text
 from .signal_inbox import SignalInbox
 from .site import Site
-
-SUBCOMMANDS = {
-    "checkpoint": ".checkpoint_command",
-    "report": ".report_command",
-    "schedule": ".schedule_command",
-    "slurm": ".slurm.submit",
-    "sweep": ".sweep_command",
-    "watch": ".watch_command",
-}
-"""The first word, and the module whose `run` does the rest and returns the exit code."""
+from .subcommands import SUBCOMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

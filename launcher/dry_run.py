@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .attempt_number import next_number
 from .environment import RankFiles, WorkerPlace, worker_environment
 from .group import group_settings
 from .masking import mask_environment, mask_text, secrets_of
@@ -16,7 +17,7 @@ _RUN_ID = "RUN_ID"
 
 
 def describe(plan: LaunchPlan, environ: Mapping[str, str]) -> str:
-    """Return the text; pure."""
+    """Return the text; changes nothing."""
     secrets = secrets_of(environ)
     lines = ["plan:"]
     lines += [f"  {name}: {mask_text(value, secrets)}" for name, value in _plan(plan, environ)]
@@ -42,6 +43,7 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
         master_addr=plan.master_addr,
         master_port=plan.master_port,
         restart_count=0,
+        attempt=None if plan.run_dir is None else next_number(plan.run_dir),
         interface=interface_of_run(plan),
     )
     world_size = plan.local_world_size * plan.nodes.num_max
@@ -56,7 +58,7 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
         role_world_size=world_size,
         role_name=plan.role,
     )
-    files = RankFiles.of(_SCRATCH / "attempt-0", 0)
+    files = RankFiles.of(_SCRATCH / "restart-0", 0)
     return worker_environment(place, settings, files=files, inherited=environ)
 
 

@@ -16,6 +16,7 @@ PRECISION = "RELAUNCH_PRECISION"
 SHARD_BLOCKS = "RELAUNCH_SHARD_BLOCKS"
 HYBRID_SHARD = "RELAUNCH_HYBRID_SHARD"
 RUN_DIR = "RELAUNCH_RUN_DIR"
+ATTEMPT = "RELAUNCH_ATTEMPT"
 CHECKPOINTS = "RELAUNCH_CHECKPOINTS"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
@@ -33,7 +34,7 @@ CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 OWN_NAMES = frozenset(
     {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
-    | {RUN_DIR, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
+    | {RUN_DIR, ATTEMPT, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
     | {END_TIME, GRACE, HAND_OVER}
 )
 
@@ -67,6 +68,8 @@ class RankEnvironment:
     """Where this rank says how far it is."""
     stacks_file: Path | None
     """Where this rank writes its stacks when it is asked to."""
+    attempt: int = 1
+    """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
     """Where this rank says in which folder the run is kept."""
     end_time_s: float | None = None
@@ -115,6 +118,7 @@ class RankEnvironment:
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
             stacks_file=_path(environ, STACKS_FILE),
+            attempt=_number(environ, ATTEMPT, 1),
             folder_file=_path(environ, FOLDER_FILE),
             end_time_s=_seconds(environ, END_TIME),
             grace_s=_seconds(environ, GRACE),
@@ -178,6 +182,8 @@ class GroupSettings:
     run_dir: Path | None
     checkpoints: str | None
     warning_file: Path
+    attempt: int | None = None
+    """Its number in `run_dir`; None where the folder is left to the script."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -216,6 +222,7 @@ def worker_environment(
         SHARD_BLOCKS: settings.shard_blocks,
         HYBRID_SHARD: "1" if settings.hybrid_shard else None,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
+        ATTEMPT: None if settings.attempt is None else str(settings.attempt),
         CHECKPOINTS: settings.checkpoints,
         END_TIME: _text(settings.limits.end_time_s),
         GRACE: _text(settings.limits.grace_s),

@@ -5,6 +5,7 @@ found in a rank; the launcher then prints that sentence once instead of a report
 """
 
 import json
+import math
 import os
 import time
 import traceback
@@ -14,6 +15,9 @@ from typing import Any
 
 from .exit_codes import USAGE
 
+EXCEPTION = 1
+"""Python's exit code after an exception that nobody has caught."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRecord:
@@ -21,7 +25,10 @@ class ErrorRecord:
 
     message: str
     exit_code: int | None = None
-    """The code to leave with; only given by `write_error`."""
+    """The code to leave with; only given where the record is ours."""
+    told_s: float | None = None
+    """When the rank said so, on the monotonic clock, which all processes of a node share; only
+    given where the record is ours: torch's has whole seconds."""
     is_sentence: bool = False
     """True: for the user as it is, without a report around it."""
 
@@ -40,8 +47,7 @@ def write_error(path: Path | None, message: str, *, exit_code: int = USAGE) -> b
     Returns:
         Whether the launcher will print the sentence. False: the caller has to.
     """
-    told = {"relaunch": {"sentence": True, "exit_code": exit_code}}
-    return _write(path, {"message": _message(message, message, exit_code), **told})
+    return _write(path, _record(message, message, exit_code, is_sentence=True))
 
 
 def write_exception(path: Path | None, error: BaseException, where: str) -> None:
@@ -54,12 +60,14 @@ def write_exception(path: Path | None, error: BaseException, where: str) -> None
     """
     words = "".join(traceback.format_exception_only(error)).strip()
     stack = "".join(traceback.format_exception(error))
-    _write(path, {"message": _message(f"{words}\n{where}", stack, 1)})
+    _write(path, _record(f"{words}\n{where}", stack, EXCEPTION, is_sentence=False))
 
 
-def _message(text: str, stack: str, exit_code: int) -> dict[str, Any]:
+def _record(text: str, stack: str, exit_code: int, *, is_sentence: bool) -> dict[str, Any]:
     extra = {"py_callstack": stack, "timestamp": str(int(time.time()))}
-    return {"message": text, "errorCode": exit_code, "extraInfo": extra}
+    own = {"sentence": is_sentence, "exit_code": exit_code, "told_s": time.monotonic()}
+    message = {"message": text, "errorCode": exit_code, "extraInfo": extra}
+    return {"message": message, "relaunch": own}
 
 
 def _write(path: Path | None, record: dict[str, Any]) -> bool:
@@ -95,9 +103,10 @@ def parse_error(content: Any) -> ErrorRecord | None:
     own = content.get("relaunch")
     if not isinstance(own, dict):
         return ErrorRecord(message=message.strip())
-    code = own.get("exit_code")
+    code, told_s = own.get("exit_code"), own.get("told_s")
     return ErrorRecord(
         message=message.strip(),
         exit_code=code if isinstance(code, int) else None,
+        told_s=told_s if isinstance(told_s, float) and math.isfinite(told_s) else None,
         is_sentence=own.get("sentence") is True,
     )

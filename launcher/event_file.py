@@ -1,8 +1,8 @@
-"""Appending lines to the run folder's JSON files, in the launcher and in a rank; no torch."""
+"""The lines of the run folder's JSON files, in the launcher and in a rank; no torch."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,6 +35,17 @@ def append_record(path: Path, record: Mapping[str, Any]) -> None:
         # A kill may have cut the last line off; what follows must not become part of it.
         lead = b"" if file.tell() == 0 or _ends_a_line(file) else b"\n"
         file.write(lead + json.dumps(record).encode() + b"\n")
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the whole lines of a JSONL file; a line cut off by a kill is not one."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
 
 
 def _ends_a_line(file: BinaryIO) -> bool:

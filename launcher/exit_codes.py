@@ -2,7 +2,9 @@
 
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from .failure_order import Failure, Kind, first_of
 
 DONE = 0
 """Every rank did what it had to do."""
@@ -26,10 +28,56 @@ class Outcome:
     pid: int
     status: int | None
     """Exit code, or minus the signal's number; None: still there after SIGKILL."""
-    tick: int
-    """Number of the look at the ranks which found it ended: smaller is earlier."""
-    by_launcher: bool = False
-    """It ended after the launcher had begun to end it, so it says nothing about the cause."""
+    alive_s: float
+    """The last look that found it running; as all times here of the monotonic clock."""
+    seen_s: float
+    """When it was found ended."""
+    ending_since_s: float | None = None
+    """When the launcher began to end it, if it ended after that."""
+    told_s: float | None = None
+    """When the rank itself said that it failed."""
+
+    @property
+    def by_launcher(self) -> bool:
+        """Whether the launcher ended it, so that its end says nothing about the cause."""
+        if self.ending_since_s is None:
+            return False
+        return self.told_s is None or self.told_s >= self.ending_since_s
+
+    def told(self, at_s: float | None, code: int | None) -> "Outcome":
+        """Return the outcome with what the rank said about its own failure.
+
+        Args:
+            at_s: When it said so; None: it did not, or not when.
+            code: With which code it was about to leave. That counts where the launcher ended it
+                before it was gone.
+        """
+        if at_s is None or at_s > self.seen_s:
+            return self
+        told = replace(self, told_s=at_s)
+        ended_while_leaving = told.ending_since_s is not None and not told.by_launcher
+        return replace(told, status=code) if ended_while_leaving and code is not None else told
+
+    def failure(self) -> Failure | None:
+        """Return when and how it failed by itself; None: it did not."""
+        if self.by_launcher or self.status in (DONE, CONTINUE):
+            return None
+        told_s = self.told_s
+        return Failure(
+            earliest_s=self.alive_s if told_s is None else told_s,
+            latest_s=self.seen_s if told_s is None else told_s,
+            kind=_kind(self.status, told=told_s is not None),
+        )
+
+
+def _kind(status: int | None, *, told: bool) -> Kind:
+    if status == USAGE:
+        return Kind.SENTENCE
+    if told:
+        return Kind.EXCEPTION
+    if status is None or status == -signal.SIGKILL:
+        return Kind.KILLED
+    return Kind.SIGNAL if status < 0 else Kind.EXIT
 
 
 def code_of_status(status: int | None) -> int:
@@ -40,18 +88,11 @@ def code_of_status(status: int | None) -> int:
 
 
 def first_failure(outcomes: Iterable[Outcome]) -> Outcome | None:
-    """Return the rank that failed first by itself, or None.
-
-    Of several seen at the same look one killed by a signal comes first: a peer's death makes the
-    others raise, hardly ever the other way round. Then comes one that left with a sentence of ours
-    (USAGE): while it ends, its closed connections make the others raise too.
-    """
-    failures = [o for o in outcomes if not o.by_launcher and o.status not in (DONE, CONTINUE)]
-    return min(
-        failures,
-        key=lambda o: (o.tick, (o.status or 0) >= 0, o.status != USAGE, o.rank),
-        default=None,
-    )
+    """Return the rank that failed first by itself, or None; see `first_of` for what is first."""
+    by_rank = {outcome.rank: outcome for outcome in outcomes}
+    failures = {rank: f for rank, o in sorted(by_rank.items()) if (f := o.failure()) is not None}
+    first = first_of(failures)
+    return None if first is None else by_rank[first]
 
 
 def ended_by_warning(outcome: Outcome, warned_by: int | None) -> bool:

@@ -14,6 +14,7 @@ def group_settings(
     master_addr: str,
     master_port: int,
     restart_count: int,
+    attempt: int | None,
     interface: str | None,
 ) -> GroupSettings:
     """Return what all workers of one attempt on this node have in common; pure.
@@ -25,6 +26,7 @@ def group_settings(
         master_addr: Where the ranks meet.
         master_port: The port there.
         restart_count: How many attempts of this start came before.
+        attempt: Its number in the run's folder; None where that is left to the script.
         interface: The network interface towards the other ranks; None: not known.
     """
     return GroupSettings(
@@ -41,6 +43,7 @@ def group_settings(
         shard_blocks=plan.shard_blocks,
         hybrid_shard=plan.hybrid_shard,
         run_dir=plan.run_dir,
+        attempt=attempt,
         checkpoints=plan.checkpoints,
         warning_file=scratch / "warning.json",
         limits=plan.limits,

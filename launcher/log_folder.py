@@ -12,20 +12,30 @@ _ATTEMPT = re.compile(r"attempt-(\d+)")
 class LogFolder:
     """One attempt's folder. A file that cannot be written costs a warning, never the run."""
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, number: int, warn: Callable[[str], None]) -> None:
         self.path = path
+        self.number = number
+        """The attempt's."""
         self._warn = warn
         self._warned = False
         self._files: dict[Path, FileIO] = {}
         self._one_writer = threading.Lock()
 
     @classmethod
-    def create(cls, log_dir: Path, warn: Callable[[str], None]) -> "LogFolder | None":
-        """Make the folder after the last one there; None, and a warning, where that fails."""
+    def create(
+        cls, log_dir: Path, warn: Callable[[str], None], *, at_least: int = 1
+    ) -> "LogFolder | None":
+        """Make the folder after the last one there; None, and a warning, where that fails.
+
+        Args:
+            log_dir: Where it is made.
+            warn: Says why there are no logs.
+            at_least: The lowest number that it may have.
+        """
         try:
             log_dir.mkdir(parents=True, exist_ok=True)
             while True:
-                number = next_attempt(path.name for path in log_dir.iterdir())
+                number = max(at_least, next_attempt(path.name for path in log_dir.iterdir()))
                 path = log_dir / f"attempt-{number}"
                 try:
                     path.mkdir()
@@ -33,7 +43,7 @@ class LogFolder:
                     continue  # another start of the command was quicker
                 (path / ".probe").write_bytes(b"may this process write here?")
                 (path / ".probe").unlink()
-                return cls(path, warn)
+                return cls(path, number, warn)
         except OSError as error:
             warn(
                 f"warning: no logs are written: {error.filename or log_dir}: {error.strerror}. "
@@ -67,6 +77,6 @@ class LogFolder:
 
 
 def next_attempt(names: Iterable[str]) -> int:
-    """Return the number after the highest `attempt-K` among the names; 0 for the first."""
+    """Return the number after the highest `attempt-K` among the names; 1 for the first."""
     taken = [int(match[1]) for name in names if (match := _ATTEMPT.fullmatch(name))]
-    return max(taken, default=-1) + 1
+    return max(taken, default=0) + 1

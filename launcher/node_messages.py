@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .exit_codes import CONTINUE, DO_NOT_RETRY, DONE
+from .failure_order import Failure, first_of
 from .node_texts import hung_text
 from .supervision import Elsewhere
 
 MAX_REPORT_CHARS = 40_000
 MAX_ERROR_CHARS = 2_000
+START_TOGETHER_S = 0.1
+"""Within this time of each other the nodes begin an attempt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +26,9 @@ class NodeEnd:
 
     code: int
     num_ranks: int
-    failed_after_s: float | None
-    """From the start of the attempt, which the nodes begin together, to the first failure."""
+    failure: Failure | None
+    """The node's first one, counted from the start of the attempt, which the nodes begin together;
+    None: no rank failed by itself."""
     lived_s: float
     joined: bool
     gives_signs: bool
@@ -36,6 +40,14 @@ class NodeEnd:
     """Its ranks were ended because none of them got on."""
     run_dir: str | None = None
     """Where the run is kept, if a rank has said so."""
+    number: int | None = None
+    """The attempt's in --run-dir; None without."""
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "NodeEnd":
+        """Read what `asdict` gave; raises ValueError, TypeError or KeyError where it is none."""
+        failure = content.pop("failure")
+        return cls(failure=None if failure is None else Failure.from_json(failure), **content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +80,7 @@ class NodeMessage:
         """Read a message; raises ValueError, TypeError or KeyError where it is none."""
         content: dict[str, Any] = json.loads(text)
         end = content.pop("end")
-        return cls(end=None if end is None else NodeEnd(**end), **content)
+        return cls(end=None if end is None else NodeEnd.from_json(end), **content)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +155,8 @@ def seen_elsewhere(
 
 def first_to_fail(ends: Mapping[int, NodeEnd]) -> int | None:
     """Return the node whose failure came first, None if none failed by itself."""
-    failed = {node: end.failed_after_s for node, end in ends.items()}
-    times = {node: after_s for node, after_s in failed.items() if after_s is not None}
-    return min(times, key=lambda node: (times[node], node), default=None)
+    failures = {node: end.failure for node, end in sorted(ends.items()) if end.failure is not None}
+    return first_of(failures, tolerance_s=START_TOGETHER_S)
 
 
 def code_of_nodes(ends: Mapping[int, NodeEnd]) -> int:

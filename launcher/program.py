@@ -1,5 +1,6 @@
 """What each rank runs: a script, a module, or a program that is not Python."""
 
+import difflib
 import enum
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from .errors import UsageError
 from .python_command import PYTHON_FLAGS
+from .subcommands import SUBCOMMANDS
 from .words import nearest
 
 
@@ -65,7 +67,8 @@ def check_script(script: Path) -> Path:
     """Return the script if it is a file.
 
     Raises:
-        UsageError: It does not exist (close names in its folder are shown) or is a folder.
+        UsageError: It does not exist (a close name in its folder is shown, and a close subcommand)
+            or is a folder.
     """
     if script.is_file():
         return script
@@ -77,7 +80,18 @@ def check_script(script: Path) -> Path:
         names = {path.name for path in script.parent.iterdir()}
     except OSError:
         raise UsageError(f"{script} does not exist: there is no folder {script.parent}.") from None
+    if commands := _near_commands(script):
+        files = difflib.get_close_matches(script.name, names, n=1)
+        near = " or ".join((*commands, *files))
+        raise UsageError(f"{script} is neither a script nor a subcommand; did you mean {near}?")
     raise UsageError(f"{script} does not exist{nearest(script.name, names)}")
+
+
+def _near_commands(script: Path) -> list[str]:
+    if script.suffix or len(script.parts) != 1:
+        return []
+    near = difflib.get_close_matches(script.name, SUBCOMMANDS, n=1)
+    return [f"relaunch {name}" for name in near]
 
 
 def _not_startable(name: str) -> str:

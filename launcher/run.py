@@ -28,6 +28,7 @@ from strategies import (
     split_indices,
 )
 
+from .attempt_number import last_number
 from .config import Settings, build_config, to_json
 from .environment import RankEnvironment
 from .error_file import write_error, write_exception
@@ -84,7 +85,7 @@ class Run:
             environment.precision or "fp32", ranks.device.type
         )
         self.attempt = self._open_folder()
-        """Number of this start of the run, from 1."""
+        """Number of this start of the run, from 1; higher than that of any start before."""
 
     @classmethod
     def start(
@@ -283,9 +284,10 @@ class Run:
                 self.folder.create()
                 self._lock = FolderLock.take(self.folder.path, warn=self.warn)
                 self.folder.require_same_checkpoints()
-                starts = sum(event["event"] == "start" for event in self.folder.events())
-                self.folder.write_run(self._description(starts + 1))
-                answer = starts + 1
+                former = last_number(self.folder.events())
+                number = max(former + 1, self.environment.attempt)
+                self.folder.write_run(self._description(number))
+                answer = number
             except (ConfigError, OSError) as error:
                 answer = str(error)
         answer = self.communicator.broadcast(answer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from checkpointing import CheckpointStore, Place, PlaceError, SaveFailedError, i
 from checkpointing.files import LOCAL_FILES
 from strategies import ConfigError
 
-from .event_file import EVENTS, METRICS, append_event, append_record
+from .event_file import EVENTS, METRICS, append_event, append_record, records
 
 
 class RunFolder:
@@ -140,17 +140,6 @@ def checkpoints_elsewhere(path: Path) -> str | None:
     """Return where the checkpoints of a run are, as run.json says; None: in its folder."""
     told = RunFolder(path).description().get("checkpoints")
     return told if isinstance(told, str) else None
-
-
-def records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a JSONL file; a line cut off by a kill is not one."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
 
 
 def _replace(path: Path, text: str) -> None:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import exec_worker
-from ..event_file import METRICS
-from ..run_folder import records
+from ..event_file import METRICS, records
 from ..signal_inbox import SignalInbox
 from .space import Parameters
 

@@ -25,7 +25,7 @@ SHORT = Bounds(leave_s=0.3, terminate_s=0.3, lost_s=0.2)
 @pytest.fixture
 def attempt_of(tmp_path):
     """Return a function that runs an attempt: (its outcomes, what it said)."""
-    workers = []
+    workers, ended = [], []
 
     def run(*sources, **more):
         for rank, source in enumerate(sources):
@@ -50,8 +50,11 @@ def attempt_of(tmp_path):
             say=said.append,
             **{"bounds": SHORT, **more},
         )
-        return [outcome.status for outcome in attempt.supervise()], said
+        outcomes = attempt.supervise()
+        ended.extend(outcomes)
+        return [outcome.status for outcome in outcomes], said
 
+    run.outcomes = ended
     yield run
     for worker in workers:
         worker.kill()
@@ -124,3 +127,23 @@ def test_a_rank_that_has_ended_well_does_not_hide_that_the_others_hang(attempt_o
     assert time.monotonic() - began >= 0.6
     assert statuses == [0, -signal.SIGKILL]
     assert asked == [("", [1])]
+
+
+def test_a_sigkill_that_the_launcher_has_not_sent_is_none_of_its_own(attempt_of):
+    """As by the kernel, when memory runs out: it shows late, after a peer has fallen already."""
+    dies = "import os, signal, time\n"
+    dies += "signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))\n"
+    statuses, _ = attempt_of(dies + prints(STAYS), prints("raise SystemExit(1)"), bounds=Bounds())
+    assert statuses == [-signal.SIGKILL, 1]
+    assert [outcome.by_launcher for outcome in attempt_of.outcomes] == [False, False]
+
+
+def test_a_rank_is_known_to_have_ended_between_two_looks(attempt_of):
+    before = time.monotonic()
+    attempt_of(
+        prints("time.sleep(0.3)".join(("import time; ", "; raise SystemExit(3)"))), prints(STAYS)
+    )
+    first, other = attempt_of.outcomes
+    assert before < first.alive_s < first.seen_s < time.monotonic()
+    assert not first.by_launcher
+    assert other.by_launcher

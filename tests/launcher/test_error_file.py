@@ -1,19 +1,48 @@
 """The error file: ours, torchrun's, and rubbish."""
 
 import json
+import time
 
 import pytest
 
-from launcher.error_file import ErrorRecord, parse_error, read_error, write_error
+from launcher.error_file import (
+    ErrorRecord,
+    parse_error,
+    read_error,
+    write_error,
+    write_exception,
+)
 
 
 def test_sentence_is_read_back(tmp_path):
     path = tmp_path / "error.json"
+    before = time.monotonic()
     assert write_error(path, "lr=-1, but it has to be above 0.", exit_code=2)
-    assert read_error(path) == ErrorRecord(
-        message="lr=-1, but it has to be above 0.", exit_code=2, is_sentence=True
+    record = read_error(path)
+    assert record == ErrorRecord(
+        message="lr=-1, but it has to be above 0.",
+        exit_code=2,
+        told_s=record.told_s,
+        is_sentence=True,
     )
+    assert before <= record.told_s <= time.monotonic()
     assert [p.name for p in tmp_path.iterdir()] == ["error.json"]
+
+
+def test_an_exception_is_read_back_with_its_moment(tmp_path):
+    path = tmp_path / "error.json"
+    before = time.monotonic()
+    write_exception(path, ValueError("x"), "in main, rank 1")
+    record = read_error(path)
+    assert record.message == "ValueError: x\nin main, rank 1"
+    assert (record.exit_code, record.is_sentence) == (1, False)
+    assert before <= record.told_s <= time.monotonic()
+
+
+@pytest.mark.parametrize("told_s", [None, "1", True, float("nan"), float("inf")])
+def test_a_moment_that_is_none_is_left_out(told_s):
+    record = parse_error({"message": "x", "relaunch": {"exit_code": 2, "told_s": told_s}})
+    assert record == ErrorRecord(message="x", exit_code=2)
 
 
 def test_torch_can_read_ours(tmp_path):

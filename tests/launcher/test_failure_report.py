@@ -11,9 +11,9 @@ from launcher.report import failure_report, how_it_ended
 
 
 def outcome(rank, status, *, by_launcher=False):
-    return Outcome(
-        rank=rank, local_rank=rank - 8, pid=4000, status=status, tick=1, by_launcher=by_launcher
-    )
+    since_s = 0.5 if by_launcher else None
+    place = {"rank": rank, "local_rank": rank - 8, "pid": 4000}
+    return Outcome(**place, status=status, alive_s=0.0, seen_s=1.0, ending_since_s=since_s)
 
 
 @pytest.mark.parametrize(

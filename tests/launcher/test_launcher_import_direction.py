@@ -14,7 +14,7 @@ PROCESS_PART = (
     *("attempt", "cli", "command_line", "console", "environment", "error_file", "errors"),
     *("exec_worker", "exit_codes", "gpus", "guardian", "launch", "lifeline", "options", "output"),
     *("console_share", "evidence", "lines", "log_folder"),
-    *("attempt_end", "event_file", "heartbeat", "restarts"),
+    *("attempt_end", "attempt_number", "event_file", "heartbeat", "restarts"),
     *("hang", "stacks"),
     *("network", "node_messages", "node_texts", "port_holder", "run_secret", "seal"),
     *("dry_run", "group", "masking"),
@@ -22,7 +22,7 @@ PROCESS_PART = (
     *("plan", "report", "shadowing", "signal_inbox", "signals", "supervision", "worker"),
     *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
     *("limits", "site"),
-    *("gathering", "reminder", "whereabouts"),
+    *("failure_order", "gathering", "reminder", "subcommands", "whereabouts"),
     *("descriptors", "forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
 )
 

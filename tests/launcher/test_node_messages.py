@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from launcher.attempt_history import merged
+from launcher.failure_order import Failure, Kind
 from launcher.node_messages import (
     Lead,
     NodeEnd,
@@ -34,7 +35,12 @@ def end(code=0, failed_after_s=None, **more):
         "error": None,
         "report": "",
     }
-    return NodeEnd(code=code, failed_after_s=failed_after_s, **{**fields, **more})
+    failure = None if failed_after_s is None else failed(failed_after_s)
+    return NodeEnd(code=code, **{"failure": failure, **fields, **more})
+
+
+def failed(after_s, kind=Kind.EXIT):
+    return Failure(earliest_s=after_s - 0.05, latest_s=after_s, kind=kind)
 
 
 def test_messages_survive_the_way():
@@ -77,6 +83,23 @@ def test_who_may_take_part(other, part):
         ({0: end(75), 1: end(3, 5.0)}, 1, 3),
         ({0: end(93), 1: end(3, 5.0)}, 1, 93),
         ({0: end(0), 1: end(137)}, None, 137),
+        # Nodes do not begin at exactly the same moment: near each other the kind decides.
+        (
+            {
+                0: end(1, failure=failed(5.0, Kind.EXCEPTION)),
+                1: end(2, failure=failed(5.1, Kind.SENTENCE)),
+            },
+            1,
+            2,
+        ),
+        (
+            {
+                0: end(1, failure=failed(5.0, Kind.EXCEPTION)),
+                1: end(2, failure=failed(5.3, Kind.SENTENCE)),
+            },
+            0,
+            1,
+        ),
     ],
 )
 def test_the_earliest_failure_counts(ends, first, code):

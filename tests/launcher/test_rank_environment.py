@@ -39,6 +39,7 @@ SETTINGS = GroupSettings(
     shard_blocks="layers.*",
     hybrid_shard=True,
     run_dir=Path("/runs/one"),
+    attempt=4,
     checkpoints="s3://bucket/one",
     warning_file=Path("/tmp/x/warning.json"),
 )
@@ -65,6 +66,7 @@ def test_what_is_written_is_read_back():
         shard_blocks="layers.*",
         hybrid_shard=True,
         run_dir=Path("/runs/one"),
+        attempt=4,
         checkpoints="s3://bucket/one",
         error_file=Path("/tmp/x/rank-5-error.json"),
         warning_file=Path("/tmp/x/warning.json"),

@@ -47,7 +47,7 @@ def test_pieces_are_held_back(chunks, shown):
 
 @pytest.mark.parametrize(
     ("names", "number"),
-    [([], 0), (["attempt-0"], 1), (["attempt-2", "attempt-10"], 11), (["attempt-x", "other"], 0)],
+    [([], 1), (["attempt-0"], 1), (["attempt-2", "attempt-10"], 11), (["attempt-x", "other"], 1)],
 )
 def test_next_attempt(names, number):
     assert next_attempt(names) == number
@@ -121,11 +121,11 @@ def test_a_rank_that_is_not_shown_keeps_the_order_of_its_streams(tmp_path, capfd
     output = RankOutput({12: Share(streams=0)}, logs)
     write(output, 12, b"one\n", b"two\nunfinished")
     output.finish(5.0)
-    assert output.log_path(12) == tmp_path / "logs" / "attempt-0" / "rank-12.log"
+    assert output.log_path(12) == tmp_path / "logs" / "attempt-1" / "rank-12.log"
     assert output.log_path(12).read_bytes() == b"one\ntwo\nunfinished\n"
     assert output.tail(12) == ["one", "two", "unfinished"]
     assert capfd.readouterr() == ("", "")
-    assert LogFolder.create(tmp_path / "logs", print).path.name == "attempt-1"
+    assert LogFolder.create(tmp_path / "logs", print).path.name == "attempt-2"
 
 
 def test_prefixed_and_whole_output_on_the_console(capfd, tmp_path):
@@ -139,7 +139,7 @@ def test_prefixed_and_whole_output_on_the_console(capfd, tmp_path):
     assert sorted(err) == sorted("[rank 3] bad\n100%")
     assert output.errors(3) == ["bad"]
     assert sorted(output.tail(3)) == ["bad", "one", "two"]
-    assert (tmp_path / "attempt-0" / "rank-0.log").read_bytes() in (
+    assert (tmp_path / "attempt-1" / "rank-0.log").read_bytes() in (
         b"50%\r\n100%\n",
         b"100%\n50%\r\n",
     )
@@ -150,7 +150,7 @@ def test_lines_are_copied_by_filters(tmp_path):
     output = RankOutput({0: Share(streams=0)}, logs, {1: ("apple", "pear")})
     write(output, 0, b"an apple\na plum\npears\n", b"an apple\n")
     output.finish(5.0)
-    folder = tmp_path / "attempt-0"
+    folder = tmp_path / "attempt-1"
     assert (folder / "filtered_stdout.log").read_bytes() == b"an apple\npears\n"
     assert not (folder / "filtered_stderr.log").exists()
 

@@ -21,7 +21,7 @@ def plan(run_dir=None, uses_run=True, kind=ProgramKind.SCRIPT, name="sub/train.p
 
 
 def end(run_dir=None):
-    fields = {"num_ranks": 1, "failed_after_s": None, "lived_s": 1.0, "joined": True}
+    fields = {"num_ranks": 1, "failure": None, "lived_s": 1.0, "joined": True}
     more = {"gives_signs": True, "step": 4, "error": None, "report": ""}
     return NodeEnd(code=75, run_dir=None if run_dir is None else str(run_dir), **fields, **more)
 

@@ -31,7 +31,7 @@ def test_stacks_are_written_and_the_ranks_are_killed(launch, how):
     words = ("--nproc", "2", "--hang-timeout", "1.5", "--log-dir", "logs")
     launched = launch(*words, launch.script(HANGS.replace("time.sleep(100)", HOW[how])))
     assert launched.wait() == 137
-    stacks = launch.folder / "logs/attempt-0/stacks.txt"
+    stacks = launch.folder / "logs/attempt-1/stacks.txt"
     assert launched.said() == [
         "relaunch: no rank got on for 1.5 s after step 3; killing all of them. "
         f"Where they were: {stacks}"

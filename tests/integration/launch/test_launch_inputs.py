@@ -45,6 +45,16 @@ def refused(launch, *argv):
             "Use --precision bf16 or fp32.",
         ),
         (("trian.py",), "trian.py does not exist; did you mean train.py?"),
+        (("swep",), "swep is neither a script nor a subcommand; did you mean relaunch sweep?"),
+        (
+            ("wach", "--help"),
+            "wach is neither a script nor a subcommand; did you mean relaunch watch?",
+        ),
+        (
+            ("--nproc-per-node", "2", "trains"),
+            "trains does not exist; did you mean train.py?",
+        ),
+        (("sweep.py",), "sweep.py does not exist."),
         (("nowhere/train.py",), "nowhere/train.py does not exist: there is no folder nowhere."),
         ((".",), ". is a folder, not a script."),
         ((), "no script is given: relaunch [options] script.py [script args]."),

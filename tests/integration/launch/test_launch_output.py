@@ -26,7 +26,7 @@ def test_console_with_a_prefix_for_all_but_rank_0(launch):
     ("options", "logs"), [(("--log-dir", "here"), "here"), (("--run-dir", "run"), "run/logs")]
 )
 def test_rank_0_on_the_console_and_files_for_all(launch, options, logs):
-    for attempt in (0, 1):
+    for attempt in (1, 2):
         launched = launch("--nproc-per-node", "3", *options, launch.script(TALKS))
         assert launched.wait() == 0
         assert launched.stdout == "out 0\n"
@@ -49,7 +49,7 @@ def test_a_failing_ranks_last_lines_are_shown(launch):
     launched = launch("--nproc-per-node", "2", "--log-dir", "logs", script)
     assert launched.wait() == 1
     said = launched.said()
-    log = launch.folder / "logs/attempt-0/rank-1.log"
+    log = launch.folder / "logs/attempt-1/rank-1.log"
     assert said[0] == "relaunch: the last lines of rank 1:"
     assert "relaunch: ValueError: boom" in said
     assert f"relaunch: its whole output: {log}" in said
@@ -106,7 +106,7 @@ def test_redirects_and_tee(launch, options, stdout, stderr):
     assert " ".join(sorted(launched.stdout.splitlines())) == stdout
     assert " ".join(sorted(launched.stderr.splitlines())) == stderr
     for rank in (0, 1):
-        log = launch.folder / f"logs/attempt-0/rank-{rank}.log"
+        log = launch.folder / f"logs/attempt-1/rank-{rank}.log"
         assert sorted(log.read_text().splitlines()) == [f"err {rank}", f"out {rank}"]
 
 
@@ -115,7 +115,7 @@ def test_redirects_without_a_folder_say_where_the_logs_are(launch):
     assert launched.wait() == 0
     (line,) = launched.said()
     folder = line.removeprefix("relaunch: the logs are in ").partition(";")[0]
-    log = pathlib.Path(folder, "attempt-0", "rank-0.log")
+    log = pathlib.Path(folder, "attempt-1", "rank-0.log")
     assert sorted(log.read_text().splitlines()) == ["err 0", "out 0"]
 
 
@@ -124,15 +124,15 @@ def test_nothing_is_overwritten_by_a_restart(launch):
         """
         from launcher.heartbeat import beat
         beat(1)
-        print("attempt", os.environ["TORCHELASTIC_RESTART_COUNT"])
+        print("restart", os.environ["TORCHELASTIC_RESTART_COUNT"])
         sys.exit(1 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" else 0)
         """
     )
     launched = launch("--max-restarts", "1", "--log-dir", "logs", script)
     assert launched.wait() == 0
-    for attempt in (0, 1):
+    for attempt in (1, 2):
         log = launch.folder / f"logs/attempt-{attempt}/rank-0.log"
-        assert log.read_text() == f"attempt {attempt}\n"
+        assert log.read_text() == f"restart {attempt - 1}\n"
 
 
 @pytest.mark.parametrize("place", ["file/logs", "/proc/logs", "/dev/null/logs"])

@@ -99,7 +99,7 @@ def hangs():
     nodes = [hosts.static(host, *words) for host in (0, 1)]
     assert [node.wait(60) for node in nodes] == [137, 137]
     for node, name in enumerate(("works", "hangs")):
-        stacks = hosts.folder / "logs" / f"node-{node}" / "attempt-0" / "stacks.txt"
+        stacks = hosts.folder / "logs" / f"node-{node}" / "attempt-1" / "stacks.txt"
         assert f"in {name}" in stacks.read_text()
     assert "relaunch: no rank got on for 2 s after step 5; killing all" in nodes[1].said()[0]
     there = nodes[0].said()[0]

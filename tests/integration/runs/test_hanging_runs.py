@@ -18,7 +18,7 @@ def test_a_hang_is_shown_and_the_run_goes_on(
     words = ("--nproc-per-node", "2", "--hang-timeout", TIMEOUT_S, "--max-restarts", "1")
     launched = launch(*words, "--run-dir", str(run.path), small, "--hang-at", "12")
     assert launched.wait(150) == 0, launched.stderr
-    stacks = (run.path / "logs" / "attempt-0" / "stacks.txt").read_text()
+    stacks = (run.path / "logs" / "attempt-1" / "stacks.txt").read_text()
     rank_0, _, rank_1 = stacks.partition("rank 1 (pid ")
     assert "in waits_for_ever" in rank_1
     assert "in waits_for_ever" not in rank_0

@@ -51,12 +51,36 @@ def test_the_rank_the_step_and_the_line_are_named(launch, where):
         assert "rank 1 ended main after main (its first line, step 0)" in said
         assert "rank 0 went on to run.prepare (train.py:" in said
         return
-    lines = (launch.folder / script).read_text().splitlines()
-    (number,) = (n for n, line in enumerate(lines, 1) if line.endswith(f"  # the {where}"))
-    assert f"train.py:{number}" in said, said
+    assert f"train.py:{line_of(launch, script, where)}" in said, said
     assert "step 5" in said
     if where == "raise":
         assert "ValueError: of the user" in said
     else:
         assert "job.stop()" in said
         assert "Traceback" not in said
+
+
+LEAVES_SLOWLY = """
+import ctypes
+if rank == 1:
+    # After Python's own end, which closes the connections: twice sleep(exit code).
+    libc = ctypes.CDLL(None)
+    libc.on_exit(libc.sleep, None)
+    libc.on_exit(libc.sleep, None)
+"""
+
+
+def test_the_cause_is_named_though_it_is_gone_after_those_that_fell_with_it(launch):
+    script = launch.script(LEAVES_SLOWLY + SCRIPT.replace("{WHERE}", "loop"))
+    launched = launch("--nproc-per-node", "2", "--run-dir", "run", script)
+    assert launched.wait(60) == 2, launched.stdout
+    said = "\n".join(launched.said())
+    assert f"train.py:{line_of(launch, script, 'loop')}" in said, said
+    assert "rank 0" not in said
+
+
+def line_of(launch, script, where):
+    """Return the number of the line which the script marks as the place of the odd end."""
+    lines = (launch.folder / script).read_text().splitlines()
+    (number,) = (n for n, line in enumerate(lines, 1) if line.endswith(f"  # the {where}"))
+    return number

@@ -91,7 +91,42 @@ def test_attempts_are_recorded_in_the_folder_that_the_script_names(launch):
     lines = (launch.folder / "chosen" / "events.jsonl").read_text().splitlines()
     attempts = [event for event in map(json.loads, lines) if event["event"] == "attempt"]
     assert [(one["attempt"], one["code"], one["restart"]) for one in attempts] == [
-        (0, 1, True),
-        (1, 0, False),
+        (1, 1, True),
+        (2, 0, False),
     ]
     assert not (launch.folder / "runs").exists()
+
+
+def test_an_attempt_has_one_number_wherever_it_is_told(launch):
+    """The first start fails before its ranks train; the second one does, and is started again."""
+    script = launch.script(
+        """
+        import json
+        from launcher import Run
+
+        if not pathlib.Path("mended").exists():
+            import no_such_module
+
+        def main(run):
+            run.say(f"this is attempt {run.attempt}")
+            run.folder.event("start", attempt=run.attempt, step=0)
+            if run.environment.restart_count == 0:
+                run.heartbeat.beat(1)
+                raise ValueError("once")
+
+        Run.start(main)
+        """
+    )
+    assert launch("--run-dir", "run", script).wait(60) == 1
+    (launch.folder / "mended").touch()
+    launched = launch("--run-dir", "run", "--max-restarts", "1", script)
+    assert launched.wait(60) == 0, launched.stderr
+    lines = (launch.folder / "run" / "events.jsonl").read_text().splitlines()
+    told = [(e["event"], e["attempt"]) for e in map(json.loads, lines) if "attempt" in e]
+    assert told == [("attempt", 1), ("start", 2), ("attempt", 2), ("start", 3), ("attempt", 3)]
+    logs = launch.folder / "run" / "logs"
+    assert sorted(path.name for path in logs.iterdir()) == ["attempt-1", "attempt-2", "attempt-3"]
+    for number in (2, 3):
+        said = (logs / f"attempt-{number}" / "rank-0.log").read_text()
+        assert f"this is attempt {number}" in said
+    assert json.loads((launch.folder / "run" / "run.json").read_text())["attempt"] == 3
