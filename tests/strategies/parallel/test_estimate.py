@@ -6,7 +6,7 @@ from torch import nn
 
 from strategies import Blueprint, BuildOptions, ConfigError, Ranks, precision_for
 from strategies.parallel.available import host_bytes
-from strategies.parallel.estimate import choose
+from strategies.parallel.estimate import Wishes, choose
 from strategies.parallel.measure import measure_model
 from strategies.parallel.need import ModelSizes, needs
 
@@ -16,6 +16,7 @@ ALL = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
 LARGE = ModelSizes(
     trainable=100 * MIB,
     frozen_bytes=0,
+    buffer_bytes=0,
     optimizer_bytes=800 * MIB,
     largest_block=MIB,
     root=0,
@@ -42,23 +43,17 @@ LARGE = ModelSizes(
 def test_the_simplest_that_fits(
     memory_mib: int, ranks: int, strategies: tuple[str, ...], chosen: str
 ) -> None:
-    choice = choose(
-        LARGE,
-        strategies,
-        ranks=ranks,
-        shards=ranks,
-        by_name=False,
-        memory_bytes=memory_mib * MIB,
-    )
+    wishes = Wishes(able=strategies)
+    choice = choose(LARGE, wishes, ranks=ranks, shards=ranks, memory_bytes=memory_mib * MIB)
     assert choice.strategy == chosen
     assert (chosen in choice.table) == (ranks > 1)
 
 
 def test_nothing_fits_and_the_smallest_number_is_said() -> None:
+    wishes = Wishes(able=ALL, by_name=True)
+
     def ask(ranks: int) -> str:
-        return choose(
-            LARGE, ALL, ranks=ranks, shards=ranks, by_name=True, memory_bytes=500 * MIB
-        ).strategy
+        return choose(LARGE, wishes, ranks=ranks, shards=ranks, memory_bytes=500 * MIB).strategy
 
     with pytest.raises(ConfigError) as caught:
         ask(2)
@@ -68,20 +63,14 @@ def test_nothing_fits_and_the_smallest_number_is_said() -> None:
     assert ask(number) == "fsdp"
     with pytest.raises(ConfigError):
         ask(number - 1)
+    sizes = replace(LARGE, activation_bytes=900 * MIB)
     with pytest.raises(ConfigError, match="More ranks would not do"):
-        choose(
-            replace(LARGE, activation_bytes=900 * MIB),
-            ALL,
-            ranks=2,
-            shards=2,
-            by_name=True,
-            memory_bytes=500 * MIB,
-        )
+        choose(sizes, wishes, ranks=2, shards=2, memory_bytes=500 * MIB)
 
 
 def test_one_rank_on_which_the_model_does_not_fit() -> None:
     with pytest.raises(ConfigError) as caught:
-        choose(LARGE, ALL, ranks=1, shards=1, by_name=False, memory_bytes=1500 * MIB)
+        choose(LARGE, Wishes(able=ALL), ranks=1, shards=1, memory_bytes=1500 * MIB)
     text = str(caught.value)
     assert "the model does not fit into the 1.3 GiB that may be used on this one rank" in text
     assert "smallest number that would do is 2 of these ranks, with fsdp" in text
@@ -89,7 +78,7 @@ def test_one_rank_on_which_the_model_does_not_fit() -> None:
 
 def test_what_was_not_measured_is_said() -> None:
     sizes = replace(LARGE, activation_bytes=None)
-    choice = choose(sizes, ALL, ranks=2, shards=2, by_name=False, memory_bytes=9000 * MIB)
+    choice = choose(sizes, Wishes(able=ALL), ranks=2, shards=2, memory_bytes=9000 * MIB)
     assert "NOT in these numbers" in choice.reason
 
 
