@@ -13,7 +13,7 @@ from .available import available_bytes
 from .build_options import BY_NAME, BuildOptions
 from .estimate import Choice, Wishes, choose
 from .measure import Forward, measure_model
-from .need import ModelSizes
+from .need import ModelSizes, Spread
 from .protocol import Blueprint
 
 
@@ -60,8 +60,11 @@ def choose_strategy(
     return choose(
         ModelSizes(**measured),
         _wishes(options, able, ranks.device.type),
-        ranks=ranks.world_size,
-        shards=options.local_world_size if options.hybrid_shard else ranks.world_size,
+        Spread(
+            ranks=ranks.world_size,
+            shards=options.local_world_size if options.hybrid_shard else ranks.world_size,
+            by_name=options.init == BY_NAME,
+        ),
         memory_bytes=min(devices),
         host_bytes=None if None in hosts else min(hosts),
     )
@@ -80,7 +83,6 @@ def _wishes(options: BuildOptions, able: Sequence[str], device_type: str) -> Wis
     return Wishes(
         able=able,
         left_out=options.left_out(),
-        by_name=options.init == BY_NAME,
         offload=options.offload,
         able_offloaded=() if on_host else replace(options, offload=True).strategies(),
     )

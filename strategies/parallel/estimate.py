@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from ..errors import ConfigError
-from .need import ModelSizes, Need, needs
+from .need import ModelSizes, Need, Spread, needs
 from .offloaded import needs_offloaded
 
 KEPT_FREE = 0.1
@@ -31,8 +31,6 @@ class Wishes:
     """Strategies that can do all of it."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Strategies that cannot, and what they cannot do."""
-    by_name: bool = False
-    """The model is built without memory where the strategy can."""
     offload: bool = False
     """State is kept on the host, whose memory counts then."""
     able_offloaded: Sequence[str] = ()
@@ -64,9 +62,8 @@ class Memory:
 def choose(
     sizes: ModelSizes,
     wishes: Wishes,
+    spread: Spread,
     *,
-    ranks: int,
-    shards: int,
     memory_bytes: int,
     host_bytes: int | None = None,
 ) -> Choice:
@@ -75,8 +72,7 @@ def choose(
     Args:
         sizes: of the model.
         wishes: what else is asked.
-        ranks: of the run.
-        shards: ranks over which fsdp shards; the rest are replicas.
+        spread: over how many ranks.
         memory_bytes: the least that a rank's device has free.
         host_bytes: a rank's share of what the host has free; None: not known.
 
@@ -87,7 +83,7 @@ def choose(
         device_bytes=int(memory_bytes * (1 - KEPT_FREE)),
         host_bytes=None if host_bytes is None else int(host_bytes * (1 - KEPT_FREE)),
     )
-    found = _needs(sizes, wishes, ranks, shards)
+    ranks, found = spread.ranks, _needs(sizes, wishes, spread)
     named = {n: why for n, why in wishes.left_out.items() if (n == "single") == (ranks == 1)}
     table = table_of(found, memory, named)
     fitting = [name for name, need in found.items() if memory.holds(need)]
@@ -105,8 +101,8 @@ def choose(
         f"{what} into the {memory.sentence(offload=wishes.offload)} that may be used {where} "
         f"({KEPT_FREE:.0%} of what is free is kept free).",
         table,
-        _smallest(sizes, wishes, ranks, shards, memory),
-        _offloading(sizes, wishes, ranks, shards, memory),
+        _smallest(sizes, wishes, spread, memory),
+        _offloading(sizes, wishes, spread, memory),
     ]
     raise ConfigError("\n".join(line for line in told if line))
 
@@ -122,14 +118,15 @@ def _reason(found: Mapping[str, Need], chosen: str, memory: Memory, *, where: st
     return f"{why}: {used}{host}"
 
 
-def _needs(sizes: ModelSizes, wishes: Wishes, ranks: int, shards: int) -> dict[str, Need]:
-    reckon = needs_offloaded if wishes.offload else needs
-    return reckon(sizes, wishes.able, ranks=ranks, shards=shards, by_name=wishes.by_name)
+def _needs(sizes: ModelSizes, wishes: Wishes, spread: Spread) -> dict[str, Need]:
+    return (needs_offloaded if wishes.offload else needs)(sizes, wishes.able, spread)
 
 
-def _smallest(sizes: ModelSizes, wishes: Wishes, ranks: int, shards: int, memory: Memory) -> str:
-    for more in range(ranks + 1, _MAX_RANKS + 1):
-        found = _needs(sizes, wishes, more, min(shards, more) if shards < ranks else more)
+def _smallest(sizes: ModelSizes, wishes: Wishes, spread: Spread, memory: Memory) -> str:
+    whole = spread.shards == spread.ranks
+    for more in range(spread.ranks + 1, _MAX_RANKS + 1):
+        larger = replace(spread, ranks=more, shards=more if whole else spread.shards)
+        found = _needs(sizes, wishes, larger)
         fitting = [name for name, need in found.items() if memory.holds(need)]
         if fitting:
             return f"The smallest number that would do is {more} of these ranks, with {fitting[0]}."
@@ -139,14 +136,12 @@ def _smallest(sizes: ModelSizes, wishes: Wishes, ranks: int, shards: int, memory
     )
 
 
-def _offloading(sizes: ModelSizes, wishes: Wishes, ranks: int, shards: int, memory: Memory) -> str:
+def _offloading(sizes: ModelSizes, wishes: Wishes, spread: Spread, memory: Memory) -> str:
     """Return whether offloading would do on the ranks there are; "": it would not, or is asked."""
     if wishes.offload:
         return ""
-    found = needs_offloaded(
-        sizes, wishes.able_offloaded, ranks=ranks, shards=shards, by_name=wishes.by_name
-    )
-    for name, need in found.items():
+    ranks = spread.ranks
+    for name, need in needs_offloaded(sizes, wishes.able_offloaded, spread).items():
         if memory.holds(need):
             there = "the rank there is" if ranks == 1 else f"the {ranks} ranks there are"
             unknown = ", whose free memory is not known" if memory.host_bytes is None else ""

@@ -87,9 +87,10 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Over how many ranks."""
+    """Over how many ranks, and how the model gets there."""
 
     ranks: int
+    """Of the run."""
     shards: int
     """Ranks over which fsdp shards; the rest are replicas."""
     by_name: bool
@@ -250,21 +251,13 @@ NEEDS: dict[str, Callable[[ModelSizes, Spread], Need]] = {
 }
 
 
-def needs(
-    sizes: ModelSizes, strategies: Sequence[str], *, ranks: int, shards: int, by_name: bool
-) -> dict[str, Need]:
+def needs(sizes: ModelSizes, strategies: Sequence[str], spread: Spread) -> dict[str, Need]:
     """Return what each strategy that can run on so many ranks needs, simplest first.
 
-    Args:
-        sizes: of the model.
-        strategies: those that can do what else is asked.
-        ranks: of the run.
-        shards: ranks over which fsdp shards; the rest are replicas.
-        by_name: the model is built without memory where the strategy can.
+    Only those are looked at that can do what else is asked.
     """
-    spread = Spread(ranks=ranks, shards=shards, by_name=by_name)
     return {
         name: need(sizes, spread)
         for name, need in NEEDS.items()
-        if name in strategies and (name == "single") == (ranks == 1)
+        if name in strategies and (name == "single") == (spread.ranks == 1)
     }

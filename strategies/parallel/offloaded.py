@@ -111,18 +111,9 @@ _MOVES: dict[str, Callable[[ModelSizes, Spread, Need], Need]] = {
 
 
 def needs_offloaded(
-    sizes: ModelSizes, strategies: Sequence[str], *, ranks: int, shards: int, by_name: bool
+    sizes: ModelSizes, strategies: Sequence[str], spread: Spread
 ) -> dict[str, Need]:
-    """Return what `needs` does, with `offload=True`. One rank can offload too.
-
-    Args:
-        sizes: of the model, on a GPU.
-        strategies: those that can do what else is asked.
-        ranks: of the run.
-        shards: ranks over which fsdp shards; the rest are replicas.
-        by_name: the model is built without memory where the strategy can.
-    """
-    spread = Spread(ranks=ranks, shards=shards, by_name=by_name)
+    """Return what `needs` does, with `offload=True`. One rank can offload too."""
     return {
         name: move(sizes, spread, NEEDS[name](sizes, spread))
         for name, move in _MOVES.items()

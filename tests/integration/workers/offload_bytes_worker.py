@@ -19,7 +19,7 @@ from memory_worker import Chain, train
 from launcher.environment import RankEnvironment
 from strategies import Blueprint, BuildOptions, precision_for, process_groups, strategy_class
 from strategies.parallel.measure import measure_model
-from strategies.parallel.need import flat_step
+from strategies.parallel.need import Spread, flat_step
 from strategies.parallel.offloaded import needs_offloaded
 
 WIDTH, DEPTH, ROWS = 300, 4, 8
@@ -73,8 +73,9 @@ with process_groups(
     batch = (torch.randn(ROWS, WIDTH), torch.zeros(ROWS, dtype=torch.int64))
     sizes = replace(measure_model(blueprint, batch, None), on_host=False)
     size = ranks.world_size
+    spread = Spread(ranks=size, shards=size, by_name=True)
     # By name, because the copies that prove the layout are gone by then.
-    need = needs_offloaded(sizes, (name,), ranks=size, shards=size, by_name=True)[name]
+    need = needs_offloaded(sizes, (name,), spread)[name]
     strategy = strategy_class(name)(blueprint)
     train(strategy, 1, ROWS, WIDTH)
     zero = strategy._layout._zero

@@ -7,7 +7,7 @@ import pytest
 
 from strategies import BuildOptions, ConfigError
 from strategies.parallel.estimate import Choice, Wishes, choose
-from strategies.parallel.need import ModelSizes, Need, needs
+from strategies.parallel.need import ModelSizes, Need, Spread, needs
 from strategies.parallel.offloaded import needs_offloaded
 
 MIB = 1024**2
@@ -36,9 +36,9 @@ def both(
     name: str, sizes: ModelSizes = LARGE, *, ranks: int = 4, by_name: bool = False
 ) -> tuple[Need, Need]:
     """Return what a strategy needs without offloading and with it."""
-    asked = {"ranks": ranks, "shards": ranks, "by_name": by_name}
-    plain = needs(sizes, (name,), **asked)  # type: ignore[arg-type]
-    return plain[name], needs_offloaded(sizes, (name,), **asked)[name]  # type: ignore[arg-type]
+    spread = Spread(ranks=ranks, shards=ranks, by_name=by_name)
+    plain, offloaded = (reckon(sizes, (name,), spread) for reckon in (needs, needs_offloaded))
+    return plain[name], offloaded[name]
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,7 @@ def ask(
     return choose(
         sizes,
         wishes,
-        ranks=ranks,
-        shards=ranks,
+        Spread(ranks=ranks, shards=ranks, by_name=False),
         memory_bytes=int(memory_mib * MIB),
         host_bytes=None if host_mib is None else host_mib * MIB,
     )
