@@ -4,9 +4,10 @@ The names up to OMP_NUM_THREADS are torchrun's contract, so that `dist.init_proc
 `is_torchelastic_launched()` and `@record` work unchanged. Ours begin with RELAUNCH_.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from .guardian import MARK as RUN_ID
 from .limits import Limits
@@ -37,6 +38,8 @@ OWN_NAMES = frozenset(
     | {RUN_DIR, ATTEMPT, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
     | {END_TIME, GRACE, HAND_OVER}
 )
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +123,8 @@ class RankEnvironment:
             stacks_file=_path(environ, STACKS_FILE),
             attempt=_number(environ, ATTEMPT, 1),
             folder_file=_path(environ, FOLDER_FILE),
-            end_time_s=_seconds(environ, END_TIME),
-            grace_s=_seconds(environ, GRACE),
+            end_time_s=_parsed(environ, END_TIME, float, "a number"),
+            grace_s=_parsed(environ, GRACE, float, "a number"),
         )
 
 
@@ -261,23 +264,20 @@ def only_device(visible: str | None, local_rank: int) -> str:
 
 
 def _number(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name)
-    if text is None:
-        return default
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"{name}={text!r} in the environment is not a whole number") from None
+    found = _parsed(environ, name, int, "a whole number")
+    return default if found is None else found
 
 
-def _seconds(environ: Mapping[str, str], name: str) -> float | None:
+def _parsed(
+    environ: Mapping[str, str], name: str, read: Callable[[str], _Number], what: str
+) -> _Number | None:
     text = environ.get(name)
     if text is None:
         return None
     try:
-        return float(text)
+        return read(text)
     except ValueError:
-        raise ValueError(f"{name}={text!r} in the environment is not a number") from None
+        raise ValueError(f"{name}={text!r} in the environment is not {what}") from None
 
 
 def _text(number: float | None) -> str | None:

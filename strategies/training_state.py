@@ -75,37 +75,44 @@ def collect_state(
     counts = communicator.rank == 0 and not weights_only
     encoded, problem = _encode_own(objects or {} if counts else {})
     fragments += encoded.fragments
-    held: dict[str, JSON] = {
-        "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
-        "scalars": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
-        "problem": problem,
-    }
     # A rank sees the optimizer state of its own share only; the proof of coverage needs it all.
-    everyone: list[Any] = communicator.all_gather(held)
+    everyone: list[Any] = communicator.all_gather(
+        {
+            "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
+            "scalars": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
+            "problem": problem,
+        }
+    )
     if everyone[0]["problem"] is not None:
         raise ConfigError(everyone[0]["problem"])
+    own: dict[str, JSON] = {
+        "optimizer": _optimizer_of(strategy, requested, everyone),
+        "aliases": dict(strategy.catalogue.aliases),
+        "objects": encoded.state,
+    }
+    specs = _specs_of(strategy, everyone)
+    return Snapshot(
+        step=step, specs=specs, fragments=fragments, state={**state, **own}, created_by=created_by
+    )
+
+
+def _specs_of(strategy: Strategy, everyone: list[Any]) -> list[TensorSpec]:
+    """Return every tensor of the model once, with what some rank holds of the rest."""
     specs = {s.name: s for s in strategy.weight_specs()}
     specs |= {s.name: s for one in everyone for s in map(_spec_from_json, one["specs"])}
-    scalars = {name: value for one in everyone for name, value in one["scalars"].items()}
-    optimizer: dict[str, JSON] = {
+    return list(specs.values())
+
+
+def _optimizer_of(
+    strategy: Strategy, requested: list[dict[str, JSON]], everyone: list[Any]
+) -> dict[str, JSON]:
+    """Return what is kept of the optimizer besides tensors."""
+    current = current_hyperparameters(strategy.param_groups)
+    return {
         "name": strategy.optimizer_name,
-        "groups": to_json(
-            strategy.group_names, requested, current_hyperparameters(strategy.param_groups)
-        ),
-        "scalars": scalars,
+        "groups": to_json(strategy.group_names, requested, current),
+        "scalars": {name: value for one in everyone for name, value in one["scalars"].items()},
     }
-    return Snapshot(
-        step=step,
-        specs=list(specs.values()),
-        fragments=fragments,
-        state={
-            **state,
-            "optimizer": optimizer,
-            "aliases": dict(strategy.catalogue.aliases),
-            "objects": encoded.state,
-        },
-        created_by=created_by,
-    )
 
 
 def _encode_own(objects: Objects) -> tuple[EncodedObjects, str | None]:

@@ -183,11 +183,7 @@ def _zero_1_2(
                 f"parameter group {number} has {length} elements for {numel} of its parameters: "
                 "padded parameters cannot be imported"
             )
-        sources = {WEIGHT: flats} | {
-            key: [base[key] for base in bases]
-            for key, value in bases[0].items()
-            if isinstance(value, TensorRef) and value.shape != ()
-        }
+        sources = _sources(flats, bases)
         offset = 0
         for fqn, shape in group.items():
             end = offset + math.prod(shape)
@@ -212,11 +208,7 @@ def _zero_3(
         held = sum(-(-math.prod(shape) // world) for shape in group.values())
         if any(flat.numel < held for flat in flats):
             raise ValueError(f"parameter group {number} is smaller than its parameters")
-        sources = {WEIGHT: flats} | {
-            key: [base[key] for base in bases]
-            for key, value in bases[0].items()
-            if isinstance(value, TensorRef) and value.shape != ()
-        }
+        sources = _sources(flats, bases)
         offset = 0
         for fqn, shape in group.items():
             numel = math.prod(shape)
@@ -233,6 +225,15 @@ def _zero_3(
 
 
 _ZERO_1_2, _ZERO_3 = _zero_1_2, _zero_3
+
+
+def _sources(flats: list[Any], bases: list[Mapping[str, Any]]) -> dict[str, list[TensorRef]]:
+    """Return every rank's masters, and every rank's state that is cut as they are, by key."""
+    return {WEIGHT: flats} | {
+        key: [base[key] for base in bases]
+        for key, value in bases[0].items()
+        if isinstance(value, TensorRef) and value.shape != ()
+    }
 
 
 def _base_state(state: Any, number: int) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from ..errors import ConfigError
 
@@ -48,8 +48,20 @@ class BuildOptions:
 
     def strategies(self) -> tuple[str, ...]:
         """Return the strategies that can do all that is asked."""
-        asked = [f.name for f in fields(self) if f.name in _HONOURED_BY and getattr(self, f.name)]
-        return tuple(s for s in _ANY if all(s in _HONOURED_BY[name] for name in asked))
+        left_out = self.left_out()
+        return tuple(strategy for strategy in _ANY if strategy not in left_out)
+
+    def left_out(self) -> dict[str, str]:
+        """Return the strategies that cannot do all that is asked, and what they cannot do."""
+        cannot = {
+            strategy: [
+                f"{name}={_shown(getattr(self, name))}"
+                for name, able in _HONOURED_BY.items()
+                if getattr(self, name) and strategy not in able
+            ]
+            for strategy in _ANY
+        }
+        return {strategy: ", ".join(options) for strategy, options in cannot.items() if options}
 
     def require(self, strategy: str, device_type: str) -> None:
         """Refuse what this strategy cannot do.

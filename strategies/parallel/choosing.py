@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
+
+import torch
 
 from ..process_group import HostCommunicator
 from .available import available_bytes
-from .build_options import BY_NAME
-from .estimate import Choice, choose
+from .build_options import BY_NAME, BuildOptions
+from .estimate import Choice, Wishes, choose
 from .measure import Forward, measure_model
-from .need import ModelSizes
+from .need import ModelSizes, Spread
 from .protocol import Blueprint
 
 
@@ -33,19 +35,20 @@ def choose_strategy(
         accumulates: whether a rank has more than one micro-batch in a step.
 
     Raises:
-        ConfigError: on every rank, when none fits.
+        ConfigError: on every rank, when none fits, or when there is nothing to offload to.
     """
     ranks, options = blueprint.ranks, blueprint.options
-    able = options.strategies()
-    guess = _guess(able, ranks.world_size)
-    if ranks.world_size == 1 and "single" not in able:
+    able, alone = options.strategies(), ranks.world_size == 1
+    if options.offload:
+        options.require(able[0], ranks.device.type)
+    elif alone and "single" not in able:
         # It refuses what is asked in its own words.
-        return Choice(strategy=guess, reason="there is one rank", table="")
-    free: list[Any] = communicator.all_gather(
-        available_bytes(ranks.device, options.local_world_size)
-    )
-    if None in free:
-        reason = f"the memory of rank {free.index(None)} is not known; this is a guess"
+        return Choice(strategy="single", reason="there is one rank", table="")
+    guess = _guess(able, alone=alone)
+    free: list[Any] = communicator.all_gather(_free(ranks.device, options.local_world_size))
+    devices, hosts = [one["device"] for one in free], [one["host"] for one in free]
+    if None in devices:
+        reason = f"the memory of rank {devices.index(None)} is not known; this is a guess"
         return Choice(strategy=guess, reason=reason, table="")
     measured: Any = communicator.broadcast(
         _measured(blueprint, batch, forward, accumulates) if ranks.is_coordinator else None
@@ -54,21 +57,40 @@ def choose_strategy(
         # Stated, because it is a guess: the strategy that needs the least of a model.
         reason = f"NOTHING could be measured ({measured}); this is a guess, name a --strategy"
         return Choice(strategy=guess, reason=reason, table="")
-    hybrid = options.hybrid_shard
     return choose(
         ModelSizes(**measured),
-        able,
-        ranks=ranks.world_size,
-        shards=options.local_world_size if hybrid else ranks.world_size,
-        by_name=options.init == BY_NAME,
-        memory_bytes=min(free),
+        _wishes(options, able, ranks.device.type),
+        Spread(
+            ranks=ranks.world_size,
+            shards=options.local_world_size if options.hybrid_shard else ranks.world_size,
+            by_name=options.init == BY_NAME,
+        ),
+        memory_bytes=min(devices),
+        host_bytes=None if None in hosts else min(hosts),
     )
 
 
-def _guess(able: Sequence[str], ranks: int) -> str:
-    if ranks == 1:
-        return "single"
-    return "ddp" if "ddp" in able else able[0]
+def _free(device: torch.device, local_world_size: int) -> dict[str, int | None]:
+    host = torch.device("cpu")
+    return {
+        "device": available_bytes(device, local_world_size),
+        "host": available_bytes(host, local_world_size),
+    }
+
+
+def _wishes(options: BuildOptions, able: Sequence[str], device_type: str) -> Wishes:
+    on_host = device_type == "cpu"
+    return Wishes(
+        able=able,
+        left_out=options.left_out(),
+        offload=options.offload,
+        able_offloaded=() if on_host else replace(options, offload=True).strategies(),
+    )
+
+
+def _guess(able: Sequence[str], *, alone: bool) -> str:
+    simplest = "single" if alone else "ddp"
+    return simplest if simplest in able else able[0]
 
 
 def _measured(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ def measure_model(
     parameters = list(model.parameters())
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     trained = [p for _, p in named]
-    others = [p for p in parameters if not p.requires_grad] + list(model.buffers())
+    frozen, buffers = [p for p in parameters if not p.requires_grad], list(model.buffers())
     found = find_blocks(model, blueprint.options.shard_blocks).values()
     blocks = [b for b in found if not shared_with_outside(model, b)]
     in_blocks = [sum(p.numel() for p in block.parameters()) for block in blocks]
@@ -52,7 +52,8 @@ def measure_model(
     return ModelSizes(
         trainable=sum(p.numel() for p in trained),
         largest_parameter=max(p.numel() for p in trained),
-        frozen_bytes=sum(t.numel() * t.element_size() for t in others),
+        frozen_bytes=_size_bytes([*frozen, *buffers]),
+        buffer_bytes=_size_bytes(buffers),
         optimizer_bytes=step.state_bytes + average,
         stepping_bytes=step.stepping_bytes,
         stepping_element_bytes=step.stepping_element_bytes,
@@ -106,7 +107,7 @@ def _activation_bytes(
         return leaf.to(dtype) if leaf.is_floating_point() else leaf
 
     batch = tree_map(on_meta, batch)
-    given = sum(t.numel() * t.element_size() for t in _tensors(batch))
+    given = _size_bytes(_tensors(batch))
     # Gradients are counted apart: each is let go as soon as it is complete.
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -148,6 +149,10 @@ def _loss_of(output: Any) -> torch.Tensor:
 def _tensors(output: Any) -> list[torch.Tensor]:
     values = list(output.values()) if isinstance(output, dict) else output
     return [t for t in tree_flatten(values)[0] if isinstance(t, torch.Tensor)]
+
+
+def _size_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _let_go(parameter: torch.Tensor) -> None:

@@ -17,7 +17,7 @@ _DDP_BROADCAST_BYTES = 250 * 1024**2
 """
 _DEEPSPEED_BUCKET = 500_000_000
 """Elements that DeepSpeed reduces at a time (zero/config.py, reduce_bucket_size)."""
-_DEEPSPEED_LIVE = 1_000_000_000
+DEEPSPEED_LIVE = 1_000_000_000
 """Elements of gathered weights that stage 3 lets live (zero/config.py, max_live_parameters)."""
 _DEEPSPEED_PREFETCH = 50_000_000
 """Elements that stage 3 gathers at once (zero/config.py, prefetch_bucket_size)."""
@@ -33,6 +33,8 @@ class ModelSizes:
     """Elements of the largest of them."""
     frozen_bytes: int
     """Parameters that are not trained, and buffers."""
+    buffer_bytes: int
+    """Of these, the buffers."""
     optimizer_bytes: int
     """The optimizer's state of all parameters."""
     stepping_bytes: int
@@ -57,7 +59,7 @@ class ModelSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """Bytes of one rank."""
+    """Bytes of one rank, on its device where nothing else is said."""
 
     parameters: int
     gradients: int
@@ -71,6 +73,9 @@ class Need:
     """Made for a moment while the optimizer steps, when activations and buffers are gone."""
     building: int
     """The most while the model is built, before it trains."""
+    host: int = 0
+    """The most in the host's memory, where what is offloaded is kept and stepped; not in `total`.
+    """
 
     @property
     def total(self) -> int:
@@ -82,9 +87,10 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Over how many ranks."""
+    """Over how many ranks, and how the model gets there."""
 
     ranks: int
+    """Of the run."""
     shards: int
     """Ranks over which fsdp shards; the rest are replicas."""
     by_name: bool
@@ -147,13 +153,13 @@ def _drawn(sizes: ModelSizes) -> int:
     return 2 * MASTER_BYTES * sizes.largest_parameter
 
 
-def _bucket_bytes(sizes: ModelSizes, element_bytes: int) -> int:
+def bucket_bytes(sizes: ModelSizes, element_bytes: int) -> int:
     """Return what DeepSpeed's bucket takes: a GPU's is there whole, a host's as far as written."""
     written = min(sizes.trainable, _DEEPSPEED_BUCKET)
     return element_bytes * (written if sizes.on_host else _DEEPSPEED_BUCKET)
 
 
-def _flat_step(sizes: ModelSizes, share: int) -> int:
+def flat_step(sizes: ModelSizes, share: int) -> int:
     """Return what a step over one flat share makes; `share` in elements."""
     squares = _SQUARE_BYTES * min(sizes.largest_parameter, share)
     return max(sizes.stepping_element_bytes * share, squares)
@@ -172,10 +178,10 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], Need]:
         # Stage 2 fills the bucket during the backward.
         if stage == 1:
             gradients = whole + (low if mixed else 0)
-            bucket = 0 if sizes.on_host else _bucket_bytes(sizes, MASTER_BYTES)
+            bucket = 0 if sizes.on_host else bucket_bytes(sizes, MASTER_BYTES)
         else:
             gradients = MASTER_BYTES * share
-            bucket = _bucket_bytes(sizes, sizes.compute_bytes)
+            bucket = bucket_bytes(sizes, sizes.compute_bytes)
         # allreduce_bucket flattens what goes to one rank, and casts that to fp32; what comes back
         # is added to this rank's share.
         reducing = (MASTER_BYTES + sizes.compute_bytes + (MASTER_BYTES if mixed else 0)) * share
@@ -193,7 +199,7 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], Need]:
             activations=sizes.activation_bytes or 0,
             reducing=reducing,
             # `step` flattens the gradients, lets go of their parts, and then updates.
-            stepping=max(MASTER_BYTES * share, _flat_step(sizes, share)),
+            stepping=max(MASTER_BYTES * share, flat_step(sizes, share)),
             building=building + sizes.frozen_bytes,
         )
 
@@ -204,11 +210,11 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> Need:
     """Return the need of zero/stage3.py."""
     whole = MASTER_BYTES * sizes.trainable
     share = ceil(sizes.trainable / spread.ranks)
-    bucket = _bucket_bytes(sizes, sizes.compute_bytes)
+    bucket = bucket_bytes(sizes, sizes.compute_bytes)
     # Up to max_live_parameters stay gathered from first use to last. What one all-gather brought
     # is copied parameter by parameter (zero/partition_parameters.py, AllGatherCoalescedHandle) and
     # let go when the last of them was used.
-    gathered = min(sizes.trainable, _DEEPSPEED_LIVE) + min(sizes.trainable, _DEEPSPEED_PREFETCH)
+    gathered = min(sizes.trainable, DEEPSPEED_LIVE) + min(sizes.trainable, _DEEPSPEED_PREFETCH)
     # _create_fp32_partitions compares a device with a text, which are never equal, so the masters
     # are a copy of the computing shards in fp32 too.
     kept = (sizes.compute_bytes + MASTER_BYTES) * share
@@ -229,13 +235,13 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> Need:
         # reduce_scatter_coalesced (runtime/comm/coalesced_collectives.py) packs a bucket in fp32.
         reducing=MASTER_BYTES * min(sizes.trainable, _DEEPSPEED_BUCKET),
         # The bucket stays; `_prepare_fp32_grad_for_sub_group` copies the gradients.
-        stepping=bucket + MASTER_BYTES * share + _flat_step(sizes, share),
+        stepping=bucket + MASTER_BYTES * share + flat_step(sizes, share),
         building=sizes.frozen_bytes + building,
     )
 
 
 # Simplest first: replicas; torch's own sharding; DeepSpeed's, from the least to the most.
-_NEEDS: dict[str, Callable[[ModelSizes, Spread], Need]] = {
+NEEDS: dict[str, Callable[[ModelSizes, Spread], Need]] = {
     "single": _replicated,
     "ddp": _replicated,
     "fsdp": _fsdp,
@@ -245,21 +251,13 @@ _NEEDS: dict[str, Callable[[ModelSizes, Spread], Need]] = {
 }
 
 
-def needs(
-    sizes: ModelSizes, strategies: Sequence[str], *, ranks: int, shards: int, by_name: bool
-) -> dict[str, Need]:
+def needs(sizes: ModelSizes, strategies: Sequence[str], spread: Spread) -> dict[str, Need]:
     """Return what each strategy that can run on so many ranks needs, simplest first.
 
-    Args:
-        sizes: of the model.
-        strategies: those that can do what else is asked.
-        ranks: of the run.
-        shards: ranks over which fsdp shards; the rest are replicas.
-        by_name: the model is built without memory where the strategy can.
+    Only those are looked at that can do what else is asked.
     """
-    spread = Spread(ranks=ranks, shards=shards, by_name=by_name)
     return {
         name: need(sizes, spread)
-        for name, need in _NEEDS.items()
-        if name in strategies and (name == "single") == (ranks == 1)
+        for name, need in NEEDS.items()
+        if name in strategies and (name == "single") == (spread.ranks == 1)
     }

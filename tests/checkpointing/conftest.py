@@ -24,6 +24,15 @@ def kit():
     return _load("kit")
 
 
+@pytest.fixture
+def saved(kit, tmp_path):
+    """A store with one checkpoint of three ranks."""
+    store = kit.store_at(tmp_path / "store")
+    state = kit.sample_state()
+    kit.run_ranks(3, lambda ranks: kit.save_state(store, 1, state, ranks))
+    return store
+
+
 @pytest.fixture(scope="session")
 def disks():
     return _load("modelled_disk")

@@ -1,6 +1,9 @@
 """What the checkpointing tests share: faulty disks, several ranks as threads, a sample state."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 
 import torch
 
+import checkpointing
 from checkpointing import (
     JSON,
     CheckpointStore,
@@ -228,3 +232,16 @@ def assert_holds(store: CheckpointStore, step: int, state: State) -> None:
 
 def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def run_python(*words: object, timeout_s: float) -> "subprocess.CompletedProcess[str]":
+    """Run Python with the packages and the files beside this one in its path."""
+    path = f"{Path(checkpointing.__file__).parents[1]}:{Path(__file__).parent}"
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )

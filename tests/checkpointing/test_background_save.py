@@ -2,8 +2,6 @@ import errno
 import itertools
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +68,12 @@ def test_memory_and_process_are_reused_and_grow(kit, background, tmp_path, write
     assert addresses[1] == addresses[2] == addresses[3]
 
 
+def assert_only_the_first_is_there(kit, store):
+    kit.assert_holds(store, 1, kit.sample_state(1))
+    assert store.steps() == [1]
+    assert kit.leftovers(store.folder) == []
+
+
 @pytest.mark.parametrize("operation", ["create", "preallocate", "pwrite", "fsync", "close"])
 @pytest.mark.parametrize("action", ["kill", str(errno.ENOSPC), str(errno.EIO)])
 def test_a_failing_writer_fails_the_save_on_all_ranks_and_the_next_works(
@@ -117,9 +121,7 @@ def test_a_writer_killed_around_any_operation_costs_one_save(
             assert "rank 1: the process that writes checkpoints was ended by signal 9" in str(
                 outcome
             )
-        kit.assert_holds(store, 1, kit.sample_state(1))
-        assert store.steps() == [1]
-        assert kit.leftovers(tmp_path) == []
+        assert_only_the_first_is_there(kit, store)
     assert number > 8
     kit.assert_holds(store, 2, state)
 
@@ -142,9 +144,7 @@ def test_an_error_at_any_operation_of_a_writer_costs_one_save(
             assert isinstance(outcome, SaveFailedError)
             assert "r00001.safetensors: [Errno" in str(outcome)
             assert "injected" in str(outcome)
-        kit.assert_holds(store, 1, kit.sample_state(1))
-        assert store.steps() == [1]
-        assert kit.leftovers(tmp_path) == []
+        assert_only_the_first_is_there(kit, store)
     assert number > 8
     kit.assert_holds(store, 2, state)
 
@@ -220,27 +220,12 @@ def test_a_trainer_killed_meanwhile_commits_nothing_and_leaves_no_writer(
 ):
     store = kit.store_at(tmp_path)
     kit.save_state(store, 1, kit.sample_state(1))
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).with_name("background_trainer.py")),
-            str(tmp_path),
-            *background.BROKEN,
-            operation,
-            "slow",
-        ],
-        env={**os.environ, "PYTHONPATH": f"{background.ROOT}:{Path(__file__).parent}"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    trainer = Path(__file__).with_name("background_trainer.py")
+    done = kit.run_python(trainer, tmp_path, *background.BROKEN, operation, "slow", timeout_s=60)
     # The pipes end with the last process that holds them: the writer is gone as well.
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, "started\n"), done.stderr
-    assert store.steps() == [1]
     assert len(store.sweep()) == 1
-    kit.assert_holds(store, 1, kit.sample_state(1))
-    assert kit.leftovers(tmp_path) == []
+    assert_only_the_first_is_there(kit, store)
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,9 @@ from checkpointing.spec import ITEMSIZES_BYTES
 CHOSEN = ("fp32", "param", "buffer")
 
 
-@pytest.fixture
-def store(kit, tmp_path):
-    store = kit.store_at(tmp_path / "store")
-    state = kit.sample_state()
-    kit.run_ranks(3, lambda ranks: kit.save_state(store, 1, state, ranks))
-    return store
-
-
-def test_plain_tensors_in_their_shapes(kit, store, tmp_path):
+def test_plain_tensors_in_their_shapes(kit, saved, tmp_path):
     path = tmp_path / "new" / "model.safetensors"
-    with store.open(1) as reader:
+    with saved.open(1) as reader:
         size_bytes = export_file(reader, path, metadata={"step": "1"})
     assert path.stat().st_size == size_bytes
     loaded = safetensors.torch.load_file(path)
@@ -38,9 +30,9 @@ def test_plain_tensors_in_their_shapes(kit, store, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("BF16", torch.bfloat16), ("F64", torch.float64)])
-def test_floats_are_converted_and_others_are_not(kit, store, tmp_path, name, dtype):
+def test_floats_are_converted_and_others_are_not(kit, saved, tmp_path, name, dtype):
     path = tmp_path / "export"
-    with store.open(1) as reader:
+    with saved.open(1) as reader:
         export_file(reader, path, dtype=name, metadata={})
     loaded = safetensors.torch.load_file(path)
     for spec, tensor in kit.sample_state():
@@ -50,14 +42,14 @@ def test_floats_are_converted_and_others_are_not(kit, store, tmp_path, name, dty
             assert kit.bits(loaded[spec.fqn]) == kit.bits(wanted)
 
 
-def test_large_tensors_go_in_pieces(kit, store, tmp_path, monkeypatch):
+def test_large_tensors_go_in_pieces(kit, saved, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_PIECE_ELEMENTS", 10)
     lengths = []
     original = kit.torch.Tensor.to
     monkeypatch.setattr(
         torch.Tensor, "to", lambda self, *a: lengths.append(len(self)) or original(self, *a)
     )
-    with store.open(1) as reader:
+    with saved.open(1) as reader:
         export_file(reader, tmp_path / "export", metadata={})
     loaded = safetensors.torch.load_file(tmp_path / "export")
     assert kit.bits(loaded["net.0.weight"]) == kit.bits(kit.sample_state()[0][1])
@@ -75,15 +67,15 @@ def test_large_tensors_go_in_pieces(kit, store, tmp_path, monkeypatch):
         ({"dtype": "I64"}, "dtype='I64' is not one to export in"),
     ],
 )
-def test_refuses(store, tmp_path, options, message):
-    with store.open(1) as reader, pytest.raises(ValueError, match=message):
+def test_refuses(saved, tmp_path, options, message):
+    with saved.open(1) as reader, pytest.raises(ValueError, match=message):
         export_file(reader, tmp_path / "export", metadata={}, **options)
     assert not (tmp_path / "export").exists()
 
 
-def test_an_error_at_any_operation_leaves_the_old_file(kit, store, tmp_path):
+def test_an_error_at_any_operation_leaves_the_old_file(kit, saved, tmp_path):
     path = tmp_path / "out" / "export"
-    with store.open(1) as reader:
+    with saved.open(1) as reader:
         files = kit.WatchedFiles()
         export_file(reader, path, metadata={"n": "old"}, files=files)
         assert {"create", "preallocate", "pwrite", "fsync", "close", "rename"} <= set(files.names)
@@ -100,23 +92,23 @@ def test_an_error_at_any_operation_leaves_the_old_file(kit, store, tmp_path):
             assert kit.leftovers(path.parent) == []
 
 
-def test_damage_is_not_exported(kit, store, tmp_path):
-    shard = store.path(1) / "r00001.safetensors"
+def test_damage_is_not_exported(kit, saved, tmp_path):
+    shard = saved.path(1) / "r00001.safetensors"
     content = bytearray(shard.read_bytes())
     content[4096] ^= 1
     shard.write_bytes(content)
-    with store.open(1) as reader, pytest.raises(DamagedCheckpointError, match="r00001"):
+    with saved.open(1) as reader, pytest.raises(DamagedCheckpointError, match="r00001"):
         export_file(reader, tmp_path / "export", keys=("buffer", "fp32", "param"), metadata={})
     assert not (tmp_path / "export").exists()
     assert kit.leftovers(tmp_path) == []
 
 
-def test_the_stale_file_of_a_killed_export_is_removed(store, tmp_path):
+def test_the_stale_file_of_a_killed_export_is_removed(saved, tmp_path):
     stale = tmp_path / ".tmp-export-0123456789abcdef"
     other = tmp_path / ".tmp-export-of-mine"
     stale.write_text("half")
     other.write_text("not ours")
-    with store.open(1) as reader:
+    with saved.open(1) as reader:
         export_file(reader, tmp_path / "export", metadata={}, files=Files())
     assert not stale.exists()
     assert other.exists()
@@ -124,9 +116,9 @@ def test_the_stale_file_of_a_killed_export_is_removed(store, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [None, "F64"])
-def test_every_tensor_lies_at_a_multiple_of_its_item(store, tmp_path, dtype):
+def test_every_tensor_lies_at_a_multiple_of_its_item(saved, tmp_path, dtype):
     path = tmp_path / "export"
-    with store.open(1) as reader:
+    with saved.open(1) as reader:
         export_file(reader, path, dtype=dtype, metadata={})
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")

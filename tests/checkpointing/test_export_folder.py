@@ -42,21 +42,13 @@ def test_entries_follow_the_dtype():
     assert entry_of(integers, "BF16").dtype == "I64"
 
 
-@pytest.fixture
-def store(kit, tmp_path):
-    store = kit.store_at(tmp_path / "store")
-    state = kit.sample_state()
-    kit.run_ranks(3, lambda ranks: kit.save_state(store, 1, state, ranks))
-    return store
-
-
 @pytest.mark.parametrize("dtype", [None, "BF16"])
-def test_shards_index_and_config(kit, store, tmp_path, dtype):
+def test_shards_index_and_config(kit, saved, tmp_path, dtype):
     (tmp_path / "cached.json").write_text('{"hidden": 7}')
     config = tmp_path / "link.json"
     config.symlink_to(tmp_path / "cached.json")
     out = tmp_path / "new" / "export"
-    with store.open(1) as reader:
+    with saved.open(1) as reader:
         names = export_sharded(
             reader, out, dtype=dtype, max_file_bytes=500, config=config, metadata={"step": "1"}
         )
@@ -81,37 +73,37 @@ def test_shards_index_and_config(kit, store, tmp_path, dtype):
     assert index["metadata"]["total_size"] == total
 
 
-def test_one_file_has_no_index(store, tmp_path):
-    with store.open(1) as reader:
+def test_one_file_has_no_index(saved, tmp_path):
+    with saved.open(1) as reader:
         names = export_sharded(reader, tmp_path / "out", max_file_bytes=10**9, metadata={})
     assert names == ["model.safetensors"]
 
 
-def test_a_folder_with_something_in_it_is_left_alone(store, tmp_path):
+def test_a_folder_with_something_in_it_is_left_alone(saved, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("mine")
-    with store.open(1) as reader, pytest.raises(ValueError, match="exists already"):
+    with saved.open(1) as reader, pytest.raises(ValueError, match="exists already"):
         export_sharded(reader, tmp_path / "out", max_file_bytes=500, metadata={})
     assert (tmp_path / "out" / "mine").read_text() == "mine"
 
 
-def test_damage_is_not_exported(kit, store, tmp_path):
-    shard = store.path(1) / "r00001.safetensors"
+def test_damage_is_not_exported(kit, saved, tmp_path):
+    shard = saved.path(1) / "r00001.safetensors"
     content = bytearray(shard.read_bytes())
     content[4096] ^= 1
     shard.write_bytes(content)
-    with store.open(1) as reader, pytest.raises(DamagedCheckpointError, match="r00001"):
+    with saved.open(1) as reader, pytest.raises(DamagedCheckpointError, match="r00001"):
         export_sharded(reader, tmp_path / "export", max_file_bytes=500, metadata={})
     assert not (tmp_path / "export").exists()
     assert kit.leftovers(tmp_path) == []
 
 
-def test_an_error_at_any_operation_leaves_all_or_nothing(kit, store, tmp_path):
+def test_an_error_at_any_operation_leaves_all_or_nothing(kit, saved, tmp_path):
     config = tmp_path / "config"
     config.write_text("{}")
 
     def export(out, files):
-        with store.open(1) as reader:
+        with saved.open(1) as reader:
             export_sharded(reader, out, max_file_bytes=500, config=config, metadata={}, files=files)
 
     whole = kit.WatchedFiles()
@@ -129,12 +121,12 @@ def test_an_error_at_any_operation_leaves_all_or_nothing(kit, store, tmp_path):
         assert kit.leftovers(out.parent) == []
 
 
-def test_what_a_killed_export_has_left_is_removed(store, tmp_path):
+def test_what_a_killed_export_has_left_is_removed(saved, tmp_path):
     stale = tmp_path / ".tmp-out-0123456789abcdef"
     stale.mkdir()
     (stale / "half").write_text("half")
     (tmp_path / ".tmp-out-of-mine").mkdir()
-    with store.open(1) as reader:
+    with saved.open(1) as reader:
         export_sharded(reader, tmp_path / "out", max_file_bytes=500, metadata={})
     assert not stale.exists()
     assert (tmp_path / ".tmp-out-of-mine").exists()

@@ -1,10 +1,7 @@
 """Thousands of damaged and forged checkpoints: only this package's errors, in bounded memory."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,16 +16,9 @@ ROOT = Path(checkpointing.__file__).parents[1]
 DRIVER = Path(__file__).with_name("fuzz_driver.py")
 
 
-def fuzz(kind, folder, count):
+def fuzz(kit, kind, folder, count):
     """Return how many of so many damaged files were refused; any other error is a failure."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(DRIVER), kind, str(folder), str(count)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=1100,
-        check=False,
-    )
+    done = kit.run_python("-W", "ignore", DRIVER, kind, folder, count, timeout_s=1100)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["refused"] + found["accepted"] == count
@@ -40,7 +30,7 @@ def test_fuzzed_manifests(kit, tmp_path):
     store = kit.store_at(tmp_path)
     kit.run_ranks(2, lambda ranks: kit.save_state(store, 1, kit.sample_state(), ranks))
     # What is accepted nobody could tell: other words in what the caller stored for itself.
-    assert fuzz("manifest", store.path(1), 10_000) > 9_000
+    assert fuzz(kit, "manifest", store.path(1), 10_000) > 9_000
 
 
 @pytest.mark.parametrize(
@@ -54,14 +44,14 @@ def test_fuzzed_manifests(kit, tmp_path):
     ],
 )
 @pytest.mark.timeout(1200)
-def test_fuzzed_headers_of_other_programs(tmp_path, name, count):
+def test_fuzzed_headers_of_other_programs(kit, tmp_path, name, count):
     tensors = {"a": torch.ones(30), "b": torch.ones(2, 2)}
     if name == "model.safetensors":
         save_file(tensors, tmp_path / name)
     else:
         dcp.save(tensors, checkpoint_id=tmp_path)
     # What is accepted is a change of bytes that nothing refers to, or of a name or a shape.
-    assert fuzz(name, tmp_path, count) > count // 2
+    assert fuzz(kit, name, tmp_path, count) > count // 2
 
 
 def read_all(kit, store, state):

@@ -1,9 +1,6 @@
 """A process is killed around every file operation of a save, a deletion and an export."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,19 +14,12 @@ ROOT = Path(checkpointing.__file__).parents[1]
 DRIVER = Path(__file__).with_name("kill_driver.py")
 
 
-def run_driver(folder, action):
+def run_driver(kit, folder, action):
     """Return one store per kill before an operation, and the same for kills after it.
 
     The last one of each was not killed.
     """
-    done = subprocess.run(
-        [sys.executable, str(DRIVER), str(folder), action],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    done = kit.run_python(DRIVER, folder, action, timeout_s=240)
     assert done.returncode == 0, done.stderr
     return [
         sorted((folder / when).iterdir(), key=lambda path: int(path.name))
@@ -51,7 +41,7 @@ def base_store(kit, tmp_path, *steps):
 )
 def test_a_killed_save_is_complete_or_invisible(kit, tmp_path, action, least):
     base_store(kit, tmp_path, 1)
-    for folders in run_driver(tmp_path, action):
+    for folders in run_driver(kit, tmp_path, action):
         assert len(folders) > least
         seen = []
         for folder in folders:
@@ -78,7 +68,7 @@ def test_a_killed_save_is_complete_or_invisible(kit, tmp_path, action, least):
 @pytest.mark.parametrize("action", ["save", "save-0"], ids=["one rank", "0 of two"])
 def test_a_killed_second_save_of_a_step_keeps_the_other_steps(kit, tmp_path, action):
     base = base_store(kit, tmp_path, 1, 2)
-    for folders in run_driver(tmp_path, action):
+    for folders in run_driver(kit, tmp_path, action):
         num_without = 0
         for folder in folders:
             store = kit.store_at(folder)
@@ -99,7 +89,7 @@ def test_a_killed_second_save_of_a_step_keeps_the_other_steps(kit, tmp_path, act
 
 def test_a_killed_deletion_leaves_all_or_nothing(kit, tmp_path):
     base_store(kit, tmp_path, 1, 2)
-    for folders in run_driver(tmp_path, "delete"):
+    for folders in run_driver(kit, tmp_path, "delete"):
         for folder in folders:
             store = kit.store_at(folder)
             if 2 in store.steps():
@@ -115,7 +105,7 @@ def test_a_killed_export_leaves_the_old_file_or_the_new_one(kit, tmp_path):
     store = base_store(kit, tmp_path, 1)
     with store.open(1) as reader:
         export_safetensors(reader, store.folder / "export", metadata={"n": "old"})
-    for folders in run_driver(tmp_path, "export"):
+    for folders in run_driver(kit, tmp_path, "export"):
         assert len(folders) > 8
         found = []
         for folder in folders:

@@ -61,6 +61,13 @@ class Scenes:
         self.kit.save_state(store, 1, self.kit.sample_state(1))
         return store
 
+    def source(self):
+        """Return a store with one step, on a disk that loses nothing."""
+        source = self.kit.store_at(self.folder / "source")
+        if not source.steps():
+            self.kit.save_state(source, 1, self.kit.sample_state(1))
+        return source
+
     def saving(self):
         """A save that has returned is there; one that has not is whole or not there."""
         disk = self.disk()
@@ -104,10 +111,7 @@ class Scenes:
 
     def exporting_a_file(self):
         """A file under its name is whole; once the export has returned it is there."""
-        disk = self.disk()
-        source = self.kit.store_at(self.folder / "source")
-        if not source.steps():
-            self.kit.save_state(source, 1, self.kit.sample_state(1))
+        disk, source = self.disk(), self.source()
         seen = []
         disk.after_each = lambda: seen.append(self.after(disk, early_names=True))
         with source.open(1) as reader:
@@ -119,10 +123,7 @@ class Scenes:
 
     def exporting_a_folder(self):
         """The same of a folder with several files."""
-        disk = self.disk()
-        source = self.kit.store_at(self.folder / "source")
-        if not source.steps():
-            self.kit.save_state(source, 1, self.kit.sample_state(1))
+        disk, source = self.disk(), self.source()
         seen = []
         disk.after_each = lambda: seen.append(self.after(disk, early_names=True))
         with source.open(1) as reader:

@@ -1,9 +1,6 @@
 """Checkpoints in an object store, over fsspec's memory and local back ends."""
 
 import errno
-import os
-import subprocess
-import sys
 import uuid
 from functools import partial
 from pathlib import Path
@@ -11,7 +8,6 @@ from pathlib import Path
 import fsspec
 import pytest
 
-import checkpointing
 from checkpointing import (
     CheckpointStore,
     DamagedCheckpointError,
@@ -348,14 +344,8 @@ def test_a_path_below_a_url_is_that_url_as_text(text):
 def test_a_save_killed_at_any_call_is_complete_or_invisible(kit, tmp_path):
     base = object_store(kit, f"file://{tmp_path}/base")
     kit.save_state(base, 1, kit.sample_state(1))
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("object_kill_driver.py")), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(Path(checkpointing.__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    driver = Path(__file__).with_name("object_kill_driver.py")
+    done = kit.run_python(driver, tmp_path, timeout_s=200)
     assert done.returncode == 0, done.stderr
     for when in ("before", "after"):
         folders = sorted((tmp_path / when).iterdir(), key=lambda path: int(path.name))

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
+WORKERS = Path(__file__).parent / "workers"
 TEST_MARK = "LAUNCH_TEST_MARK"
 
 
@@ -133,7 +134,11 @@ class Launch:
         self.scratch = Path(tempfile.mkdtemp(prefix="relaunch-"))
 
     def script(self, source: str, name: str = "train.py") -> str:
-        prelude = "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\n"
+        """Write a script, which can import what the workers share."""
+        prelude = (
+            f"import os, pathlib, signal, sys, time; sys.path.append({str(WORKERS)!r})\n"
+            "rank = int(os.environ['RANK'])\n"
+        )
         (self.folder / name).write_text(prelude + textwrap.dedent(source))
         return name
 

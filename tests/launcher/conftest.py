@@ -1,18 +1,56 @@
-"""Run folders as a run leaves them, made up for the tests of what reads them."""
+"""Run folders as a run leaves them, for the tests of what reads them; and `checkpoint_kit.py`."""
 
+import importlib.util
 import json
 import math
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+
+from launcher.checkpoint_command import run
 
 BEGAN_S = 1_800_000_000.0
 
 
 def iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+@pytest.fixture(name="kit", scope="session")
+def _kit() -> ModuleType:
+    path = Path(__file__).with_name("checkpoint_kit.py")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(name="folder")
+def _folder(kit: ModuleType, tmp_path: Path) -> Path:
+    """A run folder with three checkpoints, two of them of the best weights at their time."""
+    for step in (10, 20, 30):
+        kit.save(tmp_path / "checkpoints", step)
+    for step in (10, 20):
+        kit.save(tmp_path / "best", step, best_step=step)
+    return tmp_path
+
+
+@pytest.fixture(name="answer")
+def _answer(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Carry out `relaunch checkpoint WORDS...`; return the exit code and what it printed."""
+
+    def ask(*words: object) -> tuple[int, str]:
+        code = run([str(word) for word in words])
+        return code, capsys.readouterr().out
+
+    return ask
 
 
 @pytest.fixture(name="write_run")

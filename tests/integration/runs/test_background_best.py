@@ -14,45 +14,23 @@ pytestmark = pytest.mark.timeout(150)
 SCRIPT = """
 import json
 import threading
-import torch
-from torch.utils.data import TensorDataset
 from launcher import Run
+from linear_run import prepare, samples, tell, train, wait_for_save
 from strategies import EarlyStopping
 
 LOSSES = {2: 3.0, 4: 4.0, 6: 2.0} | {int(k): v for k, v in json.loads(sys.argv[1]).items()}
 
-def writers():
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            mine = f"PPid:\\t{os.getpid()}\\n" in (entry / "status").read_text()
-            if mine and b"writer_process" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-def tell(signum):
-    (pid,) = writers()
-    os.kill(pid, signum)
-
 def main(run):
-    samples = TensorDataset(torch.randn(64, 8), torch.randn(64, 1))
-    job = run.prepare(
-        model=lambda: torch.nn.Linear(8, 1),
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
-        train=samples, global_batch=8, micro_batch=4, epochs=2, save_every="4 steps", keep=9,
-        evaluate_every="2 steps", stop=EarlyStopping("val/loss", patience=99),
-    )
+    stop = EarlyStopping("val/loss", patience=99)
+    job = prepare(run, epochs=2, keep=9, evaluate_every="2 steps", stop=stop)
     for step in job:
-        for x, y in step:
-            step.backward((job.model(x) - y).square().sum(), count=len(y))
+        train(job, step)
         done = step.number + 1
         if step.evaluation_due:
             loss = LOSSES.get(done, 9.0)
-            step.evaluate(samples, lambda model, batch: {"loss": 0 * batch[1].flatten() + loss})
-        while done == 6 and job._keeper.saving_step is not None and not job._keeper.is_settled():
-            time.sleep(0.01)  # what was begun before has been written
+            step.evaluate(samples(), lambda model, batch: {"loss": 0 * batch[1].flatten() + loss})
+        if done == 6:
+            wait_for_save(job, 2, 4)  # what was begun before has been written
         if rank == 1:
             after(done, job)
     job.export("best")

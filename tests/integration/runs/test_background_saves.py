@@ -12,37 +12,15 @@ pytestmark = pytest.mark.timeout(120)
 # Saves begin after steps 4, 8 and 12; the stopped writer keeps the save of step 8 in flight.
 SCRIPT = """
 import threading
-import torch
-from torch.utils.data import TensorDataset
 from launcher import Run
-
-def writers():
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            mine = f"PPid:\\t{os.getpid()}\\n" in (entry / "status").read_text()
-            if mine and b"writer_process" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
-
-def tell(signum):
-    (pid,) = writers()
-    os.kill(pid, signum)
+from linear_run import prepare, tell, train, wait_for_save, writers
 
 def main(run):
-    samples = TensorDataset(torch.randn(64, 8), torch.randn(64, 1))
-    job = run.prepare(
-        model=lambda: torch.nn.Linear(8, 1),
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
-        train=samples, global_batch=8, micro_batch=4, epochs=2, save_every="4 steps", keep=9,
-    )
+    job = prepare(run, epochs=2, keep=9, save_every="4 steps")
     for step in job:
-        for x, y in step:
-            step.backward((job.model(x) - y).square().sum(), count=len(y))
-        while step.number == 4 and job._keeper.saving_step == 4 and not job._keeper.is_settled():
-            time.sleep(0.01)  # so that the first save is over when the second begins
+        train(job, step)
+        if step.number == 4:
+            wait_for_save(job, 4)  # so that the first save is over when the second begins
         if rank == 1:
             at_step(step.number)
     assert not writers()

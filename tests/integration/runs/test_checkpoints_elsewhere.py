@@ -12,35 +12,15 @@ pytestmark = pytest.mark.timeout(180)
 
 # Saves begin after steps 4, 8, 12, ...
 SCRIPT = """
-import torch
-from torch.utils.data import TensorDataset
 from launcher import Run
-
-def writers():
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            mine = f"PPid:\\t{os.getpid()}\\n" in (entry / "status").read_text()
-            if mine and b"writer_process" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
+from linear_run import prepare, train, wait_for_save, writers
 
 def main(run):
-    data = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(*shape, generator=data)
-    job = run.prepare(
-        model=lambda: torch.nn.Linear(8, 1),
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
-        train=TensorDataset(draw(64, 8), draw(64, 1)),
-        global_batch=8, micro_batch=4, epochs=int(sys.argv[1]), save_every="4 steps", keep=2,
-    )
+    job = prepare(run, epochs=int(sys.argv[1]), keep=2)
     for step in job:
-        for x, y in step:
-            step.backward((job.model(x) - y).square().sum(), count=len(y))
-        while step.number == 4 and job._keeper.saving_step == 4 and not job._keeper.is_settled():
-            time.sleep(0.01)
+        train(job, step)
+        if step.number == 4:
+            wait_for_save(job, 4)
         if rank == 1:
             at_step(step.number)
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-WORKER = str(Path(__file__).parents[1] / "workers" / "offload_worker.py")
+WORKERS = Path(__file__).parents[1] / "workers"
+WORKER = str(WORKERS / "offload_worker.py")
+BYTES_WORKER = str(WORKERS / "offload_bytes_worker.py")
 ZERO = ("zero1", "zero2", "zero3")
 
 
@@ -48,3 +50,21 @@ def test_the_same_numbers_and_checkpoints(
         truth = tmp_path / "ddp.safetensors"
         for name in ("zero1-offloaded", "chain"):
             assert difference(tmp_path / f"{name}.safetensors", truth) <= 1e-6, name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("strategy", ZERO)
+def test_what_auto_counts_is_on_the_host(
+    strategy: str, precision: str, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    launched = launch("--nproc-per-node", "2", BYTES_WORKER, str(tmp_path), strategy, precision)
+    assert launched.wait(100) == 0, launched.stderr
+    for rank in range(2):
+        found = json.loads((tmp_path / f"{strategy}-{rank}.json").read_text())
+        counted = found["counted"] - found["stepping"]
+        # How far a rank's share cuts into parameters differs from rank to rank.
+        assert 0.85 * counted <= found["held"] <= counted, found
+        # Those in bf16 are there for a moment only, before stage 1 adds them to its fp32 sums.
+        least = 0.6 if (strategy, precision) == ("zero1", "bf16") else 1.0
+        most = found["gradients_counted"]
+        assert least * most <= found["gradients"] <= most, found

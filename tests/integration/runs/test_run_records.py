@@ -8,9 +8,8 @@ import pytest
 pytestmark = pytest.mark.timeout(120)
 
 SCRIPT = """
-import torch
-from torch.utils.data import TensorDataset
 from launcher import Run, keeper
+from linear_run import prepare, samples, train, wait_for_save
 from strategies import EarlyStopping
 
 first = int(os.environ["TORCHELASTIC_RESTART_COUNT"]) == 0 and not pathlib.Path("again").exists()
@@ -30,20 +29,13 @@ def measure(model, batch):
     return {"loss": (model(x) - y).square().mean(1)}
 
 def main(run):
-    samples = TensorDataset(torch.randn(64, 8), torch.randn(64, 1))
-    job = run.prepare(
-        model=lambda: torch.nn.Linear(8, 1),
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
-        train=samples, global_batch=8, micro_batch=4, epochs=3, save_every="4 steps", log_every=1,
-        evaluate_every="8 steps", stop=EarlyStopping("val/loss", patience=9),
-    )
+    stop = EarlyStopping("val/loss", patience=9)
+    job = prepare(run, epochs=3, log_every=1, evaluate_every="8 steps", stop=stop)
     for step in job:
-        for x, y in step:
-            step.backward((job.model(x) - y).square().sum(), count=len(y))
+        train(job, step)
         if step.evaluation_due:
-            step.evaluate(samples, measure)
-        while job._keeper.saving_step == 8 and not job._keeper.is_settled():
-            time.sleep(0.01)
+            step.evaluate(samples(), measure)
+        wait_for_save(job, 8)
         if first and step.number == 9 and "{WHEN}" == "before":
             os.kill(os.getpid(), signal.SIGKILL)
 

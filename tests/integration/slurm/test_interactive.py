@@ -22,20 +22,20 @@ def script(tmp_path: Path) -> Path:
     return path
 
 
+def in_shell(
+    words: str, *, cwd: Path, environ: dict[str, str]
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        words, shell=True, cwd=cwd, env=environ, capture_output=True, text=True, timeout=200
+    )
+
+
 @pytest.mark.parametrize("step", ["", "srun --ntasks-per-node=1"], ids=["alone", "srun"])
 def test_in_an_allocation_no_options_are_needed(
     jobs: Any, cluster: Any, script: Path, tmp_path: Path, step: str
 ) -> None:
     words = f"salloc --quiet --nodes=2 --exclusive {step} {jobs.relaunch} {script}"
-    done = subprocess.run(
-        words,
-        shell=True,
-        cwd=tmp_path,
-        env=cluster.environ,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = in_shell(words, cwd=tmp_path, environ=cluster.environ)
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == ["0 2 0 127.0.0.1", "1 2 1 127.0.0.1"]
 
@@ -43,14 +43,8 @@ def test_in_an_allocation_no_options_are_needed(
 def test_a_shell_of_a_step_is_one_of_its_tasks(
     jobs: Any, cluster: Any, script: Path, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        ["srun", "--nodes=1", "--quiet", "bash", "-c", f"{jobs.relaunch} {script}"],
-        cwd=tmp_path,
-        env=cluster.environ,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    words = f"srun --nodes=1 --quiet bash -c '{jobs.relaunch} {script}'"
+    done = in_shell(words, cwd=tmp_path, environ=cluster.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "0 1 0 127.0.0.1\n"
 
@@ -65,15 +59,8 @@ def test_variables_that_are_left_over_on_a_node_are_refused(
         job = jobs.submit("--nodes=1", body="true")
         jobs.wait_for_state(job, "COMPLETED")
     host = socket.gethostname().partition(".")[0]
-    done = subprocess.run(
-        f"{jobs.relaunch} {script}",
-        shell=True,
-        cwd=tmp_path,
-        env={**cluster.environ, "SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": host},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    environ = {**cluster.environ, "SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": host}
+    done = in_shell(f"{jobs.relaunch} {script}", cwd=tmp_path, environ=environ)
     why = "the job is COMPLETED" if known else "Slurm says: slurm_load_jobs error: Invalid job id"
     assert done.returncode == 2
     assert done.stderr.startswith(

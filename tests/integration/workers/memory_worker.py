@@ -29,7 +29,7 @@ from strategies import (
     strategy_class,
 )
 from strategies.parallel.measure import measure_model
-from strategies.parallel.need import needs
+from strategies.parallel.need import Spread, needs
 
 WIDTH, DEPTH, ROWS, STEPS = 1000, 12, 500, 3
 """The buckets that DDP orders anew in the second step are all written in the third."""
@@ -126,7 +126,8 @@ def measured(asked, blueprint):
     train(strategy_class(name)(tiny), 2, rows=2, width=8)
     batch = (torch.randn(ROWS, WIDTH), torch.zeros(ROWS, dtype=torch.int64))
     sizes = measure_model(blueprint, batch, None)
-    need = needs(sizes, (name,), ranks=ranks.world_size, shards=ranks.world_size, by_name=by_name)
+    spread = Spread(ranks=ranks.world_size, shards=ranks.world_size, by_name=by_name)
+    need = needs(sizes, (name,), spread)
     del batch
     peak = Peak()
     peak.begin()

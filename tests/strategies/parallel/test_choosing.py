@@ -68,3 +68,12 @@ def test_what_one_rank_cannot_do_is_left_to_single_to_refuse(
 ) -> None:
     found = choice(monkeypatch, 1, hybrid_shard=True)
     assert found.strategy == "single"
+
+
+def test_on_a_cpu_there_is_nothing_to_offload_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="moves state from a GPU to the host"):
+        choice(monkeypatch, 100 * MIB, offload=True)
+    # Nor is it offered.
+    with pytest.raises(ConfigError, match="does not fit") as caught:
+        choice(monkeypatch, 20 * MIB)
+    assert "offload" not in str(caught.value)

@@ -6,9 +6,9 @@ from torch import nn
 
 from strategies import Blueprint, BuildOptions, ConfigError, Ranks, precision_for
 from strategies.parallel.available import host_bytes
-from strategies.parallel.estimate import choose
+from strategies.parallel.estimate import Wishes, choose
 from strategies.parallel.measure import measure_model
-from strategies.parallel.need import ModelSizes, needs
+from strategies.parallel.need import ModelSizes, Spread, needs
 
 MIB = 1024**2
 ALL = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
@@ -16,6 +16,7 @@ ALL = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
 LARGE = ModelSizes(
     trainable=100 * MIB,
     frozen_bytes=0,
+    buffer_bytes=0,
     optimizer_bytes=800 * MIB,
     largest_block=MIB,
     root=0,
@@ -27,6 +28,10 @@ LARGE = ModelSizes(
     accumulates=True,
     on_host=True,
 )
+
+
+def over(ranks: int, *, shards: int | None = None, by_name: bool = False) -> Spread:
+    return Spread(ranks=ranks, shards=ranks if shards is None else shards, by_name=by_name)
 
 
 @pytest.mark.parametrize(
@@ -42,23 +47,17 @@ LARGE = ModelSizes(
 def test_the_simplest_that_fits(
     memory_mib: int, ranks: int, strategies: tuple[str, ...], chosen: str
 ) -> None:
-    choice = choose(
-        LARGE,
-        strategies,
-        ranks=ranks,
-        shards=ranks,
-        by_name=False,
-        memory_bytes=memory_mib * MIB,
-    )
+    wishes = Wishes(able=strategies)
+    choice = choose(LARGE, wishes, over(ranks), memory_bytes=memory_mib * MIB)
     assert choice.strategy == chosen
     assert (chosen in choice.table) == (ranks > 1)
 
 
 def test_nothing_fits_and_the_smallest_number_is_said() -> None:
+    wishes = Wishes(able=ALL)
+
     def ask(ranks: int) -> str:
-        return choose(
-            LARGE, ALL, ranks=ranks, shards=ranks, by_name=True, memory_bytes=500 * MIB
-        ).strategy
+        return choose(LARGE, wishes, over(ranks, by_name=True), memory_bytes=500 * MIB).strategy
 
     with pytest.raises(ConfigError) as caught:
         ask(2)
@@ -68,20 +67,14 @@ def test_nothing_fits_and_the_smallest_number_is_said() -> None:
     assert ask(number) == "fsdp"
     with pytest.raises(ConfigError):
         ask(number - 1)
+    sizes = replace(LARGE, activation_bytes=900 * MIB)
     with pytest.raises(ConfigError, match="More ranks would not do"):
-        choose(
-            replace(LARGE, activation_bytes=900 * MIB),
-            ALL,
-            ranks=2,
-            shards=2,
-            by_name=True,
-            memory_bytes=500 * MIB,
-        )
+        choose(sizes, wishes, over(2, by_name=True), memory_bytes=500 * MIB)
 
 
 def test_one_rank_on_which_the_model_does_not_fit() -> None:
     with pytest.raises(ConfigError) as caught:
-        choose(LARGE, ALL, ranks=1, shards=1, by_name=False, memory_bytes=1500 * MIB)
+        choose(LARGE, Wishes(able=ALL), over(1), memory_bytes=1500 * MIB)
     text = str(caught.value)
     assert "the model does not fit into the 1.3 GiB that may be used on this one rank" in text
     assert "smallest number that would do is 2 of these ranks, with fsdp" in text
@@ -89,13 +82,13 @@ def test_one_rank_on_which_the_model_does_not_fit() -> None:
 
 def test_what_was_not_measured_is_said() -> None:
     sizes = replace(LARGE, activation_bytes=None)
-    choice = choose(sizes, ALL, ranks=2, shards=2, by_name=False, memory_bytes=9000 * MIB)
+    choice = choose(sizes, Wishes(able=ALL), over(2), memory_bytes=9000 * MIB)
     assert "NOT in these numbers" in choice.reason
 
 
 def total_mib(strategy: str, **changed: object) -> int:
     sizes = replace(LARGE, **changed)  # type: ignore[arg-type]
-    need = needs(sizes, (strategy,), ranks=4, shards=4, by_name=False)[strategy]
+    need = needs(sizes, (strategy,), over(4))[strategy]
     return round(need.total / MIB)
 
 
@@ -110,8 +103,7 @@ def test_on_a_gpu_deepspeeds_bucket_is_there_whole() -> None:
         assert total_mib(strategy, on_host=False) - total_mib(strategy) == bucket_mib - 400
     # And the copies that prove the layout are not.
     built = [
-        needs(replace(LARGE, on_host=host), ("zero2",), ranks=4, shards=4, by_name=False)["zero2"]
-        for host in (True, False)
+        needs(replace(LARGE, on_host=host), ("zero2",), over(4))["zero2"] for host in (True, False)
     ]
     assert built[0].building - built[1].building == 400 * MIB
 
@@ -124,7 +116,7 @@ def test_a_step_that_takes_more_than_a_backward_counts(strategy: str) -> None:
 
 def test_hybrid_sharding_shards_inside_a_node() -> None:
     def parameters(shards: int) -> int:
-        found = needs(LARGE, ("fsdp",), ranks=8, shards=shards, by_name=False)
+        found = needs(LARGE, ("fsdp",), over(8, shards=shards))
         return found["fsdp"].parameters
 
     assert parameters(4) == 2 * parameters(8) == 100 * MIB
