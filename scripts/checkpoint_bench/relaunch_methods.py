@@ -93,14 +93,15 @@ class InBackground(Synchronous):
         dist.barrier()
         began = time.perf_counter()
         save = start_save(CheckpointStore(path), self.snapshot(), self.talk, self.writer)
-        stall_s = time.perf_counter() - began
-        slower_s = self.work.train_until(save.is_settled)
-        dist.barrier()  # a run goes on training until the slowest rank has written
-        resumed = time.perf_counter()
-        save.finish()
-        ended = time.perf_counter()
-        stall_s += ended - resumed
-        return Saved(stall_s=stall_s, lost_s=stall_s + slower_s, save_s=ended - began)
+        stall_s, slower_s = time.perf_counter() - began, 0.0
+        for meet in (save.commit, save.finish):
+            slower_s += self.work.train_until(save.is_settled)
+            dist.barrier()  # a run goes on training until the slowest rank is done
+            resumed = time.perf_counter()
+            meet()
+            stall_s += time.perf_counter() - resumed
+        save_s = time.perf_counter() - began
+        return Saved(stall_s=stall_s, lost_s=stall_s + slower_s, save_s=save_s)
 
     def close(self) -> None:
         self.writer.close()
