@@ -221,3 +221,42 @@ dist.barrier()
         lines = [line.removeprefix("[rank 1] ").split() for line in node.stdout.splitlines()]
         places = {words[3].rpartition(":")[0] for words in lines if words and words[0] == "LISTEN"}
         assert places == {address}
+
+
+def test_the_cause_is_told_though_another_node_ended_before_it(hosts):
+    """Rank 1 tells its mistake and closes its connections; its process stays for four seconds."""
+    script = hosts.script(
+        """
+import ctypes
+from torch.utils.data import TensorDataset
+import torch
+from launcher import Run
+
+def main(run):
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(8, 1),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        train=TensorDataset(torch.randn(64, 8), torch.randn(64, 1)),
+        global_batch=16, micro_batch=4, epochs=500,
+    )
+    for step in job:
+        for x, y in step:
+            step.backward((job.model(x) - y).square().sum(), count=len(y))
+        if rank == 1 and step.number == 5:
+            break
+    job.export("last")
+
+if rank == 1:
+    libc = ctypes.CDLL(None)
+    libc.on_exit(libc.sleep, None)
+    libc.on_exit(libc.sleep, None)
+Run.start(main)
+"""
+    )
+    words = ("--run-dir", str(hosts.folder / "run"))
+    nodes = [hosts.static(host, *words, script) for host in (0, 1)]
+    assert [node.wait() for node in nodes] == [2, 2], [node.stderr for node in nodes]
+    for node in nodes:
+        (on_node, cause) = node.said()[-2:]
+        assert on_node.startswith("relaunch: on node 1 (")
+        assert cause.startswith("relaunch: error: rank 1 left the training loop in step 5 by")
