@@ -4,7 +4,6 @@ One node leads: it holds the store and decides; the others follow. That is node 
 lost the lowest of those that are left. Every wait ends when a node is lost.
 """
 
-import contextlib
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -14,8 +13,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from .errors import Interrupted, StartError, UsageError
 from .gathering import Gathering
-from .meeting_place import STORE_S, Place, answering, open_if_here, reach, serve
-from .network import own_address
+from .meeting_place import STORE_S, Place, open_if_here, reach, serve
 from .node_link import LOST_S, NodeLink, connect_to
 from .node_messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
 from .node_texts import waiting_text
@@ -24,6 +22,7 @@ from .reminder import REMIND_S, Reminder
 from .rendezvous import bind
 from .roster import Roster
 from .signal_inbox import SignalInbox
+from .succession import GATHER_S, Heirs, SparePort, may_succeed
 from .supervision import Elsewhere
 
 POLL_S = 0.05
@@ -31,9 +30,6 @@ PART_S = LOST_S + 2.0
 """How long the leader waits for the others to have read what it decided; who is lost is not waited
 for."""
 SETTLE_S = 2.0
-GATHER_S = 20.0
-"""How long who comes to lead waits for the others: some notice the loss LOST_S later, and then
-still have ranks to end."""
 
 Decide = Callable[[int, Mapping[int, NodeEnd], list[int], Collection[int]], Lead]
 
@@ -48,7 +44,7 @@ class Meeting:
         self._say = say
         self._server: TCPStore | None = None
         self._store: TCPStore | None = None
-        self._spare: socket.socket | None = None
+        self._spare: SparePort | None = None
         self._attempt = -1
         self.place = Place(node=0, addr=plan.master_addr, port=plan.master_port)
         """Where the nodes meet."""
@@ -94,13 +90,9 @@ class Meeting:
 
     def _keep_a_spare_port(self) -> None:
         """Bind a port where the nodes can meet if this one comes to lead, and tell the others."""
-        addr = self._nodes.local_addr or own_address(self.place.addr)
-        if addr is None:
-            return
-        with contextlib.suppress(UsageError):  # then this node can follow, but never lead
-            self._spare = bind(addr, 0)
-            port = self._spare.getsockname()[1]
-            self._link.publish(replace(self._link.message, addr=addr, port=port))
+        self._spare = spare = SparePort.keep(self._nodes.local_addr, self.place.addr)
+        if spare is not None:
+            self._link.publish(replace(self._link.message, addr=spare.addr, port=spare.port))
 
     def _gather(self) -> None:
         """Wait for the nodes on node 0, and publish who takes part."""
@@ -224,36 +216,33 @@ class Meeting:
     # ------------------------------------------------------------------ another leader
 
     def _may_succeed(self) -> bool:
-        """Tell whether the run may go on without its leader, whose loss has ended the ranks here.
-
-        A loss that came after they had ended by themselves says nothing of what was decided.
-        """
-        enough = len(self.roster.members) - 1 >= self._nodes.num_min
-        asked = self._inbox.warned_by is not None or self._inbox.kill_now
-        return enough and not asked and self.roster.has_told_loss_of(self.place.node)
+        return may_succeed(
+            num_members=len(self.roster.members),
+            num_min=self._nodes.num_min,
+            asked_to_end=self._inbox.warned_by is not None or self._inbox.kill_now,
+            ended_by_loss=self.roster.has_told_loss_of(self.place.node),
+        )
 
     def _succeed(self, end: NodeEnd, decide: Decide) -> Lead | None:
         """Meet anew at the lowest node that answers, and decide there what becomes of the run."""
         me, former, members = self.roster.node_rank, self.place, self.roster.members
-        places = self.roster.places()
-        there = answering(
-            p for node, p in places.items() if node in members and node != former.node
+        heirs = Heirs.find(
+            node_rank=me, leader=former.node, members=members, places=self.roster.places()
         )
-        if there and min(there) < me:
-            self._meet_at(there[min(there)], leads=False)
+        if (place := heirs.leader()) is not None:
+            self._meet_at(place, leads=False)
             return self._follow(GATHER_S)
         if self._spare is None:
             return None
         dead = {former.node} if former.is_closed() else set()
-        message, listener, self._spare = self._link.message, self._spare, None
-        self._server = serve(message.addr, listener)
-        self._meet_at(Place(node=me, addr=message.addr, port=message.port), leads=True)
+        spare, self._spare = self._spare, None
+        self._server = spare.serve()
+        self._meet_at(Place(node=me, addr=spare.addr, port=spare.port), leads=True)
         self._link.publish_lead(Lead(attempt=self._attempt, members=members, port=0))
 
         def lost(waited_s: float) -> list[int]:
-            coming = set(there) if waited_s < GATHER_S else set()
-            absent = set(members) - {me, *self._link.others, *coming}
-            return sorted({*absent, *self.roster.lost()})
+            gone = self.roster.lost()
+            return heirs.lost(heard=self._link.others, lost=gone, waited_s=waited_s)
 
         return self._lead(end, decide, lost, dead)
 
