@@ -204,6 +204,7 @@ class Job:
             num_micro_batches=len(self.plan.micro_batches(self.step)),
             turns=self.plan.turns(self.step, self.run.ranks.rank, self.run.ranks.world_size),
             batches=batches,
+            carry=self._boundary.carry,
             evaluate=self._evaluate,
             leave=self.run.itinerary.leave,
         )
@@ -216,7 +217,7 @@ class Job:
             self._judge_evaluation(step)
         # What the ranks said at the former boundary; what they say now is read at the next.
         agreed = self._boundary.receive()
-        self._boundary.send(self._report(step))
+        self._boundary.hold(self._report(step))
         self.run.heartbeat.beat(self.step)
         self._log.records.step(
             self.step, self.plan, step, self._rate(), agreed, self._saver.pace.since_last_s

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from strategies import (
     ConfigError,
@@ -50,6 +49,7 @@ class Step:
         turns: Sequence[Turn],
         num_micro_batches: int,
         batches: Iterator[Any],
+        carry: Callable[[float], Callable[[], float]],
         evaluate: Evaluate,
         leave: Callable[[str], str],
     ) -> None:
@@ -73,12 +73,13 @@ class Step:
         self._turns = turns
         self._num_micro_batches = num_micro_batches
         self._batches = batches
+        self._carry = carry
         self._evaluate = evaluate
         self._leave = leave
         self._departure: str | None = None
         self._turn = -1
         self._owes_backward = False
-        self._total: tuple[torch.Tensor, dist.Work | None] | None = None
+        self._total: Callable[[], float] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield this rank's micro-batches on the device, then update the parameters."""
@@ -136,9 +137,7 @@ class Step:
             self.loss_sum += loss.detach()
         if self._turn == len(self._turns) - 1:
             # Under way during the last backward: the total is needed only for the update.
-            total = torch.tensor(self.loss_count, dtype=torch.float64)
-            work = dist.all_reduce(total, group=self._ranks.host_group, async_op=True)
-            self._total = (total, work)
+            self._total = self._carry(self.loss_count)
         self._strategy.backward(loss * (weight * self._loss_scale))
 
     def evaluate(
@@ -211,12 +210,10 @@ class Step:
 
     def _update(self) -> None:
         assert self._total is not None
-        total, work = self._total
-        if work is not None:
-            work.wait()
+        total = self._total()
         if not total > 0:
             raise ConfigError(
-                f"step {self.number} counted {float(total):g} samples over all ranks; "
+                f"step {self.number} counted {total:g} samples over all ranks; "
                 "pass step.backward the number of samples (or tokens) in the sum."
             )
-        self.outcome = self._strategy.step(float(total) * self._loss_scale)
+        self.outcome = self._strategy.step(total * self._loss_scale)

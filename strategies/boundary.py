@@ -1,15 +1,16 @@
 """The boundary: one small float64 sum over the ranks after every optimizer step.
 
-Sent at boundary k and read at boundary k+1, so that a step never waits for it. It carries the
-requests of the ranks, the training loss, and the numbers by which ranks notice that they no longer
-do the same thing: all s are equal exactly when (sum s)^2 == W * sum s^2 (Cauchy and Schwarz).
+Said at boundary k and read at boundary k+1, so that a step never waits for it; on the way it goes
+along with the sum that the step needs anyway. It carries the requests of the ranks, the training
+loss, and the numbers by which ranks notice that they no longer do the same thing: all s are equal
+exactly when (sum s)^2 == W * sum s^2 (Cauchy and Schwarz).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -91,21 +92,44 @@ class Boundary:
         """Take the configuration that must be the same on every rank."""
         self._ranks = ranks
         self._digest = digest(config)
+        self._held: Report | None = None
         self._sent: tuple[Report, torch.Tensor, dist.Work] | None = None
         self._read: Agreed | None = None
 
     def send(self, report: Report) -> None:
         """Start the reduction of this boundary's reports. Called on every rank."""
+        self.hold(report)
+        self.carry(0.0)
+
+    def hold(self, report: Report) -> None:
+        """Keep this boundary's report until `carry` or `drain` takes it along; no collective."""
+        assert self._held is None, "the former boundary must be received first"
+        self._held = report
+
+    def carry(self, number: float) -> Callable[[], float]:
+        """Start to sum a number over the ranks, and with it the reports held. On every rank.
+
+        Returns:
+            Waits for the sum and returns it; called on every rank, or on none.
+        """
         assert self._sent is None, "the former boundary must be received first"
-        vector = torch.tensor(
-            [float(getattr(report, f.name)) for f in fields(report)]
-            + _agreement(report.step)
-            + _agreement(self._digest),
-            dtype=torch.float64,
-        )
+        report, self._held = self._held, None
+        values = [] if report is None else self._vector(report)
+        vector = torch.tensor([number, *values], dtype=torch.float64)
         work = dist.all_reduce(vector, group=self._ranks.host_group, async_op=True)
         assert work is not None
-        self._sent = (report, vector, work)
+        if report is not None:
+            self._sent = (report, vector, work)
+
+        def total() -> float:
+            work.wait()
+            return float(vector[0])
+
+        return total
+
+    def _vector(self, report: Report) -> list[float]:
+        said = [float(getattr(report, f.name)) for f in fields(report)]
+        return said + _agreement(report.step) + _agreement(self._digest)
 
     def receive(self) -> Agreed | None:
         """Return the former boundary's agreement, once; None at the first. Called on every rank.
@@ -122,16 +146,18 @@ class Boundary:
         return self._read
 
     def drain(self) -> None:
-        """Wait for what was sent and keep it for `receive`, so that nothing is under way.
+        """Send what is held, wait for it and keep it for `receive`, so that nothing is under way.
 
         Called on every rank, before other collectives of unknown length such as a save.
         """
+        if self._held is not None:
+            self.carry(0.0)
         if self._sent is None:
             return
         report, vector, work = self._sent
         work.wait()
         self._sent = None
-        self._read = self._checked(report, vector.tolist())
+        self._read = self._checked(report, vector[1:].tolist())
 
     def reduce_metrics(self, sums: MetricSums) -> dict[str, float]:
         """Return the exact metrics over all ranks. Called on every rank.

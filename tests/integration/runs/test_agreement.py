@@ -19,6 +19,9 @@ def test_three_ranks_agree_or_say_so(launch: Callable[..., Any], tmp_path: Path)
         assert one["first"]
         assert one["read once"]
         assert one["agreed"] == [7, 1, 0, pytest.approx(9 / 6)]
+        assert one["alone"] == [6.0, True]
+        assert one["along"] == [9.0, 8, 1]
+        assert one["drained"] == [9, 3, True]
         # Rank 0's samples were padding: the mean is over the other two.
         assert one["metrics"] == {"loss": pytest.approx((6 + 4 + 6 + 8) / 8)}
         assert f"rank {rank} has completed {8 + rank}, the mean over 3 ranks is 9" in one["steps"]

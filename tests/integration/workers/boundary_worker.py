@@ -43,6 +43,16 @@ with process_groups(
     found["agreed"] = [agreed.step, agreed.preempt, agreed.stop, agreed.loss]
     found["read once"] = boundary.receive() is None
 
+    alone = boundary.carry(1.0 + rank)
+    found["alone"] = [alone(), boundary.receive() is None]
+    boundary.hold(Report(step=8, stop=rank == 0))
+    along = boundary.carry(2.0 + rank)
+    agreed = boundary.receive()
+    found["along"] = [along(), agreed.step, agreed.stop]
+    boundary.hold(Report(step=9, save=True))
+    boundary.drain()
+    found["drained"] = [boundary.peek().step, boundary.receive().save, boundary.receive() is None]
+
     sums = MetricSums()
     sums.add({"loss": torch.arange(4.0) + rank}, weight=float(rank != 0))
     found["metrics"] = boundary.reduce_metrics(sums)
