@@ -1,5 +1,6 @@
 """Shells that have a job's variables: salloc's, one of a step, and one that kept them."""
 
+import shlex
 import socket
 import subprocess
 from pathlib import Path
@@ -43,7 +44,8 @@ def test_in_an_allocation_no_options_are_needed(
 def test_a_shell_of_a_step_is_one_of_its_tasks(
     jobs: Any, cluster: Any, script: Path, tmp_path: Path
 ) -> None:
-    words = f"srun --nodes=1 --quiet bash -c '{jobs.relaunch} {script}'"
+    inner = shlex.quote(f"{jobs.relaunch} {script}")
+    words = f"srun --nodes=1 --quiet bash -c {inner}"
     done = in_shell(words, cwd=tmp_path, environ=cluster.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "0 1 0 127.0.0.1\n"
