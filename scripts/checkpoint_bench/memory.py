@@ -42,15 +42,27 @@ class PeakMemory:
 
 
 def tree_pss_bytes(pid: int) -> int:
-    """Return the memory of a process and of all that descend from it, in bytes."""
+    """Return the memory of a process and of all that descend from it, in bytes.
+
+    A process is read before its children and after them, and the mean is taken: what two of them
+    share moves from one's account to the other's meanwhile, and would count twice, or not at all.
+    """
+    before = _pss_bytes(pid)
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(c) for t in tasks for c in (t / "children").read_text().split()]
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it has ended meanwhile
-    own = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
-    return own + sum(tree_pss_bytes(child) for child in children)
+    theirs = sum(tree_pss_bytes(child) for child in children)
+    return (before + _pss_bytes(pid)) // 2 + theirs
+
+
+def _pss_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
 
 
 def bytes_read() -> int:
@@ -59,3 +71,14 @@ def bytes_read() -> int:
         if line.startswith("rchar: "):
             return int(line.split()[1])
     raise SystemExit("/proc/self/io has no rchar")
+
+
+def drop_cached(path: Path) -> None:
+    """Let the page cache forget all files in a folder; tmpfs has no other place for them."""
+    for file in (one for one in path.rglob("*") if one.is_file()):
+        fd = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(fd)  # pages that were not written yet are not dropped
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(fd)
