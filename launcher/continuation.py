@@ -2,11 +2,8 @@
 
 from pathlib import Path
 
-from checkpointing import CheckpointStore, place_at
-
 from .exit_codes import CONTINUE, DO_NOT_RETRY, USAGE
 from .node_texts import lost_text
-from .run_folder import checkpoints_elsewhere
 
 LOST_CODE = 1
 _STANDING = frozenset({USAGE, CONTINUE, DO_NOT_RETRY})
@@ -24,10 +21,15 @@ def has_checkpoint(folder: Path | None, checkpoints: str | None = None) -> bool:
         return _has_steps(checkpoints)
     if folder is None:
         return False
+    from .run_folder import checkpoints_elsewhere
+
     return _has_steps(checkpoints_elsewhere(folder) or str(folder))
 
 
 def _has_steps(place: str) -> bool:
+    # Every start would wait for what only the loss of a machine needs.
+    from checkpointing import CheckpointStore, place_at
+
     at = place_at(place)
     try:
         return bool(CheckpointStore(at.folder / "checkpoints", at.files).steps())

@@ -6,6 +6,7 @@ of its ranks have.
 """
 
 import argparse
+import os
 import signal
 import statistics
 import subprocess
@@ -223,6 +224,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--save", type=Path, help="also write the table to this file")
     given = parser.parse_args()
+    # An installed package is compiled once; without bytecode each start would compile it anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     taken: dict[tuple[str, str], list[float]] = {}
     for number in range(given.rounds):
         for measure in MEASURES:
