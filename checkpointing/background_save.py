@@ -215,7 +215,9 @@ def fill_image(writer: BackgroundWriter, plan: ShardPlan) -> None:
     for fragment, offset in zip(plan.fragments, plan.offsets, strict=True):
         source = fragment.data.detach().view(torch.uint8)
         if source.device.type == "cpu" and torch.get_num_threads() == 1:
-            # Where the two are not aligned alike, memmove takes five sixths of the time of copy_.
+            # Where the two are not aligned alike, memmove takes less time than copy_.
             memory[offset : offset + len(source)] = byte_view(source)
         else:
-            image[offset : offset + len(source)].copy_(source)
+            image[offset : offset + len(source)].copy_(source, non_blocking=True)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.current_stream().synchronize()

@@ -14,6 +14,8 @@ from pathlib import Path, PurePath
 
 from .commit import Commit
 from .errors import SaveFailedError
+from .pinning import pin
+from .staging import Staging
 from .strict_json import JSON
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -53,8 +55,6 @@ class BackgroundWriter:
     A write and a commit are waited for, one at a time. Removals are not: they take as long as they
     take, before what is asked for next.
 
-    The memory has no name: however the two processes end, none of it is left behind.
-
     Args:
         command: The writer's program, to which the memory's descriptor is added (default:
             `writer_command`).
@@ -70,8 +70,7 @@ class BackgroundWriter:
         self._command = writer_command() if command is None else tuple(command)
         self._limit_s = limit_s
         self._given_s = self._until_s = 0.0
-        self._memory_fd = os.memfd_create("relaunch-staging")
-        self._memory: mmap.mmap | None = None
+        self._staging = Staging(pin)
         self._process: subprocess.Popen[bytes] | None = None
         self._received = b""
         self._ids = count()
@@ -87,12 +86,7 @@ class BackgroundWriter:
         Raises:
             OSError: There is not so much memory.
         """
-        if self._memory is None or len(self._memory) < size_bytes:
-            # Reserved here: a page that is missing later would end the process by SIGBUS.
-            os.posix_fallocate(self._memory_fd, 0, size_bytes)
-            flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-            self._memory = mmap.mmap(self._memory_fd, size_bytes, flags=flags)
-        return self._memory
+        return self._staging.image(size_bytes)
 
     def submit(self, path: PurePath, size_bytes: int, block_bytes: int) -> None:
         """Let the first bytes of the image be written to a new file.
@@ -175,9 +169,7 @@ class BackgroundWriter:
                 self._let_it_end(self._process)
             self._process.kill()
             self._epitaph()
-        if self._memory_fd >= 0:
-            os.close(self._memory_fd)
-            self._memory_fd, self._memory = -1, None
+        self._staging.close()
 
     def _await(self, request: dict[str, JSON], size_bytes: int) -> None:
         self._given_s = self._limit_s(size_bytes)
@@ -225,19 +217,18 @@ class BackgroundWriter:
         self._received = b""
         self._removing.clear()
         self._process = subprocess.Popen(
-            [*self._command, str(self._memory_fd)],
+            [*self._command, str(self._staging.fd)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=(self._memory_fd,),
+            pass_fds=(self._staging.fd,),
         )
 
     def _give_up(self) -> str:
-        """Kill a process that hangs; its memory is left to it, for it may still read there."""
+        """Kill a process that hangs."""
         assert self._process is not None
         self._process.kill()
         self._epitaph()
-        os.close(self._memory_fd)
-        self._memory_fd, self._memory = os.memfd_create("relaunch-staging"), None
+        self._staging.leave_behind()
         return (
             f"the process that writes checkpoints was not done after {self._given_s:g} s and "
             "was killed: the disk hangs, or is too slow"

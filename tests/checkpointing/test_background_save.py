@@ -63,7 +63,7 @@ def test_memory_and_process_are_reused_and_grow(kit, background, tmp_path, write
         background.start(kit, store, step, state, kit.LocalCommunicator(), writer).finish()
         kit.assert_holds(store, step, state)
         pids.add(writer._process.pid)
-        addresses.append(id(writer._memory))
+        addresses.append(id(writer._staging._memory))
     assert len(pids) == 1
     assert addresses[1] == addresses[2] == addresses[3]
 

@@ -1,0 +1,39 @@
+"""Host memory that a GPU copies to without a detour: page-locked for CUDA, as torch does it."""
+
+import mmap
+from collections.abc import Callable
+
+_PORTABLE = 1
+"""cudaHostRegisterPortable: for all of this process's CUDA contexts."""
+
+
+def pin(memory: mmap.mmap) -> Callable[[], None]:
+    """Lock the pages of a mapping for CUDA where this process uses it; return what undoes that.
+
+    Where CUDA refuses, the memory stays as it is, and copies to it are slower.
+    """
+    import torch
+
+    # A run on the CPU of a GPU machine must not take memory there.
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return lambda: None
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    address = torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
+    if int(runtime.cudaHostRegister(address, len(memory), _PORTABLE)) != 0:
+        _forget_last_error()
+        return lambda: None
+
+    def unpin() -> None:
+        runtime.cudaHostUnregister(address)
+
+    return unpin
+
+
+def _forget_last_error() -> None:
+    """Take note of the refusal, or the next kernel that is started would be blamed for it."""
+    import torch
+
+    try:
+        torch.zeros(1, device="cuda")
+    except RuntimeError:
+        return
