@@ -2,13 +2,12 @@
 
 The ranks meet three times, never in a thread: `start_save` (a broadcast, then a copy into shared
 memory), `BackgroundSave.commit` (a gather) and `BackgroundSave.finish` (a broadcast). In between
-each rank can ask whether its own part is done; when all are, is for the caller to agree on.
+each rank can ask whether its own part is done; when all are, is for the caller to agree on. Before
+the next update of the parameters each rank calls `BackgroundSave.release_tensors`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
-
-import torch
 
 from .background_writer import BackgroundWriter
 from .communicator import Communicator
@@ -27,11 +26,11 @@ from .save import (
     or_abandon,
     require_same_step,
 )
-from .shard_writer import ShardPlan, plan_shard, stored_tensors
+from .shard_copy import ShardCopy
+from .shard_writer import plan_shard, stored_tensors
 from .snapshot import Snapshot
 from .store import CheckpointStore
 from .strict_json import JSON
-from .tensor_bytes import byte_view
 
 
 class BackgroundSave:
@@ -53,6 +52,7 @@ class BackgroundSave:
         # Not the plan: it would keep the fragments' memory alive.
         self._tensors: tuple[StoredTensor, ...] = ()
         self._size_bytes = 0
+        self._copy: ShardCopy | None = None
         self._wrote: Outcome | None = None
         self._is_committing = False
         self._committed: Outcome | None = None
@@ -74,6 +74,17 @@ class BackgroundSave:
         """
         self._receive(wait=False)
         return (self._committed if self._is_committing else self._wrote) is not None
+
+    def release_tensors(self) -> None:
+        """Return once the steady fragments may change. No collective; on every rank, any time."""
+        if self._copy is not None:
+            self._copy.let_change()
+            self._submit(wait=False)
+
+    def drop(self) -> None:
+        """Let go of it, before the writer's memory goes: it is not committed. No collective."""
+        if self._copy is not None:
+            self._copy.wait()
 
     def commit(self) -> None:
         """Wait for this rank's shard, then let the coordinator's writer publish all of them.
@@ -120,18 +131,33 @@ class BackgroundSave:
         metadata = {"step": str(self.step), "token": self._attempt.token}
         plan = plan_shard(fragments, metadata)
         if plan.fragments:
-            fill_image(self._writer, plan)
-            path = self._shard_path
-            self._writer.submit(path, plan.size_bytes, self._store.block_bytes)
-            self._tensors = stored_tensors(plan, path.name)
+            self._copy = ShardCopy(self._writer.image(plan.size_bytes), plan)
+            self._tensors = stored_tensors(plan, self._shard_path.name)
             self._size_bytes = plan.size_bytes
+            self._submit(wait=False)
         return None
+
+    def _submit(self, *, wait: bool) -> None:
+        """Hand the copy to the writer once it is whole; a failure is told by `finish`."""
+        if self._copy is None or not (wait or self._copy.is_done()):
+            return
+        self._copy.wait()
+        self._copy = None
+        submitted = run_guarded(self._hand_over)
+        if submitted.error is not None:
+            self._wrote = submitted
+
+    def _hand_over(self) -> None:
+        self._writer.submit(self._shard_path, self._size_bytes, self._store.block_bytes)
 
     @property
     def _shard_path(self) -> PurePath:
         return self._store.publishing.shard_path(self._attempt, self._communicator.rank)
 
     def _receive(self, *, wait: bool) -> None:
+        self._submit(wait=wait)
+        if self._copy is not None:
+            return
         if self._wrote is not None and (self._committed is not None or not self._is_committing):
             return
         answer = self._writer.receive(wait=wait)
@@ -186,7 +212,7 @@ def start_save(
     communicator: Communicator,
     writer: BackgroundWriter,
 ) -> BackgroundSave:
-    """Begin a save; on return the tensors may change again. Called on every rank.
+    """Begin a save; on return the tensors may change again, but for steady ones. On every rank.
 
     Args:
         store: See `save_checkpoint`.
@@ -201,23 +227,3 @@ def start_save(
     save = BackgroundSave(store, attempt, snapshot.without_fragments(), communicator, writer)
     save.stage(snapshot.fragments)
     return save
-
-
-def fill_image(writer: BackgroundWriter, plan: ShardPlan) -> None:
-    """Copy a shard as it will stand in its file into the memory shared with the writer.
-
-    Raises:
-        OSError: There is not so much memory.
-    """
-    memory = memoryview(writer.image(plan.size_bytes))
-    image = torch.frombuffer(memory, dtype=torch.uint8)
-    memory[: len(plan.header)] = plan.header
-    for fragment, offset in zip(plan.fragments, plan.offsets, strict=True):
-        source = fragment.data.detach().view(torch.uint8)
-        if source.device.type == "cpu" and torch.get_num_threads() == 1:
-            # Where the two are not aligned alike, memmove takes less time than copy_.
-            memory[offset : offset + len(source)] = byte_view(source)
-        else:
-            image[offset : offset + len(source)].copy_(source, non_blocking=True)
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.current_stream().synchronize()

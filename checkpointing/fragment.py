@@ -70,6 +70,10 @@ class Fragment:
     data: torch.Tensor
     """[end - start], contiguous, on any device. A live view: read only while it is written."""
 
+    is_steady: bool = False
+    """Whether nothing but the next update of the parameters changes the data, so that a save in
+    the background may copy it until then."""
+
     def __post_init__(self) -> None:
         name, data = self.spec.name, self.data
         if not 0 <= self.start <= self.end <= self.spec.numel:

@@ -205,6 +205,7 @@ class Job:
             turns=self.plan.turns(self.step, self.run.ranks.rank, self.run.ranks.world_size),
             batches=batches,
             carry=self._boundary.carry,
+            before_update=self._saver.release_tensors,
             evaluate=self._evaluate,
             leave=self.run.itinerary.leave,
         )

@@ -62,6 +62,7 @@ class Keeper:
 
     def restore(self, *, newest: int | None = None) -> Restored | None:
         """Load the newest checkpoint that is whole, up to `newest`; None where there is none."""
+        self.release_tensors()
         if self._is_coordinator:
             self._folder.checkpoints.sweep()
             self._folder.best.sweep()
@@ -114,6 +115,11 @@ class Keeper:
     def is_settled(self) -> bool:
         """Tell whether this rank's part of the save in flight is done. No collective."""
         return self._in_flight is not None and self._in_flight.is_settled()
+
+    def release_tensors(self) -> None:
+        """Return once the optimizer's state may change. No collective."""
+        if self._in_flight is not None:
+            self._in_flight.release_tensors()
 
     def start_saving(self, step: int, state: Mapping[str, JSON]) -> None:
         """Copy the state and let it be written; `conclude` must follow before the next save.
@@ -174,10 +180,13 @@ class Keeper:
 
     def close(self) -> None:
         """End this rank's writer process. No collective; a save in flight is dropped."""
+        if self._in_flight is not None:
+            self._in_flight.drop()
         self._writer.close()
 
     def restore_weights(self, store: CheckpointStore, step: int, *, averaged: bool = False) -> None:
         """Load the weights of one checkpoint, or their averages; leave the optimizer's state."""
+        self.release_tensors()
         restore_newest(
             self._strategy,
             store,

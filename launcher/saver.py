@@ -70,6 +70,14 @@ class Saver:
         self.pace.go_on()
         self._run.heartbeat.beat()
 
+    def release_tensors(self) -> None:
+        """Return once the optimizer's state may change. Called before every update."""
+        if self._keeper.saving_step is None or self._best is not None:
+            return
+        since_s = self._run.clock()
+        self._keeper.release_tensors()
+        self.pace.stood_still(self._run.clock() - since_s)
+
     def conclude(self, state: RunState) -> RunState:
         """Commit the save in flight; return the state with the best that is on disk now."""
         if self._best is not None:

@@ -50,6 +50,7 @@ class Step:
         num_micro_batches: int,
         batches: Iterator[Any],
         carry: Callable[[float], Callable[[], float]],
+        before_update: Callable[[], None],
         evaluate: Evaluate,
         leave: Callable[[str], str],
     ) -> None:
@@ -74,6 +75,7 @@ class Step:
         self._num_micro_batches = num_micro_batches
         self._batches = batches
         self._carry = carry
+        self._before_update = before_update
         self._evaluate = evaluate
         self._leave = leave
         self._departure: str | None = None
@@ -216,4 +218,5 @@ class Step:
                 f"step {self.number} counted {total:g} samples over all ranks; "
                 "pass step.backward the number of samples (or tokens) in the sum."
             )
+        self._before_update()
         self.outcome = self._strategy.step(total * self._loss_scale)

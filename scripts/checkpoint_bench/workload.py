@@ -44,11 +44,18 @@ class Workload:
             taken.append(time.perf_counter() - began)
         return min(taken)
 
-    def train_until(self, is_done: Callable[[], bool]) -> float:
-        """Train until something is done; return by how many seconds the steps were slower."""
+    def train_until(
+        self, is_done: Callable[[], bool], before_update: Callable[[], None] = lambda: None
+    ) -> float:
+        """Train until something is done; return by how many seconds the steps were slower.
+
+        Before the end of each step, when a run would change its state, `before_update` is called;
+        its time does not count as the step's.
+        """
         slower_s = 0.0
         while not is_done():
             slower_s += self._step_s() - self._idle_step_s
+            before_update()
         return max(0.0, slower_s)
 
     def _step_s(self) -> float:

@@ -209,13 +209,15 @@ class Zero(Strategy):
         found: list[Fragment] = []
         for piece in self._layout.pieces():
             spec = self.catalogue.trainable[piece.fqn]
-            bounds = {"start": piece.start, "end": piece.end}
-            found.append(Fragment(spec=spec, data=piece.of(piece.buffer), **bounds))
+            start, end = piece.start, piece.end
+            found.append(Fragment(spec=spec, start=start, end=end, data=piece.of(piece.buffer)))
             if weights_only:
                 continue
             state = tensor_state(self._optimizer, piece.buffer, piece.fqn)
             found += [
-                Fragment(spec=state_spec(spec, key, t.dtype), data=piece.of(t), **bounds)
+                Fragment(
+                    spec=state_spec(spec, key, t.dtype), start=start, end=end, data=piece.of(t)
+                )
                 for key, t in sorted(state.items())
             ]
         found += self._frozen.fragments(self.ranks.rank, self.ranks.world_size)

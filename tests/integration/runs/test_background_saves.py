@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from checkpointing import CheckpointStore
+from checkpointing.difference import different_values
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -131,3 +132,46 @@ def test_retention_keeps_what_was_asked_for_and_what_the_run_went_on_from(launch
     (went_on,) = (event["step"] for event in events(launch, "start") if event["resumed"])
     assert went_on not in (4, 8, 12, 16)
     assert steps(launch) == sorted({4, 8, went_on, 16}, reverse=True)
+
+
+LATE = """
+import sys
+import threading
+import time
+from checkpointing import shard_copy
+from launcher import Run
+from linear_run import prepare, train
+
+move = shard_copy._move
+
+def slowly(source, target):
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(0.1)  # if nothing waits, the next update is over by then
+    move(source, target)
+
+def main(run):
+    job = prepare(run, epochs=1, keep=9, save_every="2 steps")
+    for step in job:
+        train(job, step)
+
+if "--slowly" in sys.argv:
+    shard_copy._move = slowly
+Run.start(main)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero1"])
+def test_moments_that_are_copied_during_the_next_step_are_those_of_their_own(launch, strategy):
+    script = launch.script(LATE)
+    for folder, options in (("at-once", ()), ("late", ("--slowly",))):
+        arguments = ("--nproc-per-node", "2", "--run-dir", folder, "--strategy", strategy)
+        launched = launch(*arguments, script, *options)
+        assert launched.wait(60) == 0, launched.stderr
+    left, right = (
+        CheckpointStore(Path(launch.folder) / name / "checkpoints") for name in ("at-once", "late")
+    )
+    assert left.steps() == right.steps() == [8, 6, 4, 2]
+    for step in left.steps():
+        with left.open(step) as ours, right.open(step) as theirs:
+            assert {spec.key for spec in ours.manifest.specs()} >= {"fp32", "exp_avg", "exp_avg_sq"}
+            assert list(different_values(ours, theirs)) == []
