@@ -39,6 +39,7 @@ class BlockWriter:
         self._block_bytes = block_bytes
         can_be_direct = size_bytes >= block_bytes and block_bytes % ALIGN_BYTES == 0
         self._is_direct = can_be_direct and files.bypass_cache(fd)
+        self._is_aligned = is_aligned
         self._writes_in_place = is_aligned or not self._is_direct
         # Made when it is needed: what comes in whole blocks needs none.
         self._pending = memoryview(b"")
@@ -53,8 +54,8 @@ class BlockWriter:
             OSError: From the disk.
         """
         while len(data):
-            is_whole = self._num_pending == 0 and len(data) >= self._block_bytes
-            if is_whole and self._writes_in_place:
+            is_whole = len(data) >= self._block_bytes or self._is_aligned
+            if is_whole and self._num_pending == 0 and self._writes_in_place:
                 self._write_block(data[: self._block_bytes])
                 data = data[self._block_bytes :]
                 continue

@@ -63,6 +63,7 @@ def measure_memory(method: Method, path: Path, work: Workload) -> dict[str, floa
 
 def measure_time(method: Method, path: Path, work: Workload) -> dict[str, float]:
     """Save and load; return seconds, bytes a second, and bytes read per byte needed."""
+    work.calibrate()
     saved = method.save(path)
     found = {key: largest(value) for key, value in vars(saved).items()}
     found["save_bytes_per_s"] = work.local_bytes / found["save_s"]

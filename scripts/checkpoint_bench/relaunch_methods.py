@@ -1,6 +1,7 @@
 """Relaunch's own two ways to save."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch.distributed as dist
@@ -58,9 +59,14 @@ class Synchronous(Blocking):
     def snapshot(self) -> Snapshot:
         num = len(self.work.tensors)
         mine = self.specs[self.work.rank * num :][:num]
+        # As with Adam: one third weights, two thirds moments.
         fragments = [
-            Fragment(spec=spec, start=0, end=spec.numel, data=tensor.view(-1))
-            for spec, tensor in zip(mine, self.work.tensors.values(), strict=True)
+            Fragment(
+                spec=spec, start=0, end=spec.numel, data=tensor.view(-1), is_steady=index % 3 > 0
+            )
+            for index, (spec, tensor) in enumerate(
+                zip(mine, self.work.tensors.values(), strict=True)
+            )
         ]
         return Snapshot(step=1, specs=self.specs, fragments=fragments, state={}, created_by={})
 
@@ -93,14 +99,20 @@ class InBackground(Synchronous):
         dist.barrier()
         began = time.perf_counter()
         save = start_save(CheckpointStore(path), self.snapshot(), self.talk, self.writer)
-        stall_s, slower_s = time.perf_counter() - began, 0.0
+        stalls_s, slower_s = [time.perf_counter() - began], 0.0
+
+        def stand_still_for(action: Callable[[], object]) -> None:
+            since = time.perf_counter()
+            action()
+            stalls_s.append(time.perf_counter() - since)
+
         for meet in (save.commit, save.finish):
-            slower_s += self.work.train_until(save.is_settled)
+            slower_s += self.work.train_until(
+                save.is_settled, before_update=lambda: stand_still_for(save.release_tensors)
+            )
             dist.barrier()  # a run goes on training until the slowest rank is done
-            resumed = time.perf_counter()
-            meet()
-            stall_s += time.perf_counter() - resumed
-        save_s = time.perf_counter() - began
+            stand_still_for(meet)
+        save_s, stall_s = time.perf_counter() - began, sum(stalls_s)
         return Saved(stall_s=stall_s, lost_s=stall_s + slower_s, save_s=save_s)
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ class Workload:
         self.local_bytes = sum(t.numel() * 4 for t in self.tensors.values())
         self.buffers = {name: torch.zeros_like(t) for name, t in self.tensors.items()}
         self._matrix = torch.randn(700, 700)
-        self._idle_step_s = statistics.median(self._step_s() for _ in range(30))
+        self._idle_step_s = 0.0
 
     def named(self) -> dict[str, torch.Tensor]:
         """Return the tensors under names that no other rank has."""
@@ -43,6 +43,11 @@ class Workload:
                 self.buffers[name].copy_(tensor)
             taken.append(time.perf_counter() - began)
         return min(taken)
+
+    def calibrate(self) -> None:
+        """Note how long a step takes just now, on all ranks at once: cores change their speed."""
+        dist.barrier()
+        self._idle_step_s = statistics.median(self._step_s() for _ in range(15))
 
     def train_until(
         self, is_done: Callable[[], bool], before_update: Callable[[], None] = lambda: None
