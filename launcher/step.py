@@ -133,14 +133,15 @@ class Step:
             )
         self._refuse_unfit(loss)
         self._owes_backward = False
-        weight = 0.0 if self._turns[self._turn].is_padding else 1.0
-        if weight:  # not by multiplication: what is not finite would remain so
+        is_padding = self._turns[self._turn].is_padding
+        if not is_padding:  # not by multiplication: what is not finite would remain so
             self.loss_count += float(count)
             self.loss_sum += loss.detach()
         if self._turn == len(self._turns) - 1:
             # Under way during the last backward: the total is needed only for the update.
             self._total = self._carry(self.loss_count)
-        self._strategy.backward(loss * (weight * self._loss_scale))
+        factor = 0.0 if is_padding else self._loss_scale
+        self._strategy.backward(loss if factor == 1.0 else loss * factor)
 
     def evaluate(
         self, dataset: MapDataset, measure: Measure, *, name: str = "val"

@@ -60,6 +60,10 @@ class Report:
         )
 
 
+_SAID = tuple(field.name for field in fields(Report))
+"""What goes around of a report, in this order."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Agreed:
     """The sum of all reports: the same numbers on every rank."""
@@ -128,7 +132,7 @@ class Boundary:
         return total
 
     def _vector(self, report: Report) -> list[float]:
-        said = [float(getattr(report, f.name)) for f in fields(report)]
+        said = [float(getattr(report, name)) for name in _SAID]
         return said + _agreement(report.step) + _agreement(self._digest)
 
     def receive(self) -> Agreed | None:
@@ -169,7 +173,7 @@ class Boundary:
 
     def _checked(self, report: Report, reduced: list[float]) -> Agreed:
         world_size = self._ranks.world_size
-        by_name = dict(zip((f.name for f in fields(report)), reduced, strict=False))
+        by_name = dict(zip(_SAID, reduced, strict=False))
         step_sum, step_squares, digest_sum, digest_squares = reduced[-4:]
         if not self._all_equal(step_sum, step_squares):
             raise DesyncError(

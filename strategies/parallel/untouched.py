@@ -32,7 +32,7 @@ def untouched(loss: torch.Tensor, names: Mapping[int, str]) -> list[str]:
     waiting: list[Any] = [loss.grad_fn]
     while waiting:
         node = waiting.pop()
-        if node.name() == _OPAQUE:
+        if type(node).__name__ == _OPAQUE:
             return []
         for following, _ in node.next_functions:
             if following is None or following in seen:
