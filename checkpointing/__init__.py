@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .export_folder import export_sharded
     from .files import Files
     from .fragment import Fragment, dtype_name, torch_dtype
+    from .host_memory import host_free_bytes
     from .importing.source import Source
     from .importing.take_over import import_checkpoint, open_foreign
     from .inventory import Found, Inventory, take_inventory
@@ -86,6 +87,7 @@ __all__ = [
     "export_safetensors",
     "export_sharded",
     "flatten",
+    "host_free_bytes",
     "import_checkpoint",
     "is_checkpoint_name",
     "is_url",
@@ -140,6 +142,7 @@ _MODULE_OF = {
     "export_safetensors": "export",
     "export_sharded": "export_folder",
     "flatten": "difference",
+    "host_free_bytes": "host_memory",
     "import_checkpoint": "importing.take_over",
     "is_checkpoint_name": "names",
     "is_url": "places",

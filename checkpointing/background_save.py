@@ -14,7 +14,7 @@ from .communicator import Communicator
 from .errors import SaveFailedError
 from .fragment import Fragment
 from .manifest import StoredFile, StoredTensor
-from .outcome import Outcome, run_guarded
+from .outcome import Outcome, notes_in, run_guarded
 from .publishing import Attempt
 from .report import ShardReport
 from .save import (
@@ -27,7 +27,7 @@ from .save import (
     require_same_step,
 )
 from .shard_copy import ShardCopy
-from .shard_writer import plan_shard, stored_tensors
+from .shard_writer import plan_shard, stored_tensors, write_shard
 from .snapshot import Snapshot
 from .store import CheckpointStore
 from .strict_json import JSON
@@ -56,6 +56,7 @@ class BackgroundSave:
         self._wrote: Outcome | None = None
         self._is_committing = False
         self._committed: Outcome | None = None
+        self._notes: tuple[str, ...] = ()
 
     @property
     def step(self) -> int:
@@ -98,6 +99,7 @@ class BackgroundSave:
         if messages is None:
             self._committed = Outcome()
             return
+        self._notes = notes_in(messages)
         begun = run_guarded(lambda: self._or_abandon(lambda: self._begin_commit(messages)))
         if begun.error is not None or begun.value is not None:
             self._committed = begun
@@ -115,27 +117,37 @@ class BackgroundSave:
         if not self._is_committing:
             return conclude(store, self._attempt, snapshot, self._wrote, ranks)
         assert self._committed is not None
-        return announce(store, self.step, self._wrote, self._committed, ranks)
+        return announce(store, self.step, self._wrote, self._committed, ranks, self._notes)
 
     def stage(self, fragments: Iterable[Fragment]) -> None:
-        """Copy the fragments and hand them to the writer; a failure is told by `finish`."""
+        """Copy the fragments and hand them to the writer; a failure is told by `finish`.
+
+        Where there is no memory for a copy, they are written here and now.
+        """
         staged = run_guarded(lambda: self._stage(fragments))
         if staged.error is not None:
             self._wrote = staged
         elif not self._tensors:
             self._wrote = Outcome(value=ShardReport().encode())
 
-    def _stage(self, fragments: Iterable[Fragment]) -> JSON:
+    def _stage(self, fragments: Iterable[Fragment]) -> None:
         rank = self._communicator.rank
         require_same_step(self._attempt, self.step, rank)
         metadata = {"step": str(self.step), "token": self._attempt.token}
         plan = plan_shard(fragments, metadata)
-        if plan.fragments:
-            self._copy = ShardCopy(self._writer.image(plan.size_bytes), plan)
-            self._tensors = stored_tensors(plan, self._shard_path.name)
-            self._size_bytes = plan.size_bytes
-            self._submit(wait=False)
-        return None
+        if not plan.fragments:
+            return
+        path, block_bytes = self._shard_path, self._store.block_bytes
+        self._tensors = stored_tensors(plan, path.name)
+        self._size_bytes = plan.size_bytes
+        try:
+            memory = self._writer.image(plan.size_bytes)
+        except OSError as error:
+            report = write_shard(path, plan, files=self._store.files, block_bytes=block_bytes)
+            self._wrote = Outcome(value=report.encode(), note=f"rank {rank}: {error.strerror}")
+            return
+        self._copy = ShardCopy(memory, plan)
+        self._submit(wait=False)
 
     def _submit(self, *, wait: bool) -> None:
         """Hand the copy to the writer once it is whole; a failure is told by `finish`."""
@@ -176,7 +188,10 @@ class BackgroundSave:
         commit = commit_of(self._attempt, messages, self._snapshot)
         if not self._store.publishing.is_stateless:
             return commit.publish(self._store.publishing)
-        self._writer.publish(self._store.folder, commit)
+        try:
+            self._writer.publish(self._store.folder, commit)
+        except OSError:  # no memory, no process: it is as good here
+            return commit.publish(self._store.publishing)
         return None
 
     def _published(self, answer: Mapping[str, JSON]) -> JSON:

@@ -84,7 +84,7 @@ class BackgroundWriter:
         Only while nothing is being written or published.
 
         Raises:
-            OSError: There is not so much memory.
+            OSError: There is not so much memory (ENOMEM).
         """
         return self._staging.image(size_bytes)
 

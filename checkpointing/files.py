@@ -18,6 +18,15 @@ from .direct_writes import pays_directly
 _NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL)
 
 
+def kernel_text(path: str) -> str:
+    """Return the text of one of the kernel's own files, "" where there is none: a sandbox."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
 class Files:
     """File operations on the local or a shared filesystem. Every method raises OSError."""
 
@@ -68,11 +77,7 @@ class Files:
 
         Their addresses, offsets and lengths must then be multiples of 4096.
         """
-        try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-                mounts = file.read()
-        except OSError:
-            return False  # no such list: not Linux, or a sandbox
+        mounts = kernel_text("/proc/self/mountinfo")
         device = os.fstat(fd).st_dev
         if not pays_directly(mounts, os.major(device), os.minor(device)):
             return False

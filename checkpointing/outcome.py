@@ -1,6 +1,6 @@
 """Carry an exception to the next collective, so that no rank waits for one that failed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import CheckpointError
@@ -13,11 +13,13 @@ class Outcome:
 
     value: JSON = None
     error: BaseException | None = None
+    note: str | None = None
+    """What a person should hear of it all the same."""
 
     def message(self) -> JSON:
         """Return what the other ranks need to know of it."""
         if self.error is None:
-            return {"value": self.value}
+            return {"value": self.value, **({"note": self.note} if self.note else {})}
         return {"error": _describe(self.error)}
 
     def raise_unexpected(self) -> None:
@@ -39,6 +41,12 @@ def error_in(message: JSON) -> str | None:
     assert isinstance(message, Mapping)
     error = message.get("error")
     return None if error is None else str(error)
+
+
+def notes_in(messages: Sequence[JSON]) -> tuple[str, ...]:
+    """Return the notes in messages, each once."""
+    found = (message.get("note") for message in messages if isinstance(message, Mapping))
+    return tuple(dict.fromkeys(str(note) for note in found if note is not None))
 
 
 def value_in(message: JSON) -> JSON:

@@ -13,7 +13,7 @@ from .commit import Commit
 from .communicator import Communicator
 from .errors import SaveFailedError
 from .names import step_folder
-from .outcome import Outcome, error_in, run_guarded, value_in
+from .outcome import Outcome, error_in, notes_in, run_guarded, value_in
 from .publishing import Attempt, Publishing
 from .report import ShardReport
 from .shard_writer import plan_shard, write_shard
@@ -32,6 +32,9 @@ class SavedCheckpoint:
     path: PurePath
     size_bytes: int
     """The shards of all ranks and the manifest."""
+
+    notes: tuple[str, ...] = ()
+    """On the coordinator: why ranks wrote their parts while the training stood still."""
 
 
 def save_checkpoint(
@@ -95,7 +98,7 @@ def conclude(
         SaveFailedError: On every rank; see `save_checkpoint`.
     """
     messages = communicator.gather(wrote.message())
-    committed = Outcome()
+    committed, notes = Outcome(), notes_in(messages or ())
     if messages is not None:
         publishing = store.publishing
         committed = run_guarded(
@@ -105,7 +108,7 @@ def conclude(
                 lambda: commit_of(attempt, messages, snapshot).publish(publishing),
             )
         )
-    return announce(store, snapshot.step, wrote, committed, communicator)
+    return announce(store, snapshot.step, wrote, committed, communicator, notes)
 
 
 def announce(
@@ -114,6 +117,7 @@ def announce(
     wrote: Outcome,
     committed: Outcome,
     communicator: Communicator,
+    notes: Sequence[str] = (),
 ) -> SavedCheckpoint:
     """Tell all ranks what became of a save: the last collective. Called on every rank.
 
@@ -123,6 +127,7 @@ def announce(
         wrote: This rank's report, or why it could not write.
         committed: On the coordinator the checkpoint's size in bytes, or why there is none.
         communicator: The ranks that save.
+        notes: On the coordinator, those of all ranks.
 
     Raises:
         SaveFailedError: On every rank; see `save_checkpoint`.
@@ -131,7 +136,8 @@ def announce(
     _raise_failure(step, verdict, wrote, committed)
     size_bytes = value_in(verdict)
     assert isinstance(size_bytes, int)
-    return SavedCheckpoint(step=step, path=store.path(step), size_bytes=size_bytes)
+    path = store.path(step)
+    return SavedCheckpoint(step=step, path=path, size_bytes=size_bytes, notes=tuple(notes))
 
 
 def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:

@@ -1,10 +1,16 @@
 """The memory into which a rank copies its state, shared with its writer process."""
 
+import errno
 import mmap
 import os
 from collections.abc import Callable
 
+from .host_memory import host_free_bytes
+
 Unpin = Callable[[], None]
+_STEP_BYTES = 64 * 1024 * 1024
+_LEFT_BYTES = 256 * 1024 * 1024
+"""What is left to everybody else on the host."""
 
 
 class Staging:
@@ -15,11 +21,17 @@ class Staging:
     Args:
         pin: Makes it known to the accelerator, which then copies there at full speed; returns
             what undoes that.
+        free_bytes: How much memory the host still has; None: that is not known.
     """
 
-    def __init__(self, pin: Callable[[mmap.mmap], Unpin]) -> None:
+    def __init__(
+        self,
+        pin: Callable[[mmap.mmap], Unpin],
+        free_bytes: Callable[[], int | None] = host_free_bytes,
+    ) -> None:
         self.fd = os.memfd_create("relaunch-staging")
         self._pin = pin
+        self._free_bytes = free_bytes
         self._memory: mmap.mmap | None = None
         self._unpin: Unpin | None = None
 
@@ -27,16 +39,38 @@ class Staging:
         """Return memory of at least this size, its pages already there from the last time.
 
         Raises:
-            OSError: There is not so much memory.
+            OSError: There is not so much memory (ENOMEM).
         """
         if self._memory is None or len(self._memory) < size_bytes:
-            # Reserved here: a page that is missing later would end the process by SIGBUS.
-            os.posix_fallocate(self.fd, 0, size_bytes)
+            self._reserve(size_bytes)
             self._forget()
             flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
             self._memory = mmap.mmap(self.fd, size_bytes, flags=flags)
             self._unpin = self._pin(self._memory)
         return self._memory
+
+    def _reserve(self, size_bytes: int) -> None:
+        """Take the memory bit by bit: all ranks of a host do, and each sees what the others took.
+
+        Too much would not be refused by the kernel: it would end some process to make room.
+        """
+        held_bytes = 0 if self._memory is None else len(self._memory)
+        try:
+            for start in range(held_bytes, size_bytes, _STEP_BYTES):
+                if start:
+                    self._require_room(size_bytes)
+                # Now: a page that is missing later would end the process by SIGBUS.
+                os.posix_fallocate(self.fd, start, min(_STEP_BYTES, size_bytes - start))
+        except OSError:
+            os.ftruncate(self.fd, held_bytes)
+            raise
+
+    def _require_room(self, size_bytes: int) -> None:
+        free = self._free_bytes()
+        if free is not None and free < _LEFT_BYTES + _STEP_BYTES:
+            needed = f"a copy of {size_bytes / 2**30:.1f} GiB"
+            text = f"{needed} does not fit into the host's memory, {free / 2**30:.1f} GiB are left"
+            raise OSError(errno.ENOMEM, text)
 
     def leave_behind(self) -> None:
         """Go on with new memory: a process that hangs may still read in this one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from checkpointing import (
@@ -54,6 +54,7 @@ class Keeper:
         self._in_flight: BackgroundSave | None = None
         self._saving_since: int | None = None
         self._state_in_flight: Mapping[str, JSON] = {}
+        self._has_told = False
         self._pruner = Pruner(
             run.folder, retention, remove=self._writer.remove, report=self._not_deleted
         )
@@ -143,6 +144,7 @@ class Keeper:
         assert self._in_flight is not None
         in_flight, self._in_flight = self._in_flight, None
         saved = in_flight.finish()
+        self._tell_why_it_stood_still(saved.notes)
         self.newest_step = saved.step
         self._let_go(saved.step, self._state_in_flight, current_best)
         return saved
@@ -176,7 +178,9 @@ class Keeper:
         """
         assert self._in_flight is not None
         in_flight, self._in_flight = self._in_flight, None
-        return in_flight.finish()
+        saved = in_flight.finish()
+        self._tell_why_it_stood_still(saved.notes)
+        return saved
 
     def close(self) -> None:
         """End this rank's writer process. No collective; a save in flight is dropped."""
@@ -219,6 +223,15 @@ class Keeper:
         self._pruner.prune(step, current_best)
         for reason in self._writer.not_removed():
             self._run.warn(f"{reason}. The next start tries again.")
+
+    def _tell_why_it_stood_still(self, notes: Sequence[str]) -> None:
+        if not notes or self._has_told:
+            return
+        self._has_told = True
+        others = f", and it is so on {len(notes) - 1} other ranks" if notes[1:] else ""
+        reason = f"{notes[0]}{others}"
+        self._run.folder.event("saved in the foreground", reason=reason)
+        self._run.warn(f"{reason}. The training stands still while that part of a save is written.")
 
     def _not_deleted(self, step: int, error: Exception) -> None:
         self._run.folder.event("not deleted", step=step, reason=str(error))

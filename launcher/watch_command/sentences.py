@@ -75,6 +75,7 @@ _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "save failed": lambda e: f"the save at step {e['step']} failed: {e['reason']}",
     "checkpoint refused": lambda e: e["reason"],
     "not deleted": lambda e: e["reason"],
+    "saved in the foreground": lambda e: e["reason"],
     "saves keep failing": lambda e: f"THE LAST {e['in_a_row']} SAVES HAVE ALL FAILED",
     "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
     "rolled back": lambda e: (

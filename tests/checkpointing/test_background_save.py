@@ -296,3 +296,50 @@ def test_a_writer_that_hangs_is_killed_and_fails_the_save_on_all_ranks(
     finally:
         for writer in mine:
             writer.close()
+
+
+@pytest.mark.parametrize("through_commit", [True, False])
+def test_without_memory_for_a_copy_a_rank_writes_its_part_itself(
+    kit, background, tmp_path, writers, monkeypatch, through_commit
+):
+    store, state = kit.store_at(tmp_path), kit.sample_state(1)
+    mine = [writers(), writers()]
+
+    def image(size_bytes):
+        raise OSError(errno.ENOMEM, f"a copy of {size_bytes} bytes does not fit")
+
+    monkeypatch.setattr(mine[1], "image", image)
+    expected = [(spec, tensor.clone()) for spec, tensor in state]
+    saves = kit.run_ranks(2, lambda c: background.start(kit, store, 1, state, c, mine[c.rank]))
+    assert saves[1].is_settled()
+    for _, tensor in state:
+        tensor.zero_()
+
+    def conclude(c):
+        save = saves[c.rank]
+        save._communicator = c
+        if through_commit:
+            save.commit()
+        return save.finish().notes
+
+    (note,), nothing = kit.run_ranks(2, conclude)
+    assert note.startswith("rank 1: a copy of ")
+    assert nothing == ()
+    kit.assert_holds(store, 1, expected)
+
+
+def test_without_memory_for_the_commit_the_coordinator_publishes_itself(
+    kit, background, tmp_path, writers, monkeypatch
+):
+    store, state, writer = kit.store_at(tmp_path), kit.sample_state(1), writers()
+    save = background.start(kit, store, 1, state, kit.LocalCommunicator(), writer)
+    background.wait_until(save.is_settled)
+
+    def publish(folder, commit):
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(writer, "publish", publish)
+    save.commit()
+    assert save.is_settled()
+    save.finish()
+    kit.assert_holds(store, 1, state)

@@ -21,7 +21,7 @@ TORCH_FREE = (
 )
 NO_DISK = {
     "background_writer": {"read"},
-    "staging": {"close", "memfd_create", "posix_fallocate"},
+    "staging": {"close", "ftruncate", "memfd_create", "posix_fallocate"},
     "writer_process": {"getppid"},
 }
 """What touches pipes and memory without a name, by module."""

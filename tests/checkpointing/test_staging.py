@@ -7,6 +7,7 @@ import os
 import pytest
 import torch
 
+from checkpointing import staging as module
 from checkpointing.pinning import pin
 from checkpointing.staging import Staging
 
@@ -59,6 +60,33 @@ def test_memory_is_pinned_once_and_again_when_it_grows(staging):
     one.close()
     one.close()
     assert log[3:] == [("unpin", 9000)]
+
+
+def test_memory_is_taken_while_the_host_has_enough(monkeypatch):
+    monkeypatch.setattr(module, "_STEP_BYTES", 4096)
+    left = module._LEFT_BYTES + 4096
+    one = Staging(lambda memory: lambda: None, lambda: left)
+    assert len(one.image(3 * 4096 + 1)) == 3 * 4096 + 1
+    first = one.image(1)
+    left -= 1
+    with pytest.raises(OSError, match=r"a copy of 0.0 GiB does not fit .* 0.3 GiB are left"):
+        one.image(5 * 4096)
+    assert os.fstat(one.fd).st_size == 3 * 4096 + 1
+    assert one.image(3 * 4096) is first
+    one.close()
+
+
+def test_a_host_that_does_not_say_what_it_has_is_not_asked_twice(monkeypatch):
+    monkeypatch.setattr(module, "_STEP_BYTES", 4096)
+    one = Staging(lambda memory: lambda: None, lambda: None)
+    assert len(one.image(3 * 4096)) == 3 * 4096
+    one.close()
+
+
+def test_little_is_taken_without_asking(monkeypatch):
+    one = Staging(lambda memory: lambda: None, lambda: 0)
+    assert len(one.image(4096)) == 4096
+    one.close()
 
 
 def test_a_process_that_hangs_keeps_the_old_memory_to_itself(staging):

@@ -175,3 +175,30 @@ def test_moments_that_are_copied_during_the_next_step_are_those_of_their_own(lau
         with left.open(step) as ours, right.open(step) as theirs:
             assert {spec.key for spec in ours.manifest.specs()} >= {"fp32", "exp_avg", "exp_avg_sq"}
             assert list(different_values(ours, theirs)) == []
+
+
+FULL = """
+from checkpointing import staging
+from launcher import Run
+from linear_run import prepare, train
+
+staging._STEP_BYTES = 64
+staging._LEFT_BYTES = 1 << 60  # more than any host has
+
+def main(run):
+    job = prepare(run, epochs=1, keep=9, save_every="2 steps")
+    for step in job:
+        train(job, step)
+
+Run.start(main)
+"""
+
+
+def test_where_the_host_has_no_memory_for_a_copy_saves_are_made_all_the_same(launch):
+    script = launch.script(FULL)
+    launched = launch("--nproc-per-node", "2", "--run-dir", "run", "--strategy", "ddp", script)
+    assert launched.wait(60) == 0, launched.stderr
+    assert steps(launch) == [8, 6, 4, 2]
+    (event,) = events(launch, "saved in the foreground")
+    assert "does not fit into the host's memory" in event["reason"]
+    assert launched.stderr.count("stands still while that part of a save is written") == 1

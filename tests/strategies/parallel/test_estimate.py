@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from strategies import Blueprint, BuildOptions, ConfigError, Ranks, precision_for
-from strategies.parallel.available import host_bytes
 from strategies.parallel.estimate import Wishes, choose
 from strategies.parallel.measure import measure_model
 from strategies.parallel.need import ModelSizes, Spread, needs
@@ -120,26 +119,6 @@ def test_hybrid_sharding_shards_inside_a_node() -> None:
         return found["fsdp"].parameters
 
     assert parameters(4) == 2 * parameters(8) == 100 * MIB
-
-
-@pytest.mark.parametrize(
-    ("files", "free_mib"),
-    [
-        ({}, 3000),
-        ({"/sys/fs/cgroup/memory.max": "max\n", "/sys/fs/cgroup/memory.current": "5\n"}, 3000),
-        (
-            {
-                "/sys/fs/cgroup/memory.max": f"{2000 * MIB}\n",
-                "/sys/fs/cgroup/memory.current": f"{500 * MIB}\n",
-            },
-            1500,
-        ),
-    ],
-)
-def test_the_hosts_memory(files: dict[str, str], free_mib: int) -> None:
-    meminfo = "MemTotal:  9 kB\nMemAvailable:    3072000 kB\n"
-    assert host_bytes(meminfo, files) == free_mib * MIB
-    assert host_bytes("", files) is None
 
 
 class Chain(nn.Module):
