@@ -96,16 +96,20 @@ class _InThread:
     def __init__(self, pairs: list[Pair]) -> None:
         self._pairs = pairs
         self._thread = threading.Thread(target=self._run, name="relaunch-copy", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # the user or the control group may have no more threads
+            self._run()
 
     def is_done(self) -> bool:
         return not self._thread.is_alive()
 
     def let_change(self) -> None:
-        self._thread.join()
+        self.wait()
 
     def wait(self) -> None:
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         while self._pairs:

@@ -94,6 +94,20 @@ def test_only_what_is_steady_may_still_be_under_way(gate):
     assert_equal(read(memory, plan), expected)
 
 
+def test_where_no_thread_can_be_had_all_is_copied_at_once(monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    plan = plan_shard(fragments(), {})
+    memory = memory_for(plan)
+    copy = ShardCopy(memory, plan)
+    assert copy.is_done()
+    copy.let_change()
+    copy.wait()
+    assert_equal(read(memory, plan), {f.spec.key: f.data for f in plan.fragments})
+
+
 def test_without_steady_fragments_nothing_is_left_for_later(gate):
     plan = plan_shard([f for f in fragments() if not f.is_steady], {})
     assert ShardCopy(memory_for(plan), plan).is_done()
