@@ -151,7 +151,7 @@ def test_restart_until_it_works(launch):
         beat(count)
         counted = pathlib.Path(f"counted-{count}")
         if rank == 0:
-            print("attempt", count, os.environ["TORCHELASTIC_MAX_RESTARTS"])
+            print("attempt", count, os.environ["TORCHELASTIC_MAX_RESTARTS"], flush=True)
             counted.touch()
         while not counted.exists(): time.sleep(0.01)
         if rank == 1 and count < 2: sys.exit(1)
