@@ -68,9 +68,11 @@ class Staging:
     def _require_room(self, size_bytes: int) -> None:
         free = self._free_bytes()
         if free is not None and free < _LEFT_BYTES + _STEP_BYTES:
-            needed = f"a copy of {size_bytes / 2**30:.1f} GiB"
-            text = f"{needed} does not fit into the host's memory, {free / 2**30:.1f} GiB are left"
-            raise OSError(errno.ENOMEM, text)
+            raise OSError(
+                errno.ENOMEM,
+                f"a copy of {_gib(size_bytes)} does not fit into the host's memory: of "
+                f"{_gib(free)} that are free now, {_gib(_LEFT_BYTES)} are not touched",
+            )
 
     def leave_behind(self) -> None:
         """Go on with new memory: a process that hangs may still read in this one."""
@@ -89,3 +91,7 @@ class Staging:
         if self._unpin is not None:
             self._unpin()
         self._memory = self._unpin = None
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"
