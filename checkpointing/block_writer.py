@@ -54,8 +54,9 @@ class BlockWriter:
             OSError: From the disk.
         """
         while len(data):
-            is_whole = len(data) >= self._block_bytes or self._is_aligned
-            if is_whole and self._num_pending == 0 and self._writes_in_place:
+            # A short piece among aligned ones is the last, and a block by itself.
+            is_block = len(data) >= self._block_bytes or self._is_aligned
+            if is_block and self._num_pending == 0 and self._writes_in_place:
                 self._write_block(data[: self._block_bytes])
                 data = data[self._block_bytes :]
                 continue

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import torch
 
-from .fragment import Fragment
 from .shard_writer import ShardPlan
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -45,17 +44,16 @@ class ShardCopy:
     def __init__(self, memory: mmap.mmap, plan: ShardPlan) -> None:
         image = torch.frombuffer(memory, dtype=torch.uint8)
         memory[: len(plan.header)] = plan.header
-        pairs: dict[tuple[bool, str], list[Pair]] = {}
+        at_once: list[Pair] = []
+        late: dict[str, list[Pair]] = {}
         for fragment, offset in zip(plan.fragments, plan.offsets, strict=True):
             source = fragment.data.detach().view(torch.uint8)
-            target = image[offset : offset + len(source)]
-            pairs.setdefault(_way(fragment), []).append((source, target))
-        at_once = [one for (is_steady, _), some in pairs.items() if not is_steady for one in some]
+            pair = source, image[offset : offset + len(source)]
+            alike = late.setdefault(source.device.type, []) if fragment.is_steady else at_once
+            alike.append(pair)
         for pair in at_once:
             _copy_now(*pair)
-        self._late: list[_Late] = [
-            _LATE[kind](some) for (is_steady, kind), some in pairs.items() if is_steady
-        ]
+        self._late = [_LATE[kind](pairs) for kind, pairs in late.items()]
         if any(source.is_cuda for source, _ in at_once):
             torch.cuda.current_stream().synchronize()
 
@@ -72,10 +70,6 @@ class ShardCopy:
         """Return once all is copied."""
         for late in self._late:
             late.wait()
-
-
-def _way(fragment: Fragment) -> tuple[bool, str]:
-    return fragment.is_steady, fragment.data.device.type
 
 
 def _copy_now(source: torch.Tensor, target: torch.Tensor) -> None:

@@ -102,7 +102,9 @@ def _steady(fragment: Fragment) -> Fragment:
 
     A script may touch the weights and the buffers at any time.
     """
-    return replace(fragment, is_steady=fragment.spec.key not in WEIGHT_KEYS)
+    if fragment.spec.key in WEIGHT_KEYS:
+        return fragment
+    return replace(fragment, is_steady=True)
 
 
 def _specs_of(strategy: Strategy, everyone: list[Any]) -> list[TensorSpec]:
