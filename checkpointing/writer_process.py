@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from .block_writer import write_new_file
@@ -39,25 +38,28 @@ def serve(files: Files = LOCAL_FILES) -> None:
         print(json.dumps(answer), flush=True)
 
 
-@dataclass(frozen=True, kw_only=True)
 class _Bench:
     """What the requests work with."""
 
-    memory_fd: int
-    rank_pid: int
-    files: Files
+    def __init__(self, *, memory_fd: int, rank_pid: int, files: Files) -> None:
+        self.rank_pid = rank_pid
+        self._memory_fd = memory_fd
+        self._files = files
+        self._memory = memoryview(b"")
 
     def at(self, text: str) -> tuple[PurePath, Files]:
         """Return a path or URL, and how it is reached."""
         if not is_url(text):
-            return Path(text), self.files
+            return Path(text), self._files
         place = place_at(text)
         return place.folder, place.files
 
     def image(self, size_bytes: int) -> memoryview:
-        """Return the first bytes of the shared memory."""
-        # Not closed by hand: an error's traceback may still hold a piece of it.
-        return memoryview(mmap.mmap(self.memory_fd, size_bytes, prot=mmap.PROT_READ))
+        """Return the first bytes of the shared memory, mapped anew only where it has grown."""
+        if len(self._memory) < size_bytes:
+            # The former is not closed by hand: an error's traceback may still hold a piece of it.
+            self._memory = memoryview(mmap.mmap(self._memory_fd, size_bytes, prot=mmap.PROT_READ))
+        return self._memory[:size_bytes]
 
 
 def _answer(request: Mapping[str, JSON], bench: _Bench) -> dict[str, JSON]:

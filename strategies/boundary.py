@@ -13,12 +13,10 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
-import torch
-import torch.distributed as dist
-
 from checkpointing import JSON
 
 from .errors import DesyncError
+from .host_channel import PendingSum
 from .metric_sums import MetricSums, reduce_sums
 from .process_group import Ranks
 from .time_left import TimeLeft
@@ -97,7 +95,7 @@ class Boundary:
         self._ranks = ranks
         self._digest = digest(config)
         self._held: Report | None = None
-        self._sent: tuple[Report, torch.Tensor, dist.Work] | None = None
+        self._sent: tuple[Report, PendingSum] | None = None
         self._read: Agreed | None = None
 
     def send(self, report: Report) -> None:
@@ -119,17 +117,10 @@ class Boundary:
         assert self._sent is None, "the former boundary must be received first"
         report, self._held = self._held, None
         values = [] if report is None else self._vector(report)
-        vector = torch.tensor([number, *values], dtype=torch.float64)
-        work = dist.all_reduce(vector, group=self._ranks.host_group, async_op=True)
-        assert work is not None
+        under_way = self._ranks.channel.start([number, *values])
         if report is not None:
-            self._sent = (report, vector, work)
-
-        def total() -> float:
-            work.wait()
-            return float(vector[0])
-
-        return total
+            self._sent = (report, under_way)
+        return lambda: under_way.wait()[0]
 
     def _vector(self, report: Report) -> list[float]:
         said = [float(getattr(report, name)) for name in _SAID]
@@ -158,10 +149,10 @@ class Boundary:
             self.carry(0.0)
         if self._sent is None:
             return
-        report, vector, work = self._sent
-        work.wait()
+        report, under_way = self._sent
+        _, *reduced = under_way.wait()
         self._sent = None
-        self._read = self._checked(report, vector[1:].tolist())
+        self._read = self._checked(report, reduced)
 
     def reduce_metrics(self, sums: MetricSums) -> dict[str, float]:
         """Return the exact metrics over all ranks. Called on every rank.

@@ -3,6 +3,9 @@
 StrategyError
 ├── ConfigError     what was asked cannot be done (also a ValueError); the user can mend it
 └── DesyncError     the ranks no longer do the same thing (also a RuntimeError)
+
+LostRankError       another rank is gone: a RuntimeError, as torch's own of a collective that fails.
+                    No StrategyError, since the cause is to be looked for there, and not here
 """
 
 
@@ -16,3 +19,7 @@ class ConfigError(StrategyError, ValueError):
 
 class DesyncError(StrategyError, RuntimeError):
     """The ranks disagree on the step, the configuration or the metrics they are reporting."""
+
+
+class LostRankError(RuntimeError):
+    """Another rank closed its connection, or does not come."""

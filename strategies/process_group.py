@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,9 @@ from torch._C._distributed_c10d import HashStore
 
 from checkpointing import JSON
 
+from .host_channel import GroupChannel, HostChannel
+from .neighbour_doors import meet_neighbours
+from .neighbours import Neighbours
 from .node_source import NodeGroup
 
 COLLECTIVE_TIMEOUT_S = 1800
@@ -31,6 +34,13 @@ class Ranks:
     """A gloo group: CPU tensors, no synchronisation with a GPU, usable when NCCL is stuck."""
     node_rank: int = 0
     """The number of this process's node; ranks with the same one read a checkpoint together."""
+    neighbours: Neighbours | None = None
+    """All other ranks, where they are on this host."""
+
+    @property
+    def channel(self) -> HostChannel:
+        """The shortest way to all ranks for what is on the host."""
+        return GroupChannel(self.host_group) if self.neighbours is None else self.neighbours
 
     @property
     def is_coordinator(self) -> bool:
@@ -63,13 +73,19 @@ def process_groups(
     )
     host_group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(host_group, dist.ProcessGroup)
-    yield Ranks(
+    ranks = Ranks(
         rank=rank,
         world_size=world_size,
         device=device,
         host_group=host_group,
         node_rank=node_rank,
     )
+    neighbours = meet_neighbours(
+        rank, world_size, HostCommunicator(ranks).all_gather, limit_s=COLLECTIVE_TIMEOUT_S
+    )
+    yield replace(ranks, neighbours=neighbours)
+    if neighbours is not None:
+        neighbours.close()
     dist.destroy_process_group()
 
 
@@ -80,7 +96,7 @@ def _device(local_rank: int) -> torch.device:
 
 
 class HostCommunicator:
-    """`checkpointing.Communicator` over the host group: JSON as bytes in tensors, no pickle."""
+    """`checkpointing.Communicator` over the ranks' channel: JSON, no pickle."""
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
@@ -98,28 +114,12 @@ class HostCommunicator:
 
     def gather(self, value: JSON) -> list[JSON] | None:
         """Return every rank's value, in rank order, on the coordinator. Called on every rank."""
-        message = _encode(value)
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
-        dist.all_gather(sizes, torch.tensor([len(message)]), group=self._ranks.host_group)
-        longest = max(int(size) for size in sizes)
-        padded = torch.zeros(longest, dtype=torch.uint8)
-        padded[: len(message)] = message
-        if not self._ranks.is_coordinator:
-            dist.gather(padded, None, group=self._ranks.host_group, group_dst=0)
-            return None
-        parts = [torch.empty_like(padded) for _ in range(self.world_size)]
-        dist.gather(padded, parts, group=self._ranks.host_group, group_dst=0)
-        return [_decode(p[: int(size)]) for p, size in zip(parts, sizes, strict=True)]
+        messages = self._ranks.channel.gather(_encode(value))
+        return None if messages is None else [_decode(message) for message in messages]
 
     def broadcast(self, value: JSON) -> JSON:
         """Return the coordinator's value on every rank. Called on every rank."""
-        message = _encode(value)
-        size = torch.tensor([len(message)])
-        dist.broadcast(size, group=self._ranks.host_group, group_src=0)
-        if not self._ranks.is_coordinator:
-            message = torch.empty(int(size), dtype=torch.uint8)
-        dist.broadcast(message, group=self._ranks.host_group, group_src=0)
-        return _decode(message)
+        return _decode(self._ranks.channel.broadcast(_encode(value)))
 
     def node(self) -> NodeGroup:
         """Return the ranks of this rank's node; the group is made once. Called on every rank."""
@@ -155,10 +155,10 @@ def _node_group(ranks: Ranks, node_ranks: list[JSON]) -> NodeGroup:
     )
 
 
-def _encode(value: JSON) -> torch.Tensor:
-    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+def _encode(value: JSON) -> bytes:
+    return json.dumps(value).encode()
 
 
-def _decode(message: torch.Tensor) -> JSON:
-    decoded: JSON = json.loads(message.numpy().tobytes())
+def _decode(message: bytes) -> JSON:
+    decoded: JSON = json.loads(message)
     return decoded

@@ -1,12 +1,15 @@
 """One of the two processes that save: every round takes each method once."""
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+from strategies import Ranks, process_groups
 
 from .deepspeed_method import DeepSpeed
 from .memory import PeakMemory, bytes_read, drop_cached
@@ -15,7 +18,7 @@ from .plain_method import PlainWrite
 from .relaunch_methods import InBackground, Synchronous
 from .results import WARM_COPY
 from .torch_methods import Dcp, DcpAsync, DcpProcess, DcpStagerKept, TorchSave
-from .workload import Workload, largest
+from .workload import WORLD, Workload, largest
 
 METHODS = (
     InBackground,
@@ -33,8 +36,14 @@ METHODS = (
 def run_rank(folder: Path, mib: int, rounds: int) -> None:
     """Measure; rank 0 prints one line of JSON for each method and round."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    work = Workload(mib)
+    rank = int(os.environ["RANK"])
+    with process_groups(rank=rank, local_rank=rank, world_size=WORLD) as ranks:
+        measure_rounds(ranks, folder, mib, rounds)
+
+
+def measure_rounds(ranks: Ranks, folder: Path, mib: int, rounds: int) -> None:
+    """Take each method once in every round."""
+    work = Workload(ranks, mib)
     methods: list[Method] = [method(work) for method in METHODS]
     for number in range(rounds + 1):  # round 0 warms up, and is the one in which memory is watched
         tell(number, WARM_COPY, stall_s=largest(work.warm_copy_s()))
@@ -49,7 +58,6 @@ def run_rank(folder: Path, mib: int, rounds: int) -> None:
             dist.barrier()
     for method in methods:
         method.close()
-    dist.destroy_process_group()
 
 
 def measure_memory(method: Method, path: Path, work: Workload) -> dict[str, float]:

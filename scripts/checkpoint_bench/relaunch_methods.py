@@ -7,7 +7,6 @@ from pathlib import Path
 import torch.distributed as dist
 
 from checkpointing import (
-    JSON,
     BackgroundWriter,
     CheckpointStore,
     Fragment,
@@ -17,28 +16,10 @@ from checkpointing import (
     start_save,
     stripe,
 )
+from strategies import HostCommunicator
 
 from .method import Blocking, Saved
 from .workload import WORLD, Workload
-
-
-class Talk:
-    """JSON over torch's object collectives."""
-
-    world_size = WORLD
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-
-    def gather(self, value: JSON) -> list[JSON] | None:
-        found: list[JSON] = [None] * WORLD
-        dist.all_gather_object(found, value)
-        return found if self.rank == 0 else None
-
-    def broadcast(self, value: JSON) -> JSON:
-        held = [value]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]
 
 
 class Synchronous(Blocking):
@@ -46,7 +27,7 @@ class Synchronous(Blocking):
 
     def __init__(self, work: Workload) -> None:
         super().__init__(work)
-        self.talk = Talk(work.rank)
+        self.talk = HostCommunicator(work.ranks)
         self.specs = [
             TensorSpec(fqn=f"r{rank}.{name}", key="fp32", shape=tuple(t.shape), dtype="F32")
             for rank in range(WORLD)

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from strategies import Ranks
+
 WORLD = 2
 SHARES = [4.0] * 32 + [1.0] * 32 + [0.01] * 32
 """The relative sizes of the tensors."""
@@ -16,8 +18,9 @@ SHARES = [4.0] * 32 + [1.0] * 32 + [0.01] * 32
 class Workload:
     """96 tensors of mixed, odd sizes, together about so many MiB, and a step of fixed work."""
 
-    def __init__(self, mib: int) -> None:
-        self.rank = dist.get_rank()
+    def __init__(self, ranks: Ranks, mib: int) -> None:
+        self.ranks = ranks
+        self.rank = ranks.rank
         self.mib = mib
         torch.manual_seed(self.rank)
         unit = mib * 2**20 / 4 / sum(SHARES)

@@ -12,6 +12,9 @@ import math
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
+
+from ..process_group import Ranks
 
 _ROW = 1024
 _MANY = 64
@@ -29,6 +32,14 @@ def sum_of_squares(grads: Iterable[torch.Tensor], device: torch.device) -> torch
         if _SAFE[0] < float(squares) < _SAFE[1]:
             return squares
     return _by_norms(held, device)
+
+
+def sum_over_ranks(number: torch.Tensor, ranks: Ranks) -> float:
+    """Return the sum of a 0-dim float64 tensor on `ranks.device`. Called on every rank."""
+    if ranks.neighbours is not None:
+        return ranks.neighbours.start([float(number)]).wait()[0]
+    dist.all_reduce(number)
+    return float(number)
 
 
 def _by_norms(held: list[torch.Tensor], device: torch.device) -> torch.Tensor:

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from weakref import ref
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from checkpointing import Fragment
 
 from ..average import local_part
+from .adjoining import joined
 from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
-from .clipping import combined_scale, sum_of_squares
+from .clipping import combined_scale, sum_of_squares, sum_over_ranks
 from .initialisation import Deferred, build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_state import copy_flat, names_by_group, scalar_state, whole
@@ -94,11 +94,12 @@ class TorchEngine(Strategy):
 
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip and update; the gradients are dropped afterwards."""
-        squares = sum_of_squares(grads, self.ranks.device)
-        if self._is_sharded:
-            dist.all_reduce(squares)
-            squares /= self._replicas
-        scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
+        grads = joined(grads)
+        own = sum_of_squares(grads, self.ranks.device)
+        squares = sum_over_ranks(own, self.ranks) if self._is_sharded else float(own)
+        scale, grad_norm, finite = combined_scale(
+            squares / self._replicas, divisor, self.max_grad_norm
+        )
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
             self._optimizer.step()

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -14,11 +13,12 @@ from checkpointing import Fragment, torch_dtype
 
 from ..errors import ConfigError
 from ..unfreezing import Unfreezing
+from .adjoining import joined
 from .autocast import CastAround
 from .block_work import work_on_blocks
 from .build_options import BY_NAME
 from .catalogue import catalogue_of, persistent_buffers
-from .clipping import combined_scale, sum_of_squares
+from .clipping import combined_scale, sum_of_squares, sum_over_ranks
 from .cohorts import Cohorts
 from .frozen import FrozenParameters
 from .initialisation import Deferred, build_deferred, build_model
@@ -158,9 +158,9 @@ class Zero(Strategy):
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
         divisor /= self._layout.divides_by
-        squares = sum_of_squares(self._gradients(divisor), self.ranks.device)
-        dist.all_reduce(squares)
-        scale, grad_norm, finite = combined_scale(float(squares), divisor, self.max_grad_norm)
+        own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
+        squares = sum_over_ranks(own, self.ranks)
+        scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
         scaler = self._engine.optimizer.loss_scaler
         scaler.cur_scale = scale
         self._cohorts.follow()

@@ -11,11 +11,13 @@ WORKER = Path(__file__).parents[1] / "workers" / "boundary_worker.py"
 
 
 @pytest.mark.timeout(120)
-def test_three_ranks_agree_or_say_so(launch: Callable[..., Any], tmp_path: Path) -> None:
-    launched = launch("--nproc-per-node", "3", str(WORKER), str(tmp_path))
+@pytest.mark.parametrize("how", ["beside each other", "apart"])
+def test_three_ranks_agree_or_say_so(launch: Callable[..., Any], tmp_path: Path, how: str) -> None:
+    launched = launch("--nproc-per-node", "3", str(WORKER), str(tmp_path), how)
     assert launched.wait(90) == 0, launched.stderr
     found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(3)]
     for rank, one in enumerate(found):
+        assert one["neighbours"]
         assert one["first"]
         assert one["read once"]
         assert one["agreed"] == [7, 1, 0, pytest.approx(9 / 6)]
