@@ -5,7 +5,7 @@ import mmap
 from collections.abc import Iterable
 from pathlib import PurePath
 
-from .checksum import crc32
+from .checksum import summing
 from .direct_writes import ALIGN_BYTES
 from .files import Files
 
@@ -84,7 +84,12 @@ class BlockWriter:
         self._num_pending = 0
 
     def _write_block(self, block: memoryview) -> None:
-        self._crc32.append(crc32(block))
+        with summing(block) as summed:
+            self._put(block)
+        self._crc32.append(summed())
+        self._offset += len(block)
+
+    def _put(self, block: memoryview) -> None:
         if self._is_direct and len(block) < self._block_bytes:
             self._end_direct_writes()
         try:
@@ -95,7 +100,6 @@ class BlockWriter:
                 raise
             self._end_direct_writes()
             self._files.write_all(self._fd, block, self._offset)
-        self._offset += len(block)
 
     def _end_direct_writes(self) -> None:
         self._files.use_cache(self._fd)

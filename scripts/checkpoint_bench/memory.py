@@ -7,14 +7,16 @@ from types import TracebackType
 from typing import Self
 
 EVERY_S = 0.02
+_IN_MEMORY = ("/memfd:", "/dev/shm/", "/dev/zero")
+"""Files that are nothing but memory."""
 
 
 class PeakMemory:
-    """Looks at the summed PSS again and again: a page that several share counts once."""
+    """Looks at the summed memory again and again: a page that several share counts once."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
-        self.before_bytes = tree_pss_bytes(os.getpid())
+        self.before_bytes = tree_bytes(os.getpid())
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -38,31 +40,38 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._is_over.wait(EVERY_S):
-            self.peak_bytes = max(self.peak_bytes, tree_pss_bytes(os.getpid()))
+            self.peak_bytes = max(self.peak_bytes, tree_bytes(os.getpid()))
 
 
-def tree_pss_bytes(pid: int) -> int:
+def tree_bytes(pid: int) -> int:
     """Return the memory of a process and of all that descend from it, in bytes.
 
-    A process is read before its children and after them, and the mean is taken: what two of them
-    share moves from one's account to the other's meanwhile, and would count twice, or not at all.
+    What several processes share counts by its length, once: it moves from one's account to the
+    other's while they are looked at.
     """
-    before = _pss_bytes(pid)
+    shared_bytes: dict[str, int] = {}
+    own_bytes = _own_bytes(pid, shared_bytes)
+    return own_bytes + sum(shared_bytes.values())
+
+
+def _own_bytes(pid: int, shared_bytes: dict[str, int]) -> int:
+    """Return the memory of a process tree but for what it shares, whose lengths are noted."""
     try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
         children = [int(c) for t in tasks for c in (t / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it has ended meanwhile
-    theirs = sum(tree_pss_bytes(child) for child in children)
-    return (before + _pss_bytes(pid)) // 2 + theirs
-
-
-def _pss_bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+    for line in maps:
+        # 7f12..000-7f13..000 rw-s 00000000 00:01 2053 /memfd:name (deleted)
+        span, _, offset, device, inode, *name = line.split(maxsplit=5)
+        if name and name[0].startswith(_IN_MEMORY):
+            start, end = (int(part, 16) for part in span.split("-"))
+            key, length = f"{device} {inode}", end - start + int(offset, 16)
+            shared_bytes[key] = max(shared_bytes.get(key, 0), length)
+    sizes = {one.split(":")[0]: int(one.split()[1]) * 1024 for one in rollup[1:]}
+    return sizes["Pss"] - sizes["Pss_Shmem"] + sum(_own_bytes(c, shared_bytes) for c in children)
 
 
 def bytes_read() -> int:
