@@ -12,7 +12,6 @@ from checkpointing import (
     CheckpointError,
     CheckpointStore,
     DamagedCheckpointError,
-    Fragment,
     Manifest,
     ModelMismatchError,
     NoCheckpointError,
@@ -71,7 +70,7 @@ def collect_state(
     Raises:
         ConfigError: on every rank, when the state of an object cannot be saved.
     """
-    fragments = [_steady(one) for one in strategy.fragments(weights_only=weights_only)]
+    fragments = strategy.fragments(weights_only=weights_only)
     # The coordinator's objects count; what is wrong with them is told to all before any is raised.
     counts = communicator.rank == 0 and not weights_only
     encoded, problem = _encode_own(objects or {} if counts else {})
@@ -95,16 +94,6 @@ def collect_state(
     return Snapshot(
         step=step, specs=specs, fragments=fragments, state={**state, **own}, created_by=created_by
     )
-
-
-def _steady(fragment: Fragment) -> Fragment:
-    """Say of the optimizer's state that only the next update changes it.
-
-    A script may touch the weights and the buffers at any time.
-    """
-    if fragment.spec.key in WEIGHT_KEYS:
-        return fragment
-    return replace(fragment, is_steady=True)
 
 
 def _specs_of(strategy: Strategy, everyone: list[Any]) -> list[TensorSpec]:

@@ -12,7 +12,7 @@ from checkpointing import Fragment
 from .catalogue import Catalogue
 from .protocol import TensorSource
 from .replicated import striped
-from .torch_state import copy_flat, flat
+from .torch_state import copy_flat, flat, fragment_of
 from .zero_internals import Stage3, Stage12
 
 
@@ -43,7 +43,7 @@ class FrozenParameters:
             start, end, shard = self._layout.frozen_range(self._live[name])
             values = self._exact[name][start:end] if name in self._exact else shard
             if start < end:
-                found.append(Fragment(spec=spec, start=start, end=end, data=values))
+                found.append(fragment_of(spec, start, end, values))
         return found
 
     def load(self, source: TensorSource) -> None:

@@ -27,7 +27,15 @@ from .build_options import BY_NAME, BuildOptions
 from .initialisation import Deferred, build_deferred
 from .protocol import Blueprint, Scalars, TensorSource
 from .torch_engine import TorchEngine, load_buffers
-from .torch_state import copy_flat, create_state, flat, forget_state, state_spec, tensor_state
+from .torch_state import (
+    copy_flat,
+    create_state,
+    flat,
+    forget_state,
+    fragment_of,
+    state_spec,
+    tensor_state,
+)
 
 
 class FSDP(TorchEngine):
@@ -228,7 +236,7 @@ def _gathered(
 
 
 def _fragment(spec: TensorSpec, start: int, end: int, tensor: torch.Tensor, own: slice) -> Fragment:
-    return Fragment(spec=spec, start=start, end=end, data=flat(_local(tensor))[own])
+    return fragment_of(spec, start, end, flat(_local(tensor))[own])
 
 
 def _local(tensor: object) -> torch.Tensor:

@@ -11,7 +11,15 @@ from checkpointing import Fragment, TensorSpec, stripe
 
 from .catalogue import Catalogue
 from .protocol import Scalars, TensorSource
-from .torch_state import copy_flat, create_state, flat, forget_state, state_spec, tensor_state
+from .torch_state import (
+    copy_flat,
+    create_state,
+    flat,
+    forget_state,
+    fragment_of,
+    state_spec,
+    tensor_state,
+)
 
 
 def replicated_tensors(
@@ -43,12 +51,7 @@ def striped(
     sizes_bytes = [spec.size_bytes for spec, _ in tensors]
     itemsizes_bytes = [spec.itemsize for spec, _ in tensors]
     return [
-        Fragment(
-            spec=tensors[index][0],
-            start=start,
-            end=end,
-            data=flat(tensors[index][1])[start:end],
-        )
+        fragment_of(tensors[index][0], start, end, flat(tensors[index][1])[start:end])
         for index, start, end in stripe(
             sizes_bytes, rank, world_size, itemsizes_bytes=itemsizes_bytes
         )

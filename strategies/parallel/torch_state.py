@@ -12,6 +12,7 @@ from torch import nn
 from checkpointing import Fragment, TensorSpec, dtype_name
 
 from ..errors import ConfigError
+from .catalogue import WEIGHT_KEYS
 
 _CREATED_ON_DEVICE = ("capturable", "fused")
 
@@ -139,9 +140,19 @@ def state_spec(spec: TensorSpec, key: str, dtype: torch.dtype) -> TensorSpec:
     return replace(spec, key=key, dtype=dtype_name(dtype))
 
 
+def fragment_of(spec: TensorSpec, start: int, end: int, data: torch.Tensor) -> Fragment:
+    """Return elements [start, end) of a tensor as a fragment.
+
+    Only the next update changes the optimizer's state. A script may touch the weights and the
+    buffers at any time.
+    """
+    is_steady = spec.key not in WEIGHT_KEYS
+    return Fragment(spec=spec, start=start, end=end, data=data, is_steady=is_steady)
+
+
 def whole(spec: TensorSpec, data: torch.Tensor) -> Fragment:
     """Return all of a tensor as one fragment."""
-    return Fragment(spec=spec, start=0, end=spec.numel, data=flat(data))
+    return fragment_of(spec, 0, spec.numel, flat(data))
 
 
 def flat(tensor: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,7 @@ from .torch_engine import load_buffers
 from .torch_state import (
     create_state,
     flat,
+    fragment_of,
     names_by_group,
     scalar_state,
     state_spec,
@@ -210,14 +211,12 @@ class Zero(Strategy):
         for piece in self._layout.pieces():
             spec = self.catalogue.trainable[piece.fqn]
             start, end = piece.start, piece.end
-            found.append(Fragment(spec=spec, start=start, end=end, data=piece.of(piece.buffer)))
+            found.append(fragment_of(spec, start, end, piece.of(piece.buffer)))
             if weights_only:
                 continue
             state = tensor_state(self._optimizer, piece.buffer, piece.fqn)
             found += [
-                Fragment(
-                    spec=state_spec(spec, key, t.dtype), start=start, end=end, data=piece.of(t)
-                )
+                fragment_of(state_spec(spec, key, t.dtype), start, end, piece.of(t))
                 for key, t in sorted(state.items())
             ]
         found += self._frozen.fragments(self.ranks.rank, self.ranks.world_size)

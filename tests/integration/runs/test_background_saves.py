@@ -135,6 +135,7 @@ def test_retention_keeps_what_was_asked_for_and_what_the_run_went_on_from(launch
 
 
 LATE = """
+import pathlib
 import sys
 import threading
 import time
@@ -143,9 +144,11 @@ from launcher import Run
 from linear_run import prepare, train
 
 move = shard_copy._move
+late = []
 
 def slowly(source, target):
     if threading.current_thread() is not threading.main_thread():
+        late.append(len(source))
         time.sleep(0.1)  # if nothing waits, the next update is over by then
     move(source, target)
 
@@ -153,6 +156,8 @@ def main(run):
     job = prepare(run, epochs=1, keep=9, save_every="2 steps")
     for step in job:
         train(job, step)
+    if late:
+        pathlib.Path("copied-late").touch()
 
 if "--slowly" in sys.argv:
     shard_copy._move = slowly
@@ -167,6 +172,7 @@ def test_moments_that_are_copied_during_the_next_step_are_those_of_their_own(lau
         arguments = ("--nproc-per-node", "2", "--run-dir", folder, "--strategy", strategy)
         launched = launch(*arguments, script, *options)
         assert launched.wait(60) == 0, launched.stderr
+    assert (Path(launch.folder) / "copied-late").exists()
     left, right = (
         CheckpointStore(Path(launch.folder) / name / "checkpoints") for name in ("at-once", "late")
     )
