@@ -15,13 +15,14 @@ from .deepspeed_method import DeepSpeed
 from .memory import PeakMemory, bytes_read, drop_cached
 from .method import Method
 from .plain_method import PlainWrite
-from .relaunch_methods import InBackground, Synchronous
+from .relaunch_methods import InBackground, Synchronous, WithCoresFree
 from .results import WARM_COPY
 from .torch_methods import Dcp, DcpAsync, DcpProcess, DcpStagerKept, TorchSave
 from .workload import WORLD, Workload, largest
 
 METHODS = (
     InBackground,
+    WithCoresFree,
     Synchronous,
     Dcp,
     DcpAsync,

@@ -98,3 +98,16 @@ class InBackground(Synchronous):
 
     def close(self) -> None:
         self.writer.close()
+
+
+class WithCoresFree(InBackground):
+    """As beside a GPU: the steps take their time, and leave the processor to the writers."""
+
+    name = "relaunch, in the background, cores free"
+
+    def save(self, path: Path) -> Saved:
+        self.work.computes_elsewhere = True
+        try:
+            return super().save(path)
+        finally:
+            self.work.computes_elsewhere = False

@@ -31,6 +31,8 @@ class Workload:
         self.buffers = {name: torch.zeros_like(t) for name, t in self.tensors.items()}
         self._matrix = torch.randn(700, 700)
         self._idle_step_s = 0.0
+        self.computes_elsewhere = False
+        """Whether a step leaves the processor free, as one on a GPU does."""
 
     def named(self) -> dict[str, torch.Tensor]:
         """Return the tensors under names that no other rank has."""
@@ -68,6 +70,9 @@ class Workload:
 
     def _step_s(self) -> float:
         began = time.perf_counter()
+        if self.computes_elsewhere:
+            time.sleep(self._idle_step_s)
+            return time.perf_counter() - began
         for _ in range(4):
             torch.mm(self._matrix, self._matrix)
         return time.perf_counter() - began

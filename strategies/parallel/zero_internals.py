@@ -185,6 +185,10 @@ class Stage12(Layout):
             self._zero.local_overflow = not is_finite
             numbers = () if is_finite else self._zero.param_id.values()
             self._zero.norm_for_param_grads = dict.fromkeys(numbers, torch.tensor(math.nan))
+            return
+        # What is known already it would compute anew, with two more sums over the ranks.
+        self._zero.compute_grad_norm = False
+        self._zero.check_grad_overflow = not is_finite
 
     def begin_load(self) -> None:
         """Nothing to prepare."""
