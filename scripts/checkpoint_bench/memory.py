@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -54,8 +55,15 @@ def tree_bytes(pid: int) -> int:
     return own_bytes + sum(shared_bytes.values())
 
 
-def _own_bytes(pid: int, shared_bytes: dict[str, int]) -> int:
-    """Return the memory of a process tree but for what it shares, whose lengths are noted."""
+def _own_bytes(pid: int, shared_bytes: dict[str, int], parents: Sequence[str] = ()) -> int:
+    """Return the memory of a process tree but for what it shares, whose lengths are noted.
+
+    Args:
+        pid: its root.
+        shared_bytes: by file, is added to.
+        parents: the parent's mappings: a child that has the same is about to start a program, and
+            has no memory but its parent's.
+    """
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
@@ -63,6 +71,8 @@ def _own_bytes(pid: int, shared_bytes: dict[str, int]) -> int:
         children = [int(c) for t in tasks for c in (t / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it has ended meanwhile
+    if maps == parents:
+        return 0
     for line in maps:
         # 7f12..000-7f13..000 rw-s 00000000 00:01 2053 /memfd:name (deleted)
         span, _, offset, device, inode, *name = line.split(maxsplit=5)
@@ -71,7 +81,8 @@ def _own_bytes(pid: int, shared_bytes: dict[str, int]) -> int:
             key, length = f"{device} {inode}", end - start + int(offset, 16)
             shared_bytes[key] = max(shared_bytes.get(key, 0), length)
     sizes = {one.split(":")[0]: int(one.split()[1]) * 1024 for one in rollup[1:]}
-    return sizes["Pss"] - sizes["Pss_Shmem"] + sum(_own_bytes(c, shared_bytes) for c in children)
+    own_bytes = sizes["Pss"] - sizes["Pss_Shmem"]
+    return own_bytes + sum(_own_bytes(child, shared_bytes, maps) for child in children)
 
 
 def bytes_read() -> int:
