@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path, PurePath
-from typing import IO
 
 from .commit import Commit
 from .errors import SaveFailedError
@@ -89,22 +88,8 @@ class BackgroundWriter:
         """
         return self._staging.image(size_bytes)
 
-    def submit(
-        self,
-        path: PurePath,
-        size_bytes: int,
-        block_bytes: int,
-        *,
-        ready_bytes: int | None = None,
-    ) -> None:
+    def submit(self, path: PurePath, size_bytes: int, block_bytes: int) -> None:
         """Let the first bytes of the image be written to a new file.
-
-        Args:
-            path: must not exist.
-            size_bytes: of the file.
-            block_bytes: of a write, and under one checksum.
-            ready_bytes: so many of them are in the image now, and the others when `complete` is
-                called; None: all.
 
         Raises:
             OSError: The process cannot be started.
@@ -116,19 +101,9 @@ class BackgroundWriter:
                 "path": str(path),
                 "size_bytes": size_bytes,
                 "block_bytes": block_bytes,
-                "ready_bytes": size_bytes if ready_bytes is None else ready_bytes,
             },
             size_bytes,
         )
-
-    def complete(self) -> None:
-        """Say that all bytes of what was submitted are in the image."""
-        if self._awaited is None or self._process is None:
-            return  # it has failed, and that is known
-        self._until_s = time.monotonic() + self._given_s
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it is dead, which `receive` tells
-            _tell(self._process.stdin, {"id": self._awaited, "kind": "ready"})
 
     def publish(self, folder: PurePath, commit: Commit) -> None:
         """Let what all ranks have written become a checkpoint of the store in a folder.
@@ -208,7 +183,8 @@ class BackgroundWriter:
         assert self._process.stdin is not None
         number = next(self._ids)
         try:
-            _tell(self._process.stdin, {"id": number, **request})
+            self._process.stdin.write(json.dumps({"id": number, **request}).encode() + b"\n")
+            self._process.stdin.flush()
         except BrokenPipeError as error:
             raise SaveFailedError(self._epitaph()) from error
         return number
@@ -274,8 +250,3 @@ class BackgroundWriter:
             return "the process that writes checkpoints hangs in the kernel and cannot be killed"
         cause = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
         return f"the process that writes checkpoints {cause}"
-
-
-def _tell(pipe: IO[bytes], request: Mapping[str, JSON]) -> None:
-    pipe.write(json.dumps(request).encode() + b"\n")
-    pipe.flush()

@@ -46,16 +46,11 @@ class ShardCopy:
         memory[: len(plan.header)] = plan.header
         at_once: list[Pair] = []
         late: dict[str, list[Pair]] = {}
-        self.ready_bytes = plan.size_bytes
-        """How many of the first bytes are copied on return."""
         for fragment, offset in zip(plan.fragments, plan.offsets, strict=True):
             source = fragment.data.detach().view(torch.uint8)
             pair = source, image[offset : offset + len(source)]
-            if fragment.is_steady:
-                late.setdefault(source.device.type, []).append(pair)
-                self.ready_bytes = min(self.ready_bytes, offset)
-            else:
-                at_once.append(pair)
+            alike = late.setdefault(source.device.type, []) if fragment.is_steady else at_once
+            alike.append(pair)
         for pair in at_once:
             _copy_now(*pair)
         self._late = [_LATE[kind](pairs) for kind, pairs in late.items()]

@@ -8,9 +8,6 @@ from .files import Files
 from .manifest import StoredFile
 from .whole_file import reading
 
-_MOST_KEPT = 3
-"""Blocks of one shard: weights, optimizer state, and what has items of another size."""
-
 
 class ShardReader:
     """One shard. Each block is checked when it is first touched, and then trusted.
@@ -24,9 +21,9 @@ class ShardReader:
         self._files = files
         self._fd: int | None = None
         self._verified = bytearray(len(record.crc32))
-        # Blocks of which only a part was wanted, by number: the next tensor begins where that one
-        # ends. Several, since weights and optimizer state lie apart and are read in turn.
-        self._kept: dict[int, memoryview] = {}
+        # The block of which only a part was wanted: the next tensor begins where that one ends.
+        self._kept_block = -1
+        self._kept = memoryview(b"")
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill a buffer with the bytes from an offset on.
@@ -44,8 +41,8 @@ class ShardReader:
             first, last = self._record.block_range(block)
             low, high = max(offset, first), min(end, last)
             target = out[low - offset : high - offset]
-            if block in self._kept:
-                target[:] = self._kept[block][low - first : high - first]
+            if block == self._kept_block:
+                target[:] = self._kept[low - first : high - first]
             elif self._verified[block]:
                 self._fill(target, low)
             elif (low, high) == (first, last):
@@ -54,14 +51,7 @@ class ShardReader:
                 whole = memoryview(bytearray(last - first))
                 self._fill_verified(block, whole)
                 target[:] = whole[low - first : high - first]
-                self._keep(block, whole)
-            if high == last:
-                self._kept.pop(block, None)
-
-    def _keep(self, block: int, content: memoryview) -> None:
-        if len(self._kept) == _MOST_KEPT:
-            del self._kept[next(iter(self._kept))]
-        self._kept[block] = content
+                self._kept_block, self._kept = block, whole
 
     def find_damage(self) -> list[str]:
         """Re-read every block; return what is wrong, one line per damaged block."""
@@ -78,7 +68,7 @@ class ShardReader:
     def close(self) -> None:
         """Close the file if it is open; the next read opens it again."""
         fd, self._fd = self._fd, None
-        self._kept.clear()
+        self._kept_block, self._kept = -1, memoryview(b"")
         if fd is not None:
             self._files.close(fd)
 

@@ -36,10 +36,7 @@ def plan_shard(fragments: Iterable[Fragment], metadata: Mapping[str, str]) -> Sh
     Raises:
         SaveFailedError: If a fragment is given twice.
     """
-    # What is copied first comes first, so that its writing can begin.
-    ordered = sorted(
-        (f for f in fragments if f.size_bytes), key=lambda f: (-f.spec.itemsize, f.is_steady)
-    )
+    ordered = sorted((f for f in fragments if f.size_bytes), key=lambda f: -f.spec.itemsize)
     entries = [_entry(fragment) for fragment in ordered]
     name, count = max(Counter(e.name for e in entries).items(), key=itemgetter(1), default=("", 0))
     if count > 1:

@@ -10,7 +10,6 @@ import mmap
 import os
 import signal
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
 
@@ -28,55 +27,22 @@ _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, sig
 def serve(files: Files = LOCAL_FILES) -> None:
     """Carry out one request for each line on stdin, with one line as answer, until stdin ends.
 
-    The last argument of the command is the descriptor of the shared memory. A line of the kind
-    "ready" has no answer: the write of that id, which has begun, finds the rest of its image there.
+    The last argument of the command is the descriptor of the shared memory.
     """
     for signum in _NOT_FOR_US:
         signal.signal(signum, signal.SIG_IGN)
-    requests = _Requests(sys.stdin)
-    bench = _Bench(
-        memory_fd=int(sys.argv[-1]), rank_pid=os.getppid(), files=files, requests=requests
-    )
-    for request in requests:
-        print(json.dumps({"id": request["id"], **_answer(request, bench)}), flush=True)
-
-
-class _Requests:
-    """What the rank asks for, in this order."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self._postponed: deque[dict[str, JSON]] = deque()
-
-    def __iter__(self) -> Iterator[dict[str, JSON]]:
-        while True:
-            request = self._postponed.popleft() if self._postponed else self._read()
-            if request is None:
-                return
-            if request["kind"] != "ready":  # of a write that failed before it came so far
-                yield request
-
-    def wait_until_ready(self, number: int) -> None:
-        """Return when the image of a write is whole."""
-        while (request := self._read()) != {"id": number, "kind": "ready"}:
-            if request is None:
-                sys.exit("the rank is gone")
-            self._postponed.append(request)
-
-    def _read(self) -> dict[str, JSON] | None:
-        line = next(self._lines, None)
-        if line is None:
-            return None
-        request: dict[str, JSON] = json.loads(line)
-        return request
+    bench = _Bench(memory_fd=int(sys.argv[-1]), rank_pid=os.getppid(), files=files)
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = {"id": request.pop("id"), **_answer(request, bench)}
+        print(json.dumps(answer), flush=True)
 
 
 class _Bench:
     """What the requests work with."""
 
-    def __init__(self, *, memory_fd: int, rank_pid: int, files: Files, requests: _Requests) -> None:
+    def __init__(self, *, memory_fd: int, rank_pid: int, files: Files) -> None:
         self.rank_pid = rank_pid
-        self.requests = requests
         self._memory_fd = memory_fd
         self._files = files
         self._memory = memoryview(b"")
@@ -106,18 +72,14 @@ def _answer(request: Mapping[str, JSON], bench: _Bench) -> dict[str, JSON]:
 
 def _write(request: Mapping[str, JSON], bench: _Bench) -> JSON:
     """Write the image to a new file; return the CRC-32 of each block."""
-    names = ("id", "kind", "path", "size_bytes", "block_bytes", "ready_bytes")
-    fields = Fields(request, "a write", frozenset(names))
+    fields = Fields(request, "a write", frozenset(("kind", "path", "size_bytes", "block_bytes")))
     text, size_bytes = fields.text("path"), fields.integer("size_bytes")
     block_bytes = fields.integer("block_bytes", 1)
-    blocks = _blocks(
-        bench, size_bytes, block_bytes, fields.integer("ready_bytes"), fields.integer("id")
-    )
     try:
         path, files = bench.at(text)
         _, crc32 = write_new_file(
             path,
-            blocks,
+            _blocks(bench.image(size_bytes), block_bytes, bench.rank_pid),
             size_bytes,
             files=files,
             block_bytes=block_bytes,
@@ -133,7 +95,7 @@ def _publish(request: Mapping[str, JSON], bench: _Bench) -> JSON:
     # The other ranks' writers have no use for all that these import.
     from .commit import Commit
 
-    fields = Fields(request, "a commit", frozenset(("id", "kind", "folder", "size_bytes")))
+    fields = Fields(request, "a commit", frozenset(("kind", "folder", "size_bytes")))
     content = bytes(bench.image(fields.integer("size_bytes")))
     commit = Commit.parse(json.loads(content))
     try:
@@ -144,8 +106,7 @@ def _publish(request: Mapping[str, JSON], bench: _Bench) -> JSON:
 
 def _remove(request: Mapping[str, JSON], bench: _Bench) -> JSON:
     """Remove a folder."""
-    fields = Fields(request, "a removal", frozenset(("id", "kind", "path")))
-    path, files = bench.at(fields.text("path"))
+    path, files = bench.at(Fields(request, "a removal", frozenset(("kind", "path"))).text("path"))
     try:
         files.rmtree(path)
     except FileNotFoundError:
@@ -162,16 +123,9 @@ _ACTIONS: dict[str, Callable[[Mapping[str, JSON], _Bench], JSON]] = {
 }
 
 
-def _blocks(
-    bench: _Bench, size_bytes: int, block_bytes: int, ready_bytes: int, number: int
-) -> Iterator[memoryview]:
-    """Yield the image of a write block by block, the later ones when they are there."""
-    image = bench.image(size_bytes)
-    for start in range(0, size_bytes, block_bytes):
-        if ready_bytes < min(start + block_bytes, size_bytes):
-            bench.requests.wait_until_ready(number)
-            ready_bytes = size_bytes
-        if os.getppid() != bench.rank_pid:
+def _blocks(image: memoryview, block_bytes: int, rank_pid: int) -> Iterator[memoryview]:
+    for start in range(0, len(image), block_bytes):
+        if os.getppid() != rank_pid:
             sys.exit("the rank is gone")  # nobody will commit what would be written
         yield image[start : start + block_bytes]
 

@@ -77,32 +77,6 @@ def test_all_is_copied(num_threads):
     assert_equal(read(memory, plan), {f.spec.key: f.data for f in plan.fragments})
 
 
-def test_what_is_copied_at_once_comes_first_in_the_file():
-    changing = fragments()
-    plan = plan_shard([changing[2], changing[0], changing[3], changing[1]], {})
-    keys = [f.spec.key for f in plan.fragments]
-    assert keys == ["weight", "bias", "exp_avg", "step"]
-    copy = ShardCopy(memory_for(plan), plan)
-    assert copy.ready_bytes == plan.offsets[2]
-    copy.wait()
-    alone = plan_shard(changing[:2], {})
-    assert ShardCopy(memory_for(alone), alone).ready_bytes == alone.size_bytes
-
-
-def test_a_steady_tensor_of_larger_items_leaves_nothing_ready_but_the_header():
-    large = Fragment(
-        spec=TensorSpec(fqn="t", key="sum", shape=(5,), dtype="F64"),
-        start=0,
-        end=5,
-        data=torch.ones(5, dtype=torch.float64),
-        is_steady=True,
-    )
-    plan = plan_shard([*fragments()[:2], large], {})
-    copy = ShardCopy(memory_for(plan), plan)
-    assert copy.ready_bytes == len(plan.header)
-    copy.wait()
-
-
 def test_only_what_is_steady_may_still_be_under_way(gate):
     plan = plan_shard(fragments(), {})
     expected = {f.spec.key: f.data.clone() for f in plan.fragments}
