@@ -2,7 +2,6 @@
 
 import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,6 +9,8 @@ from typing import Self
 EVERY_S = 0.02
 _IN_MEMORY = ("/memfd:", "/dev/shm/", "/dev/zero")
 """Files that are nothing but memory."""
+_ALIKE = 0.9
+"""A forked child shares its parent's pages and has half of them at most."""
 
 
 class PeakMemory:
@@ -55,14 +56,14 @@ def tree_bytes(pid: int) -> int:
     return own_bytes + sum(shared_bytes.values())
 
 
-def _own_bytes(pid: int, shared_bytes: dict[str, int], parents: Sequence[str] = ()) -> int:
+def _own_bytes(pid: int, shared_bytes: dict[str, int], parent: tuple[str, int] = ("", 0)) -> int:
     """Return the memory of a process tree but for what it shares, whose lengths are noted.
 
     Args:
         pid: its root.
         shared_bytes: by file, is added to.
-        parents: the parent's mappings: a child that has the same is about to start a program, and
-            has no memory but its parent's.
+        parent: the parent's first mapping and its bytes. A child that is about to start a program
+            is in its parent's memory until then (vfork), and has none of its own.
     """
     try:
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
@@ -71,7 +72,8 @@ def _own_bytes(pid: int, shared_bytes: dict[str, int], parents: Sequence[str] = 
         children = [int(c) for t in tasks for c in (t / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return 0  # it has ended meanwhile
-    if maps == parents:
+    sizes = {one.split(":")[0]: int(one.split()[1]) * 1024 for one in rollup[1:]}
+    if not maps or (maps[0] == parent[0] and sizes["Pss"] > _ALIKE * parent[1]):
         return 0
     for line in maps:
         # 7f12..000-7f13..000 rw-s 00000000 00:01 2053 /memfd:name (deleted)
@@ -80,9 +82,9 @@ def _own_bytes(pid: int, shared_bytes: dict[str, int], parents: Sequence[str] = 
             start, end = (int(part, 16) for part in span.split("-"))
             key, length = f"{device} {inode}", end - start + int(offset, 16)
             shared_bytes[key] = max(shared_bytes.get(key, 0), length)
-    sizes = {one.split(":")[0]: int(one.split()[1]) * 1024 for one in rollup[1:]}
+    here = (maps[0], sizes["Pss"])
     own_bytes = sizes["Pss"] - sizes["Pss_Shmem"]
-    return own_bytes + sum(_own_bytes(child, shared_bytes, maps) for child in children)
+    return own_bytes + sum(_own_bytes(child, shared_bytes, here) for child in children)
 
 
 def bytes_read() -> int:
