@@ -1,4 +1,7 @@
-"""Tensors that adjoin in memory, taken as one: fewer calls for the same elements.
+"""Tensors that adjoin in the host's memory, taken as one: fewer calls for the same elements.
+
+An accelerator takes many tensors in one call, and a norm in float64 there needs room for the
+largest of them, so those stay as they are.
 
 Engines keep gradients side by side in one buffer (DDP its buckets, fully_shard a block's), and hand
 them out parameter by parameter.
@@ -6,7 +9,7 @@ them out parameter by parameter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -15,7 +18,8 @@ def joined(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     """Return flat views of the same memory, one for each stretch without a gap.
 
     Args:
-        tensors: of any shapes; none overlaps another. What is not contiguous is returned as it is.
+        tensors: of any shapes; none overlaps another. What is not contiguous, or not on the host,
+            is returned as it is.
 
     Returns:
         Each element once; a view of a whole stretch has its dtype, on its device.
@@ -23,7 +27,7 @@ def joined(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     others: list[torch.Tensor] = []
     stretches: dict[tuple[int, torch.dtype], list[torch.Tensor]] = {}
     for tensor in tensors:
-        if tensor.is_contiguous():
+        if tensor.is_cpu and tensor.is_contiguous():
             key = tensor.untyped_storage().data_ptr(), tensor.dtype
             stretches.setdefault(key, []).append(tensor)
         else:
@@ -33,7 +37,7 @@ def joined(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     return others
 
 
-def _runs(beside: list[torch.Tensor]) -> Iterable[torch.Tensor]:
+def _runs(beside: list[torch.Tensor]) -> Iterator[torch.Tensor]:
     """Yield the stretches of tensors that are in one storage, sorted by where they begin."""
     first, end = beside[0], -1
     start = first.storage_offset()

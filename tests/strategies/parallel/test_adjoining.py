@@ -45,3 +45,11 @@ def test_empty_pieces_add_nothing() -> None:
     buffer = torch.arange(6.0)
     found = joined([buffer[:3], buffer[3:3], buffer[3:]])
     assert spans([t for t in found if t.numel()]) == [(0, 6)]
+
+
+def test_what_is_not_on_the_host_is_left_as_it_is() -> None:
+    buffer = torch.zeros(8, device="meta")
+    halves = [buffer[:4], buffer[4:]]
+    found = joined(halves)
+    assert len(found) == 2
+    assert all(one is half for one, half in zip(found, halves, strict=True))
