@@ -15,13 +15,16 @@ TWO = ("--nproc-per-node", "2")
 WITHIN_S = 10.0
 """The promise is two seconds, and the slow rounds hold it to that; here others run as well."""
 
-# A plain child, and a daemon which has left the rank's session and process group.
+# A plain child, and a daemon which has left the rank's session and process group. Their file
+# appears as a whole: a test that finds it reads it.
 WITH_CHILDREN = """
 import subprocess
 sleep = [sys.executable, "-S", "-c", "import time; time.sleep(300)"]
 child = subprocess.Popen(sleep)
 daemon = subprocess.Popen(sleep, start_new_session=True)
-pathlib.Path(f"children-{rank}").write_text(f"{child.pid} {daemon.pid}")
+pids = pathlib.Path(f"pids-{rank}")
+pids.write_text(f"{child.pid} {daemon.pid}")
+pids.rename(f"children-{rank}")
 """
 STAYS = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(300)\n"
 READY = ("children-0", "children-1")
