@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "train_digits.py"
 RUN = ROOT / "runs" / "demo"
 REFERENCE = ROOT / "runs" / "demo-undisturbed"
-LARGEST_DIFFERENCE = 1e-5
+LARGEST_DIFFERENCE = 1e-6
 ATTEMPT_TIMEOUT_S = 120
 
 
