@@ -8,7 +8,7 @@ through clipping so would every parameter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,8 @@ from ..process_group import Ranks
 _CHUNK = 65536
 """Elements in float64 that stay in a core's cache between their conversion and their sum; so many
 for each thread."""
+_WORTH_PARTING = 1 << 18
+"""Elements whose squares take longer than to tell a sum around."""
 _NORM_EPSILON = 1e-6
 """As in torch.nn.utils.clip_grad_norm_."""
 
@@ -52,6 +54,23 @@ def _on_host(grads: Iterable[torch.Tensor]) -> float:
 
 def _square(numbers: torch.Tensor) -> float:
     return float(torch.dot(numbers, numbers))
+
+
+def squares_of_replicas(grads: Sequence[torch.Tensor], ranks: Ranks) -> float:
+    """Return the sum of squares of gradients that are equal on all ranks. Called on every rank.
+
+    Neighbours take a part each of what is on the host, where that is worth a message.
+    """
+    parted = ranks.neighbours is not None and all(grad.is_cpu for grad in grads)
+    if not parted or sum(grad.numel() for grad in grads) < _WORTH_PARTING:
+        return float(sum_of_squares(grads, ranks.device))
+    part = [own_part(grad.reshape(-1), ranks.rank, ranks.world_size) for grad in grads]
+    return sum_over_ranks(sum_of_squares(part, ranks.device), ranks)
+
+
+def own_part(flat: torch.Tensor, rank: int, world_size: int) -> torch.Tensor:
+    """Return a view of this rank's elements of a flat tensor: one after the other, each once."""
+    return flat[flat.numel() * rank // world_size : flat.numel() * (rank + 1) // world_size]
 
 
 def sum_over_ranks(number: torch.Tensor, ranks: Ranks) -> float:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .autocast import Autocast
+from .clipping import squares_of_replicas
 from .single import Replicated
 
 # Replicas start equal and are updated equally; a broadcast of buffers at every forward would only
@@ -40,3 +42,6 @@ class DDP(Replicated):
     def micro_step(self, *, is_last: bool) -> None:
         """Sum gradients over the ranks in the last backward only."""
         self._ddp.require_backward_grad_sync = is_last
+
+    def _squares(self, grads: list[torch.Tensor]) -> float:
+        return squares_of_replicas(grads, self.ranks)

@@ -24,6 +24,7 @@ from ..errors import ConfigError
 from ..process_group import Ranks
 from .blocks import find_blocks, shared_with_outside
 from .build_options import BY_NAME, BuildOptions
+from .clipping import sum_of_squares, sum_over_ranks
 from .initialisation import Deferred, build_deferred
 from .protocol import Blueprint, Scalars, TensorSource
 from .torch_engine import TorchEngine, load_buffers
@@ -42,7 +43,6 @@ class FSDP(TorchEngine):
     """Sharded by block: the repeated modules each, and the rest with the root."""
 
     name = "fsdp"
-    _is_sharded = True
 
     def _spread(self, model: nn.Module) -> nn.Module:
         mesh = mesh_of(self.ranks, self.options)
@@ -110,6 +110,11 @@ class FSDP(TorchEngine):
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [_local(p.grad) for _, p in self._named if p.grad is not None]
+
+    def _squares(self, grads: list[torch.Tensor]) -> float:
+        """Sum over the ranks; those with the same rows count them as often."""
+        own = sum_of_squares(grads, self.ranks.device)
+        return sum_over_ranks(own, self.ranks) / self._replicas
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the rows of every parameter that this rank holds."""

@@ -15,7 +15,7 @@ from ..average import local_part
 from .adjoining import joined
 from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
-from .clipping import combined_scale, sum_of_squares, sum_over_ranks
+from .clipping import combined_scale, sum_of_squares
 from .initialisation import Deferred, build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_state import copy_flat, names_by_group, scalar_state, whole
@@ -95,20 +95,15 @@ class TorchEngine(Strategy):
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip and update; the gradients are dropped afterwards."""
         grads = joined(grads)
-        own = sum_of_squares(grads, self.ranks.device)
-        squares = sum_over_ranks(own, self.ranks) if self._is_sharded else float(own)
-        scale, grad_norm, finite = combined_scale(
-            squares / self._replicas, divisor, self.max_grad_norm
-        )
+        scale, grad_norm, finite = combined_scale(self._squares(grads), divisor, self.max_grad_norm)
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
             self._optimizer.step()
         return StepOutcome(grad_norm=grad_norm, applied=finite)
 
-    _is_sharded: bool = False
-    """Whether `_local_grads` are a share, so that the norm needs a sum over the ranks."""
-    _replicas: int = 1
-    """How many ranks hold the same share."""
+    def _squares(self, grads: list[torch.Tensor]) -> float:
+        """Return the sum of squares of the gradient of all ranks, the same on each."""
+        return float(sum_of_squares(grads, self.ranks.device))
 
     def scalars(self) -> Scalars:
         """Return the scalar optimizer state of every parameter."""

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from strategies.parallel.clipping import combined_scale, sum_of_squares
+from strategies.parallel.clipping import combined_scale, own_part, sum_of_squares
 
 
 def test_it_agrees_with_torch() -> None:
@@ -61,6 +61,15 @@ def test_gradients_may_be_of_any_shape_dtype_and_stride() -> None:
     ]
     exact = sum(float(grad.double().square().sum()) for grad in grads)
     assert float(sum_of_squares(grads, torch.device("cpu"))) == pytest.approx(exact, rel=1e-14)
+
+
+@pytest.mark.parametrize("numel", [0, 1, 2, 7, 96, 1001])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 16])
+def test_the_parts_of_all_ranks_are_each_element_once(numel: int, world_size: int) -> None:
+    flat = torch.arange(numel)
+    parts = [own_part(flat, rank, world_size) for rank in range(world_size)]
+    assert torch.cat(parts).equal(flat)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_gradients_of_zero_have_the_norm_zero() -> None:

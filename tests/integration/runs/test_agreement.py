@@ -26,6 +26,11 @@ def test_three_ranks_agree_or_say_so(launch: Callable[..., Any], tmp_path: Path,
         assert one["drained"] == [9, 3, True]
         # Rank 0's samples were padding: the mean is over the other two.
         assert one["metrics"] == {"loss": pytest.approx((6 + 4 + 6 + 8) / 8)}
+        counted = [(700_000 * (r + 1) // 3 - 700_000 * r // 3) * (r + 1) ** 2 for r in range(3)]
+        alone = 700_000 * (rank + 1) ** 2
+        squares = alone if how == "apart" else sum(counted)
+        assert one["squares of replicas"] == squares + 600
+        assert one["squares of a few"] == 9 * (rank + 1) ** 2
         assert f"rank {rank} has completed {8 + rank}, the mean over 3 ranks is 9" in one["steps"]
         assert f"rank {rank} was given another configuration" in one["configurations"]
         assert f"loss{rank}" in one["names"]

@@ -17,6 +17,7 @@ from strategies import (
     Report,
     process_groups,
 )
+from strategies.parallel.clipping import squares_of_replicas
 
 environment = RankEnvironment.from_environ(os.environ)
 found = {}
@@ -60,6 +61,11 @@ with process_groups(
     sums = MetricSums()
     sums.add({"loss": torch.arange(4.0) + rank}, weight=float(rank != 0))
     found["metrics"] = boundary.reduce_metrics(sums)
+
+    # Equal on all ranks they would be; unlike ones show which rank's elements were counted.
+    grads = [torch.full((700_000,), 1.0 + rank), torch.full((2, 3), 10.0)]
+    found["squares of replicas"] = squares_of_replicas(grads, ranks)
+    found["squares of a few"] = squares_of_replicas([torch.full((9,), 1.0 + rank)], ranks)
 
     boundary.send(Report(step=8 + rank))
     found["steps"] = refusal(boundary.drain)
