@@ -1,26 +1,30 @@
-"""Write a file front to back in whole blocks, and sum up each block on the way."""
+"""Write a file front to back in large pieces, and sum up each block on the way."""
 
 import errno
 import mmap
 from collections.abc import Iterable
 from pathlib import PurePath
 
-from .checksum import summing
-from .direct_writes import ALIGN_BYTES
+from .checksum import crc32, summing
 from .files import Files
+from .filesystems import ALIGN_BYTES
+
+_WORTH_A_WRITE_BYTES = 256 * 1024
+"""A shorter piece is copied to others rather than written alone."""
+_CACHED_BYTES = 512 * 1024
 
 
 class BlockWriter:
-    """Turns pieces of any size into block-sized writes at increasing offsets.
+    """Turns pieces of any size into writes at increasing offsets, and sums up block by block.
 
     Small tensors are gathered in one block of memory: writing each by itself would halve the
     throughput (arXiv 2512.24511). Large ones are written from where they are, but for direct
-    writes, which need an aligned address. Only whole blocks are written directly.
+    writes, which need whole blocks at an aligned address.
 
     Args:
         fd: The file, empty or preallocated.
         files: How to reach the disk.
-        block_bytes: The bytes of a write, and under one checksum.
+        block_bytes: The bytes under one checksum.
         size_bytes: Of the whole file.
         is_aligned: See `write_new_file`.
     """
@@ -40,11 +44,12 @@ class BlockWriter:
         can_be_direct = size_bytes >= block_bytes and block_bytes % ALIGN_BYTES == 0
         self._is_direct = can_be_direct and files.bypass_cache(fd)
         self._is_aligned = is_aligned
-        self._writes_in_place = is_aligned or not self._is_direct
-        # Made when it is needed: what comes in whole blocks needs none.
+        # Made when it is needed: what comes in large pieces needs none.
         self._pending = memoryview(b"")
         self._num_pending = 0
         self._offset = 0
+        self._in_block = 0
+        self._sum = 0
         self._crc32: list[int] = []
 
     def write(self, data: memoryview) -> None:
@@ -54,20 +59,15 @@ class BlockWriter:
             OSError: From the disk.
         """
         while len(data):
-            # A short piece among aligned ones is the last, and a block by itself.
-            is_block = len(data) >= self._block_bytes or self._is_aligned
-            if is_block and self._num_pending == 0 and self._writes_in_place:
-                self._write_block(data[: self._block_bytes])
-                data = data[self._block_bytes :]
-                continue
-            if not self._pending:
-                self._pending = memoryview(mmap.mmap(-1, self._block_bytes))  # begins at a page
-            taken = min(len(data), self._block_bytes - self._num_pending)
-            self._pending[self._num_pending : self._num_pending + taken] = data[:taken]
-            self._num_pending += taken
-            data = data[taken:]
-            if self._num_pending == self._block_bytes:
+            room = self._block_bytes - self._in_block - self._num_pending
+            piece, data = data[:room], data[room:]
+            if self._is_written_in_place(piece):
                 self._flush()
+                self._put(piece)
+            else:
+                self._gather(piece)
+            if len(piece) == room:
+                self._end_block()
 
     def finish(self) -> tuple[int, tuple[int, ...]]:
         """Write what is pending; return the file's size in bytes and the CRC-32 of each block.
@@ -75,36 +75,65 @@ class BlockWriter:
         Raises:
             OSError: From the disk.
         """
-        if self._num_pending:
-            self._flush()
+        if self._in_block or self._num_pending:
+            self._end_block()
         return self._offset, tuple(self._crc32)
 
+    def _is_written_in_place(self, piece: memoryview) -> bool:
+        if self._is_direct or self._is_aligned:
+            return self._is_aligned
+        return len(piece) >= min(_WORTH_A_WRITE_BYTES, self._block_bytes)
+
+    def _gather(self, piece: memoryview) -> None:
+        if not self._pending:
+            self._pending = memoryview(mmap.mmap(-1, self._block_bytes))  # begins at a page
+        self._pending[self._num_pending : self._num_pending + len(piece)] = piece
+        self._num_pending += len(piece)
+
+    def _end_block(self) -> None:
+        self._flush()
+        self._crc32.append(self._sum)
+        self._in_block = self._sum = 0
+
     def _flush(self) -> None:
-        self._write_block(self._pending[: self._num_pending])
-        self._num_pending = 0
+        if self._num_pending:
+            self._put(self._pending[: self._num_pending])
+            self._num_pending = 0
 
-    def _write_block(self, block: memoryview) -> None:
-        with summing(block) as summed:
-            self._put(block)
-        self._crc32.append(summed())
-        self._offset += len(block)
-
-    def _put(self, block: memoryview) -> None:
-        if self._is_direct and len(block) < self._block_bytes:
+    def _put(self, piece: memoryview) -> None:
+        """Write a piece of one block, and add it to the block's checksum."""
+        if self._is_direct and len(piece) < self._block_bytes:
             self._end_direct_writes()
+        if self._is_direct:
+            # A disk that is waited for needs no processor.
+            with summing(piece) as summed:
+                self._write_directly(piece)
+            self._sum = summed()
+        else:
+            self._write_cached(piece)
+        self._offset += len(piece)
+        self._in_block += len(piece)
+
+    def _write_directly(self, block: memoryview) -> None:
         try:
             self._files.write_all(self._fd, block, self._offset)
         except OSError as error:
             # The disk below may want a larger alignment than 4096.
-            if not self._is_direct or error.errno != errno.EINVAL:
+            if error.errno != errno.EINVAL:
                 raise
             self._end_direct_writes()
             self._files.write_all(self._fd, block, self._offset)
 
+    def _write_cached(self, piece: memoryview) -> None:
+        """Sum up so much at a time as a core's cache holds until it is copied."""
+        for start in range(0, len(piece), _CACHED_BYTES):
+            part = piece[start : start + _CACHED_BYTES]
+            self._sum = crc32(part, self._sum)
+            self._files.write_all(self._fd, part, self._offset + start)
+
     def _end_direct_writes(self) -> None:
         self._files.use_cache(self._fd)
         self._is_direct = False
-        self._writes_in_place = True
 
 
 def write_new_file(

@@ -12,7 +12,7 @@ import stat
 from pathlib import PurePath
 from typing import ClassVar
 
-from .direct_writes import pays_directly
+from .filesystems import filesystem_type, is_in_memory, takes_direct_writes
 
 # Filesystems without preallocation answer with one of these; every other error is a real one.
 _NO_PREALLOCATION = (errno.EOPNOTSUPP, errno.EINVAL)
@@ -25,6 +25,13 @@ def kernel_text(path: str) -> str:
             return file.read()
     except OSError:
         return ""
+
+
+def _kind_of(fd: int) -> str | None:
+    """Return the type of the filesystem on which a file is, None where that is not known."""
+    device = os.fstat(fd).st_dev
+    mounts = kernel_text("/proc/self/mountinfo")
+    return filesystem_type(mounts, os.major(device), os.minor(device))
 
 
 class Files:
@@ -63,9 +70,11 @@ class Files:
     def preallocate(self, fd: int, size_bytes: int) -> None:
         """Reserve the space of a file, so that a full disk is found before the first byte.
 
-        A filesystem without preallocation (EOPNOTSUPP, EINVAL) reserves nothing; the writes
-        that follow then find the full disk.
+        A filesystem without preallocation (EOPNOTSUPP, EINVAL) reserves nothing, nor does one in
+        memory, where it would be as much work as a write; the writes that follow then find it full.
         """
+        if is_in_memory(_kind_of(fd)):
+            return
         try:
             os.posix_fallocate(fd, 0, size_bytes)
         except OSError as error:
@@ -77,9 +86,7 @@ class Files:
 
         Their addresses, offsets and lengths must then be multiples of 4096.
         """
-        mounts = kernel_text("/proc/self/mountinfo")
-        device = os.fstat(fd).st_dev
-        if not pays_directly(mounts, os.major(device), os.minor(device)):
+        if not takes_direct_writes(_kind_of(fd)):
             return False
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)

@@ -1,6 +1,7 @@
 """Blocks written past the page cache, where the disk takes that, hold the same bytes."""
 
 import errno
+import itertools
 import os
 import zlib
 
@@ -8,8 +9,8 @@ import pytest
 
 from checkpointing.block_writer import write_new_file
 from checkpointing.checksum import crc32
-from checkpointing.direct_writes import ALIGN_BYTES, filesystem_type
 from checkpointing.files import Files
+from checkpointing.filesystems import ALIGN_BYTES, filesystem_type
 
 BLOCK_BYTES = 2 * ALIGN_BYTES
 MOUNTS = """\
@@ -103,6 +104,40 @@ def test_blocks_that_no_disk_takes_directly_go_through_the_cache(tmp_path):
 
     assert (tmp_path / "file").read_bytes() == content
     assert disk.direct_bytes == 0
+
+
+class CachedOnly(Files):
+    def __init__(self):
+        self.writes = []
+
+    def bypass_cache(self, fd):
+        return False
+
+    def pwrite(self, fd, data, offset):
+        self.writes.append((address_of(data), len(data)))
+        return super().pwrite(fd, data, offset)
+
+
+def test_large_pieces_are_written_from_where_they_are_and_small_ones_together(tmp_path):
+    large, small = 3 * 2**20 + 5, 1000
+    content, disk = os.urandom(2 * large + 10 * small), CachedOnly()
+    held = memoryview(bytearray(content))
+    cuts = [0, large, *(large + n * small for n in range(1, 11)), len(content)]
+    pieces = [held[a:b] for a, b in itertools.pairwise(cuts)]
+
+    size_bytes, checksums = write_new_file(
+        tmp_path / "file", pieces, len(content), files=disk, block_bytes=2**21
+    )
+
+    assert (tmp_path / "file").read_bytes() == content
+    assert size_bytes == len(content)
+    blocks = [content[i : i + 2**21] for i in range(0, len(content), 2**21)]
+    assert checksums == tuple(zlib.crc32(block) for block in blocks)
+    first = address_of(held)
+    in_place = sum(n for at, n in disk.writes if 0 <= at - first < len(content))
+    # What a block leaves of a large piece may be short as well; the ten small ones are one write.
+    assert in_place >= 2 * large - 2 * 256 * 1024
+    assert len(disk.writes) < 20
 
 
 def test_this_disk_gives_back_what_was_written(tmp_path):

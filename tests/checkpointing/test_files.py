@@ -4,6 +4,7 @@ import os
 import pytest
 
 from checkpointing import Files
+from checkpointing import files as files_module
 
 
 class Stingy(Files):
@@ -43,8 +44,14 @@ def test_a_write_of_nothing_is_an_error_and_not_a_loop(tmp_path):
     files.close(fd)
 
 
+@pytest.fixture
+def on_disk(monkeypatch):
+    """Wherever the files of a test are."""
+    monkeypatch.setattr(files_module, "_kind_of", lambda fd: "ext4")
+
+
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
-def test_preallocation_may_be_missing(tmp_path, monkeypatch, code):
+def test_preallocation_may_be_missing(monkeypatch, on_disk, code):
     def refuse(*args):
         raise OSError(code, "no")
 
@@ -52,7 +59,7 @@ def test_preallocation_may_be_missing(tmp_path, monkeypatch, code):
     Files().preallocate(0, 10)
 
 
-def test_preallocation_finds_a_full_disk(monkeypatch):
+def test_preallocation_finds_a_full_disk(monkeypatch, on_disk):
     def refuse(*args):
         raise OSError(errno.ENOSPC, "full")
 
@@ -61,12 +68,14 @@ def test_preallocation_finds_a_full_disk(monkeypatch):
         Files().preallocate(0, 10)
 
 
-def test_preallocation_reserves(tmp_path):
+@pytest.mark.parametrize(("kind", "size_bytes"), [("ext4", 12345), (None, 12345), ("tmpfs", 0)])
+def test_preallocation_reserves_on_disks(tmp_path, monkeypatch, kind, size_bytes):
+    monkeypatch.setattr(files_module, "_kind_of", lambda fd: kind)
     files = Files()
     fd = files.create(tmp_path / "f")
     files.preallocate(fd, 12345)
     files.close(fd)
-    assert files.size(tmp_path / "f") == 12345
+    assert files.size(tmp_path / "f") == size_bytes
 
 
 def test_links_are_not_files(tmp_path):
