@@ -40,6 +40,9 @@ class Files:
     renames_folders: ClassVar[bool] = True
     """Whether a folder with all that is in it gets another name in one step."""
 
+    worth_reading_bytes: ClassVar[int] = 0
+    """Up to so much is better read at once than block by block."""
+
     def mkdir(self, path: PurePath) -> None:
         """Make one folder, which must not exist."""
         os.mkdir(path)

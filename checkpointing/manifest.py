@@ -63,10 +63,10 @@ class StoredFile:
     block_bytes: int
     crc32: tuple[int, ...]
 
-    def block_range(self, block: int) -> tuple[int, int]:
-        """Return the first byte of a block and one past its last."""
+    def block_range(self, block: int, count: int = 1) -> tuple[int, int]:
+        """Return the first byte of so many blocks from one on, and one past their last."""
         start = block * self.block_bytes
-        return start, min(start + self.block_bytes, self.size_bytes)
+        return start, min(start + count * self.block_bytes, self.size_bytes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ class ShardReader:
         self._files = files
         self._fd: int | None = None
         self._verified = bytearray(len(record.crc32))
+        self._blocks_at_once = max(1, files.worth_reading_bytes // record.block_bytes)
         # The block of which only a part was wanted: the next tensor begins where that one ends.
         self._kept_block = -1
         self._kept = memoryview(b"")
@@ -36,31 +37,45 @@ class ShardReader:
             DamagedCheckpointError: If a block touched is missing or not what was written.
         """
         end = offset + len(out)
-        block_bytes = self._record.block_bytes
-        for block in range(offset // block_bytes, -(-end // block_bytes)):
-            first, last = self._record.block_range(block)
+        block = offset // self._record.block_bytes
+        while block * self._record.block_bytes < end:
+            count = self._num_unverified(block, offset, end)
+            first, last = self._record.block_range(block, max(1, count))
             low, high = max(offset, first), min(end, last)
             target = out[low - offset : high - offset]
-            if block == self._kept_block:
+            if count:
+                self._fill_verified(block, target)
+            elif block == self._kept_block:
                 target[:] = self._kept[low - first : high - first]
             elif self._verified[block]:
                 self._fill(target, low)
-            elif (low, high) == (first, last):
-                self._fill_verified(block, target)
             else:
                 whole = memoryview(bytearray(last - first))
                 self._fill_verified(block, whole)
                 target[:] = whole[low - first : high - first]
                 self._kept_block, self._kept = block, whole
+            block += max(1, count)
 
     def find_damage(self) -> list[str]:
         """Re-read every block; return what is wrong, one line per damaged block."""
+        record, at_once = self._record, self._blocks_at_once
+        scratch = memoryview(bytearray(min(at_once * record.block_bytes, record.size_bytes)))
         lines = []
-        scratch = memoryview(bytearray(min(self._record.block_bytes, self._record.size_bytes)))
-        for block in range(len(self._record.crc32)):
-            first, last = self._record.block_range(block)
+        for block in range(0, len(record.crc32), at_once):
+            first, last = record.block_range(block, at_once)
             try:
                 self._fill_verified(block, scratch[: last - first])
+            except DamagedCheckpointError as error:
+                lines += [str(error)] if at_once == 1 else self._find_in(block, scratch)
+        return lines
+
+    def _find_in(self, block: int, scratch: memoryview) -> list[str]:
+        """Re-read one by one what was read at once."""
+        lines = []
+        for one in range(block, min(block + self._blocks_at_once, len(self._record.crc32))):
+            first, last = self._record.block_range(one)
+            try:
+                self._fill_verified(one, scratch[: last - first])
             except DamagedCheckpointError as error:
                 lines.append(str(error))
         return lines
@@ -72,14 +87,28 @@ class ShardReader:
         if fd is not None:
             self._files.close(fd)
 
+    def _num_unverified(self, block: int, offset: int, end: int) -> int:
+        """Return how many blocks from this one on are wanted whole, unchecked, and read at once."""
+        count = 0
+        while count < self._blocks_at_once and block + count < len(self._verified):
+            first, last = self._record.block_range(block + count)
+            if first < offset or last > end or self._verified[block + count]:
+                break
+            count += 1
+        return count
+
     def _fill_verified(self, block: int, target: memoryview) -> None:
-        first, last = self._record.block_range(block)
+        """Fill a buffer with whole blocks, from this one on."""
+        first, _ = self._record.block_range(block)
         self._fill(target, first)
-        if crc32(target) != self._record.crc32[block]:
-            raise DamagedCheckpointError(
-                self.path, f"bytes [{first}, {last}) do not match their checksum"
-            )
-        self._verified[block] = 1
+        while len(target):
+            first, last = self._record.block_range(block)
+            if crc32(target[: last - first]) != self._record.crc32[block]:
+                raise DamagedCheckpointError(
+                    self.path, f"bytes [{first}, {last}) do not match their checksum"
+                )
+            self._verified[block] = 1
+            target, block = target[last - first :], block + 1
 
     def _fill(self, target: memoryview, offset: int) -> None:
         with reading(self.path):
