@@ -28,19 +28,19 @@ def untouched(loss: torch.Tensor, names: Mapping[int, str]) -> list[str]:
         names: by id(), the leaves that are expected.
     """
     missing = set(names)
-    seen: set[Any] = set()
-    waiting: list[Any] = [loss.grad_fn]
-    while waiting:
+    # Not its grad_fn: a loss that is a parameter itself has none.
+    waiting: list[Any] = [torch.autograd.graph.get_gradient_edge(loss).node]
+    seen: set[Any] = set(waiting)
+    while waiting and missing:
         node = waiting.pop()
+        if isinstance(node, _LEAF):
+            missing.discard(id(node.variable))
+            continue
         if type(node).__name__ == _OPAQUE:
             return []
         for following, _ in node.next_functions:
-            if following is None or following in seen:
-                continue
-            seen.add(following)
-            if isinstance(following, _LEAF):
-                missing.discard(id(following.variable))
-            else:
+            if following is not None and following not in seen:
+                seen.add(following)
                 waiting.append(following)
     return [name for leaf, name in names.items() if leaf in missing]
 

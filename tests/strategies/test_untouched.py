@@ -26,6 +26,12 @@ def test_what_the_loss_does_not_depend_on() -> None:
     assert untouched(model.used(x).sum() + zero, model.names()) == []
 
 
+def test_a_loss_may_be_a_parameter_itself() -> None:
+    one, other = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(3))
+    assert untouched(one, {id(one): "one", id(other): "other"}) == ["other"]
+    assert untouched(one, {id(one): "one"}) == []
+
+
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_activation_checkpointing_is_not_mistaken(reentrant: bool) -> None:
     model = Two()
