@@ -186,10 +186,8 @@ class BackgroundSave:
     def _begin_commit(self, messages: Sequence[JSON]) -> JSON:
         """Return the checkpoint's size if it was published here; None: it is under way."""
         commit = commit_of(self._attempt, messages, self._snapshot)
-        if not self._store.publishing.is_stateless:
-            return commit.publish(self._store.publishing)
         try:
-            self._writer.publish(self._store.folder, commit)
+            self._writer.publish(self._store.publishing, commit)
         except OSError:  # no memory, no process: it is as good here
             return commit.publish(self._store.publishing)
         return None

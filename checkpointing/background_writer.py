@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from .commit import Commit
 from .errors import SaveFailedError
 from .pinning import pin
+from .publishing import Publishing
 from .staging import Staging
 from .strict_json import JSON
 
@@ -105,8 +106,8 @@ class BackgroundWriter:
             size_bytes,
         )
 
-    def publish(self, folder: PurePath, commit: Commit) -> None:
-        """Let what all ranks have written become a checkpoint of the store in a folder.
+    def publish(self, publishing: Publishing, commit: Commit) -> None:
+        """Let what all ranks have written become a checkpoint of a store.
 
         Raises:
             OSError: The process cannot be started, or there is not so much memory.
@@ -115,7 +116,11 @@ class BackgroundWriter:
         content = json.dumps(commit.encode()).encode()
         # Not through the pipe: a process that hangs would keep this one waiting.
         self.image(len(content))[: len(content)] = content
-        request: dict[str, JSON] = {"kind": "publish", "folder": str(folder)}
+        request: dict[str, JSON] = {
+            "kind": "publish",
+            "folder": str(publishing.folder),
+            "claim": publishing.claim,
+        }
         self._await({**request, "size_bytes": len(content)}, len(content))
 
     def remove(self, path: PurePath) -> None:

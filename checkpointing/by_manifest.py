@@ -10,7 +10,6 @@ import socket
 from pathlib import PurePath
 
 from .errors import DamagedCheckpointError, SaveFailedError
-from .files import Files
 from .manifest import MANIFEST_NAME, Manifest
 from .manifest_text import encode_manifest, parse_manifest
 from .names import (
@@ -29,12 +28,6 @@ from .whole_file import read_whole, write_durably
 
 class ByManifest(Publishing):
     """Puts the shards where they stay; the manifest vouches for them."""
-
-    is_stateless = False  # whose store it is, this process knows
-
-    def __init__(self, folder: PurePath, files: Files) -> None:
-        super().__init__(folder, files)
-        self._claim: str | None = None
 
     def work_folder(self, attempt: Attempt) -> PurePath:
         """Return the checkpoint's own folder."""
@@ -127,19 +120,19 @@ class ByManifest(Publishing):
 
     def _take_over(self) -> None:
         """Become the owner, once: who lost the store since does not get it back by a rollback."""
-        if self._claim is not None:
+        if self.claim:
             self._require_owned()
             return
         claim = new_token()
         owner = {"token": claim, "host": socket.gethostname()}
         write_durably(self.folder / OWNER_NAME, json.dumps(owner).encode(), self.files)
-        self._claim = claim
+        self.claim = claim
 
     def _require_owned(self) -> None:
-        if self._claim is None:
+        if not self.claim:
             return
         owner = _object(self._read(self.folder / OWNER_NAME) or b"{}")
-        if owner.get("token") != self._claim:
+        if owner.get("token") != self.claim:
             raise SaveFailedError(
                 f"{self.folder} was taken over by another run (on {owner.get('host')}), so this "
                 "one commits nothing there. End one of them, or give each a place of its own."

@@ -26,8 +26,6 @@ from .whole_file import write_durably
 class ByRename(Publishing):
     """Prepares a checkpoint under another name; the name that means complete comes last."""
 
-    is_stateless = True
-
     def begin(self, step: int) -> Attempt:
         """Make the folder of a new attempt."""
         attempt = super().begin(step)

@@ -9,7 +9,6 @@ another step.
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import ClassVar
 
 from .errors import SaveFailedError
 from .fields import Fields
@@ -51,12 +50,12 @@ class Publishing(ABC):
         files: How it is reached.
     """
 
-    is_stateless: ClassVar[bool]
-    """Whether another process can publish for this one."""
-
     def __init__(self, folder: PurePath, files: Files) -> None:
         self.folder = folder
         self.files = files
+        self.claim = ""
+        """By what this run shows that the store is its own, where it has to: any process that has
+        it may publish for this one."""
 
     def path(self, step: int) -> PurePath:
         """Return where a complete checkpoint is.

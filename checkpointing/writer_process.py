@@ -95,11 +95,13 @@ def _publish(request: Mapping[str, JSON], bench: _Bench) -> JSON:
     # The other ranks' writers have no use for all that these import.
     from .commit import Commit
 
-    fields = Fields(request, "a commit", frozenset(("kind", "folder", "size_bytes")))
+    fields = Fields(request, "a commit", frozenset(("kind", "folder", "claim", "size_bytes")))
     content = bytes(bench.image(fields.integer("size_bytes")))
     commit = Commit.parse(json.loads(content))
+    publishing = publishing_of(*bench.at(fields.text("folder")))
+    publishing.claim = fields.text("claim")
     try:
-        return commit.publish(publishing_of(*bench.at(fields.text("folder"))))
+        return commit.publish(publishing)
     except (OSError, ValueError) as error:
         raise SaveFailedError(f"rank 0: {error}") from error
 

@@ -90,8 +90,10 @@ class Pruner:
             scores={
                 s: found for s, state in states.items() if (found := score(state or {})) is not None
             },
-            protected={s for s in steps if s == self._resumed_from or checkpoints.is_pinned(s)},
+            protected={s for s in steps if s == self._resumed_from},
         )
+        # Only of these: in an object store each question takes as long as the network.
+        going = [step for step in going if not checkpoints.is_pinned(step)]
         for step in going:
             self._delete(checkpoints, step)
         # A resume from any checkpoint that stays must find the best weights of its own past.

@@ -140,9 +140,52 @@ def test_a_commit_that_hangs_ends_with_its_time(kit, background, tmp_path, write
     assert kit.leftovers(tmp_path) == []
 
 
-def test_an_object_store_is_published_to_by_the_rank_that_owns_it(
-    kit, background, tmp_path, writers
+def test_the_training_asks_nothing_of_an_object_store_while_a_save_is_committed(
+    kit, background, object_kit, tmp_path, writers
 ):
+    calls = []
+    place = place_at(f"file://{tmp_path}/bucket")
+    watched = object_kit.Failing(place, lambda *call: calls.append(call))
+    store = CheckpointStore(place.folder, watched, block_bytes=kit.BLOCK_BYTES)
+    store.sweep()
+    state = kit.sample_state(1)
+    save = background.start(kit, store, 1, state, kit.LocalCommunicator(), writers())
+    background.wait_until(save.is_settled)
+    calls.clear()
+    save.commit()
+    background.wait_until(save.is_settled)
+    save.finish()
+    assert calls == []
+    kit.assert_holds(store, 1, state)
+
+
+@pytest.mark.parametrize("end", ["is killed", "hangs"])
+def test_a_writer_that_is_lost_in_a_commit_leaves_nothing_in_an_object_store(
+    kit, background, tmp_path, writers, end
+):
+    place = place_at(f"file://{tmp_path}/bucket")
+    store = CheckpointStore(place.folder, place.files, block_bytes=kit.BLOCK_BYTES)
+    store.sweep()
+    kit.save_state(store, 1, kit.sample_state(1))
+    names = sorted(tmp_path.rglob("*"))
+    writer = writers()
+    save = background.start(kit, store, 2, kit.sample_state(2), kit.LocalCommunicator(), writer)
+    background.wait_until(save.is_settled)
+    os.kill(writer._process.pid, signal.SIGSTOP)
+    writer._limit_s = lambda size_bytes: 0.2
+    save.commit()
+    if end == "is killed":
+        os.kill(writer._process.pid, signal.SIGKILL)
+    with pytest.raises(SaveFailedError, match=r"was not done after|was ended by signal 9"):
+        save.finish()
+    assert store.steps() == [1]
+    assert [name for name in sorted(tmp_path.rglob("*")) if name.is_file()] == [
+        name for name in names if name.is_file()
+    ]
+    kit.assert_holds(store, 1, kit.sample_state(1))
+
+
+def test_what_another_run_has_taken_over_is_not_published_to(kit, background, tmp_path, writers):
     place = place_at(f"file://{tmp_path}/bucket")
     store = CheckpointStore(place.folder, place.files, block_bytes=kit.BLOCK_BYTES)
     store.sweep()
