@@ -24,6 +24,7 @@ from strategies import (
     restore_newest,
 )
 
+from .aside import Aside
 from .pruner import Pruner
 from .saved_facts import best_step
 
@@ -55,15 +56,23 @@ class Keeper:
         self._saving_since: int | None = None
         self._state_in_flight: Mapping[str, JSON] = {}
         self._has_told = False
+        self._kept: list[tuple[int, Exception]] = []  # what could not be deleted, and why
         self._pruner = Pruner(
-            run.folder, retention, remove=self._writer.remove, report=self._not_deleted
+            run.folder,
+            retention,
+            remove=self._writer.remove,
+            report=lambda step, error: self._kept.append((step, error)),
         )
+        self._pruning = Aside("relaunch-prune")
+        """Under way between two commits, where checkpoints are far away: a new one, which no
+        checkpoint refers to yet, must not come among those that it looks at."""
         self.newest_step: int | None = None
         """The step of the newest checkpoint that is whole; the same on every rank."""
 
     def restore(self, *, newest: int | None = None) -> Restored | None:
         """Load the newest checkpoint that is whole, up to `newest`; None where there is none."""
         self.release_tensors()
+        self._end_pruning()
         if self._is_coordinator:
             self._folder.checkpoints.sweep()
             self._folder.best.sweep()
@@ -84,9 +93,11 @@ class Keeper:
         """Delete the checkpoints of later steps, to which the run will not come in that way."""
         if not self._is_coordinator:
             return
+        self._end_pruning()
         for one in self._folder.checkpoints.steps():
             if one > step:
                 self._pruner.delete(one)
+        self._tell_what_was_kept()
 
     @property
     def saving_step(self) -> int | None:
@@ -110,6 +121,7 @@ class Keeper:
             step: the step after which the training stands still for that.
         """
         assert self._in_flight is not None
+        self._end_pruning()
         self._in_flight.commit()
         self._saving_since = step
 
@@ -143,6 +155,7 @@ class Keeper:
         """
         assert self._in_flight is not None
         in_flight, self._in_flight = self._in_flight, None
+        self._end_pruning()
         saved = in_flight.finish()
         self._tell_why_it_stood_still(saved.notes)
         self.newest_step = saved.step
@@ -156,6 +169,7 @@ class Keeper:
             SaveFailedError: on every rank; earlier checkpoints are untouched.
         """
         snapshot = self._collect(step, state, weights_only=False)
+        self._end_pruning()
         saved = save_checkpoint(self._folder.checkpoints, snapshot, self._communicator)
         self.newest_step = saved.step
         self._let_go(step, state, best_step(state))
@@ -178,6 +192,7 @@ class Keeper:
         """
         assert self._in_flight is not None
         in_flight, self._in_flight = self._in_flight, None
+        self._end_pruning()
         saved = in_flight.finish()
         self._tell_why_it_stood_still(saved.notes)
         return saved
@@ -186,6 +201,7 @@ class Keeper:
         """End this rank's writer process. No collective; a save in flight is dropped."""
         if self._in_flight is not None:
             self._in_flight.drop()
+        self._end_pruning()
         self._writer.close()
 
     def restore_weights(self, store: CheckpointStore, step: int, *, averaged: bool = False) -> None:
@@ -220,9 +236,18 @@ class Keeper:
         if not self._is_coordinator:
             return
         self._pruner.saved(step, state)
-        self._pruner.prune(step, current_best)
+        if self._folder.checkpoints.files.renames_folders:
+            self._pruner.prune(step, current_best)
+            self._tell_what_was_kept()
+        else:  # many questions, each of which takes as long as the network
+            self._pruning.start(lambda: self._pruner.prune(step, current_best))
         for reason in self._writer.not_removed():
             self._run.warn(f"{reason}. The next start tries again.")
+
+    def _end_pruning(self) -> None:
+        """Wait for what goes on on the coordinator since the last save, and tell of it."""
+        self._pruning.wait()
+        self._tell_what_was_kept()
 
     def _tell_why_it_stood_still(self, notes: Sequence[str]) -> None:
         if not notes or self._has_told:
@@ -233,9 +258,11 @@ class Keeper:
         self._run.folder.event("saved in the foreground", reason=reason)
         self._run.warn(f"{reason}. The training stands still while that part of a save is written.")
 
-    def _not_deleted(self, step: int, error: Exception) -> None:
-        self._run.folder.event("not deleted", step=step, reason=str(error))
-        self._run.warn(str(error))
+    def _tell_what_was_kept(self) -> None:
+        while self._kept:
+            step, error = self._kept.pop(0)
+            self._run.folder.event("not deleted", step=step, reason=str(error))
+            self._run.warn(str(error))
 
     @property
     def _is_coordinator(self) -> bool:

@@ -126,3 +126,53 @@ def test_a_folder_elsewhere_holds_the_checkpoints(launch):
     assert store_at(f"{launch.folder}/fast-disk").steps() == [16, 12]
     told = json.loads((Path(launch.folder) / "run" / "run.json").read_text())
     assert told["checkpoints"] == f"{launch.folder}/fast-disk"
+
+
+# Every second step brings a better evaluation, and looking through the checkpoints takes long.
+SLOW_PRUNING = """
+import threading, time
+from launcher import Run, pruner
+from linear_run import prepare, samples, train
+from strategies import EarlyStopping
+
+prune = pruner.Pruner._prune
+
+def slowly(self, current_best):
+    found = self._checkpoints.steps(), self._best.steps()
+    time.sleep(0.3)
+    assert (self._checkpoints.steps(), self._best.steps()) == found, "committed meanwhile"
+    (rank == 0) and print("aside", threading.current_thread() is not threading.main_thread())
+    prune(self, current_best)
+
+pruner.Pruner._prune = slowly
+
+def main(run):
+    stop = EarlyStopping("val/loss", patience=99)
+    job = prepare(run, epochs=2, keep=2, evaluate_every="2 steps", stop=stop)
+    for step in job:
+        train(job, step)
+        if step.evaluation_due:
+            loss = -float(step.number)
+            step.evaluate(samples(), lambda model, batch: {"loss": 0 * batch[1].flatten() + loss})
+    job.export("best")
+
+Run.start(main)
+"""
+
+
+@pytest.mark.parametrize("is_far", [True, False])
+def test_old_checkpoints_go_between_commits_and_no_new_one_is_taken_for_old(launch, is_far):
+    place = ("--checkpoints", f"file://{launch.folder}/bucket/run") if is_far else ()
+    script = launch.script(SLOW_PRUNING)
+    launched = launch("--nproc-per-node", "2", "--run-dir", "run", *place, script)
+    assert launched.wait(80) == 0, launched.stderr
+    assert launched.stdout.count(f"aside {is_far}") >= 3
+    assert f"aside {not is_far}" not in launched.stdout
+    assert events(launch, "not deleted") == []
+    folder = place_at(place[1]) if is_far else place_at(f"{launch.folder}/run")
+    checkpoints, best = (
+        CheckpointStore((folder / name).folder, folder.files) for name in ("checkpoints", "best")
+    )
+    assert checkpoints.steps() == [16, 12]
+    assert {16, 12} <= set(best.steps()) <= {16, 14, 12}
+    assert [best.verify(step) for step in best.steps()] == [[]] * len(best.steps())
