@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .inventory import Found, Inventory, take_inventory
     from .manifest import MANIFEST_NAME, Manifest
     from .names import PIN_NAME, is_checkpoint_name
-    from .places import Place, is_url, place_at
+    from .places import Place, is_url, place_at, require_place
     from .ranges import Piece, stripe
     from .reader import BlockPiece, CheckpointReader, open_folder
     from .retention import Retention, steps_to_delete
@@ -95,6 +95,7 @@ __all__ = [
     "open_foreign",
     "place_at",
     "require_match",
+    "require_place",
     "save_checkpoint",
     "start_save",
     "steps_to_delete",
@@ -150,6 +151,7 @@ _MODULE_OF = {
     "open_foreign": "importing.take_over",
     "place_at": "places",
     "require_match": "compare",
+    "require_place": "places",
     "save_checkpoint": "save",
     "start_save": "background_save",
     "steps_to_delete": "retention",

@@ -56,11 +56,9 @@ def place_at(text: str) -> Place:
     """
     if not is_url(text):
         return Place(folder=Path(text), files=LOCAL_FILES)
-    _require_sound(text)
-    try:
-        import fsspec
-    except ImportError as error:
-        raise PlaceError(f'{text} needs fsspec: pip install "{_EXTRA}".') from error
+    require_place(text)
+    import fsspec
+
     protocol = text.partition("://")[0]
     try:
         filesystem = fsspec.filesystem(protocol, **_options(protocol))
@@ -68,6 +66,27 @@ def place_at(text: str) -> Place:
         raise PlaceError(f"{text}: {error}") from error
     files = ObjectFiles(filesystem, puts_whole=protocol not in _LOCAL_PROTOCOLS)
     return Place(folder=ObjectPath(text), files=files)
+
+
+def require_place(text: str) -> None:
+    """Refuse a path or URL at which no checkpoints can be kept; starts nothing.
+
+    Whoever will be forked asks this: a file system of fsspec may begin a thread when it is made.
+
+    Raises:
+        PlaceError: See `place_at`.
+    """
+    if not is_url(text):
+        return
+    _require_sound(text)
+    try:
+        import fsspec
+    except ImportError as error:
+        raise PlaceError(f'{text} needs fsspec: pip install "{_EXTRA}".') from error
+    try:
+        fsspec.get_filesystem_class(text.partition("://")[0])
+    except (ImportError, ValueError) as error:
+        raise PlaceError(f"{text}: {error}") from error
 
 
 def _require_sound(url: str) -> None:

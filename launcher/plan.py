@@ -59,10 +59,10 @@ def _whole_place(text: str | None) -> str | None:
     """
     if text is None:
         return None
-    from checkpointing import PlaceError, is_url, place_at  # not for every start of the command
+    from checkpointing import PlaceError, is_url, require_place  # not for every start
 
     try:
-        place_at(text)
+        require_place(text)
     except PlaceError as error:
         raise UsageError(f"--checkpoints {error}") from error
     return text if is_url(text) else str(Path(text).resolve())

@@ -1,12 +1,17 @@
 """`relaunch checkpoint ...` where the checkpoints are at a URL."""
 
 import json
+from dataclasses import replace
 
+import fsspec
 import pytest
 
 from checkpointing import CheckpointStore, place_at
 from launcher.checkpoint_command import run
 from launcher.errors import UsageError
+from launcher.gpus import Machine
+from launcher.options import LaunchOptions
+from launcher.plan import make_plan
 
 
 def test_the_commands_take_a_url(kit, folder, tmp_path, answer):
@@ -45,3 +50,21 @@ def test_a_url_that_holds_nothing_is_wrong_usage(tmp_path):
     for url in (f"file://{tmp_path}/none", "nonsense://bucket/run"):
         with pytest.raises(UsageError):
             run(["list", url])
+
+
+def test_the_launcher_makes_no_file_system(tmp_path, monkeypatch):
+    """Those of S3, Google and Azure begin a thread then, and a launcher with one cannot fork."""
+
+    def refuse(protocol, **options):
+        raise AssertionError(f"a file system of {protocol} is made")
+
+    monkeypatch.setattr(fsspec, "filesystem", refuse)
+    machine = Machine(num_gpus=0, num_cpus=2)
+    script = tmp_path / "train.py"
+    script.write_text("from launcher import Run")
+    options = LaunchOptions(
+        script=str(script), run_dir=tmp_path / "run", checkpoints="file:///bucket/run"
+    )
+    assert make_plan(options, machine).checkpoints == "file:///bucket/run"
+    with pytest.raises(UsageError, match="--checkpoints nonsense://bucket/run"):
+        make_plan(replace(options, checkpoints="nonsense://bucket/run"), machine)
