@@ -22,7 +22,27 @@ TICK_S = 0.25
 LOST_S = 10.0
 """A node of which nothing is heard for this time is lost. Far above TICK_S and any store call."""
 
+DOUBT_S = 2.0
+"""A node that leads and was silent so long is not asked any more what it knows of the others."""
+
 _LEAD = "lead"
+
+
+def silent(quiet_s: Mapping[int, float]) -> list[int]:
+    """Return the nodes of which nothing was heard for LOST_S; pure."""
+    return sorted(node for node, one_s in quiet_s.items() if one_s >= LOST_S)
+
+
+def lost_to_follower(quiet_s: Mapping[int, float], leader: int) -> list[int]:
+    """Return who is lost, as a node sees it that does not lead; pure.
+
+    What it hears of the others comes by way of the leader. When that falls silent all do, and each
+    was heard last at its own moment: none of them may be named in its stead.
+    """
+    gone = silent(quiet_s)
+    if leader in gone:
+        return [leader]
+    return [] if quiet_s[leader] >= DOUBT_S else gone
 
 
 class NodeLink:
@@ -109,10 +129,9 @@ class NodeLink:
         if not self._leads:
             beats[self._leader] = self._num_rounds
         quiet_s = {node: self._quiet[node].look(now, {node: beat}) for node, beat in beats.items()}
-        gone = [node for node, silent_s in quiet_s.items() if silent_s >= LOST_S]
-        if not self._leads and (self._broken or self._leader in gone):
-            return [self._leader]
-        return sorted(gone)
+        if self._leads:
+            return silent(quiet_s)
+        return [self._leader] if self._broken else lost_to_follower(quiet_s, self._leader)
 
     def _run(self) -> None:
         session = secrets.token_hex(16) if self._leads else None
