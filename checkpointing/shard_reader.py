@@ -62,23 +62,20 @@ class ShardReader:
         scratch = memoryview(bytearray(min(at_once * record.block_bytes, record.size_bytes)))
         lines = []
         for block in range(0, len(record.crc32), at_once):
-            first, last = record.block_range(block, at_once)
-            try:
-                self._fill_verified(block, scratch[: last - first])
-            except DamagedCheckpointError as error:
-                lines += [str(error)] if at_once == 1 else self._find_in(block, scratch)
+            lines += self._damage_in(block, at_once, scratch)
         return lines
 
-    def _find_in(self, block: int, scratch: memoryview) -> list[str]:
-        """Re-read one by one what was read at once."""
-        lines = []
-        for one in range(block, min(block + self._blocks_at_once, len(self._record.crc32))):
-            first, last = self._record.block_range(one)
-            try:
-                self._fill_verified(one, scratch[: last - first])
-            except DamagedCheckpointError as error:
-                lines.append(str(error))
-        return lines
+    def _damage_in(self, block: int, count: int, scratch: memoryview) -> list[str]:
+        """Read blocks at once; where one of them is damaged, one by one."""
+        first, last = self._record.block_range(block, count)
+        try:
+            self._fill_verified(block, scratch[: last - first])
+        except DamagedCheckpointError as error:
+            if count == 1:
+                return [str(error)]
+            blocks = range(block, min(block + count, len(self._record.crc32)))
+            return [line for one in blocks for line in self._damage_in(one, 1, scratch)]
+        return []
 
     def close(self) -> None:
         """Close the file if it is open; the next read opens it again."""

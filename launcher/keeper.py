@@ -153,11 +153,7 @@ class Keeper:
         Raises:
             SaveFailedError: on every rank; earlier checkpoints are untouched.
         """
-        assert self._in_flight is not None
-        in_flight, self._in_flight = self._in_flight, None
-        self._end_pruning()
-        saved = in_flight.finish()
-        self._tell_why_it_stood_still(saved.notes)
+        saved = self._finish()
         self.newest_step = saved.step
         self._let_go(saved.step, self._state_in_flight, current_best)
         return saved
@@ -190,12 +186,7 @@ class Keeper:
         Raises:
             SaveFailedError: on every rank; the former best is untouched.
         """
-        assert self._in_flight is not None
-        in_flight, self._in_flight = self._in_flight, None
-        self._end_pruning()
-        saved = in_flight.finish()
-        self._tell_why_it_stood_still(saved.notes)
-        return saved
+        return self._finish()
 
     def close(self) -> None:
         """End this rank's writer process. No collective; a save in flight is dropped."""
@@ -219,6 +210,14 @@ class Keeper:
     def _start(self, store: CheckpointStore, snapshot: Snapshot) -> None:
         self._in_flight = start_save(store, snapshot, self._communicator, self._writer)
         self._saving_since = snapshot.step
+
+    def _finish(self) -> SavedCheckpoint:
+        assert self._in_flight is not None
+        in_flight, self._in_flight = self._in_flight, None
+        self._end_pruning()
+        saved = in_flight.finish()
+        self._tell_why_it_stood_still(saved.notes)
+        return saved
 
     def _collect(self, step: int, state: Mapping[str, JSON], *, weights_only: bool) -> Snapshot:
         return collect_state(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from checkpointing import (
     Snapshot,
     TensorSpec,
     dtype_name,
+    place_at,
     save_checkpoint,
     stripe,
 )
@@ -194,8 +195,13 @@ def fragments_of(state: State, rank: int = 0, world_size: int = 1) -> list[Fragm
     ]
 
 
-def store_at(folder: Path, files: Files | None = None) -> CheckpointStore:
+def store_at(folder: PurePath, files: Files | None = None) -> CheckpointStore:
     return CheckpointStore(folder, files or Files(), block_bytes=BLOCK_BYTES)
+
+
+def store_at_url(url: str, files: Files | None = None) -> CheckpointStore:
+    place = place_at(url)
+    return store_at(place.folder, files or place.files)
 
 
 def save_state(

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from checkpointing import BackgroundWriter, CheckpointStore, SaveFailedError, place_at
+from checkpointing import BackgroundWriter, SaveFailedError, place_at
 from checkpointing.commit import Commit
 
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EDQUOT, errno.ESTALE)
@@ -144,9 +144,9 @@ def test_the_training_asks_nothing_of_an_object_store_while_a_save_is_committed(
     kit, background, object_kit, tmp_path, writers
 ):
     calls = []
-    place = place_at(f"file://{tmp_path}/bucket")
-    watched = object_kit.Failing(place, lambda *call: calls.append(call))
-    store = CheckpointStore(place.folder, watched, block_bytes=kit.BLOCK_BYTES)
+    url = f"file://{tmp_path}/bucket"
+    watched = object_kit.Failing(place_at(url), lambda *call: calls.append(call))
+    store = kit.store_at_url(url, watched)
     store.sweep()
     state = kit.sample_state(1)
     save = background.start(kit, store, 1, state, kit.LocalCommunicator(), writers())
@@ -163,8 +163,7 @@ def test_the_training_asks_nothing_of_an_object_store_while_a_save_is_committed(
 def test_a_writer_that_is_lost_in_a_commit_leaves_nothing_in_an_object_store(
     kit, background, tmp_path, writers, end
 ):
-    place = place_at(f"file://{tmp_path}/bucket")
-    store = CheckpointStore(place.folder, place.files, block_bytes=kit.BLOCK_BYTES)
+    store = kit.store_at_url(f"file://{tmp_path}/bucket")
     store.sweep()
     kit.save_state(store, 1, kit.sample_state(1))
     names = sorted(tmp_path.rglob("*"))
@@ -186,13 +185,12 @@ def test_a_writer_that_is_lost_in_a_commit_leaves_nothing_in_an_object_store(
 
 
 def test_what_another_run_has_taken_over_is_not_published_to(kit, background, tmp_path, writers):
-    place = place_at(f"file://{tmp_path}/bucket")
-    store = CheckpointStore(place.folder, place.files, block_bytes=kit.BLOCK_BYTES)
+    store = kit.store_at_url(f"file://{tmp_path}/bucket")
     store.sweep()
     state = kit.sample_state(1)
     committed(kit, background, store, 1, state, [writers(), writers()])
     kit.assert_holds(store, 1, state)
-    other = CheckpointStore(place.folder, place_at(f"file://{tmp_path}/bucket").files)
+    other = kit.store_at_url(f"file://{tmp_path}/bucket")
     other.sweep()  # another run takes the place over
     outcomes = committed(kit, background, store, 2, state, [writers(), writers()])
     assert "was taken over by another run" in str(outcomes[1])

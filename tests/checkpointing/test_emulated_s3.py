@@ -55,23 +55,18 @@ def place(endpoint, monkeypatch, request):
     return f"s3://{bucket}/run"
 
 
-def store_at(kit, url):
-    place = place_at(url)
-    return CheckpointStore(place.folder, place.files, block_bytes=kit.BLOCK_BYTES)
-
-
 def save_sample(kit, store, seed, ranks):
     return kit.save_state(store, 1, kit.sample_state(seed), ranks)
 
 
 def test_checkpoints_are_saved_replaced_loaded_and_deleted(kit, place):
-    store = store_at(kit, place)
+    store = kit.store_at_url(place)
     store.check_writable()
     store.sweep()
     for seed in (1, 2):
         kit.run_ranks(3, partial(save_sample, kit, store, seed))
     kit.save_state(store, 2, kit.sample_state(3))
-    kit.assert_holds(store_at(kit, place), 1, kit.sample_state(2))
+    kit.assert_holds(kit.store_at_url(place), 1, kit.sample_state(2))
     assert store.steps() == [2, 1]
     assert len(store.sweep()) == 1  # what the first save of step 1 has put
     store.pin(1)
@@ -100,13 +95,13 @@ def test_a_large_shard_is_put_in_parts_and_read_in_ranges(kit, place, writers):
 
 
 def test_a_lost_object_and_a_store_taken_over_are_told(kit, place):
-    store = store_at(kit, place)
+    store = kit.store_at_url(place)
     store.sweep()
     kit.save_state(store, 1, kit.sample_state(1))
     (shard,) = (
         path for path in store.files._filesystem.find(place) if path.endswith(".safetensors")
     )
-    store_at(kit, place).sweep()
+    kit.store_at_url(place).sweep()
     with pytest.raises(SaveFailedError, match="was taken over by another run"):
         kit.save_state(store, 2, kit.sample_state(2))
     assert store.steps() == [1]
@@ -117,4 +112,4 @@ def test_a_lost_object_and_a_store_taken_over_are_told(kit, place):
 
 def test_a_bucket_that_is_not_there_is_told(kit, place):
     with pytest.raises(SaveFailedError, match="cannot save checkpoints in s3://no-such-bucket/run"):
-        store_at(kit, "s3://no-such-bucket/run").check_writable()
+        kit.store_at_url("s3://no-such-bucket/run").check_writable()

@@ -9,7 +9,6 @@ import fsspec
 import pytest
 
 from checkpointing import (
-    CheckpointStore,
     DamagedCheckpointError,
     NoCheckpointError,
     PlaceError,
@@ -44,8 +43,7 @@ def store(kit, url):
 
 
 def object_store(kit, url, files=None):
-    place = place_at(url)
-    return CheckpointStore(place.folder, files or place.files, block_bytes=kit.BLOCK_BYTES)
+    return kit.store_at_url(url, files)
 
 
 def raw(url):
