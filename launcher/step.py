@@ -16,7 +16,6 @@ from strategies import (
     StepOutcome,
     Strategy,
     Turn,
-    refuse_untouched,
     seed_streams,
     stream_seed,
     to_device,
@@ -119,7 +118,8 @@ class Step:
                 and ranks, divided by the total count: the exact mean, whatever the sizes.
 
         Raises:
-            ConfigError: a loss that is not one number, or a second call for one micro-batch.
+            ConfigError: a loss that is not one number, or that cannot be trained on; a second call
+                for one micro-batch.
         """
         if not self._owes_backward:
             raise ConfigError(
@@ -131,7 +131,9 @@ class Step:
                 f"step.backward got a loss of shape {tuple(loss.shape)}; it needs the sum over the "
                 'samples, one number. Use reduction="sum", or loss.sum().'
             )
-        self._refuse_unfit(loss)
+        micro_batch = self._turns[self._turn].micro_batch
+        where = f"step {self.number}, micro-batch {micro_batch.index}"
+        self._refuse_unfit(loss, where)
         self._owes_backward = False
         is_padding = self._turns[self._turn].is_padding
         if not is_padding:  # not by multiplication: what is not finite would remain so
@@ -141,7 +143,7 @@ class Step:
             # Under way during the last backward: the total is needed only for the update.
             self._total = self._carry(self.loss_count)
         factor = 0.0 if is_padding else self._loss_scale
-        self._strategy.backward(loss if factor == 1.0 else loss * factor)
+        self._strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
 
     def evaluate(
         self, dataset: MapDataset, measure: Measure, *, name: str = "val"
@@ -181,21 +183,18 @@ class Step:
                 "to end the run, call job.stop()."
             )
 
-    def _refuse_unfit(self, loss: torch.Tensor) -> None:
+    def _refuse_unfit(self, loss: torch.Tensor, where: str) -> None:
         """Refuse a loss that cannot be trained on, before a rank could wait for another.
 
         Raises:
-            ConfigError: no parameter is in it; it leaves one out, with several ranks; or it is
-                not finite at the very first step, when nothing can have diverged yet.
+            ConfigError: no parameter is in it, or it is not finite at the very first step, when
+                nothing can have diverged yet.
         """
-        where = f"step {self.number}, micro-batch {self._turns[self._turn].micro_batch.index}"
         if not loss.requires_grad:
             raise ConfigError(
                 f"{where}: the loss depends on no trainable parameter. Compute it from "
                 "job.model(...), without torch.no_grad() and detach()."
             )
-        if self._ranks.world_size > 1:
-            refuse_untouched(loss, self._strategy.leaves(), where=where)
         if self.number == 0 and not torch.isfinite(loss.detach()):
             micro_batch = self._turns[self._turn].micro_batch
             raise ConfigError(

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from .parallel.protocol import StepOutcome as StepOutcome
     from .parallel.protocol import Strategy as Strategy
     from .parallel.table import strategy_class as strategy_class
-    from .parallel.untouched import refuse_untouched as refuse_untouched
     from .penalty import Penalty as Penalty
     from .plateau import PlateauState as PlateauState
     from .plateau import ReduceOnPlateau as ReduceOnPlateau
@@ -152,7 +151,6 @@ _HOME = {
     "precision_for": "precision",
     "process_groups": "process_group",
     "put_in_force": "hyperparameters",
-    "refuse_untouched": "parallel.untouched",
     "require_objects": "objects",
     "restore_newest": "training_state",
     "samples_of": "streams",

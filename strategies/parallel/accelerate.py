@@ -63,8 +63,7 @@ class Accelerate(Replicated):
         if self._ddp is not None:
             self._ddp.require_backward_grad_sync = is_last
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate the gradient; that it is averaged over the ranks is undone in `step`."""
+    def _accumulate(self, loss: torch.Tensor) -> None:
         self._accelerator.backward(loss)
 
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:

@@ -104,7 +104,7 @@ class FSDP(TorchEngine):
         that sharding saves.
         """
 
-    def leaves(self) -> Mapping[int, str]:
+    def _leaves(self) -> Mapping[int, str]:
         """Return the gathered parameters, which are other tensors than the shards."""
         return dict(_gathered(self._model, self._named))
 

@@ -18,6 +18,7 @@ from ..precision import Precision
 from ..process_group import Ranks
 from .build_options import BuildOptions
 from .catalogue import Catalogue
+from .untouched import refuse_untouched
 
 Scalars: TypeAlias = Mapping[str, Mapping[str, float | int]]
 """Per-parameter scalar optimizer state by parameter name, such as {"fc.weight": {"step": 10.0}}."""
@@ -138,13 +139,28 @@ class Strategy(ABC):
     def micro_step(self, *, is_last: bool) -> None:
         """Announce a forward and backward; gradients are summed over the ranks at the last."""
 
+    def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
+        """Accumulate the gradient of `loss`, a plain sum over samples (0-dim). On every rank.
+
+        Args:
+            loss: on this rank; what its graph hangs on is freed.
+            where: begins the sentence of a refusal.
+
+        Raises:
+            ConfigError: with several ranks, naming the trainable parameters that it leaves out on
+                this one. The others may be waiting for them; this rank is not.
+        """
+        if self.ranks.world_size > 1:
+            refuse_untouched(loss, self._leaves(), where=where)
+        self._accumulate(loss)
+
     @abstractmethod
-    def leaves(self) -> Mapping[int, str]:
+    def _leaves(self) -> Mapping[int, str]:
         """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
 
     @abstractmethod
-    def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate the gradient of `loss`, a plain sum over samples (0-dim)."""
+    def _accumulate(self, loss: torch.Tensor) -> None:
+        """Do the engine's backward."""
 
     @abstractmethod
     def step(self, divisor: float) -> StepOutcome:

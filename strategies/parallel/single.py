@@ -14,10 +14,25 @@ from .autocast import Autocast
 from .protocol import Scalars, TensorSource
 from .replicated import load_replicated, replicated_tensors, striped
 from .torch_engine import TorchEngine, load_buffers
+from .untouched import marks, may_be_untouched, refuse_untouched
 
 
 class Replicated(TorchEngine):
     """Every rank holds the whole model; ddp adds the summing of gradients to it."""
+
+    def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
+        """Look for parameters that were left out after the backward, which does not wait for them.
+
+        Sums of gradients begin in one order on every rank and are waited for after the last of
+        them, so a rank that lacks one comes out of its backward.
+        """
+        if self.ranks.world_size == 1:
+            self._accumulate(loss)
+            return
+        before = marks(self._named)
+        self._accumulate(loss)
+        if may_be_untouched(before, marks(self._named)):
+            refuse_untouched(loss, self._leaves(), where=where)
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [p.grad for _, p in self._named if p.grad is not None]

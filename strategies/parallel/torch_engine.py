@@ -61,16 +61,12 @@ class TorchEngine(Strategy):
         """What the training loop calls."""
         return self._module
 
-    def leaves(self) -> Mapping[int, str]:
-        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
+    def _leaves(self) -> Mapping[int, str]:
         return self._leaf_names
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate the gradient.
-
-        What averages over the ranks is undone in `step`: a loss scaled by their number, where that
-        is no power of two, would be rounded otherwise in low precision.
-        """
+    def _accumulate(self, loss: torch.Tensor) -> None:
+        # What averages over the ranks is undone in `step`: a loss scaled by their number, where
+        # that is no power of two, would be rounded otherwise in low precision.
         torch.autograd.backward(loss)
 
     def step(self, divisor: float) -> StepOutcome:

@@ -1,13 +1,16 @@
-"""Parameters that get no gradient: found in the graph before a backward could wait for them.
+"""Parameters that get no gradient: found on the rank where it is so, while others may wait for it.
 
 Engines sum gradients in the backward, as soon as they are there. Where a rank has none for some
-parameter, the others wait for it, or add unlike things. torch and DeepSpeed notice too late.
+parameter, the others wait for it, or add unlike things. torch and DeepSpeed notice too late. The
+graph tells before the backward; where that waits for nobody, a glance at the gradients after it
+does, at a tenth of the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import torch
 
@@ -20,8 +23,30 @@ _LEAF: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 _SHOWN = 5
 
 
+Mark: TypeAlias = tuple[int, int] | None
+"""Which gradient a tensor has, and how often that was changed."""
+
+
+def marks(named: Iterable[tuple[str, torch.Tensor]]) -> list[Mark]:
+    """Return, for (name, tensor) pairs, what a backward changes wherever it reaches."""
+    return [
+        None if (grad := tensor.grad) is None else (id(grad), grad._version) for _, tensor in named
+    ]
+
+
+def may_be_untouched(before: Sequence[Mark], after: Sequence[Mark]) -> bool:
+    """Return whether a backward between the two may have left some tensor out.
+
+    Only the graph tells for certain, and which: another gradient may have come to stand where the
+    former was.
+    """
+    return any(map(operator.eq, before, after))
+
+
 def untouched(loss: torch.Tensor, names: Mapping[int, str]) -> list[str]:
-    """Return the names of the tensors that the backward of `loss` will not reach.
+    """Return the names of the tensors that the backward of `loss` does not reach.
+
+    Before it or after it: a graph loses what it has saved, and stays.
 
     Args:
         loss: 0-dim.

@@ -148,12 +148,10 @@ class Zero(Strategy):
         """Tell the engine whether this forward and backward is the last of the step."""
         self._engine.set_gradient_accumulation_boundary(is_last)
 
-    def leaves(self) -> Mapping[int, str]:
-        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
+    def _leaves(self) -> Mapping[int, str]:
         return self._leaf_names
 
-    def backward(self, loss: torch.Tensor) -> None:
-        """Accumulate the gradient."""
+    def _accumulate(self, loss: torch.Tensor) -> None:
         self._engine.backward(loss, scale_wrt_gas=False)
 
     def step(self, divisor: float) -> StepOutcome:
