@@ -23,11 +23,11 @@ _MAX_OPEN_FILES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class BlockPiece:
-    """The part of a range of elements that lies in one block of one file."""
+    """The part of a range of elements that lies in one section of one file."""
 
     file: str
-    block: int
-    """Of the file, under one checksum."""
+    section: int
+    """A block of the file, or as many neighbouring blocks as are worth reading at once."""
 
     offset: int
     """First byte in the file."""
@@ -57,7 +57,6 @@ class CheckpointReader:
         self.manifest = manifest
         self._files = files
         self._tensors = {(t.spec.fqn, t.spec.key): t for t in manifest.tensors}
-        self._block_bytes = {record.name: record.block_bytes for record in manifest.files}
         self._shards: dict[str, ShardReader] = {}
         for record in manifest.files:
             require_file(folder, record, files)
@@ -152,10 +151,13 @@ class CheckpointReader:
         self._copy_bytes(stored, Range(start, end), memoryview(content))
         return content
 
-    def pieces(self, fqn: str, key: str, start: int, end: int) -> list[BlockPiece]:
-        """Return where the elements [start, end) lie, cut at the blocks; reads nothing.
+    def pieces(
+        self, fqn: str, key: str, start: int, end: int, *, num_readers: int = 1
+    ) -> list[BlockPiece]:
+        """Return where the elements [start, end) lie, cut at the sections; reads nothing.
 
-        Whoever reads all pieces of a block reads it once.
+        Whoever reads all pieces of a section reads each of its blocks once. `num_readers` share
+        what is worth reading at once.
 
         Raises:
             ModelMismatchError: If the checkpoint has no such tensor.
@@ -168,15 +170,16 @@ class CheckpointReader:
         for index, low, high in overlaps(starts, Range(start, end)):
             chunk = stored.chunks[index]
             offset = chunk.offset + (low - chunk.start) * itemsize
-            last, block_bytes = offset + (high - low) * itemsize, self._block_bytes[chunk.file]
+            last = offset + (high - low) * itemsize
+            section_bytes = self._shards[chunk.file].section_bytes(num_readers)
             shift = (low - start) * itemsize - offset
             while offset < last:
-                block = offset // block_bytes
-                size_bytes = min(last, (block + 1) * block_bytes) - offset
+                section = offset // section_bytes
+                size_bytes = min(last, (section + 1) * section_bytes) - offset
                 found.append(
                     BlockPiece(
                         file=chunk.file,
-                        block=block,
+                        section=section,
                         offset=offset,
                         position=offset + shift,
                         size_bytes=size_bytes,

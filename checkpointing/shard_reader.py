@@ -56,6 +56,10 @@ class ShardReader:
                 self._kept_block, self._kept = block, whole
             block += max(1, count)
 
+    def section_bytes(self, num_readers: int) -> int:
+        """Return the bytes of whole blocks of which each of several readers reads some at once."""
+        return max(1, self._blocks_at_once // num_readers) * self._record.block_bytes
+
     def find_damage(self) -> list[str]:
         """Re-read every block; return what is wrong, one line per damaged block."""
         record, at_once = self._record, self._blocks_at_once

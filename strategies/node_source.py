@@ -31,8 +31,8 @@ class NodeGroup:
 
 
 def owner_of(piece: BlockPiece, num_members: int) -> int:
-    """Return which member of a node reads a piece; all pieces of a block have the same. Pure."""
-    return (crc32(piece.file.encode()) + piece.block) % num_members
+    """Return which member of a node reads a piece; all of a section have the same. Pure."""
+    return (crc32(piece.file.encode()) + piece.section) % num_members
 
 
 class NodeSource:
@@ -74,7 +74,7 @@ class NodeSource:
         return out
 
     def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
-        """Return all of a tensor; each block is read by one rank of the node, and checked there.
+        """Return all of a tensor; each section is read by one rank of the node and checked there.
 
         Called on every rank of the node, for the same tensors in the same order.
 
@@ -89,9 +89,10 @@ class NodeSource:
         out = self._empty(fqn, key, numel)
         content = out.view(torch.uint8)
         under_way: list[Any] = []
-        for piece in self._reader.pieces(fqn, key, 0, numel):
+        num_members = len(self._node.members)
+        for piece in self._reader.pieces(fqn, key, 0, numel, num_readers=num_members):
             part = content[piece.position : piece.position + piece.size_bytes]
-            owner = owner_of(piece, len(self._node.members))
+            owner = owner_of(piece, num_members)
             if owner == self._node.own:
                 self._fill(piece, part)
             # Not waited for one by one: the others read their own parts meanwhile.

@@ -93,6 +93,27 @@ def test_as_much_is_read_at_once_as_files_say(saved, monkeypatch, at_once):
     assert largest >= min(at_once, 20_000)
 
 
+@pytest.mark.parametrize("num_readers", [1, 2, 3, 8, 1000])
+def test_several_readers_share_what_is_read_at_once(saved, monkeypatch, num_readers):
+    """Each takes every so manyth section, as the ranks of a node do, and no block is read twice."""
+    at_once = 12 * BLOCK_BYTES
+    monkeypatch.setattr(object_files.ObjectFiles, "worth_reading_bytes", at_once)
+    content, read_bytes, most = bytearray(4 * NUMEL), 0, 0
+    for own in range(num_readers):
+        reader, watched = opened(saved)
+        with reader:
+            for piece in reader.pieces("net.weight", "fp32", 0, NUMEL, num_readers=num_readers):
+                if piece.section % num_readers == own:
+                    target = memoryview(content)[piece.position :][: piece.size_bytes]
+                    reader.read_piece(piece, target)
+            (size_bytes,) = (record.size_bytes for record in reader.manifest.files)
+        read_bytes += sum(watched.sizes_bytes())
+        most = max([most, *watched.sizes_bytes()])
+    assert bytes(content) == STATE[0][1].numpy().tobytes()
+    assert read_bytes <= size_bytes
+    assert most == max(1, 12 // num_readers) * BLOCK_BYTES
+
+
 @pytest.fixture
 def in_parts(monkeypatch):
     monkeypatch.setattr(object_files, "_FETCHED_BYTES", 1000)

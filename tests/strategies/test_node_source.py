@@ -20,11 +20,11 @@ ALONE = NodeGroup(members=(0,), own=0, group=None)
 VALUES = torch.arange(1000.0)
 
 
-def piece(file, block):
-    return BlockPiece(file=file, block=block, offset=0, position=0, size_bytes=1)
+def piece(file, section):
+    return BlockPiece(file=file, section=section, offset=0, position=0, size_bytes=1)
 
 
-def test_the_blocks_of_a_file_go_round():
+def test_the_sections_of_a_file_go_round():
     for num_members in (1, 2, 3, 8):
         owners = [owner_of(piece("r00000.safetensors", b), num_members) for b in range(24)]
         assert set(owners) == set(range(num_members))
@@ -58,7 +58,7 @@ def test_pieces_are_the_range_cut_at_the_blocks(store, start, end):
         at = 0
         for one in pieces:
             assert one.position == at
-            assert one.offset // 256 == (one.offset + one.size_bytes - 1) // 256 == one.block
+            assert one.offset // 256 == (one.offset + one.size_bytes - 1) // 256 == one.section
             reader.read_piece(one, content[at : at + one.size_bytes])
             at += one.size_bytes
         assert at == len(content)
