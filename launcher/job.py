@@ -71,7 +71,7 @@ class Job:
         self._requested = current_hyperparameters(self._strategy.param_groups)
         self._judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
         self._rates = recipe.rates(self._strategy.param_groups, self.plan)
-        for note in self._rates.notes:
+        for note in (*self._statistics.notes, *self._rates.notes):
             run.warn(f"{note}.")
         common = common_to_ranks(self._plan, run, self._rates.text, repr(self._judge))
         self._boundary = Boundary(run.ranks, common)

@@ -22,6 +22,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .process_group import Ranks
 from .recomputation import hold_statistics_in_recomputation
 
+_OF_ALL_RANKS = (
+    "the model has SyncBatchNorm, which normalises with what all ranks compute at once: the curve "
+    "follows their number. With BatchNorm, GroupNorm or LayerNorm it does not"
+)
+
 
 @dataclass
 class _Tracked:
@@ -56,6 +61,9 @@ class RunningStatistics:
             for module in model.modules()
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         ]
+        follows = any(isinstance(module, nn.SyncBatchNorm) for module in self._modules)
+        self.notes = [_OF_ALL_RANKS] if follows else []
+        """Sentences about modules whose results follow the number of ranks."""
         for module in self._modules:
             hold_statistics_in_recomputation(module)
         self._tracked: list[_Tracked] = []

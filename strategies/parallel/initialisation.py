@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import ConfigError
 from ..seeding import seed_streams
 from .build_options import AS_BUILT, BY_NAME
+from .factories import made_model
 from .protocol import Blueprint
 from .recording import AsIfOnCpu, Recording
 
@@ -62,7 +63,7 @@ def build_model(blueprint: Blueprint) -> nn.Module:
     if blueprint.options.init == BY_NAME:
         return build_deferred(blueprint).materialise(blueprint.ranks.device)
     seed_streams(blueprint.seed)
-    return blueprint.model().to(blueprint.ranks.device)
+    return made_model(blueprint.model).to(blueprint.ranks.device)
 
 
 def build_deferred(blueprint: Blueprint) -> Deferred:
@@ -109,7 +110,7 @@ def _record(blueprint: Blueprint, recording: Recording) -> nn.Module:
     seed_streams(blueprint.seed)
     try:
         with AsIfOnCpu(), recording:
-            return blueprint.model()
+            return made_model(blueprint.model)
     except (NotImplementedError, RuntimeError, TypeError) as error:
         if "meta" not in str(error).lower():
             raise

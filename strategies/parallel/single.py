@@ -11,14 +11,18 @@ from checkpointing import Fragment
 
 from ..errors import ConfigError
 from .autocast import Autocast
-from .protocol import Scalars, TensorSource
+from .protocol import Blueprint, Scalars, StepOutcome, TensorSource
 from .replicated import load_replicated, replicated_tensors, striped
 from .torch_engine import TorchEngine, load_buffers
-from .untouched import marks, may_be_untouched, refuse_untouched
+from .untouched import Mark, marks, may_be_untouched, refuse_untouched
 
 
 class Replicated(TorchEngine):
     """Every rank holds the whole model; ddp adds the summing of gradients to it."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__(blueprint)
+        self._marks: list[Mark] = [None] * len(self._named)
 
     def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
         """Look for parameters that were left out after the backward, which does not wait for them.
@@ -29,10 +33,17 @@ class Replicated(TorchEngine):
         if self.ranks.world_size == 1:
             self._accumulate(loss)
             return
-        before = marks(self._named)
         self._accumulate(loss)
-        if may_be_untouched(before, marks(self._named)):
+        # One look a micro-batch, not two: where memory is cold each takes as long as a small sum.
+        before, self._marks = self._marks, marks(self._named)
+        if may_be_untouched(before, self._marks):
             refuse_untouched(loss, self._leaves(), where=where)
+
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide, clip and update; no gradient is left."""
+        outcome = super().step(divisor)
+        self._marks = [None] * len(self._named)
+        return outcome
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [p.grad for _, p in self._named if p.grad is not None]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from .factories import made_optimizer
 from .live_bytes import LiveBytes
 from .protocol import Parameters
 
@@ -48,7 +49,7 @@ def measure_step(
         (name, nn.Parameter(torch.ones([1] * (p.ndim - 1) + [ceil(p.numel() / scale)][: p.ndim])))
         for name, p in named
     ]
-    made = optimizer(Parameters(small))
+    made = made_optimizer(optimizer, Parameters(small))
     if device_type != "cpu":
         _as_on_device(made)
     _fill(p for _, p in small)

@@ -16,6 +16,7 @@ from .adjoining import joined
 from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
+from .factories import made_optimizer
 from .initialisation import Deferred, build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_state import copy_flat, names_by_group, scalar_state, whole
@@ -35,7 +36,7 @@ class TorchEngine(Strategy):
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
-        self._optimizer = blueprint.optimizer(Parameters(self._named))
+        self._optimizer = made_optimizer(blueprint.optimizer, Parameters(self._named))
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
         self._group_names = names_by_group(self._optimizer, self._named, former)

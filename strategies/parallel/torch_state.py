@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -104,8 +105,8 @@ def names_by_group(
         former: by id(), the names of the model's parameters before it was sharded.
 
     Raises:
-        ConfigError: the optimizer was given a parameter that is not one of the model's, or not
-            every trainable one.
+        ConfigError: the optimizer was given a parameter that is not one of the model's, one
+            twice, or not every trainable one.
     """
     name_of = {id(parameter): name for name, parameter in named}
     groups: list[list[str]] = []
@@ -125,7 +126,13 @@ def names_by_group(
                 "among the ones handed to the optimizer factory. Build it from its argument."
             )
         groups.append([name_of[id(p)] for p in group["params"]])
-    missing = set(name_of.values()) - {name for group in groups for name in group}
+    counts = Counter(name for group in groups for name in group)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ConfigError(
+            f"the optimizer holds {', '.join(twice[:5])} more than once, and would update it as "
+            "often. Give each parameter to one group."
+        )
+    missing = set(name_of.values()) - set(counts)
     if missing:
         some = ", ".join(sorted(missing)[:5])
         raise ConfigError(

@@ -24,7 +24,10 @@ _SHOWN = 5
 
 
 Mark: TypeAlias = tuple[int, int] | None
-"""Which gradient a tensor has, and how often that was changed."""
+"""Which object a tensor's gradient is, and how often that was changed.
+
+torch keeps the object for as long as the gradient stays.
+"""
 
 
 def marks(named: Iterable[tuple[str, torch.Tensor]]) -> list[Mark]:

@@ -20,6 +20,7 @@ from .build_options import BY_NAME
 from .catalogue import catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares, sum_over_ranks
 from .cohorts import Cohorts
+from .factories import made_optimizer
 from .frozen import FrozenParameters
 from .initialisation import Deferred, build_deferred, build_model
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
@@ -58,7 +59,7 @@ class Zero(Strategy):
         self._refuse_rounded_statistics(model)
         work_on_blocks(model, self.options)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        optimizer = blueprint.optimizer(Parameters(named))
+        optimizer = made_optimizer(blueprint.optimizer, Parameters(named))
         self._group_names = names_by_group(optimizer, named)
         unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable)
         self._cohorts = Cohorts(optimizer, self._group_names, unfreezing)

@@ -51,3 +51,11 @@ def test_a_model_without_batch_norm_costs_no_collective(monkeypatch: pytest.Monk
         follower.begin_micro_batch()
         follower.end_micro_batch(0, 1, is_padding=False)
         follower.end_step(1)
+
+
+def test_what_follows_the_number_of_ranks_is_told_once():
+    layers = [nn.BatchNorm1d(2), nn.SyncBatchNorm(2), nn.SyncBatchNorm(2)]
+    with process_groups(rank=0, local_rank=0, world_size=1) as ranks:
+        (note,) = RunningStatistics(nn.Sequential(*layers), ranks).notes
+        assert note.startswith("the model has SyncBatchNorm")
+        assert RunningStatistics(nn.Sequential(layers[0]), ranks).notes == []

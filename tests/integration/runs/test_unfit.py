@@ -29,10 +29,15 @@ def test_losses_and_optimizers_that_do_not_fit(launch: Callable[..., Any], tmp_p
         assert "before the model was sharded" in told["early fsdp"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("strategy", "turn", "micro_batch"),
+    [("ddp", 0, 1), ("ddp", 1, 3), ("ddp", 2, 0), ("fsdp", 0, 1)],  # the last of ddp is padding
+)
 def test_a_parameter_without_gradient_on_one_rank_is_no_hang(
-    strategy: str, launch: Callable[..., Any], tmp_path: Path
+    strategy: str, turn: int, micro_batch: int, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
-    launched = launch("--nproc-per-node", "2", WORKER, str(tmp_path), "alone", strategy)
+    """Under ddp rank 0 waits in the last backward, rank 1 comes out of it and tells."""
+    launched = launch("--nproc-per-node", "2", WORKER, str(tmp_path), "alone", strategy, str(turn))
     assert launched.wait(100) == 1
-    assert "step 2, micro-batch 1: the loss does not depend on blocks.1.weight" in launched.stderr
+    where = f"step 3, micro-batch {micro_batch}"
+    assert f"{where}: the loss does not depend on blocks.1.weight" in launched.stderr

@@ -1,6 +1,7 @@
 """Losses and optimizers that cannot be trained with; every rank writes what it was told.
 
-With "alone" as second argument, rank 1 alone leaves parameters out, and nothing is caught.
+With "alone", a strategy and a turn, rank 1 alone leaves parameters out from that turn of step 3 on,
+and nothing is caught.
 """
 
 import json
@@ -68,9 +69,9 @@ with process_groups(
     if mode == "alone":
         job = make_job(ranks, sys.argv[3], out / "alone")
         for step in job:
-            if step.number == 2 and ranks.rank == 1:
-                leave_out(job.model)
-            for tokens, labels, _ in step:
+            for turn, (tokens, labels, _) in enumerate(step):
+                if (ranks.rank, step.number, turn) == (1, 3, int(sys.argv[4])):
+                    leave_out(job.model)
                 loss = F.cross_entropy(job.model(tokens), labels, reduction="sum")
                 step.backward(loss, count=len(labels))
     for strategy in ("ddp", "fsdp", "zero1", "zero2", "zero3", "accelerate"):
