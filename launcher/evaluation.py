@@ -47,7 +47,7 @@ def evaluate(
 
     Raises:
         ConfigError: an empty data set, or what is none.
-        DesyncError: the ranks measured different metrics.
+        DesyncError: the ranks measure different metrics or data, or not all of them measure.
     """
     require_no_loader(dataset, f"what is evaluated as {name}")
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
@@ -57,6 +57,7 @@ def evaluate(
         )
     if len(dataset) == 0:
         raise ConfigError(f"the data set to evaluate as {name} is empty.")
+    boundary.require_same("an evaluation", {"name": name, "samples": len(dataset)})
     turns = assignment(consecutive(len(dataset), micro_batch), ranks.rank, ranks.world_size)
     sums = MetricSums()
     model = strategy.module

@@ -60,6 +60,8 @@ class Itinerary:
         self._timer: threading.Timer | None = None
         self.step = 0
         """The step that this rank is in."""
+        self.loop: str | None = None
+        """What this rank iterates over, while it does."""
 
     def come_to(self, what: str) -> None:
         """Note a call that all ranks make together.
@@ -70,18 +72,28 @@ class Itinerary:
         self._refuse_after_departure()
         self._note(Stop(calls=self._now.calls + 1, what=what, where=users_line(), step=self.step))
 
+    def follow(self, main: Callable[[], None]) -> None:
+        """Call the script's `main` and wait until all ranks have ended theirs; see `end`.
+
+        `sys.exit()` is one of the ways to end it; with another code than 0 it is a failure.
+        """
+        try:
+            main()
+        except SystemExit as leaving:
+            if leaving.code not in (None, 0):
+                raise
+            if self.loop is not None:
+                what = f"{self.loop} in step {self.step}"
+                raise ConfigError(self._sentence(what, where_raised(leaving))) from None
+        self.end()
+
     def leave(self, what: str) -> str:
         """Note that a loop of ours is left early; called while it is closed, so it cannot raise.
 
         Returns:
             The sentence with which the rank is to be ended.
         """
-        alone = "" if self._ranks.world_size == 1 else "; the other ranks would wait for it"
-        self._departure = (
-            f"rank {self._ranks.rank} left {what} by break, return or an exception "
-            f"({users_line()}){alone}. To end a run call job.stop(), on any rank: all save and "
-            "leave at the same step."
-        )
+        self._departure = self._sentence(what, users_line())
         if self._ranks.world_size > 1 and self._timer is None:
             self._timer = threading.Timer(LEFT_S, self._end_process, (self._departure,))
             self._timer.daemon = True
@@ -120,6 +132,14 @@ class Itinerary:
                     f"rank {names} to end it too."
                 )
             time.sleep(_LOOK_S)
+
+    def _sentence(self, what: str, where: str | None) -> str:
+        alone = "" if self._ranks.world_size == 1 else "; the other ranks would wait for it"
+        return (
+            f"rank {self._ranks.rank} left {what} by break, return, sys.exit() or an exception "
+            f"({where or 'an unknown line'}){alone}. To end a run call job.stop(), on any rank: "
+            "all save and leave at the same step."
+        )
 
     def _refuse_after_departure(self) -> None:
         if self._departure is not None:

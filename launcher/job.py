@@ -113,7 +113,8 @@ class Job:
         Raises:
             Preempted: after a save, when any rank was asked to leave; it ends the process with 75.
         """
-        self.run.itinerary.come_to("the training loop")
+        itinerary = self.run.itinerary
+        itinerary.come_to("the training loop")
         decision = decide(self._state.progress(self.plan), None)
         if decision.ending is not None:
             self._log.already_over(decision)
@@ -121,6 +122,7 @@ class Job:
             return
         batches = self._open_batches()
         self.model.train()
+        itinerary.loop = "the training loop"
         try:
             while True:
                 step = self._new_step(batches)
@@ -132,9 +134,10 @@ class Job:
                 if decision.rollback:
                     batches = self._open_batches()
         except GeneratorExit:
-            self.run.itinerary.leave(f"the training loop in step {self.step}")
+            itinerary.leave(f"the training loop in step {self.step}")
             raise
         finally:
+            itinerary.loop = None
             self._keeper.close()
         self._log.ended(decision, self.step, self._keeper.newest_step)
         if decision.ending is Ending.PREEMPTED:
@@ -208,6 +211,7 @@ class Job:
             before_update=self._saver.release_tensors,
             evaluate=self._evaluate,
             leave=self.run.itinerary.leave,
+            warn=self.run.warn,
         )
 
     def _finish(self, step: Step) -> Decision:

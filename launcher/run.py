@@ -131,8 +131,7 @@ class Run:
             try:
                 folder = run_folder_at(path, environment.checkpoints or checkpoints)
                 run = cls(environment, ranks, flag, folder=folder, seed=seed)
-                main(run)
-                run.itinerary.end()
+                run.itinerary.follow(lambda: main(run))
             except Preempted:
                 code = CONTINUE
             except ConfigError as error:

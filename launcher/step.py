@@ -24,6 +24,8 @@ from strategies.seeding import AFTER_LAST_MICRO_BATCH
 
 from .evaluation import Measure
 
+_MEAN = 1
+"""torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
 Evaluate = Callable[[MapDataset, Measure, str], dict[str, float]]
 
 
@@ -52,6 +54,7 @@ class Step:
         before_update: Callable[[], None],
         evaluate: Evaluate,
         leave: Callable[[str], str],
+        warn: Callable[[str], None],
     ) -> None:
         self.number = number
         """0-based number of this optimizer step."""
@@ -77,6 +80,7 @@ class Step:
         self._before_update = before_update
         self._evaluate = evaluate
         self._leave = leave
+        self._warn = warn
         self._departure: str | None = None
         self._turn = -1
         self._owes_backward = False
@@ -126,6 +130,11 @@ class Step:
                 f"step.backward was called out of turn in step {self.number}: call it exactly once "
                 "for each micro-batch, inside `for batch in step`."
             )
+        if not isinstance(loss, torch.Tensor):
+            raise ConfigError(
+                f"step.backward got a loss of type {type(loss).__name__}; it needs the tensor that "
+                "the model's result was made into. Leave .item() and float() out."
+            )
         if loss.ndim != 0:
             raise ConfigError(
                 f"step.backward got a loss of shape {tuple(loss.shape)}; it needs the sum over the "
@@ -134,6 +143,12 @@ class Step:
         micro_batch = self._turns[self._turn].micro_batch
         where = f"step {self.number}, micro-batch {micro_batch.index}"
         self._refuse_unfit(loss, where)
+        if self.number == 0 and self._turn == 0 and count != 1 and is_mean(loss):
+            self._warn(
+                f"the loss of step 0 is a mean, and it was passed with count={float(count):g}. "
+                "step.backward takes the sum over the samples that count, and makes the mean over "
+                'all ranks of it: use reduction="sum", or pass loss * count.'
+            )
         self._owes_backward = False
         is_padding = self._turns[self._turn].is_padding
         if not is_padding:  # not by multiplication: what is not finite would remain so
@@ -220,3 +235,10 @@ class Step:
             )
         self._before_update()
         self.outcome = self._strategy.step(total * self._loss_scale)
+
+
+def is_mean(loss: torch.Tensor) -> bool:
+    """Return whether the last thing done to a loss was to take a mean, as far as torch tells."""
+    last = loss.grad_fn
+    reduction = getattr(last, "_saved_reduction", None)
+    return reduction == _MEAN or type(last).__name__.startswith("MeanBackward")

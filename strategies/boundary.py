@@ -154,6 +154,25 @@ class Boundary:
         self._sent = None
         self._read = self._checked(report, reduced)
 
+    def require_same(self, what: str, value: JSON) -> None:
+        """Come together before something long that all ranks do. Called on every rank.
+
+        Without it a rank that is alone in it would wait in some collective of the model's.
+
+        Args:
+            what: it is, such as "step.evaluate".
+            value: the arguments that must be the same on every rank.
+
+        Raises:
+            DesyncError: they are not, or another rank does something else.
+        """
+        own = digest([what, value])
+        if not self._all_equal(*self._ranks.channel.start(_agreement(own)).wait()):
+            raise DesyncError(
+                f"rank {self._ranks.rank} is in {what} with {value}, and another rank with other "
+                "arguments. Every rank must pass the same."
+            )
+
     def reduce_metrics(self, sums: MetricSums) -> dict[str, float]:
         """Return the exact metrics over all ranks. Called on every rank.
 

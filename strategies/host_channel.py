@@ -8,6 +8,15 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
+from .errors import DesyncError
+
+SAME_ORDER = (
+    "All ranks must take the same steps in the same order: no step.evaluate, job.test or "
+    "job.export under `if rank == 0`."
+)
+MOST_NUMBERS = 30
+"""In one sum; what is longer goes by a collective of its own."""
+
 
 class PendingSum(Protocol):
     """A sum under way."""
@@ -20,7 +29,10 @@ class HostChannel(Protocol):
     """Every method is called on every rank, in the same order."""
 
     def start(self, values: Sequence[float]) -> PendingSum:
-        """Start to sum each of these float64 numbers over the ranks; as many on every rank."""
+        """Start to sum each of these float64 numbers over the ranks; as many on every rank.
+
+        MOST_NUMBERS at most. Where a rank sums another number of them, `wait` raises DesyncError.
+        """
 
     def gather(self, message: bytes) -> list[bytes] | None:
         """Return every rank's message, in rank order, on rank 0."""
@@ -30,14 +42,25 @@ class HostChannel(Protocol):
 
 
 class _SumInGroup:
+    """Always as long, and with its own number of numbers: gloo aborts where lengths differ."""
+
     def __init__(self, values: Sequence[float], group: dist.ProcessGroup) -> None:
-        self._vector = torch.tensor(values, dtype=torch.float64)
+        self._num_values, self._group = len(values), group
+        tag = (len(values), len(values) ** 2)
+        padding = [0.0] * (MOST_NUMBERS - len(values))
+        self._vector = torch.tensor([*tag, *values, *padding], dtype=torch.float64)
         self._work = dist.all_reduce(self._vector, group=group, async_op=True)
 
     def wait(self) -> list[float]:
         assert self._work is not None
         self._work.wait()
-        return self._vector.tolist()
+        count, squares, *totals = self._vector.tolist()
+        if count * count != self._group.size() * squares:
+            raise DesyncError(
+                f"rank {self._group.rank()} sums {self._num_values} numbers over the ranks, and "
+                f"others sum something else. {SAME_ORDER}"
+            )
+        return totals[: self._num_values]
 
 
 class GroupChannel:

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from checkpointing import JSON
 
 from .errors import ConfigError, DesyncError
+from .host_channel import MOST_NUMBERS
 from .process_group import Ranks
 
 Finish: TypeAlias = "Callable[[Sequence[float]], float | Mapping[str, float]]"
@@ -53,9 +54,14 @@ class MetricSums:
                 on every rank.
 
         Raises:
-            ConfigError: a tensor without a sample dimension, whose count cannot be known, or a
-                metric that is another one than in the batch before.
+            ConfigError: no mapping, a tensor without a sample dimension, whose count cannot be
+                known, or a metric that is another one than in the batch before.
         """
+        if not isinstance(measured, Mapping):
+            raise ConfigError(
+                f"measure returned a {type(measured).__name__}; it must return a dict of metrics "
+                'by name, such as {"loss": F.cross_entropy(out, y, reduction="none")}.'
+            )
         for name, value in measured.items():
             tally = _tally_of(name, value)
             new = tally.sums.detach().double().reshape(-1).tolist()
@@ -102,23 +108,25 @@ def reduce_sums(ranks: Ranks, sums: MetricSums, layout_digest: int) -> dict[str,
     """Return the exact metrics over all ranks. Called on every rank.
 
     Args:
-        ranks: who takes part; the sum runs on their host group.
+        ranks: who takes part; the sum runs on the host.
         sums: this rank's.
         layout_digest: of `sums.layout`, small enough that its square is exact in float64.
 
     Raises:
-        DesyncError: the ranks measured different metrics.
+        DesyncError: the ranks measured different metrics, or not all of them measure.
     """
-    # First whether all have the same layout: else the vectors would differ in length.
-    digest = torch.tensor([layout_digest, layout_digest**2], dtype=torch.float64)
-    dist.all_reduce(digest, group=ranks.host_group)
-    total, squares = digest.tolist()
+    # First whether all have the same layout: else the vectors would differ in length. And whether
+    # all are here: a rank that is in the next step sums something else, and the channel tells.
+    total, squares = ranks.channel.start([layout_digest, layout_digest**2]).wait()
     if total * total != ranks.world_size * squares:
         raise DesyncError(
             f"rank {ranks.rank} measured {list(sums.names)}; another rank measured other metrics, "
             "or the same with other arguments. Every rank must measure the same."
         )
-    vector = torch.tensor(sums.vector(), dtype=torch.float64)
+    own = sums.vector()
+    if len(own) <= MOST_NUMBERS:
+        return sums.finish(ranks.channel.start(own).wait())
+    vector = torch.tensor(own, dtype=torch.float64)
     dist.all_reduce(vector, group=ranks.host_group)
     return sums.finish(vector.tolist())
 

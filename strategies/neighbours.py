@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from .errors import DesyncError, LostRankError
-from .host_channel import PendingSum
+from .host_channel import SAME_ORDER, PendingSum
 
 _SUM, _MESSAGE = 1, 2
 _HEAD = struct.Struct("<QQQ")
@@ -147,7 +147,7 @@ class Neighbours:
     def _unlike(self, rank: int, number: int) -> DesyncError:
         return DesyncError(
             f"rank {rank} tells something else than rank {self._rank} awaits, in their exchange "
-            f"{number}. All ranks must take the same steps in the same order."
+            f"{number}. {SAME_ORDER}"
         )
 
     def _send(self, rank: int, content: bytes | memoryview) -> None:

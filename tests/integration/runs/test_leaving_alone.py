@@ -30,6 +30,8 @@ def main(run):
             raise ValueError("of the user")  # the raise
         if odd and "{WHERE}" == "return":
             return  # the return
+        if odd and "{WHERE}" == "exit":
+            sys.exit()  # the exit
         if odd and "{WHERE}" == "busy":
             break  # the busy
     if "{WHERE}" == "busy":
@@ -40,7 +42,7 @@ Run.start(main)
 """
 
 
-@pytest.mark.parametrize("where", ["loop", "batch", "raise", "return", "busy", "before"])
+@pytest.mark.parametrize("where", ["loop", "batch", "raise", "return", "exit", "busy", "before"])
 def test_the_rank_the_step_and_the_line_are_named(launch, where):
     script = launch.script(SCRIPT.replace("{WHERE}", where))
     launched = launch("--nproc-per-node", "2", "--run-dir", "run", script)
@@ -58,6 +60,62 @@ def test_the_rank_the_step_and_the_line_are_named(launch, where):
     else:
         assert "job.stop()" in said
         assert "Traceback" not in said
+
+
+ALONE_TOGETHER = """
+import torch
+import strategies.process_group as places
+from torch.utils.data import TensorDataset
+from launcher import Run
+
+if "{CHANNEL}" == "gloo":
+    places.meet_neighbours = lambda *place, **limit: None
+
+def main(run):
+    samples = TensorDataset(torch.randn(64, 8), torch.randn(64, 1))
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(8, 1),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        train=samples, global_batch=16, micro_batch=4, epochs=5,
+    )
+    assert (run.ranks.neighbours is None) == ("{CHANNEL}" == "gloo")
+    for step in job:
+        for x, y in step:
+            step.backward((job.model(x) - y).square().sum(), count=len(y))
+        if step.number == 5 and "{WHAT}" == "lengths":
+            samples = TensorDataset(torch.randn(64 + rank, 8))
+        if step.number == 5 and (rank == 0 or "{WHAT}" == "lengths"):
+            step.evaluate(samples, lambda model, batch: {"loss": model(batch[0]).square()})
+
+Run.start(main)
+"""
+
+
+@pytest.mark.parametrize("channel", ["sockets", "gloo"])
+def test_what_all_ranks_must_do_is_done_by_one(launch, channel):
+    """The commonest hang: `if rank == 0` before something that all ranks take part in."""
+    script = launch.script(ALONE_TOGETHER.replace("{CHANNEL}", channel).replace("{WHAT}", "one"))
+    launched = launch("--nproc-per-node", "2", "--strategy", "ddp", "--run-dir", "run", script)
+    assert launched.wait(60) == 1, launched.stdout
+    said = "\n".join(launched.said())
+    assert "All ranks must take the same steps in the same order: no step.evaluate" in said
+
+
+def test_ranks_that_evaluate_other_data_are_told(launch):
+    script = launch.script(
+        ALONE_TOGETHER.replace("{CHANNEL}", "sockets").replace("{WHAT}", "lengths")
+    )
+    launched = launch("--nproc-per-node", "2", "--strategy", "ddp", "--run-dir", "run", script)
+    assert launched.wait(60) == 1, launched.stdout
+    assert "is in an evaluation with {'name': 'val', 'samples': 6" in launched.stderr
+
+
+def test_an_exit_on_all_ranks_after_the_loop_is_an_end(launch):
+    script = launch.script(
+        SCRIPT.replace("epochs=500", "epochs=2").replace('job.export("last")', "sys.exit(0)")
+    )
+    launched = launch("--nproc-per-node", "2", "--run-dir", "run", script)
+    assert launched.wait(60) == 0, launched.stderr
 
 
 LEAVES_SLOWLY = """
