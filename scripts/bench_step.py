@@ -268,8 +268,8 @@ def table(taken: dict[str, list[float]], seeks: dict[str, float], load: str) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=8, help="optimizer steps of each in a round")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=4, help="optimizer steps of each in a round")
     parser.add_argument("--width", type=int, default=256, help="of the network")
     parser.add_argument("--only", choices=list(KINDS), help="nothing else is in the process then")
     parser.add_argument("--save", type=Path, help="also write the table to this file")
