@@ -10,6 +10,7 @@ LOOK_S = 0.25
 LONGEST_GAP_S = 2.0
 """More time than this between two looks has not passed for the ranks: the machine, or the
 launcher with them, was suspended."""
+_NAMED = 5
 
 
 class QuietClock:
@@ -44,8 +45,12 @@ class HangWatch:
         self._heartbeats = heartbeats
         self._clock = QuietClock()
         self._looked_at = 0.0
-        self.step: int | None = None
+        self._steps: Mapping[int, int] = {}
+
+    @property
+    def step(self) -> int | None:
         """The last step which any rank has finished."""
+        return max(self._steps.values(), default=None)
 
     def text(self, elsewhere: str = "") -> str:
         """Return why the ranks of this node are ended.
@@ -55,8 +60,7 @@ class HangWatch:
         """
         if elsewhere:
             return f"{elsewhere}; killing those of this node too."
-        after = "" if self.step is None else f" after step {self.step}"
-        return f"no rank got on for {self.timeout_s:g} s{after}; killing all of them."
+        return f"no rank got on for {self.timeout_s:g} s{where(self._steps)}; killing all of them."
 
     def is_hung(self, now: float) -> bool:
         """Tell whether no rank has given a sign for `timeout_s`; cheap, called at each look."""
@@ -65,6 +69,26 @@ class HangWatch:
         self._looked_at = now
         beats = {rank: read_beat(path) for rank, path in self._heartbeats.items()}
         given = {rank: beat for rank, beat in beats.items() if beat is not None}
-        self.step = max((b.step for b in given.values() if b.step is not None), default=None)
+        self._steps = {rank: b.step for rank, b in given.items() if b.step is not None}
         counts = {rank: beat.count for rank, beat in given.items()}
         return self._clock.look(now, counts) >= self.timeout_s
+
+
+def where(steps: Mapping[int, int]) -> str:
+    """Return after which step ranks stand, from the last that each has finished; pure.
+
+    Ranks that are behind are named: they may be in something that all ranks must do together.
+    """
+    if not steps:
+        return ""
+    newest = max(steps.values())
+    behind: dict[int, list[str]] = {}
+    for rank, step in sorted(steps.items()):
+        if step < newest:
+            behind.setdefault(step, []).append(str(rank))
+    parts = [
+        f"rank {', '.join(ranks[:_NAMED])}{' and others' if len(ranks) > _NAMED else ''} "
+        f"after step {step}"
+        for step, ranks in sorted(behind.items())
+    ]
+    return f" after step {newest}" + (f" ({'; '.join(parts)})" if parts else "")

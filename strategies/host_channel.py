@@ -45,6 +45,7 @@ class _SumInGroup:
     """Always as long, and with its own number of numbers: gloo aborts where lengths differ."""
 
     def __init__(self, values: Sequence[float], group: dist.ProcessGroup) -> None:
+        assert len(values) <= MOST_NUMBERS
         self._num_values, self._group = len(values), group
         tag = (len(values), len(values) ** 2)
         padding = [0.0] * (MOST_NUMBERS - len(values))

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from launcher.hang import HangWatch, QuietClock
+from launcher.hang import HangWatch, QuietClock, where
 from launcher.heartbeat import Heartbeat
 from launcher.stacks import kernel_stacks
 
@@ -39,6 +39,23 @@ def test_watch(tmp_path):
     assert watch.text("no rank of node 1 (b) got on") == (
         "no rank of node 1 (b) got on; killing those of this node too."
     )
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ({}, ""),
+        ({0: 6, 1: 6}, " after step 6"),
+        ({0: 5, 1: 6}, " after step 6 (rank 0 after step 5)"),
+        ({0: 5, 1: 6, 2: 5, 3: 4}, " after step 6 (rank 3 after step 4; rank 0, 2 after step 5)"),
+        (
+            {rank: int(rank == 9) for rank in range(10)},
+            " after step 1 (rank 0, 1, 2, 3, 4 and others after step 0)",
+        ),
+    ],
+)
+def test_ranks_that_are_behind_are_named(steps, expected):
+    assert where(steps) == expected
 
 
 def test_what_the_kernel_knows():
