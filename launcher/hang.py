@@ -87,8 +87,8 @@ def where(steps: Mapping[int, int]) -> str:
         if step < newest:
             behind.setdefault(step, []).append(str(rank))
     parts = [
-        f"rank {', '.join(ranks[:_NAMED])}{' and others' if len(ranks) > _NAMED else ''} "
-        f"after step {step}"
+        f"rank{'s' * (len(ranks) > 1)} {', '.join(ranks[:_NAMED])}"
+        f"{' and others' * (len(ranks) > _NAMED)} after step {step}"
         for step, ranks in sorted(behind.items())
     ]
     return f" after step {newest}" + (f" ({'; '.join(parts)})" if parts else "")

@@ -47,10 +47,10 @@ def test_watch(tmp_path):
         ({}, ""),
         ({0: 6, 1: 6}, " after step 6"),
         ({0: 5, 1: 6}, " after step 6 (rank 0 after step 5)"),
-        ({0: 5, 1: 6, 2: 5, 3: 4}, " after step 6 (rank 3 after step 4; rank 0, 2 after step 5)"),
+        ({0: 5, 1: 6, 2: 5, 3: 4}, " after step 6 (rank 3 after step 4; ranks 0, 2 after step 5)"),
         (
             {rank: int(rank == 9) for rank in range(10)},
-            " after step 1 (rank 0, 1, 2, 3, 4 and others after step 0)",
+            " after step 1 (ranks 0, 1, 2, 3, 4 and others after step 0)",
         ),
     ],
 )
