@@ -47,7 +47,7 @@ def fit(
     job = run.prepare(**recipe)
     for step in job:
         for batch in step:
-            total, count = loss(job.model, batch)
+            total, count = require_pair(loss(job.model, batch))
             step.backward(total, count=count)
         if step.evaluation_due and validate is not None and measure is not None:
             step.evaluate(validate, measure)
@@ -56,3 +56,19 @@ def fit(
     if test is not None and measure is not None:
         job.test(test, measure)
     return job
+
+
+def require_pair(returned: Any) -> tuple[torch.Tensor, torch.Tensor | float]:
+    """Return what `loss` has returned.
+
+    Raises:
+        ConfigError: it is no pair.
+    """
+    if not isinstance(returned, tuple | list) or len(returned) != 2:
+        raise ConfigError(
+            f"loss= returned a {type(returned).__name__}; it must return a pair: the sum of the "
+            'losses, and of how many samples or tokens. With reduction="sum": '
+            'return F.cross_entropy(model(x), y, reduction="sum"), len(y).'
+        )
+    total, count = returned
+    return total, count
