@@ -166,7 +166,7 @@ class Recipe:
         """Return how the training data is cut into optimizer steps."""
         if len(samples) == 0:
             raise ConfigError(f"train= is a {type(self.train).__name__} without samples.")
-        reached = -(-(self.steps or 0) * self.global_batch // max(1, len(samples)))
+        reached = -(-(self.steps or 0) * self.global_batch // len(samples))
         return BatchPlan(
             num_samples=len(samples),
             global_batch=self.global_batch,

@@ -2,8 +2,7 @@
 
 Said at boundary k and read at boundary k+1, so that a step never waits for it; on the way it goes
 along with the sum that the step needs anyway. It carries the requests of the ranks, the training
-loss, and the numbers by which ranks notice that they no longer do the same thing: all s are equal
-exactly when (sum s)^2 == W * sum s^2 (Cauchy and Schwarz).
+loss, and the numbers by which ranks notice that they no longer do the same thing.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 
 from checkpointing import JSON
 
+from .agreement import all_equal, summands
 from .errors import DesyncError
 from .host_channel import PendingSum
 from .metric_sums import MetricSums, reduce_sums
@@ -124,7 +124,7 @@ class Boundary:
 
     def _vector(self, report: Report) -> list[float]:
         said = [float(getattr(report, name)) for name in _SAID]
-        return said + _agreement(report.step) + _agreement(self._digest)
+        return said + summands(report.step) + summands(self._digest)
 
     def receive(self) -> Agreed | None:
         """Return the former boundary's agreement, once; None at the first. Called on every rank.
@@ -167,7 +167,8 @@ class Boundary:
             DesyncError: they are not, or another rank does something else.
         """
         own = digest([what, value])
-        if not self._all_equal(*self._ranks.channel.start(_agreement(own)).wait()):
+        total, squares = self._ranks.channel.start(summands(own)).wait()
+        if not all_equal(total, squares, self._ranks.world_size):
             raise DesyncError(
                 f"rank {self._ranks.rank} is in {what} with {value}, and another rank with other "
                 "arguments. Every rank must pass the same."
@@ -185,13 +186,13 @@ class Boundary:
         world_size = self._ranks.world_size
         by_name = dict(zip(_SAID, reduced, strict=False))
         step_sum, step_squares, digest_sum, digest_squares = reduced[-4:]
-        if not self._all_equal(step_sum, step_squares):
+        if not all_equal(step_sum, step_squares, world_size):
             raise DesyncError(
                 f"the ranks disagree on the step: rank {self._ranks.rank} has completed "
                 f"{report.step}, the mean over {world_size} ranks is {step_sum / world_size:g}. "
                 "A rank left the loop or skipped a step; use job.stop() to end a run."
             )
-        if not self._all_equal(digest_sum, digest_squares):
+        if not all_equal(digest_sum, digest_squares, world_size):
             raise DesyncError(
                 f"rank {self._ranks.rank} was given another configuration than other ranks "
                 f"(seen at step {report.step}). Start every rank with the same arguments and code."
@@ -208,9 +209,6 @@ class Boundary:
             time=_time_of(by_name),
         )
 
-    def _all_equal(self, total: float, squares: float) -> bool:
-        return total * total == self._ranks.world_size * squares
-
 
 def _time_of(by_name: Mapping[str, float]) -> TimeLeft | None:
     """Return the coordinator's numbers; the other ranks have added zeros."""
@@ -222,7 +220,3 @@ def _time_of(by_name: Mapping[str, float]) -> TimeLeft | None:
         step_s=by_name["step_s"],
         save_s=None if save_s < 0 else save_s,
     )
-
-
-def _agreement(number: int) -> list[float]:
-    return [float(number), float(number) ** 2]

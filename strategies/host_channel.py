@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 import torch.distributed as dist
 
+from .agreement import all_equal, summands
 from .errors import DesyncError
 
 SAME_ORDER = (
@@ -47,16 +48,17 @@ class _SumInGroup:
     def __init__(self, values: Sequence[float], group: dist.ProcessGroup) -> None:
         assert len(values) <= MOST_NUMBERS
         self._num_values, self._group = len(values), group
-        tag = (len(values), len(values) ** 2)
         padding = [0.0] * (MOST_NUMBERS - len(values))
-        self._vector = torch.tensor([*tag, *values, *padding], dtype=torch.float64)
+        self._vector = torch.tensor(
+            [*summands(len(values)), *values, *padding], dtype=torch.float64
+        )
         self._work = dist.all_reduce(self._vector, group=group, async_op=True)
 
     def wait(self) -> list[float]:
         assert self._work is not None
         self._work.wait()
         count, squares, *totals = self._vector.tolist()
-        if count * count != self._group.size() * squares:
+        if not all_equal(count, squares, self._group.size()):
             raise DesyncError(
                 f"rank {self._group.rank()} sums {self._num_values} numbers over the ranks, and "
                 f"others sum something else. {SAME_ORDER}"

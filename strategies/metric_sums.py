@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from checkpointing import JSON
 
+from .agreement import all_equal, summands
 from .errors import ConfigError, DesyncError
 from .host_channel import MOST_NUMBERS
 from .process_group import Ranks
@@ -117,8 +118,8 @@ def reduce_sums(ranks: Ranks, sums: MetricSums, layout_digest: int) -> dict[str,
     """
     # First whether all have the same layout: else the vectors would differ in length. And whether
     # all are here: a rank that is in the next step sums something else, and the channel tells.
-    total, squares = ranks.channel.start([layout_digest, layout_digest**2]).wait()
-    if total * total != ranks.world_size * squares:
+    total, squares = ranks.channel.start(summands(layout_digest)).wait()
+    if not all_equal(total, squares, ranks.world_size):
         raise DesyncError(
             f"rank {ranks.rank} measured {list(sums.names)}; another rank measured other metrics, "
             "or the same with other arguments. Every rank must measure the same."
