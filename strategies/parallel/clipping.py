@@ -53,7 +53,9 @@ def _on_host(grads: Iterable[torch.Tensor]) -> float:
 
 
 def _square(numbers: torch.Tensor) -> float:
-    return float(torch.dot(numbers, numbers))
+    # In place, and summed in pairs: a dot product's rounding differs from processor to processor
+    # and grows with the length.
+    return float(numbers.square_().sum())
 
 
 def squares_of_replicas(grads: Sequence[torch.Tensor], ranks: Ranks) -> float:
