@@ -31,7 +31,7 @@ def writer_command() -> tuple[str, ...]:
     """
     paths = [str(_ROOT), *(path for path in sys.path if path)]
     return (
-        *(sys.executable, "-S", "-E", "-s", "-c"),
+        *(sys.executable, "-S", "-I", "-c"),
         f"import sys; sys.path.extend({paths!r}); "
         "from checkpointing.writer_process import serve; serve()",
     )

@@ -190,6 +190,17 @@ def test_a_writer_that_was_killed_between_two_saves_is_started_again(
     kit.assert_holds(store, 2, state)
 
 
+@pytest.mark.parametrize("name", ["json.py", "mmap.py", "checkpointing.py"])
+def test_the_user_s_files_do_not_hide_what_the_writer_needs(
+    kit, background, tmp_path, writers, monkeypatch, name
+):
+    (tmp_path / name).write_text("raise ImportError('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    store, writer, state = kit.store_at(tmp_path / "run"), writers(), kit.sample_state(1)
+    background.start(kit, store, 1, state, kit.LocalCommunicator(), writer).finish()
+    kit.assert_holds(store, 1, state)
+
+
 def test_a_failing_start_is_told_on_all_ranks(kit, background, tmp_path, writers):
     store = kit.store_at(tmp_path / "file" / "below")
     (tmp_path / "file").write_text("")
