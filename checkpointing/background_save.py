@@ -80,7 +80,6 @@ class BackgroundSave:
         """Return once the steady fragments may change. No collective; on every rank, any time."""
         if self._copy is not None:
             self._copy.let_change()
-            self._submit(wait=False)
 
     def drop(self) -> None:
         """Let go of it, before the writer's memory goes: it is not committed. No collective."""
@@ -146,30 +145,19 @@ class BackgroundSave:
             report = write_shard(path, plan, files=self._store.files, block_bytes=block_bytes)
             self._wrote = Outcome(value=report.encode(), note=f"rank {rank}: {error.strerror}")
             return
-        self._copy = ShardCopy(memory, plan)
-        self._submit(wait=False)
-
-    def _submit(self, *, wait: bool) -> None:
-        """Hand the copy to the writer once it is whole; a failure is told by `finish`."""
-        if self._copy is None or not (wait or self._copy.is_done()):
-            return
-        self._copy.wait()
-        self._copy = None
-        submitted = run_guarded(self._hand_over)
-        if submitted.error is not None:
-            self._wrote = submitted
-
-    def _hand_over(self) -> None:
-        self._writer.submit(self._shard_path, self._size_bytes, self._store.block_bytes)
+        copy = ShardCopy(memory, plan)
+        # It writes from now on, as far as the copy is: not only when this rank looks again.
+        tell = self._writer.submit(path, plan.size_bytes, block_bytes)
+        self._copy = copy
+        copy.go_on(tell)
 
     @property
     def _shard_path(self) -> PurePath:
         return self._store.publishing.shard_path(self._attempt, self._communicator.rank)
 
     def _receive(self, *, wait: bool) -> None:
-        self._submit(wait=wait)
-        if self._copy is not None:
-            return
+        if wait:
+            self.drop()  # also where the writer has failed: the memory is used again
         if self._wrote is not None and (self._committed is not None or not self._is_committing):
             return
         answer = self._writer.receive(wait=wait)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path, PurePath
 
@@ -16,6 +17,7 @@ from .commit import Commit
 from .errors import SaveFailedError
 from .pinning import pin
 from .publishing import Publishing
+from .ready_pipe import ReadyTeller
 from .staging import Staging
 from .strict_json import JSON
 
@@ -57,8 +59,8 @@ class BackgroundWriter:
     take, before what is asked for next.
 
     Args:
-        command: The writer's program, to which the memory's descriptor is added (default:
-            `writer_command`).
+        command: The writer's program, to which two descriptors are added, see
+            `writer_process.serve` (default: `writer_command`).
         limit_s: From the size of what is written in bytes, how many seconds that may take. A
             process that takes longer is killed.
     """
@@ -72,6 +74,7 @@ class BackgroundWriter:
         self._limit_s = limit_s
         self._given_s = self._until_s = 0.0
         self._staging = Staging(pin)
+        self._ready: ReadyTeller | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._received = b""
         self._ids = count()
@@ -89,14 +92,18 @@ class BackgroundWriter:
         """
         return self._staging.image(size_bytes)
 
-    def submit(self, path: PurePath, size_bytes: int, block_bytes: int) -> None:
-        """Let the first bytes of the image be written to a new file.
+    def submit(self, path: PurePath, size_bytes: int, block_bytes: int) -> Callable[[int], None]:
+        """Let the first bytes of the image be written to a new file, as soon as they are there.
+
+        Returns:
+            To be told how many of them are there, from the first on, in any thread; all of them
+            in the end.
 
         Raises:
             OSError: The process cannot be started.
             SaveFailedError: It died at once.
         """
-        self._await(
+        number = self._await(
             {
                 "kind": "write",
                 "path": str(path),
@@ -105,6 +112,8 @@ class BackgroundWriter:
             },
             size_bytes,
         )
+        assert self._ready is not None
+        return partial(self._ready.tell, number)
 
     def publish(self, publishing: Publishing, commit: Commit) -> None:
         """Let what all ranks have written become a checkpoint of a store.
@@ -174,12 +183,15 @@ class BackgroundWriter:
                 self._let_it_end(self._process)
             self._process.kill()
             self._epitaph()
+        if self._ready is not None:
+            self._ready.close()
         self._staging.close()
 
-    def _await(self, request: dict[str, JSON], size_bytes: int) -> None:
+    def _await(self, request: dict[str, JSON], size_bytes: int) -> int:
         self._given_s = self._limit_s(size_bytes)
-        self._awaited = self._send(request)
+        self._awaited = number = self._send(request)
         self._until_s = time.monotonic() + self._given_s
+        return number
 
     def _send(self, request: dict[str, JSON]) -> int:
         if self._process is None or self._process.poll() is not None:
@@ -221,12 +233,19 @@ class BackgroundWriter:
     def _start(self) -> None:
         self._received = b""
         self._removing.clear()
-        self._process = subprocess.Popen(
-            [*self._command, str(self._staging.fd)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=(self._staging.fd,),
-        )
+        if self._ready is not None:
+            self._ready.close()
+        self._ready = ReadyTeller()
+        try:
+            fds = self._staging.fd, self._ready.read_fd
+            self._process = subprocess.Popen(
+                [*self._command, *map(str, fds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=fds,
+            )
+        finally:
+            self._ready.give_away()
 
     def _give_up(self) -> str:
         """Kill a process that hangs."""

@@ -18,6 +18,7 @@ from .errors import PlaceError, SaveFailedError
 from .fields import Fields
 from .files import LOCAL_FILES, Files
 from .places import is_url, place_at, publishing_of
+from .ready_pipe import ReadyListener
 from .strict_json import JSON
 
 # The rank is told to leave and decides what becomes of a save: these are not for its writer.
@@ -27,22 +28,27 @@ _NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, sig
 def serve(files: Files = LOCAL_FILES) -> None:
     """Carry out one request for each line on stdin, with one line as answer, until stdin ends.
 
-    The last argument of the command is the descriptor of the shared memory.
+    The last two arguments of the command are descriptors: of the shared memory, and of the pipe
+    that tells how far what is in it is whole.
     """
     for signum in _NOT_FOR_US:
         signal.signal(signum, signal.SIG_IGN)
-    bench = _Bench(memory_fd=int(sys.argv[-1]), rank_pid=os.getppid(), files=files)
+    memory_fd, ready_fd = (int(word) for word in sys.argv[-2:])
+    ready = ReadyListener(ready_fd, os.getppid())
+    bench = _Bench(memory_fd=memory_fd, ready=ready, files=files)
     for line in sys.stdin:
         request = json.loads(line)
-        answer = {"id": request.pop("id"), **_answer(request, bench)}
-        print(json.dumps(answer), flush=True)
+        bench.request = request.pop("id")
+        print(json.dumps({"id": bench.request, **_answer(request, bench)}), flush=True)
 
 
 class _Bench:
     """What the requests work with."""
 
-    def __init__(self, *, memory_fd: int, rank_pid: int, files: Files) -> None:
-        self.rank_pid = rank_pid
+    def __init__(self, *, memory_fd: int, ready: ReadyListener, files: Files) -> None:
+        self.request = -1
+        """The number of the one that is carried out."""
+        self._ready = ready
         self._memory_fd = memory_fd
         self._files = files
         self._memory = memoryview(b"")
@@ -60,6 +66,14 @@ class _Bench:
             # The former is not closed by hand: an error's traceback may still hold a piece of it.
             self._memory = memoryview(mmap.mmap(self._memory_fd, size_bytes, prot=mmap.PROT_READ))
         return self._memory[:size_bytes]
+
+    def blocks(self, size_bytes: int, block_bytes: int) -> Iterator[memoryview]:
+        """Yield an image block by block, each as soon as it is there."""
+        image = self.image(size_bytes)
+        for start in range(0, size_bytes, block_bytes):
+            block = image[start : start + block_bytes]
+            self._ready.wait_for(self.request, start + len(block))
+            yield block
 
 
 def _answer(request: Mapping[str, JSON], bench: _Bench) -> dict[str, JSON]:
@@ -79,7 +93,7 @@ def _write(request: Mapping[str, JSON], bench: _Bench) -> JSON:
         path, files = bench.at(text)
         _, crc32 = write_new_file(
             path,
-            _blocks(bench.image(size_bytes), block_bytes, bench.rank_pid),
+            bench.blocks(size_bytes, block_bytes),
             size_bytes,
             files=files,
             block_bytes=block_bytes,
@@ -123,13 +137,6 @@ _ACTIONS: dict[str, Callable[[Mapping[str, JSON], _Bench], JSON]] = {
     "publish": _publish,
     "remove": _remove,
 }
-
-
-def _blocks(image: memoryview, block_bytes: int, rank_pid: int) -> Iterator[memoryview]:
-    for start in range(0, len(image), block_bytes):
-        if os.getppid() != rank_pid:
-            sys.exit("the rank is gone")  # nobody will commit what would be written
-        yield image[start : start + block_bytes]
 
 
 if __name__ == "__main__":

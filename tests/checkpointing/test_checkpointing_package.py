@@ -15,12 +15,13 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TORCH_FREE = (
     "background_writer block_writer by_manifest by_rename collector communicator compare "
     "difference errors export_plan fields files inventory manifest manifest_text names "
-    "object_files outcome places publishing ranges reader report retention shard_format "
+    "object_files outcome places publishing ranges reader ready_pipe report retention shard_format "
     "shard_reader snapshot spec store strict_json verify whole_file writer_process "
     "written_aside"
 )
 NO_DISK = {
     "background_writer": {"read"},
+    "ready_pipe": {"close", "getppid", "pipe", "read", "write"},
     "staging": {"close", "ftruncate", "memfd_create", "posix_fallocate"},
     "writer_process": {"getppid"},
 }
