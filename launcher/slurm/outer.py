@@ -24,7 +24,7 @@ def own_command(python: str, program: str) -> list[str]:
         python: The interpreter.
         program: What is in sys.argv[0]: the command's file, unless it was started otherwise.
     """
-    return [python, program] if Path(program).is_file() else [python, "-c", _ENTRY]
+    return [python, program] if Path(program).is_file() else [python, "-P", "-c", _ENTRY]
 
 
 def srun_command(command: Sequence[str], num_nodes: int, *, binds_cpus: bool) -> list[str]:
