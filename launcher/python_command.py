@@ -8,6 +8,17 @@ from pathlib import Path
 PYTHON_FLAGS = ("-X", "faulthandler", "-u")
 """How every rank's Python is started: a native crash shows its stack, output is never held back."""
 
+OWN_START = (
+    "import os, sys; "
+    "sys.flags.safe_path or sys.path.__setitem__(0, os.path.dirname(sys.executable)); "
+    "from launcher.cli import main; main()"
+)
+"""What `python -c` is given to be this command as its script would be.
+
+Nothing comes from the working folder, which may hold a json.py of the user's. Not -P: the ranks,
+which are forks, would not look beside their script either.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PythonProgram:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import StartError
+from ..python_command import OWN_START
 from ..signal_inbox import SignalInbox
 
 STRAGGLER_S = 60
 """After the first agent's end: agents part within seconds of each other."""
 POLL_S = 0.2
-_ENTRY = "from launcher.cli import main; main()"
 
 
 def own_command(python: str, program: str) -> list[str]:
@@ -24,7 +24,7 @@ def own_command(python: str, program: str) -> list[str]:
         python: The interpreter.
         program: What is in sys.argv[0]: the command's file, unless it was started otherwise.
     """
-    return [python, program] if Path(program).is_file() else [python, "-P", "-c", _ENTRY]
+    return [python, program] if Path(program).is_file() else [python, "-c", OWN_START]
 
 
 def srun_command(command: Sequence[str], num_nodes: int, *, binds_cpus: bool) -> list[str]:

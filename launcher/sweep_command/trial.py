@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .. import exec_worker
 from ..event_file import METRICS, records
+from ..python_command import OWN_START
 from ..signal_inbox import SignalInbox
 from .space import Parameters
 
@@ -25,9 +26,8 @@ PRUNED = "pruned"
 
 def command_of(words: Sequence[str], parameters: Parameters, folder: Path) -> list[str]:
     """Return the command of a trial: this launcher, its run folder, the script's settings; pure."""
-    start = "from launcher.cli import main; main()"
     told = [f"--{name}={value}" for name, value in parameters.items()]
-    return [sys.executable, "-P", "-c", start, "--run-dir", str(folder), *words, *told]
+    return [sys.executable, "-c", OWN_START, "--run-dir", str(folder), *words, *told]
 
 
 def run_trial(

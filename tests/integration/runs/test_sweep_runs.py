@@ -98,6 +98,16 @@ def test_killed_then_asked_to_leave_then_done(launch):
     assert os.listdir(launch.folder / "s").count("trial-002") == 0
 
 
+def test_a_trial_s_script_imports_what_stands_beside_it(launch):
+    (launch.folder / "beside.py").write_text("FOLD = 0\n")
+    source = SCRIPT.replace("config.fold == 1", "beside.FOLD")
+    script = launch.script(f"import beside\n{source}")
+    words = ("sweep", "--sweep-dir", "s", "--monitor", "val/loss", "--search", "grid", "lr=0.1")
+    done = launch(*words, "--", "--nproc-per-node", "1", script)
+    assert done.wait(90) == 0, done.stderr
+    assert "finished" in done.stdout
+
+
 def test_optuna_with_folds_survives_a_kill(launch):
     optuna = pytest.importorskip("optuna")
     script = launch.script(SCRIPT)
