@@ -1,11 +1,15 @@
 """The least that has to be done: the same bytes, written and synced."""
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
-from .method import Blocking
+from .method import Blocking, Saved
+from .results import PLAIN, PLAIN_BESIDE
 
 BLOCK_BYTES = 16 * 1024 * 1024
 
@@ -13,7 +17,7 @@ BLOCK_BYTES = 16 * 1024 * 1024
 class PlainWrite(Blocking):
     """Large writes, one sync, no checksum, nothing to say what it is."""
 
-    name = "plain write and sync"
+    name = PLAIN
 
     def write(self, path: Path) -> None:
         path.mkdir(exist_ok=True)
@@ -39,3 +43,23 @@ class PlainWrite(Blocking):
                 view = view[found:]
         os.close(fd)
         return offset
+
+
+class PlainBeside(PlainWrite):
+    """The same in a thread while the training goes on, as if nothing could change meanwhile."""
+
+    name = PLAIN_BESIDE
+
+    def save(self, path: Path) -> Saved:
+        writer = threading.Thread(target=self.write, args=(path,))
+        dist.barrier()
+        began = time.perf_counter()
+        writer.start()
+        slower_s = self.work.train_until(lambda: not writer.is_alive())
+        dist.barrier()
+        save_s = time.perf_counter() - began
+        return Saved(stall_s=0.0, lost_s=slower_s, save_s=save_s)
+
+    def load(self, path: Path) -> int | None:
+        """Loading is that of the other."""
+        return None

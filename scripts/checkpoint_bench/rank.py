@@ -14,7 +14,7 @@ from strategies import Ranks, process_groups
 from .deepspeed_method import DeepSpeed
 from .memory import PeakMemory, bytes_read, drop_cached
 from .method import Method
-from .plain_method import PlainWrite
+from .plain_method import PlainBeside, PlainWrite
 from .relaunch_methods import InBackground, Synchronous, WithCoresFree
 from .results import WARM_COPY
 from .torch_methods import Dcp, DcpAsync, DcpProcess, DcpStagerKept, TorchSave
@@ -31,6 +31,7 @@ METHODS = (
     TorchSave,
     DeepSpeed,
     PlainWrite,
+    PlainBeside,
 )
 
 
