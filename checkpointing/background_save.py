@@ -83,8 +83,7 @@ class BackgroundSave:
 
     def drop(self) -> None:
         """Let go of it, before the writer's memory goes: it is not committed. No collective."""
-        if self._copy is not None:
-            self._copy.wait()
+        self._end_copy()
 
     def commit(self) -> None:
         """Wait for this rank's shard, then let the coordinator's writer publish all of them.
@@ -151,13 +150,17 @@ class BackgroundSave:
         self._copy = copy
         copy.go_on(tell)
 
+    def _end_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.wait()
+
     @property
     def _shard_path(self) -> PurePath:
         return self._store.publishing.shard_path(self._attempt, self._communicator.rank)
 
     def _receive(self, *, wait: bool) -> None:
         if wait:
-            self.drop()  # also where the writer has failed: the memory is used again
+            self._end_copy()  # also where the writer has failed: the memory is used again
         if self._wrote is not None and (self._committed is not None or not self._is_committing):
             return
         answer = self._writer.receive(wait=wait)

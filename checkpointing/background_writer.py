@@ -74,7 +74,7 @@ class BackgroundWriter:
         self._limit_s = limit_s
         self._given_s = self._until_s = 0.0
         self._staging = Staging(pin)
-        self._ready: ReadyTeller | None = None
+        self._ready = ReadyTeller()
         self._process: subprocess.Popen[bytes] | None = None
         self._received = b""
         self._ids = count()
@@ -112,7 +112,6 @@ class BackgroundWriter:
             },
             size_bytes,
         )
-        assert self._ready is not None
         return partial(self._ready.tell, number)
 
     def publish(self, publishing: Publishing, commit: Commit) -> None:
@@ -183,8 +182,7 @@ class BackgroundWriter:
                 self._let_it_end(self._process)
             self._process.kill()
             self._epitaph()
-        if self._ready is not None:
-            self._ready.close()
+        self._ready.close()
         self._staging.close()
 
     def _await(self, request: dict[str, JSON], size_bytes: int) -> int:
@@ -233,19 +231,13 @@ class BackgroundWriter:
     def _start(self) -> None:
         self._received = b""
         self._removing.clear()
-        if self._ready is not None:
-            self._ready.close()
-        self._ready = ReadyTeller()
-        try:
-            fds = self._staging.fd, self._ready.read_fd
-            self._process = subprocess.Popen(
-                [*self._command, *map(str, fds)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=fds,
-            )
-        finally:
-            self._ready.give_away()
+        fds = self._staging.fd, self._ready.read_fd
+        self._process = subprocess.Popen(
+            [*self._command, *map(str, fds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=fds,
+        )
 
     def _give_up(self) -> str:
         """Kill a process that hangs."""

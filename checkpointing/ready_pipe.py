@@ -9,7 +9,6 @@ import select
 import struct
 import sys
 import threading
-from contextlib import suppress
 
 _MESSAGE = struct.Struct("<QQ")
 """The number of a request, and how many bytes of its image are there, from the first on."""
@@ -19,28 +18,25 @@ _LOOK_S = 1.0
 
 
 class ReadyTeller:
-    """A rank's end. A thread may tell what another one closes."""
+    """A rank's end, and what it gives to its writer processes. One may close what another tells."""
 
     def __init__(self) -> None:
         self.read_fd, self._fd = os.pipe()
         self._lock = threading.Lock()
 
     def tell(self, number: int, ready_bytes: int) -> None:
-        """Say how much of the image of a request is there. Nobody may be left to hear it."""
-        with self._lock, suppress(BrokenPipeError):
+        """Say how much of the image of a request is there; few times, for nobody may listen yet."""
+        with self._lock:
             # Not into what has got this number since.
             if self._fd >= 0:
                 os.write(self._fd, _MESSAGE.pack(number, ready_bytes))
-
-    def give_away(self) -> None:
-        """Close the other end here: another process has it."""
-        os.close(self.read_fd)
 
     def close(self) -> None:
         """Tell nothing any more."""
         with self._lock:
             if self._fd >= 0:
                 os.close(self._fd)
+                os.close(self.read_fd)
             self._fd = -1
 
 
@@ -53,24 +49,36 @@ class ReadyListener:
         self._number = -1
         self._ready_bytes = 0
 
-    def require_rank(self) -> None:
-        """End this process if its rank is gone: nobody would commit what it writes."""
-        if os.getppid() != self._rank_pid:
-            sys.exit("the rank is gone")
+    def begin(self, number: int) -> None:
+        """Listen for what is told of a request from now on.
 
-    def wait_for(self, number: int, wanted_bytes: int) -> None:
-        """Return once so many bytes of a request's image are there; ends with the rank."""
-        if self._number != number:
-            self._number, self._ready_bytes = number, 0
-        self.require_rank()
+        What is left of those before is taken out: a disk that refuses every save at once would
+        leave it all there, and a full pipe holds whoever tells.
+        """
+        self._number, self._ready_bytes = number, 0
+        while self._hears(0.0) and self._take():
+            pass
+
+    def wait_for(self, wanted_bytes: int) -> None:
+        """Return once so many bytes of the image are there; ends this process with its rank."""
+        self._require_rank()
         while self._ready_bytes < wanted_bytes:
-            if not select.select([self._fd], [], [], _LOOK_S)[0]:
-                self.require_rank()
-                continue
-            messages = os.read(self._fd, _MOST_AT_ONCE)
-            if not messages:
+            if not self._hears(_LOOK_S):
+                self._require_rank()
+            elif not self._take():
                 sys.exit("the rank is gone")
-            for one, ready_bytes in _MESSAGE.iter_unpack(messages):
-                # Those of a save that failed before may still be on their way.
-                if one == number:
-                    self._ready_bytes = ready_bytes
+
+    def _require_rank(self) -> None:
+        if os.getppid() != self._rank_pid:
+            sys.exit("the rank is gone")  # nobody would commit what is written
+
+    def _hears(self, timeout_s: float) -> bool:
+        return bool(select.select([self._fd], [], [], timeout_s)[0])
+
+    def _take(self) -> bool:
+        """Read what is there; return whether the rank may tell more."""
+        messages = os.read(self._fd, _MOST_AT_ONCE)
+        for number, ready_bytes in _MESSAGE.iter_unpack(messages):
+            if number == self._number:
+                self._ready_bytes = ready_bytes
+        return bool(messages)

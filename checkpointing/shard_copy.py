@@ -9,7 +9,7 @@ import mmap
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 import torch
 
@@ -32,16 +32,6 @@ class _Piece:
     """Up to where the file is whole after it, as far as copies on this kind of device go."""
 
 
-class _Late(Protocol):
-    """Copies that go on while the training does."""
-
-    def let_change(self) -> None:
-        """Return once the sources may change in what this process does next on their device."""
-
-    def wait(self) -> None:
-        """Return once they are done."""
-
-
 class ShardCopy:
     """A shard as it will stand in its file, part of which may still be under way.
 
@@ -59,7 +49,7 @@ class ShardCopy:
         self._pieces: dict[str, list[_Piece]] = {}
         self._starts: dict[str, int] = {}
         """Of the first piece, by kind of device."""
-        self._late: list[_Late] = []
+        self._late: list[_InThread] = []
         is_on_gpu = False
         # From the back: where a piece ends is where the next one of its kind starts.
         for fragment, offset in zip(reversed(plan.fragments), reversed(plan.offsets), strict=True):
@@ -86,7 +76,7 @@ class ShardCopy:
         reach = _Reach(self._starts, self._size_bytes, tell)
         pieces, self._pieces = self._pieces, {}
         for kind, last_first in pieces.items():
-            self._late.append(_LATE[kind](last_first, reach))
+            self._late.append(_LATE[kind](last_first, partial(reach.come_to, kind)))
 
     def let_change(self) -> None:
         """Return once the steady fragments may change too."""
@@ -141,9 +131,9 @@ def _move(source: torch.Tensor, target: torch.Tensor) -> None:
 class _InThread:
     """Copies in a thread of their own, or here and now where there is none to be had."""
 
-    def __init__(self, pieces: list[_Piece], reach: _Reach) -> None:
+    def __init__(self, pieces: list[_Piece], come_to: Callable[[int], None]) -> None:
         self._pieces = pieces  # kept: their memory must not be given to others meanwhile
-        self._reach = reach
+        self._come_to = come_to
         self._thread = threading.Thread(target=self._run, name="relaunch-copy", daemon=True)
         try:
             self._thread.start()
@@ -151,9 +141,11 @@ class _InThread:
             self._run()
 
     def let_change(self) -> None:
+        """Return once the sources may change in what this process does next on their device."""
         self.wait()
 
     def wait(self) -> None:
+        """Return once all is copied."""
         if self._thread.is_alive():
             self._thread.join()
 
@@ -162,13 +154,13 @@ class _InThread:
         while self._pieces:
             piece = self._pieces.pop()
             _move(piece.source, piece.target)
-            self._reach.come_to("cpu", piece.end)
+            self._come_to(piece.end)
 
 
 class _OnStream(_InThread):
     """Copies from a GPU, beside what it computes; the thread waits for them."""
 
-    def __init__(self, pieces: list[_Piece], reach: _Reach) -> None:
+    def __init__(self, pieces: list[_Piece], come_to: Callable[[int], None]) -> None:
         self._device = pieces[0].source.device
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
@@ -178,7 +170,7 @@ class _OnStream(_InThread):
         # Blocking: whoever waits for it sleeps meanwhile.
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         self._done.record(stream)
-        super().__init__(pieces, reach)
+        super().__init__(pieces, come_to)
 
     def let_change(self) -> None:
         # The GPU waits, not the host: what is started from now on comes after the copy.
@@ -188,7 +180,7 @@ class _OnStream(_InThread):
         self._done.synchronize()
         end = self._pieces[0].end
         self._pieces.clear()
-        self._reach.come_to("cuda", end)
+        self._come_to(end)
 
 
-_LATE: dict[str, Callable[[list[_Piece], _Reach], _Late]] = {"cpu": _InThread, "cuda": _OnStream}
+_LATE: dict[str, type[_InThread]] = {"cpu": _InThread, "cuda": _OnStream}

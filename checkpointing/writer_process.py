@@ -38,16 +38,16 @@ def serve(files: Files = LOCAL_FILES) -> None:
     bench = _Bench(memory_fd=memory_fd, ready=ready, files=files)
     for line in sys.stdin:
         request = json.loads(line)
-        bench.request = request.pop("id")
-        print(json.dumps({"id": bench.request, **_answer(request, bench)}), flush=True)
+        number = request.pop("id")
+        if request["kind"] == "write":  # what is told of it may have come before its turn
+            ready.begin(number)
+        print(json.dumps({"id": number, **_answer(request, bench)}), flush=True)
 
 
 class _Bench:
     """What the requests work with."""
 
     def __init__(self, *, memory_fd: int, ready: ReadyListener, files: Files) -> None:
-        self.request = -1
-        """The number of the one that is carried out."""
         self._ready = ready
         self._memory_fd = memory_fd
         self._files = files
@@ -72,7 +72,7 @@ class _Bench:
         image = self.image(size_bytes)
         for start in range(0, size_bytes, block_bytes):
             block = image[start : start + block_bytes]
-            self._ready.wait_for(self.request, start + len(block))
+            self._ready.wait_for(start + len(block))
             yield block
 
 

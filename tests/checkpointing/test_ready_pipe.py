@@ -15,23 +15,25 @@ def ends():
     listener = ReadyListener(teller.read_fd, os.getppid())
     yield teller, listener
     teller.close()
-    teller.give_away()
 
 
 def test_what_was_told_need_not_be_waited_for(ends):
     teller, listener = ends
     for ready_bytes in (0, 10, 20):
         teller.tell(7, ready_bytes)
+    listener.begin(7)
     for wanted_bytes in (0, 1, 10, 20):
-        listener.wait_for(7, wanted_bytes)
+        listener.wait_for(wanted_bytes)
 
 
 def test_what_is_not_there_is_waited_for(ends):
     teller, listener = ends
     came = threading.Event()
 
+    listener.begin(7)
+
     def wait():
-        listener.wait_for(7, 20)
+        listener.wait_for(20)
         came.set()
 
     threading.Thread(target=wait, daemon=True).start()
@@ -43,15 +45,19 @@ def test_what_is_not_there_is_waited_for(ends):
 
 def test_what_an_earlier_save_tells_is_not_of_this_one(ends):
     teller, listener = ends
-    listener.wait_for(1, 0)
+    listener.begin(1)
+    listener.wait_for(0)
     for ready_bytes in range(300):  # more than one read takes
         teller.tell(1, ready_bytes)
     teller.tell(2, 5)
-    listener.wait_for(2, 5)
+    listener.begin(2)
+    listener.wait_for(5)
     teller.tell(1, 1000)
-    teller.close()
+    os.close(teller._fd)
+    teller._fd = -1
     with pytest.raises(SystemExit, match="the rank is gone"):
-        listener.wait_for(2, 6)
+        listener.wait_for(6)
+    os.close(teller.read_fd)
 
 
 def test_a_rank_that_is_gone_is_not_waited_for(ends, monkeypatch):
@@ -59,13 +65,24 @@ def test_a_rank_that_is_gone_is_not_waited_for(ends, monkeypatch):
     _, listener = ends
     calls = iter((os.getppid(), os.getppid(), 1))
     monkeypatch.setattr(os, "getppid", lambda: next(calls))
+    listener.begin(1)
     with pytest.raises(SystemExit, match="the rank is gone"):
-        listener.wait_for(1, 5)
+        listener.wait_for(5)
+
+
+@pytest.mark.timeout(60)
+def test_a_disk_that_refuses_every_save_does_not_fill_the_pipe(tmp_path, writers):
+    writer = writers()
+    writer.image(1000)
+    for _ in range(100):
+        tell = writer.submit(tmp_path / "missing" / "file", 1000, 100)
+        for ready_bytes in range(64):
+            tell(ready_bytes)
+        assert "missing" in writer.receive(wait=True)["error"]
 
 
 def test_nobody_needs_to_hear_it():
     other = ReadyTeller()
-    other.give_away()
     other.tell(1, 5)  # its process has died
     other.close()
     taken, into = os.pipe()  # one of them has its number now
