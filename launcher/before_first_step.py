@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from .exit_codes import CONTINUE
@@ -29,63 +30,69 @@ class BeforeFirstStep:
 
     Args:
         flag: whose handlers are installed.
-        leave: called in the thread; does not return.
+        leave: called in the thread; does not return. None: this process is not to be ended so.
     """
 
-    def __init__(self, flag: PreemptionFlag, leave: Callable[[], NoReturn]) -> None:
+    def __init__(self, flag: PreemptionFlag, leave: Callable[[], NoReturn] | None = None) -> None:
         self._flag = flag
         self._leave = leave
         self._lock = threading.Lock()
-        self._is_over = False
+        self._is_over = leave is None
+        self._is_paused = False
         self._write_fd = -1
 
     def begin(self) -> None:
         """Watch from now on. Called on the main thread."""
         read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
-        former = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
-        if former != -1:
-            # Somebody else listens there; `check` still sees a notice between two parts.
+        if (former := signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)) != -1:
+            # Somebody else listens there; `go_on` still sees a notice between two parts.
             signal.set_wakeup_fd(former)
         watch = threading.Thread(
             target=self._watch, args=(read_fd,), name="relaunch-notice", daemon=True
         )
         watch.start()
-        self.check()  # what came before
+        self.go_on()  # what came before
 
-    def check(self) -> None:
-        """Leave if a notice has come. Called between the parts of a start, on the main thread."""
-        if not self._is_over and self._flag.requested:
-            with self._lock:
-                self._leave()
+    def pause(self) -> None:
+        """Let a notice wait while the script does things of its own, which may be to be saved."""
+        with self._lock:
+            self._is_paused = True
+
+    def go_on(self) -> None:
+        """Leave if a notice has come, now or later. Called between the parts of a start."""
+        self._is_paused = False
+        if self._flag.requested:
+            self._go()
 
     def end(self) -> None:
         """From now on a notice waits for the ranks to agree. Called before the first update."""
         if self._is_over:
             return
-        self.check()
+        self.go_on()
         with self._lock:
             self._is_over = True
-        signal.set_wakeup_fd(-1)
+        if (listens := signal.set_wakeup_fd(-1)) != self._write_fd:
+            signal.set_wakeup_fd(listens)
         os.write(self._write_fd, bytes([_OVER]))
-        if self._flag.requested:
-            return  # it came meanwhile, and the thread may have seen it: the step is finished
+
+    def _go(self) -> None:
+        with self._lock:
+            if not (self._is_over or self._is_paused) and self._leave is not None:
+                self._leave()
 
     def _watch(self, fd: int) -> None:
         while (came := os.read(fd, 1)) and came[0] != _OVER:
-            if came[0] not in _NOTICES:
-                continue
-            with self._lock:
-                if not self._is_over:
-                    self._leave()
+            if came[0] in _NOTICES:
+                self._go()
         os.close(fd)
         os.close(self._write_fd)
 
 
-def leave_with_nothing_to_save(leaving_file: object, note: Callable[[], None]) -> NoReturn:
+def leave_with_nothing_to_save(leaving_file: Path | None, note: Callable[[], None]) -> NoReturn:
     """End the process with 75, whatever its main thread does. Called in any thread."""
     with contextlib.suppress(Exception):
         note()
-    tell_leaving(leaving_file, CONTINUE)  # type: ignore[arg-type]
+    tell_leaving(leaving_file, CONTINUE)
     flush_streams()
     os._exit(CONTINUE)

@@ -26,7 +26,6 @@ from strategies import (
     evaluation_batches,
     to_device,
 )
-
 from strategies.errors import DataNotReady
 
 from .recipe_arguments import require_no_loader
@@ -59,6 +58,7 @@ def evaluate(
     beat: Callable[[], None],
     look: Callable[[], Look],
     needed_s: float = 0.0,
+    while_waiting: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Return the exact metrics of what `measure` returns. Called on every rank.
 
@@ -78,6 +78,7 @@ def evaluate(
         beat: tells that this rank makes progress.
         look: what this rank knows of notices and of the time.
         needed_s: what this evaluation took the last time; 0: not known. The coordinator's counts.
+        while_waiting: whether this rank shall stop waiting for a batch.
 
     Raises:
         ConfigError: an empty data set, or what is none.
@@ -98,7 +99,7 @@ def evaluate(
     model.eval()
     loop = _Loop(ranks, look, needed_s, beat)
     with torch.no_grad():
-        batches = evaluation_batches(dataset, turns, workers=workers)
+        batches = evaluation_batches(dataset, turns, workers=workers, while_waiting=while_waiting)
         sums = loop.measure(turns, batches, lambda batch: measure(model, batch))
     model.train(was_training)
     if sums is None:

@@ -17,7 +17,6 @@ from strategies import (
     Ending,
     LossScale,
     MapDataset,
-    Notice,
     Progress,
     Report,
     RunningStatistics,
@@ -70,7 +69,7 @@ class Job:
         self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
         self._evaluate_every, save_every = recipe.intervals(self.plan.steps_per_epoch)
         settle_strategy(run, recipe)
-        run.before_first_step.check()
+        run.before_first_step.go_on()
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
         self._unfreezing = Unfreezing(recipe.unfreeze, self._strategy.catalogue.trainable)
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
@@ -100,9 +99,9 @@ class Job:
             evaluate=self._evaluate_after,
             give_up=self._give_up,
         )
-        run.before_first_step.check()
+        run.before_first_step.go_on()
         self._resume()
-        run.before_first_step.check()
+        run.before_first_step.go_on()
 
     @property
     def step(self) -> int:

@@ -132,7 +132,7 @@ class Keeper:
     def state_bytes(self) -> int:
         """Return how many bytes this rank's share of a full checkpoint has. No collective."""
         fragments = self._strategy.fragments(weights_only=False)
-        return sum(f.tensor.numel() * f.tensor.element_size() for f in fragments)
+        return sum(f.data.numel() * f.data.element_size() for f in fragments)
 
     def release_tensors(self) -> None:
         """Return once the optimizer's state may change. No collective."""

@@ -85,8 +85,9 @@ class Saver:
         if self._has_estimated or not self.clock.wants_estimate:
             return
         self._has_estimated = True
-        place = self._run.folder.checkpoints_path
-        if place is not None:
+        store = self._run.folder.checkpoints
+        if store.files.renames_folders:  # on a disk, whose speed a written file shows
+            place = Path(store.folder)
             size_bytes = self._keeper.state_bytes() * self._run.environment.local_world_size
             self._probing.start(lambda: self._estimate(place, size_bytes))
 

@@ -64,9 +64,7 @@ class Decision:
     reason: str = ""
 
 
-def decide(
-    progress: Progress, agreed: Agreed | None, notice: Notice | None = None
-) -> Decision:
+def decide(progress: Progress, agreed: Agreed | None, notice: Notice | None = None) -> Decision:
     """Return what to do after a step, from numbers that came out of a collective.
 
     Args:
@@ -90,9 +88,7 @@ def decide(
     return replace(decision, proceed=is_settled)
 
 
-def _ending_or_save(
-    progress: Progress, agreed: Agreed | None, notice: Notice | None
-) -> Decision:
+def _ending_or_save(progress: Progress, agreed: Agreed | None, notice: Notice | None) -> Decision:
     if (notice is not None and notice.asked) or (agreed is not None and agreed.preempt):
         return _leave("asked to leave", progress, notice)
     if progress.owes_evaluation:

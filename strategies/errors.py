@@ -26,5 +26,5 @@ class LostRankError(RuntimeError):
     """Another rank closed its connection, or does not come."""
 
 
-class DataNotReady(Exception):  # noqa: N818 - no error: the next batch can be asked for again
+class DataNotReady(Exception):
     """A rank with a preemption notice has stopped waiting for its next batch."""

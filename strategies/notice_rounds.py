@@ -25,7 +25,7 @@ FINISH_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What one rank gives to a round. What speaks of time is the coordinator's; others give zeros."""
+    """What one rank gives to a round; all about time is the coordinator's, others give zeros."""
 
     asked: bool = False
     """This rank has a preemption notice."""
