@@ -56,7 +56,7 @@ def evaluate(
     workers: int,
     name: str,
     beat: Callable[[], None],
-    look: Callable[[], Look],
+    look: Callable[[], Look] = Look,
     needed_s: float = 0.0,
     while_waiting: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
