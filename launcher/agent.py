@@ -29,7 +29,7 @@ from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
 from .council import Alone, Council, Together
 from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
 from .error_file import read_error
-from .errors import LauncherError, StartError
+from .errors import Interrupted, LauncherError, StartError
 from .evidence import oom_kills
 from .exit_codes import CONTINUE, DONE, Outcome, exit_code, first_failure, first_leaving, spare
 from .group import group_settings
@@ -122,11 +122,19 @@ class NodeAgent(SimpleElasticAgent):
                 result = self._monitor_workers(self._worker_group)
                 decided = self._council.conclude(self._node_end())
                 self.code = decided.code
-                if not decided.restart or not self._wait(decided.wait_s):
+                if not decided.restart:
                     break
                 self._attempt += 1
+                self._wait(decided.wait_s)
                 self._remaining_restarts = max(0, self._plan.max_restarts - self._attempt)
                 self._say(f"starting the ranks again: restart {self._attempt}{self._limit()}.")
+        except Interrupted as asked:
+            if self._attempt == 0:
+                raise
+            # The failure before was to be made good by this restart, and still will be.
+            self.code = asked.exit_code
+            self._say(asked.before_restart(self._attempt))
+            result = RunResult(state=WorkerState.STOPPED)
         finally:
             self._shutdown()
             self._memory.close()
@@ -139,15 +147,16 @@ class NodeAgent(SimpleElasticAgent):
         most = self._plan.max_restarts
         return f" of {most}" if self._attempt <= most else ""
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait before a restart; returns False when the run is asked to end meanwhile."""
+    def _wait(self, seconds: float) -> None:
+        """Wait before a restart; raises Interrupted when the run is asked to leave meanwhile."""
         if seconds:
             self._say(f"waiting {seconds:g} s before the next attempt.")
         end = time.monotonic() + seconds
         while self._inbox.warned_by is None and time.monotonic() < end:
             time.sleep(POLL_S)
         self._memory.wait(lambda: self._inbox.warned_by is not None)
-        return self._inbox.warned_by is None
+        if self._inbox.warned_by is not None:
+            raise Interrupted(self._inbox.warned_by)
 
     @contextmanager
     def record_duration(self, state: str) -> Iterator[None]:
