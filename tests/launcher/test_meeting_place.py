@@ -35,5 +35,5 @@ def test_who_is_there_is_reached(monkeypatch):
 def test_who_is_not_there_in_time_is_told(monkeypatch):
     refused = ConnectionRefusedError(111, "Connection refused")
     monkeypatch.setattr(Place, "why_not", lambda place: refused)
-    with pytest.raises(StartError, match="node 0 is not at .*: connection refused"):
+    with pytest.raises(StartError, match=r"node 0 is not at .*: connection refused"):
         reach(PLACE, timeout_s=0.0, say=print, check=lambda: None)
