@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .boundary import Agreed as Agreed
     from .boundary import Boundary as Boundary
     from .boundary import Report as Report
+    from .data.reading import Batches as Batches
+    from .data.reading import DataNotReady as DataNotReady
+    from .data.worker_signals import shield_loader_workers as shield_loader_workers
     from .decision import Decision as Decision
     from .decision import Ending as Ending
     from .decision import Progress as Progress
@@ -90,10 +93,12 @@ if TYPE_CHECKING:
 _HOME = {
     "Agreed": "boundary",
     "BatchPlan": "batches",
+    "Batches": "data.reading",
     "Blueprint": "parallel.protocol",
     "Boundary": "boundary",
     "BuildOptions": "parallel.build_options",
     "ConfigError": "errors",
+    "DataNotReady": "data.reading",
     "Decision": "decision",
     "DesyncError": "errors",
     "EMA": "average",
@@ -155,6 +160,7 @@ _HOME = {
     "restore_newest": "training_state",
     "samples_of": "streams",
     "seed_streams": "seeding",
+    "shield_loader_workers": "data.worker_signals",
     "split_indices": "splits",
     "strategy_class": "parallel.table",
     "stream_seed": "seeding",
