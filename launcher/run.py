@@ -268,6 +268,10 @@ class Run:
         """Print a warning on the coordinator's standard error."""
         self.console.warn(sentence)
 
+    def warn_of_rank(self, sentence: str) -> None:
+        """Print a warning about this rank alone, whichever it is."""
+        print(f"relaunch: warning: rank {self.ranks.rank}: {sentence}", file=sys.stderr, flush=True)
+
     @property
     def is_first_start_of_launcher(self) -> bool:
         """Whether the launcher's own start belongs to this one's."""

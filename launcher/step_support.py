@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from strategies import (
     BatchPlan,
+    DataNotReady,
     Look,
     MapDataset,
     Notice,
     NoticeRounds,
     Ranks,
+    evaluation_batches,
     training_batches,
 )
 from strategies.boundary import Carried
-from strategies.errors import DataNotReady
+from strategies.data.reading import Batches
 
 from .evaluation import Evaluation, Measure, evaluate
 from .job_parts import JobParts
@@ -56,14 +59,20 @@ class StepSupport:
         self._evaluate = evaluate
         self._give_up = give_up
         self._rounds = NoticeRounds(run.ranks, self.look)
-        self._batches: Iterator[Any] | None = None
+        self._batches: Batches | None = None
         self._former: Any = None
         self._lacks_data = False
         clock = parts.saver.clock
         self._patience = DataPatience(run.preemption, save_s=lambda: clock.save_s or 0.0)
+        self._while_reading: dict[str, Any] = {
+            "while_waiting": self._patience.is_over,
+            "has_notice": lambda: run.preemption.requested,
+            "warn": run.warn_of_rank,
+        }
 
     def read_from(self, step: int, plan: BatchPlan) -> None:
         """Open the training data at a step."""
+        self.close()
         self._batches = training_batches(
             self._train,
             plan,
@@ -71,8 +80,13 @@ class StepSupport:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
             workers=self._recipe.workers,
-            while_waiting=self._patience.is_over,
+            **self._while_reading,
         )
+
+    def close(self) -> None:
+        """End the processes that read the training data."""
+        if self._batches is not None:
+            self._batches.close()
 
     def measure(self, dataset: MapDataset, measure: Measure, name: str) -> Evaluation:
         """Evaluate on a data set, unless the ranks are to leave. Called on every rank."""
@@ -90,7 +104,7 @@ class StepSupport:
             beat=self._run.heartbeat.beat,
             look=self.look,
             needed_s=clock.evaluation_s(name),
-            while_waiting=self._patience.is_over,
+            open_batches=partial(evaluation_batches, **self._while_reading),
         )
         if found.metrics is not None:
             clock.evaluated(name, time.monotonic() - began_s)

@@ -101,7 +101,7 @@ class TrainingLoop:
             raise
         finally:
             itinerary.loop = None
-            self._keeper.close()
+            self._close()
         self._end(decision)
 
     def _steps(self) -> Generator[Step, None, Decision]:
@@ -122,6 +122,10 @@ class TrainingLoop:
                 return decision
             if decision.rollback:
                 self._support.read_from(self.step, self.plan)
+
+    def _close(self) -> None:
+        self._support.close()
+        self._keeper.close()
 
     def _end(self, decision: Decision) -> None:
         """Tell how the loop ended. Called on every rank.
@@ -256,7 +260,7 @@ class TrainingLoop:
             Preempted: always.
         """
         self._run.itinerary.loop = None
-        self._keeper.close()
+        self._close()
         self._end(decision)
         raise AssertionError("only a preempted run leaves in the middle")
 

@@ -94,7 +94,12 @@ def test_how_long_evaluations_took_is_remembered_by_name() -> None:
     [
         (10.0, 4.0, 5.0, None),
         (10.0, 4.0, 6.0, None),
-        (10.0, 12.3, 1.25, "a step (12.3 s) and a save (1.2 s), and a preemption here ends it 10 s"),
+        (
+            10.0,
+            12.3,
+            1.25,
+            "a step (12.3 s) and a save (1.2 s), and a preemption here ends it 10 s",
+        ),
         (1.0, 0.0, 2.5, "a save of this run takes 2.5 s, and a preemption here ends it 1 s after"),
         (0.0, 3.0, 2.5, "a save of this run takes 2.5 s, and a preemption here ends it without"),
     ],
