@@ -161,14 +161,14 @@ def test_where_nothing_was_begun_the_others_of_a_rank_that_was_asked_to_leave_ar
     assert (ended.by_launcher, died.by_launcher) == (True, False)
 
 
-def test_a_node_where_nothing_was_begun_takes_this_one_along(attempt_of):
-    bounds = Bounds(leave_s=1000.0, terminate_s=0.2)
+@pytest.mark.parametrize("nothing_begun", [True, False])
+def test_a_node_where_nothing_was_begun_takes_this_one_along(attempt_of, nothing_begun):
+    bounds = Bounds(leave_s=1000.0 if nothing_begun else 0.3, terminate_s=0.2)
     there = Elsewhere(left=True, early=True)
     more = {"elsewhere": lambda: there, "bounds": bounds}
-    assert attempt_of(DEAF, nothing_begun=lambda: True, **more) == ([-signal.SIGKILL], [])
-    short = {"elsewhere": lambda: there, "bounds": SHORT}
-    (line,) = attempt_of(DEAF, nothing_begun=lambda: False, **short)[1]
-    assert "did not leave within 0.3 s after the others" in line
+    statuses, said = attempt_of(DEAF, nothing_begun=lambda: nothing_begun, **more)
+    late = "rank 0 did not leave within 0.3 s after the others; ending it now."
+    assert (statuses, said) == ([-signal.SIGKILL], [] if nothing_begun else [late])
 
 
 @pytest.mark.parametrize("code", [0, 75])
