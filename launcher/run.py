@@ -25,6 +25,7 @@ from strategies import (
     fold_indices,
     precision_for,
     process_groups,
+    shield_loader_workers,
     split_indices,
 )
 
@@ -118,6 +119,7 @@ class Run:
         listen_for_stacks(environment.stacks_file)
         flag = PreemptionFlag(environment.warning_file)
         flag.install_until_exit()
+        shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
         code = DONE

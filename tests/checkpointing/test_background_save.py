@@ -44,9 +44,7 @@ def _finish(save, communicator):
     return save.finish()
 
 
-def test_signals_for_everyone_in_the_first_moment_of_the_writer(
-    kit, background, tmp_path, writers
-):
+def test_signals_for_everyone_in_the_first_moment_of_the_writer(kit, background, tmp_path, writers):
     signalled = "import os, signal; [os.kill(os.getpid(), one) for one in (1, 2, 10, 12, 15)]; "
     *words, program = module.writer_command()
     store, writer = kit.store_at(tmp_path), writers()
