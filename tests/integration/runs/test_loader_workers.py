@@ -34,8 +34,9 @@ def send_to_all(launched: Any, signums: list[signal.Signals]) -> None:
 def is_rank(pid: int) -> bool:
     """Whether it leads a group of the script's processes, and is not the launcher."""
     try:
+        named = Path(f"/proc/{pid}/comm").read_bytes().startswith(b"rank ")  # a warm one
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return b"loading_worker" in command and os.getpgid(pid) == pid
+        return (named or b"loading_worker" in command) and os.getpgid(pid) == pid
     except (OSError, ProcessLookupError):
         return False
 

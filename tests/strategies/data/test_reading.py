@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.data._utils import pin_memory
 
 from strategies import StrategyError
 from strategies.data.reading import Batches, DataNotReady, no_interruption
@@ -178,6 +180,54 @@ def test_a_failure_after_a_notice_is_not_the_end(workers: int, tmp_path: Path) -
         next(batches)
     is_asked[0] = False
     assert seen + all_of(batches) == EVERYTHING
+
+
+def test_deaths_after_a_notice_are_not_the_end(tmp_path: Path) -> None:
+    is_told = [True]
+    data = Numbers(4, lambda: None if (tmp_path / "well").exists() else os._exit(1))
+    batches = opened(data, while_waiting=lambda: is_told[0])
+    seen: list[int] = []
+    for _ in range(3):
+        with pytest.raises(DataNotReady):
+            read_on(batches, seen)
+    (tmp_path / "well").touch()
+    is_told[0] = False
+    assert seen + all_of(batches) == EVERYTHING
+
+
+def read_on(batches: Batches, seen: list[int]) -> None:
+    for batch in batches:
+        seen += batch.tolist()
+
+
+@pytest.fixture
+def pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let batches go through torch's thread that pins them, on a machine without an accelerator."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
+    monkeypatch.setattr(pin_memory, "pin_memory", lambda data, device=None: data)
+
+
+@pytest.mark.usefixtures("pins")
+def test_with_a_thread_that_pins_batches(tmp_path: Path) -> None:
+    is_told = [False]
+    said: list[str] = []
+    end = once(tmp_path / "mark", die_of(signal.SIGKILL))
+    slow = once(tmp_path / "slow", lambda: time.sleep(1.5))
+    data = Numbers(8, lambda: (slow(), end()))
+    batches = opened(data, while_waiting=lambda: is_told[0], warn=said.append)
+    assert hasattr(batches._iterator, "_pin_memory_thread")
+    seen = [index for _ in range(4) for index in next(batches).tolist()]
+    is_told[0] = True
+    with pytest.raises(DataNotReady):
+        next(batches)
+    is_told[0] = False
+    assert seen + all_of(batches) == EVERYTHING
+    assert len(said) == 1
+    batches.close()
 
 
 @pytest.mark.parametrize("is_stuck", [False, True])
