@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,6 +113,34 @@ def test_a_death_between_two_batches_disturbs_nobody_until_data_is_missing() -> 
         os.kill(pid, signal.SIGKILL)
     time.sleep(0.3)  # the SIGCHLD is handled in here: torch's own handler would raise
     assert seen + all_of(batches) == EVERYTHING
+    assert len(said) == 1
+
+
+class Long(Numbers):
+    """Samples that do not fit into a pipe."""
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        return str(index).zfill(2_000_000)
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_a_death_in_the_middle_of_a_message(is_waited_for: bool) -> None:
+    said: list[str] = []
+    batches = opened(Long(), warn=said.append)
+    seen = [int(text[-9:]) for text in next(batches)]
+    time.sleep(0.3)  # the workers fill the pipe, and stand still amid a message
+    workers = children()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP if is_waited_for else signal.SIGKILL)
+
+    def kill() -> None:
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+
+    if is_waited_for:
+        threading.Timer(0.5, kill).start()
+    seen += [int(text[-9:]) for batch in batches for text in batch]
+    assert seen == EVERYTHING
     assert len(said) == 1
 
 
