@@ -9,6 +9,7 @@ a function of the seed and the trial's number: `--trial N` does one again. The p
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from bench_table import load_average, machine
 from notice_soak.one_trial import Verdict, run_trial
+from notice_soak.processes import kill_all
 from notice_soak.table import result_table
 from notice_soak.trials import PHASES, Trial, trial, trials
 from notice_soak.undisturbed import Undisturbed
@@ -26,13 +28,18 @@ def soak(chosen: list[Trial], folder: Path, jobs: int) -> list[Verdict]:
     undisturbed = Undisturbed(folder)
     verdicts = []
     with ThreadPoolExecutor(jobs) as pool:
-        running = {
-            pool.submit(run_trial, one, folder / f"trial-{one.number}", undisturbed): one
+        running = [
+            pool.submit(run_trial, one, folder / f"trial-{one.number}", undisturbed)
             for one in chosen
-        }
-        for done in as_completed(running):
-            verdicts.append(verdict := done.result())
-            tell(verdict, folder)
+        ]
+        try:
+            for done in as_completed(running):
+                verdicts.append(verdict := done.result())
+                tell(verdict, folder)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            kill_all()
+            raise
     return sorted(verdicts, key=lambda verdict: verdict.trial.number)
 
 
@@ -60,6 +67,7 @@ def main() -> None:
     chosen = trials(arguments.seed, arguments.trials, phases)
     if arguments.trial is not None:
         chosen = [trial(arguments.seed, arguments.trial)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="notice-"))
     verdicts = soak(chosen, folder, arguments.jobs)
     print(f"\nseed {arguments.seed}. {machine('torch')} {load_average()}\n")

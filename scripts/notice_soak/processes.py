@@ -21,6 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("train.py")
 MARK = "NOTICE_SOAK_MARK"
 POLL_S = 0.005
+COMMAND = (
+    "from signal import SIG_DFL, SIGHUP, SIGINT, default_int_handler, signal; "
+    "signal(SIGHUP, SIG_DFL); signal(SIGINT, default_int_handler); "
+    "from launcher.cli import main; main()"
+)
+"""`relaunch`, as in a shell also where these trials run under nohup or in the background."""
 
 
 def environ_of(pid: int) -> bytes:
@@ -104,6 +110,15 @@ class Started:
                 self.process.wait(timeout=0.05)
 
 
+_running: list[Started] = []
+
+
+def kill_all() -> None:
+    """End the runs that go on in other threads, which then see them as ended."""
+    for run in tuple(_running):
+        run.kill()
+
+
 @contextmanager
 def started(
     setting: Setting,
@@ -130,11 +145,10 @@ def started(
     mark = uuid.uuid4().hex
     scratch = folder / "tmp"
     scratch.mkdir()
-    command = [sys.executable, "-c", "from launcher.cli import main; main()"]
     words = [*setting.options(), *options, "--run-dir", str(run_dir), str(SCRIPT)]
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
-            [*command, *words],
+            [sys.executable, "-c", COMMAND, *words],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
@@ -154,11 +168,13 @@ def started(
             },
         )
     run = Started(process=process, mark=f"{MARK}={mark}", folder=folder, marks=marks)
+    _running.append(run)
     try:
         yield run
     finally:
         run.kill()
         process.wait()
+        _running.remove(run)
 
 
 def reach(run: Started, phase: str, bound_s: float) -> bool:
