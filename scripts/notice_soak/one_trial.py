@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .processes import Started, reach, started, tell, wait_until
 from .seen import Seen, differences
-from .trials import Trial
+from .trials import RANKS, STARTING, Trial
 from .undisturbed import BOUND_S, Undisturbed
 
 DONE, CONTINUE = 0, 75
@@ -93,7 +93,9 @@ def _disturb(trial: Trial, folder: Path, run: Seen, grace_s: float) -> Left:
         sent = tell(launched, trial.target, trial.rank, trial.signals, rng)
         if not sent and was_there and not launched.ended():
             wrong.append("nobody was told")
-        wait_until(launched.ended, grace_s + END_S)
+        if _is_late(trial, launched, grace_s):
+            wrong.append("ranks were still there when the grace was over")
+        wait_until(launched.ended, END_S)
         seconds = time.monotonic() - sent_s
         code = launched.process.poll()
         wait_until(lambda: not launched.processes(), GONE_S)
@@ -107,6 +109,17 @@ def _disturb(trial: Trial, folder: Path, run: Seen, grace_s: float) -> Left:
             told=told,
             wrong=(*wrong, *_faults(trial, code, told, run, launched, left)),
         )
+
+
+def _is_late(trial: Trial, launched: Started, grace_s: float) -> bool:
+    """Wait for the end for as long as the grace is; tell whether ranks outlast it.
+
+    After a notice to the launcher it is the launcher that kills them then. Where only ranks were
+    told nobody does, but whoever has told them would.
+    """
+    if wait_until(launched.ended, grace_s) or trial.phase in STARTING or trial.target != "rank":
+        return False
+    return any(launched.rank(rank) is not None for rank in range(RANKS))
 
 
 def _environ(trial: Trial) -> dict[str, str]:

@@ -32,6 +32,8 @@ IN_A_STEP = ("step", "accumulation", "data wait")
 """Phases in which each step takes as long as the trial says, and the grace grows with it."""
 BROKEN_OFF = ("import", "build", "restore", "compile", "evaluation", "export", "test")
 """Phases that may last longer than the grace: there is nothing to wait for."""
+STARTING = ("start", "import", "restart")
+"""Phases in which a process starts, which no grace can be about."""
 PACE_S = 0.05
 """How long a step takes where the notice is to come between its saves."""
 
