@@ -1,6 +1,6 @@
 """Export a checkpoint as one plain safetensors file of whole tensors."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ def export_safetensors(
     dtype: str | None = None,
     metadata: Mapping[str, str],
     files: Files = LOCAL_FILES,
+    between: Callable[[], None] = lambda: None,
 ) -> int:
     """Write the chosen tensors, each named by its fqn, whole and in its shape.
 
@@ -44,6 +45,8 @@ def export_safetensors(
             tensor as it is stored.
         metadata: Goes into the header, besides {"format": "pt"}.
         files: How to reach the disk.
+        between: Called before each piece of some megabytes; what it raises ends the export, and
+            nothing of it stays.
 
     Returns:
         The size of the file in bytes.
@@ -57,7 +60,7 @@ def export_safetensors(
     specs = choose_tensors(reader.manifest.specs(), tuple(keys), preferred=preferred)
     entry_of(specs[0], dtype)  # a wrong dtype is told before anything is made
     with written_aside(path, files) as aside:
-        return write_and_close(reader, files.create(aside), specs, dtype, metadata, files)
+        return write_and_close(reader, files.create(aside), specs, dtype, metadata, files, between)
 
 
 def write_and_close(
@@ -67,6 +70,7 @@ def write_and_close(
     dtype: str | None,
     metadata: Mapping[str, str],
     files: Files,
+    between: Callable[[], None] = lambda: None,
 ) -> int:
     """Fill a new file with tensors, sync and close it; return its size in bytes.
 
@@ -75,7 +79,7 @@ def write_and_close(
         OSError: From the disk.
     """
     try:
-        return _write(reader, specs, dtype, {"format": "pt", **metadata}, fd, files)
+        return _write(reader, specs, dtype, {"format": "pt", **metadata}, fd, files, between)
     finally:
         files.close(fd)
 
@@ -87,6 +91,7 @@ def _write(
     metadata: Mapping[str, str],
     fd: int,
     files: Files,
+    between: Callable[[], None],
 ) -> int:
     # Larger items first keeps every tensor at a multiple of its item (see `encode_header`).
     pairs = sorted(
@@ -100,6 +105,7 @@ def _write(
     writer.write(memoryview(header))
     for spec, entry in pairs:
         for piece in _pieces(reader, spec, torch_dtype(entry.dtype)):
+            between()
             writer.write(byte_view(piece))
     size_bytes, _ = writer.finish()
     files.fsync(fd)

@@ -23,6 +23,7 @@ WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
 FOLDER_FILE = "RELAUNCH_FOLDER_FILE"
+LEAVING_FILE = "RELAUNCH_LEAVING_FILE"
 SECRET = "RELAUNCH_SECRET"
 """What the launchers of several nodes share; for them only, no rank gets it."""
 END_TIME = "RELAUNCH_END_TIME"
@@ -36,7 +37,7 @@ CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 OWN_NAMES = frozenset(
     {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
     | {RUN_DIR, ATTEMPT, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
-    | {END_TIME, GRACE, HAND_OVER}
+    | {LEAVING_FILE, END_TIME, GRACE, HAND_OVER}
 )
 
 _Number = TypeVar("_Number", int, float)
@@ -75,10 +76,12 @@ class RankEnvironment:
     """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
     """Where this rank says in which folder the run is kept."""
+    leaving_file: Path | None = None
+    """Where this rank says that all is saved, and with which code it leaves."""
     end_time_s: float | None = None
     """The end of the job's time, in seconds since the epoch; None: no limit is known."""
     grace_s: float | None = None
-    """From the warning of a preemption to its end; None: not known."""
+    """From a warning to SIGKILL: --grace, or what a batch system gives; None: not known."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -123,6 +126,7 @@ class RankEnvironment:
             stacks_file=_path(environ, STACKS_FILE),
             attempt=_number(environ, ATTEMPT, 1),
             folder_file=_path(environ, FOLDER_FILE),
+            leaving_file=_path(environ, LEAVING_FILE),
             end_time_s=_parsed(environ, END_TIME, float, "a number"),
             grace_s=_parsed(environ, GRACE, float, "a number"),
         )
@@ -151,6 +155,7 @@ class RankFiles:
     heartbeat: Path
     stacks: Path
     folder: Path
+    leaving: Path
 
     @classmethod
     def of(cls, folder: Path, rank: int) -> "RankFiles":
@@ -160,6 +165,7 @@ class RankFiles:
             heartbeat=folder / f"rank-{rank}-heartbeat",
             stacks=folder / f"rank-{rank}-stacks",
             folder=folder / f"rank-{rank}-folder",
+            leaving=folder / f"rank-{rank}-leaving",
         )
 
 
@@ -220,6 +226,7 @@ def worker_environment(
         HEARTBEAT_FILE: str(files.heartbeat),
         STACKS_FILE: str(files.stacks),
         FOLDER_FILE: str(files.folder),
+        LEAVING_FILE: str(files.leaving),
         STRATEGY: settings.strategy,
         PRECISION: settings.precision,
         SHARD_BLOCKS: settings.shard_blocks,

@@ -4,9 +4,10 @@ LauncherError
 +-- UsageError (ValueError)      what was asked cannot be done; leaves with exit code 2
 |   +-- ToldElsewhere            another process of the same start says why
 +-- StartError (RuntimeError)    it could be done, but this machine failed; exit code 1
-+-- Interrupted                  a signal ended the wait for other nodes; exit code 128+n
++-- Interrupted                  a signal came before there were ranks; exit code 75
 """
 
+from .exit_codes import CONTINUE
 from .signals import signal_name
 
 
@@ -31,8 +32,12 @@ class StartError(LauncherError, RuntimeError):
 
 
 class Interrupted(LauncherError):
-    """The run was asked to end before any rank was started."""
+    """The run was asked to leave while it had no ranks: nothing was begun, nothing is lost."""
+
+    exit_code = CONTINUE
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"{signal_name(signum)} came before the ranks were started; leaving.")
-        self.exit_code = 128 + signum
+        super().__init__(
+            f"{signal_name(signum)} came before the ranks were started; the same command starts "
+            "the run."
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -10,22 +12,37 @@ import torch
 from strategies import (
     Boundary,
     ConfigError,
+    Look,
     MapDataset,
     Measurement,
     MetricSums,
+    Notice,
+    NoticeRounds,
     Ranks,
     Strategy,
+    Turn,
     assignment,
     consecutive,
     evaluation_batches,
     to_device,
 )
+from strategies.errors import DataNotReady
 
 from .recipe_arguments import require_no_loader
 
 Measure: TypeAlias = Callable[[Any, Any], Mapping[str, Measurement]]
 """(model, batch) -> {metric: one value a sample, a pair (numerator, denominator), or what one of
 `strategies.metrics` returns}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How an evaluation ended; the same on every rank."""
+
+    metrics: dict[str, float] | None
+    """By name, over all samples; None: the ranks gave it up, all at the same batch."""
+    notice: Notice
+    """What they knew of a preemption notice then."""
 
 
 def evaluate(
@@ -39,11 +56,29 @@ def evaluate(
     workers: int,
     name: str,
     beat: Callable[[], None],
-) -> dict[str, float]:
+    look: Callable[[], Look],
+    needed_s: float = 0.0,
+    while_waiting: Callable[[], bool] = lambda: False,
+) -> Evaluation:
     """Return the exact metrics of what `measure` returns. Called on every rank.
 
     Every rank computes the same number of batches, because a forward may be a collective; the
-    ones beyond the end are repeats that do not count.
+    ones beyond the end are repeats that do not count. A preemption notice ends it between two
+    batches, the same on every rank; it is not begun where it would not end before the deadline.
+
+    Args:
+        strategy: holds the model.
+        ranks: that measure together.
+        boundary: where they agree.
+        dataset: what is measured on.
+        measure: see `Measure`.
+        micro_batch: samples in a batch of one rank.
+        workers: loader processes of each rank.
+        name: of the evaluation.
+        beat: tells that this rank makes progress.
+        look: what this rank knows of notices and of the time.
+        needed_s: what this evaluation took the last time; 0: not known. The coordinator's counts.
+        while_waiting: whether this rank shall stop waiting for a batch.
 
     Raises:
         ConfigError: an empty data set, or what is none.
@@ -59,15 +94,80 @@ def evaluate(
         raise ConfigError(f"the data set to evaluate as {name} is empty.")
     boundary.require_same("an evaluation", {"name": name, "samples": len(dataset)})
     turns = assignment(consecutive(len(dataset), micro_batch), ranks.rank, ranks.world_size)
-    sums = MetricSums()
     model = strategy.module
     was_training = model.training
     model.eval()
+    loop = _Loop(ranks, look, needed_s, beat)
     with torch.no_grad():
-        batches = evaluation_batches(dataset, turns, workers=workers)
-        for turn, batch in zip(turns, batches, strict=True):
-            measured = measure(model, to_device(batch, ranks.device))
-            beat()
-            sums.add(measured, weight=0.0 if turn.is_padding else 1.0)
+        batches = evaluation_batches(dataset, turns, workers=workers, while_waiting=while_waiting)
+        sums = loop.measure(turns, batches, lambda batch: measure(model, batch))
     model.train(was_training)
-    return {f"{name}/{key}": value for key, value in boundary.reduce_metrics(sums).items()}
+    if sums is None:
+        return Evaluation(metrics=None, notice=loop.notice)
+    reduced = boundary.reduce_metrics(sums)
+    metrics = {f"{name}/{key}": value for key, value in reduced.items()}
+    return Evaluation(metrics=metrics, notice=loop.notice)
+
+
+class _Loop:
+    """Goes through the batches, and asks the ranks for notices meanwhile."""
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        look: Callable[[], Look],
+        needed_s: float,
+        beat: Callable[[], None],
+    ) -> None:
+        self._ranks = ranks
+        self._look = look
+        self._needed_s = needed_s
+        self._beat = beat
+        self._rounds = NoticeRounds(ranks, self._own_look)
+        self._began_s = time.monotonic()
+        self._num_done = 0
+        self._lacks_data = False
+        self.notice = Notice(asked=0, time=None)
+        """The newest."""
+
+    def measure(
+        self,
+        turns: Sequence[Turn],
+        batches: Iterator[Any],
+        measure: Callable[[Any], Mapping[str, Measurement]],
+    ) -> MetricSums | None:
+        """Return the sums of this rank; None where the ranks give up. Called on every rank."""
+        sums, batch = MetricSums(), None
+        for turn in turns:
+            is_last = self._num_done == len(turns) - 1
+            try:
+                batch = next(batches)
+            except DataNotReady:
+                # This rank has a notice, so that the ranks will give up: till then a repeat.
+                self._lacks_data = True
+            self._rounds.begin(must=is_last)
+            if self._num_done == 0:
+                # Before the first forward, for which one that has no batch would be missed.
+                self._end_round()
+                if self.notice.refuses():
+                    return None
+            measured = measure(to_device(batch, self._ranks.device))
+            self._end_round()
+            self._num_done += 1
+            if self.notice.lacks_data or (self.notice.asked and not is_last):
+                return None
+            self._beat()
+            sums.add(measured, weight=0.0 if turn.is_padding else 1.0)
+        return sums
+
+    def _end_round(self) -> None:
+        self.notice = self._rounds.end() or self.notice
+
+    def _own_look(self) -> Look:
+        elapsed_s = time.monotonic() - self._began_s
+        return replace(
+            self._look(),
+            unit_s=elapsed_s / self._num_done if self._num_done else 0.0,
+            needed_s=self._needed_s,
+            lacks_data=self._lacks_data,
+        )

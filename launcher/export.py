@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from checkpointing import JSON, CheckpointError, CheckpointStore, export_safetensors
 from strategies import HostCommunicator, StrategyError
 
 from .run_folder import RunFolder
 from .saved_facts import export_metadata
+
+
+class _Asked(Exception):
+    """The coordinator has a preemption notice."""
 
 
 def export_model(
@@ -16,27 +22,59 @@ def export_model(
     communicator: HostCommunicator,
     *,
     which: str | None = None,
-) -> None:
+    asked: Callable[[], bool] = lambda: False,
+) -> bool:
     """Write the weights of a checkpoint to `folder.export_path`. Called on every rank.
 
     The coordinator reads the shards and writes, in bounded memory; nothing is gathered.
 
+    Args:
+        folder: of the run.
+        store: where the checkpoint is.
+        step: the checkpoint's.
+        communicator: of all ranks.
+        which: "ema" prefers the averages.
+        asked: whether this rank has a preemption notice; asked on the coordinator, every few
+            megabytes.
+
+    Returns:
+        On every rank, whether it is done; else a notice came before, and nothing of it stays.
+
     Raises:
         StrategyError: on every rank, when the coordinator could not.
     """
+
+    def look() -> None:
+        if asked():
+            raise _Asked
+
     failure: JSON = None
     if communicator.rank == 0:
         try:
-            _write(folder, store, step, preferred="ema" if which == "ema" else None)
+            _write(folder, store, step, preferred="ema" if which == "ema" else None, look=look)
         except (CheckpointError, OSError, ValueError) as error:
             failure = str(error)
+        except _Asked:
+            failure = False
     failure = communicator.broadcast(failure)
+    if failure is False:
+        return False
     if failure is not None:
         raise StrategyError(f"the model of step {step} could not be exported: {failure}")
+    return True
 
 
-def _write(folder: RunFolder, store: CheckpointStore, step: int, preferred: str | None) -> None:
+def _write(
+    folder: RunFolder,
+    store: CheckpointStore,
+    step: int,
+    preferred: str | None,
+    look: Callable[[], None],
+) -> None:
+    look()
     with store.open(step) as reader:
         metadata = export_metadata(step, reader.manifest.state)
         folder.export_path.parent.mkdir(parents=True, exist_ok=True)
-        export_safetensors(reader, folder.export_path, metadata=metadata, preferred=preferred)
+        export_safetensors(
+            reader, folder.export_path, metadata=metadata, preferred=preferred, between=look
+        )

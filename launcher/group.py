@@ -1,5 +1,6 @@
 """From the plan to what the workers of one attempt are told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from .environment import GroupSettings
@@ -46,5 +47,10 @@ def group_settings(
         attempt=attempt,
         checkpoints=plan.checkpoints,
         warning_file=scratch / "warning.json",
-        limits=plan.limits,
+        limits=replace(plan.limits, grace_s=shorter(plan.grace_s, plan.limits.grace_s)),
     )
+
+
+def shorter(one_s: float | None, other_s: float | None) -> float | None:
+    """Return the shorter of two times of which either may be unknown; pure."""
+    return min((s for s in (one_s, other_s) if s is not None), default=None)

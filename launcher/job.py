@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpointing import JSON, CheckpointStore
 from strategies import (
@@ -16,8 +17,10 @@ from strategies import (
     Ending,
     LossScale,
     MapDataset,
+    Progress,
     Report,
     RunningStatistics,
+    StepOutcome,
     Unfreezing,
     current_hyperparameters,
     decide,
@@ -29,7 +32,7 @@ from strategies import (
     training_batches,
 )
 
-from .evaluation import Measure, evaluate
+from .evaluation import Evaluation, Measure, evaluate
 from .exit_codes import CONTINUE
 from .export import export_model
 from .judging import Judge
@@ -40,6 +43,7 @@ from .rollback import bad_evaluation, roll_back, skipped_steps
 from .run_state import RunState, common_to_ranks, plan_changes
 from .saver import Saver
 from .step import Step
+from .step_support import StepSupport
 from .strategy_choice import settle_strategy
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class Job:
         self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
         self._evaluate_every, save_every = recipe.intervals(self.plan.steps_per_epoch)
         settle_strategy(run, recipe)
+        run.before_first_step.go_on()
         self._strategy = strategy_class(run.strategy)(recipe.blueprint(run))
         self._unfreezing = Unfreezing(recipe.unfreeze, self._strategy.catalogue.trainable)
         self._statistics = RunningStatistics(self._strategy.module, run.ranks)
@@ -85,7 +90,18 @@ class Job:
         self._asked_to_stop: str | None = None
         self._log = ProgressLog(run, recipe, self.plan, save_every)
         self._saver = Saver(run, self._keeper, self._log, save_every)
+        self._support = StepSupport(
+            run,
+            self._strategy,
+            self._statistics,
+            self._boundary,
+            self._saver,
+            evaluate=self._evaluate_after,
+            give_up=self._give_up,
+        )
+        run.before_first_step.go_on()
         self._resume()
+        run.before_first_step.go_on()
 
     @property
     def step(self) -> int:
@@ -115,34 +131,53 @@ class Job:
         """
         itinerary = self.run.itinerary
         itinerary.come_to("the training loop")
-        decision = decide(self._state.progress(self.plan), None)
-        if decision.ending is not None:
-            self._log.already_over(decision)
-            self._hold_what_was_asked_for()
-            return
-        batches = self._open_batches()
+        if self._state.owed_evaluation is None:
+            decision = decide(self._state.progress(self.plan), None)
+            if decision.ending is not None:
+                self._log.already_over(decision)
+                self._hold_what_was_asked_for()
+                return
         self.model.train()
         itinerary.loop = "the training loop"
         try:
-            while True:
-                step = self._new_step(batches)
-                yield step
-                step.require_complete()
-                decision = self._finish(step)
-                if decision.ending is not None:
-                    break
-                if decision.rollback:
-                    batches = self._open_batches()
+            decision = yield from self._steps()
         except GeneratorExit:
-            itinerary.leave(f"the training loop in step {self.step}")
+            self._support.left(f"the training loop in step {self.step}")
             raise
         finally:
             itinerary.loop = None
             self._keeper.close()
+        self._end(decision)
+        self._hold_what_was_asked_for()
+
+    def _steps(self) -> Generator[Step, None, Decision]:
+        """Yield the steps, one owed evaluation first; return why there are no more."""
+        if self._state.owed_evaluation is not None:
+            step = self._step_to_evaluate()
+            yield step
+            decision = self._finish_evaluation(step)
+            if decision.ending is not None:
+                return decision
+        self._support.read_from(self._open_batches())
+        while True:
+            step = self._new_step()
+            yield step
+            step.require_complete()
+            decision = self._finish(step)
+            if decision.ending is not None:
+                return decision
+            if decision.rollback:
+                self._support.read_from(self._open_batches())
+
+    def _end(self, decision: Decision) -> None:
+        """Tell how the loop ended. Called on every rank.
+
+        Raises:
+            Preempted: the ranks are to leave.
+        """
         self._log.ended(decision, self.step, self._keeper.newest_step)
         if decision.ending is Ending.PREEMPTED:
             raise Preempted
-        self._hold_what_was_asked_for()
 
     def stop(self, reason: str) -> None:
         """Ask for the run to end at the next boundary; one rank is enough."""
@@ -157,7 +192,16 @@ class Job:
         """
         self.run.itinerary.come_to("job.export")
         store, step = self._weights(which)
-        export_model(self.run.folder, store, step, self.run.communicator, which=which)
+        is_done = export_model(
+            self.run.folder,
+            store,
+            step,
+            self.run.communicator,
+            which=which,
+            asked=lambda: self.run.preemption.requested,
+        )
+        if not is_done:
+            self._leave_after_loop("job.export")
         name, path = which or self._restore, self.run.folder.export_path
         self.run.say(f"exported the {name} model (step {step}) to {path}")
 
@@ -176,8 +220,10 @@ class Job:
         self.run.itinerary.come_to("job.test")
         self._keeper.restore_weights(*self._weights(which), averaged=which == "ema")
         found = self._evaluate(dataset, measure, name)
-        self._log.measured(self.step, which or self._restore, found)
-        return found
+        if found.metrics is None:
+            self._leave_after_loop("job.test")
+        self._log.measured(self.step, which or self._restore, found.metrics)
+        return found.metrics
 
     def _open_batches(self) -> Iterator[Any]:
         return training_batches(
@@ -187,9 +233,10 @@ class Job:
             rank=self.run.ranks.rank,
             world_size=self.run.ranks.world_size,
             workers=self.recipe.workers,
+            while_waiting=self._support.patience.is_over,
         )
 
-    def _new_step(self, batches: Iterator[Any]) -> Step:
+    def _new_step(self) -> Step:
         put_in_force(
             self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
         )
@@ -201,50 +248,88 @@ class Job:
             seed=self.run.seed,
             loss_scale=self._state.scale.scale,
             evaluation_due=self._evaluate_every.is_due(done) or done == self.plan.total_steps,
-            strategy=self._strategy,
-            ranks=self.run.ranks,
-            statistics=self._statistics,
             num_micro_batches=len(self.plan.micro_batches(self.step)),
             turns=self.plan.turns(self.step, self.run.ranks.rank, self.run.ranks.world_size),
-            batches=batches,
-            carry=self._boundary.carry,
-            before_update=self._saver.release_tensors,
-            evaluate=self._evaluate,
-            leave=self.run.itinerary.leave,
-            warn=self.run.warn,
+            owner=self._support,
         )
 
-    def _finish(self, step: Step) -> Decision:
+    def _step_to_evaluate(self) -> Step:
+        """Return the newest step once more, of which the evaluation alone is still to be done."""
+        step = Step(
+            number=self.step - 1,
+            seed=self.run.seed,
+            loss_scale=1.0,
+            evaluation_due=True,
+            num_micro_batches=0,
+            turns=(),
+            owner=self._support,
+        )
+        step.outcome = StepOutcome(grad_norm=float("nan"), applied=True)
+        self.run.say(f"evaluating after step {self.step}, as was to be done when the run left")
+        return step
+
+    def _finish(self, step: Step, *, owes_evaluation: bool = False) -> Decision:
         """Close a step at its boundary; return what was decided."""
         assert step.outcome is not None
         self._advance(applied=step.outcome.applied)
-        if step.evaluation_due and self._judge.has_rules:
+        if step.evaluation_due and self._judge.has_rules and not owes_evaluation:
             self._judge_evaluation(step)
         # What the ranks said at the former boundary; what they say now is read at the next.
         agreed = self._boundary.receive()
         self._boundary.hold(self._report(step))
         self.run.heartbeat.beat(self.step)
+        self._saver.passed(step)
         self._log.records.step(
-            self.step, self.plan, step, self._rate(), agreed, self._saver.pace.since_last_s
-        )
-        save_due = self._saver.pace.is_due_after(self.step)
-        progress = self._state.progress(
+            self.step,
             self.plan,
-            save_due=save_due,
+            step,
+            self._rate(),
+            agreed,
+            self._saver.pace.since_last_s,
+            must=owes_evaluation,
+        )
+        decision = decide(self._progress(owes_evaluation=owes_evaluation), agreed, step.notice)
+        if decision.ending is Ending.STOPPED:
+            decision = replace(decision, reason=self._reason_of_script())
+            self._state = replace(self._state, stopped_because=decision.reason)
+        self._carry_out(decision, owes_evaluation=owes_evaluation)
+        return decision
+
+    def _finish_evaluation(self, step: Step) -> Decision:
+        """Close an evaluation that was owed; return what was decided."""
+        record, self._state = self._state.owed_evaluation, self._state.without_debt()
+        self._log.records.evaluated(record or {}, step)
+        if self._judge.has_rules:
+            self._judge_evaluation(step)
+        decision = decide(self._progress(), None, step.notice)
+        self._carry_out(decision)
+        return decision
+
+    def _progress(self, *, owes_evaluation: bool = False, is_saved: bool = False) -> Progress:
+        return self._state.progress(
+            self.plan,
+            save_due=self._saver.pace.is_due_after(self.step),
             saving_since=self._keeper.saving_since,
             world_size=self.run.ranks.world_size,
             newest_step=self._keeper.newest_step,
             max_skipped=self.recipe.max_skipped,
             goes_back=self._judge.asks_to_go_back(self._state),
+            owes_evaluation=owes_evaluation,
+            is_saved=is_saved,
         )
-        decision = decide(progress, agreed)
-        if decision.ending is Ending.STOPPED:
-            decision = replace(decision, reason=self._reason_of_script())
-            self._state = replace(self._state, stopped_because=decision.reason)
+
+    def _carry_out(self, decision: Decision, *, owes_evaluation: bool = False) -> None:
+        """Do what was decided. Called on every rank."""
         if decision.save or decision.conclude or decision.proceed or decision.rollback:
             self._boundary.drain()
             # Before the save: whoever goes on from it must find the step's record.
-            self._log.records.flush(self._boundary.peek())
+            agreed = self._boundary.peek()
+            if owes_evaluation:
+                # One record for a step: it is written with what is measured after the resume.
+                record = self._log.records.complete(agreed)
+                self._state = replace(self._state, owed_evaluation=record)
+            else:
+                self._log.records.flush(agreed)
         if decision.conclude:
             self._state = self._saver.conclude(self._state)
         if decision.proceed:
@@ -253,7 +338,39 @@ class Job:
             self._saver.save(self.step, self._state_to_json(decision.ending), decision.ending)
         if decision.rollback:
             self._roll_back()
-        return decision
+
+    def _give_up(self, step: Step) -> NoReturn:
+        """Leave in the middle of a step: what is saved is the one before. Called on every rank."""
+        self._support.is_leaving = True
+        self.run.say(f"step {step.number} is given up, to be done again after the resume")
+        self._boundary.drain()
+        self._log.records.flush(self._boundary.peek())
+        if self._keeper.saving_since is not None:
+            self._state = self._saver.conclude(self._state)
+        is_saved = self._keeper.newest_step == self.step
+        decision = decide(self._progress(is_saved=is_saved), None, step.notice)
+        self._carry_out(decision)
+        self._leave(decision)
+
+    def _leave(self, decision: Decision) -> NoReturn:
+        """Leave from where the script is in the loop's body. Called on every rank.
+
+        Raises:
+            Preempted: always.
+        """
+        self.run.itinerary.loop = None
+        self._keeper.close()
+        self._end(decision)
+        raise AssertionError("only a preempted run leaves in the middle")
+
+    def _leave_after_loop(self, where: str) -> NoReturn:
+        """Leave after the training, whose end is saved. Called on every rank.
+
+        Raises:
+            Preempted: always.
+        """
+        self._log.left_after_loop(where, self.step)
+        raise Preempted
 
     def _reason_of_script(self) -> str:
         """Return what the ranks that called `stop` said. Called on every rank."""
@@ -290,18 +407,14 @@ class Job:
 
     def _report(self, step: Step) -> Report:
         assert step.outcome is not None
-        report = Report(
+        return Report(
             step=self.step,
-            preempt=self.run.preemption.requested,
             stop=self._asked_to_stop is not None,
             save=self.run.ranks.is_coordinator and self._saver.pace.is_due_now(),
             skipped=not step.outcome.applied,
             settled=self._keeper.is_settled(),
             loss_sum=float(step.loss_sum),
             loss_count=step.loss_count,
-        )
-        return (
-            report.with_time(self._saver.clock.look()) if self.run.ranks.is_coordinator else report
         )
 
     def _judge_evaluation(self, step: Step) -> None:
@@ -320,8 +433,32 @@ class Job:
                 value=step.metrics[name],
             )
 
-    def _evaluate(self, dataset: MapDataset, measure: Measure, name: str) -> dict[str, float]:
-        return evaluate(
+    def _evaluate_after(
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str
+    ) -> dict[str, float]:
+        """Evaluate after a step, or leave with that step saved and the evaluation owed.
+
+        Raises:
+            Preempted: the ranks were asked to leave, or the time is too short.
+        """
+        found = self._evaluate(dataset, measure, name)
+        step.notice = found.notice
+        if found.metrics is not None:
+            return found.metrics
+        self._support.is_leaving = True
+        step.metrics.clear()  # all of this step's are measured again
+        if self._state.owed_evaluation is None:
+            decision = self._finish(step, owes_evaluation=True)
+        else:
+            is_saved = self._keeper.newest_step == self.step
+            progress = self._progress(owes_evaluation=True, is_saved=is_saved)
+            decision = decide(progress, None, step.notice)
+        self._leave(decision)
+
+    def _evaluate(self, dataset: MapDataset, measure: Measure, name: str) -> Evaluation:
+        clock, began_s = self._saver.clock, time.monotonic()
+        self._support.patience.begin()
+        found = evaluate(
             self._strategy,
             self.run.ranks,
             self._boundary,
@@ -331,7 +468,13 @@ class Job:
             workers=self.recipe.workers,
             name=name,
             beat=self.run.heartbeat.beat,
+            look=self._support.look,
+            needed_s=clock.evaluation_s(name),
+            while_waiting=self._support.patience.is_over,
         )
+        if found.metrics is not None:
+            clock.evaluated(name, time.monotonic() - began_s)
+        return found
 
     def _rate(self) -> float:
         return float(self._strategy.param_groups[0]["lr"])

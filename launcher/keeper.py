@@ -129,6 +129,11 @@ class Keeper:
         """Tell whether this rank's part of the save in flight is done. No collective."""
         return self._in_flight is not None and self._in_flight.is_settled()
 
+    def state_bytes(self) -> int:
+        """Return how many bytes this rank's share of a full checkpoint has. No collective."""
+        fragments = self._strategy.fragments(weights_only=False)
+        return sum(f.data.numel() * f.data.element_size() for f in fragments)
+
     def release_tensors(self) -> None:
         """Return once the optimizer's state may change. No collective."""
         if self._in_flight is not None:

@@ -15,6 +15,7 @@ from .console_share import wants_logs
 from .descriptors import open_descriptors
 from .environment import default_environment
 from .error_file import read_error
+from .errors import Interrupted
 from .evidence import exception_of
 from .exit_codes import ended_by_warning, first_failure
 from .lifeline import Lifeline
@@ -40,6 +41,7 @@ def launch(
 
     Raises:
         UsageError: The ranks cannot meet where they were told to.
+        Interrupted: The run was asked to leave before it had ranks.
     """
     starter = Starter(plan.program.command(environ), say)
     with closing(starter):
@@ -83,9 +85,10 @@ def _run_agent(
     from .agent import NodeAgent
 
     if inbox.warned_by is not None:
-        say(f"{signal_name(inbox.warned_by)} came before the ranks were started; leaving.")
-        return 128 + inbox.warned_by
+        raise Interrupted(inbox.warned_by)
     inbox.ranks_start()
+    if (text := no_time_text(plan)) is not None:
+        say(text)
     plan = with_logs(plan, say)
     with Lifeline.hold() as lifeline:
         agent = NodeAgent(
@@ -100,6 +103,20 @@ def _run_agent(
         )
         agent.run()
         return agent.code
+
+
+def no_time_text(plan: LaunchPlan) -> str | None:
+    """Return the warning about a --grace within which nothing can be saved; pure.
+
+    On several nodes the first one says it for all; None: there is nothing to say.
+    """
+    if plan.grace_s is None or plan.grace_s > 0 or plan.nodes.node_rank not in (0, None):
+        return None
+    return (
+        f"--grace {plan.grace_s:g} leaves no time to save: a preemption notice kills the ranks at "
+        "once, and the run goes on from its newest checkpoint. Pass more seconds than a save "
+        "takes, or leave it out: then the ranks take the time they need."
+    )
 
 
 def with_logs(plan: LaunchPlan, say: Callable[[str], None]) -> LaunchPlan:

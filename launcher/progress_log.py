@@ -282,6 +282,17 @@ class ProgressLog:
         else:
             self._run.say(f"finished at step {step}: {decision.ending.value}, {decision.reason}")
 
+    def left_after_loop(self, where: str, step: int) -> None:
+        """Report that the ranks leave after the training, whose end is saved."""
+        if self._is_coordinator:
+            cause = self._run.preemption.cause
+            told = f" ({cause})" if cause else ""
+            self._folder.event("left", attempt=self._run.attempt, where=where, step=step)
+            self._run.say(
+                f"asked to leave{told} in {where}, which is done again: the training is saved, up "
+                f"to step {step}. The same command goes on."
+            )
+
     def already_over(self, decision: Decision) -> None:
         """Report a run that had finished before this start."""
         if self._is_coordinator:

@@ -29,6 +29,7 @@ from strategies import (
 )
 
 from .attempt_number import last_number
+from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save
 from .config import Settings, build_config, to_json
 from .environment import RankEnvironment
 from .error_file import write_error, write_exception
@@ -39,7 +40,9 @@ from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
 from .itinerary import Itinerary
 from .job import Job, Preempted
+from .leaving import tell_leaving
 from .masking import mask_text, secrets_of
+from .notices import Notice, notice_of
 from .rank_console import RankConsole
 from .recipe import Recipe
 from .recipe_arguments import require_arguments
@@ -63,6 +66,7 @@ class Run:
         folder: RunFolder,
         seed: int,
         clock: Callable[[], float] = time.monotonic,
+        before_first_step: BeforeFirstStep | None = None,
     ) -> None:
         """Called on every rank.
 
@@ -72,6 +76,8 @@ class Run:
         self.environment = environment
         self.ranks = ranks
         self.preemption = preemption
+        self.before_first_step = before_first_step or BeforeFirstStep(preemption)
+        """Lets a notice end this rank at once, until it has something to save."""
         self.heartbeat = Heartbeat(environment.heartbeat_file)
         self.heartbeat.beat()
         self.folder = folder
@@ -118,6 +124,8 @@ class Run:
         listen_for_stacks(environment.stacks_file)
         flag = PreemptionFlag(environment.warning_file)
         flag.install_until_exit()
+        start = BeforeFirstStep(flag, lambda: _leave_unsaved(environment, flag))
+        start.begin()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
         code = DONE
@@ -130,10 +138,14 @@ class Run:
             run: Run | None = None
             try:
                 folder = run_folder_at(path, environment.checkpoints or checkpoints)
-                run = cls(environment, ranks, flag, folder=folder, seed=seed)
+                run = cls(
+                    environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
+                )
+                start.pause()
                 run.itinerary.follow(lambda: main(run))
             except Preempted:
                 code = CONTINUE
+                _end(environment, flag, start, code)
             except ConfigError as error:
                 _leave(environment.error_file, str(error), USAGE)
             except (StrategyError, CheckpointError) as error:
@@ -143,7 +155,18 @@ class Run:
                     run.itinerary.stay()
                     write_exception(environment.error_file, error, run.itinerary.describe(error))
                 raise
+            _end(environment, flag, start, code)
         sys.exit(code)
+
+    @property
+    def notice(self) -> Notice | None:
+        """The preemption notice that this rank has: its cause and the seconds left; else None.
+
+        For a long phase of the script's own: the ranks leave by themselves at the next step,
+        evaluation, test or export. Other ranks may not have it yet: nothing that all ranks do
+        together may depend on it.
+        """
+        return notice_of(self.preemption, time.time())
 
     def prepare(self, **recipe: Any) -> Job:
         """Build the model under the run's strategy and go on where the run was.
@@ -153,6 +176,7 @@ class Run:
         Raises:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
+        self.before_first_step.go_on()
         self.itinerary.come_to("run.prepare")
         require_arguments(Recipe, recipe, where="run.prepare")
         return Job(self, Recipe(**recipe))
@@ -312,6 +336,28 @@ class Run:
             },
             "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
         }
+
+
+def _end(
+    environment: RankEnvironment, flag: PreemptionFlag, start: BeforeFirstStep, code: int
+) -> None:
+    """Note that all is saved: whatever ends the process from now on takes nothing away."""
+    start.end()
+    flag.ignore_from_now()
+    tell_leaving(environment.leaving_file, code)
+
+
+def _leave_unsaved(environment: RankEnvironment, flag: PreemptionFlag) -> NoReturn:
+    def note() -> None:
+        if not environment.launched:  # else the launcher says it, once
+            cause = flag.cause or "a signal"
+            print(
+                f"relaunch: asked to leave ({cause}) before the first step of this start: nothing "
+                "is to be saved. The same command goes on.",
+                flush=True,
+            )
+
+    leave_with_nothing_to_save(environment.leaving_file, note)
 
 
 def _leave(error_file: Path | None, sentence: str, code: int) -> NoReturn:

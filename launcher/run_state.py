@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON
@@ -43,6 +43,8 @@ class RunState:
     """How the parameters were filled when the run began."""
     skipped_in_a_row: int = 0
     """Steps whose gradients were not finite, since the last that was applied."""
+    owed_evaluation: Mapping[str, JSON] | None = None
+    """The record of the newest step, whose evaluation is still to be done; None: none is."""
     jumps: tuple[Jump, ...] = ()
     """Windows of data that the run has gone back before and left out."""
 
@@ -56,6 +58,8 @@ class RunState:
         newest_step: int | None = None,
         max_skipped: int | None = None,
         goes_back: bool = False,
+        owes_evaluation: bool = False,
+        is_saved: bool = False,
     ) -> Progress:
         """Return what the decision at a boundary needs to know."""
         return Progress(
@@ -67,9 +71,15 @@ class RunState:
             saving_since=saving_since,
             world_size=world_size,
             newest_step=newest_step,
+            owes_evaluation=owes_evaluation,
+            is_saved=is_saved,
             is_stuck=goes_back
             or (max_skipped is not None and self.skipped_in_a_row >= max_skipped),
         )
+
+    def without_debt(self) -> RunState:
+        """Return the state once the evaluation that was owed is done."""
+        return replace(self, owed_evaluation=None)
 
     def to_json(
         self, plan: BatchPlan, ending: Ending | None, *, schedule: str = ""
@@ -90,6 +100,7 @@ class RunState:
             "plateau": self.plateau.to_json(),
             "loss_scale": self.scale.to_json(),
             "skipped_in_a_row": self.skipped_in_a_row,
+            **({} if (owed := self.owed_evaluation) is None else {"owed_evaluation": dict(owed)}),
             "jumps": [{"at": jump.at, "length": jump.length} for jump in self.jumps],
             "stopped_because": self.stopped_because,
             "ending": ending.value if ending is not None and ending.is_final else None,
@@ -125,6 +136,7 @@ class RunState:
             scale=self.scale.restored(saved["loss_scale"]),
             stopped_because=saved["stopped_because"],
             skipped_in_a_row=saved["skipped_in_a_row"],
+            owed_evaluation=saved.get("owed_evaluation"),
             jumps=tuple(Jump(**jump) for jump in saved.get("jumps", ())),
         )
 

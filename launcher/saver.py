@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpointing import JSON, SaveFailedError
 from strategies import EarlyStoppingState, Ending
 
+from .aside import Aside
 from .every import Every
 from .keeper import Keeper
 from .progress_log import ProgressLog
 from .run_state import RunState
 from .save_clock import SaveClock
+from .save_estimate import estimated_save_s, measured_bytes_per_s
 from .save_pace import SavePace
 
 if TYPE_CHECKING:
     from .run import Run
+    from .step import Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +52,8 @@ class Saver:
         self.clock = SaveClock(run.environment, run.preemption, warn=run.warn)
         """Whether there is time for it."""
         self._best: _Best | None = None
+        self._has_estimated = False
+        self._probing = Aside("relaunch-probe")
 
     def save(self, step: int, state: Mapping[str, JSON], ending: Ending | None) -> None:
         """Save now where the run ends; else begin a save that is concluded at a later boundary.
@@ -69,6 +76,25 @@ class Saver:
             self._log.save_failed(step, error)
         self.pace.go_on()
         self._run.heartbeat.beat()
+
+    def passed(self, step: Step) -> None:
+        """Note the time of a step at its boundary; estimate that of a save, if that matters."""
+        if not self._run.ranks.is_coordinator:
+            return
+        self.clock.passed(step.evaluation_s, step.num_turns)
+        if self._has_estimated or not self.clock.wants_estimate:
+            return
+        self._has_estimated = True
+        store = self._run.folder.checkpoints
+        if store.files.renames_folders:  # on a disk, whose speed a written file shows
+            place = Path(store.folder)
+            size_bytes = self._keeper.state_bytes() * self._run.environment.local_world_size
+            self._probing.start(lambda: self._estimate(place, size_bytes))
+
+    def _estimate(self, place: Path, size_bytes: int) -> None:
+        with suppress(OSError):  # a save that cannot be made is told when it is tried
+            place.mkdir(parents=True, exist_ok=True)
+            self.clock.expect(estimated_save_s(size_bytes, measured_bytes_per_s(place)))
 
     def release_tensors(self) -> None:
         """Return once the optimizer's state may change. Called before every update."""

@@ -1,5 +1,6 @@
 """The launcher's side of signals: handlers which set attributes, read by the supervising loop."""
 
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ class SignalInbox:
         """A second Ctrl-C came."""
         self._ranks_started = False
         self._interrupted_at: float | None = None
+        self._handled: set[signal.Signals] = set()
 
     def install(self, more: Sequence[signal.Signals] = ()) -> None:
         """Handle the signals from here on, except those that were inherited as ignored (nohup).
@@ -42,8 +44,18 @@ class SignalInbox:
         """From now on a second Ctrl-C kills ranks; until now it ended the launcher itself."""
         self._ranks_started = True
 
+    def close(self) -> None:
+        """Ignore the signals from here on, since the exit code is known and there are no ranks.
+
+        Python's own end takes its handlers away: what came in that time would kill this process and
+        put another code in the place of the run's.
+        """
+        for signum in self._handled:
+            signal.signal(signum, signal.SIG_IGN)
+
     def _handle_unless_ignored(self, signum: signal.Signals) -> None:
         if signal.getsignal(signum) is not signal.SIG_IGN:
+            self._handled.add(signum)
             signal.signal(signum, self._interrupt if signum == signal.SIGINT else self._warn)
 
     def _warn(self, signum: int, frame: FrameType | None) -> None:
@@ -57,8 +69,11 @@ class SignalInbox:
         if self._interrupted_at is None:
             self._interrupted_at = now
             self._warn(signum, frame)
-            if not self._ranks_started:
-                # A long import reads no flags; nothing needs cleaning up yet.
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-        elif now - self._interrupted_at > SAME_KEYPRESS_S:
+        elif now - self._interrupted_at <= SAME_KEYPRESS_S:
+            return
+        elif self._ranks_started:
             self.kill_now = True
+        else:
+            # A long import reads no flags, and nothing needs cleaning up yet.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,8 +1,8 @@
-"""The rank's side of a warning: a handler which sets a flag, and nothing else.
+"""The rank's side of a preemption notice: a handler which sets a flag, and nothing else.
 
-SIGTERM, SIGUSR1 and SIGUSR2 ask the rank to save and to leave at its next boundary. SIGINT is for
-plain `python train.py`: the first Ctrl-C asks the same, the second raises KeyboardInterrupt.
-(Under relaunch a terminal's Ctrl-C reaches the launcher only, which forwards it as SIGTERM.)
+SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGINT ask the rank to save and to leave. Under plain
+`python train.py` the second Ctrl-C raises KeyboardInterrupt. Under relaunch a terminal's Ctrl-C
+reaches the launcher only, and what is sent to every process, how often ever, is one notice.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-WARNING_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+WARNING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
@@ -67,6 +67,7 @@ class PreemptionFlag:
     """
 
     def __init__(self, warning_file: Path | None = None) -> None:
+        """Take where the launcher writes what it knows; None: there is no launcher."""
         self._warning_file = warning_file
         self._signum: int | None = None
         self._owner = os.getpid()
@@ -128,20 +129,28 @@ class PreemptionFlag:
                 signal.signal(signum, self._handle)
         self._forks.arm()
 
+    def ignore_from_now(self) -> None:
+        """Ignore the signals for the rest of the process: nothing is left to be saved.
+
+        The interpreter gives handlers up when it ends; what is ignored stays so to the last moment.
+        """
+        for signum in self._previous:
+            signal.signal(signum, signal.SIG_IGN)
+
     def _told(self) -> Warned | None:
         return None if self._warning_file is None else Warned.read(self._warning_file)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:
             self._handle_in_child(signum, frame)
-        elif signum == signal.SIGINT and self._signum == signal.SIGINT:
+        elif signum == signal.SIGINT == self._signum and self._warning_file is None:
             raise KeyboardInterrupt
         elif self._signum is None or signum == signal.SIGINT:
             self._signum = signum
 
     def _handle_in_child(self, signum: int, frame: FrameType | None) -> None:
         # A child that was made without Python's fork hooks; else _after_fork has seen to it.
-        if signum in (signal.SIGUSR1, signal.SIGUSR2):
+        if signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             return
         previous = self._previous.get(signum)
         if callable(previous):
@@ -152,8 +161,9 @@ class PreemptionFlag:
 
     def _after_fork(self) -> None:
         # A forked child (a DataLoader or Pool worker) must still die of SIGTERM, or its parent's
-        # terminate() and join() would wait for ever. It keeps the handler of SIGUSR1 and SIGUSR2:
-        # a batch system that signals every process must not take it away from a rank that saves.
+        # terminate() and join() would wait for ever. It keeps the handler of the others: a batch
+        # system that signals every process must not take it away from a rank that saves.
+        signal.set_wakeup_fd(-1)  # the parent's pipe: what comes to the child is not for it
         for signum in (signal.SIGTERM, signal.SIGINT):
             if signum in self._previous:
                 before = self._previous[signum]

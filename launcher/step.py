@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 import torch
 
 from strategies import (
     ConfigError,
     MapDataset,
+    Notice,
     Ranks,
     RunningStatistics,
     StepOutcome,
@@ -20,13 +22,54 @@ from strategies import (
     stream_seed,
     to_device,
 )
+from strategies.boundary import Carried
 from strategies.seeding import AFTER_LAST_MICRO_BATCH
 
 from .evaluation import Measure
 
 _MEAN = 1
 """torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
-Evaluate = Callable[[MapDataset, Measure, str], dict[str, float]]
+
+
+class StepOwner(Protocol):
+    """What a step needs of its run."""
+
+    strategy: Strategy
+    ranks: Ranks
+    statistics: RunningStatistics
+
+    def next_batch(self) -> tuple[Any, bool]:
+        """Return the next micro-batch, on the host, and whether it is the one that was asked for.
+
+        It is not after a preemption notice, where the data does not come: then it is a repeat, with
+        which this rank takes part in what the others do, and the step is given up.
+        """
+
+    def begin_round(self) -> None:
+        """Start to ask the other ranks for notices. Called on every rank, before a forward."""
+
+    def end_round(self) -> Notice | None:
+        """Return what was answered, if this is the time. Called on every rank, after it."""
+
+    def carry(self, count: float) -> Callable[[], Carried]:
+        """Start to sum the samples of the step over the ranks."""
+
+    def before_update(self) -> None:
+        """Return once the state may change."""
+
+    def evaluate(
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str
+    ) -> dict[str, float]:
+        """See `Step.evaluate`."""
+
+    def give_up(self, step: Step) -> NoReturn:
+        """Save the step before and leave. Called on every rank."""
+
+    def left(self, what: str) -> str | None:
+        """Note that the script has left the step's loop; return the sentence about it, if any."""
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning."""
 
 
 class Step:
@@ -44,17 +87,9 @@ class Step:
         seed: int,
         loss_scale: float,
         evaluation_due: bool,
-        strategy: Strategy,
-        ranks: Ranks,
-        statistics: RunningStatistics,
         turns: Sequence[Turn],
         num_micro_batches: int,
-        batches: Iterator[Any],
-        carry: Callable[[float], Callable[[], float]],
-        before_update: Callable[[], None],
-        evaluate: Evaluate,
-        leave: Callable[[str], str],
-        warn: Callable[[str], None],
+        owner: StepOwner,
     ) -> None:
         self.number = number
         """0-based number of this optimizer step."""
@@ -62,7 +97,9 @@ class Step:
         """Whether to evaluate after this step; the same on every rank."""
         self.outcome: StepOutcome | None = None
         """Set once the parameters have been updated."""
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=ranks.device)
+        self.notice: Notice | None = None
+        """What the ranks knew of a preemption notice in the step's last backward."""
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=owner.ranks.device)
         self.loss_count = 0.0
         """Samples that this rank counted; padding is none."""
         self.metrics: dict[str, float] = {}
@@ -70,48 +107,55 @@ class Step:
         self.evaluation_s = 0.0
         self._seed = seed
         self._loss_scale = loss_scale
-        self._strategy = strategy
-        self._ranks = ranks
-        self._statistics = statistics
         self._turns = turns
+        self.num_turns = len(turns)
+        """Micro-batches of each rank."""
         self._num_micro_batches = num_micro_batches
-        self._batches = batches
-        self._carry = carry
-        self._before_update = before_update
-        self._evaluate = evaluate
-        self._leave = leave
-        self._warn = warn
+        self._owner = owner
         self._departure: str | None = None
         self._turn = -1
         self._owes_backward = False
-        self._total: Callable[[], float] | None = None
+        self._is_repeat = False
+        self._total: Callable[[], Carried] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield this rank's micro-batches on the device, then update the parameters."""
+        """Yield this rank's micro-batches on the device, then update the parameters.
+
+        A step whose evaluation alone is still to be done has none: its update was saved.
+        """
         if self.outcome is not None or self._turn >= 0:
+            if not self._turns and self._turn < 0:
+                self._seed_streams(AFTER_LAST_MICRO_BATCH)
+                self._turn = 0
+                return
             raise ConfigError(f"step {self.number} was iterated twice; loop over it once.")
-        began = time.monotonic()
-        self._statistics.begin_step()
+        owner, began = self._owner, time.monotonic()
+        owner.statistics.begin_step()
         for number, turn in enumerate(self._turns):
-            batch = to_device(next(self._batches), self._ranks.device)
+            batch, is_own = owner.next_batch()
+            self._is_repeat = turn.is_padding or not is_own
             self._turn, self._owes_backward = number, True
-            self._strategy.micro_step(is_last=number == len(self._turns) - 1)
-            self._statistics.begin_micro_batch()
-            seed_streams(stream_seed(self._seed, self.number, turn.micro_batch.index))
+            owner.strategy.micro_step(is_last=number == len(self._turns) - 1)
+            owner.statistics.begin_micro_batch()
+            self._seed_streams(turn.micro_batch.index)
+            owner.begin_round()
             try:
-                yield batch
+                yield to_device(batch, owner.ranks.device)
             except GeneratorExit:
                 done = f"{number + 1} of {len(self._turns)} micro-batches"
-                self._departure = self._leave(f"step {self.number} after {done}")
+                self._departure = owner.left(f"step {self.number} after {done}")
                 raise
             self._require_backward()
-            self._statistics.end_micro_batch(
-                turn.micro_batch.index, self._num_micro_batches, is_padding=turn.is_padding
+            owner.statistics.end_micro_batch(
+                turn.micro_batch.index, self._num_micro_batches, is_padding=self._is_repeat
             )
         self._update()
-        self._statistics.end_step(self._num_micro_batches)
-        seed_streams(stream_seed(self._seed, self.number, AFTER_LAST_MICRO_BATCH))
+        owner.statistics.end_step(self._num_micro_batches)
+        self._seed_streams(AFTER_LAST_MICRO_BATCH)
         self.seconds = time.monotonic() - began
+
+    def _seed_streams(self, part: int) -> None:
+        seed_streams(stream_seed(self._seed, self.number, part))
 
     def backward(self, loss: torch.Tensor, count: torch.Tensor | float) -> None:
         """Accumulate the gradient of a micro-batch. Called on every rank, once a micro-batch.
@@ -143,22 +187,31 @@ class Step:
         micro_batch = self._turns[self._turn].micro_batch
         where = f"step {self.number}, micro-batch {micro_batch.index}"
         self._refuse_unfit(loss, where)
+        if not math.isfinite(count):
+            raise ConfigError(
+                f"{where}: step.backward got count={float(count)}; it needs how many samples (or "
+                "tokens) are in the sum."
+            )
         if self.number == 0 and self._turn == 0 and count != 1 and is_mean(loss):
-            self._warn(
+            self._owner.warn(
                 f"the loss of step 0 is a mean, and it was passed with count={float(count):g}. "
                 "step.backward takes the sum over the samples that count, and makes the mean over "
                 'all ranks of it: use reduction="sum", or pass loss * count.'
             )
         self._owes_backward = False
-        is_padding = self._turns[self._turn].is_padding
-        if not is_padding:  # not by multiplication: what is not finite would remain so
+        units_left = len(self._turns) - self._turn
+        if (notice := self._owner.end_round()) is not None and notice.ends_step(units_left):
+            self.notice = notice
+            self._owner.give_up(self)
+        if not self._is_repeat:  # not by multiplication: what is not finite would remain so
             self.loss_count += float(count)
             self.loss_sum += loss.detach()
-        if self._turn == len(self._turns) - 1:
+        if units_left == 1:
             # Under way during the last backward: the total is needed only for the update.
-            self._total = self._carry(self.loss_count)
-        factor = 0.0 if is_padding else self._loss_scale
-        self._strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
+            self._total = self._owner.carry(self.loss_count)
+        factor = 0.0 if self._is_repeat else self._loss_scale
+        strategy = self._owner.strategy
+        strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
 
     def evaluate(
         self, dataset: MapDataset, measure: Measure, *, name: str = "val"
@@ -179,7 +232,7 @@ class Step:
         if self.outcome is None:
             raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")
         began = time.monotonic()
-        self.metrics.update(self._evaluate(dataset, measure, name))
+        self.metrics.update(self._owner.evaluate(self, dataset, measure, name))
         self.evaluation_s += time.monotonic() - began
         return self.metrics
 
@@ -227,14 +280,17 @@ class Step:
 
     def _update(self) -> None:
         assert self._total is not None
-        total = self._total()
-        if not total > 0:
+        carried = self._total()
+        self.notice = carried.notice
+        if carried.notice.lacks_data:
+            self._owner.give_up(self)
+        if not carried.total > 0:
             raise ConfigError(
-                f"step {self.number} counted {total:g} samples over all ranks; "
+                f"step {self.number} counted {carried.total:g} samples over all ranks; "
                 "pass step.backward the number of samples (or tokens) in the sum."
             )
-        self._before_update()
-        self.outcome = self._strategy.step(total * self._loss_scale)
+        self._owner.before_update()
+        self.outcome = self._owner.strategy.step(carried.total * self._loss_scale)
 
 
 def is_mean(loss: torch.Tensor) -> bool:

@@ -64,6 +64,8 @@ class StepRecords:
         rate: float,
         agreed: Agreed | None,
         since_save_s: float,
+        *,
+        must: bool = False,
     ) -> None:
         """Report a step. Its loss comes out of the next boundary, and completes the record then.
 
@@ -74,6 +76,7 @@ class StepRecords:
             rate: of the first parameter group.
             agreed: what the ranks said at the former boundary.
             since_save_s: since the last save began.
+            must: whether it is to have a record in any case.
         """
         if not self._run.ranks.is_coordinator:
             return
@@ -100,7 +103,8 @@ class StepRecords:
         if self._run.console.wants_progress() and not step.metrics:
             standing = self._standing
             self._run.console.progress(lambda width: progress_line(standing, width))
-        if number % self._recipe.log_every and not step.metrics and step.outcome.applied:
+        is_due = number % self._recipe.log_every == 0
+        if not (is_due or must or step.metrics or not step.outcome.applied):
             return
         self._pending = {
             "step": number,
@@ -112,8 +116,7 @@ class StepRecords:
             "grad_norm": step.outcome.grad_norm,
             "samples_per_s": self._standing.samples_per_s,
             **({} if step.outcome.applied else {"skipped": 1}),
-            **({"evaluation_s": round(step.evaluation_s, 4)} if step.metrics else {}),
-            **step.metrics,
+            **_measured(step),
         }
         self._samples, self._busy_s = 0, 0.0
 
@@ -127,19 +130,47 @@ class StepRecords:
         limits = [at for at in known if at is not None]
         return min(limits) - time.time() if limits else None
 
+    def complete(self, agreed: Agreed | None) -> dict[str, float | int]:
+        """Return the last record instead of writing it; empty on the other ranks."""
+        record, self._pending = self._pending, None
+        if record is None or agreed is None or agreed.step != record["step"]:
+            return {}
+        return _finite({**record, "loss": agreed.loss})
+
+    def evaluated(self, record: Mapping[str, Any], step: Step) -> None:
+        """Write a step's record, of an earlier start, with what was measured of it now."""
+        if not self._run.ranks.is_coordinator or not (record or step.metrics):
+            return
+        now = {"attempt": self._run.attempt, "time": round(time.time(), 3)}
+        whole = {"step": step.number + 1, **record, **now, **_measured(step)}
+        self._write(_finite(whole))
+        metrics = "  ".join(f"{name} {value:.4g}" for name, value in step.metrics.items())
+        self._run.say(f"step {step.number + 1}: {metrics}")
+
     def _complete(self, agreed: Agreed | None) -> None:
         record, self._pending = self._pending, None
         if agreed is not None and math.isfinite(agreed.loss):
             self._loss = agreed.loss
         if record is None or agreed is None or agreed.step != record["step"]:
             return
-        # JSON has no nan: a value that is not a number is left out of its record.
-        whole = {**record, "loss": agreed.loss}
-        finite = {k: v for k, v in whole.items() if math.isfinite(v)}
-        self._run.folder.metrics(finite)
-        self.tell_trackers(finite)
+        self._write(_finite({**record, "loss": agreed.loss}))
         metrics = {k: v for k, v in record.items() if k.count("/") == 1}
         if metrics and self._standing is not None:
             # What was measured stays on the screen; what changes with every step does not.
             line = replace(self._standing, loss=agreed.loss, metrics=metrics)
             self._run.say(progress_line(line))
+
+    def _write(self, record: dict[str, float | int]) -> None:
+        self._run.folder.metrics(record)
+        self.tell_trackers(record)
+
+
+def _measured(step: Step) -> dict[str, float]:
+    if not step.metrics:
+        return {}
+    return {"evaluation_s": round(step.evaluation_s, 4), **step.metrics}
+
+
+def _finite(record: Mapping[str, float | int]) -> dict[str, float | int]:
+    """Leave out what is not a number, for which JSON has no word."""
+    return {name: value for name, value in record.items() if math.isfinite(value)}

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .metric_sums import Measurement as Measurement
     from .metric_sums import MetricSums as MetricSums
     from .metric_sums import Tally as Tally
+    from .notice_rounds import Look as Look
+    from .notice_rounds import Notice as Notice
+    from .notice_rounds import NoticeRounds as NoticeRounds
     from .objects import Objects as Objects
     from .objects import Stateful as Stateful
     from .objects import require_objects as require_objects
@@ -104,10 +107,13 @@ _HOME = {
     "HostCommunicator": "process_group",
     "IMPORTED": "imported",
     "Jump": "batches",
+    "Look": "notice_rounds",
     "LossScale": "loss_scale",
     "MapDataset": "loading",
     "Measurement": "metric_sums",
     "MetricSums": "metric_sums",
+    "Notice": "notice_rounds",
+    "NoticeRounds": "notice_rounds",
     "Objects": "objects",
     "Parameters": "parallel.protocol",
     "Penalty": "penalty",

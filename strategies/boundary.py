@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
 from checkpointing import JSON
 
@@ -18,8 +18,8 @@ from .agreement import all_equal, summands
 from .errors import DesyncError
 from .host_channel import PendingSum
 from .metric_sums import MetricSums, reduce_sums
+from .notice_rounds import NUM_NUMBERS, Look, Notice
 from .process_group import Ranks
-from .time_left import TimeLeft
 
 _DIGEST_BITS = 20
 """Small enough that W * digest**2 is exact in float64 up to 8192 ranks."""
@@ -41,21 +41,6 @@ class Report:
     """This rank's part of the save in flight is written, or has failed."""
     loss_sum: float = 0.0
     loss_count: float = 0.0
-    time_is_limited: bool = False
-    """On the coordinator, as the next three: it knows when the ranks will be killed."""
-    left_s: float = 0.0
-    step_s: float = 0.0
-    save_s: float = 0.0
-    """Below 0: no save was measured."""
-
-    def with_time(self, time: TimeLeft | None) -> Report:
-        """Return the report with what the coordinator knows about the time. Called there only."""
-        if time is None:
-            return self
-        save_s = -1.0 if time.save_s is None else time.save_s
-        return replace(
-            self, time_is_limited=True, left_s=time.left_s, step_s=time.step_s, save_s=save_s
-        )
 
 
 _SAID = tuple(field.name for field in fields(Report))
@@ -75,8 +60,15 @@ class Agreed:
     settled: int
     loss: float
     """Exact mean training loss of the step over all samples; nan without samples."""
-    time: TimeLeft | None = None
-    """What the coordinator said about the time that is left; None: no limit is known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """What came out of the sum that an optimizer step needs anyway."""
+
+    total: float
+    """Of the numbers."""
+    notice: Notice
 
 
 def digest(value: JSON) -> int:
@@ -95,32 +87,46 @@ class Boundary:
         self._ranks = ranks
         self._digest = digest(config)
         self._held: Report | None = None
-        self._sent: tuple[Report, PendingSum] | None = None
+        self._sent: tuple[Report, PendingSum, int] | None = None
+        """A report, the sum that it went along with, and where in that it begins."""
         self._read: Agreed | None = None
 
     def send(self, report: Report) -> None:
         """Start the reduction of this boundary's reports. Called on every rank."""
         self.hold(report)
-        self.carry(0.0)
+        self._send()
 
     def hold(self, report: Report) -> None:
         """Keep this boundary's report until `carry` or `drain` takes it along; no collective."""
         assert self._held is None, "the former boundary must be received first"
         self._held = report
 
-    def carry(self, number: float) -> Callable[[], float]:
+    def carry(self, number: float, look: Look | None = None) -> Callable[[], Carried]:
         """Start to sum a number over the ranks, and with it the reports held. On every rank.
+
+        Args:
+            number: any.
+            look: what this rank knows of a preemption notice and of the time.
 
         Returns:
             Waits for the sum and returns it; called on every rank, or on none.
         """
+        under_way = self._send([number, *(look or Look()).numbers()])
+
+        def wait() -> Carried:
+            total, *sums = under_way.wait()[: 1 + NUM_NUMBERS]
+            return Carried(total=total, notice=Notice.of(sums))
+
+        return wait
+
+    def _send(self, numbers: Sequence[float] = ()) -> PendingSum:
         assert self._sent is None, "the former boundary must be received first"
         report, self._held = self._held, None
         values = [] if report is None else self._vector(report)
-        under_way = self._ranks.channel.start([number, *values])
+        under_way = self._ranks.channel.start([*numbers, *values])
         if report is not None:
-            self._sent = (report, under_way)
-        return lambda: under_way.wait()[0]
+            self._sent = (report, under_way, len(numbers))
+        return under_way
 
     def _vector(self, report: Report) -> list[float]:
         said = [float(getattr(report, name)) for name in _SAID]
@@ -146,11 +152,11 @@ class Boundary:
         Called on every rank, before other collectives of unknown length such as a save.
         """
         if self._held is not None:
-            self.carry(0.0)
+            self._send()
         if self._sent is None:
             return
-        report, under_way = self._sent
-        _, *reduced = under_way.wait()
+        report, under_way, begin = self._sent
+        reduced = under_way.wait()[begin:]
         self._sent = None
         self._read = self._checked(report, reduced)
 
@@ -206,17 +212,4 @@ class Boundary:
             skipped=round(by_name["skipped"]),
             settled=round(by_name["settled"]),
             loss=by_name["loss_sum"] / count if count else float("nan"),
-            time=_time_of(by_name),
         )
-
-
-def _time_of(by_name: Mapping[str, float]) -> TimeLeft | None:
-    """Return the coordinator's numbers; the other ranks have added zeros."""
-    if not by_name["time_is_limited"]:
-        return None
-    save_s = by_name["save_s"]
-    return TimeLeft(
-        left_s=by_name["left_s"],
-        step_s=by_name["step_s"],
-        save_s=None if save_s < 0 else save_s,
-    )

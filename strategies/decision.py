@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .boundary import Agreed
-from .time_left import TimeLeft
+from .notice_rounds import Notice
 
 
 class Ending(StrEnum):
@@ -41,6 +41,10 @@ class Progress:
     world_size: int = 1
     newest_step: int | None = None
     """The step of the newest checkpoint on disk, or in flight; None: there is none."""
+    owes_evaluation: bool = False
+    """The evaluation after this step was broken off, or not begun."""
+    is_saved: bool = False
+    """The newest checkpoint holds just this state."""
     is_stuck: bool = False
     """Too many steps in a row could not be applied, or what was measured is not finite."""
 
@@ -60,14 +64,20 @@ class Decision:
     reason: str = ""
 
 
-def decide(progress: Progress, agreed: Agreed | None) -> Decision:
+def decide(progress: Progress, agreed: Agreed | None, notice: Notice | None = None) -> Decision:
     """Return what to do after a step, from numbers that came out of a collective.
+
+    Args:
+        progress: where the run is.
+        agreed: what the ranks said at the former boundary; None at the first.
+        notice: what they knew of a preemption notice and of the time in the step; None: nothing
+            was asked.
 
     Leaving saves, unless the ranks would be killed in the middle of it. A request to leave
     outranks every other ending: the machines are about to go, and the checkpoint lets the next
     attempt find the other endings again.
     """
-    decision = _ending_or_save(progress, agreed)
+    decision = _ending_or_save(progress, agreed, notice)
     if progress.saving_since is None:
         return decision
     if decision.save or decision.rollback or decision.ending is not None:
@@ -78,12 +88,15 @@ def decide(progress: Progress, agreed: Agreed | None) -> Decision:
     return replace(decision, proceed=is_settled)
 
 
-def _ending_or_save(progress: Progress, agreed: Agreed | None) -> Decision:
-    time = None if agreed is None else agreed.time
-    if agreed is not None and agreed.preempt:
-        return _leave("asked to leave", progress, time)
+def _ending_or_save(progress: Progress, agreed: Agreed | None, notice: Notice | None) -> Decision:
+    if (notice is not None and notice.asked) or (agreed is not None and agreed.preempt):
+        return _leave("asked to leave", progress, notice)
+    if progress.owes_evaluation:
+        # It did not fit before the end of the time, or it would be under way.
+        return _leave("the time limit comes before the end of the evaluation", progress, notice)
+    time = None if notice is None else notice.time
     if time is not None and time.is_running_out and progress.step < progress.total_steps:
-        return _leave(f"the time limit comes in {time.left_s:.0f} s", progress, time)
+        return _leave(f"the time limit comes in {time.left_s:.0f} s", progress, notice)
     if progress.stopped_because is not None or (agreed is not None and agreed.stop):
         reason = progress.stopped_because or "the script called job.stop()"
         return Decision(save=True, ending=Ending.STOPPED, reason=reason)
@@ -100,13 +113,18 @@ def _ending_or_save(progress: Progress, agreed: Agreed | None) -> Decision:
     return Decision(save=progress.save_due or (agreed is not None and agreed.save > 0))
 
 
-def _leave(reason: str, progress: Progress, time: TimeLeft | None) -> Decision:
+def _leave(reason: str, progress: Progress, notice: Notice | None) -> Decision:
     """Return how to leave: with a save if there is time for one, else with the newest one."""
+    time = None if notice is None else notice.time
+    if progress.owes_evaluation and notice is not None and notice.asked:
+        reason = f"{reason} in an evaluation, which is done again"
+    if progress.is_saved:
+        return Decision(save=False, ending=Ending.PREEMPTED, reason=reason)
     if time is None or time.fits_a_save or progress.newest_step is None:
         return Decision(save=True, ending=Ending.PREEMPTED, reason=reason)
     return Decision(
         save=False,
         ending=Ending.PREEMPTED,
-        reason=f"{reason}; {time.left_s:.0f} s are too short for a save, which took "
-        f"{time.save_s:.1f} s",
+        reason=f"{reason}; {time.left_s:.0f} s are too short for a save, which takes "
+        f"{time.save_s:.1f} s: the steps since step {progress.newest_step} are lost",
     )

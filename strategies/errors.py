@@ -6,6 +6,7 @@ StrategyError
 
 LostRankError       another rank is gone: a RuntimeError, as torch's own of a collective that fails.
                     No StrategyError, since the cause is to be looked for there, and not here
+DataNotReady        a rank with a preemption notice has stopped waiting for its next batch
 """
 
 
@@ -23,3 +24,7 @@ class DesyncError(StrategyError, RuntimeError):
 
 class LostRankError(RuntimeError):
     """Another rank closed its connection, or does not come."""
+
+
+class DataNotReady(Exception):
+    """A rank with a preemption notice has stopped waiting for its next batch."""

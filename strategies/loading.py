@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -40,6 +40,7 @@ def training_batches(
     rank: int,
     world_size: int,
     workers: int,
+    while_waiting: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
     """Yield the collated batches of this rank's turns from `first_step` to the end of the run.
 
@@ -55,7 +56,11 @@ def training_batches(
 
 
 def evaluation_batches(
-    dataset: MapDataset, turns: Sequence[Turn], *, workers: int
+    dataset: MapDataset,
+    turns: Sequence[Turn],
+    *,
+    workers: int,
+    while_waiting: Callable[[], bool] = lambda: False,
 ) -> Iterator[Any]:
     """Yield the collated batches of `turns`, in order."""
     return _loader(

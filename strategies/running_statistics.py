@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .moving_buffers import MovingBuffers
 from .process_group import Ranks
 from .recomputation import hold_statistics_in_recomputation
 
@@ -67,9 +68,11 @@ class RunningStatistics:
         for module in self._modules:
             hold_statistics_in_recomputation(module)
         self._tracked: list[_Tracked] = []
+        self._others = MovingBuffers(model)
 
     def begin_step(self) -> None:
         """Remember where the statistics are."""
+        self._others.begin_step()
         self._tracked = [_track(module) for module in self._modules]
 
     def begin_micro_batch(self) -> None:
@@ -99,6 +102,7 @@ class RunningStatistics:
 
     def end_step(self, count: int) -> None:
         """Sum over the ranks and put the new statistics in place. Called on every rank."""
+        self._others.end_step()
         if not self._tracked:
             return
         parts = [term for tracked in self._tracked for term in tracked.terms]
@@ -116,6 +120,16 @@ class RunningStatistics:
                 live.copy_(after)
             if tracked.module.num_batches_tracked is not None:
                 tracked.module.num_batches_tracked.fill_(batches)
+        self._tracked = []
+
+    def give_up(self) -> None:
+        """Put everything back to where it was when the step began. No collective."""
+        self._others.give_up()
+        for tracked in self._tracked:
+            for before, live in zip(tracked.before, tracked.live, strict=True):
+                live.copy_(before)
+            if tracked.module.num_batches_tracked is not None:
+                tracked.module.num_batches_tracked.fill_(tracked.batches)
         self._tracked = []
 
 

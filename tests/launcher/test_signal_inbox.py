@@ -1,5 +1,6 @@
 """What the launcher remembers of the signals sent to it."""
 
+import itertools
 import signal
 
 import pytest
@@ -9,7 +10,7 @@ from launcher.signal_inbox import SAME_KEYPRESS_S, WARNINGS, SignalInbox
 
 @pytest.fixture
 def inbox(monkeypatch):
-    handled = (*WARNINGS, signal.SIGINT, signal.SIGCHLD)
+    handled = (*WARNINGS, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM)
     before = {signum: signal.getsignal(signum) for signum in handled}
     clock = [100.0]
     monkeypatch.setattr("launcher.signal_inbox.time.monotonic", lambda: clock[0])
@@ -39,10 +40,32 @@ def test_second_ctrl_c_after_the_ranks_have_started(inbox):
     assert inbox.kill_now
 
 
-def test_second_ctrl_c_before_the_ranks_ends_the_launcher(inbox):
+def test_second_ctrl_c_before_the_ranks_ends_the_launcher(inbox, monkeypatch):
+    killed = []
+    monkeypatch.setattr("launcher.signal_inbox.os.kill", lambda pid, signum: killed.append(signum))
     inbox.install()
+    for _ in range(2):  # one keypress, forwarded by a wrapper
+        signal.raise_signal(signal.SIGINT)
+    assert (inbox.warned_by, killed) == (signal.SIGINT, [])
+    inbox.clock[0] += SAME_KEYPRESS_S + 0.1
     signal.raise_signal(signal.SIGINT)
+    assert killed == [signal.SIGINT]
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("more", [(), (signal.SIGALRM,)])
+@pytest.mark.parametrize("order", list(itertools.permutations((*WARNINGS, signal.SIGINT)))[::7])
+def test_any_order_of_notices_twice_is_one_notice(inbox, order, more):
+    inbox.install(more)
+    inbox.ranks_start()
+    for signum in (*order, *more, *order):
+        signal.raise_signal(signum)
+        inbox.clock[0] += 0.01
+    assert (inbox.warned_by, inbox.kill_now) == (order[0], False)
+    inbox.close()
+    for signum in (*order, *more):
+        assert signal.getsignal(signum) is signal.SIG_IGN
+        signal.raise_signal(signum)
 
 
 def test_ignored_signals_stay_ignored(inbox):
@@ -51,3 +74,11 @@ def test_ignored_signals_stay_ignored(inbox):
     inbox.install()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+
+
+def test_nothing_is_taken_that_was_not_handled(inbox):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    inbox.install()
+    inbox.close()
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL

@@ -159,24 +159,72 @@ def test_ranks_are_in_sessions_of_their_own(launch):
     assert sorted(launched.stdout.splitlines()) == ["True", "[rank 1] True"]
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_signal_before_the_ranks_exist(launch, name, code, tmp_path):
+@pytest.mark.parametrize("uses_run", [True, False])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2"])
+def test_a_notice_before_the_ranks_exist(name, uses_run, tmp_path):
     # A launcher with an import of its own: this is about the seconds which that takes.
-    launch.script("pathlib.Path('started').touch()")
-    source = "from launcher.cli import main; open('main', 'w').close(); main()"
-    process = subprocess.Popen(
+    word = "from launcher import Run\n" if uses_run else ""
+    (tmp_path / "train.py").write_text(f"{word}open('started', 'w').close()\n")
+    process = start_of_its_own("import os; " + MAIN, tmp_path)
+    wait_until_handled(process, tmp_path)
+    time.sleep(0.1)
+    for signum in (name, name, "SIGTERM"):
+        process.send_signal(signal.Signals[signum])
+        time.sleep(0.01)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert stderr == (
+        f"relaunch: {name} came before the ranks were started; the same command starts the run.\n"
+    )
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_second_ctrl_c_before_the_ranks_exist_ends_the_launcher_at_once(tmp_path):
+    (tmp_path / "train.py").write_text("open('started', 'w').close()\n")
+    process = start_of_its_own(MAIN, tmp_path)
+    wait_until_handled(process, tmp_path)
+    process.send_signal(signal.SIGINT)
+    time.sleep(SAME_KEYPRESS_S + 0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    # Where the import was over by then, the first one has done its work.
+    assert process.returncode in (-signal.SIGINT, 75), stderr
+    assert not (tmp_path / "started").exists()
+
+
+LATE = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.on_exit(getattr(libc, "raise"), None)  # it is called with the exit code, after Python's end
+from launcher.cli import main
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2"])
+def test_a_notice_while_python_ends_changes_no_code(name, tmp_path):
+    """The rank's code is the number of the signal, which comes when no handler is left."""
+    code = int(signal.Signals[name])
+    words = f"main(['--no-python', 'sh', '-c', 'exit {code}'])"
+    process = start_of_its_own(LATE + words, tmp_path)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+
+
+MAIN = "from launcher.cli import main; open('main', 'w').close(); main()"
+
+
+def start_of_its_own(source, folder):
+    """Start a launcher that shares no import."""
+    return subprocess.Popen(
         [sys.executable, "-c", source, "train.py"],
-        cwd=tmp_path,
+        cwd=folder,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": ROOT},
         text=True,
     )
+
+
+def wait_until_handled(process, folder):
     status = Path(f"/proc/{process.pid}/status")
-    while not (tmp_path / "main").exists() or not catches(status.read_text(), signal.SIGUSR2):
+    while not (folder / "main").exists() or not catches(status.read_text(), signal.SIGUSR2):
         time.sleep(0.005)
-    time.sleep(0.1)
-    process.send_signal(signal.Signals[name])
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert stderr == f"relaunch: {name} came before the ranks were started; leaving.\n"
-    assert not (tmp_path / "started").exists()

@@ -1,0 +1,103 @@
+"""What the `relaunch` command does: options, checks, launch, exit code.
+
+Until the ranks are about to be started nothing here imports torch, so that `--help` and a mistake
+cost a few hundredths of a second.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+
+from .command_line import help_text, parse_command_line
+from .console import say
+from .errors import Interrupted, LauncherError, ToldElsewhere
+from .gpus import Machine, count_installed, count_visible
+from .plan import make_plan, prepare_run_folder
+from .run_secret import read_secret, unbound_text
+from .signal_inbox import SignalInbox
+from .site import Site
+from .subcommands import SUBCOMMANDS
+
+
+def leave_with(words: Sequence[str], inbox: SignalInbox) -> int:
+    """Do what the words after `relaunch` say; return the exit code, whatever happens."""
+    try:
+        if words and words[0] in SUBCOMMANDS:
+            return int(import_module(SUBCOMMANDS[words[0]], __package__).run(words[1:]))
+        return run(words, inbox)
+    except LauncherError as error:
+        if not isinstance(error, ToldElsewhere):
+            say(f"error: {error}")
+        return error.exit_code
+
+
+def run(argv: Sequence[str], inbox: SignalInbox) -> int:
+    """Start what the words say, see it to its end and return the exit code.
+
+    Raises:
+        LauncherError: Something is wrong with what was asked, or with this machine.
+    """
+    environ = dict(os.environ)
+    site = find_site(environ, argv)
+    options = parse_command_line(argv, environ, site.supply)
+    if isinstance(options, str):
+        print(help_text() if options == "--help" else f"relaunch {version()}")
+        return 0
+    inbox.install(options.warning_signals)
+    for note in options.notes:
+        say(note)
+    plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
+    if plan.nodes.several:
+        plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
+    if options.dry_run:
+        from .dry_run import describe
+
+        print("\n".join((*site.describe(), describe(plan, environ))))
+        return 0
+    prepare_run_folder(options.run_dir)
+    if (code := site.run_agents(plan, inbox)) is not None:
+        return code
+    if plan.nodes.several and not plan.secret.value:
+        say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
+    from .launch import launch  # after every check: a mistake is told without what a launch needs
+
+    plan = site.adjust(plan)
+    try:
+        code = launch(plan, inbox, environ, say, advice=site.advice())
+    except Interrupted as asked:
+        say(str(asked))
+        code = asked.exit_code
+    return site.conclude(code, plan, inbox)
+
+
+def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> Site:
+    """Return where this start takes place.
+
+    Raises:
+        UsageError: The environment is that of a Slurm job, and this process is not in it.
+    """
+    if "SLURM_JOB_ID" not in environ:
+        return Site()
+    from .slurm.place import find_slurm_site  # a start outside of Slurm need not read all that
+
+    return find_slurm_site(environ, argv, say)
+
+
+def machine(cuda_visible_devices: str | None) -> Machine:
+    """Look at this machine; takes milliseconds and starts no CUDA."""
+    return Machine(
+        num_gpus=count_visible(cuda_visible_devices, count_installed()),
+        num_cpus=len(os.sched_getaffinity(0)),
+        cuda_visible_devices=cuda_visible_devices,
+    )
+
+
+def version() -> str:
+    """Return the installed version."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("relaunch")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

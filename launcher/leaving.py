@@ -1,0 +1,59 @@
+"""The file in which a rank says that it may be ended: all is saved, and with which code it leaves.
+
+Between that moment and its end a rank takes its time: it parts from its peers, and Python clears
+up and lets go of its signal handlers. Whatever ends it there takes nothing away.
+"""
+
+import contextlib
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaving:
+    """What a rank said before it left."""
+
+    code: int
+    """With which it leaves."""
+    told_s: float
+    """When, on the monotonic clock, which all processes of a node share."""
+
+
+def tell_leaving(path: Path | None, code: int) -> None:
+    """Say that this rank may be ended from now on; called right before it exits with the code.
+
+    Called on every rank that leaves by itself, once everything that it has to keep is kept. The
+    file appears whole or not at all; where it cannot be written the rank is judged by its end.
+
+    Args:
+        path: `RankEnvironment.leaving_file`; None under plain `python train.py`.
+        code: `DONE` or `CONTINUE`.
+    """
+    if path is None:
+        return
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):
+        unfinished.write_text(json.dumps({"code": code, "told_s": time.monotonic()}))
+        unfinished.replace(path)
+
+
+def told_leaving(path: Path) -> int | None:
+    """Return the code with which the rank said that it leaves; None: it has not said so."""
+    leaving = read_leaving(path)
+    return None if leaving is None else leaving.code
+
+
+def read_leaving(path: Path) -> Leaving | None:
+    """Return all that the rank said; None: nothing that can be read. Called in the launcher."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        code, told_s = content["code"], content["told_s"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(code, int) or not isinstance(told_s, float) or not math.isfinite(told_s):
+        return None
+    return Leaving(code=code, told_s=told_s)

@@ -1,0 +1,90 @@
+"""The private names of torch that this package uses, and what becomes of us without them.
+
+Each was read in torch 2.13. Where one is missing, what is built on it is left out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+StartIterator = Callable[[Any], Any]
+"""From a loader to an iterator with running workers: DataLoader._get_iterator."""
+
+
+def wrap_loader_start(wrap: Callable[[StartIterator], StartIterator]) -> str | None:
+    """Replace the method by which each loader starts its workers; return why it cannot be, or None.
+
+    It is called once for each start of workers; with persistent workers once only.
+    """
+    original = getattr(DataLoader, "_get_iterator", None)
+    if not callable(original):
+        return "its DataLoader has no _get_iterator"
+    DataLoader._get_iterator = wrap(original)  # type: ignore[method-assign]
+    return None
+
+
+def loader_start() -> object:
+    """Return what `wrap_loader_start` replaces."""
+    return getattr(DataLoader, "_get_iterator", None)
+
+
+def worker_processes(iterator: object) -> Sequence[BaseProcess]:
+    """Return the worker processes of a loader's iterator, in the order of their numbers."""
+    return tuple(one for one in getattr(iterator, "_workers", ()) if isinstance(one, BaseProcess))
+
+
+def is_poll_timeout(error: BaseException) -> bool:
+    """Return whether the iterator of a loader with a timeout says that nothing has come.
+
+    Its next() can then be called again. What a data set raised in a worker has other words.
+    """
+    return type(error) is RuntimeError and str(error).startswith("DataLoader timed out after ")
+
+
+def pin_thread_is_dead(iterator: object) -> bool:
+    """Return whether the thread that pins batches has ended, as it does of a broken connection."""
+    thread = getattr(iterator, "_pin_memory_thread", None)
+    return isinstance(thread, threading.Thread) and not thread.is_alive()
+
+
+def forget_worker_deaths(iterator: object) -> None:
+    """Keep torch's SIGCHLD handler from raising, anywhere, when a worker of this iterator dies."""
+    if getattr(iterator, "_worker_pids_set", False) and _can_watch():
+        with suppress(ValueError):
+            torch._C._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+            # Not left out: at its end the iterator takes its entry away, and fails without one.
+            torch._C._set_worker_pids(id(iterator), ())  # type: ignore[attr-defined]
+
+
+@contextmanager
+def watch_workers(key: int, pids: Iterable[int]) -> Iterator[None]:
+    """Let torch's SIGCHLD handler raise a RuntimeError when one of the workers dies in this block.
+
+    It frees a process that waits for the second half of what a dead worker has begun to send.
+    """
+    if not _can_watch():
+        yield
+        return
+    torch._C._set_worker_pids(key, tuple(pids))  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._remove_worker_pids(key)  # type: ignore[attr-defined]
+
+
+def shut_down(iterator: object) -> None:
+    """End the workers of a loader's iterator as torch does; may take seconds for each."""
+    end = getattr(iterator, "_shutdown_workers", None)
+    if callable(end):
+        end()
+
+
+def _can_watch() -> bool:
+    return hasattr(torch._C, "_set_worker_pids") and hasattr(torch._C, "_remove_worker_pids")
