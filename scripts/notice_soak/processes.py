@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -143,8 +145,8 @@ def started(
     marks = folder / "marks"
     marks.mkdir()
     mark = uuid.uuid4().hex
-    scratch = folder / "tmp"
-    scratch.mkdir()
+    # Nowhere deep: the name of a Unix socket in it must stay below 108 bytes.
+    scratch = tempfile.mkdtemp(prefix="notice-")
     words = [*setting.options(), *options, "--run-dir", str(run_dir), str(SCRIPT)]
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
@@ -160,7 +162,7 @@ def started(
                 "PYTHONPATH": str(ROOT),
                 "CUDA_VISIBLE_DEVICES": "",
                 "OMP_NUM_THREADS": "1",
-                "TMPDIR": str(scratch),
+                "TMPDIR": scratch,
                 "NOTICE_SOAK_MARKS": str(marks),
                 "NOTICE_SOAK_WORKERS": str(setting.workers),
                 "NOTICE_SOAK_PLACE": json.dumps(place or {}),
@@ -175,6 +177,7 @@ def started(
         run.kill()
         process.wait()
         _running.remove(run)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def reach(run: Started, phase: str, bound_s: float) -> bool:

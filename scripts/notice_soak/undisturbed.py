@@ -9,7 +9,7 @@ from .processes import Started, started, wait_until
 from .seen import Seen
 from .trials import Setting
 
-BOUND_S = 240.0
+BOUND_S = 150.0
 """How long a run may take, on a machine with much else to do."""
 LEAST_GRACE_S = 2.0
 SHARE_OF_WORK = 1.5

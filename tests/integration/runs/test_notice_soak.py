@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 SCRIPTS = Path(__file__).parents[3] / "scripts"
 SEED = 1
 ALL_TWICE = 2 * ("SIGUSR2", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
