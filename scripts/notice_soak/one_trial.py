@@ -15,6 +15,10 @@ DONE, CONTINUE = 0, 75
 GONE_S = 2.0
 """How long processes of a run may outlive its launcher."""
 TOLERANCE = 1e-6
+IGNORED_STEPS = 10
+"""So many steps after a notice mean that it was not heard; most of a trial's take a moment only."""
+FAULT = "fault"
+"""The script's mark of its own failure."""
 END_S = 20.0
 """How long the launcher may need for its end once the grace is over, before it counts as hung."""
 
@@ -84,12 +88,13 @@ def _disturb(trial: Trial, folder: Path, run: Seen, grace_s: float) -> Left:
         trial.setting, folder, run.path, options=tuple(options), place=place, environ=environ
     ) as launched:
         wrong = []
-        if not reach(launched, trial.phase, BOUND_S):
+        restarted = trial.phase == "restart" and trial.target == "rank"
+        if not reach(launched, trial.phase, BOUND_S, restarted=restarted):
             wrong.append(f'the phase "{trial.phase}" never began')
         time.sleep(trial.delay_s(grace_s))
         was_there = not launched.ended()
         rng = random.Random(trial.number)
-        sent_s = time.monotonic()
+        before, sent_s = finished_steps(launched.marks), time.monotonic()
         sent = tell(launched, trial.target, trial.rank, trial.signals, rng)
         if not sent and was_there and not launched.ended():
             wrong.append("nobody was told")
@@ -101,10 +106,13 @@ def _disturb(trial: Trial, folder: Path, run: Seen, grace_s: float) -> Left:
         wait_until(lambda: not launched.processes(), GONE_S)
         left = launched.processes()
         told = launched.told()
+        finished = finished_steps(launched.marks)
+        if finished - before >= IGNORED_STEPS:
+            wrong.append(f"{finished - before} more steps after the notice")
         return Left(
             code=code,
             seconds=seconds,
-            finished=max(finished_steps(launched.marks, trial.phase), run.saved_step()),
+            finished=max(finished, run.saved_step()),
             processes=len(left),
             told=told,
             wrong=(*wrong, *_faults(trial, code, told, run, launched, left)),
@@ -159,15 +167,13 @@ def _go_on(trial: Trial, folder: Path, run: Seen) -> list[str]:
         return [f"started again: exit code {code}: {launched.told()[-600:]}"]
 
 
-def finished_steps(marks: Path, phase: str) -> int:
-    """Return how many steps all ranks have finished, as far as nothing but the notice undid them.
+def finished_steps(marks: Path) -> int:
+    """Return how many steps all ranks have finished, as far as the script's marks tell.
 
-    Args:
-        marks: the script's folder of marks, with a file for each rank and restart.
-        phase: "restart": what the first start did may have been lost by its own failure.
+    Not those before its own failure, which may have been lost by that.
     """
     newest = max((int(path.name.rpartition("-")[2]) for path in marks.glob("steps-*")), default=0)
-    if phase == "restart" and newest == 0:
+    if newest == 0 and (marks / FAULT).exists():
         return 0
     ranks = [path.read_text().split() for path in marks.glob(f"steps-*-{newest}")]
     return min((int(steps[-1]) if steps else 0 for steps in ranks), default=0)

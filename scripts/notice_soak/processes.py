@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -113,10 +114,12 @@ class Started:
 
 
 _running: list[Started] = []
+_stopped = threading.Event()
 
 
 def kill_all() -> None:
-    """End the runs that go on in other threads, which then see them as ended."""
+    """End the runs that go on in other threads, and let these start no other ones."""
+    _stopped.set()
     for run in tuple(_running):
         run.kill()
 
@@ -141,6 +144,8 @@ def started(
         place: where the script is slow.
         environ: more of the environment.
     """
+    if _stopped.is_set():
+        raise RuntimeError("the trials are given up")
     folder.mkdir()
     marks = folder / "marks"
     marks.mkdir()
@@ -180,13 +185,14 @@ def started(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def reach(run: Started, phase: str, bound_s: float) -> bool:
-    """Wait until a run is in a phase; return whether it came there."""
+def reach(run: Started, phase: str, bound_s: float, *, restarted: bool = False) -> bool:
+    """Wait until a run is in a phase, or a rank is started again; return whether it came there."""
     assert phase in PHASES
     if phase == "start":
         return wait_until(lambda: run.listens() or run.ended(), bound_s) and not run.ended()
-    wait_until(lambda: any(run.marks.glob("at-*")) or run.ended(), bound_s)
-    return any(run.marks.glob("at-*"))
+    pattern = "steps-*-1" if restarted else "at-*"
+    wait_until(lambda: any(run.marks.glob(pattern)) or run.ended(), bound_s)
+    return any(run.marks.glob(pattern))
 
 
 def tell(run: Started, target: str, rank: int, signals: tuple[str, ...], rng: random.Random) -> int:

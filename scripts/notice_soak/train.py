@@ -2,7 +2,7 @@
 
 The recipe never changes. What the environment asks for only lets time pass, so that every run of
 this script ends with the same numbers. Files in the folder of marks tell where the ranks are:
-`at-RANK` when the phase has begun, and a line for each finished step in `steps-RANK-N`,
+`at-RANK` when the phase has begun, `fault`, and a line for each finished step in `steps-RANK-N`,
 where N is the number of the restart.
 """
 
@@ -175,6 +175,7 @@ def main(run: Run) -> None:
         if is_from("save in flight", step.number) or is_from("restart", step.number):
             linger()
         if is_at("restart", step.number) and RESTART == 0 and RANK == 1:
+            (MARKS / "fault").touch()
             raise RuntimeError("a fault of the trial's own")
         if is_at("leave", step.number) and RANK == 0:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -91,7 +91,8 @@ class Trial:
 
     def delay_s(self, grace_s: float) -> float:
         """Return when the notice comes, from the beginning of the phase on."""
-        longest_s = {"start": 1.0, "save in flight": 0.3, "restart": 2.5, "end": 0.8}
+        restart_s = 0.8 if self.target == "rank" else 2.5  # from the new rank's start on
+        longest_s = {"start": 1.0, "save in flight": 0.3, "restart": restart_s, "end": 0.8}
         return self.share * longest_s.get(self.phase, min(self.hold_s(grace_s), 1.5))
 
     def describe(self) -> str:

@@ -74,7 +74,8 @@ def test_a_notice_loses_nothing(
         compiles=False,
     )
     verdict = soak.one_trial.run_trial(trial, tmp_path / "trial", soak.undisturbed)
-    assert not verdict.wrong, f"{trial.describe()}\n{verdict.left.told}"
+    what = "\n".join((trial.describe(), *verdict.wrong, verdict.left.told))
+    assert not verdict.wrong, what
 
 
 def test_a_trial_is_a_function_of_its_seed_and_number(soak: Soak) -> None:
