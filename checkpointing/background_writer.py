@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from .publishing import Publishing
 from .ready_pipe import ReadyTeller
 from .staging import Staging
 from .strict_json import JSON
+from .writer_process import NOT_FOR_US
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -232,12 +234,17 @@ class BackgroundWriter:
         self._received = b""
         self._removing.clear()
         fds = self._staging.fd, self._ready.read_fd
-        self._process = subprocess.Popen(
-            [*self._command, *map(str, fds)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=fds,
-        )
+        # Blocked signals survive the exec: those that are sent to everyone are never for it.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, NOT_FOR_US)
+        try:
+            self._process = subprocess.Popen(
+                [*self._command, *map(str, fds)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=fds,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
     def _give_up(self) -> str:
         """Kill a process that hangs."""

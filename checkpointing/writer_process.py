@@ -22,7 +22,7 @@ from .ready_pipe import ReadyListener
 from .strict_json import JSON
 
 # The rank is told to leave and decides what becomes of a save: these are not for its writer.
-_NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def serve(files: Files = LOCAL_FILES) -> None:
@@ -31,7 +31,7 @@ def serve(files: Files = LOCAL_FILES) -> None:
     The last two arguments of the command are descriptors: of the shared memory, and of the pipe
     that tells how far what is in it is whole.
     """
-    for signum in _NOT_FOR_US:
+    for signum in NOT_FOR_US:
         signal.signal(signum, signal.SIG_IGN)
     memory_fd, ready_fd = (int(word) for word in sys.argv[-2:])
     ready = ReadyListener(ready_fd, os.getppid())

@@ -7,6 +7,7 @@ is ours, since torch's treats every signal and every exit code but 0 as a death.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from torch.distributed.elastic.agent.server.api import (
@@ -21,23 +22,26 @@ from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
 from .accelerator_memory import AcceleratorMemory
 from .attempt import POLL_S, Attempt
-from .attempt_end import AttemptEnd
+from .attempt_end import AttemptEnd, words_of
 from .attempt_history import Judge
 from .attempt_number import next_number
 from .console_share import PREFIX_TEMPLATE, STDERR, STDOUT, shares
 from .council import Alone, Council, Together
 from .environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
 from .error_file import read_error
-from .errors import LauncherError, StartError
+from .errors import Interrupted, LauncherError, StartError
 from .evidence import oom_kills
-from .exit_codes import DONE, Outcome, exit_code, first_failure
+from .exit_codes import CONTINUE, DONE, Outcome, exit_code, first_failure, first_leaving, spare
 from .group import group_settings
 from .hang import HangWatch
+from .heartbeat import read_beat
+from .leaving import read_leaving, told_leaving
 from .lifeline import Lifeline
 from .log_folder import LogFolder
 from .network import interface_of_run
 from .node_messages import NodeEnd
 from .output import RankOutput
+from .peer_loss import is_peer_loss
 from .plan import LaunchPlan
 from .signal_inbox import SignalInbox
 from .site import Advice
@@ -118,11 +122,19 @@ class NodeAgent(SimpleElasticAgent):
                 result = self._monitor_workers(self._worker_group)
                 decided = self._council.conclude(self._node_end())
                 self.code = decided.code
-                if not decided.restart or not self._wait(decided.wait_s):
+                if not decided.restart:
                     break
                 self._attempt += 1
+                self._wait(decided.wait_s)
                 self._remaining_restarts = max(0, self._plan.max_restarts - self._attempt)
                 self._say(f"starting the ranks again: restart {self._attempt}{self._limit()}.")
+        except Interrupted as asked:
+            if self._attempt == 0:
+                raise
+            # The failure before was to be made good by this restart, and still will be.
+            self.code = asked.exit_code
+            self._say(asked.before_restart(self._attempt))
+            result = RunResult(state=WorkerState.STOPPED)
         finally:
             self._shutdown()
             self._memory.close()
@@ -135,15 +147,16 @@ class NodeAgent(SimpleElasticAgent):
         most = self._plan.max_restarts
         return f" of {most}" if self._attempt <= most else ""
 
-    def _wait(self, seconds: float) -> bool:
-        """Wait before a restart; returns False when the run is asked to end meanwhile."""
+    def _wait(self, seconds: float) -> None:
+        """Wait before a restart; raises Interrupted when the run is asked to leave meanwhile."""
         if seconds:
             self._say(f"waiting {seconds:g} s before the next attempt.")
         end = time.monotonic() + seconds
         while self._inbox.warned_by is None and time.monotonic() < end:
             time.sleep(POLL_S)
         self._memory.wait(lambda: self._inbox.warned_by is not None)
-        return self._inbox.warned_by is None
+        if self._inbox.warned_by is not None:
+            raise Interrupted(self._inbox.warned_by)
 
     @contextmanager
     def record_duration(self, state: str) -> Iterator[None]:
@@ -275,11 +288,19 @@ class NodeAgent(SimpleElasticAgent):
             write_stacks=self._write_stacks,
             elsewhere=self._council.elsewhere,
             advice=self._advice,
+            left=lambda rank: told_leaving(self._files[rank].leaving),
+            nothing_begun=self._has_nothing_begun,
         )
-        outcomes = tuple(self._with_what_it_told(outcome) for outcome in attempt.supervise())
+        ended = attempt.supervise()
         self._stop_workers(worker_group)
         self._output.finish(END_S)
-        code = exit_code(outcomes, warned_by=self._inbox.warned_by, killed_now=self._inbox.kill_now)
+        warned_by, kill_now = self._inbox.warned_by, self._inbox.kill_now
+        outcomes = spare(
+            [self._with_what_it_told(outcome) for outcome in ended],
+            nothing_begun=(nothing_begun := self._has_nothing_begun()),
+            warned=warned_by is not None and not kill_now and not attempt.hung,
+        )
+        code = exit_code(outcomes, warned_by=warned_by, killed_now=kill_now)
         end = AttemptEnd(
             outcomes=outcomes,
             code=code,
@@ -289,14 +310,25 @@ class NodeAgent(SimpleElasticAgent):
             hung=attempt.hung,
             joined=self._num_store_keys() > self._num_own_keys,
             num_oom_kills=oom_kills() - self._oom_kills_before,
+            nothing_begun=nothing_begun,
         )
         self._end = end
         worker_group.state = WorkerState.SUCCEEDED if code == DONE else WorkerState.FAILED
         return RunResult(state=worker_group.state)
 
     def _with_what_it_told(self, outcome: Outcome) -> Outcome:
-        record = read_error(self._files[outcome.rank].error)
-        return outcome if record is None else outcome.told(record.told_s, record.exit_code)
+        assert self._output is not None
+        files = self._files[outcome.rank]
+        outcome = outcome.leaving(read_leaving(files.leaving))
+        if (record := read_error(files.error)) is not None:
+            outcome = outcome.told(record.told_s, record.exit_code)
+        words = words_of(files, self._output, outcome.rank)
+        return replace(outcome, lost_peer=is_peer_loss(words))
+
+    def _has_nothing_begun(self) -> bool:
+        """Tell whether the script saves by itself and no rank of this attempt has made a step."""
+        beats = (read_beat(files.heartbeat) for files in self._files.values())
+        return self._plan.uses_run and not any(b is not None and b.step is not None for b in beats)
 
     def _node_end(self) -> NodeEnd:
         """Return what the council needs to know about the attempt."""
@@ -305,6 +337,7 @@ class NodeAgent(SimpleElasticAgent):
         code, text = self._report(end)
         first = first_failure(end.outcomes)
         failure = None if first is None else first.failure()
+        left_s = first_leaving(end.outcomes)
         return NodeEnd(
             code=code,
             num_ranks=len(end.outcomes),
@@ -318,6 +351,8 @@ class NodeAgent(SimpleElasticAgent):
             number=self._number,
             hung=end.hung,
             run_dir=None if (folder := end.run_dir()) is None else str(folder),
+            left_s=None if left_s is None else left_s - self._started_at,
+            early=end.nothing_begun and code == CONTINUE,
         )
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .exit_codes import CONTINUE, DONE, Outcome
+from .exit_codes import CONTINUE, DONE, Outcome, is_notice
 from .hang import HangWatch
+from .preemption import ranks_text
 from .signal_inbox import SignalInbox
 from .signals import Warned, signal_name
 from .site import Advice, NoAdvice
@@ -37,6 +38,8 @@ class Attempt:
         write_stacks: Callable[[Sequence[Worker], str], None] = lambda workers, elsewhere: None,
         elsewhere: Callable[[], Elsewhere] = Elsewhere,
         advice: Advice | None = None,
+        left: Callable[[int], int | None] = lambda rank: None,
+        nothing_begun: Callable[[], bool] = lambda: False,
     ) -> None:
         self._running = list(workers)
         self._inbox = inbox
@@ -48,6 +51,10 @@ class Attempt:
         self._write_stacks = write_stacks
         self._elsewhere = elsewhere
         self._advice = advice or NoAdvice()
+        self._left = left
+        """The code which a rank has told before it left; None: it has not."""
+        self._nothing_begun = nothing_begun
+        """Whether there is nothing to save yet."""
         self._outcomes: list[Outcome] = []
         self._untold: list[Worker] = []
         self._reminded_at = 0.0
@@ -95,7 +102,7 @@ class Attempt:
             if status is not None:
                 self._running.remove(worker)
                 self._record(worker, status, now)
-                self._note_end(status, now)
+                self._note_end(worker.rank, status, now)
         self._look_for_a_hang(now)
         self._look_elsewhere(now)
         self._seen = replace(
@@ -121,6 +128,7 @@ class Attempt:
             hung_at=_first(seen.hung_at, hung, now),
             failed_at=_first(seen.failed_at, there.failed and not hung, now),
             left_at=_first(seen.left_at, there.left, now),
+            early_at=_first(seen.early_at, there.early and self._nothing_begun(), now),
         )
 
     def _record(self, worker: Worker, status: int | None, now: float) -> None:
@@ -139,14 +147,18 @@ class Attempt:
             )
         )
 
-    def _note_end(self, status: int, now: float) -> None:
-        if status == DONE:
+    def _note_end(self, rank: int, status: int, now: float) -> None:
+        told = self._left(rank) if status < 0 else None
+        code = status if told is None else told
+        seen = self._seen
+        if code == DONE:
             return
-        early = status == CONTINUE or self._seen.told
-        if early and self._seen.left_at is None:
-            self._seen = replace(self._seen, left_at=now)
-        elif not early and self._seen.failed_at is None:
-            self._seen = replace(self._seen, failed_at=now)
+        if (code == CONTINUE or is_notice(code)) and self._nothing_begun():
+            self._seen = replace(seen, early_at=_first(seen.early_at, True, now))
+        elif code == CONTINUE or seen.told:
+            self._seen = replace(seen, left_at=_first(seen.left_at, True, now))
+        else:
+            self._seen = replace(seen, failed_at=_first(seen.failed_at, True, now))
 
     def _wait(self) -> None:
         self._tell_those_ready()
@@ -208,12 +220,12 @@ class Attempt:
     def _remind(self) -> None:
         if self._seen.told and self._seen.now - self._reminded_at >= REMINDER_S:
             self._reminded_at = self._seen.now
-            self._say(f"still waiting for {ranks_text(self._running)} to leave.")
+            self._say(f"still waiting for {names(self._running)} to leave.")
 
     def _terminate(self) -> None:
-        if self._seen.failed_at is None and self._seen.lost_at is None:
+        if _first_known(self._seen.failed_at, self._seen.lost_at, self._seen.early_at) is None:
             self._say(
-                f"{ranks_text(self._running)} did not leave within {self._bounds.leave_s:g} s "
+                f"{names(self._running)} did not leave within {self._bounds.leave_s:g} s "
                 "after the others; ending it now."
             )
         self._untold = []
@@ -223,13 +235,17 @@ class Attempt:
 
     def _kill(self) -> None:
         if self._seen.kill_now:
-            self._say(f"Ctrl-C again: killing {ranks_text(self._running)} now.")
+            self._say(f"Ctrl-C again: killing {names(self._running)} now.")
         elif self._seen.terminated_at is None and self._seen.hung_at is None:
-            self._say(f"--grace is over: killing {ranks_text(self._running)} now.")
+            self._say(f"--grace is over: killing {names(self._running)} now.")
         self._untold = []
         for worker in self._running:
             worker.kill()
         self._seen = replace(self._seen, killed_at=self._seen.now)
+
+
+def _first_known(*moments: float | None) -> float | None:
+    return next((at for at in moments if at is not None), None)
 
 
 def _first(before: float | None, now_true: bool, now: float) -> float | None:
@@ -251,7 +267,6 @@ def advice_text(warned: Warned, now: float) -> str:
     return f"{warned.cause}: the ranks have {max(0.0, warned.deadline - now):.0f} s."
 
 
-def ranks_text(workers: Sequence[Worker]) -> str:
+def names(workers: Sequence[Worker]) -> str:
     """Return "rank 3" or "ranks 0, 1, 3"."""
-    ranks = [str(worker.rank) for worker in workers]
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(ranks)}"
+    return ranks_text(worker.rank for worker in workers)

@@ -31,6 +31,8 @@ class AttemptEnd:
     """The launcher ended it because no rank got on."""
     num_oom_kills: int = 0
     """Processes which the kernel's OOM killer ended meanwhile, in this cgroup."""
+    nothing_begun: bool = False
+    """The script saves by itself, and no rank has finished a step: there was nothing to save."""
 
     def beats(self) -> tuple[Beat, ...]:
         """Return the last signs of life of the ranks that gave one."""
@@ -52,11 +54,15 @@ class AttemptEnd:
         first = first_failure(self.outcomes)
         if first is None:
             return "no rank got on" if self.hung else None
-        record = read_error(self.files[first.rank].error)
-        if record is not None:
-            return record.message.splitlines()[0]
-        exception = exception_of(self.output.errors(first.rank))
-        if exception is not None:
-            return exception
+        if (words := words_of(self.files[first.rank], self.output, first.rank)) is not None:
+            return words
         status = -signal.SIGKILL if first.status is None else first.status
         return f"exit code {status}" if status >= 0 else signal_name(-status)
+
+
+def words_of(files: RankFiles, output: RankOutput, rank: int) -> str | None:
+    """Return in one line what a rank failed with, in its own words; None: it left none."""
+    record = read_error(files.error)
+    if record is not None:
+        return record.message.splitlines()[0]
+    return exception_of(output.errors(rank))

@@ -17,24 +17,34 @@ def has_checkpoint(folder: Path | None, checkpoints: str | None = None) -> bool:
         folder: The run's; None: not known.
         checkpoints: Where they were asked to go; None: where the run has said in its folder.
     """
+    return newest_step(folder, checkpoints) is not None
+
+
+def newest_step(folder: Path | None, checkpoints: str | None = None) -> int | None:
+    """Return the step of the newest checkpoint; None: there is none, as far as is known here.
+
+    Args:
+        folder: The run's; None: not known.
+        checkpoints: Where they were asked to go; None: where the run has said in its folder.
+    """
     if checkpoints is not None:
-        return _has_steps(checkpoints)
+        return _newest_step(checkpoints)
     if folder is None:
-        return False
+        return None
     from .run_folder import checkpoints_elsewhere
 
-    return _has_steps(checkpoints_elsewhere(folder) or str(folder))
+    return _newest_step(checkpoints_elsewhere(folder) or str(folder))
 
 
-def _has_steps(place: str) -> bool:
-    # Every start would wait for what only the loss of a machine needs.
+def _newest_step(place: str) -> int | None:
+    # Every start would wait for what only the loss of a machine or of work needs.
     from checkpointing import CheckpointStore, place_at
 
     at = place_at(place)
     try:
-        return bool(CheckpointStore(at.folder / "checkpoints", at.files).steps())
+        return next(iter(CheckpointStore(at.folder / "checkpoints", at.files).steps()), None)
     except OSError:
-        return False
+        return None
 
 
 def code_after_loss(code: int, *, continues: bool) -> int:

@@ -41,3 +41,11 @@ class Interrupted(LauncherError):
             f"{signal_name(signum)} came before the ranks were started; the same command starts "
             "the run."
         )
+        self.signum = signum
+
+    def before_restart(self, number: int) -> str:
+        """Return the sentence about a run that was asked to leave between two attempts."""
+        return (
+            f"{signal_name(self.signum)}: asked to leave before restart {number}; the same command "
+            "goes on."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -12,6 +13,7 @@ import torch
 from strategies import (
     Boundary,
     ConfigError,
+    DataNotReady,
     Look,
     MapDataset,
     Measurement,
@@ -26,13 +28,17 @@ from strategies import (
     evaluation_batches,
     to_device,
 )
-from strategies.errors import DataNotReady
+from strategies.data.reading import Batches
 
 from .recipe_arguments import require_no_loader
 
 Measure: TypeAlias = Callable[[Any, Any], Mapping[str, Measurement]]
 """(model, batch) -> {metric: one value a sample, a pair (numerator, denominator), or what one of
 `strategies.metrics` returns}."""
+
+
+OpenBatches: TypeAlias = Callable[..., Batches]
+"""`strategies.evaluation_batches`, or a part of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +62,9 @@ def evaluate(
     workers: int,
     name: str,
     beat: Callable[[], None],
-    look: Callable[[], Look],
+    look: Callable[[], Look] = Look,
     needed_s: float = 0.0,
-    while_waiting: Callable[[], bool] = lambda: False,
+    open_batches: OpenBatches = evaluation_batches,
 ) -> Evaluation:
     """Return the exact metrics of what `measure` returns. Called on every rank.
 
@@ -78,7 +84,7 @@ def evaluate(
         beat: tells that this rank makes progress.
         look: what this rank knows of notices and of the time.
         needed_s: what this evaluation took the last time; 0: not known. The coordinator's counts.
-        while_waiting: whether this rank shall stop waiting for a batch.
+        open_batches: opens the data set's batches.
 
     Raises:
         ConfigError: an empty data set, or what is none.
@@ -98,8 +104,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     loop = _Loop(ranks, look, needed_s, beat)
-    with torch.no_grad():
-        batches = evaluation_batches(dataset, turns, workers=workers, while_waiting=while_waiting)
+    with torch.no_grad(), closing(open_batches(dataset, turns, workers=workers)) as batches:
         sums = loop.measure(turns, batches, lambda batch: measure(model, batch))
     model.train(was_training)
     if sums is None:

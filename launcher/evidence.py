@@ -8,6 +8,8 @@ _TRACEBACK = "Traceback (most recent call last):"
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(:|$)")
 _FATAL = re.compile(r"Fatal Python error: .*|.*\bterminate called after throwing\b.*")
 _LONGEST = 2000
+_RANK = re.compile(r"\[rank\d+\]: ")
+"""What torch puts in front of each line of a traceback once there is a process group."""
 
 
 def exception_of(lines: Sequence[str]) -> str | None:
@@ -15,6 +17,7 @@ def exception_of(lines: Sequence[str]) -> str | None:
 
     That is the line after the last traceback's frames; a message of several lines is cut there.
     """
+    lines = [_RANK.sub("", line, count=1) if _RANK.match(line) else line for line in lines]
     fatal = next((line for line in reversed(lines) if _FATAL.fullmatch(line)), None)
     starts = [number for number, line in enumerate(lines) if line.strip() == _TRACEBACK]
     for line in lines[starts[-1] + 1 :] if starts else ():

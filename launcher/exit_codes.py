@@ -4,7 +4,8 @@ import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from .failure_order import Failure, Kind, first_of
+from .failure_order import Failure, Kind, first_of, follows
+from .leaving import Leaving
 
 DONE = 0
 """Every rank did what it had to do."""
@@ -17,6 +18,9 @@ DO_NOT_RETRY = 93
 
 NEVER_RESTARTED = frozenset({DONE, USAGE, CONTINUE, DO_NOT_RETRY})
 """Codes after which `--max-restarts` does not start the ranks again."""
+
+NOTICES = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2})
+"""The signals by which a person or a batch system asks a run to leave."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,13 @@ class Outcome:
     """When the launcher began to end it, if it ended after that."""
     told_s: float | None = None
     """When the rank itself said that it failed."""
+    left_s: float | None = None
+    """When the rank itself said that all is saved and that it leaves."""
+    lost_peer: bool = False
+    """It failed with the words of a connection to another rank that broke."""
+    spared: int | None = None
+    """The status with which a notice ended it before there was anything to save: `status` then says
+    that the run is to be continued."""
 
     @property
     def by_launcher(self) -> bool:
@@ -58,6 +69,19 @@ class Outcome:
         ended_while_leaving = told.ending_since_s is not None and not told.by_launcher
         return replace(told, status=code) if ended_while_leaving and code is not None else told
 
+    def leaving(self, told: Leaving | None) -> "Outcome":
+        """Return the outcome of a rank that said it may be ended, whichever signal did that."""
+        if told is None:
+            return self
+        if self.status is not None and self.status >= 0:
+            return replace(self, left_s=told.told_s)
+        return replace(self, status=told.code, left_s=told.told_s, ending_since_s=None)
+
+    @property
+    def died_of_notice(self) -> bool:
+        """Whether one of the signals that ask a run to leave ended it, sent by somebody else."""
+        return is_notice(self.status) and not self.by_launcher
+
     def failure(self) -> Failure | None:
         """Return when and how it failed by itself; None: it did not."""
         if self.by_launcher or self.status in (DONE, CONTINUE):
@@ -66,17 +90,26 @@ class Outcome:
         return Failure(
             earliest_s=self.alive_s if told_s is None else told_s,
             latest_s=self.seen_s if told_s is None else told_s,
-            kind=_kind(self.status, told=told_s is not None),
+            kind=_kind(self.status, told=told_s is not None, lost_peer=self.lost_peer),
         )
 
 
-def _kind(status: int | None, *, told: bool) -> Kind:
+def is_notice(status: int | None) -> bool:
+    """Return whether a status is the end by a signal that asks a run to leave."""
+    return status is not None and -status in NOTICES
+
+
+def _kind(status: int | None, *, told: bool, lost_peer: bool) -> Kind:
     if status == USAGE:
         return Kind.SENTENCE
+    if lost_peer:
+        return Kind.PEER
     if told:
         return Kind.EXCEPTION
     if status is None or status == -signal.SIGKILL:
         return Kind.KILLED
+    if is_notice(status):
+        return Kind.NOTICE
     return Kind.SIGNAL if status < 0 else Kind.EXIT
 
 
@@ -87,17 +120,56 @@ def code_of_status(status: int | None) -> int:
     return status if status >= 0 else 128 - status
 
 
-def first_failure(outcomes: Iterable[Outcome]) -> Outcome | None:
-    """Return the rank that failed first by itself, or None; see `first_of` for what is first."""
-    by_rank = {outcome.rank: outcome for outcome in outcomes}
+def first_leaving(outcomes: Iterable[Outcome]) -> float | None:
+    """Return when the first rank left to be continued, as early as that may have been."""
+    left = (o for o in outcomes if o.status == CONTINUE)
+    return min((o.alive_s if o.left_s is None else o.left_s for o in left), default=None)
+
+
+def followers(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+    """Return the ranks that failed only since the others had saved and left."""
+    left_s = first_leaving(outcomes)
+    failed = ((outcome, outcome.failure()) for outcome in outcomes)
+    return tuple(o for o, failure in failed if failure is not None and follows(failure, left_s))
+
+
+def first_failure(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Return the rank that failed first by itself, or None; see `first_of` for what is first.
+
+    Whoever failed since the others had saved and left has not failed.
+    """
+    excused = {outcome.rank for outcome in followers(outcomes)}
+    by_rank = {outcome.rank: outcome for outcome in outcomes if outcome.rank not in excused}
     failures = {rank: f for rank, o in sorted(by_rank.items()) if (f := o.failure()) is not None}
     first = first_of(failures)
     return None if first is None else by_rank[first]
 
 
 def ended_by_warning(outcome: Outcome, warned_by: int | None) -> bool:
-    """Tell whether the rank died of the forwarded warning because nothing in it handles SIGTERM."""
-    return warned_by is not None and outcome.status == -signal.SIGTERM
+    """Tell whether the rank died of a warning because nothing in it handles the signal."""
+    return warned_by is not None and is_notice(outcome.status)
+
+
+def spare(outcomes: Sequence[Outcome], *, nothing_begun: bool, warned: bool) -> tuple[Outcome, ...]:
+    """Return the outcomes; what a notice ended where there was nothing to save has left.
+
+    Args:
+        outcomes: The end of every rank of an attempt.
+        nothing_begun: The script saves by itself, and no rank has finished a step.
+        warned: The launcher was asked to leave, and what it ended it ended for that.
+    """
+    if not nothing_begun:
+        return tuple(outcomes)
+    return tuple(
+        replace(o, status=CONTINUE, spared=_status_of_killed(o.status))
+        if o.died_of_notice or (warned and o.by_launcher and (o.status is None or o.status < 0))
+        else o
+        for o in outcomes
+    )
+
+
+def _status_of_killed(status: int | None) -> int:
+    return -signal.SIGKILL if status is None else status
 
 
 def exit_code(

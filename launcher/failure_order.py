@@ -21,12 +21,16 @@ class Kind(enum.IntEnum):
     """By SIGKILL, which only the kernel or a person sends."""
     SIGNAL = 1
     """By another signal."""
-    SENTENCE = 2
+    NOTICE = 2
+    """By one of the signals that ask a run to leave; nothing in it handled that."""
+    SENTENCE = 3
     """It left with a mistake of the user's."""
-    EXIT = 3
+    EXIT = 4
     """It left with an exit code and without a word."""
-    EXCEPTION = 4
+    EXCEPTION = 5
     """It told what it failed with, as all do whose peer is gone."""
+    PEER = 6
+    """It told that a peer is gone, in the words of what connects the ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,20 @@ class Failure:
         return cls(**{**content, "kind": Kind(content["kind"])})
 
 
+def follows(failure: Failure, left_s: float | None, *, tolerance_s: float = 0.0) -> bool:
+    """Return whether something failed only since the run was being left, all of it saved; pure.
+
+    Args:
+        failure: Of one clock with `left_s`.
+        left_s: When the first rank left to be continued; None: none has.
+        tolerance_s: How far the clocks may be apart.
+    """
+    if left_s is None:
+        return False
+    is_later = failure.latest_s + tolerance_s >= left_s
+    return failure.kind is Kind.NOTICE or (failure.kind is Kind.PEER and is_later)
+
+
 def first_of(failures: Mapping[Key, Failure], *, tolerance_s: float = 0.0) -> Key | None:
     """Return the key of the failure that is the cause; None where there is none.
 
@@ -63,7 +81,7 @@ def first_of(failures: Mapping[Key, Failure], *, tolerance_s: float = 0.0) -> Ke
     suspects = {
         key: f for key, f in failures.items() if f.earliest_s < certain_s or f.latest_s <= certain_s
     }
-    if all(f.kind is Kind.EXCEPTION for f in suspects.values()):
+    if all(f.kind >= Kind.EXCEPTION for f in suspects.values()):
         suspects |= {key: f for key, f in failures.items() if f.kind is Kind.KILLED}
     return min(
         suspects, key=lambda key: (suspects[key].kind, suspects[key].earliest_s), default=None

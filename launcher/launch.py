@@ -2,7 +2,6 @@
 
 import gc
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -10,16 +9,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from .attempt_end import AttemptEnd
+from .attempt_end import AttemptEnd, words_of
 from .console_share import wants_logs
+from .continuation import newest_step
 from .descriptors import open_descriptors
 from .environment import default_environment
 from .error_file import read_error
 from .errors import Interrupted
 from .evidence import exception_of
-from .exit_codes import ended_by_warning, first_failure
+from .exit_codes import CONTINUE, DONE, Outcome, ended_by_warning, first_failure
 from .lifeline import Lifeline
 from .plan import LaunchPlan
+from .preemption import followers_text, nothing_begun_text, unsaved_text
 from .report import TAIL_LINES, failure_report
 from .signal_inbox import SignalInbox
 from .signals import signal_name
@@ -97,7 +98,7 @@ def _run_agent(
             lifeline=lifeline,
             starter=starter,
             environ=environ,
-            report=partial(report, inbox=inbox),
+            report=partial(report, plan=plan, inbox=inbox),
             advice=advice,
             say=say,
         )
@@ -132,17 +133,14 @@ def with_logs(plan: LaunchPlan, say: Callable[[str], None]) -> LaunchPlan:
     return replace(plan, log_dir=folder)
 
 
-def report(end: AttemptEnd, *, inbox: SignalInbox) -> tuple[int, str]:
+def report(end: AttemptEnd, *, plan: LaunchPlan, inbox: SignalInbox) -> tuple[int, str]:
     """Return an attempt's exit code, and what its end means to the person who started it.
 
-    There is nothing to say where no rank failed by itself.
+    There is nothing to say where every rank has ended well.
     """
     first = first_failure(end.outcomes)
-    if first is None:
-        return end.code, ""
-    if ended_by_warning(first, inbox.warned_by):
-        name = signal_name(signal.SIGTERM)
-        return end.code, f"rank {first.rank} ended on {name}: nothing in the script handles it."
+    if first is None or ended_by_warning(first, inbox.warned_by):
+        return end.code, _without_failure(end, first, plan, inbox)
     record = read_error(end.files[first.rank].error)
     if record is not None and record.is_sentence:
         code = end.code if record.exit_code is None else record.exit_code
@@ -156,5 +154,23 @@ def report(end: AttemptEnd, *, inbox: SignalInbox) -> tuple[int, str]:
         tail=() if end.output.was_shown_alone(first.rank) else lines[-TAIL_LINES:],
         exception=exception_of(end.output.errors(first.rank)),
         num_oom_kills=end.num_oom_kills,
+        warned=inbox.warned_by is not None,
     )
     return end.code, text
+
+
+def _without_failure(
+    end: AttemptEnd, died: Outcome | None, plan: LaunchPlan, inbox: SignalInbox
+) -> str:
+    """Return what there is to say where no rank has failed by itself, but by a notice at most."""
+    if end.nothing_begun:
+        return nothing_begun_text(end.outcomes)
+    if end.code not in (DONE, CONTINUE) and inbox.warned_by is not None and plan.uses_run:
+        step = end.step()
+        newest = newest_step(plan.run_dir or end.run_dir(), plan.checkpoints)
+        return unsaved_text(end.outcomes, step=step, newest=newest, grace_s=plan.grace_s)
+    if died is not None and died.status is not None:
+        name = signal_name(-died.status)
+        return f"rank {died.rank} ended on {name}: nothing in the script handles it."
+    causes = {o.rank: words_of(end.files[o.rank], end.output, o.rank) for o in end.outcomes}
+    return followers_text(end.outcomes, causes)

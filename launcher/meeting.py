@@ -29,6 +29,8 @@ POLL_S = 0.05
 PART_S = LOST_S + 2.0
 """How long the leader waits for the others to have read what it decided; who is lost is not waited
 for."""
+ASKED_S = 1.5
+"""As PART_S, where a notice ends the run before the ranks exist: the others leave at once."""
 SETTLE_S = 2.0
 
 Decide = Callable[[int, Mapping[int, NodeEnd], list[int], Collection[int]], Lead]
@@ -148,12 +150,7 @@ class Meeting:
 
         Warnings travel both ways: one that came to any node is one for all.
         """
-        mine = self._link.message
-        if self._inbox.warned_by is not None and mine.warned_by is None:
-            self._link.publish(replace(mine, warned_by=self._inbox.warned_by))
-        for message in self._link.others.values():
-            if message.warned_by is not None and self._inbox.warned_by is None:
-                self._inbox.warned_by = message.warned_by
+        self._share_warning()
         num_lost = self.roster.tell()
         return seen_elsewhere(
             self._link.others,
@@ -261,8 +258,10 @@ class Meeting:
 
     def part(self) -> None:
         """Leave; the leader stays a moment so that the others can read what it decided."""
-        if self._leads and self._link.lead is not None:
-            end = time.monotonic() + PART_S
+        self._share_warning()
+        if self._leads and (self._link.lead is not None or self._inbox.warned_by is not None):
+            undecided = self._link.lead is None or not self._link.lead.decided
+            end = time.monotonic() + (ASKED_S if undecided else PART_S)
             while time.monotonic() < end and not all(
                 self.is_lost(node) or self._link.others[node].leaves for node in self._link.others
             ):
@@ -306,7 +305,17 @@ class Meeting:
         reminder.remind(waiting_text(ranks_of, reminder.waited_s))
         time.sleep(POLL_S)
 
+    def _share_warning(self) -> None:
+        mine, inbox = self._link.message, self._inbox
+        told = (m.warned_by for m in self._link.others.values() if m.warned_by is not None)
+        if inbox.warned_by is None:
+            inbox.warned_by = next(told, None)
+        # Before that the link's thread may be about to write the number into the message.
+        if self._link.numbered and inbox.warned_by is not None and mine.warned_by is None:
+            self._link.publish(replace(mine, warned_by=inbox.warned_by))
+
     def _check_inbox(self) -> None:
+        self._share_warning()
         if self._inbox.warned_by is not None:
             raise Interrupted(self._inbox.warned_by)
 
@@ -317,8 +326,10 @@ class Meeting:
         timeout_s: float = STORE_S,
     ) -> None:
         reminder = Reminder(self._say)
-        while not condition():
-            self._check_inbox()
+        while True:
+            self._check_inbox()  # first: who has left for a notice is no loss
+            if condition():
+                return
             if self._link.refused is not None:
                 raise UsageError(self._link.refused)
             for node in self.roster.lost():

@@ -5,6 +5,7 @@ That is node 0. Each other node keeps a port free where they could meet without 
 
 import errno
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ STORE_S = 60.0
 """How long one call to the store may take."""
 _CONNECT_S = 5.0
 _PAUSE_S = 0.2
+_LOOK_S = 0.05
 _MAX_THREADS = 128
 
 
@@ -116,7 +118,7 @@ def reach(
         StartError: Nobody did in time.
     """
     reminder = Reminder(say)
-    while (error := place.why_not()) is not None:
+    while (error := _knock(place, check)) is not None:
         text = f"node 0 is not at {place}: {_reason(error, place.addr)}."
         sentence = f"{text} Trying again for {timeout_s:g} s."
         if reminder.waited_s >= timeout_s:
@@ -127,6 +129,17 @@ def reach(
         reminder.remind(sentence)
         check()
         time.sleep(_PAUSE_S)
+
+
+def _knock(place: Place, check: Callable[[], None]) -> OSError | None:
+    """Return what `why_not` says; neither a name server nor a firewall holds a notice up."""
+    said: list[OSError | None] = []
+    thread = threading.Thread(target=lambda: said.append(place.why_not()), daemon=True)
+    thread.start()
+    while thread.is_alive():
+        check()
+        thread.join(_LOOK_S)
+    return said[0] if said else OSError(f"{place.addr} is no address")
 
 
 def _reason(error: OSError, addr: str) -> str:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .exit_codes import CONTINUE, DO_NOT_RETRY, DONE
-from .failure_order import Failure, first_of
-from .node_texts import hung_text
+from .failure_order import Failure, first_of, follows
+from .node_texts import fell_text, hung_text
 from .supervision import Elsewhere
 
 MAX_REPORT_CHARS = 40_000
@@ -42,6 +42,10 @@ class NodeEnd:
     """Where the run is kept, if a rank has said so."""
     number: int | None = None
     """The attempt's in --run-dir; None without."""
+    left_s: float | None = None
+    """When the first of its ranks left to be continued, counted as `failure` is; None: none did."""
+    early: bool = False
+    """A notice ended it before any of its ranks had finished a step."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "NodeEnd":
@@ -148,14 +152,30 @@ def seen_elsewhere(
     return Elsewhere(
         failed=any(end.code not in (DONE, CONTINUE) for end in ends.values()),
         left=any(end.code == CONTINUE for end in ends.values()),
+        early=any(end.early for end in ends.values()),
         hung="" if hung is None else hung_text(hung, others[hung].host, ends[hung].step),
         lost=num_lost > 0,
     )
 
 
+def excused(ends: Mapping[int, NodeEnd]) -> list[int]:
+    """Return the nodes that failed only since the ranks of another had saved and left."""
+    left_s = min((end.left_s for end in ends.values() if end.left_s is not None), default=None)
+    return [
+        node
+        for node, end in sorted(ends.items())
+        if end.failure is not None and follows(end.failure, left_s, tolerance_s=START_TOGETHER_S)
+    ]
+
+
 def first_to_fail(ends: Mapping[int, NodeEnd]) -> int | None:
     """Return the node whose failure came first, None if none failed by itself."""
-    failures = {node: end.failure for node, end in sorted(ends.items()) if end.failure is not None}
+    spared = excused(ends)
+    failures = {
+        node: end.failure
+        for node, end in sorted(ends.items())
+        if end.failure is not None and node not in spared
+    }
     return first_of(failures, tolerance_s=START_TOGETHER_S)
 
 
@@ -181,5 +201,7 @@ def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
         lines.append(f"on node {first} ({hosts[first]}):")
         lines.append(ends[first].report)
     elif first is None:
-        lines.extend(end.report for end in ends.values() if end.report)
+        fell = excused(ends)
+        lines.extend(end.report for node, end in ends.items() if end.report and node not in fell)
+        lines.extend(fell_text(node, hosts[node]) for node in fell)
     return "\n".join(lines)

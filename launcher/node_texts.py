@@ -39,3 +39,11 @@ def hung_text(node: int, host: str, step: int | None) -> str:
     """Return that a node's ranks hung, without a full stop."""
     after = "" if step is None else f" after step {step}"
     return f"no rank of node {node} ({host}) got on{after}"
+
+
+def fell_text(node: int, host: str) -> str:
+    """Return the sentence about a node that failed only since another one's ranks had left."""
+    return (
+        f"the ranks of node {node} ({host}) fell since the others had saved and left: that is no "
+        "failure."
+    )

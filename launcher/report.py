@@ -1,11 +1,12 @@
 """The launcher's last words about a failure; pure functions from outcomes to text."""
 
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 from .error_file import ErrorRecord
-from .exit_codes import CONTINUE, DONE, Outcome
+from .exit_codes import CONTINUE, DONE, NOTICES, Outcome
 from .signals import signal_name
 
 TAIL_LINES = 20
@@ -20,6 +21,7 @@ def failure_report(
     tail: Sequence[str] = (),
     exception: str | None = None,
     num_oom_kills: int = 0,
+    warned: bool = False,
 ) -> str:
     """Return the report on the first failure; those that fell with it are only counted.
 
@@ -31,6 +33,7 @@ def failure_report(
         tail: The last lines of its output, unless the console has just shown them.
         exception: The exception that its output names.
         num_oom_kills: Processes which the kernel's OOM killer ended meanwhile.
+        warned: The run had been asked to leave.
     """
     lines = []
     if tail:
@@ -42,6 +45,8 @@ def failure_report(
         lines.extend(record.message.splitlines())
     elif exception is not None:
         lines.append(exception)
+    if warned and (text := own_command_text(exception if record is None else record.message)):
+        lines.append(text)
     if log_path is not None:
         lines.append(f"its whole output: {log_path}")
     num_fallen = sum(o.status not in (DONE, CONTINUE) for o in outcomes if o.rank != first.rank)
@@ -49,6 +54,26 @@ def failure_report(
         what = "1 other rank" if num_fallen == 1 else f"{num_fallen} other ranks"
         lines.append(f"{what} fell with it.")
     return "\n".join(lines)
+
+
+_DIED = re.compile(r"Command (?P<command>.+?) died with <Signals\.(?P<signal>SIG\w+): \d+>", re.S)
+"""In the words of subprocess.CalledProcessError."""
+
+
+def own_command_text(words: str | None) -> str | None:
+    """Return a sentence on a command of the script's own that died of the notice; None: none did.
+
+    Args:
+        words: What the rank failed with.
+    """
+    found = None if words is None else _DIED.search(words)
+    if found is None or found["signal"] not in {notice.name for notice in NOTICES}:
+        return None
+    return (
+        f"the command {found['command']}, which the script had started, died of {found['signal']}: "
+        "the notice reached it too. Start it in a session of its own (start_new_session=True), or "
+        "catch this error once the run is asked to leave."
+    )
 
 
 def how_it_ended(status: int | None, *, num_oom_kills: int = 0) -> str:

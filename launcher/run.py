@@ -27,6 +27,7 @@ from strategies import (
     process_groups,
     split_indices,
 )
+from strategies.data.worker_signals import shield_loader_workers
 
 from .attempt_number import last_number
 from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save
@@ -39,7 +40,7 @@ from .fit import Loss, fit
 from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
 from .itinerary import Itinerary
-from .job import Job, Preempted
+from .job import Job
 from .leaving import tell_leaving
 from .masking import mask_text, secrets_of
 from .notices import Notice, notice_of
@@ -47,6 +48,7 @@ from .rank_console import RankConsole
 from .recipe import Recipe
 from .recipe_arguments import require_arguments
 from .run_folder import RunFolder, run_folder_at
+from .run_state import Preempted
 from .signals import PreemptionFlag
 from .start_table import Place
 from .whereabouts import tell_folder
@@ -126,6 +128,7 @@ class Run:
         flag.install_until_exit()
         start = BeforeFirstStep(flag, lambda: _leave_unsaved(environment, flag))
         start.begin()
+        unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
         code = DONE
@@ -141,6 +144,8 @@ class Run:
                 run = cls(
                     environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
                 )
+                if unshielded is not None:
+                    run.warn(unshielded)
                 start.pause()
                 run.itinerary.follow(lambda: main(run))
             except Preempted:
@@ -262,6 +267,10 @@ class Run:
     def warn(self, sentence: str) -> None:
         """Print a warning on the coordinator's standard error."""
         self.console.warn(sentence)
+
+    def warn_of_rank(self, sentence: str) -> None:
+        """Print a warning about this rank alone, whichever it is."""
+        print(f"relaunch: warning: rank {self.ranks.rank}: {sentence}", file=sys.stderr, flush=True)
 
     @property
     def is_first_start_of_launcher(self) -> bool:

@@ -22,8 +22,17 @@ from strategies import (
     Progress,
 )
 
+from .exit_codes import CONTINUE
+
 if TYPE_CHECKING:
     from .run import Run
+
+
+class Preempted(SystemExit):
+    """Saved, and to be continued by the same command: leaves with exit code 75."""
+
+    def __init__(self) -> None:
+        super().__init__(CONTINUE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from strategies import (
-    Boundary,
+    BatchPlan,
+    DataNotReady,
     Look,
     MapDataset,
     Notice,
     NoticeRounds,
     Ranks,
-    RunningStatistics,
-    Strategy,
+    evaluation_batches,
+    training_batches,
 )
 from strategies.boundary import Carried
-from strategies.errors import DataNotReady
+from strategies.data.reading import Batches
 
-from .evaluation import Measure
+from .evaluation import Evaluation, Measure, evaluate
+from .job_parts import JobParts
 from .notices import DataPatience
-from .saver import Saver
+from .recipe import Recipe
 from .step import Step
 
 if TYPE_CHECKING:
@@ -36,34 +40,75 @@ class StepSupport:
     def __init__(
         self,
         run: Run,
-        strategy: Strategy,
-        statistics: RunningStatistics,
-        boundary: Boundary,
-        saver: Saver,
+        recipe: Recipe,
+        parts: JobParts,
         *,
         evaluate: Evaluate,
         give_up: Callable[[Step], NoReturn],
     ) -> None:
-        self.strategy = strategy
+        self.strategy = parts.strategy
         self.ranks: Ranks = run.ranks
-        self.statistics = statistics
+        self.statistics = parts.statistics
         self.is_leaving = False
         """The ranks have agreed to leave: a loop that is closed now was not left by the script."""
         self._run = run
-        self._boundary = boundary
-        self._saver = saver
+        self._recipe = recipe
+        self._train = parts.train
+        self._boundary = parts.boundary
+        self._saver = parts.saver
         self._evaluate = evaluate
         self._give_up = give_up
         self._rounds = NoticeRounds(run.ranks, self.look)
-        self._batches: Iterator[Any] | None = None
+        self._batches: Batches | None = None
         self._former: Any = None
         self._lacks_data = False
-        self.patience = DataPatience(run.preemption, save_s=lambda: saver.clock.save_s or 0.0)
-        """Decides how long this rank waits for data after a notice."""
+        clock = parts.saver.clock
+        self._patience = DataPatience(run.preemption, save_s=lambda: clock.save_s or 0.0)
+        self._while_reading: dict[str, Any] = {
+            "while_waiting": self._patience.is_over,
+            "has_notice": lambda: run.preemption.requested,
+            "warn": run.warn_of_rank,
+        }
 
-    def read_from(self, batches: Iterator[Any]) -> None:
-        """Take the micro-batches of the steps to come."""
-        self._batches = batches
+    def read_from(self, step: int, plan: BatchPlan) -> None:
+        """Open the training data at a step."""
+        self.close()
+        self._batches = training_batches(
+            self._train,
+            plan,
+            first_step=step,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            workers=self._recipe.workers,
+            **self._while_reading,
+        )
+
+    def close(self) -> None:
+        """End the processes that read the training data."""
+        if self._batches is not None:
+            self._batches.close()
+
+    def measure(self, dataset: MapDataset, measure: Measure, name: str) -> Evaluation:
+        """Evaluate on a data set, unless the ranks are to leave. Called on every rank."""
+        clock, began_s = self._saver.clock, time.monotonic()
+        self._patience.begin()
+        found = evaluate(
+            self.strategy,
+            self.ranks,
+            self._boundary,
+            dataset,
+            measure,
+            micro_batch=self._recipe.micro_batch,
+            workers=self._recipe.workers,
+            name=name,
+            beat=self._run.heartbeat.beat,
+            look=self.look,
+            needed_s=clock.evaluation_s(name),
+            open_batches=partial(evaluation_batches, **self._while_reading),
+        )
+        if found.metrics is not None:
+            clock.evaluated(name, time.monotonic() - began_s)
+        return found
 
     def look(self) -> Look:
         """Return what this rank knows of a notice; the coordinator also of the time."""
@@ -75,7 +120,7 @@ class StepSupport:
     def next_batch(self) -> tuple[Any, bool]:
         """See StepOwner."""
         assert self._batches is not None
-        self.patience.begin()
+        self._patience.begin()
         while True:
             try:
                 self._former = next(self._batches)

@@ -43,6 +43,8 @@ class Elsewhere:
     failed: bool = False
     left: bool = False
     """A node's ranks have all left with 75."""
+    early: bool = False
+    """A notice ended a node's ranks before any of them had finished a step."""
     hung: str = ""
     """Which node ended its ranks because none of them got on, in a sentence without its full stop;
     empty: none did."""
@@ -80,6 +82,8 @@ class Situation:
     """A rank failed that had not been warned."""
     left_at: float | None = None
     """A rank left with 75, or in any way but 0 after the warning."""
+    early_at: float | None = None
+    """A rank left to be continued, or died of a notice, when there was nothing to save."""
     hung_at: float | None = None
     """No rank had given a sign of life for too long, here or on another node."""
     lost_at: float | None = None
@@ -114,7 +118,8 @@ def next_step(seen: Situation, bounds: Bounds) -> Step:
         return Step.KILL
     if seen.terminated_at is not None:
         return Step.WAIT
-    if seen.failed_at is not None or seen.lost_at is not None or over(seen.left_at, bounds.leave_s):
+    ended = (seen.failed_at, seen.lost_at, seen.early_at)
+    if any(at is not None for at in ended) or over(seen.left_at, bounds.leave_s):
         return Step.TERMINATE
     if seen.warned_at is not None and not seen.told:
         return Step.WARN

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .boundary import Agreed as Agreed
     from .boundary import Boundary as Boundary
     from .boundary import Report as Report
+    from .data.reading import Batches as Batches
+    from .data.worker_signals import shield_loader_workers as shield_loader_workers
     from .decision import Decision as Decision
     from .decision import Ending as Ending
     from .decision import Progress as Progress
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from .early_stopping import EarlyStopping as EarlyStopping
     from .early_stopping import EarlyStoppingState as EarlyStoppingState
     from .errors import ConfigError as ConfigError
+    from .errors import DataNotReady as DataNotReady
     from .errors import DesyncError as DesyncError
     from .errors import StrategyError as StrategyError
     from .hyperparameters import current_hyperparameters as current_hyperparameters
@@ -93,10 +96,12 @@ if TYPE_CHECKING:
 _HOME = {
     "Agreed": "boundary",
     "BatchPlan": "batches",
+    "Batches": "data.reading",
     "Blueprint": "parallel.protocol",
     "Boundary": "boundary",
     "BuildOptions": "parallel.build_options",
     "ConfigError": "errors",
+    "DataNotReady": "errors",
     "Decision": "decision",
     "DesyncError": "errors",
     "EMA": "average",
@@ -161,6 +166,7 @@ _HOME = {
     "restore_newest": "training_state",
     "samples_of": "streams",
     "seed_streams": "seeding",
+    "shield_loader_workers": "data.worker_signals",
     "split_indices": "splits",
     "strategy_class": "parallel.table",
     "stream_seed": "seeding",

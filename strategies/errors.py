@@ -27,4 +27,4 @@ class LostRankError(RuntimeError):
 
 
 class DataNotReady(Exception):
-    """A rank with a preemption notice has stopped waiting for its next batch."""
+    """A rank with a preemption notice stops waiting for a batch, which can be asked for again."""

@@ -1,35 +1,18 @@
-"""Reading micro-batches: a DataLoader over the plan, opened at any step."""
+"""Reading micro-batches: the plan's index lists, from any step on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
 
 from .batches import BatchPlan, Turn
+from .data.reading import Batches, no_interruption, warn_by_python
+from .data.reading import MapDataset as MapDataset
 
 _SAMPLES_AT_ONCE = 1024
 """Where they are is worked out together: for a few the cost is that of the calls."""
-
-
-class MapDataset(Protocol):
-    """What a data set must offer: a length and samples by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
-class _IndexLists(Sampler[list[int]]):
-    """A batch sampler over index lists that are computed when they are asked for."""
-
-    def __init__(self, lists: Iterator[list[int]]) -> None:
-        self._lists = lists
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return self._lists
 
 
 def training_batches(
@@ -40,11 +23,14 @@ def training_batches(
     rank: int,
     world_size: int,
     workers: int,
-    while_waiting: Callable[[], bool] = lambda: False,
-) -> Iterator[Any]:
-    """Yield the collated batches of this rank's turns from `first_step` to the end of the run.
+    while_waiting: Callable[[], bool] = no_interruption,
+    has_notice: Callable[[], bool] = no_interruption,
+    warn: Callable[[str], None] = warn_by_python,
+) -> Batches:
+    """Return the collated batches of this rank's turns from `first_step` to the end of the run.
 
-    One stream over all epochs, so that loader workers are never torn down in between.
+    One stream over all epochs, so that loader workers are never torn down in between. For
+    `while_waiting`, `has_notice` and `warn` see `Batches`.
     """
 
     def lists() -> Iterator[list[int]]:
@@ -52,7 +38,14 @@ def training_batches(
             turns = [turn for step in steps for turn in plan.turns(step, rank, world_size)]
             yield from (indices.tolist() for indices in plan.samples(steps.start, turns))
 
-    return _loader(dataset, lists(), workers)
+    return Batches(
+        dataset,
+        lists(),
+        workers=workers,
+        while_waiting=while_waiting,
+        has_notice=has_notice,
+        warn=warn,
+    )
 
 
 def evaluation_batches(
@@ -60,25 +53,20 @@ def evaluation_batches(
     turns: Sequence[Turn],
     *,
     workers: int,
-    while_waiting: Callable[[], bool] = lambda: False,
-) -> Iterator[Any]:
-    """Yield the collated batches of `turns`, in order."""
-    return _loader(
-        dataset, (list(range(t.micro_batch.start, t.micro_batch.end)) for t in turns), workers
+    while_waiting: Callable[[], bool] = no_interruption,
+    has_notice: Callable[[], bool] = no_interruption,
+    warn: Callable[[str], None] = warn_by_python,
+) -> Batches:
+    """Return the collated batches of `turns`, in order."""
+    lists = (list(range(t.micro_batch.start, t.micro_batch.end)) for t in turns)
+    return Batches(
+        dataset,
+        lists,
+        workers=workers,
+        while_waiting=while_waiting,
+        has_notice=has_notice,
+        warn=warn,
     )
-
-
-def _loader(dataset: MapDataset, lists: Iterator[list[int]], workers: int) -> Iterator[Any]:
-    # Its own generator: DataLoader would otherwise draw a seed from torch's global stream and
-    # shift every random number of the user's.
-    loader: DataLoader[Any] = DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=_IndexLists(lists),
-        num_workers=workers,
-        generator=torch.Generator().manual_seed(0),
-        pin_memory=torch.cuda.is_available(),
-    )
-    return iter(loader)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -26,7 +26,7 @@ def wrap_loader_start(wrap: Callable[[StartIterator], StartIterator]) -> str | N
     original = getattr(DataLoader, "_get_iterator", None)
     if not callable(original):
         return "its DataLoader has no _get_iterator"
-    DataLoader._get_iterator = wrap(original)  # type: ignore[method-assign]
+    DataLoader._get_iterator = wrap(original)  # type: ignore[method-assign, assignment]
     return None
 
 
@@ -58,9 +58,9 @@ def forget_worker_deaths(iterator: object) -> None:
     """Keep torch's SIGCHLD handler from raising, anywhere, when a worker of this iterator dies."""
     if getattr(iterator, "_worker_pids_set", False) and _can_watch():
         with suppress(ValueError):
-            torch._C._remove_worker_pids(id(iterator))  # type: ignore[attr-defined]
+            torch._C._remove_worker_pids(id(iterator))
             # Not left out: at its end the iterator takes its entry away, and fails without one.
-            torch._C._set_worker_pids(id(iterator), ())  # type: ignore[attr-defined]
+            torch._C._set_worker_pids(id(iterator), ())
 
 
 @contextmanager
@@ -72,11 +72,13 @@ def watch_workers(key: int, pids: Iterable[int]) -> Iterator[None]:
     if not _can_watch():
         yield
         return
-    torch._C._set_worker_pids(key, tuple(pids))  # type: ignore[attr-defined]
+    with suppress(ValueError):  # an error in the lines below may have come before the last one
+        torch._C._remove_worker_pids(key)
+    torch._C._set_worker_pids(key, tuple(pids))
     try:
         yield
     finally:
-        torch._C._remove_worker_pids(key)  # type: ignore[attr-defined]
+        torch._C._remove_worker_pids(key)
 
 
 def shut_down(iterator: object) -> None:

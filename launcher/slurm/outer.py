@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import StartError
+from ..exit_codes import CONTINUE
 from ..python_command import OWN_START
 from ..signal_inbox import SignalInbox
 
@@ -49,6 +50,19 @@ def srun_command(command: Sequence[str], num_nodes: int, *, binds_cpus: bool) ->
     ]
 
 
+def code_of_srun(status: int, *, passed_on: bool) -> int:
+    """Return the agents' exit code from the end of srun; pure.
+
+    Args:
+        status: Its exit code, or minus the signal's number.
+        passed_on: It was sent the warning's signal, which ends it as long as it has no handler, and
+            so before it has started anything.
+    """
+    if passed_on and status == -signal.SIGUSR1:
+        return CONTINUE
+    return status if status >= 0 else 128 - status
+
+
 class AgentStep:
     """The job step of the agents."""
 
@@ -80,7 +94,7 @@ class AgentStep:
                 for _ in range(2):  # two within a second: srun ends the step
                     self._send(signal.SIGINT)
                     time.sleep(POLL_S)
-        return status if status >= 0 else 128 - status
+        return code_of_srun(status, passed_on=passed_on)
 
     def _poll(self) -> int | None:
         try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..environment import SECRET
-from ..errors import UsageError
+from ..errors import Interrupted, UsageError
 from ..exit_codes import DO_NOT_RETRY
 from ..limits import Limits
 from ..plan import LaunchPlan
@@ -215,6 +215,10 @@ class SlurmSite(Site):
         )
         # Whoever reaches the agents' port must not be able to speak for one of them.
         environ = {SECRET: secrets.token_hex(16), **self._environ, **hand_over.to_environ()}
+        if inbox.warned_by is not None:
+            asked = Interrupted(inbox.warned_by)
+            self._say(str(asked))
+            return self._settle(asked.exit_code, plan, inbox)
         inbox.ranks_start()
         step = AgentStep(self._command(), environ)
         return self._settle(step.wait(inbox), plan, inbox)

@@ -67,6 +67,7 @@ def _attempt(event: Event) -> str:
 _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "start": _start,
     "end": _end,
+    "left": lambda e: f"asked to leave in {e['where']}; the same command does it again",
     "already over": lambda e: f"had finished already: {e['ending']}, {e['reason']}",
     "test": _test,
     "attempt": lambda e: "the ranks have ended" if e["code"] == 0 else _attempt(e),

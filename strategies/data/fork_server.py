@@ -53,7 +53,7 @@ def _changed_command() -> Iterator[None]:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
-    util.spawnv_passfds = spawn
+    util.spawnv_passfds = spawn  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -44,6 +44,17 @@ def _finish(save, communicator):
     return save.finish()
 
 
+def test_signals_for_everyone_in_the_first_moment_of_the_writer(kit, background, tmp_path, writers):
+    signalled = "import os, signal; [os.kill(os.getpid(), one) for one in (1, 2, 10, 12, 15)]; "
+    *words, program = module.writer_command()
+    store, writer = kit.store_at(tmp_path), writers()
+    writer._command = (*words, signalled + program)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    background.start(kit, store, 1, kit.sample_state(1), kit.LocalCommunicator(), writer).finish()
+    assert store.steps() == [1]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
 def test_bytes_are_those_of_a_synchronous_save(kit, background, tmp_path, writers):
     store, other = kit.store_at(tmp_path / "a"), kit.store_at(tmp_path / "b")
     state = kit.sample_state(1)

@@ -18,6 +18,7 @@ TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in <m
         ([*TRACEBACK, "RuntimeError: first line", "second line"], "RuntimeError: first line"),
         (["Fatal Python error: Segmentation fault", "", "Current thread"], None),
         ([*TRACEBACK], None),
+        ([f"[rank1]: {line}" for line in (*TRACEBACK, "ValueError: a")], "ValueError: a"),
     ],
 )
 def test_exception(lines, exception):

@@ -4,9 +4,11 @@ import signal
 
 import pytest
 
-from launcher.exit_codes import Outcome, exit_code, first_failure
+from launcher.exit_codes import CONTINUE, Outcome, exit_code, first_failure, followers, spare
+from launcher.leaving import Leaving
 
 TERM, KILL, INT = int(signal.SIGTERM), int(signal.SIGKILL), int(signal.SIGINT)
+NOTICES = ("SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2")
 
 
 def outcomes(*ends):
@@ -102,3 +104,96 @@ def test_a_rank_that_was_ended_while_it_left_has_failed_by_itself():
 def test_a_time_that_cannot_be_is_none(told_s):
     ended = outcome(0, -TERM, 6, ending_since_s=5.0)
     assert ended.told(told_s, 2) == ended
+
+
+def told(rank, at_s, code=1, **more):
+    """A rank that left with an exception which it told at a moment."""
+    return outcome(rank, code, 9, **more).told(at_s, code)
+
+
+LEFT = outcome(0, 75, 5, left_s=4.5)
+STILL = outcome(0, 0, 5)
+FALLS = [
+    # who has left, the other rank's end, warned by -> the code, whether it only fell
+    (LEFT, told(1, 4.6, lost_peer=True), None, 75, True),
+    (LEFT, told(1, 4.6, lost_peer=True), TERM, 75, True),
+    (LEFT, told(1, 4.4, lost_peer=True), TERM, 1, False),
+    (LEFT, told(1, 4.6), TERM, 1, False),
+    (LEFT, told(1, 4.6, 2, lost_peer=True), TERM, 2, False),
+    (LEFT, outcome(1, 1, 6, lost_peer=True), TERM, 75, True),
+    (LEFT, outcome(1, -6, 6, lost_peer=True), None, 75, True),
+    (LEFT, outcome(1, -6, 6), None, 134, False),
+    (LEFT, outcome(1, -TERM, 6), TERM, 75, True),
+    (LEFT, outcome(1, -TERM, 4), TERM, 75, True),
+    (LEFT, outcome(1, -int(signal.SIGHUP), 6), None, 75, True),
+    (LEFT, outcome(1, -KILL, 6), TERM, 137, False),
+    (LEFT, outcome(1, 3, 6), TERM, 3, False),
+    (LEFT, outcome(1, 93, 6, lost_peer=True), TERM, 93, True),
+    (outcome(0, 75, 5), told(1, 4.5, lost_peer=True), TERM, 75, True),
+    (outcome(0, 75, 5), told(1, 3.5, lost_peer=True), TERM, 1, False),
+    (STILL, told(1, 4.6, lost_peer=True), TERM, 1, False),
+    (STILL, outcome(1, -TERM, 6), TERM, 143, False),
+]
+
+
+@pytest.mark.parametrize(("left", "other", "warned_by", "code", "fell"), FALLS)
+def test_who_falls_since_the_others_have_left_is_no_failure(left, other, warned_by, code, fell):
+    ends = [left, other]
+    assert exit_code(ends, warned_by=warned_by) == code
+    assert followers(ends) == ((other,) if fell else ())
+    assert first_failure(ends) == (None if fell else other)
+
+
+@pytest.mark.parametrize("name", NOTICES)
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_rank_that_told_its_leaving_has_left_whatever_ended_it(name, code):
+    said = Leaving(code=code, told_s=3.0)
+    for status in (-signal.Signals[name], -KILL, -signal.SIGSEGV, None):
+        for since_s in (None, 4.0):
+            end = outcome(0, status, 5, ending_since_s=since_s).leaving(said)
+            assert (end.status, end.failure(), end.by_launcher) == (code, None, False)
+            assert exit_code([end], warned_by=TERM) == code
+    assert outcome(0, 1, 5).leaving(said).status == 1, "an exit code of its own counts"
+    assert outcome(0, -TERM, 5).leaving(None).status == -TERM
+
+
+@pytest.mark.parametrize("name", [*NOTICES, "SIGKILL", "SIGSEGV", "SIGABRT"])
+@pytest.mark.parametrize("warned", [True, False])
+@pytest.mark.parametrize("nothing_begun", [True, False])
+def test_where_nothing_was_begun_a_notice_costs_nothing(name, warned, nothing_begun):
+    signum = int(signal.Signals[name])
+    ends = spare([outcome(0, -signum, 5)], nothing_begun=nothing_begun, warned=warned)
+    is_spared = nothing_begun and name in NOTICES
+    ended = 143 if warned and name in NOTICES else 128 + signum
+    assert exit_code(ends, warned_by=TERM if warned else None) == (75 if is_spared else ended)
+    assert ends[0].spared == (-signum if is_spared else None)
+
+
+@pytest.mark.parametrize(
+    ("ends", "warned", "code"),
+    [
+        # --grace is over before anything was begun.
+        ([(-KILL, 5, True), (-KILL, 5, True)], True, 75),
+        ([(-KILL, 5, True), (None, 5, True)], True, 75),
+        # The launcher ended it for a failure, which keeps its code.
+        ([(1, 4, False), (-TERM, 5, True)], False, 1),
+        ([(1, 4, False), (-TERM, 5, True)], True, 1),
+        ([(-signal.SIGSEGV, 4, False), (-TERM, 5, True)], True, 139),
+        # As for a hang, or a second Ctrl-C.
+        ([(-KILL, 5, True)], False, 137),
+        ([(-TERM, 4, False), (-KILL, 5, True)], False, 75),
+        ([(-TERM, 4, False), (2, 4, False)], False, 2),
+        ([(-TERM, 4, False), (93, 4, False)], True, 93),
+        ([75, (-KILL, 5, True)], False, 75),
+        ([0, (-TERM, 4, False)], False, 75),
+    ],
+)
+def test_what_the_launcher_ended_where_nothing_was_begun(ends, warned, code):
+    spared = spare(outcomes(*ends), nothing_begun=True, warned=warned)
+    assert exit_code(spared, warned_by=TERM if warned else None) == code
+
+
+def test_a_peers_words_after_a_rank_was_asked_to_leave_early():
+    ends = [outcome(0, -TERM, 5), told(1, 4.8, lost_peer=True), told(2, 4.9)]
+    assert exit_code(spare(ends[:2], nothing_begun=True, warned=False)) == CONTINUE
+    assert exit_code(spare(ends, nothing_begun=True, warned=False)) == 1

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from launcher.failure_order import Failure, Kind, first_of
+from launcher.failure_order import Failure, Kind, first_of, follows
 
 
 def told(at_s, kind=Kind.EXCEPTION):
@@ -74,3 +74,25 @@ def test_it_survives_the_way_to_another_node():
     assert Failure.from_json(asdict(KILLED.since(4.0))) == seen(
         6.0, KILLED.latest_s - 4, Kind.KILLED
     )
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize(
+    ("left_s", "tolerance_s", "by_peer", "by_notice"),
+    [
+        (None, 0.0, False, False),
+        (9.0, 0.0, True, True),
+        (10.0, 0.0, True, True),
+        (10.05, 0.0, False, True),
+        (10.05, 0.1, True, True),
+    ],
+)
+def test_what_follows_from_a_leaving(kind, left_s, tolerance_s, by_peer, by_notice):
+    expected = {Kind.PEER: by_peer, Kind.NOTICE: by_notice}.get(kind, False)
+    assert follows(told(10.0, kind), left_s, tolerance_s=tolerance_s) is expected
+
+
+def test_the_words_of_a_lost_peer_are_the_least_likely_cause():
+    assert first_of({0: told(10.0, Kind.PEER), 1: told(10.0)}) == 1
+    assert first_of({0: told(10.0, Kind.PEER), 1: KILLED}) == 1
+    assert first_of({0: told(9.0, Kind.PEER), 1: KILLED}) == 1

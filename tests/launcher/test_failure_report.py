@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.attempt import ranks_text, warning_text
+from launcher.attempt import warning_text
 from launcher.error_file import ErrorRecord
 from launcher.exit_codes import Outcome
-from launcher.report import failure_report, how_it_ended
+from launcher.report import failure_report, how_it_ended, own_command_text
 
 
 def outcome(rank, status, *, by_launcher=False):
@@ -90,6 +90,24 @@ def test_warning_text(cause, num_ranks, grace_s, text):
     assert warning_text(cause, num_ranks, grace_s) == text
 
 
-def test_ranks_text():
-    assert ranks_text([outcome(8, 0)]) == "rank 8"
-    assert ranks_text([outcome(8, 0), outcome(9, 0)]) == "ranks 8, 9"
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "subprocess.CalledProcessError: Command '['tar', 'x.tar']' died with "
+            "<Signals.SIGTERM: 15>.",
+            "the command '['tar', 'x.tar']', which the script had started, died of SIGTERM: the "
+            "notice reached it too. Start it in a session of its own (start_new_session=True), or "
+            "catch this error once the run is asked to leave.",
+        ),
+        ("CalledProcessError: Command 'a b' died with <Signals.SIGSEGV: 11>.", None),
+        ("CalledProcessError: Command 'a b' returned non-zero exit status 1.", None),
+        (None, None),
+    ],
+)
+def test_a_command_of_the_scripts_own_that_died_of_the_notice(words, told):
+    assert own_command_text(words) == told
+    first = outcome(8, 1)
+    for warned in (True, False):
+        text = failure_report(first, [first], exception=words, warned=warned)
+        assert (told is not None and told in text) is (warned and told is not None)

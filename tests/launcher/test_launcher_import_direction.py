@@ -11,16 +11,8 @@ import launcher
 PACKAGE = Path(launcher.__file__).parent
 STANDALONE = ("guardian", "exec_worker")
 PROCESS_PART = (
-    *(
-        "attempt",
-        "cli",
-        "command",
-        "command_line",
-        "console",
-        "environment",
-        "error_file",
-        "errors",
-    ),
+    *("attempt", "cli", "command", "command_line", "console", "environment", "error_file"),
+    *("continuation", "errors", "leaving", "peer_loss", "preemption"),
     *("exec_worker", "exit_codes", "gpus", "guardian", "launch", "lifeline", "options", "output"),
     *("console_share", "evidence", "lines", "log_folder"),
     *("attempt_end", "attempt_number", "event_file", "heartbeat", "restarts"),

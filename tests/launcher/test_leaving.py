@@ -25,8 +25,10 @@ def test_where_it_cannot_be_told_nothing_happens(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "75", "[]", "null", '{"code": 75}', '{"code": "75", "told_s": 1.0}']
-    + ['{"code": 75, "told_s": NaN}', '{"code": 75, "told_s": null}'],
+    [
+        *("", "75", "[]", "null", '{"code": 75}', '{"code": "75", "told_s": 1.0}'),
+        *('{"code": 75, "told_s": NaN}', '{"code": 75, "told_s": null}'),
+    ],
 )
 def test_what_is_no_word_of_a_rank_is_none(tmp_path, text):
     path = tmp_path / "leaving"

@@ -82,6 +82,14 @@ def test_who_may_take_part(other, part):
         ({0: end(75), 1: end(137)}, None, 75),
         ({0: end(75), 1: end(3, 5.0)}, 1, 3),
         ({0: end(93), 1: end(3, 5.0)}, 1, 93),
+        # It failed since the ranks of the other node had saved and left.
+        ({0: end(75, left_s=4.0), 1: end(1, failure=failed(5.0, Kind.PEER))}, None, 75),
+        ({0: end(75, left_s=5.05), 1: end(1, failure=failed(5.0, Kind.PEER))}, None, 75),
+        ({0: end(75, left_s=6.0), 1: end(1, failure=failed(5.0, Kind.PEER))}, 1, 1),
+        ({0: end(75, left_s=6.0), 1: end(143, failure=failed(5.0, Kind.NOTICE))}, None, 75),
+        ({0: end(75, left_s=4.0), 1: end(1, failure=failed(5.0, Kind.EXCEPTION))}, 1, 1),
+        ({0: end(0), 1: end(143, failure=failed(5.0, Kind.NOTICE))}, 1, 143),
+        ({0: end(93, left_s=4.0), 1: end(1, failure=failed(5.0, Kind.PEER))}, None, 93),
         ({0: end(0), 1: end(137)}, None, 137),
         # Nodes do not begin at exactly the same moment: near each other the kind decides.
         (
@@ -119,6 +127,7 @@ def test_the_earliest_failure_counts(ends, first, code):
             0,
             Elsewhere(failed=True, hung="no rank of node 1 (a) got on after step 5"),
         ),
+        ({1: end(75, early=True), 2: None}, 0, Elsewhere(left=True, early=True)),
         ({1: None}, 1, Elsewhere(lost=True)),
         ({3: end(42)}, 0, Elsewhere()),
     ],
@@ -142,6 +151,15 @@ def test_the_report_is_that_of_the_node_which_failed_first():
     assert whole_report({0: end(), 1: end()}, {0: "a", 1: "b"}) == ""
     ended = {0: end(143, report="rank 0 ended on SIGTERM"), 1: end(143)}
     assert whole_report(ended, {0: "a", 1: "b"}) == "rank 0 ended on SIGTERM"
+
+
+def test_a_node_that_fell_since_the_others_had_left_is_told_in_one_line():
+    fell = end(1, failure=failed(5.0, Kind.PEER), report="rank 1 failed\nand so on")
+    ends = {0: end(75, left_s=4.0, report="saved"), 1: fell}
+    assert whole_report(ends, {0: "a", 1: "b"}).splitlines() == [
+        "saved",
+        "the ranks of node 1 (b) fell since the others had saved and left: that is no failure.",
+    ]
 
 
 def test_one_record_of_an_attempt_on_several_nodes():

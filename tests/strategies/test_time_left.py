@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from strategies.boundary import Agreed
 from strategies.decision import Decision, Ending, Progress, decide
+from strategies.notice_rounds import Notice
 from strategies.time_left import RESERVE_S, UNKNOWN_SAVE_S, TimeLeft
 
-ASKED = Agreed(step=4, preempt=1, stop=0, save=0, skipped=0, settled=0, loss=1.0)
-QUIET = replace(ASKED, preempt=0)
+ASKED = Notice(asked=1, time=None)
+QUIET = replace(ASKED, asked=0)
 UNDER_WAY = Progress(step=5, total_steps=10, save_due=False, early_stop_reason=None, newest_step=3)
 
 
@@ -18,21 +18,21 @@ UNDER_WAY = Progress(step=5, total_steps=10, save_due=False, early_stop_reason=N
     [
         (TimeLeft(left_s=0.0), True),  # nothing was measured: better to try
         (TimeLeft(left_s=10.0, save_s=8.0), True),
-        (TimeLeft(left_s=10.0, save_s=8.1), False),
-        (TimeLeft(left_s=10.0, save_s=7.0, step_s=2.0), False),
+        (TimeLeft(left_s=10.0, save_s=10.0, step_s=2.0), True),  # it may just fit: it is tried
+        (TimeLeft(left_s=10.0, save_s=10.1), False),
         (TimeLeft(left_s=0.0, save_s=0.5), False),
     ],
 )
 def test_leaving_saves_only_what_can_be_finished(time: TimeLeft, fits: bool) -> None:
     assert time.fits_a_save is fits
-    decision = decide(UNDER_WAY, replace(ASKED, time=time))
+    decision = decide(UNDER_WAY, None, replace(ASKED, time=time))
     assert (decision.ending, decision.save) == (Ending.PREEMPTED, fits)
     # With nothing on disk a save that may fail loses less than none.
-    assert decide(replace(UNDER_WAY, newest_step=None), replace(ASKED, time=time)).save
+    assert decide(replace(UNDER_WAY, newest_step=None), None, replace(ASKED, time=time)).save
 
 
 def test_without_a_known_limit_leaving_saves() -> None:
-    assert decide(UNDER_WAY, ASKED) == Decision(
+    assert decide(UNDER_WAY, None, ASKED) == Decision(
         save=True, ending=Ending.PREEMPTED, reason="asked to leave"
     )
 
@@ -49,7 +49,7 @@ def test_without_a_known_limit_leaving_saves() -> None:
     ],
 )
 def test_the_time_limit_needs_no_warning(time: TimeLeft, leaves: bool) -> None:
-    decision = decide(UNDER_WAY, replace(QUIET, time=time))
+    decision = decide(UNDER_WAY, None, replace(QUIET, time=time))
     assert (decision.ending is Ending.PREEMPTED) is leaves
     if leaves:
         assert "the time limit comes in" in decision.reason
@@ -57,11 +57,17 @@ def test_the_time_limit_needs_no_warning(time: TimeLeft, leaves: bool) -> None:
 
 def test_a_run_that_is_done_does_not_leave_for_the_time_limit() -> None:
     late = replace(QUIET, time=TimeLeft(left_s=1.0, save_s=10.0))
-    assert decide(replace(UNDER_WAY, step=10), late).ending is Ending.COMPLETED
+    assert decide(replace(UNDER_WAY, step=10), None, late).ending is Ending.COMPLETED
 
 
 def test_a_save_in_flight_is_finished_before_leaving() -> None:
     saving = replace(UNDER_WAY, saving_since=4)
-    decision = decide(saving, replace(ASKED, time=TimeLeft(left_s=1.0, save_s=10.0)))
+    decision = decide(saving, None, replace(ASKED, time=TimeLeft(left_s=1.0, save_s=10.0)))
     assert decision.conclude
     assert not decision.save
+
+
+def test_steps_that_are_lost_for_want_of_time_are_said() -> None:
+    decision = decide(UNDER_WAY, None, replace(ASKED, time=TimeLeft(left_s=1.0, save_s=10.0)))
+    assert "1 s are too short for a save, which takes 10.0 s" in decision.reason
+    assert "the steps since step 3 are lost" in decision.reason

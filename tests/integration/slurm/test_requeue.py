@@ -109,6 +109,16 @@ def test_an_element_of_an_array_is_requeued_by_its_own_name(
     assert cluster.facts(f"{array}_3").restarts == 1
 
 
+def test_a_notice_before_the_ranks_are_started(jobs: Any, cluster: Any, run: Any) -> None:
+    """The agents are there, and import torch."""
+    job = jobs.train("--nodes=1", script=SLOW)
+    jobs.until(jobs.agents, "the agents")
+    cluster.ask("scancel", "--signal=USR1", job)
+    jobs.wait_for_requeue(job)
+    assert cluster.facts(job).restarts == 1
+    jobs.wait_for_step(3)
+
+
 @pytest.mark.slow
 def test_the_controller_is_down_at_the_warning(jobs: Any, cluster: Any, run: Any) -> None:
     job = jobs.train("--nodes=1", script=SLOW)

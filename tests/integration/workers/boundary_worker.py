@@ -49,11 +49,11 @@ with process_groups(
     found["read once"] = boundary.receive() is None
 
     alone = boundary.carry(1.0 + rank)
-    found["alone"] = [alone(), boundary.receive() is None]
+    found["alone"] = [alone().total, boundary.receive() is None]
     boundary.hold(Report(step=8, stop=rank == 0))
     along = boundary.carry(2.0 + rank)
     agreed = boundary.receive()
-    found["along"] = [along(), agreed.step, agreed.stop]
+    found["along"] = [along().total, agreed.step, agreed.stop]
     boundary.hold(Report(step=9, save=True))
     boundary.drain()
     found["drained"] = [boundary.peek().step, boundary.receive().save, boundary.receive() is None]

@@ -1,0 +1,95 @@
+"""What a job is made of, built once in `run.prepare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from checkpointing import JSON
+from strategies import (
+    BatchPlan,
+    Boundary,
+    MapDataset,
+    Rates,
+    RunningStatistics,
+    Strategy,
+    Unfreezing,
+    current_hyperparameters,
+    samples_of,
+    strategy_class,
+)
+
+from .every import Every
+from .judging import Judge
+from .keeper import Keeper
+from .progress_log import ProgressLog
+from .recipe import Recipe
+from .run_state import common_to_ranks
+from .saver import Saver
+from .strategy_choice import settle_strategy
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobParts:
+    """The parts of a job; those that change do so by themselves."""
+
+    train: MapDataset
+    plan: BatchPlan
+    strategy: Strategy
+    statistics: RunningStatistics
+    unfreezing: Unfreezing
+    requested: list[dict[str, JSON]]
+    """The optimizer's hyper-parameters by group, as the script asked for them."""
+    judge: Judge
+    rates: Rates
+    evaluate_every: Every
+    boundary: Boundary
+    keeper: Keeper
+    log: ProgressLog
+    saver: Saver
+
+
+def build_parts(run: Run, recipe: Recipe) -> JobParts:
+    """Build the model under the run's strategy, and what goes with it. Called on every rank.
+
+    Raises:
+        ConfigError: something in the recipe cannot work.
+    """
+    train = samples_of(recipe.train)
+    plan = recipe.plan(train, run.seed)
+    evaluate_every, save_every = recipe.intervals(plan.steps_per_epoch)
+    settle_strategy(run, recipe)
+    run.before_first_step.go_on()
+    strategy = strategy_class(run.strategy)(recipe.blueprint(run))
+    statistics = RunningStatistics(strategy.module, run.ranks)
+    requested = current_hyperparameters(strategy.param_groups)
+    judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
+    rates = recipe.rates(strategy.param_groups, plan)
+    for note in (*statistics.notes, *rates.notes):
+        run.warn(f"{note}.")
+    keeper = Keeper(
+        run,
+        strategy,
+        retention=recipe.retention(plan.steps_per_epoch),
+        requested=requested,
+        objects=recipe.objects,
+    )
+    log = ProgressLog(run, recipe, plan, save_every)
+    return JobParts(
+        train=train,
+        plan=plan,
+        strategy=strategy,
+        statistics=statistics,
+        unfreezing=Unfreezing(recipe.unfreeze, strategy.catalogue.trainable),
+        requested=requested,
+        judge=judge,
+        rates=rates,
+        evaluate_every=evaluate_every,
+        boundary=Boundary(run.ranks, common_to_ranks(plan, run, rates.text, repr(judge))),
+        keeper=keeper,
+        log=log,
+        saver=Saver(run, keeper, log, save_every),
+    )
