@@ -53,6 +53,10 @@ from strategies import EarlyStopping, schedules  # noqa: E402
 WIDTH = 24
 NUMBER_OF_PHASE = {"step": 0, "accumulation": 1}
 """The micro-batch in which a rank is slow."""
+DISK_CALLS = ("preadv", "pwrite", "fsync")
+NUM_DISK_CALLS = 5
+"""How many of them an export of this model makes."""
+exported: list[bool] = []
 SAMPLES_OF_RANK = 8
 """Samples that a rank reads for a step, each of which waits in the phase "data wait"."""
 
@@ -190,20 +194,22 @@ def main(run: Run) -> None:
 
 
 def export(job) -> None:
-    """Write the last weights; in the phase "export" to a disk that is slow."""
-    if not is_at("export"):
-        job.export("last")
-        return
-    (MARKS / f"at-{RANK}").touch()
-    fsync = os.fsync
-
-    def slow(fd: int) -> None:
-        linger()
-        fsync(fd)
-
-    os.fsync = slow
+    """Write the last weights; in the phase "export" from and to a disk that is slow."""
+    if is_at("export"):
+        (MARKS / f"at-{RANK}").touch()
+        for name in DISK_CALLS:
+            setattr(os, name, slowly(getattr(os, name)))
     job.export("last")
-    os.fsync = fsync
+    exported.append(True)
+
+
+def slowly(call):
+    def slow(*arguments):
+        if not exported:
+            linger(PLACE["hold_s"] / NUM_DISK_CALLS)
+        return call(*arguments)
+
+    return slow
 
 
 if __name__ == "__main__":
