@@ -24,7 +24,9 @@ from strategies import (
 )
 
 from .evaluation import Measure
+from .exit_codes import CONTINUE
 from .job_parts import JobParts
+from .leaving import tell_leaving
 from .recipe import Recipe
 from .rollback import bad_evaluation, roll_back, skipped_steps
 from .run_state import Preempted, RunState, plan_changes
@@ -239,6 +241,9 @@ class TrainingLoop:
             self._saver.save(self.step, self._state_to_json(decision.ending), decision.ending)
         if decision.rollback:
             self._roll_back()
+        if decision.ending is Ending.PREEMPTED:
+            # What is left to do here takes its time, and must not look like a failure.
+            tell_leaving(self._run.environment.leaving_file, CONTINUE)
 
     def _give_up(self, step: Step) -> NoReturn:
         """Leave in the middle of a step: what is saved is the one before. Called on every rank."""

@@ -58,6 +58,29 @@ def test_second_ctrl_c_is_keyboard_interrupt():
             os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_under_a_launcher_ctrl_c_twice_is_one_notice(tmp_path):
+    # It reaches a rank only where it was sent to every process; the launcher counts them.
+    flag = PreemptionFlag(tmp_path / "warning.json")
+    with flag.install():
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert flag.requested
+
+
+def test_after_the_end_the_signals_are_ignored():
+    code, out = run_python(
+        """
+flag = PreemptionFlag()
+flag.install_until_exit()
+flag.ignore_from_now()
+for name in ("SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2"):
+    os.kill(os.getpid(), getattr(signal, name))
+print(flag.requested)
+"""
+    )
+    assert (code, out) == (0, "False\n")
+
+
 def test_installing_twice_is_harmless():
     before = signal.getsignal(signal.SIGTERM)
     flag = PreemptionFlag()
@@ -98,7 +121,8 @@ def test_odd_warning_file_is_no_warning_file(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "ended_by"), [("SIGTERM", "SIGTERM"), ("SIGUSR1", None), ("SIGUSR2", None)]
+    ("name", "ended_by"),
+    [("SIGTERM", "SIGTERM"), ("SIGHUP", None), ("SIGUSR1", None), ("SIGUSR2", None)],
 )
 def test_forked_child(name, ended_by):
     # A child must still die of its parent's terminate(), and live on when all are signalled.
