@@ -1,7 +1,10 @@
 """One trial: the run, the notice, the run again; and what is wrong with what came of it."""
 
+import contextlib
+import os
 import random
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +101,7 @@ def _disturb(trial: Trial, folder: Path, run: Seen, grace_s: float) -> Left:
         sent = tell(launched, trial.target, trial.rank, trial.signals, rng)
         if not sent and was_there and not launched.ended():
             wrong.append("nobody was told")
-        if _is_late(trial, launched, grace_s):
-            wrong.append("ranks were still there when the grace was over")
+        _let_the_grace_pass(trial, launched, grace_s)
         wait_until(launched.ended, END_S)
         seconds = time.monotonic() - sent_s
         code = launched.process.poll()
@@ -119,15 +121,18 @@ def _disturb(trial: Trial, folder: Path, run: Seen, grace_s: float) -> Left:
         )
 
 
-def _is_late(trial: Trial, launched: Started, grace_s: float) -> bool:
-    """Wait for the end for as long as the grace is; tell whether ranks outlast it.
+def _let_the_grace_pass(trial: Trial, launched: Started, grace_s: float) -> None:
+    """Wait for the end for as long as the grace is; then kill the ranks, if only one was told.
 
-    After a notice to the launcher it is the launcher that kills them then. Where only ranks were
-    told nobody does, but whoever has told them would.
+    After a notice to the launcher it is the launcher that kills them then. Who tells a rank alone
+    will do the same, and what is not saved by then is lost.
     """
     if wait_until(launched.ended, grace_s) or trial.phase in STARTING or trial.target != "rank":
-        return False
-    return any(launched.rank(rank) is not None for rank in range(RANKS))
+        return
+    for pid in (launched.rank(rank) for rank in range(RANKS)):
+        with contextlib.suppress(ProcessLookupError):
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
 
 
 def _environ(trial: Trial) -> dict[str, str]:

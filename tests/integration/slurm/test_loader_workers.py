@@ -77,7 +77,8 @@ def test_cancelled(jobs: Any, cluster: Any, run: Any, words: tuple[str, ...]) ->
     jobs.until(lambda: run.events("end"), "the run's last word")
     end = run.events("end")[0]
     assert cluster.facts(job).restarts == 0
-    assert run.steps_on_disk()[0] == end["step"] == run.last_step()
+    # The last step's record may be owed: it comes with the evaluation that was broken off.
+    assert run.steps_on_disk()[0] == end["step"] >= run.last_step() >= end["step"] - 1
     nobody_died(jobs, run)
 
 
