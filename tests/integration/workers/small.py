@@ -22,12 +22,15 @@ parser.add_argument("--hang-at", type=int, default=-1)
 parser.add_argument("--patience", type=int, default=4)
 parser.add_argument("--slow-save", type=float, default=0.0)
 parser.add_argument("--leave-step-early", action="store_true")
+parser.add_argument("--workers", type=int, default=0)
+parser.add_argument("--slow-evaluation", type=float, default=0.0)
 arguments = parser.parse_args()
 
 
 def measure(model, batch):
     tokens, labels, _ = batch
     logits = model(tokens)
+    time.sleep(arguments.slow_evaluation)
     return {
         "loss": F.cross_entropy(logits, labels, reduction="none"),
         "accuracy": logits.argmax(-1) == labels,
@@ -73,6 +76,7 @@ def main(run: Run) -> None:
         save_every=arguments.save_every,
         log_every=1,
         keep=2,
+        workers=arguments.workers,
         stop=EarlyStopping("val/loss", patience=arguments.patience),
         max_grad_norm=0.5,
     )
