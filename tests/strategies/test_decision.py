@@ -107,7 +107,7 @@ OWING = replace(UNDER_WAY, owes_evaluation=True, newest_step=3)
             OWING,
             AgreedNotice(asked=0, time=None),
             True,
-            "the time limit comes before the end of the",
+            "the time limit comes before the end of",
         ),
         (replace(OWING, step=10), ASKED, True, "asked to leave in an evaluation"),
         (replace(OWING, newest_step=5, is_saved=True), ASKED, False, "asked to leave in an eval"),
