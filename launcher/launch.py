@@ -20,7 +20,7 @@ from .evidence import exception_of
 from .exit_codes import CONTINUE, DONE, Outcome, ended_by_warning, first_failure
 from .lifeline import Lifeline
 from .plan import LaunchPlan
-from .preemption import followers_text, nothing_begun_text, unsaved_text
+from .preemption import done_after_notice_text, followers_text, nothing_begun_text, unsaved_text
 from .report import TAIL_LINES, failure_report
 from .signal_inbox import SignalInbox
 from .signals import signal_name
@@ -172,5 +172,7 @@ def _without_failure(
     if died is not None and died.status is not None:
         name = signal_name(-died.status)
         return f"rank {died.rank} ended on {name}: nothing in the script handles it."
+    if end.code == DONE and inbox.warned_by is not None and not plan.uses_run:
+        return done_after_notice_text(inbox.warned_by)
     causes = {o.rank: words_of(end.files[o.rank], end.output, o.rank) for o in end.outcomes}
     return followers_text(end.outcomes, causes)
