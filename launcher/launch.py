@@ -16,7 +16,7 @@ from .descriptors import open_descriptors
 from .environment import default_environment
 from .error_file import read_error
 from .errors import Interrupted
-from .evidence import exception_of
+from .evidence import exception_of, without_launcher
 from .exit_codes import CONTINUE, DONE, Outcome, ended_by_warning, first_failure
 from .lifeline import Lifeline
 from .plan import LaunchPlan
@@ -145,7 +145,7 @@ def report(end: AttemptEnd, *, plan: LaunchPlan, inbox: SignalInbox) -> tuple[in
     if record is not None and record.is_sentence:
         code = end.code if record.exit_code is None else record.exit_code
         return code, f"error: {record.message}"
-    lines = end.output.tail(first.rank)
+    lines = without_launcher(end.output.tail(first.rank))
     text = failure_report(
         first,
         end.outcomes,
