@@ -119,7 +119,9 @@ def test_grace_0_is_told_at_the_start(launch):
     ],
 )
 def test_a_failure_before_the_first_step_keeps_its_code(launch, source, code):
-    launched = running(launch, f"ready()\nif rank == 1: {source}\ntime.sleep(100)")
+    # Not before the other one is ready: it would be ended before it had said so.
+    both = "while not pathlib.Path('ready-0').exists(): time.sleep(0.01)"
+    launched = running(launch, f"ready()\n{both}\nif rank == 1: {source}\ntime.sleep(100)")
     assert launched.wait(50) == code
 
 
