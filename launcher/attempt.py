@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .exit_codes import CONTINUE, DONE, Outcome, is_notice
+from .exit_codes import CONTINUE, DONE, NOBODY_READS, Outcome, is_notice
 from .hang import HangWatch
 from .preemption import ranks_text
 from .signal_inbox import SignalInbox
@@ -148,7 +148,7 @@ class Attempt:
         )
 
     def _note_end(self, rank: int, status: int, now: float) -> None:
-        told = self._left(rank) if status < 0 else None
+        told = self._left(rank) if status < 0 or status == NOBODY_READS else None
         code = status if told is None else told
         seen = self._seen
         if code == DONE:

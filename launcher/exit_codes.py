@@ -18,6 +18,9 @@ DO_NOT_RETRY = 93
 
 NEVER_RESTARTED = frozenset({DONE, USAGE, CONTINUE, DO_NOT_RETRY})
 """Codes after which `--max-restarts` does not start the ranks again."""
+NOBODY_READS = 120
+"""Python's own code, where at its end it could not print what it still had to: the console is gone.
+"""
 
 NOTICES = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2})
 """The signals by which a person or a batch system asks a run to leave."""
@@ -73,7 +76,7 @@ class Outcome:
         """Return the outcome of a rank that said it may be ended, whichever signal did that."""
         if told is None:
             return self
-        if self.status is not None and self.status >= 0:
+        if self.status is not None and self.status >= 0 and self.status != NOBODY_READS:
             return replace(self, left_s=told.told_s)
         return replace(self, status=told.code, left_s=told.told_s, ending_since_s=None)
 

@@ -201,7 +201,10 @@ def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
         lines.append(f"on node {first} ({hosts[first]}):")
         lines.append(ends[first].report)
     elif first is None:
-        fell = excused(ends)
-        lines.extend(end.report for node, end in ends.items() if end.report and node not in fell)
+        fell, codes = excused(ends), {end.code for end in ends.values()}
+        # Where the run is saved, ranks that had to be ended on another node have cost nothing.
+        worth = {DONE, CONTINUE} if CONTINUE in codes else codes
+        told = {node: end.report for node, end in ends.items() if end.code in worth}
+        lines.extend(text for node, text in told.items() if text and node not in fell)
         lines.extend(fell_text(node, hosts[node]) for node in fell)
     return "\n".join(lines)

@@ -25,9 +25,9 @@ from strategies import (
     fold_indices,
     precision_for,
     process_groups,
+    shield_loader_workers,
     split_indices,
 )
-from strategies.data.worker_signals import shield_loader_workers
 
 from .attempt_number import last_number
 from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save
@@ -358,11 +358,11 @@ def _end(
 
 def _leave_unsaved(environment: RankEnvironment, flag: PreemptionFlag) -> NoReturn:
     def note() -> None:
-        if not environment.launched:  # else the launcher says it, once
+        if environment.rank == 0:  # where it is another that leaves first, the launcher says it
             cause = flag.cause or "a signal"
             print(
                 f"relaunch: asked to leave ({cause}) before the first step of this start: nothing "
-                "is to be saved. The same command goes on.",
+                "was to be saved. The same command goes on.",
                 flush=True,
             )
 

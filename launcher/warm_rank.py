@@ -3,12 +3,15 @@
 import faulthandler
 import fcntl
 import gc
+import importlib
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 from .descriptors import close_all_but
@@ -59,6 +62,7 @@ def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
     rewrite_title(start.command, start.environment)
     set_name(f"rank {start.environment['RANK']}")
     _renew_state()
+    _shield_loader_workers()
     if not start.keeps_our_packages:
         _forget_our_packages()
     signal.pthread_sigmask(signal.SIG_SETMASK, start.signal_mask)
@@ -95,6 +99,21 @@ def _renew_state() -> None:
     faulthandler.enable(file=2)
     sys._xoptions["faulthandler"] = True  # for the processes that multiprocessing spawns
     gc.enable()
+
+
+def _shield_loader_workers() -> None:
+    """Let the workers of each DataLoader of the script outlive signals, whether it uses us or not.
+
+    What does that is found by its place: beside the script may be another `strategies`.
+    """
+    package = ModuleType("strategies of relaunch")
+    package.__path__ = [str(Path(__file__).resolve().parents[1] / "strategies")]
+    sys.modules[package.__name__] = package
+    module = importlib.import_module(f"{package.__name__}.data.worker_signals")
+    module.shield_loader_workers()
+    for name in tuple(sys.modules):
+        if name.partition(".")[0] == package.__name__:
+            del sys.modules[name]
 
 
 def _forget_our_packages() -> None:

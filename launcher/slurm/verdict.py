@@ -61,7 +61,7 @@ class Ended:
 
     @property
     def was_asked_to_leave(self) -> bool:
-        """Whether the code says so: saved, nothing begun, or the script did not handle the warning."""
+        """Whether the code says so: saved, nothing begun, or the script let the warning end it."""
         by_warning = self.warned_by is not None and self.code == 128 + self.warned_by
         return self.code == CONTINUE or by_warning
 

@@ -199,6 +199,8 @@ class Batches(Iterator[Any]):
         if self._feed.is_read:
             self._is_over = True
             return
+        if self._while_waiting():  # what the owner was told of may be what ended the worker
+            raise DataNotReady from error
         if not is_same_batch(before, death):
             self._warn(warning(death))
             return

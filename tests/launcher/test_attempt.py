@@ -147,3 +147,35 @@ def test_a_rank_is_known_to_have_ended_between_two_looks(attempt_of):
     assert before < first.alive_s < first.seen_s < time.monotonic()
     assert not first.by_launcher
     assert other.by_launcher
+
+
+DIES = prints("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+
+
+def test_where_nothing_was_begun_the_others_of_a_rank_that_was_asked_to_leave_are_ended(attempt_of):
+    bounds = Bounds(leave_s=1000.0, terminate_s=0.2)
+    statuses, said = attempt_of(DEAF, DIES, bounds=bounds, nothing_begun=lambda: True)
+    assert statuses == [-signal.SIGKILL, -signal.SIGTERM]
+    assert said == []
+    ended, died = attempt_of.outcomes
+    assert (ended.by_launcher, died.by_launcher) == (True, False)
+
+
+@pytest.mark.parametrize("nothing_begun", [True, False])
+def test_a_node_where_nothing_was_begun_takes_this_one_along(attempt_of, nothing_begun):
+    bounds = Bounds(leave_s=1000.0 if nothing_begun else 0.3, terminate_s=0.2)
+    there = Elsewhere(left=True, early=True)
+    more = {"elsewhere": lambda: there, "bounds": bounds}
+    statuses, said = attempt_of(DEAF, nothing_begun=lambda: nothing_begun, **more)
+    late = "rank 0 did not leave within 0.3 s after the others; ending it now."
+    assert (statuses, said) == ([-signal.SIGKILL], [] if nothing_begun else [late])
+
+
+@pytest.mark.parametrize("code", [0, 75])
+def test_a_rank_that_told_its_leaving_and_died_does_not_end_the_others_at_once(attempt_of, code):
+    """One that is ended while it leaves is no failure: the others leave in their own time."""
+    bounds = Bounds(leave_s=1000.0, terminate_s=1000.0)
+    leaves = prints("import time; time.sleep(0.5); raise SystemExit(75)")
+    statuses, _ = attempt_of(leaves, DIES, bounds=bounds, left={0: None, 1: code}.get)
+    assert statuses == [75, -signal.SIGTERM]
+    assert [outcome.ending_since_s for outcome in attempt_of.outcomes] == [None, None]

@@ -153,6 +153,7 @@ def test_a_rank_that_told_its_leaving_has_left_whatever_ended_it(name, code):
             end = outcome(0, status, 5, ending_since_s=since_s).leaving(said)
             assert (end.status, end.failure(), end.by_launcher) == (code, None, False)
             assert exit_code([end], warned_by=TERM) == code
+    assert outcome(0, 120, 5).leaving(said).status == code, "its console was gone"
     assert outcome(0, 1, 5).leaving(said).status == 1, "an exit code of its own counts"
     assert outcome(0, -TERM, 5).leaving(None).status == -TERM
 

@@ -162,6 +162,13 @@ def test_a_node_that_fell_since_the_others_had_left_is_told_in_one_line():
     ]
 
 
+def test_ranks_that_were_ended_where_the_run_is_saved_are_no_loss():
+    ends = {0: end(75, left_s=4.0), 1: end(143, report="rank 1 ended before the run was saved")}
+    assert whole_report(ends, {0: "a", 1: "b"}) == ""
+    ends[0] = end(0)
+    assert whole_report(ends, {0: "a", 1: "b"}) == "rank 1 ended before the run was saved"
+
+
 def test_one_record_of_an_attempt_on_several_nodes():
     record = merged(
         {0: end(1, 5.2, step=6, error="A"), 1: end(42, 5.1, step=7, error="B", lived_s=11.0)}, 42

@@ -49,7 +49,7 @@ def test_it_saves_and_leaves_and_later_there_is_no_time_for_a_save(
         events.write(json.dumps({"event": "saved", "seconds": 900}) + "\n")
     second = start(small, tmp_path, left_s=600)
     assert second.returncode == 75, second.stderr
-    assert "are too short for a save, which took 900.0 s" in second.stdout
+    assert "are too short for a save, which takes 900.0 s" in second.stdout
     assert f"The same command goes on from step {end['step']}." in second.stdout
     assert run.steps_on_disk() == [end["step"]]
     assert run.events("end")[1]["step"] > end["step"]

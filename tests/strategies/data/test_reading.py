@@ -3,12 +3,15 @@
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.data._utils import pin_memory
 
 from strategies import StrategyError
 from strategies.data.reading import Batches, DataNotReady, no_interruption
@@ -113,6 +116,34 @@ def test_a_death_between_two_batches_disturbs_nobody_until_data_is_missing() -> 
     assert len(said) == 1
 
 
+class Long(Numbers):
+    """Samples that do not fit into a pipe."""
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        return str(index).zfill(2_000_000)
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_a_death_in_the_middle_of_a_message(is_waited_for: bool) -> None:
+    said: list[str] = []
+    batches = opened(Long(), warn=said.append)
+    seen = [int(text[-9:]) for text in next(batches)]
+    time.sleep(0.3)  # the workers fill the pipe, and stand still amid a message
+    workers = children()
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP if is_waited_for else signal.SIGKILL)
+
+    def kill() -> None:
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+
+    if is_waited_for:
+        threading.Timer(0.5, kill).start()
+    seen += [int(text[-9:]) for batch in batches for text in batch]
+    assert seen == EVERYTHING
+    assert len(said) == 1
+
+
 def test_workers_may_die_again_at_other_batches(tmp_path: Path) -> None:
     class Mortal(Numbers):
         def __getitem__(self, index: int) -> int:
@@ -178,6 +209,54 @@ def test_a_failure_after_a_notice_is_not_the_end(workers: int, tmp_path: Path) -
         next(batches)
     is_asked[0] = False
     assert seen + all_of(batches) == EVERYTHING
+
+
+def test_deaths_after_a_notice_are_not_the_end(tmp_path: Path) -> None:
+    is_told = [True]
+    data = Numbers(4, lambda: None if (tmp_path / "well").exists() else os._exit(1))
+    batches = opened(data, while_waiting=lambda: is_told[0])
+    seen: list[int] = []
+    for _ in range(3):
+        with pytest.raises(DataNotReady):
+            read_on(batches, seen)
+    (tmp_path / "well").touch()
+    is_told[0] = False
+    assert seen + all_of(batches) == EVERYTHING
+
+
+def read_on(batches: Batches, seen: list[int]) -> None:
+    for batch in batches:
+        seen += batch.tolist()
+
+
+@pytest.fixture
+def pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let batches go through torch's thread that pins them, on a machine without an accelerator."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
+    monkeypatch.setattr(pin_memory, "pin_memory", lambda data, device=None: data)
+
+
+@pytest.mark.usefixtures("pins")
+def test_with_a_thread_that_pins_batches(tmp_path: Path) -> None:
+    is_told = [False]
+    said: list[str] = []
+    end = once(tmp_path / "mark", die_of(signal.SIGKILL))
+    slow = once(tmp_path / "slow", lambda: time.sleep(1.5))
+    data = Numbers(8, lambda: (slow(), end()))
+    batches = opened(data, while_waiting=lambda: is_told[0], warn=said.append)
+    assert hasattr(batches._iterator, "_pin_memory_thread")
+    seen = [index for _ in range(4) for index in next(batches).tolist()]
+    is_told[0] = True
+    with pytest.raises(DataNotReady):
+        next(batches)
+    is_told[0] = False
+    assert seen + all_of(batches) == EVERYTHING
+    assert len(said) == 1
+    batches.close()
 
 
 @pytest.mark.parametrize("is_stuck", [False, True])
