@@ -55,8 +55,8 @@ WIDTH = 24
 NUMBER_OF_PHASE = {"step": 0, "accumulation": 1}
 """The micro-batch in which a rank is slow."""
 DISK_CALLS = ("preadv", "pwrite", "fsync")
-NUM_DISK_CALLS = 5
-"""How many of them an export of this model makes."""
+NUM_DISK_CALLS = 8
+"""About as many as an export of this model makes, where it is sharded."""
 exported: list[bool] = []
 SAMPLES_OF_RANK = 8
 """Samples that a rank reads for a step, each of which waits in the phase "data wait"."""
