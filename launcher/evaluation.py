@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 
 from strategies import (
+    AgreedNotice,
     Boundary,
     ConfigError,
     DataNotReady,
@@ -18,7 +19,6 @@ from strategies import (
     MapDataset,
     Measurement,
     MetricSums,
-    Notice,
     NoticeRounds,
     Ranks,
     Strategy,
@@ -47,7 +47,7 @@ class Evaluation:
 
     metrics: dict[str, float] | None
     """By name, over all samples; None: the ranks gave it up, all at the same batch."""
-    notice: Notice
+    notice: AgreedNotice
     """What they knew of a preemption notice then."""
 
 
@@ -132,7 +132,7 @@ class _Loop:
         self._began_s = time.monotonic()
         self._num_done = 0
         self._lacks_data = False
-        self.notice = Notice(asked=0, time=None)
+        self.notice = AgreedNotice(asked=0, time=None)
         """The newest."""
 
     def measure(

@@ -7,9 +7,19 @@ from pathlib import Path
 _TRACEBACK = "Traceback (most recent call last):"
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(:|$)")
 _FATAL = re.compile(r"Fatal Python error: .*|.*\bterminate called after throwing\b.*")
+_OWN_FRAME = re.compile(rf'\s*File "{re.escape(str(Path(__file__).parent))}/\S+", line \d+ in \w+$')
+"""As faulthandler writes it; a traceback has a comma before "in"."""
 _LONGEST = 2000
 _RANK = re.compile(r"\[rank\d+\]: ")
 """What torch puts in front of each line of a traceback once there is a process group."""
+
+
+def without_launcher(lines: Sequence[str]) -> list[str]:
+    """Return a rank's last lines without the frames of the launcher that it was forked from; pure.
+
+    The stack of a native crash goes down to them, and they would fill what is shown of it.
+    """
+    return [line for line in lines if not _OWN_FRAME.match(line)]
 
 
 def exception_of(lines: Sequence[str]) -> str | None:

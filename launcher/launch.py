@@ -16,11 +16,11 @@ from .descriptors import open_descriptors
 from .environment import default_environment
 from .error_file import read_error
 from .errors import Interrupted
-from .evidence import exception_of
+from .evidence import exception_of, without_launcher
 from .exit_codes import CONTINUE, DONE, Outcome, ended_by_warning, first_failure
 from .lifeline import Lifeline
 from .plan import LaunchPlan
-from .preemption import followers_text, nothing_begun_text, unsaved_text
+from .preemption import done_after_notice_text, followers_text, nothing_begun_text, unsaved_text
 from .report import TAIL_LINES, failure_report
 from .signal_inbox import SignalInbox
 from .signals import signal_name
@@ -145,7 +145,7 @@ def report(end: AttemptEnd, *, plan: LaunchPlan, inbox: SignalInbox) -> tuple[in
     if record is not None and record.is_sentence:
         code = end.code if record.exit_code is None else record.exit_code
         return code, f"error: {record.message}"
-    lines = end.output.tail(first.rank)
+    lines = without_launcher(end.output.tail(first.rank))
     text = failure_report(
         first,
         end.outcomes,
@@ -172,5 +172,7 @@ def _without_failure(
     if died is not None and died.status is not None:
         name = signal_name(-died.status)
         return f"rank {died.rank} ended on {name}: nothing in the script handles it."
+    if end.code == DONE and inbox.warned_by is not None and not plan.uses_run:
+        return done_after_notice_text(inbox.warned_by)
     causes = {o.rank: words_of(end.files[o.rank], end.output, o.rank) for o in end.outcomes}
     return followers_text(end.outcomes, causes)

@@ -240,7 +240,7 @@ class ProgressLog:
         if not self._is_coordinator:
             return
         self._folder.event("save failed", step=step, reason=str(error))
-        self._run.warn(f"could not save at step {step}: {error} Training goes on.")
+        self._run.warn(f"could not save at step {step}: {error}")
         if self._failed_in_a_row >= LOUD_AFTER:
             self._folder.event(
                 "saves keep failing", in_a_row=self._failed_in_a_row, newest=self._newest
@@ -272,6 +272,8 @@ class ProgressLog:
             reason=decision.reason,
             newest_step=newest_step,
         )
+        if decision.ending is Ending.PREEMPTED and newest_step is None:
+            return  # the error that follows says it
         if decision.ending is Ending.PREEMPTED:
             cause = self._run.preemption.cause
             told = f" ({cause})" if cause else ""

@@ -17,23 +17,25 @@ from typing import Any
 from .event_file import ENDS
 from .every import Every
 
-FIRST_S = 60.0
-"""Until a save has been measured."""
-LEAST_S = 10.0
+FIRST_S = 1.0
+"""The first save of a run, which shows what one costs, comes so early."""
+LEAST_S = 0.5
 MOST_S = 3600.0
 """More than an hour of work is never at stake, however cheap failures look."""
-ASSUMED_S = 24 * 3600.0
-"""A failure a day is assumed before the run has shown how often it fails."""
+LEAST_DURATIONS = 4
+"""Saves leave the disk to others for three quarters of the time."""
 _REMEMBERED = 5
 
 
 def time_between_failures_s(running_s: float, num_failures: int) -> float:
-    """Return the expected time between two failures, in seconds.
+    """Return the expected time between two failures, in seconds. Pure.
 
-    The mean of a failure rate known from `num_failures` in `running_s`, and before that from one
-    failure in a day. Pure.
+    The mean of a failure rate known from `num_failures` in `running_s`. A run that has not failed
+    yet is expected to go on for as long as it has gone on: saves are close to each other when it is
+    young, and it never pays more for them, in relation to its length, than Young's interval with
+    its whole length between two failures.
     """
-    return (ASSUMED_S + running_s) / (1 + num_failures)
+    return (FIRST_S + running_s) / (1 + num_failures)
 
 
 def auto_interval_s(stall_s: float, duration_s: float, between_failures_s: float) -> float:
@@ -45,7 +47,17 @@ def auto_interval_s(stall_s: float, duration_s: float, between_failures_s: float
         between_failures_s: expected time between two failures.
     """
     youngs_s = math.sqrt(2 * stall_s * between_failures_s)
-    return max(LEAST_S, 2 * duration_s, min(MOST_S, youngs_s))
+    return max(LEAST_S, LEAST_DURATIONS * duration_s, min(MOST_S, youngs_s))
+
+
+def saves_of(events: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """Return (stall, duration) in seconds of a run's newest saves, oldest first. Pure."""
+    found = [
+        (float(event["stall_s"]), float(event["seconds"]))
+        for event in events
+        if event.get("event") == "saved" and "next_in_s" in event
+    ]
+    return found[-_REMEMBERED:]
 
 
 def failures_of(events: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
@@ -83,14 +95,30 @@ class SavePace:
     """Measures saves. Every rank has one; only the coordinator's is asked whether one is due."""
 
     def __init__(
-        self, every: Every, clock: Callable[[], float], *, between_failures_s: float = ASSUMED_S
+        self,
+        every: Every,
+        clock: Callable[[], float],
+        *,
+        running_s: float = 0.0,
+        num_failures: int = 0,
+        saves: Sequence[tuple[float, float]] = (),
     ) -> None:
+        """Begin at a start of the run.
+
+        Args:
+            every: what was asked for.
+            clock: seconds, monotonic.
+            running_s: how long the run was under way before.
+            num_failures: how many of its starts did not end by themselves.
+            saves: stall and duration of the newest of its saves.
+        """
         self._every = every
         self._clock = clock
-        self._between_failures_s = between_failures_s
-        self._last_s = self._began_s = clock()
+        self._running_s = running_s
+        self._num_failures = num_failures
+        self._started_s = self._last_s = self._began_s = clock()
         self._stall_s = 0.0
-        self._measured: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
+        self._measured: deque[tuple[float, float]] = deque(saves, maxlen=_REMEMBERED)
 
     @classmethod
     def of_run(
@@ -98,8 +126,13 @@ class SavePace:
     ) -> SavePace:
         """Return the pace of a run that has been through these events."""
         running_s, num_failures = failures_of(events)
-        between_s = time_between_failures_s(running_s, num_failures)
-        return cls(every, clock, between_failures_s=between_s)
+        return cls(
+            every,
+            clock,
+            running_s=running_s,
+            num_failures=num_failures,
+            saves=saves_of(events),
+        )
 
     @property
     def since_last_s(self) -> float:
@@ -125,7 +158,9 @@ class SavePace:
         # The median: one slow disk in a while does not set the pace.
         stall_s = statistics.median(stall for stall, _ in self._measured)
         duration_s = statistics.median(duration for _, duration in self._measured)
-        return auto_interval_s(stall_s, duration_s, self._between_failures_s)
+        running_s = self._running_s + self._clock() - self._started_s
+        between_s = time_between_failures_s(running_s, self._num_failures)
+        return auto_interval_s(stall_s, duration_s, between_s)
 
     def begin(self) -> None:
         """Note that the training stands still for a save from now on."""

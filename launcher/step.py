@@ -10,9 +10,9 @@ from typing import Any, NoReturn, Protocol
 import torch
 
 from strategies import (
+    AgreedNotice,
     ConfigError,
     MapDataset,
-    Notice,
     Ranks,
     RunningStatistics,
     StepOutcome,
@@ -48,7 +48,7 @@ class StepOwner(Protocol):
     def begin_round(self) -> None:
         """Start to ask the other ranks for notices. Called on every rank, before a forward."""
 
-    def end_round(self) -> Notice | None:
+    def end_round(self) -> AgreedNotice | None:
         """Return what was answered, if this is the time. Called on every rank, after it."""
 
     def carry(self, count: float) -> Callable[[], Carried]:
@@ -97,7 +97,7 @@ class Step:
         """Whether to evaluate after this step; the same on every rank."""
         self.outcome: StepOutcome | None = None
         """Set once the parameters have been updated."""
-        self.notice: Notice | None = None
+        self.notice: AgreedNotice | None = None
         """What the ranks knew of a preemption notice in the step's last backward."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=owner.ranks.device)
         self.loss_count = 0.0
@@ -123,11 +123,10 @@ class Step:
 
         A step whose evaluation alone is still to be done has none: its update was saved.
         """
+        if not self._turns:
+            self._seed_streams(AFTER_LAST_MICRO_BATCH)
+            return
         if self.outcome is not None or self._turn >= 0:
-            if not self._turns and self._turn < 0:
-                self._seed_streams(AFTER_LAST_MICRO_BATCH)
-                self._turn = 0
-                return
             raise ConfigError(f"step {self.number} was iterated twice; loop over it once.")
         owner, began = self._owner, time.monotonic()
         owner.statistics.begin_step()

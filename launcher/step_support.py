@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from strategies import (
+    AgreedNotice,
     BatchPlan,
     DataNotReady,
     Look,
     MapDataset,
-    Notice,
     NoticeRounds,
     Ranks,
     evaluation_batches,
@@ -112,10 +112,9 @@ class StepSupport:
 
     def look(self) -> Look:
         """Return what this rank knows of a notice; the coordinator also of the time."""
-        look = Look(asked=self._run.preemption.requested)
         if self.ranks.is_coordinator:
-            look = self._saver.clock.look()
-        return replace(look, lacks_data=self._lacks_data)
+            return replace(self._saver.clock.look(), lacks_data=self._lacks_data)
+        return Look(asked=self._run.preemption.requested, lacks_data=self._lacks_data)
 
     def next_batch(self) -> tuple[Any, bool]:
         """See StepOwner."""
@@ -136,7 +135,7 @@ class StepSupport:
         """See StepOwner."""
         self._rounds.begin()
 
-    def end_round(self) -> Notice | None:
+    def end_round(self) -> AgreedNotice | None:
         """See StepOwner."""
         return self._rounds.end()
 

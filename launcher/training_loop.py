@@ -17,6 +17,7 @@ from strategies import (
     Progress,
     Report,
     StepOutcome,
+    StrategyError,
     decide,
     load_weights,
     merge,
@@ -134,10 +135,18 @@ class TrainingLoop:
 
         Raises:
             Preempted: the ranks are to leave.
+            StrategyError: so it is, and there is no checkpoint to go on from.
         """
         self._log.ended(decision, self.step, self._keeper.newest_step)
-        if decision.ending is Ending.PREEMPTED:
-            raise Preempted
+        if decision.ending is not Ending.PREEMPTED:
+            return
+        if self._keeper.newest_step is None:
+            raise StrategyError(
+                f"{decision.reason} at step {self.step}, and no checkpoint could be written: its "
+                f"{self.step} steps are lost. The same command begins anew, once there is room at "
+                f"{self._run.folder.checkpoints.folder}."
+            )
+        raise Preempted
 
     def _new_step(self) -> Step:
         put_in_force(
@@ -241,7 +250,7 @@ class TrainingLoop:
             self._saver.save(self.step, self._state_to_json(decision.ending), decision.ending)
         if decision.rollback:
             self._roll_back()
-        if decision.ending is Ending.PREEMPTED:
+        if decision.ending is Ending.PREEMPTED and self._keeper.newest_step is not None:
             # What is left to do here takes its time, and must not look like a failure.
             tell_leaving(self._run.environment.leaving_file, CONTINUE)
 

@@ -29,6 +29,9 @@ from .warmth import module_names, shadowed_modules
 SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Sent to everyone by a terminal or a batch system; the server has to outlive them."""
 
+_OF_EVERY_RANK = ("multiprocessing.forkserver", "runpy")
+"""What shields loader workers needs these: once here, and not in each rank."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Warmth:
@@ -83,6 +86,8 @@ def prepare(warmth: Warmth) -> str | None:
         sys.path[0] = folder  # a module to preload may stand beside the script
     if warmth.uses_run:
         importlib.import_module(".run", __package__)
+    for name in _OF_EVERY_RANK:
+        importlib.import_module(name)
     reason = _threads_after("import torch")
     for name in warmth.preload:
         if reason is None:

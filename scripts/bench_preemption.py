@@ -88,10 +88,12 @@ def measure(given: argparse.Namespace, scratch: Path) -> tuple[str, bool]:
     taken = {variant: rounds for variant, rounds in taken.items() if rounds}
     libraries = "; ".join(versions_of(path, *FAMILIES[name]) for name, path in binaries.items())
     steps = ", ".join(map(str, given.preempt_at))
+    floor = sum(step % given.every for step in given.preempt_at)
     again = f" Medians of {given.rounds} rounds." if given.rounds > 1 else ""
     head = (
         f"{machine()} {libraries}. {before} At the end: {load_average()} 2 ranks of one thread, "
-        f"{given.steps} steps, preempted at steps {steps} (seed {given.seed}).{again}"
+        f"{given.steps} steps, preempted at steps {steps} (seed {given.seed}): starting again "
+        f"from the last {given.every}th step wastes {floor}.{again}"
     )
     asked = targets(taken, steps=given.steps, preemptions=len(given.preempt_at))
     parts = [head, table(taken, failed), asked, *notes]

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from .metric_sums import Measurement as Measurement
     from .metric_sums import MetricSums as MetricSums
     from .metric_sums import Tally as Tally
+    from .notice_rounds import AgreedNotice as AgreedNotice
     from .notice_rounds import Look as Look
-    from .notice_rounds import Notice as Notice
     from .notice_rounds import NoticeRounds as NoticeRounds
     from .objects import Objects as Objects
     from .objects import Stateful as Stateful
@@ -95,6 +95,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Agreed": "boundary",
+    "AgreedNotice": "notice_rounds",
     "BatchPlan": "batches",
     "Batches": "data.reading",
     "Blueprint": "parallel.protocol",
@@ -117,7 +118,6 @@ _HOME = {
     "MapDataset": "loading",
     "Measurement": "metric_sums",
     "MetricSums": "metric_sums",
-    "Notice": "notice_rounds",
     "NoticeRounds": "notice_rounds",
     "Objects": "objects",
     "Parameters": "parallel.protocol",

@@ -18,7 +18,7 @@ from .agreement import all_equal, summands
 from .errors import DesyncError
 from .host_channel import PendingSum
 from .metric_sums import MetricSums, reduce_sums
-from .notice_rounds import NUM_NUMBERS, Look, Notice
+from .notice_rounds import NUM_NUMBERS, AgreedNotice, Look
 from .process_group import Ranks
 
 _DIGEST_BITS = 20
@@ -68,7 +68,7 @@ class Carried:
 
     total: float
     """Of the numbers."""
-    notice: Notice
+    notice: AgreedNotice
 
 
 def digest(value: JSON) -> int:
@@ -115,7 +115,7 @@ class Boundary:
 
         def wait() -> Carried:
             total, *sums = under_way.wait()[: 1 + NUM_NUMBERS]
-            return Carried(total=total, notice=Notice.of(sums))
+            return Carried(total=total, notice=AgreedNotice.of(sums))
 
         return wait
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .boundary import Agreed
-from .notice_rounds import Notice
+from .notice_rounds import AgreedNotice
 
 
 class Ending(StrEnum):
@@ -64,7 +64,9 @@ class Decision:
     reason: str = ""
 
 
-def decide(progress: Progress, agreed: Agreed | None, notice: Notice | None = None) -> Decision:
+def decide(
+    progress: Progress, agreed: Agreed | None, notice: AgreedNotice | None = None
+) -> Decision:
     """Return what to do after a step, from numbers that came out of a collective.
 
     Args:
@@ -88,7 +90,9 @@ def decide(progress: Progress, agreed: Agreed | None, notice: Notice | None = No
     return replace(decision, proceed=is_settled)
 
 
-def _ending_or_save(progress: Progress, agreed: Agreed | None, notice: Notice | None) -> Decision:
+def _ending_or_save(
+    progress: Progress, agreed: Agreed | None, notice: AgreedNotice | None
+) -> Decision:
     if (notice is not None and notice.asked) or (agreed is not None and agreed.preempt):
         return _leave("asked to leave", progress, notice)
     if progress.owes_evaluation:
@@ -113,7 +117,7 @@ def _ending_or_save(progress: Progress, agreed: Agreed | None, notice: Notice | 
     return Decision(save=progress.save_due or (agreed is not None and agreed.save > 0))
 
 
-def _leave(reason: str, progress: Progress, notice: Notice | None) -> Decision:
+def _leave(reason: str, progress: Progress, notice: AgreedNotice | None) -> Decision:
     """Return how to leave: with a save if there is time for one, else with the newest one."""
     time = None if notice is None else notice.time
     if progress.owes_evaluation and notice is not None and notice.asked:

@@ -52,7 +52,7 @@ NUM_NUMBERS = len(fields(Look))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Notice:
+class AgreedNotice:
     """The sum of all looks: the same on every rank."""
 
     asked: int
@@ -65,7 +65,7 @@ class Notice:
     needed_s: float = 0.0
 
     @classmethod
-    def of(cls, sums: list[float]) -> Notice:
+    def of(cls, sums: list[float]) -> AgreedNotice:
         """Read the sums of `Look.numbers`; pure."""
         by_name: Mapping[str, float] = dict(
             zip((field.name for field in fields(Look)), sums, strict=True)
@@ -139,11 +139,11 @@ class NoticeRounds:
             return
         self._pending = self._ranks.channel.start(self._look().numbers())
 
-    def end(self) -> Notice | None:
+    def end(self) -> AgreedNotice | None:
         """Return what came out of the round; None where none was due. Called after the forward."""
         pending, self._pending = self._pending, None
         if pending is None:
             return None
-        notice = Notice.of(pending.wait())
+        notice = AgreedNotice.of(pending.wait())
         self._left_out = left_out_after(notice.unit_s)
         return notice

@@ -84,7 +84,8 @@ class Batches(Iterator[Any]):
         """Return the next batch.
 
         Raises:
-            DataNotReady: `while_waiting` said True; next() can be called again.
+            DataNotReady: `while_waiting` said True, or `has_notice` where the data cannot be read;
+                next() can be called again.
             StrategyError: Workers died twice at one batch.
             Exception: What the data set raised; next() then goes on behind that batch.
         """
@@ -199,7 +200,7 @@ class Batches(Iterator[Any]):
         if self._feed.is_read:
             self._is_over = True
             return
-        if self._while_waiting():  # what the owner was told of may be what ended the worker
+        if self._has_notice():  # what the owner was told of may be what ended the worker
             raise DataNotReady from error
         if not is_same_batch(before, death):
             self._warn(warning(death))

@@ -1,8 +1,11 @@
 """The exception in a rank's last lines, and the OOM killer's count."""
 
+from pathlib import Path
+
 import pytest
 
-from launcher.evidence import exception_of, oom_kills
+import launcher
+from launcher.evidence import exception_of, oom_kills, without_launcher
 
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in <module>', "    f()"]
 
@@ -25,6 +28,15 @@ def test_exception(lines, exception):
     if exception is None and lines and lines[0].startswith("Fatal"):
         exception = lines[0]
     assert exception_of(lines) == exception
+
+
+def test_the_stack_of_a_crash_is_shown_without_the_launchers_own_frames():
+    own = f'  File "{Path(launcher.__file__).parent}/main_module.py", line 37 in run_and_exit'
+    users = [
+        '  File "/home/me/launcher/train.py", line 3 in crashes',
+        '  File "x.py", line 1, in f',
+    ]
+    assert without_launcher(["step 1", *users, own, ""]) == ["step 1", *users, ""]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from strategies.boundary import Agreed
 from strategies.decision import Decision, Ending, Progress, decide
-from strategies.notice_rounds import Notice
+from strategies.notice_rounds import AgreedNotice
 
 QUIET = Agreed(step=4, preempt=0, stop=0, save=0, skipped=0, settled=0, loss=1.0)
 UNDER_WAY = Progress(step=5, total_steps=10, save_due=False, early_stop_reason=None)
@@ -92,7 +92,7 @@ def test_a_save_in_flight_is_concluded_by_agreement(progress, agreed, decision) 
     assert decide(progress, agreed) == decision
 
 
-ASKED = Notice(asked=2, time=None)
+ASKED = AgreedNotice(asked=2, time=None)
 OWING = replace(UNDER_WAY, owes_evaluation=True, newest_step=3)
 
 
@@ -103,7 +103,12 @@ OWING = replace(UNDER_WAY, owes_evaluation=True, newest_step=3)
         (replace(AT_END, early_stop_reason="no gain"), ASKED, True, "asked to leave"),
         # At the first boundary nothing was said at a former one.
         (OWING, ASKED, True, "asked to leave in an evaluation, which is done again"),
-        (OWING, Notice(asked=0, time=None), True, "the time limit comes before the end of the"),
+        (
+            OWING,
+            AgreedNotice(asked=0, time=None),
+            True,
+            "the time limit comes before the end of",
+        ),
         (replace(OWING, step=10), ASKED, True, "asked to leave in an evaluation"),
         (replace(OWING, newest_step=5, is_saved=True), ASKED, False, "asked to leave in an eval"),
         (replace(UNDER_WAY, newest_step=5, is_saved=True), ASKED, False, "asked to leave"),

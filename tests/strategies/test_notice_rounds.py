@@ -7,8 +7,8 @@ import pytest
 from strategies.notice_rounds import (
     MOST_LEFT_OUT,
     ROUND_EVERY_S,
+    AgreedNotice,
     Look,
-    Notice,
     NoticeRounds,
     left_out_after,
 )
@@ -16,8 +16,10 @@ from strategies.process_group import Ranks
 from strategies.time_left import TimeLeft
 
 
-def summed(*looks: Look) -> Notice:
-    return Notice.of([sum(column) for column in zip(*(x.numbers() for x in looks), strict=True)])
+def summed(*looks: Look) -> AgreedNotice:
+    return AgreedNotice.of(
+        [sum(column) for column in zip(*(x.numbers() for x in looks), strict=True)]
+    )
 
 
 def test_notices_add_up_and_the_time_is_the_coordinators() -> None:
@@ -25,14 +27,14 @@ def test_notices_add_up_and_the_time_is_the_coordinators() -> None:
         time_is_limited=True, left_s=9.0, step_s=2.0, save_s=-1.0, unit_s=0.5, needed_s=4.0
     )
     found = summed(coordinator, Look(asked=True, lacks_data=True), Look(asked=True))
-    assert found == Notice(
+    assert found == AgreedNotice(
         asked=2,
         lacks_data=1,
         time=TimeLeft(left_s=9.0, step_s=2.0, save_s=None),
         unit_s=0.5,
         needed_s=4.0,
     )
-    assert summed(Look(), Look(asked=True)) == Notice(asked=1, time=None)
+    assert summed(Look(), Look(asked=True)) == AgreedNotice(asked=1, time=None)
 
 
 def limited(left_s: float, save_s: float | None = 1.0) -> TimeLeft:
@@ -42,17 +44,21 @@ def limited(left_s: float, save_s: float | None = 1.0) -> TimeLeft:
 @pytest.mark.parametrize(
     ("notice", "units_left", "ends"),
     [
-        (Notice(asked=0, time=None, unit_s=100.0), 5, False),
-        (Notice(asked=1, time=None, unit_s=0.4), 2, False),  # it ends within a second
-        (Notice(asked=1, time=None, unit_s=0.6), 2, True),
-        (Notice(asked=1, time=limited(10.0), unit_s=0.4), 2, False),
-        (Notice(asked=1, time=limited(2.0), unit_s=0.4), 2, True),  # a save must fit behind it
-        (Notice(asked=1, time=limited(2.0, None), unit_s=0.4), 2, False),
-        (Notice(asked=1, lacks_data=1, time=None), 1, True),
+        (AgreedNotice(asked=0, time=None, unit_s=100.0), 5, False),
+        (AgreedNotice(asked=1, time=None, unit_s=0.4), 2, False),  # it ends within a second
+        (AgreedNotice(asked=1, time=None, unit_s=0.6), 2, True),
+        (AgreedNotice(asked=1, time=limited(10.0), unit_s=0.4), 2, False),
+        (
+            AgreedNotice(asked=1, time=limited(2.0), unit_s=0.4),
+            2,
+            True,
+        ),  # a save must fit behind it
+        (AgreedNotice(asked=1, time=limited(2.0, None), unit_s=0.4), 2, False),
+        (AgreedNotice(asked=1, lacks_data=1, time=None), 1, True),
     ],
 )
 def test_a_step_is_given_up_where_it_does_not_end_soon(
-    notice: Notice, units_left: int, ends: bool
+    notice: AgreedNotice, units_left: int, ends: bool
 ) -> None:
     assert notice.ends_step(units_left) is ends
 
@@ -60,14 +66,14 @@ def test_a_step_is_given_up_where_it_does_not_end_soon(
 @pytest.mark.parametrize(
     ("notice", "refuses"),
     [
-        (Notice(asked=0, time=None, needed_s=100.0), False),
-        (Notice(asked=1, time=None), True),
-        (Notice(asked=0, time=limited(100.0), needed_s=20.0), False),
-        (Notice(asked=0, time=limited(25.0), needed_s=20.0), True),
-        (Notice(asked=0, time=limited(25.0), needed_s=0.0), False),  # not known: it is tried
+        (AgreedNotice(asked=0, time=None, needed_s=100.0), False),
+        (AgreedNotice(asked=1, time=None), True),
+        (AgreedNotice(asked=0, time=limited(100.0), needed_s=20.0), False),
+        (AgreedNotice(asked=0, time=limited(25.0), needed_s=20.0), True),
+        (AgreedNotice(asked=0, time=limited(25.0), needed_s=0.0), False),  # not known: it is tried
     ],
 )
-def test_an_evaluation_that_does_not_fit_is_not_begun(notice: Notice, refuses: bool) -> None:
+def test_an_evaluation_that_does_not_fit_is_not_begun(notice: AgreedNotice, refuses: bool) -> None:
     assert notice.refuses() is refuses
 
 

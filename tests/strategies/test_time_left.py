@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from strategies.decision import Decision, Ending, Progress, decide
-from strategies.notice_rounds import Notice
+from strategies.notice_rounds import AgreedNotice
 from strategies.time_left import RESERVE_S, UNKNOWN_SAVE_S, TimeLeft
 
-ASKED = Notice(asked=1, time=None)
+ASKED = AgreedNotice(asked=1, time=None)
 QUIET = replace(ASKED, asked=0)
 UNDER_WAY = Progress(step=5, total_steps=10, save_due=False, early_stop_reason=None, newest_step=3)
 

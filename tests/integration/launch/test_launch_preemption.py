@@ -13,15 +13,19 @@ NOTICES = ("SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2")
 WARM_AND_COLD = pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 BEFORE = "before the first step of this start: nothing was to be saved. The same command goes on."
 
-OURS = """
+READY_SOURCE = """
+def ready():
+    unfinished = pathlib.Path(f"unfinished-{rank}")
+    unfinished.write_text(str(os.getpid()))
+    unfinished.replace(f"ready-{rank}")
+def deaf():
+    for signum in (1, 2, 10, 12, 15): signal.signal(signum, signal.SIG_IGN)
+"""
+OURS = f"""{READY_SOURCE}
 from launcher.heartbeat import beat
 from launcher.leaving import tell_leaving
 from launcher.environment import RankEnvironment
 environment = RankEnvironment.from_environ(os.environ)
-def ready():
-    pathlib.Path(f"ready-{rank}").write_text(str(os.getpid()))
-def deaf():
-    for signum in (1, 2, 10, 12, 15): signal.signal(signum, signal.SIG_IGN)
 """
 """What makes a script one that saves by itself, for the launcher."""
 READY = ("ready-0", "ready-1")
@@ -120,9 +124,8 @@ def test_a_failure_before_the_first_step_keeps_its_code(launch, source, code):
 
 
 def test_a_script_without_run_dies_of_a_notice_as_ever(launch):
-    script = launch.script("pathlib.Path(f'ready-{rank}').write_text(str(os.getpid()))\n"
-                           "time.sleep(100)")  # fmt: skip
-    launched = launch(*TWO, script)
+    without = READY_SOURCE + "ready()\ntime.sleep(100)"
+    launched = launch(*TWO, launch.script(without))
     launched.wait_for_files(*READY, cwd=launch.folder)
     os.kill(pid_of(launch, 1), signal.SIGTERM)
     assert launched.wait(50) == 143

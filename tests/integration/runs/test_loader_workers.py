@@ -14,35 +14,21 @@ import pytest
 pytestmark = pytest.mark.timeout(300)
 
 SCRIPT = str(Path(__file__).parents[1] / "workers" / "loading_worker.py")
-WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-OTHERS = (signal.SIGHUP, signal.SIGINT)
-"""Not for the launcher and its ranks: these have other uses for them."""
+WARNINGS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def send_to_all(launched: Any, signums: list[signal.Signals]) -> None:
     """Signal every process of the run, the launcher and the guardian among them."""
     for signum in signums:
         for pid in launched.processes_and_guardian():
-            if signum in OTHERS and (pid == launched.pid or is_rank(pid)):
-                continue
             try:
                 os.kill(pid, signum)
             except ProcessLookupError:
                 continue
 
 
-def is_rank(pid: int) -> bool:
-    """Whether it leads a group of the script's processes, and is not the launcher."""
-    try:
-        named = Path(f"/proc/{pid}/comm").read_bytes().startswith(b"rank ")  # a warm one
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return (named or b"loading_worker" in command) and os.getpgid(pid) == pid
-    except (OSError, ProcessLookupError):
-        return False
-
-
 def shuffled(seed: int) -> list[signal.Signals]:
-    signums = [*WARNINGS, *OTHERS] * 2
+    signums = [*WARNINGS] * 2
     random.Random(seed).shuffle(signums)
     return signums
 

@@ -204,3 +204,45 @@ def test_a_grace_below_a_step_and_a_save_is_said_with_both_numbers(launch: Any, 
     assert launched.wait() == 0, launched.stderr
     (line,) = [x for x in launched.stderr.splitlines() if "ends it 0.05 s after its warning" in x]
     assert "a save of this run takes" in line or "leaving takes up to a step (0." in line
+
+
+NO_ROOM = """
+import resource
+import torch
+from torch.utils.data import TensorDataset
+from launcher import Run
+
+def main(run):
+    x = torch.randn(64, 128)
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(128, 128),
+        optimizer=lambda parameters: torch.optim.Adam(parameters),
+        train=TensorDataset(x, x), global_batch=16, micro_batch=8, steps=50, track=[],
+        save_every="{EVERY}",
+    )
+    for step in job:
+        for a, b in step:
+            step.backward((job.model(a) - b).square().sum(), count=len(a))
+        if step.number == 9:
+            # Of a file so long the disk has no room: a checkpoint is longer, a record is not.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+Run.start(main)
+"""
+
+
+@pytest.mark.parametrize(("every", "code"), [("1000 steps", 1), ("5 steps", 75)])
+def test_without_room_for_a_checkpoint_it_is_said_what_is_lost(
+    launch: Any, run: Any, every: str, code: int
+) -> None:
+    script = launch.script(NO_ROOM.replace("{EVERY}", every))
+    launched = launch("--run-dir", "run", script)
+    assert launched.wait() == code, launched.stdout + launched.stderr
+    said = launched.stdout + launched.stderr
+    assert "could not save at step" in said
+    if code == 1:
+        assert "no checkpoint could be written: its 1" in said
+        assert "begins anew" in said
+    else:
+        assert f"The same command goes on from step {run.steps_on_disk()[0]}." in said

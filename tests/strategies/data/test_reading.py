@@ -37,7 +37,8 @@ class Numbers:
 
 def opened(data: Any, **changes: Any) -> Batches:
     lists = ([2 * n, 2 * n + 1] for n in range(NUM_BATCHES))
-    options: dict[str, Any] = {"workers": 2, "while_waiting": no_interruption, "warn": print}
+    options: dict[str, Any] = {"workers": 2, "warn": print}
+    options |= {"while_waiting": no_interruption, "has_notice": no_interruption}
     return Batches(data, lists, **(options | changes))
 
 
@@ -199,7 +200,7 @@ def test_a_failure_after_a_notice_is_not_the_end(workers: int, tmp_path: Path) -
 
     is_asked = [False]
     data = Numbers(4, once(tmp_path / "mark", fail))
-    batches = opened(data, workers=workers, while_waiting=lambda: is_asked[0] and notice.exists())
+    batches = opened(data, workers=workers, has_notice=lambda: is_asked[0] and notice.exists())
     seen = next(batches).tolist() + next(batches).tolist()
     if workers:  # it has been read ahead: no waiting, but an error
         while not notice.exists():
@@ -214,7 +215,7 @@ def test_a_failure_after_a_notice_is_not_the_end(workers: int, tmp_path: Path) -
 def test_deaths_after_a_notice_are_not_the_end(tmp_path: Path) -> None:
     is_told = [True]
     data = Numbers(4, lambda: None if (tmp_path / "well").exists() else os._exit(1))
-    batches = opened(data, while_waiting=lambda: is_told[0])
+    batches = opened(data, has_notice=lambda: is_told[0])
     seen: list[int] = []
     for _ in range(3):
         with pytest.raises(DataNotReady):
@@ -286,3 +287,15 @@ def children() -> set[int]:
             if stat.rpartition(")")[2].split()[0] != "Z":
                 found.add(int(word))
     return found
+
+
+def test_a_process_that_reads_by_itself_stops_between_two_samples() -> None:
+    data = Numbers()
+    read: list[int] = []
+    data.at, data.do = 1, lambda: read.append(1)
+    batches = opened(data, workers=0, while_waiting=lambda: len(read) == 1)
+    seen = next(batches).tolist()  # two samples: the second one is slow
+    with pytest.raises(DataNotReady):
+        next(batches)
+    read.append(2)
+    assert seen + all_of(batches) == EVERYTHING

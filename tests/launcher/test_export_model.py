@@ -1,0 +1,29 @@
+"""The export at a run's end, which a notice breaks off."""
+
+from itertools import count
+
+from checkpointing import LocalCommunicator
+from launcher.export import export_model
+from launcher.run_folder import RunFolder
+
+
+def export(folder, asked) -> bool:
+    run = RunFolder(folder)
+    return export_model(run, run.checkpoints, 30, LocalCommunicator(), asked=asked)
+
+
+def test_an_export_is_broken_off_and_leaves_nothing(folder):
+    for num_looks in (0, 1):  # before it began, and between two pieces
+        looks = count()
+        assert not export(folder, lambda looks=looks, most=num_looks: next(looks) >= most)
+        exported = folder / "export"
+        assert not exported.exists() or list(exported.iterdir()) == []
+
+
+def test_one_that_is_broken_off_leaves_the_former_as_it_was(folder):
+    assert export(folder, lambda: False)
+    before = (folder / "export" / "model.safetensors").read_bytes()
+    looks = count()
+    assert not export(folder, lambda: next(looks) > 0)
+    assert [path.name for path in (folder / "export").iterdir()] == ["model.safetensors"]
+    assert (folder / "export" / "model.safetensors").read_bytes() == before
