@@ -16,6 +16,7 @@ PLACE = json.loads(os.environ.get("NOTICE_SOAK_PLACE", "{}"))
 """phase, hold_s, at (a step, or the number of an evaluation), who (a rank, or -1 for all)."""
 MARKS = Path(os.environ["NOTICE_SOAK_MARKS"])
 RANK = int(os.environ.get("RANK", "0"))
+WORKERS = int(os.environ.get("NOTICE_SOAK_WORKERS", "0"))
 COMPILES = os.environ.get("NOTICE_SOAK_COMPILE") == "1"
 RESTART = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
@@ -54,8 +55,8 @@ WIDTH = 24
 NUMBER_OF_PHASE = {"step": 0, "accumulation": 1}
 """The micro-batch in which a rank is slow."""
 DISK_CALLS = ("preadv", "pwrite", "fsync")
-NUM_DISK_CALLS = 5
-"""How many of them an export of this model makes."""
+NUM_DISK_CALLS = 8
+"""About as many as an export of this model makes, where it is sharded."""
 exported: list[bool] = []
 SAMPLES_OF_RANK = 8
 """Samples that a rank reads for a step, each of which waits in the phase "data wait"."""
@@ -100,7 +101,9 @@ class Samples(torch.utils.data.Dataset[tuple[torch.Tensor, torch.Tensor]]):
         generator = torch.Generator().manual_seed(seed)
         self.x = torch.randn(count, 8, generator=generator)
         self.y = self.x[:, :3].sin().sum(1, keepdim=True)
-        self.left = PLACE["at"] * SAMPLES_OF_RANK if may_wait and is_at("data wait") else None
+        self.left: int | None = None
+        if may_wait and is_at("data wait"):  # each of the processes that read counts its share
+            self.left = PLACE["at"] * SAMPLES_OF_RANK // max(1, WORKERS)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -160,7 +163,7 @@ def main(run: Run) -> None:
         save_every=os.environ.get("NOTICE_SOAK_SAVE_EVERY", "5 steps"),
         log_every=1,
         keep=2,
-        workers=int(os.environ.get("NOTICE_SOAK_WORKERS", "0")),
+        workers=WORKERS,
         stop=EarlyStopping("val/loss", patience=2, min_delta=0.5),
         max_grad_norm=1.0,
         objects={"memory": memory},

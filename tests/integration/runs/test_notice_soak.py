@@ -14,9 +14,9 @@ SCRIPTS = Path(__file__).parents[3] / "scripts"
 SEED = 1
 ALL_TWICE = 2 * ("SIGUSR2", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "warm": {"strategy": "ddp", "workers": 0, "start": "warm"},
+    "warm": {"strategy": "zero2", "workers": 0, "start": "warm"},
     "loading": {"strategy": "fsdp", "workers": 2, "start": "warm"},
-    "cold": {"strategy": "zero2", "workers": 2, "start": "cold"},
+    "cold": {"strategy": "ddp", "workers": 2, "start": "cold"},
 }
 CASES: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
     # phase, setting, who is told, by what, whether the phase lasts longer than the grace
