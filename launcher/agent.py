@@ -311,6 +311,7 @@ class NodeAgent(SimpleElasticAgent):
             joined=self._num_store_keys() > self._num_own_keys,
             num_oom_kills=oom_kills() - self._oom_kills_before,
             nothing_begun=nothing_begun,
+            failed_before_notice=_failed_before(outcomes, attempt.warned_at_s),
         )
         self._end = end
         worker_group.state = WorkerState.SUCCEEDED if code == DONE else WorkerState.FAILED
@@ -350,6 +351,7 @@ class NodeAgent(SimpleElasticAgent):
             report=text,
             number=self._number,
             hung=end.hung,
+            failed_before_notice=end.failed_before_notice,
             run_dir=None if (folder := end.run_dir()) is None else str(folder),
             left_s=None if left_s is None else left_s - self._started_at,
             early=end.nothing_begun and code == CONTINUE,
@@ -367,6 +369,13 @@ class NodeAgent(SimpleElasticAgent):
 
     def _shutdown(self, death_sig: Any = None, timeout: int = 30) -> None:
         self._stop_workers(self._worker_group)
+
+
+def _failed_before(outcomes: Sequence[Outcome], warned_at_s: float | None) -> bool:
+    """Return whether a rank had failed when a notice came."""
+    first = first_failure(outcomes)
+    failure = None if first is None else first.failure()
+    return failure is not None and warned_at_s is not None and failure.latest_s < warned_at_s
 
 
 def _place(worker: ElasticWorker, group: WorkerGroup) -> WorkerPlace:

@@ -88,6 +88,11 @@ class Attempt:
         return tuple(sorted(self._outcomes, key=lambda outcome: outcome.rank))
 
     @property
+    def warned_at_s(self) -> float | None:
+        """When a preemption notice was seen, on the monotonic clock; None: there was none."""
+        return self._seen.warned_at
+
+    @property
     def hung(self) -> bool:
         """Whether the attempt was ended because no rank got on."""
         return self._seen.hung_at is not None

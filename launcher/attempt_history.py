@@ -44,7 +44,9 @@ class Judge:
         """Return the verdict on an attempt from its ends on all nodes."""
         record = merged(ends, code)
         self._history.append(record)
-        warned = self._inbox.warned_by is not None
+        # What had failed before is started again, by the same command: the agent waits no longer.
+        before = any(end.failed_before_notice for end in ends.values())
+        warned = self._inbox.warned_by is not None and not before
         judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
         self.record(ends, code, judged, judged.reason)
         return judged

@@ -30,16 +30,24 @@ class BeforeFirstStep:
 
     Args:
         flag: whose handlers are installed.
-        leave: called in the thread; does not return. None: this process is not to be ended so.
+        leave: called in any thread with the signal, if it is known; does not return. None: this
+            process is not to be ended so.
     """
 
-    def __init__(self, flag: PreemptionFlag, leave: Callable[[], NoReturn] | None = None) -> None:
+    def __init__(
+        self, flag: PreemptionFlag, leave: Callable[[int | None], NoReturn] | None = None
+    ) -> None:
         self._flag = flag
         self._leave = leave
         self._lock = threading.Lock()
         self._is_over = leave is None
         self._is_paused = False
         self._write_fd = -1
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether this start has not come to its first update yet."""
+        return not self._is_over
 
     def begin(self) -> None:
         """Watch from now on. Called on the main thread."""
@@ -76,15 +84,15 @@ class BeforeFirstStep:
             signal.set_wakeup_fd(listens)
         os.write(self._write_fd, bytes([_OVER]))
 
-    def _go(self) -> None:
+    def _go(self, signum: int | None = None) -> None:
         with self._lock:
             if not (self._is_over or self._is_paused) and self._leave is not None:
-                self._leave()
+                self._leave(signum)
 
     def _watch(self, fd: int) -> None:
         while (came := os.read(fd, 1)) and came[0] != _OVER:
             if came[0] in _NOTICES:
-                self._go()
+                self._go(came[0])
         os.close(fd)
         os.close(self._write_fd)
 

@@ -47,6 +47,19 @@ def told_leaving(path: Path) -> int | None:
     return None if leaving is None else leaving.code
 
 
+def others_left(path: Path | None, code: int) -> bool:
+    """Return whether another rank of this node has said that it leaves with a code.
+
+    Args:
+        path: `RankEnvironment.leaving_file` of the rank that asks.
+        code: such as `CONTINUE`.
+    """
+    if path is None:
+        return False
+    beside = path.parent.glob(path.name.replace(path.name.split("-")[1], "*", 1))
+    return any(told_leaving(other) == code for other in beside if other != path)
+
+
 def read_leaving(path: Path) -> Leaving | None:
     """Return all that the rank said; None: nothing that can be read. Called in the launcher."""
     try:

@@ -46,6 +46,8 @@ class NodeEnd:
     """When the first of its ranks left to be continued, counted as `failure` is; None: none did."""
     early: bool = False
     """A notice ended it before any of its ranks had finished a step."""
+    failed_before_notice: bool = False
+    """One of its ranks had failed when a notice came."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "NodeEnd":

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch.utils.data import Subset
@@ -30,7 +31,7 @@ from strategies import (
 )
 
 from .attempt_number import last_number
-from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save
+from .before_first_step import BeforeFirstStep
 from .config import Settings, build_config, to_json
 from .environment import RankEnvironment
 from .error_file import write_error, write_exception
@@ -41,10 +42,10 @@ from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
 from .itinerary import Itinerary
 from .job import Job
-from .leaving import tell_leaving
 from .masking import mask_text, secrets_of
 from .notices import Notice, notice_of
 from .rank_console import RankConsole
+from .rank_end import end_well, leave, leave_unsaved, leaving_with_others
 from .recipe import Recipe
 from .recipe_arguments import require_arguments
 from .run_folder import RunFolder, run_folder_at
@@ -120,24 +121,28 @@ class Run:
         try:
             environment = RankEnvironment.from_environ(os.environ)
         except ValueError as error:
-            _leave(None, str(error), USAGE)
+            leave(None, str(error), USAGE)
         path = environment.run_dir or Path(run_dir or Path("runs") / Path(sys.argv[0]).stem)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
-        flag = PreemptionFlag(environment.warning_file)
+        launcher = None if environment.warning_file is None else os.getppid()
+        flag = PreemptionFlag(environment.warning_file, launcher)
         flag.install_until_exit()
-        start = BeforeFirstStep(flag, lambda: _leave_unsaved(environment, flag))
+        start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
         start.begin()
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
         code = DONE
-        with process_groups(
-            rank=environment.rank,
-            local_rank=environment.local_rank,
-            world_size=environment.world_size,
-            node_rank=environment.node_rank,
-        ) as ranks:
+        with (
+            leaving_with_others(environment, start),
+            process_groups(
+                rank=environment.rank,
+                local_rank=environment.local_rank,
+                world_size=environment.world_size,
+                node_rank=environment.node_rank,
+            ) as ranks,
+        ):
             run: Run | None = None
             try:
                 folder = run_folder_at(path, environment.checkpoints or checkpoints)
@@ -150,17 +155,16 @@ class Run:
                 run.itinerary.follow(lambda: main(run))
             except Preempted:
                 code = CONTINUE
-                _end(environment, flag, start, code)
             except ConfigError as error:
-                _leave(environment.error_file, str(error), USAGE)
+                leave(environment.error_file, str(error), USAGE)
             except (StrategyError, CheckpointError) as error:
-                _leave(environment.error_file, str(error), _FAILURE)
+                leave(environment.error_file, str(error), _FAILURE)
             except Exception as error:
                 if run is not None:
                     run.itinerary.stay()
                     write_exception(environment.error_file, error, run.itinerary.describe(error))
                 raise
-            _end(environment, flag, start, code)
+            end_well(environment, flag, start, code)
         sys.exit(code)
 
     @property
@@ -345,35 +349,6 @@ class Run:
             },
             "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
         }
-
-
-def _end(
-    environment: RankEnvironment, flag: PreemptionFlag, start: BeforeFirstStep, code: int
-) -> None:
-    """Note that all is saved: whatever ends the process from now on takes nothing away."""
-    start.end()
-    flag.ignore_from_now()
-    tell_leaving(environment.leaving_file, code)
-
-
-def _leave_unsaved(environment: RankEnvironment, flag: PreemptionFlag) -> NoReturn:
-    def note() -> None:
-        if environment.rank == 0:  # where it is another that leaves first, the launcher says it
-            cause = flag.cause or "a signal"
-            print(
-                f"relaunch: asked to leave ({cause}) before the first step of this start: nothing "
-                "was to be saved. The same command goes on.",
-                flush=True,
-            )
-
-    leave_with_nothing_to_save(environment.leaving_file, note)
-
-
-def _leave(error_file: Path | None, sentence: str, code: int) -> NoReturn:
-    """End the process with one sentence: told by the launcher once, or printed here."""
-    if not write_error(error_file, sentence, exit_code=code):
-        print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
-    sys.exit(code)
 
 
 def _version() -> str:

@@ -5,6 +5,7 @@ SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGINT ask the rank to save and to leave. 
 reaches the launcher only, and what is sent to every process, how often ever, is one notice.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -66,9 +67,16 @@ class PreemptionFlag:
             if flag.requested: ...
     """
 
-    def __init__(self, warning_file: Path | None = None) -> None:
-        """Take where the launcher writes what it knows; None: there is no launcher."""
+    def __init__(self, warning_file: Path | None = None, launcher: int | None = None) -> None:
+        """Prepare.
+
+        Args:
+            warning_file: Where the launcher writes what it knows; None: there is no launcher.
+            launcher: Its process id. What comes to this rank alone is passed on to it: then all
+                ranks are told, with a deadline.
+        """
         self._warning_file = warning_file
+        self._launcher = launcher
         self._signum: int | None = None
         self._owner = os.getpid()
         self._previous: dict[int, Handler] = {}
@@ -147,6 +155,16 @@ class PreemptionFlag:
             raise KeyboardInterrupt
         elif self._signum is None or signum == signal.SIGINT:
             self._signum = signum
+            self._pass_on(signum)
+
+    def _pass_on(self, signum: int) -> None:
+        launcher, told = self._launcher, self._warning_file
+        self._launcher = None
+        if launcher is None or launcher != os.getppid() or (told is not None and told.exists()):
+            return
+        with contextlib.suppress(OSError):
+            # Two Ctrl-C would be an order to kill; a rank has no person at its keyboard.
+            os.kill(launcher, signal.SIGTERM if signum == signal.SIGINT else signum)
 
     def _handle_in_child(self, signum: int, frame: FrameType | None) -> None:
         # A child that was made without Python's fork hooks; else _after_fork has seen to it.

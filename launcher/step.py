@@ -95,6 +95,9 @@ class Step:
         """0-based number of this optimizer step."""
         self.evaluation_due = evaluation_due
         """Whether to evaluate after this step; the same on every rank."""
+        self.only_evaluation = not turns
+        """Whether an earlier start has done the step, and left before its evaluation: there are no
+        micro-batches, and what the script itself counts was counted."""
         self.outcome: StepOutcome | None = None
         """Set once the parameters have been updated."""
         self.notice: AgreedNotice | None = None
@@ -123,7 +126,7 @@ class Step:
 
         A step whose evaluation alone is still to be done has none: its update was saved.
         """
-        if not self._turns:
+        if self.only_evaluation:
             self._seed_streams(AFTER_LAST_MICRO_BATCH)
             return
         if self.outcome is not None or self._turn >= 0:

@@ -17,7 +17,7 @@ from launcher.signals import PreemptionFlag
 flag = PreemptionFlag()
 flag.install_until_exit()
 start = BeforeFirstStep(
-    flag, lambda: leave_with_nothing_to_save(Path("leaving"), lambda: print("left"))
+    flag, lambda signum: leave_with_nothing_to_save(Path("leaving"), lambda: print("left"))
 )
 """
 

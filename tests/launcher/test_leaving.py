@@ -4,8 +4,9 @@ import time
 
 import pytest
 
+from launcher.environment import RankFiles
 from launcher.exit_codes import CONTINUE
-from launcher.leaving import Leaving, read_leaving, tell_leaving, told_leaving
+from launcher.leaving import Leaving, others_left, read_leaving, tell_leaving, told_leaving
 
 
 def test_what_is_told_is_read(tmp_path):
@@ -41,3 +42,14 @@ def test_the_last_word_counts(tmp_path):
     tell_leaving(path, 0)
     tell_leaving(path, CONTINUE)
     assert read_leaving(path) == Leaving(code=CONTINUE, told_s=read_leaving(path).told_s)
+
+
+def test_whether_another_rank_of_the_node_has_left(tmp_path):
+    mine, other = (RankFiles.of(tmp_path, rank).leaving for rank in (0, 1))
+    assert not others_left(None, 75)
+    tell_leaving(mine, 75)
+    assert not others_left(mine, 75)  # oneself is no other
+    tell_leaving(other, 0)
+    assert not others_left(mine, 75)
+    tell_leaving(other, 75)
+    assert others_left(mine, 75)

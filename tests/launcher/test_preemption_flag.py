@@ -67,6 +67,45 @@ def test_under_a_launcher_ctrl_c_twice_is_one_notice(tmp_path):
     assert flag.requested
 
 
+@pytest.mark.parametrize(
+    ("signum", "passed_on", "is_told"),
+    [
+        ("SIGTERM", "SIGTERM", False),
+        ("SIGUSR1", "SIGUSR1", False),
+        ("SIGINT", "SIGTERM", False),  # twice it would be an order to kill
+        ("SIGTERM", None, True),  # it came from the launcher
+    ],
+)
+def test_what_comes_to_a_rank_alone_is_passed_on_once(tmp_path, signum, passed_on, is_told):
+    if is_told:
+        Warned(cause="SIGTERM").write(tmp_path / "warning.json")
+    code, out = run_python(
+        f"""
+from pathlib import Path
+came = []
+for name in ("SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1"):
+    signal.signal(getattr(signal, name), lambda signum, frame: came.append(signum))
+if (rank := os.fork()) == 0:
+    flag = PreemptionFlag(Path("{tmp_path}/warning.json"), os.getppid())
+    flag.install_until_exit()
+    for _ in range(3):
+        os.kill(os.getpid(), signal.{signum})
+    os._exit(int(not flag.requested))
+print(os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]))
+time.sleep(0.1)
+print([signal.Signals(one).name for one in came])
+"""
+    )
+    assert (code, out) == (0, f"0\n{[] if passed_on is None else [passed_on]}\n")
+
+
+def test_a_launcher_that_is_gone_is_not_looked_for(tmp_path):
+    flag = PreemptionFlag(tmp_path / "warning.json", 1)  # never this process's own parent
+    with flag.install():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert flag.requested
+
+
 def test_after_the_end_the_signals_are_ignored():
     code, out = run_python(
         """

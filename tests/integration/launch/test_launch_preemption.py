@@ -289,3 +289,25 @@ def test_a_notice_while_a_restart_is_waited_for(launch, name, ours):
 
 
 MEETS = "import torch.distributed as dist; dist.init_process_group('gloo')"
+
+
+def test_a_notice_after_a_failure_that_would_be_restarted_is_75(launch):
+    """The rank that failed takes the others along; the notice comes while they are ended."""
+    source = """
+beat(5)
+ready()
+while not pathlib.Path("ready-0").exists(): time.sleep(0.01)
+if rank == 1: raise ValueError("a fault")
+deaf()
+pathlib.Path("deaf").touch()
+time.sleep(100)
+"""
+    launched = launch(
+        *TWO, "--max-restarts", "2", "--shutdown-timeout", "4", launch.script(OURS + source)
+    )
+    launched.wait_for_files(*READY, "deaf", cwd=launch.folder)
+    time.sleep(1.0)  # the failure is seen by then, and rank 0 has four seconds
+    launched.send(signal.SIGTERM)
+    assert launched.wait(50) == 75
+    assert "ValueError: a fault" in launched.stderr
+    assert "asked to leave before restart 1; the same command goes on" in launched.stderr

@@ -34,7 +34,8 @@ with process_groups(
         name="val",
         beat=lambda: None,
     )
-    found: dict[str, Any] = {"metrics": find(lambda model, batch: measure(kappa, auroc, batch))}
+    evaluation = find(lambda model, batch: measure(kappa, auroc, batch))
+    found: dict[str, Any] = {"metrics": evaluation.metrics}
 
     def other_arguments(model: Any, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
         return {"f1": metrics.f1(batch["scores"], batch["labels"], num_classes=4 + ranks.rank)}
