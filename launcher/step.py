@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, Protocol
@@ -189,11 +188,6 @@ class Step:
         micro_batch = self._turns[self._turn].micro_batch
         where = f"step {self.number}, micro-batch {micro_batch.index}"
         self._refuse_unfit(loss, where)
-        if not math.isfinite(count):
-            raise ConfigError(
-                f"{where}: step.backward got count={float(count)}; it needs how many samples (or "
-                "tokens) are in the sum."
-            )
         if self.number == 0 and self._turn == 0 and count != 1 and is_mean(loss):
             self._owner.warn(
                 f"the loss of step 0 is a mean, and it was passed with count={float(count):g}. "
