@@ -17,13 +17,13 @@ from typing import Any
 from .event_file import ENDS
 from .every import Every
 
-FIRST_S = 1.0
+FIRST_S = 0.25
 """The first save of a run, which shows what one costs, comes so early."""
-LEAST_S = 0.5
+LEAST_S = 0.1
 MOST_S = 3600.0
 """More than an hour of work is never at stake, however cheap failures look."""
-LEAST_DURATIONS = 4
-"""Saves leave the disk to others for three quarters of the time."""
+LEAST_DURATIONS = 3
+"""Saves leave the disk to others for two thirds of the time."""
 _REMEMBERED = 5
 
 

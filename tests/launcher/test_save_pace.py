@@ -22,11 +22,11 @@ from launcher.save_pace import (
         (0.5, 2.0, 86400.0, math.sqrt(86400.0)),  # 294 s: Young's formula
         (2.0, 2.0, 86400.0, 2 * math.sqrt(86400.0)),  # four times the cost, twice the interval
         (0.5, 2.0, 86400.0 / 4, math.sqrt(86400.0) / 2),
-        (0.0, 0.1, 86400.0, LEAST_S),  # a free save
-        (0.0005, 0.1, 100.0, LEAST_S),
-        (0.001, 300.0, 86400.0, 1200.0),  # the disk is busy for longer than the formula asks
+        (0.0, 0.03, 86400.0, LEAST_S),  # a free save
+        (0.0001, 0.03, 49.0, LEAST_S),
+        (0.001, 300.0, 86400.0, 900.0),  # the disk is busy for longer than the formula asks
         (600.0, 1.0, 86400.0, MOST_S),
-        (600.0, 4000.0, 86400.0, 16000.0),  # even so, no save waits for the one before
+        (600.0, 4000.0, 86400.0, 12000.0),  # even so, no save waits for the one before
     ],
 )
 def test_the_interval(stall_s, duration_s, between_s, expected_s):
@@ -138,8 +138,8 @@ def test_what_earlier_starts_have_seen_counts_from_the_first_save_on():
     ]
     assert saves_of(events) == [(0.5, pytest.approx(0.25 + n / 100)) for n in range(3, 8)]
     pace = SavePace.of_run(Every(auto=True), Clock(), events)
-    # Nine seconds under way and one failure: five seconds between two, Young's formula.
-    assert pace.interval_s == pytest.approx(math.sqrt(2 * 0.5 * 5.0))
+    # Nine seconds under way and one failure: half as long between two, Young's formula.
+    assert pace.interval_s == pytest.approx(math.sqrt(2 * 0.5 * (9.0 + FIRST_S) / 2))
 
 
 def test_a_failed_save_is_not_tried_again_at_once():
