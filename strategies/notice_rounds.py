@@ -9,7 +9,8 @@ left out: how many is a function of numbers that came out of a round, so all ran
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from .host_channel import PendingSum
 from .process_group import Ranks
@@ -45,10 +46,12 @@ class Look:
 
     def numbers(self) -> list[float]:
         """Return what is summed, in the order of the fields."""
-        return [float(value) for value in asdict(self).values()]
+        return [float(value) for value in _IN_ORDER(self)]
 
 
-NUM_NUMBERS = len(fields(Look))
+_NAMES = tuple(field.name for field in fields(Look))
+_IN_ORDER = attrgetter(*_NAMES)
+NUM_NUMBERS = len(_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +70,7 @@ class AgreedNotice:
     @classmethod
     def of(cls, sums: list[float]) -> AgreedNotice:
         """Read the sums of `Look.numbers`; pure."""
-        by_name: Mapping[str, float] = dict(
-            zip((field.name for field in fields(Look)), sums, strict=True)
-        )
+        by_name: Mapping[str, float] = dict(zip(_NAMES, sums, strict=True))
         time = None
         if by_name["time_is_limited"]:
             save_s = by_name["save_s"]
