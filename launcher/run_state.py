@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON
@@ -85,10 +85,6 @@ class RunState:
             is_stuck=goes_back
             or (max_skipped is not None and self.skipped_in_a_row >= max_skipped),
         )
-
-    def without_debt(self) -> RunState:
-        """Return the state once the evaluation that was owed is done."""
-        return replace(self, owed_evaluation=None)
 
     def to_json(
         self, plan: BatchPlan, ending: Ending | None, *, schedule: str = ""

@@ -1,4 +1,4 @@
-"""The rank's side of a preemption notice: a handler which sets a flag, and nothing else.
+"""The rank's side of a preemption notice: a handler which sets a flag, and lets the launcher know.
 
 SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGINT ask the rank to save and to leave. Under plain
 `python train.py` the second Ctrl-C raises KeyboardInterrupt. Under relaunch a terminal's Ctrl-C

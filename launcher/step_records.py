@@ -132,10 +132,7 @@ class StepRecords:
 
     def complete(self, agreed: Agreed | None) -> dict[str, float | int]:
         """Return the last record instead of writing it; empty on the other ranks."""
-        record, self._pending = self._pending, None
-        if record is None or agreed is None or agreed.step != record["step"]:
-            return {}
-        return _finite({**record, "loss": agreed.loss})
+        return _finite(self._take(agreed))
 
     def evaluated(self, record: Mapping[str, Any], step: Step) -> None:
         """Write a step's record, of an earlier start, with what was measured of it now."""
@@ -148,17 +145,24 @@ class StepRecords:
         self._run.say(f"step {step.number + 1}: {metrics}")
 
     def _complete(self, agreed: Agreed | None) -> None:
-        record, self._pending = self._pending, None
         if agreed is not None and math.isfinite(agreed.loss):
             self._loss = agreed.loss
-        if record is None or agreed is None or agreed.step != record["step"]:
+        record = self._take(agreed)
+        if not record:
             return
-        self._write(_finite({**record, "loss": agreed.loss}))
+        self._write(_finite(record))
         metrics = {k: v for k, v in record.items() if k.count("/") == 1}
         if metrics and self._standing is not None:
             # What was measured stays on the screen; what changes with every step does not.
-            line = replace(self._standing, loss=agreed.loss, metrics=metrics)
+            line = replace(self._standing, loss=record["loss"], metrics=metrics)
             self._run.say(progress_line(line))
+
+    def _take(self, agreed: Agreed | None) -> dict[str, float | int]:
+        """Return the record that waits for its loss, with it; empty where the loss is not its."""
+        record, self._pending = self._pending, None
+        if record is None or agreed is None or agreed.step != record["step"]:
+            return {}
+        return {**record, "loss": agreed.loss}
 
     def _write(self, record: dict[str, float | int]) -> None:
         self._run.folder.metrics(record)

@@ -124,8 +124,9 @@ class StepSupport:
             try:
                 self._former = next(self._batches)
             except DataNotReady:
-                # Without any batch so far this rank has finished no step, and would have left.
                 if self._former is None:
+                    # No step was finished, so this rank leaves here, if it has not done so yet.
+                    self._run.before_first_step.go_on()
                     continue
                 self._lacks_data = True
                 return self._former, False

@@ -209,7 +209,8 @@ class TrainingLoop:
 
     def _finish_evaluation(self, step: Step) -> Decision:
         """Close an evaluation that was owed; return what was decided."""
-        record, self._state = self._state.owed_evaluation, self._state.without_debt()
+        record = self._state.owed_evaluation
+        self._state = replace(self._state, owed_evaluation=None)
         self._log.records.evaluated(record or {}, step)
         if self._judge.has_rules:
             self._judge_evaluation(step)
