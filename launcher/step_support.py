@@ -14,6 +14,7 @@ from strategies import (
     DataNotReady,
     Look,
     MapDataset,
+    Metrics,
     NoticeRounds,
     Ranks,
     evaluation_batches,
@@ -31,7 +32,7 @@ from .step import Step
 if TYPE_CHECKING:
     from .run import Run
 
-Evaluate = Callable[[Step, MapDataset, Measure, str], dict[str, float]]
+Evaluate = Callable[[Step, MapDataset, Measure, str], Metrics]
 
 
 class StepSupport:
@@ -52,7 +53,7 @@ class StepSupport:
         self.is_leaving = False
         """The ranks have agreed to leave: a loop that is closed now was not left by the script."""
         self._run = run
-        self._recipe = recipe
+        self.recipe = recipe
         self._train = parts.train
         self._boundary = parts.boundary
         self._saver = parts.saver
@@ -79,7 +80,7 @@ class StepSupport:
             first_step=step,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            workers=self._recipe.workers,
+            workers=self.recipe.workers,
             **self._while_reading,
         )
 
@@ -98,8 +99,8 @@ class StepSupport:
             self._boundary,
             dataset,
             measure,
-            micro_batch=self._recipe.micro_batch,
-            workers=self._recipe.workers,
+            micro_batch=self.recipe.micro_batch,
+            workers=self.recipe.workers,
             name=name,
             beat=self._run.heartbeat.beat,
             look=self.look,
@@ -150,9 +151,7 @@ class StepSupport:
         """See StepOwner."""
         self._saver.release_tensors()
 
-    def evaluate(
-        self, step: Step, dataset: MapDataset, measure: Measure, name: str
-    ) -> dict[str, float]:
+    def evaluate(self, step: Step, dataset: MapDataset, measure: Measure, name: str) -> Metrics:
         """See StepOwner."""
         return self._evaluate(step, dataset, measure, name)
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .loading import training_batches as training_batches
     from .loss_scale import LossScale as LossScale
     from .metric_sums import Measurement as Measurement
+    from .metric_sums import Metrics as Metrics
     from .metric_sums import MetricSums as MetricSums
     from .metric_sums import Tally as Tally
     from .notice_rounds import AgreedNotice as AgreedNotice
@@ -118,6 +119,7 @@ _HOME = {
     "MapDataset": "loading",
     "Measurement": "metric_sums",
     "MetricSums": "metric_sums",
+    "Metrics": "metric_sums",
     "NoticeRounds": "notice_rounds",
     "Objects": "objects",
     "Parameters": "parallel.protocol",
