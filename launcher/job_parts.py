@@ -13,6 +13,7 @@ from strategies import (
     Rates,
     RunningStatistics,
     Strategy,
+    TransformersNames,
     Unfreezing,
     current_hyperparameters,
     samples_of,
@@ -53,6 +54,8 @@ class JobParts:
     saver: Saver
     model_config: dict[str, JSON] | None
     """Of a model that has a `config`, as JSON."""
+    model_names: TransformersNames | None
+    """How a model of transformers is named in files."""
 
 
 def build_parts(run: Run, recipe: Recipe) -> JobParts:
@@ -101,4 +104,5 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
         log=log,
         saver=Saver(run, keeper, log, save_every),
         model_config=model.config,
+        model_names=model.names,
     )

@@ -14,15 +14,18 @@ from typing import Any
 from torch import nn
 
 from checkpointing import JSON
+from strategies import TransformersNames
 
 NAME = "config.json"
 
 
 class WithConfig:
-    """A model's factory that remembers the configuration of what it has made."""
+    """A model's factory that remembers of what it has made what a strategy then hides."""
 
     def __init__(self, factory: Callable[[], nn.Module]) -> None:
         self._factory = factory
+        self.names: TransformersNames | None = None
+        """How a model of transformers is named in files."""
         self.config: dict[str, JSON] | None = None
         """As `config_of`: read before a strategy wraps or shards the model."""
 
@@ -30,6 +33,7 @@ class WithConfig:
         """Make the model."""
         model = self._factory()
         self.config = config_of(model)
+        self.names = TransformersNames.of(model)
         return model
 
 

@@ -463,7 +463,8 @@ class TrainingLoop:
                 self._strategy.forget_average()
             self._log.restored(restored, by_groups + changes + by_rules, self._recipe.objects)
         elif self._recipe.weights is not None:
-            load_weights(self._strategy, Path(self._recipe.weights), self._run.communicator)
+            path, names = Path(self._recipe.weights), self._parts.model_names
+            load_weights(self._strategy, path, self._run.communicator, names)
             self._log.took_weights(self._recipe.weights)
         if self._run.ranks.is_coordinator:
             self._saver.clock.remember(self._run.folder.events())

@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from .training_state import Restored as Restored
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
+    from .transformers_names import TransformersNames as TransformersNames
     from .unfreezing import Unfreezing as Unfreezing
     from .weighting import weighted as weighted
 
@@ -148,6 +149,7 @@ _HOME = {
     "TorchSchedule": "driven_schedule",
     "TrainingData": "streams",
     "Turn": "batches",
+    "TransformersNames": "transformers_names",
     "Unfreezing": "unfreezing",
     "as_patterns": "parallel.build_options",
     "assignment": "batches",
