@@ -26,6 +26,7 @@ from strategies import (
     fold_indices,
     precision_for,
     process_groups,
+    quiet_engines,
     shield_loader_workers,
     split_indices,
 )
@@ -57,6 +58,7 @@ from .start_table import Place
 from .whereabouts import tell_folder, working_folder
 
 _FAILURE = 1
+quiet_engines()  # here, since transformers imports one, which speaks at once
 _IMPORTED_IN = working_folder()
 """Where the script was started, before it went elsewhere: its runs are kept here, unless it says
 otherwise, so that the same command finds them."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .driven_schedule import torch_schedule as torch_schedule
     from .early_stopping import EarlyStopping as EarlyStopping
     from .early_stopping import EarlyStoppingState as EarlyStoppingState
+    from .engine_log import quiet_engines as quiet_engines
     from .errors import ConfigError as ConfigError
     from .errors import DataNotReady as DataNotReady
     from .errors import DesyncError as DesyncError
@@ -170,6 +171,7 @@ _HOME = {
     "restore_newest": "training_state",
     "samples_of": "streams",
     "seed_streams": "seeding",
+    "quiet_engines": "engine_log",
     "shield_loader_workers": "data.worker_signals",
     "split_indices": "splits",
     "strategy_class": "parallel.table",

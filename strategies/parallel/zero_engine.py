@@ -14,16 +14,6 @@ _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 _DEPRECATED_INSIDE = r"`torch.distributed.(all_gather_into_tensor|reduce_scatter_tensor)`"
 """torch's advice to DeepSpeed, which a user can do nothing about and would see once a rank."""
 
-NOT_FOR_USERS = ("ZeRO with an untested optimizer", "Setting ds_accelerator to")
-"""What DeepSpeed's log says of choices that are made here, and not by the user. Which optimizers
-work under ZeRO is checked here, too."""
-
-
-def is_for_users(record: logging.LogRecord) -> bool:
-    """Return whether a line of DeepSpeed's log is passed on; a filter for its logger."""
-    message = record.getMessage()
-    return not any(words in message for words in NOT_FOR_USERS)
-
 
 def engine_config(*, stage: int, precision: str, device_type: str, offload: bool) -> dict[str, Any]:
     """Return the configuration of `deepspeed.initialize`. Pure."""
@@ -72,7 +62,6 @@ def import_deepspeed(device: torch.device) -> Any:
     from deepspeed.utils import logger
 
     logger.setLevel(logging.WARNING)
-    logger.addFilter(is_for_users)
     # Otherwise DeepSpeed compiles a shared-memory extension at its first collective, under a lock
     # that a killed rank leaves behind for ever. gloo does the same work.
     deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
