@@ -15,6 +15,8 @@ from .metric_text import is_table, measured_in
 from .run_folder import RunFolder
 
 Record = Mapping[str, Any]
+_TOLD = {"attempt", "ranks", "code", "seconds"}
+"""What the launcher tells of an attempt."""
 SIGNS = ("start", "saved", "best", *ENDS)
 """Kinds of events that show a run to live."""
 
@@ -136,7 +138,7 @@ def read_run(path: Path) -> RunFacts:
 
 def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Attempt]:
     """Return the starts of a run, each with what followed it; pure."""
-    by_launcher = {e["attempt"]: e for e in events if e["event"] == ATTEMPT}
+    by_launcher = {e["attempt"]: e for e in events if e["event"] == ATTEMPT and e.keys() >= _TOLD}
     cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
     pieces = [events[a:b] for a, b in pairwise([*cuts, len(events)])]
     found = []
