@@ -26,7 +26,7 @@ if len(_NO_BUFFER_SYNC) > 1:
 
 
 def _start_equal_in_bytes(model: nn.Module) -> None:
-    """Broadcast what is kept in 8-bit floats, of which gloo knows nothing, and let DDP leave it out.
+    """Broadcast what is in 8-bit floats, of which gloo knows nothing; DDP then leaves it out.
 
     Called on every rank.
     """
@@ -35,7 +35,8 @@ def _start_equal_in_bytes(model: nn.Module) -> None:
     for tensor in small.values():
         dist.broadcast(tensor.detach().view(torch.uint8), src=0)
     if small:
-        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(small))
+        leave_out: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        leave_out(model, list(small))
 
 
 class DDP(Replicated):
