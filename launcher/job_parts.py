@@ -70,7 +70,7 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
     settle_strategy(run, recipe)
     run.before_first_step.go_on()
     blueprint = recipe.blueprint(run)
-    model = WithConfig(blueprint.model)
+    model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
     strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
     statistics = RunningStatistics(strategy.module, run.ranks)
     requested = current_hyperparameters(strategy.param_groups)

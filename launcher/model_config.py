@@ -22,8 +22,10 @@ NAME = "config.json"
 class WithConfig:
     """A model's factory that remembers of what it has made what a strategy then hides."""
 
-    def __init__(self, factory: Callable[[], nn.Module]) -> None:
+    def __init__(self, factory: Callable[[], nn.Module], *, reads_files: bool) -> None:
+        """Take the factory, and whether weights of files are to be read into its model."""
         self._factory = factory
+        self._reads_files = reads_files
         self.names: TransformersNames | None = None
         """How a model of transformers is named in files."""
         self.config: dict[str, JSON] | None = None
@@ -33,7 +35,7 @@ class WithConfig:
         """Make the model."""
         model = self._factory()
         self.config = config_of(model)
-        self.names = TransformersNames.of(model)
+        self.names = TransformersNames.of(model) if self._reads_files else None
         return model
 
 

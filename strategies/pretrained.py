@@ -178,8 +178,14 @@ def _made(
     def without_values(name: str) -> torch.Tensor:
         return torch.empty(stored[name].shape, dtype=stored[name].dtype, device="meta")
 
+    try:
+        rules = names.built_from(stored, wanted)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"the installed transformers has other rules than known ({error!r})"
+        ) from error
     found: dict[str, _Stored | _Made] = {}
-    for built in names.built_from(stored, wanted):
+    for built in rules:
         try:
             made = built.build(without_values)
         except Exception as error:

@@ -54,10 +54,13 @@ class TransformersNames:
         try:
             from transformers.conversion_mapping import get_model_conversion_mapping
             from transformers.core_model_loading import rename_source_key  # noqa: F401
-        except ImportError:  # older than the rules: memory and files have the same names
+
+            rules = get_model_conversion_mapping(model)
+        except (ImportError, AttributeError, TypeError):
+            # Without rules, or with others: files must then have the names that are in memory.
             return None
         return cls(
-            get_model_conversion_mapping(model),
+            rules,
             model.config,
             str(model.base_model_prefix),
             list(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ()),
