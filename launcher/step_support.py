@@ -16,6 +16,7 @@ from strategies import (
     MapDataset,
     Metrics,
     NoticeRounds,
+    OwnCollectives,
     Ranks,
     evaluation_batches,
     training_batches,
@@ -60,6 +61,9 @@ class StepSupport:
         self._evaluate = evaluate
         self._give_up = give_up
         self._rounds = NoticeRounds(run.ranks, self.look)
+        # SyncBatchNorm has some in the forward, and is told of in a sentence of its own.
+        has_some = parts.strategy.forward_communicates or bool(parts.statistics.notes)
+        self._own_collectives = OwnCollectives(run.ranks, forward_has_some=has_some)
         self._batches: Batches | None = None
         self._former: Any = None
         self._lacks_data = False
@@ -136,9 +140,12 @@ class StepSupport:
     def begin_round(self) -> None:
         """See StepOwner."""
         self._rounds.begin()
+        self._own_collectives.begin()
 
     def end_round(self) -> AgreedNotice | None:
         """See StepOwner."""
+        if (note := self._own_collectives.note()) is not None:
+            self.warn(f"{note}.")
         return self._rounds.end()
 
     def carry(self, count: float) -> Callable[[], Carried]:

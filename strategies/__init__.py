@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .objects import Objects as Objects
     from .objects import Stateful as Stateful
     from .objects import require_objects as require_objects
+    from .own_collectives import OwnCollectives as OwnCollectives
     from .parallel.build_options import BuildOptions as BuildOptions
     from .parallel.build_options import as_patterns as as_patterns
     from .parallel.choosing import choose_strategy as choose_strategy
@@ -124,6 +125,7 @@ _HOME = {
     "Metrics": "metric_sums",
     "NoticeRounds": "notice_rounds",
     "Objects": "objects",
+    "OwnCollectives": "own_collectives",
     "Parameters": "parallel.protocol",
     "Penalty": "penalty",
     "PlateauState": "plateau",

@@ -297,6 +297,7 @@ class Zero3(Zero):
     """Optimizer state, gradients and weights in shards."""
 
     name = "zero3"
+    forward_communicates = True
     stage = 3
 
 

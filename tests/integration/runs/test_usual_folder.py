@@ -34,7 +34,7 @@ def test_a_script_that_goes_elsewhere(options, where, launch):
     text = SCRIPT.replace("{" + where + "}", IMPORT).replace("{EARLY}", "").replace("{LATE}", "")
     launched = launch(*options, "--nproc-per-node", "2", launch.script(text))
     assert launched.wait(60) == 0, launched.stderr
-    assert (launch.folder / "runs" / "train" / "metrics.jsonl").exists()
+    assert (launch.folder / "runs" / "train" / "events.jsonl").exists()
     assert not (launch.folder / "outputs" / "now" / "runs").exists()
     again = launch(*options, launch.script(text))
     assert again.wait(60) == 0, again.stderr
@@ -46,4 +46,4 @@ def test_under_plain_python(python, tmp_path):
     script.write_text(SCRIPT.replace("{EARLY}", IMPORT).replace("{LATE}", ""))
     done = python(str(script), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "train" / "metrics.jsonl").exists()
+    assert (tmp_path / "runs" / "train" / "events.jsonl").exists()
