@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from .run import Run
 
 
+_LONGEST_WAIT_S = 25.0
+"""A rank that has met a mistake alone is not to keep the others for longer."""
+
+
 class TrainingLoop:
     """Carries a run from step to step. Every method that is not a property is for all ranks."""
 
@@ -101,7 +105,7 @@ class TrainingLoop:
     @property
     def longest_wait_s(self) -> float:
         """How much later another rank may come to what all ranks do in a step."""
-        return 2.0 * self._step_s
+        return min(_LONGEST_WAIT_S, 2.0 * self._step_s)
 
     def ending(self) -> Decision | None:
         """Return how the run has ended already, at an earlier start; None: it has not."""
