@@ -2,7 +2,7 @@
 
 import pytest
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 SCRIPT = """
 import os
@@ -32,12 +32,13 @@ IMPORT = "from launcher import Run"
 @pytest.mark.parametrize("where", ["EARLY", "LATE"])
 def test_a_script_that_goes_elsewhere(options, where, launch):
     text = SCRIPT.replace("{" + where + "}", IMPORT).replace("{EARLY}", "").replace("{LATE}", "")
-    launched = launch(*options, "--nproc-per-node", "2", launch.script(text))
-    assert launched.wait(60) == 0, launched.stderr
+    to = (*options, "--strategy", "ddp")
+    launched = launch(*to, "--nproc-per-node", "2", launch.script(text))
+    assert launched.wait(100) == 0, launched.stderr
     assert (launch.folder / "runs" / "train" / "events.jsonl").exists()
     assert not (launch.folder / "outputs" / "now" / "runs").exists()
-    again = launch(*options, launch.script(text))
-    assert again.wait(60) == 0, again.stderr
+    again = launch(*to, launch.script(text))
+    assert again.wait(100) == 0, again.stderr
     assert "this run had finished already" in again.stdout
 
 
