@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from .retention import Retention, steps_to_delete
     from .save import SavedCheckpoint, save_checkpoint
     from .snapshot import Snapshot
-    from .spec import TensorSpec
+    from .spec import TensorSpec, UnsupportedDtypeError, require_supported
     from .store import CheckpointStore
     from .strict_json import JSON
 
@@ -79,6 +79,7 @@ __all__ = [
     "SpecDifference",
     "StateDifference",
     "TensorSpec",
+    "UnsupportedDtypeError",
     "ValueDifference",
     "different_specs",
     "different_states",
@@ -96,6 +97,7 @@ __all__ = [
     "place_at",
     "require_match",
     "require_place",
+    "require_supported",
     "save_checkpoint",
     "start_save",
     "steps_to_delete",
@@ -135,6 +137,8 @@ _MODULE_OF = {
     "SpecDifference": "difference",
     "StateDifference": "difference",
     "TensorSpec": "spec",
+    "UnsupportedDtypeError": "spec",
+    "require_supported": "spec",
     "ValueDifference": "difference",
     "different_specs": "difference",
     "different_states": "difference",

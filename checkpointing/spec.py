@@ -11,6 +11,9 @@ ITEMSIZES_BYTES = {
     "I8": 1,
     "F8_E4M3": 1,
     "F8_E5M2": 1,
+    "F8_E4M3FNUZ": 1,
+    "F8_E5M2FNUZ": 1,
+    "F8_E8M0": 1,
     "U16": 2,
     "I16": 2,
     "F16": 2,
@@ -24,7 +27,28 @@ ITEMSIZES_BYTES = {
     "C64": 8,
 }
 
+_NAME_OF_DTYPE = re.compile(r"[A-Z]{1,4}[0-9]{1,3}(_[A-Z0-9]+)*")
+"""As safetensors names dtypes, those too that it may come to know."""
 _KEY = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+class UnsupportedDtypeError(ValueError):
+    """A sound file holds a tensor of a dtype that a checkpoint here cannot hold."""
+
+
+def require_supported(dtype: object, fqn: str, where: object) -> None:
+    """Refuse a dtype that safetensors knows, or may know, and that is not supported here.
+
+    Raises:
+        UnsupportedDtypeError: F4 and F6, whose elements are no whole bytes, and any other.
+    """
+    if dtype in ITEMSIZES_BYTES or not isinstance(dtype, str):
+        return
+    if _NAME_OF_DTYPE.fullmatch(dtype):
+        raise UnsupportedDtypeError(
+            f"{where} holds {fqn} as {dtype}, and that dtype is not supported. Convert the tensor "
+            f"to one of {', '.join(sorted(ITEMSIZES_BYTES))}."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ from .site import Advice
 from .stacks import ask_for_stacks
 from .starter import Starter
 from .supervision import Bounds
+from .whereabouts import working_folder
 from .worker import Worker
 
 END_S = 2.0
@@ -268,6 +269,7 @@ class NodeAgent(SimpleElasticAgent):
             restart_count=self._attempt,
             attempt=self._number,
             interface=interface_of_run(self._plan),
+            start_dir=working_folder(),
         )
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:

@@ -17,6 +17,7 @@ PRECISION = "RELAUNCH_PRECISION"
 SHARD_BLOCKS = "RELAUNCH_SHARD_BLOCKS"
 HYBRID_SHARD = "RELAUNCH_HYBRID_SHARD"
 RUN_DIR = "RELAUNCH_RUN_DIR"
+START_DIR = "RELAUNCH_START_DIR"
 ATTEMPT = "RELAUNCH_ATTEMPT"
 CHECKPOINTS = "RELAUNCH_CHECKPOINTS"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
@@ -37,7 +38,7 @@ CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 OWN_NAMES = frozenset(
     {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
     | {RUN_DIR, ATTEMPT, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
-    | {LEAVING_FILE, END_TIME, GRACE, HAND_OVER}
+    | {START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER}
 )
 
 _Number = TypeVar("_Number", int, float)
@@ -76,6 +77,8 @@ class RankEnvironment:
     """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
     """Where this rank says in which folder the run is kept."""
+    start_dir: Path | None = None
+    """The launcher's working folder: the script may change its own before it comes to `Run`."""
     leaving_file: Path | None = None
     """Where this rank says that all is saved, and with which code it leaves."""
     end_time_s: float | None = None
@@ -126,6 +129,7 @@ class RankEnvironment:
             stacks_file=_path(environ, STACKS_FILE),
             attempt=_number(environ, ATTEMPT, 1),
             folder_file=_path(environ, FOLDER_FILE),
+            start_dir=_path(environ, START_DIR),
             leaving_file=_path(environ, LEAVING_FILE),
             end_time_s=_parsed(environ, END_TIME, float, "a number"),
             grace_s=_parsed(environ, GRACE, float, "a number"),
@@ -191,6 +195,8 @@ class GroupSettings:
     run_dir: Path | None
     checkpoints: str | None
     warning_file: Path
+    start_dir: Path | None = None
+    """The launcher's working folder."""
     attempt: int | None = None
     """Its number in `run_dir`; None where the folder is left to the script."""
     limits: Limits = field(default_factory=Limits)
@@ -232,6 +238,7 @@ def worker_environment(
         SHARD_BLOCKS: settings.shard_blocks,
         HYBRID_SHARD: "1" if settings.hybrid_shard else None,
         RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
+        START_DIR: None if settings.start_dir is None else str(settings.start_dir),
         ATTEMPT: None if settings.attempt is None else str(settings.attempt),
         CHECKPOINTS: settings.checkpoints,
         END_TIME: _text(settings.limits.end_time_s),

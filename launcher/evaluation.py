@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 
@@ -18,6 +18,7 @@ from strategies import (
     Look,
     MapDataset,
     Measurement,
+    Metrics,
     MetricSums,
     NoticeRounds,
     Ranks,
@@ -37,15 +38,57 @@ Measure: TypeAlias = Callable[[Any, Any], Mapping[str, Measurement]]
 `strategies.metrics` returns}."""
 
 
+Given = TypeVar("Given")
+
 OpenBatches: TypeAlias = Callable[..., Batches]
 """`strategies.evaluation_batches`, or a part of it."""
+
+
+class FirstSamples:
+    """The first samples of a data set, as a data set: enough for one batch of one rank."""
+
+    def __init__(self, dataset: MapDataset, most: int) -> None:
+        self._dataset, self._most = dataset, most
+
+    def __len__(self) -> int:
+        return min(self._most, len(self._dataset))
+
+    def __getitem__(self, index: int) -> Any:
+        return self._dataset[index]
+
+
+def required(given: Given | None, name: str, call: str = "step.evaluate") -> Given:
+    """Return what a call needs, given to it or to `run.prepare`.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if given is None:
+        raise ConfigError(f"{call} needs {name}: pass it there, or to run.prepare({name}=...).")
+    return given
+
+
+def require_samples(dataset: MapDataset, name: str) -> None:
+    """Refuse what cannot be evaluated.
+
+    Raises:
+        ConfigError: an empty data set, or what is none.
+    """
+    require_no_loader(dataset, f"what is evaluated as {name}")
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise ConfigError(
+            f"what is evaluated as {name} is a {type(dataset).__name__} without a length or "
+            "without samples by index. Give it __len__ and __getitem__."
+        )
+    if len(dataset) == 0:
+        raise ConfigError(f"the data set to evaluate as {name} is empty.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """How an evaluation ended; the same on every rank."""
 
-    metrics: dict[str, float] | None
+    metrics: Metrics | None
     """By name, over all samples; None: the ranks gave it up, all at the same batch."""
     notice: AgreedNotice
     """What they knew of a preemption notice then."""
@@ -90,14 +133,7 @@ def evaluate(
         ConfigError: an empty data set, or what is none.
         DesyncError: the ranks measure different metrics or data, or not all of them measure.
     """
-    require_no_loader(dataset, f"what is evaluated as {name}")
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        raise ConfigError(
-            f"what is evaluated as {name} is a {type(dataset).__name__} without a length or "
-            "without samples by index. Give it __len__ and __getitem__."
-        )
-    if len(dataset) == 0:
-        raise ConfigError(f"the data set to evaluate as {name} is empty.")
+    require_samples(dataset, name)
     boundary.require_same("an evaluation", {"name": name, "samples": len(dataset)})
     turns = assignment(consecutive(len(dataset), micro_batch), ranks.rank, ranks.world_size)
     model = strategy.module

@@ -11,6 +11,8 @@ EVENTS = "events.jsonl"
 METRICS = "metrics.jsonl"
 ENDS = ("end", "already over")
 """Kinds of the event with which a start has ended by itself."""
+ATTEMPT = "attempt"
+"""The launcher's event at the end of an attempt, whether or not the script uses `Run`."""
 FOLDER = "run folder"
 """The event that says where a run is kept whose record was begun in another folder."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from checkpointing import JSON, CheckpointError, CheckpointStore, export_safetensors
 from strategies import HostCommunicator, StrategyError
 
+from .model_config import write_config
 from .run_folder import RunFolder
 from .saved_facts import export_metadata
 
@@ -23,6 +24,7 @@ def export_model(
     *,
     which: str | None = None,
     asked: Callable[[], bool] = lambda: False,
+    config: dict[str, JSON] | None = None,
 ) -> bool:
     """Write the weights of a checkpoint to `folder.export_path`. Called on every rank.
 
@@ -36,6 +38,7 @@ def export_model(
         which: "ema" prefers the averages.
         asked: whether this rank has a preemption notice; asked on the coordinator, every few
             megabytes.
+        config: of the model, for a file beside the weights; None: it has none.
 
     Returns:
         On every rank, whether it is done; else a notice came before, and nothing of it stays.
@@ -52,6 +55,8 @@ def export_model(
     if communicator.rank == 0:
         try:
             _write(folder, store, step, preferred="ema" if which == "ema" else None, look=look)
+            if config is not None:
+                write_config(config, folder.export_path.parent)
         except (CheckpointError, OSError, ValueError) as error:
             failure = str(error)
         except _Asked:

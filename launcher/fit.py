@@ -35,22 +35,24 @@ def fit(
 ) -> Job:
     """Train, evaluate, export and test. Called on every rank; see `Run.fit`."""
     require_arguments(Recipe, recipe, where="run.fit", also=_OWN)
-    if (validate is not None or test is not None) and measure is None:
+    if test is not None and measure is None:
         raise ConfigError(
-            "fit got data to evaluate and no measure. Pass measure=(model, batch) -> "
+            "fit got data to test on and no measure. Pass measure=(model, batch) -> "
             '{"loss": one value a sample}.'
         )
     if recipe.get("stop") is not None and validate is None:
         raise ConfigError(
             "fit got a rule for early stopping and nothing to evaluate. Pass validate=a data set."
         )
-    job = run.prepare(**recipe)
+    job = run.prepare(validate=validate, measure=measure, **recipe)
+    if test is not None and measure is not None:
+        job.try_measure(test, measure, name="test")
     for step in job:
         for batch in step:
             total, count = require_pair(loss(job.model, batch))
             step.backward(total, count=count)
-        if step.evaluation_due and validate is not None and measure is not None:
-            step.evaluate(validate, measure)
+        if step.evaluation_due and validate is not None:
+            step.evaluate()
     if export is not None:
         job.export(export)
     if test is not None and measure is not None:

@@ -17,6 +17,7 @@ def group_settings(
     restart_count: int,
     attempt: int | None,
     interface: str | None,
+    start_dir: Path | None = None,
 ) -> GroupSettings:
     """Return what all workers of one attempt on this node have in common; pure.
 
@@ -29,6 +30,7 @@ def group_settings(
         restart_count: How many attempts of this start came before.
         attempt: Its number in the run's folder; None where that is left to the script.
         interface: The network interface towards the other ranks; None: not known.
+        start_dir: The launcher's working folder; None: not known.
     """
     return GroupSettings(
         master_addr=master_addr,
@@ -44,6 +46,7 @@ def group_settings(
         shard_blocks=plan.shard_blocks,
         hybrid_shard=plan.hybrid_shard,
         run_dir=plan.run_dir,
+        start_dir=start_dir,
         attempt=attempt,
         checkpoints=plan.checkpoints,
         warning_file=scratch / "warning.json",

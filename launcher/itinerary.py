@@ -152,7 +152,7 @@ class Itinerary:
     def _note(self, stop: Stop) -> None:
         self._now = stop
         if self._ranks.world_size > 1:
-            _store().set(_KEY.format(self._ranks.rank), json.dumps(asdict(stop)))
+            common_store().set(_KEY.format(self._ranks.rank), json.dumps(asdict(stop)))
 
     def _others(self) -> dict[int, Stop]:
         """Return where the ranks are that have not ended as this one has."""
@@ -161,8 +161,8 @@ class Itinerary:
             key = _KEY.format(rank)
             if rank == self._ranks.rank:
                 continue
-            known = _store().check([key])
-            stop = Stop(**json.loads(_store().get(key))) if known else _NOWHERE
+            known = common_store().check([key])
+            stop = Stop(**json.loads(common_store().get(key))) if known else _NOWHERE
             if not (stop.ended and stop.calls == self._now.calls):
                 found[rank] = stop
         return found
@@ -211,6 +211,7 @@ def _line(name: str, number: int) -> str:
     return f"{Path(name).name}:{number}"
 
 
-def _store() -> Any:
+def common_store() -> Any:
+    """Return the store of the process group, which all ranks share."""
     # torch offers no public name for the store that init_process_group has made.
     return distributed_c10d._get_default_store()

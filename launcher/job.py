@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from checkpointing import CheckpointStore
-from strategies import BatchPlan, ConfigError, MapDataset
+import torch
 
-from .evaluation import Measure
+from checkpointing import CheckpointStore
+from strategies import BatchPlan, ConfigError, MapDataset, Metrics
+
+from .evaluation import FirstSamples, Measure, require_samples, required
 from .export import export_model
+from .itinerary import common_store
 from .job_parts import build_parts
+from .mistakes import WAIT_S, agree_to_save, save_before_leaving
 from .recipe import Recipe
 from .run_state import Preempted
 from .step import Step
@@ -31,7 +35,11 @@ class Job:
         self._strategy = parts.strategy
         self._keeper = parts.keeper
         self._log = parts.log
+        self._judge = parts.judge
+        self._model_config = parts.model_config
         self._loop = TrainingLoop(run, recipe, parts)
+        if recipe.validate is not None and recipe.measure is not None:
+            self.try_measure(recipe.validate, recipe.measure, name="val")
 
     @property
     def step(self) -> int:
@@ -47,6 +55,11 @@ class Job:
     def model(self) -> Any:
         """What the loop calls; wrapped or sharded by the strategy."""
         return self._strategy.module
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank's batches and model are: for a teacher, or the weights of a loss."""
+        return self.run.device
 
     @property
     def epoch(self) -> int:
@@ -66,12 +79,67 @@ class Job:
             self._log.already_over(decision)
         self._hold_what_was_asked_for()
 
+    def try_measure(self, dataset: MapDataset, measure: Measure, *, name: str = "val") -> None:
+        """Measure a few samples of a data set, so that a mistake shows now. Called on every rank.
+
+        `run.prepare(validate=, measure=)` and `run.fit` have done it. Nothing is recorded, and the
+        run is as before.
+
+        Args:
+            dataset: that will be evaluated.
+            measure: as for `step.evaluate`.
+            name: of that evaluation.
+
+        Raises:
+            ConfigError: it cannot be measured, or a rule for stopping monitors what is not.
+        """
+        require_samples(dataset, name)
+        if self._loop.ending() is not None:
+            return
+        found = self._loop.measure(FirstSamples(dataset, self.recipe.micro_batch), measure, name)
+        if found.metrics is not None:
+            self._judge.require_measured_as(name, found.metrics)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether this start has completed a step."""
+        return self._loop.has_trained
+
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether this rank is in `step.evaluate` of a step that is done."""
+        return self._loop.is_evaluating
+
+    def save_after_mistake(self) -> str:
+        """Save the finished steps if all ranks have met a mistake; return what came of it.
+
+        Called on every rank that has met one; the process is to end then.
+        """
+        loop, ranks = self._loop, self.run.ranks
+        standing = loop.standing()
+        wait_s = WAIT_S + loop.longest_wait_s
+
+        def save() -> int | None:
+            loop.save_finished()
+            return loop.standing().newest_step
+
+        try:
+            return save_before_leaving(
+                standing,
+                save,
+                lambda: agree_to_save(ranks, common_store(), standing, wait_s=wait_s),
+            )
+        finally:
+            loop.close()
+
     def stop(self, reason: str) -> None:
         """Ask for the run to end at the next boundary; one rank is enough."""
         self._loop.asked_to_stop = reason
 
     def export(self, which: str | None = None) -> None:
         """Write the model as one plain safetensors file. Called on every rank.
+
+        A model with a `config`, as transformers' have it, gets its config.json beside that.
 
         Args:
             which: "best" (by early stopping; the last where there is no such rule), "last", or
@@ -86,6 +154,7 @@ class Job:
             self.run.communicator,
             which=which,
             asked=lambda: self.run.preemption.requested,
+            config=self._model_config,
         )
         if not is_done:
             self._leave_after_loop("job.export")
@@ -95,15 +164,17 @@ class Job:
     def test(
         self,
         dataset: MapDataset,
-        measure: Measure,
+        measure: Measure | None = None,
         *,
         which: str | None = None,
         name: str = "test",
-    ) -> dict[str, float]:
+    ) -> Metrics:
         """Measure the best, last or averaged weights on a data set. Called on every rank.
 
-        The model holds those weights afterwards. `which` is as in `export`.
+        The model holds those weights afterwards. `which` is as in `export`; `measure`, left out,
+        is that of `run.prepare`.
         """
+        measure = required(measure or self.recipe.measure, "measure", "job.test")
         self.run.itinerary.come_to("job.test")
         self._keeper.restore_weights(*self._weights(which), averaged=which == "ema")
         found = self._loop.measure(dataset, measure, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from checkpointing import JSON
@@ -13,6 +13,7 @@ from strategies import (
     Rates,
     RunningStatistics,
     Strategy,
+    TransformersNames,
     Unfreezing,
     current_hyperparameters,
     samples_of,
@@ -22,6 +23,7 @@ from strategies import (
 from .every import Every
 from .judging import Judge
 from .keeper import Keeper
+from .model_config import WithConfig
 from .progress_log import ProgressLog
 from .recipe import Recipe
 from .run_state import common_to_ranks
@@ -50,6 +52,10 @@ class JobParts:
     keeper: Keeper
     log: ProgressLog
     saver: Saver
+    model_config: dict[str, JSON] | None
+    """Of a model that has a `config`, as JSON."""
+    model_names: TransformersNames | None
+    """How a model of transformers is named in files."""
 
 
 def build_parts(run: Run, recipe: Recipe) -> JobParts:
@@ -63,12 +69,17 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
     evaluate_every, save_every = recipe.intervals(plan.steps_per_epoch)
     settle_strategy(run, recipe)
     run.before_first_step.go_on()
-    strategy = strategy_class(run.strategy)(recipe.blueprint(run))
+    blueprint = recipe.blueprint(run)
+    model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
+    strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
     statistics = RunningStatistics(strategy.module, run.ranks)
     requested = current_hyperparameters(strategy.param_groups)
     judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
     rates = recipe.rates(strategy.param_groups, plan)
-    for note in (*statistics.notes, *rates.notes):
+    unfreezing = Unfreezing(
+        recipe.unfreeze, strategy.catalogue.trainable, strategy.catalogue.frozen
+    )
+    for note in (*statistics.notes, *rates.notes, *unfreezing.notes):
         run.warn(f"{note}.")
     keeper = Keeper(
         run,
@@ -83,7 +94,7 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
         plan=plan,
         strategy=strategy,
         statistics=statistics,
-        unfreezing=Unfreezing(recipe.unfreeze, strategy.catalogue.trainable),
+        unfreezing=unfreezing,
         requested=requested,
         judge=judge,
         rates=rates,
@@ -92,4 +103,6 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
         keeper=keeper,
         log=log,
         saver=Saver(run, keeper, log, save_every),
+        model_config=model.config,
+        model_names=model.names,
     )

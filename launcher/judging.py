@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from strategies import ConfigError, EarlyStopping, ReduceOnPlateau
+from strategies import ConfigError, EarlyStopping, Metrics, ReduceOnPlateau
 
+from .metric_text import is_table
 from .run_state import RunState, evaluation_of
 
 
@@ -22,19 +22,16 @@ class Judge:
         """Whether evaluations matter at all."""
         return self.stop is not None or self.plateau is not None
 
-    def after(
-        self, state: RunState, metrics: Mapping[str, float]
-    ) -> tuple[RunState, bool, str | None]:
+    def after(self, state: RunState, metrics: Metrics) -> tuple[RunState, bool, str | None]:
         """Return the state after an evaluation, whether it is the best, and of a cut a sentence.
 
         The rate is cut before early stopping counts, so that a cut can give grace.
 
-        Raises:
-            ConfigError: a rule monitors what was not measured.
+        What they monitor must have been measured: `require_measured`.
         """
         cut: str | None = None
         if self.plateau is not None:
-            value = _measured(metrics, self.plateau.monitor, "ReduceOnPlateau", state.step)
+            value = metrics[self.plateau.monitor]
             plateau, was_cut = self.plateau.update(state.plateau, value)
             if was_cut:
                 cut = (
@@ -45,12 +42,48 @@ class Judge:
             state = replace(state, plateau=plateau)
         if self.stop is None:
             return state, False, cut
-        value = _measured(metrics, self.stop.monitor, "EarlyStopping", state.step)
+        value = metrics[self.stop.monitor]
         stopper, is_best = self.stop.update(
             state.stopper, value, step=state.step, rate_was_cut=cut is not None
         )
         evaluation = evaluation_of(self.stop, value, state.step)
         return replace(state, stopper=stopper, evaluation=evaluation), is_best, cut
+
+    def require_measured(self, metrics: Metrics, step: int) -> None:
+        """Refuse an evaluation in which nothing was measured that a rule monitors.
+
+        Raises:
+            ConfigError: so it is, or it is no number.
+        """
+        for rule in self._rules:
+            if rule.monitor not in metrics:
+                raise ConfigError(
+                    f'{type(rule).__name__} monitors "{rule.monitor}", and the evaluation after '
+                    f"step {step} measured {sorted(metrics) or 'nothing'}. Call step.evaluate "
+                    "whenever step.evaluation_due is true, or monitor one of these."
+                )
+            _require_number(rule, metrics)
+
+    def require_measured_as(self, name: str, metrics: Metrics) -> None:
+        """Refuse a first try of the evaluation `name` without what a rule monitors of it.
+
+        Raises:
+            ConfigError: so it is. What another evaluation is to measure is not known yet.
+        """
+        for rule in self._rules:
+            if not rule.monitor.startswith(f"{name}/"):
+                continue
+            if rule.monitor not in metrics:
+                raise ConfigError(
+                    f'{type(rule).__name__} monitors "{rule.monitor}", and what is evaluated as '
+                    f"{name} has {', '.join(sorted(metrics)) or 'no metric'}. Monitor one of "
+                    "these, or let measure return it."
+                )
+            _require_number(rule, metrics)
+
+    @property
+    def _rules(self) -> list[EarlyStopping | ReduceOnPlateau]:
+        return [rule for rule in (self.plateau, self.stop) if rule is not None]
 
     def asks_to_go_back(self, state: RunState) -> bool:
         """Tell whether the newest evaluation calls for an earlier checkpoint."""
@@ -81,11 +114,9 @@ class Judge:
         return replace(state, stopper=stopper, plateau=plateau), sentences
 
 
-def _measured(metrics: Mapping[str, float], monitor: str, rule: str, step: int) -> float:
-    if monitor not in metrics:
+def _require_number(rule: EarlyStopping | ReduceOnPlateau, metrics: Metrics) -> None:
+    if is_table(metrics[rule.monitor]):
         raise ConfigError(
-            f'{rule} monitors "{monitor}", and the evaluation after step {step} measured '
-            f"{sorted(metrics) or 'nothing'}. Call step.evaluate whenever step.evaluation_due is "
-            "true, or monitor one of these."
+            f'{type(rule).__name__} monitors "{rule.monitor}", which is a table. Monitor a number, '
+            "such as metrics.accuracy or metrics.f1."
         )
-    return metrics[monitor]

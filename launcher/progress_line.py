@@ -38,7 +38,7 @@ class Standing:
     """Epochs completed, with the part of the running one."""
     total_epochs: int
     loss: float | None
-    """Mean training loss of the newest step whose loss is known; None before the first."""
+    """Mean training loss of this very step; None: it is not known yet."""
     rate: float
     grad_norm: float
     samples_per_s: float

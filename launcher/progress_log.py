@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import SavedCheckpoint, SaveFailedError
-from strategies import IMPORTED, BatchPlan, Decision, Ending, Restored, Strategy
+from strategies import IMPORTED, BatchPlan, Decision, Ending, Metrics, Restored, Strategy
 
 from .every import Every
 from .lost_work import lost_work
+from .metric_text import metrics_text, without_nan
 from .process_age import age_s
 from .progress_line import duration_text
 from .resume_report import report_resume
@@ -197,12 +198,12 @@ class ProgressLog:
             f"{why} Going back to step {after}, and around the data of {jump.length} steps."
         )
 
-    def measured(self, step: int, weights: str, metrics: dict[str, float]) -> None:
+    def measured(self, step: int, weights: str, metrics: Metrics) -> None:
         """Report a test of the best, last or averaged weights."""
         if self._is_coordinator:
-            self._folder.event("test", weights=weights, **metrics)
+            self._folder.event("test", weights=weights, **without_nan(metrics))
             self.records.tell_trackers({"step": step, **metrics})
-            self._run.say("  ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+            self._run.say(metrics_text(metrics))
 
     def saved(
         self,

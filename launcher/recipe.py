@@ -33,6 +33,7 @@ from strategies import (
     schedules,
 )
 
+from .evaluation import Measure
 from .every import Every, parse_every
 from .trackers import check_trackers
 
@@ -125,6 +126,10 @@ class Recipe:
     forward: Callable[[Any, Any], Any] | None = None
     """(model, batch) -> the outputs or the loss: how --strategy auto calls the model to measure
     what activations need; None: it tries the usual ways."""
+    validate: MapDataset | None = None
+    """What `step.evaluate()` measures on; with it `measure` is tried before the first step."""
+    measure: Measure | None = None
+    """(model, batch) -> {metric: one value a sample}: what `step.evaluate()` calls."""
     weights: str | Path | None = None
     """Where a new run takes its weights from: a safetensors file, or a folder with one or with
     Hugging Face's index. Names and shapes must be the model's."""
@@ -144,7 +149,11 @@ class Recipe:
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")
         require_objects(self.objects)
-
+        if self.validate is not None and self.measure is None:
+            raise ConfigError(
+                "there is data to evaluate (validate=) and no measure. Pass "
+                'measure=(model, batch) -> {"loss": one value a sample}.'
+            )
         if (self.epochs is None) == (self.steps is None):
             raise ConfigError(
                 f"epochs={self.epochs} and steps={self.steps}: give one of the two, the length of "

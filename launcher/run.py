@@ -26,6 +26,7 @@ from strategies import (
     fold_indices,
     precision_for,
     process_groups,
+    quiet_engines,
     shield_loader_workers,
     split_indices,
 )
@@ -40,10 +41,12 @@ from .exit_codes import CONTINUE, DONE, USAGE
 from .fit import Loss, fit
 from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
-from .itinerary import Itinerary
+from .itinerary import Itinerary, where_raised
 from .job import Job
 from .masking import mask_text, secrets_of
+from .mistakes import code_of_mistake, mistake_text
 from .notices import Notice, notice_of
+from .peer_loss import is_peer_loss
 from .rank_console import RankConsole
 from .rank_end import end_well, leave, leave_unsaved, leaving_with_others
 from .recipe import Recipe
@@ -52,9 +55,13 @@ from .run_folder import RunFolder, run_folder_at
 from .run_state import Preempted
 from .signals import PreemptionFlag
 from .start_table import Place
-from .whereabouts import tell_folder
+from .whereabouts import tell_folder, working_folder
 
 _FAILURE = 1
+quiet_engines()  # here, since transformers imports one, which speaks at once
+_IMPORTED_IN = working_folder()
+"""Where the script was started, before it went elsewhere: its runs are kept here, unless it says
+otherwise, so that the same command finds them."""
 
 
 class Run:
@@ -93,6 +100,7 @@ class Run:
         self.precision: Precision = precision_for(
             environment.precision or "fp32", ranks.device.type
         )
+        self._job: Job | None = None
         self.attempt = self._open_folder()
         """Number of this start of the run, from 1; higher than that of any start before."""
 
@@ -122,7 +130,9 @@ class Run:
             environment = RankEnvironment.from_environ(os.environ)
         except ValueError as error:
             leave(None, str(error), USAGE)
-        path = environment.run_dir or Path(run_dir or Path("runs") / Path(sys.argv[0]).stem)
+        began_in = environment.start_dir or _IMPORTED_IN or Path()
+        usual = began_in / "runs" / Path(sys.argv[0]).stem
+        path = environment.run_dir or (usual if run_dir is None else Path(run_dir))
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
         launcher = None if environment.warning_file is None else os.getppid()
@@ -156,16 +166,22 @@ class Run:
             except Preempted:
                 code = CONTINUE
             except ConfigError as error:
-                leave(environment.error_file, str(error), USAGE)
+                sentence, code = (str(error), USAGE) if run is None else run.mistaken(error)
+                leave(environment.error_file, sentence, code)
             except (StrategyError, CheckpointError) as error:
                 leave(environment.error_file, str(error), _FAILURE)
             except Exception as error:
                 if run is not None:
                     run.itinerary.stay()
-                    write_exception(environment.error_file, error, run.itinerary.describe(error))
+                    write_exception(environment.error_file, error, run.describe_end(error))
                 raise
             end_well(environment, flag, start, code)
         sys.exit(code)
+
+    @property
+    def device(self) -> torch.device:
+        """This rank's device, to which batches are moved."""
+        return self.ranks.device
 
     @property
     def notice(self) -> Notice | None:
@@ -187,8 +203,10 @@ class Run:
         """
         self.before_first_step.go_on()
         self.itinerary.come_to("run.prepare")
+        self._refuse_second_job()
         require_arguments(Recipe, recipe, where="run.prepare")
-        return Job(self, Recipe(**recipe))
+        self._job = Job(self, Recipe(**recipe))
+        return self._job
 
     def fit(
         self,
@@ -306,11 +324,47 @@ class Run:
             "attempt": self.attempt,
         }
 
+    def mistaken(self, error: ConfigError) -> tuple[str, int]:
+        """Save what is finished; return what to say about a mistake, and the exit code.
+
+        Called on every rank that has met one.
+        """
+        self.itinerary.stay()
+        has_trained = self._has_trained
+        step = self.itinerary.step if has_trained else None
+        sentence = mistake_text(str(error), where_raised(error), step=step)
+        if self._job is not None and has_trained:
+            sentence = f"{sentence} {self._job.save_after_mistake()}"
+        return sentence, code_of_mistake(has_trained=has_trained)
+
+    def describe_end(self, error: Exception) -> str:
+        """Return where an exception of the script's ended this rank.
+
+        One that came out of `measure` is met by all ranks: what is finished is saved first.
+        """
+        where, words = self.itinerary.describe(error), f"{type(error).__name__}: {error}"
+        if self._job is None or not self._job.is_evaluating or is_peer_loss(words):
+            return where
+        return f"{where}\n{self._job.save_after_mistake()}"
+
+    @property
+    def _has_trained(self) -> bool:
+        return self._job is not None and self._job.has_trained
+
+    def _refuse_second_job(self) -> None:
+        if self._job is not None:
+            raise ConfigError(
+                "run.prepare was called a second time: a run is one model with one optimizer, and "
+                "one folder. Train a second model in a script and a --run-dir of its own; two "
+                "networks that are trained in turns can be one module whose losses are added."
+            )
+
     def _end_process(self, sentence: str) -> None:
         """End a rank that has left its loop and goes on alone; called in a thread."""
-        if not write_error(self.environment.error_file, sentence, exit_code=USAGE):
+        code = code_of_mistake(has_trained=self._has_trained)
+        if not write_error(self.environment.error_file, sentence, exit_code=code):
             print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
-        os._exit(USAGE)
+        os._exit(code)
 
     def _open_folder(self) -> int:
         """Make the run folder; every rank hears whether it worked. Called on every rank."""

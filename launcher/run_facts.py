@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
-from .event_file import ENDS, EVENTS
+from .event_file import ATTEMPT, ENDS, EVENTS
+from .metric_text import is_table, measured_in
 from .run_folder import RunFolder
 
 Record = Mapping[str, Any]
+_TOLD = {"attempt", "ranks", "code", "seconds"}
+"""What the launcher tells of an attempt."""
 SIGNS = ("start", "saved", "best", *ENDS)
 """Kinds of events that show a run to live."""
 
@@ -42,6 +45,10 @@ class Attempt:
     ending: str | None = None
     """None: it is going on, or was killed."""
     reason: str = ""
+    code: int | None = None
+    """The exit code as the launcher saw it; None: it goes on, or no launcher has seen its end."""
+    error: str | None = None
+    """What the launcher knows of a failure."""
 
     @property
     def command_s(self) -> float:
@@ -90,13 +97,23 @@ class RunFacts:
         last = self.attempts[-1].ending if self.attempts else None
         return last is not None and last != "preempted"
 
+    @property
+    def is_known_to_launcher_alone(self) -> bool:
+        """Whether the script does not use `Run`, or never came to it."""
+        return bool(self.attempts) and not self.of("start")
+
     def of(self, kind: str) -> list[Record]:
         """Return the events of one kind, oldest first."""
         return [event for event in self.events if event["event"] == kind]
 
     def metric_names(self) -> list[str]:
-        """Return the names of what was measured, in order of appearance."""
-        return list(dict.fromkeys(name for r in self.records for name in r if "/" in name))
+        """Return the names of the numbers that were measured, in order of appearance."""
+        measured = [measured_in(record) for record in self.records]
+        return list(dict.fromkeys(n for m in measured for n, v in m.items() if not is_table(v)))
+
+    def tables(self) -> dict[str, Record]:
+        """Return by name the newest record of each table that was measured."""
+        return {n: r for r in self.records for n, v in measured_in(r).items() if is_table(v)}
 
 
 def read_run(path: Path) -> RunFacts:
@@ -121,19 +138,45 @@ def read_run(path: Path) -> RunFacts:
 
 def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Attempt]:
     """Return the starts of a run, each with what followed it; pure."""
+    by_launcher = {e["attempt"]: e for e in events if e["event"] == ATTEMPT and e.keys() >= _TOLD}
     cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
     pieces = [events[a:b] for a, b in pairwise([*cuts, len(events)])]
     found = []
     for number, piece in enumerate(pieces):
         following = pieces[number + 1][0] if number + 1 < len(pieces) else None
-        found.append(_attempt(piece, following, records))
-    return found
+        found.append(_attempt(piece, following, records, by_launcher))
+    return found or [_launched(event) for event in by_launcher.values()]
+
+
+def _launched(event: Record) -> Attempt:
+    """Return an attempt of which only the launcher has told."""
+    ended_s = seconds_of(event)
+    return Attempt(
+        number=event["attempt"],
+        began_s=ended_s - event["seconds"],
+        start_s=0.0,
+        step=0,
+        strategy="",
+        world_size=event["ranks"],
+        precision="",
+        device="",
+        lost_steps=0,
+        lost_s=0.0,
+        end_step=event.get("step") or 0,
+        last_sign_s=ended_s,
+        code=event["code"],
+        error=event.get("error"),
+    )
 
 
 def _attempt(
-    piece: Sequence[Record], following: Record | None, records: Sequence[Record]
+    piece: Sequence[Record],
+    following: Record | None,
+    records: Sequence[Record],
+    by_launcher: Mapping[int, Record],
 ) -> Attempt:
     start = piece[0]
+    seen = by_launcher.get(start["attempt"], {})
     mine = [r for r in records if r.get("attempt") == start["attempt"]]
     end = next((e for e in piece if e["event"] in ENDS), None)
     signs = [r["time"] for r in mine if "time" in r]
@@ -159,6 +202,8 @@ def _attempt(
         last_sign_s=seconds_of(end) if end is not None else last_sign_s,
         ending=None if end is None else end["ending"],
         reason="" if end is None else end["reason"],
+        code=seen.get("code"),
+        error=seen.get("error"),
     )
 
 

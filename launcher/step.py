@@ -12,6 +12,7 @@ from strategies import (
     AgreedNotice,
     ConfigError,
     MapDataset,
+    Metrics,
     Ranks,
     RunningStatistics,
     StepOutcome,
@@ -24,7 +25,8 @@ from strategies import (
 from strategies.boundary import Carried
 from strategies.seeding import AFTER_LAST_MICRO_BATCH
 
-from .evaluation import Measure
+from .evaluation import Measure, required
+from .recipe import Recipe
 
 _MEAN = 1
 """torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
@@ -36,6 +38,7 @@ class StepOwner(Protocol):
     strategy: Strategy
     ranks: Ranks
     statistics: RunningStatistics
+    recipe: Recipe
 
     def next_batch(self) -> tuple[Any, bool]:
         """Return the next micro-batch, on the host, and whether it is the one that was asked for.
@@ -56,9 +59,7 @@ class StepOwner(Protocol):
     def before_update(self) -> None:
         """Return once the state may change."""
 
-    def evaluate(
-        self, step: Step, dataset: MapDataset, measure: Measure, name: str
-    ) -> dict[str, float]:
+    def evaluate(self, step: Step, dataset: MapDataset, measure: Measure, name: str) -> Metrics:
         """See `Step.evaluate`."""
 
     def give_up(self, step: Step) -> NoReturn:
@@ -104,7 +105,7 @@ class Step:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=owner.ranks.device)
         self.loss_count = 0.0
         """Samples that this rank counted; padding is none."""
-        self.metrics: dict[str, float] = {}
+        self.metrics: Metrics = {}
         self.seconds = 0.0
         self.evaluation_s = 0.0
         self._seed = seed
@@ -118,6 +119,8 @@ class Step:
         self._turn = -1
         self._owes_backward = False
         self._is_repeat = False
+        self.is_updating = False
+        """Whether the parameters are being changed: what is between two updates can be saved."""
         self._total: Callable[[], Carried] | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -210,14 +213,19 @@ class Step:
         strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
 
     def evaluate(
-        self, dataset: MapDataset, measure: Measure, *, name: str = "val"
-    ) -> dict[str, float]:
+        self,
+        dataset: MapDataset | None = None,
+        measure: Measure | None = None,
+        *,
+        name: str = "val",
+    ) -> Metrics:
         """Measure the model on `dataset`, each sample exactly once. Called on every rank.
 
         Args:
-            dataset: a map-style data set.
+            dataset: a map-style data set; left out: `run.prepare(validate=...)`.
             measure: (model, batch) -> {metric: one value a sample, a pair (numerator, denominator),
-                or what a function of `strategies.metrics` returns}.
+                or what a function of `strategies.metrics` returns}; left out:
+                `run.prepare(measure=...)`.
             name: prefix of the metrics: "val" gives "val/loss".
 
         Returns:
@@ -227,10 +235,25 @@ class Step:
             raise ConfigError(self._departure)
         if self.outcome is None:
             raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")
-        began = time.monotonic()
+        recipe, began = self._owner.recipe, time.monotonic()
+        dataset = required(recipe.validate if dataset is None else dataset, "validate")
+        measure = required(recipe.measure if measure is None else measure, "measure")
         self.metrics.update(self._owner.evaluate(self, dataset, measure, name))
         self.evaluation_s += time.monotonic() - began
         return self.metrics
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a micro-batch was given out, and the parameters are still to be updated."""
+        return self._turn >= 0 and self.outcome is None
+
+    @property
+    def place(self) -> tuple[str | int | bool, ...]:
+        """How far it is: ranks at the same place have told each other the same so far."""
+        if self.outcome is not None:
+            return ("evaluation", self.number)
+        is_carried = self._total is not None
+        return ("step", self.number, self._turn, self._owes_backward, is_carried)
 
     def require_complete(self) -> None:
         """Refuse a loop that left the step early.
@@ -286,7 +309,9 @@ class Step:
                 "pass step.backward the number of samples (or tokens) in the sum."
             )
         self._owner.before_update()
+        self.is_updating = True
         self.outcome = self._owner.strategy.step(carried.total * self._loss_scale)
+        self.is_updating = False
 
 
 def is_mean(loss: torch.Tensor) -> bool:

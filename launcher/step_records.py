@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from strategies import Agreed, BatchPlan
 
 from .every import Every
+from .metric_text import is_table, metrics_text, without_nan
 from .progress_line import NextSave, Pace, Standing, progress_line
 from .trackers import Trackers
 
@@ -27,11 +27,11 @@ class StepRecords:
         self._run = run
         self._recipe = recipe
         self._save_every = save_every
-        self._pending: dict[str, float | int] | None = None
-        self._loss: float | None = None
+        self._pending: dict[str, Any] | None = None
         self._pace = Pace()
         self._boundary_s = run.clock()
         self._standing: Standing | None = None
+        """Of the newest step, until its loss is known and its line is shown."""
         self._trackers: Trackers | None = None
         self._samples = 0
         self._busy_s = 0.0
@@ -54,7 +54,7 @@ class StepRecords:
 
     def drop_unwritten(self) -> None:
         """Forget a record that waits for its loss: its step is undone."""
-        self._pending = None
+        self._pending = self._standing = None
 
     def step(
         self,
@@ -92,7 +92,7 @@ class StepRecords:
             total_steps=plan.total_steps,
             epochs=plan.position(number) / plan.num_samples,
             total_epochs=plan.epochs,
-            loss=self._loss,
+            loss=None,
             rate=rate,
             grad_norm=step.outcome.grad_norm,
             samples_per_s=self._samples / max(self._busy_s, 1e-9),
@@ -100,9 +100,8 @@ class StepRecords:
             next_save=NextSave.after(self._save_every, number, since_save_s),
             deadline_s=self._deadline_s(),
         )
-        if self._run.console.wants_progress() and not step.metrics:
-            standing = self._standing
-            self._run.console.progress(lambda width: progress_line(standing, width))
+        if agreed is None and not step.metrics:
+            self._show(self._standing)  # the first: the line of any other waits for its loss
         is_due = number % self._recipe.log_every == 0
         if not (is_due or must or step.metrics or not step.outcome.applied):
             return
@@ -118,7 +117,8 @@ class StepRecords:
             **({} if step.outcome.applied else {"skipped": 1}),
             **_measured(step),
         }
-        self._samples, self._busy_s = 0, 0.0
+        if is_due:  # else it would be the pace of the few steps between two records
+            self._samples, self._busy_s = 0, 0.0
 
     def flush(self, agreed: Agreed | None) -> None:
         """Write the last record, whose loss was read when the boundary was drained."""
@@ -130,9 +130,9 @@ class StepRecords:
         limits = [at for at in known if at is not None]
         return min(limits) - time.time() if limits else None
 
-    def complete(self, agreed: Agreed | None) -> dict[str, float | int]:
+    def complete(self, agreed: Agreed | None) -> dict[str, Any]:
         """Return the last record instead of writing it; empty on the other ranks."""
-        return _finite(self._take(agreed))
+        return without_nan(self._take(agreed))
 
     def evaluated(self, record: Mapping[str, Any], step: Step) -> None:
         """Write a step's record, of an earlier start, with what was measured of it now."""
@@ -140,41 +140,41 @@ class StepRecords:
             return
         now = {"attempt": self._run.attempt, "time": round(time.time(), 3)}
         whole = {"step": step.number + 1, **record, **now, **_measured(step)}
-        self._write(_finite(whole))
-        metrics = "  ".join(f"{name} {value:.4g}" for name, value in step.metrics.items())
-        self._run.say(f"step {step.number + 1}: {metrics}")
+        self._write(without_nan(whole))
+        self._run.say(f"step {step.number + 1}: {metrics_text(step.metrics)}")
 
     def _complete(self, agreed: Agreed | None) -> None:
-        if agreed is not None and math.isfinite(agreed.loss):
-            self._loss = agreed.loss
-        record = self._take(agreed)
-        if not record:
+        record, standing = self._take(agreed), self._standing
+        if record:
+            self._write(without_nan(record))
+        if standing is None or agreed is None or agreed.step != standing.step:
             return
-        self._write(_finite(record))
-        metrics = {k: v for k, v in record.items() if k.count("/") == 1}
-        if metrics and self._standing is not None:
+        self._standing = None  # told
+        standing = replace(standing, loss=agreed.loss)
+        metrics = {k: v for k, v in record.items() if k.count("/") == 1 and not is_table(v)}
+        if metrics:
             # What was measured stays on the screen; what changes with every step does not.
-            line = replace(self._standing, loss=record["loss"], metrics=metrics)
-            self._run.say(progress_line(line))
+            self._run.say(progress_line(replace(standing, metrics=metrics)))
+        else:
+            self._show(standing)
 
-    def _take(self, agreed: Agreed | None) -> dict[str, float | int]:
+    def _show(self, standing: Standing) -> None:
+        if self._run.console.wants_progress():
+            self._run.console.progress(lambda width: progress_line(standing, width))
+
+    def _take(self, agreed: Agreed | None) -> dict[str, Any]:
         """Return the record that waits for its loss, with it; empty where the loss is not its."""
         record, self._pending = self._pending, None
         if record is None or agreed is None or agreed.step != record["step"]:
             return {}
         return {**record, "loss": agreed.loss}
 
-    def _write(self, record: dict[str, float | int]) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         self._run.folder.metrics(record)
         self.tell_trackers(record)
 
 
-def _measured(step: Step) -> dict[str, float]:
+def _measured(step: Step) -> dict[str, Any]:
     if not step.metrics:
         return {}
     return {"evaluation_s": round(step.evaluation_s, 4), **step.metrics}
-
-
-def _finite(record: Mapping[str, float | int]) -> dict[str, float | int]:
-    """Leave out what is not a number, for which JSON has no word."""
-    return {name: value for name, value in record.items() if math.isfinite(value)}

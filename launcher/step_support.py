@@ -14,7 +14,9 @@ from strategies import (
     DataNotReady,
     Look,
     MapDataset,
+    Metrics,
     NoticeRounds,
+    OwnCollectives,
     Ranks,
     evaluation_batches,
     training_batches,
@@ -31,7 +33,7 @@ from .step import Step
 if TYPE_CHECKING:
     from .run import Run
 
-Evaluate = Callable[[Step, MapDataset, Measure, str], dict[str, float]]
+Evaluate = Callable[[Step, MapDataset, Measure, str], Metrics]
 
 
 class StepSupport:
@@ -52,13 +54,16 @@ class StepSupport:
         self.is_leaving = False
         """The ranks have agreed to leave: a loop that is closed now was not left by the script."""
         self._run = run
-        self._recipe = recipe
+        self.recipe = recipe
         self._train = parts.train
         self._boundary = parts.boundary
         self._saver = parts.saver
         self._evaluate = evaluate
         self._give_up = give_up
         self._rounds = NoticeRounds(run.ranks, self.look)
+        # SyncBatchNorm has some in the forward, and is told of in a sentence of its own.
+        has_some = parts.strategy.forward_communicates or bool(parts.statistics.notes)
+        self._own_collectives = OwnCollectives(run.ranks, forward_has_some=has_some)
         self._batches: Batches | None = None
         self._former: Any = None
         self._lacks_data = False
@@ -79,7 +84,7 @@ class StepSupport:
             first_step=step,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            workers=self._recipe.workers,
+            workers=self.recipe.workers,
             **self._while_reading,
         )
 
@@ -98,8 +103,8 @@ class StepSupport:
             self._boundary,
             dataset,
             measure,
-            micro_batch=self._recipe.micro_batch,
-            workers=self._recipe.workers,
+            micro_batch=self.recipe.micro_batch,
+            workers=self.recipe.workers,
             name=name,
             beat=self._run.heartbeat.beat,
             look=self.look,
@@ -135,9 +140,12 @@ class StepSupport:
     def begin_round(self) -> None:
         """See StepOwner."""
         self._rounds.begin()
+        self._own_collectives.begin()
 
     def end_round(self) -> AgreedNotice | None:
         """See StepOwner."""
+        if (note := self._own_collectives.note()) is not None:
+            self.warn(f"{note}.")
         return self._rounds.end()
 
     def carry(self, count: float) -> Callable[[], Carried]:
@@ -150,9 +158,7 @@ class StepSupport:
         """See StepOwner."""
         self._saver.release_tensors()
 
-    def evaluate(
-        self, step: Step, dataset: MapDataset, measure: Measure, name: str
-    ) -> dict[str, float]:
+    def evaluate(self, step: Step, dataset: MapDataset, measure: Measure, name: str) -> Metrics:
         """See StepOwner."""
         return self._evaluate(step, dataset, measure, name)
 

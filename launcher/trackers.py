@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from strategies import ConfigError
 
+from .metric_text import is_table
 from .tracker_ways import WAYS, flattened, remember, same_run
 
 TENSORBOARD = "tensorboard"
@@ -130,7 +131,7 @@ class Trackers:
         values = {
             name if "/" in name else f"train/{name}": value
             for name, value in record.items()
-            if name not in _NOT_LOGGED
+            if name not in _NOT_LOGGED and not is_table(value)
         }
         step = int(record["step"])
         for name, tracker in tuple(self._open.items()):

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from checkpointing import JSON
 from strategies import (
+    Agreed,
     BatchPlan,
+    ConfigError,
     Decision,
     Ending,
     LossScale,
     MapDataset,
+    Metrics,
     Progress,
     Report,
     StepOutcome,
@@ -28,6 +31,7 @@ from .evaluation import Measure
 from .exit_codes import CONTINUE
 from .job_parts import JobParts
 from .leaving import tell_leaving
+from .mistakes import Standing
 from .recipe import Recipe
 from .rollback import bad_evaluation, roll_back, skipped_steps
 from .run_state import Preempted, RunState, plan_changes
@@ -36,6 +40,10 @@ from .step_support import StepSupport
 
 if TYPE_CHECKING:
     from .run import Run
+
+
+_LONGEST_WAIT_S = 25.0
+"""A rank that has met a mistake alone is not to keep the others for longer."""
 
 
 class TrainingLoop:
@@ -57,6 +65,12 @@ class TrainingLoop:
         self._rates = parts.rates
         self.asked_to_stop: str | None = None
         """What the script said when it called `job.stop()` on this rank."""
+        self.is_evaluating = False
+        """Whether the script's `measure` is being called for a step that is done."""
+        self._num_done = 0
+        self._step_s = 0.0
+        self._open: Step | None = None
+        """The step that the script has, from when it is yielded until its boundary."""
         self._support = support = StepSupport(
             run, recipe, parts, evaluate=self._evaluate_after, give_up=self._give_up
         )
@@ -81,6 +95,18 @@ class TrainingLoop:
         """Which data each step has, around what the run has left out."""
         return self._plan
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether this start has completed a step: what goes wrong from then on costs something."""
+        step = self._open
+        is_done = step is not None and step.outcome is not None and not step.only_evaluation
+        return self._num_done > 0 or is_done
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How much later another rank may come to what all ranks do in a step."""
+        return min(_LONGEST_WAIT_S, 2.0 * self._step_s)
+
     def ending(self) -> Decision | None:
         """Return how the run has ended already, at an earlier start; None: it has not."""
         if self._state.owed_evaluation is not None:
@@ -101,23 +127,29 @@ class TrainingLoop:
             decision = yield from self._steps()
         except GeneratorExit:
             self._support.left(f"the training loop in step {self.step}")
+            self._support.close()
+            raise
+        except ConfigError:
+            raise  # what is finished is saved before the writer is closed: `save_finished`
+        except BaseException:
+            self.close()
             raise
         finally:
             itinerary.loop = None
-            self._close()
+        self.close()
         self._end(decision)
 
     def _steps(self) -> Generator[Step, None, Decision]:
         """Yield the steps, one owed evaluation first; return why there are no more."""
         if self._state.owed_evaluation is not None:
-            step = self._step_to_evaluate()
+            self._open = step = self._step_to_evaluate()
             yield step
             decision = self._finish_evaluation(step)
             if decision.ending is not None:
                 return decision
         self._support.read_from(self.step, self.plan)
         while True:
-            step = self._new_step()
+            self._open = step = self._new_step()
             yield step
             step.require_complete()
             decision = self._finish(step)
@@ -126,9 +158,39 @@ class TrainingLoop:
             if decision.rollback:
                 self._support.read_from(self.step, self.plan)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the processes that read and write for this rank; no collective."""
         self._support.close()
         self._keeper.close()
+
+    def standing(self) -> Standing:
+        """Return where this rank is, with what of the run is not on the disk."""
+        step, done = self._open, self.step
+        if step is not None and step.outcome is not None and self._state.owed_evaluation is None:
+            done += 1
+        is_whole = step is None or not step.is_updating
+        return Standing(
+            step=done,
+            place=("boundary",) if step is None else step.place,
+            newest_step=self._keeper.newest_step,
+            can_be_saved=is_whole and done != self._keeper.newest_step,
+        )
+
+    def save_finished(self) -> None:
+        """Save the steps that are finished, and close. Called on every rank, at one `standing`."""
+        self._support.is_leaving = True
+        step, owes = self._open, False
+        if step is not None and step.is_under_way:
+            self._support.statistics.give_up()
+        elif step is not None and step.outcome is not None and self._state.owed_evaluation is None:
+            owes = step.evaluation_due
+            step.metrics.clear()  # all of this step's are measured again
+            self._come_to_boundary(step, owes_evaluation=owes)
+        self._prepare_to_save(owes_evaluation=owes)
+        if self._keeper.saving_since is not None:
+            self._state = self._saver.conclude(self._state)
+        if self._keeper.newest_step != self.step:
+            self._saver.save(self.step, self._state_to_json(None), Ending.PREEMPTED)
 
     def _end(self, decision: Decision) -> None:
         """Tell how the loop ended. Called on every rank.
@@ -182,8 +244,21 @@ class TrainingLoop:
 
     def _finish(self, step: Step, *, owes_evaluation: bool = False) -> Decision:
         """Close a step at its boundary; return what was decided."""
+        agreed = self._come_to_boundary(step, owes_evaluation=owes_evaluation)
+        decision = decide(self._progress(owes_evaluation=owes_evaluation), agreed, step.notice)
+        if decision.ending is Ending.STOPPED:
+            decision = replace(decision, reason=self._reason_of_script())
+            self._state = replace(self._state, stopped_because=decision.reason)
+        self._carry_out(decision, owes_evaluation=owes_evaluation)
+        return decision
+
+    def _come_to_boundary(self, step: Step, *, owes_evaluation: bool) -> Agreed | None:
+        """Count a step and tell of it; return what the ranks said at the former boundary."""
         assert step.outcome is not None
+        if step.evaluation_due and not owes_evaluation:
+            self._judge.require_measured(step.metrics, step.number + 1)
         self._advance(applied=step.outcome.applied)
+        self._open, self._step_s = None, step.seconds
         if step.evaluation_due and self._judge.has_rules and not owes_evaluation:
             self._judge_evaluation(step)
         # What the ranks said at the former boundary; what they say now is read at the next.
@@ -200,16 +275,12 @@ class TrainingLoop:
             self._saver.pace.since_last_s,
             must=owes_evaluation,
         )
-        decision = decide(self._progress(owes_evaluation=owes_evaluation), agreed, step.notice)
-        if decision.ending is Ending.STOPPED:
-            decision = replace(decision, reason=self._reason_of_script())
-            self._state = replace(self._state, stopped_because=decision.reason)
-        self._carry_out(decision, owes_evaluation=owes_evaluation)
-        return decision
+        return agreed
 
     def _finish_evaluation(self, step: Step) -> Decision:
         """Close an evaluation that was owed; return what was decided."""
-        record = self._state.owed_evaluation
+        self._judge.require_measured(step.metrics, step.number + 1)
+        record, self._open = self._state.owed_evaluation, None
         self._state = replace(self._state, owed_evaluation=None)
         self._log.records.evaluated(record or {}, step)
         if self._judge.has_rules:
@@ -234,15 +305,7 @@ class TrainingLoop:
     def _carry_out(self, decision: Decision, *, owes_evaluation: bool = False) -> None:
         """Do what was decided. Called on every rank."""
         if decision.save or decision.conclude or decision.proceed or decision.rollback:
-            self._boundary.drain()
-            # Before the save: whoever goes on from it must find the step's record.
-            agreed = self._boundary.peek()
-            if owes_evaluation:
-                # One record for a step: it is written with what is measured after the resume.
-                record = self._log.records.complete(agreed)
-                self._state = replace(self._state, owed_evaluation=record)
-            else:
-                self._log.records.flush(agreed)
+            self._prepare_to_save(owes_evaluation=owes_evaluation)
         if decision.conclude:
             self._state = self._saver.conclude(self._state)
         if decision.proceed:
@@ -255,12 +318,23 @@ class TrainingLoop:
             # What is left to do here takes its time, and must not look like a failure.
             tell_leaving(self._run.environment.leaving_file, CONTINUE)
 
+    def _prepare_to_save(self, *, owes_evaluation: bool) -> None:
+        """Let nothing be under way between the ranks, and every record be written."""
+        self._boundary.drain()
+        # Before the save: whoever goes on from it must find the step's record.
+        agreed = self._boundary.peek()
+        if owes_evaluation:
+            # One record for a step: it is written with what is measured after the resume.
+            record = self._log.records.complete(agreed)
+            self._state = replace(self._state, owed_evaluation=record)
+        else:
+            self._log.records.flush(agreed)
+
     def _give_up(self, step: Step) -> NoReturn:
         """Leave in the middle of a step: what is saved is the one before. Called on every rank."""
         self._support.is_leaving = True
         self._run.say(f"step {step.number} is given up, to be done again after the resume")
-        self._boundary.drain()
-        self._log.records.flush(self._boundary.peek())
+        self._prepare_to_save(owes_evaluation=False)
         if self._keeper.saving_since is not None:
             self._state = self._saver.conclude(self._state)
         is_saved = self._keeper.newest_step == self.step
@@ -275,7 +349,7 @@ class TrainingLoop:
             Preempted: always.
         """
         self._run.itinerary.loop = None
-        self._close()
+        self.close()
         self._end(decision)
         raise AssertionError("only a preempted run leaves in the middle")
 
@@ -287,6 +361,7 @@ class TrainingLoop:
 
     def _advance(self, *, applied: bool) -> None:
         """Count the step."""
+        self._num_done += 1
         skipped = 0 if applied else self._state.skipped_in_a_row + 1
         self._state = replace(
             self._state,
@@ -342,13 +417,15 @@ class TrainingLoop:
 
     def _evaluate_after(
         self, step: Step, dataset: MapDataset, measure: Measure, name: str
-    ) -> dict[str, float]:
+    ) -> Metrics:
         """Evaluate after a step, or leave with that step saved and the evaluation owed.
 
         Raises:
             Preempted: the ranks were asked to leave, or the time is too short.
         """
+        self.is_evaluating = True
         found = self._support.measure(dataset, measure, name)
+        self.is_evaluating = False
         step.notice = found.notice
         if found.metrics is None:
             self._leave_owing(step)
@@ -390,7 +467,8 @@ class TrainingLoop:
                 self._strategy.forget_average()
             self._log.restored(restored, by_groups + changes + by_rules, self._recipe.objects)
         elif self._recipe.weights is not None:
-            load_weights(self._strategy, Path(self._recipe.weights), self._run.communicator)
+            path, names = Path(self._recipe.weights), self._parts.model_names
+            load_weights(self._strategy, path, self._run.communicator, names)
             self._log.took_weights(self._recipe.weights)
         if self._run.ranks.is_coordinator:
             self._saver.clock.remember(self._run.folder.events())

@@ -23,6 +23,14 @@ def usual_folder(program: Program) -> Path | None:
     return None if source is None else Path("runs") / source.stem
 
 
+def working_folder() -> Path | None:
+    """Return where this process is; None: that folder is gone."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return None
+
+
 def assumed_folder(plan: LaunchPlan) -> Path | None:
     """Return where the run is kept, as long as it has not said so itself; None: not known."""
     if plan.run_dir is not None:

@@ -74,6 +74,12 @@ def read_words(argv: Sequence[str], environ: Mapping[str, str]) -> Words:
     return Words(given=given, rest=tuple(words))
 
 
+_ELSEWHERE = {
+    "-c": "To start Python code that is given as text: relaunch --no-python python -c 'CODE'.",
+}
+"""What Python takes and torchrun does not, with what to write."""
+
+
 def resolve(spelled: str) -> Option:
     """Return the option that a word such as `--nproc_per` means.
 
@@ -93,6 +99,8 @@ def resolve(spelled: str) -> Option:
             if meant:
                 names = ", ".join(option.name for option in meant)
                 raise UsageError(f"{spelled} could be {names}. Spell it out.")
+    if spelled in _ELSEWHERE:
+        raise UsageError(f"there is no option {spelled}. {_ELSEWHERE[spelled]}")
     raise UsageError(f"unknown option {spelled}{nearest(name, [o.name for o in OPTIONS])}")
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .driven_schedule import torch_schedule as torch_schedule
     from .early_stopping import EarlyStopping as EarlyStopping
     from .early_stopping import EarlyStoppingState as EarlyStoppingState
+    from .engine_log import quiet_engines as quiet_engines
     from .errors import ConfigError as ConfigError
     from .errors import DataNotReady as DataNotReady
     from .errors import DesyncError as DesyncError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .loading import training_batches as training_batches
     from .loss_scale import LossScale as LossScale
     from .metric_sums import Measurement as Measurement
+    from .metric_sums import Metrics as Metrics
     from .metric_sums import MetricSums as MetricSums
     from .metric_sums import Tally as Tally
     from .notice_rounds import AgreedNotice as AgreedNotice
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from .objects import Objects as Objects
     from .objects import Stateful as Stateful
     from .objects import require_objects as require_objects
+    from .own_collectives import OwnCollectives as OwnCollectives
     from .parallel.build_options import BuildOptions as BuildOptions
     from .parallel.build_options import as_patterns as as_patterns
     from .parallel.choosing import choose_strategy as choose_strategy
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
     from .training_state import Restored as Restored
     from .training_state import collect_state as collect_state
     from .training_state import restore_newest as restore_newest
+    from .transformers_names import TransformersNames as TransformersNames
     from .unfreezing import Unfreezing as Unfreezing
     from .weighting import weighted as weighted
 
@@ -118,8 +122,10 @@ _HOME = {
     "MapDataset": "loading",
     "Measurement": "metric_sums",
     "MetricSums": "metric_sums",
+    "Metrics": "metric_sums",
     "NoticeRounds": "notice_rounds",
     "Objects": "objects",
+    "OwnCollectives": "own_collectives",
     "Parameters": "parallel.protocol",
     "Penalty": "penalty",
     "PlateauState": "plateau",
@@ -146,6 +152,7 @@ _HOME = {
     "TorchSchedule": "driven_schedule",
     "TrainingData": "streams",
     "Turn": "batches",
+    "TransformersNames": "transformers_names",
     "Unfreezing": "unfreezing",
     "as_patterns": "parallel.build_options",
     "assignment": "batches",
@@ -166,6 +173,7 @@ _HOME = {
     "restore_newest": "training_state",
     "samples_of": "streams",
     "seed_streams": "seeding",
+    "quiet_engines": "engine_log",
     "shield_loader_workers": "data.worker_signals",
     "split_indices": "splits",
     "strategy_class": "parallel.table",

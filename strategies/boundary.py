@@ -17,7 +17,7 @@ from checkpointing import JSON
 from .agreement import all_equal, summands
 from .errors import DesyncError
 from .host_channel import PendingSum
-from .metric_sums import MetricSums, reduce_sums
+from .metric_sums import Metrics, MetricSums, reduce_sums
 from .notice_rounds import NUM_NUMBERS, AgreedNotice, Look
 from .process_group import Ranks
 
@@ -180,7 +180,7 @@ class Boundary:
                 "arguments. Every rank must pass the same."
             )
 
-    def reduce_metrics(self, sums: MetricSums) -> dict[str, float]:
+    def reduce_metrics(self, sums: MetricSums) -> Metrics:
         """Return the exact metrics over all ranks. Called on every rank.
 
         Raises:

@@ -10,13 +10,19 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from checkpointing import TensorSpec, require_match
+from checkpointing import ModelMismatchError, TensorSpec, require_match
 
 from .node_source import NodeSource
 from .parallel.catalogue import WEIGHT_KEYS
 
 IMPORTED = "imported"
 """Stands in the state of a checkpoint that `relaunch checkpoint import` has made."""
+
+
+_OTHER_NAMES = (
+    "transformers names some tensors in files otherwise than in memory, and an import takes them "
+    "as they are: run.prepare(weights=FOLDER), in a new run folder, follows its names."
+)
 
 
 class ImportedWeights:
@@ -71,4 +77,9 @@ def require_same_model(
         TensorSpec(fqn=s.fqn, key=s.key, shape=s.shape, dtype=dtypes.get(s.name, s.dtype))
         for s in expected
     ]
-    require_match(wanted, found, where=where)
+    try:
+        require_match(wanted, found, where=where)
+    except ModelMismatchError as error:
+        if not isinstance(source, ImportedWeights):
+            raise
+        raise ModelMismatchError(f"{error} {_OTHER_NAMES}") from None

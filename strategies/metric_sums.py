@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -20,7 +20,11 @@ from .errors import ConfigError, DesyncError
 from .host_channel import MOST_NUMBERS
 from .process_group import Ranks
 
-Finish: TypeAlias = "Callable[[Sequence[float]], float | Mapping[str, float]]"
+Table: TypeAlias = "list[list[float]]"
+"""Rows of a metric that is a matrix."""
+Metrics: TypeAlias = dict[str, Any]
+"""By name: each a float, or a `Table`."""
+Finish: TypeAlias = "Callable[[Sequence[float]], float | Table | Mapping[str, float]]"
 """(totals over all samples and ranks) -> the metric, or several by name."""
 
 
@@ -90,9 +94,9 @@ class MetricSums:
         """Return all sums, in the order of `names`."""
         return [number for name in self.names for number in self._tallies[name][1]]
 
-    def finish(self, totals: Sequence[float]) -> dict[str, float]:
+    def finish(self, totals: Sequence[float]) -> Metrics:
         """Return the metrics from the reduced vector; without samples they are nan."""
-        found: dict[str, float] = {}
+        found: Metrics = {}
         begin = 0
         for name in self.names:
             _, sums, finish = self._tallies[name]
@@ -100,12 +104,14 @@ class MetricSums:
             begin += len(sums)
             if isinstance(value, Mapping):
                 found.update({f"{name}/{key}": float(one) for key, one in value.items()})
+            elif isinstance(value, list):
+                found[name] = value
             else:
                 found[name] = float(value)
         return found
 
 
-def reduce_sums(ranks: Ranks, sums: MetricSums, layout_digest: int) -> dict[str, float]:
+def reduce_sums(ranks: Ranks, sums: MetricSums, layout_digest: int) -> Metrics:
     """Return the exact metrics over all ranks. Called on every rank.
 
     Args:

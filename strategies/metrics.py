@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from .errors import ConfigError
-from .metric_sums import Finish, Tally, quotient
+from .metric_sums import Finish, Table, Tally, quotient
 
 __all__ = [
     *("Tally", "accuracy", "bits_per_byte", "confusion_matrix", "f1", "mae", "mean", "mse"),
@@ -67,11 +67,14 @@ def top_k(scores: torch.Tensor, labels: torch.Tensor, k: int, weights: Weights =
 def confusion_matrix(
     predictions: torch.Tensor, labels: torch.Tensor, *, num_classes: int, weights: Weights = None
 ) -> Tally:
-    """How often label i was predicted as j, as one number named "i/j" for each pair."""
+    """How often label i was predicted as j: a table with a row for each label, as one value.
+
+    It is kept in metrics.jsonl and shown in the report; trackers, which draw numbers, are not told.
+    """
     counts = _pairs(predictions, labels, num_classes, weights, "confusion_matrix")
 
-    def finish(totals: Sequence[float]) -> dict[str, float]:
-        return {f"{n // num_classes}/{n % num_classes}": total for n, total in enumerate(totals)}
+    def finish(totals: Sequence[float]) -> Table:
+        return [list(totals[n : n + num_classes]) for n in range(0, num_classes**2, num_classes)]
 
     return Tally(kind=f"confusion_matrix({num_classes})", sums=counts.flatten(), finish=finish)
 

@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 StartIterator = Callable[[Any], Any]
@@ -27,6 +28,14 @@ def wrap_loader_start(wrap: Callable[[StartIterator], StartIterator]) -> str | N
     if not callable(original):
         return "its DataLoader has no _get_iterator"
     DataLoader._get_iterator = wrap(original)  # type: ignore[method-assign, assignment]
+    return None
+
+
+def collectives_so_far(device: torch.device) -> int | None:
+    """Return how many collectives this rank has begun in the common group; None: not known."""
+    with suppress(AttributeError, RuntimeError, ValueError):
+        backend: Any = dist.distributed_c10d._get_default_group()._get_backend(device)
+        return int(backend._get_sequence_number_for_group())
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .errors import ConfigError
-from .metric_sums import Tally
+from .metric_sums import Table, Tally
 
 
 def tally(metric: Any, *arguments: Any, **named: Any) -> Tally:
@@ -29,7 +29,7 @@ def tally(metric: Any, *arguments: Any, **named: Any) -> Tally:
     sums = [getattr(fresh, name).detach().double().reshape(-1).cpu() for name in shapes]
     name = type(metric).__name__
 
-    def finish(totals: Sequence[float]) -> float | dict[str, float]:
+    def finish(totals: Sequence[float]) -> float | Table | dict[str, float]:
         whole = deepcopy(metric)
         whole.reset()
         begin = 0
@@ -46,6 +46,9 @@ def tally(metric: Any, *arguments: Any, **named: Any) -> Tally:
             raise ConfigError(f"{name}.compute() returned a {type(found).__name__}, no tensor.")
         if found.numel() == 1:
             return float(found)
+        if found.ndim == 2:
+            rows: Table = found.double().tolist()
+            return rows
         return {str(n): float(value) for n, value in enumerate(found.flatten())}
 
     return Tally(kind=f"{name}({shapes})", sums=torch.cat(sums), finish=finish)

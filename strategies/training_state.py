@@ -245,7 +245,12 @@ def _verdict(action: Callable[[], None]) -> dict[str, JSON]:
     """Carry out an action; say what came of it. No collective of its own."""
     try:
         action()
-    except (ModelMismatchError, ConfigError) as error:
+    except ModelMismatchError as error:
+        return {
+            "kind": "refused",
+            "text": f"{error} To train another model, use another --run-dir.",
+        }
+    except ConfigError as error:
         return {"kind": "refused", "text": str(error)}
     except (DamagedCheckpointError, NoCheckpointError) as error:
         return {"kind": "damaged", "text": str(error)}

@@ -1,8 +1,7 @@
 """torch.distributed.checkpoint: `.metadata` (a pickle) and files of concatenated `torch.save`s."""
 
-import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ..files import Files
 from ..fragment import torch_dtype
 from ..spec import TensorSpec
 from ..whole_file import read_whole, reading
+from .boxes import require_cover, whole_of
 from .plain_pickle import Allowed, Name, Record, parse_pickle
 from .source import WEIGHT, Foreign, Source
 from .torch_file import DTYPES, TENSOR_NAMES, TensorRef, TorchFile, constant
@@ -111,13 +111,17 @@ def _specs(
         for name, one in described.items()
         if one.name == f"{_MODULE}.metadata.TensorStorageMetadata"
     }
-    states = {name for name in tensors if _is_optimizer_state(paths[name])}
-    weights = [name for name in tensors if name not in states]
+    states = {name: path[-2:] for name in tensors if _is_optimizer_state(path := paths[name])}
+    flat = {name: pair for name in tensors if (pair := _flat_state(paths[name])) is not None}
+    weights = [name for name in tensors if name not in states and name not in flat]
     prefix = _prefix_of(weights, paths) if prefix is None else prefix
+    # A module may be called "state": what is flat is of the optimizer if there is such a weight.
+    names = {name.removeprefix(prefix) for name in weights if name.startswith(prefix)}
+    states |= {name: (fqn, key) for name, (fqn, key) in flat.items() if fqn in names}
     found = {}
     for name, one in tensors.items():
         if name in states:
-            fqn, key = paths[name][-2:]
+            fqn, key = states[name]
         elif name.startswith(prefix):
             fqn, key = name.removeprefix(prefix), WEIGHT
         else:
@@ -129,6 +133,13 @@ def _specs(
 
 def _is_optimizer_state(path: tuple[str, ...]) -> bool:
     return len(path) >= 3 and path[-3] == "state"
+
+
+def _flat_state(path: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return (fqn, key) of a name "state.fqn.key", as `flatten_optimizer_state_dict` makes it."""
+    head, _, rest = path[-1].partition(".")
+    fqn, _, key = rest.rpartition(".")
+    return (fqn, key) if head == "state" and fqn and key else None
 
 
 def _prefix_of(weights: list[str], paths: Mapping[str, tuple[str, ...]]) -> str:
@@ -187,10 +198,16 @@ def _reader(folder: Path, files: Files, spec: TensorSpec, chunks: list[_Chunk]) 
 
 def _read(folder: Path, files: Files, spec: TensorSpec, chunks: list[_Chunk]) -> torch.Tensor:
     """Put the boxes of a tensor together, and prove that they are all of it."""
-    _require_boxes_cover(folder, spec, chunks)
+    require_cover(folder / METADATA_NAME, spec.name, spec.shape, chunks)
     for chunk in chunks:
         _require_room(folder / chunk.file, files, spec, chunk)
-    whole = torch.empty(spec.shape, dtype=torch_dtype(spec.dtype))
+    parts = _boxes(folder, files, spec, chunks)
+    return whole_of(spec.shape, torch_dtype(spec.dtype), parts)
+
+
+def _boxes(
+    folder: Path, files: Files, spec: TensorSpec, chunks: list[_Chunk]
+) -> Iterator[tuple[_Chunk, torch.Tensor]]:
     for chunk in chunks:
         path = folder / chunk.file
         file = TorchFile(path, files, offset=chunk.at, size_bytes=chunk.size_bytes)
@@ -202,31 +219,9 @@ def _read(folder: Path, files: Files, spec: TensorSpec, chunks: list[_Chunk]) ->
                 or found.dtype != spec.dtype
             ):
                 raise DamagedCheckpointError(path, f"holds something else at byte {chunk.at}")
-            box = file.read(found).view(chunk.sizes)
+            yield chunk, file.read(found)
         finally:
             file.close()
-        where = tuple(slice(o, o + n) for o, n in zip(chunk.offsets, chunk.sizes, strict=True))
-        whole[where] = box
-    return whole.reshape(-1)
-
-
-def _require_boxes_cover(folder: Path, spec: TensorSpec, chunks: list[_Chunk]) -> None:
-    path = folder / METADATA_NAME
-    for chunk in chunks:
-        is_inside = len(chunk.offsets) == len(chunk.sizes) == len(spec.shape) and all(
-            o >= 0 and o + n <= dim
-            for o, n, dim in zip(chunk.offsets, chunk.sizes, spec.shape, strict=True)
-        )
-        if not is_inside:
-            raise DamagedCheckpointError(path, f"{spec.name}: a chunk lies outside of the tensor")
-    boxes = [chunk for chunk in chunks if math.prod(chunk.sizes)]
-    if any(_overlap(one, other) for one, other in itertools.combinations(boxes, 2)):
-        raise DamagedCheckpointError(path, f"{spec.name}: two of its chunks overlap")
-    covered = sum(math.prod(chunk.sizes) for chunk in boxes)
-    if covered != spec.numel:
-        raise DamagedCheckpointError(
-            path, f"{spec.name}: its chunks have {covered} elements of {spec.numel}"
-        )
 
 
 def _require_room(path: Path, files: Files, spec: TensorSpec, chunk: _Chunk) -> None:
@@ -238,10 +233,3 @@ def _require_room(path: Path, files: Files, spec: TensorSpec, chunk: _Chunk) -> 
         raise DamagedCheckpointError(
             path, f"has no room for the {needed_bytes} bytes of {spec.name} at byte {chunk.at}"
         )
-
-
-def _overlap(one: _Chunk, other: _Chunk) -> bool:
-    return all(
-        max(a, b) < min(a + n, b + m)
-        for a, n, b, m in zip(one.offsets, one.sizes, other.offsets, other.sizes, strict=True)
-    )

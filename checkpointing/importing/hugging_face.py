@@ -1,6 +1,8 @@
 """safetensors as Hugging Face lays them out: one file, or several with an index."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +11,46 @@ import torch
 from ..errors import DamagedCheckpointError
 from ..files import Files
 from ..fragment import torch_dtype
+from ..hugging_face_files import is_index, weight_files
 from ..ranges import Range, find_cover_problem
-from ..spec import TensorSpec
+from ..spec import TensorSpec, UnsupportedDtypeError, require_supported
 from ..tensor_bytes import byte_view
 from ..whole_file import read_whole, reading
+from .boxes import extent, require_cover, whole_of
 from .source import WEIGHT, Foreign, Source
 
+_BOXES = "DCP_SHARDING_INFO"
+"""Under which torch notes, in a file's metadata, where its tensors begin in the whole ones."""
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100 * 1000 * 1000
 """The format's own limit."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A tensor of one file: whole, or a box of one that several ranks have written."""
+
+    foreign: Foreign
+    path: Path
+    offsets: tuple[int, ...] | None
+    """None: it is whole."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.foreign.spec.shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Box:
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
 def open_safetensors(folder: Path, files: Files, *, prefix: str | None = None) -> Source:
-    """Understand a folder of safetensors files; every file in it counts.
+    """Understand a folder of safetensors files: those that transformers would read.
+
+    Without an index and a file of the usual name every file counts; torch's
+    `HuggingFaceStorageWriter` leaves it so, each rank with its boxes of the tensors.
 
     Args:
         folder: Holds the files, and the index if there is one.
@@ -30,41 +59,51 @@ def open_safetensors(folder: Path, files: Files, *, prefix: str | None = None) -
 
     Raises:
         DamagedCheckpointError: If a file is damaged, or one that the index names is missing.
+        ValueError: If a tensor's dtype is not supported, or there are several models.
     """
-    names = [name for name in files.listdir(folder) if name.endswith(".safetensors")]
+    names = files.listdir(folder)
+    chosen = weight_files(names, lambda name: read_whole(folder / name, files))
+    if missing := [name for name in chosen if name not in names]:
+        index = next(name for name in sorted(names) if is_index(name))
+        raise DamagedCheckpointError(folder / index, f"names {missing[0]}, which is not there")
     prefix = prefix or ""
-    tensors: dict[str, Foreign] = {}
-    ignored: list[str] = []
-    for name in names:
-        for one in _tensors_of(folder / name, files):
-            if not one.spec.fqn.startswith(prefix):
-                ignored.append(one.spec.fqn)
-                continue
-            fqn = one.spec.fqn.removeprefix(prefix)
-            if fqn in tensors:
-                raise DamagedCheckpointError(folder / name, f"{fqn} is in two files")
-            spec = TensorSpec(fqn=fqn, key=WEIGHT, shape=one.spec.shape, dtype=one.spec.dtype)
-            tensors[fqn] = Foreign(spec=spec, read=one.read)
-    _require_all_of_the_index(folder, files, names)
+    parts: dict[str, list[_Part]] = {}
+    for name in chosen:
+        for part in _parts_of(folder / name, files):
+            parts.setdefault(part.foreign.spec.fqn, []).append(part)
+    taken = {fqn: found for fqn, found in parts.items() if fqn.startswith(prefix)}
     return Source(
         kind="Hugging Face safetensors",
-        tensors=tuple(tensors.values()),
-        ignored=tuple(sorted(ignored)),
+        tensors=tuple(_whole(fqn.removeprefix(prefix), found) for fqn, found in taken.items()),
+        ignored=tuple(sorted(parts.keys() - taken.keys())),
     )
 
 
-def _require_all_of_the_index(folder: Path, files: Files, names: list[str]) -> None:
-    for index in (n for n in files.listdir(folder) if n.endswith(".safetensors.index.json")):
-        path = folder / index
-        try:
-            wanted = set(json.loads(read_whole(path, files))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DamagedCheckpointError(path, f"is not an index: {error!r}") from error
-        if missing := sorted(str(name) for name in wanted - set(names)):
-            raise DamagedCheckpointError(path, f"names {missing[0]}, which is not there")
+def _whole(fqn: str, parts: list[_Part]) -> Foreign:
+    """Return the tensor that is in one file, or in boxes in several."""
+    first = parts[0]
+    of = first.foreign.spec
+    if first.offsets is None and len(parts) == 1:
+        return Foreign(spec=replace(of, fqn=fqn), read=first.foreign.read)
+    boxes = [
+        _Box(offsets=part.offsets, sizes=part.sizes) for part in parts if part.offsets is not None
+    ]
+    if len(boxes) < len(parts) or any(part.foreign.spec.dtype != of.dtype for part in parts):
+        raise DamagedCheckpointError(parts[-1].path, f"{fqn} is in two files")
+    try:
+        shape = extent(boxes)
+    except ValueError as error:
+        raise DamagedCheckpointError(parts[-1].path, f"{fqn}: its chunks do not fit") from error
+    require_cover(parts[-1].path, fqn, shape, boxes)
+
+    def read() -> torch.Tensor:
+        values = (part.foreign.read() for part in parts)
+        return whole_of(shape, torch_dtype(of.dtype), zip(boxes, values, strict=True))
+
+    return Foreign(spec=replace(of, fqn=fqn, shape=shape), read=read)
 
 
-def _tensors_of(path: Path, files: Files) -> list[Foreign]:
+def _parts_of(path: Path, files: Files) -> list[_Part]:
     with reading(path):
         size_bytes = files.size(path)
     lead = _content(path, files, 0, _LENGTH_BYTES)
@@ -74,19 +113,38 @@ def _tensors_of(path: Path, files: Files) -> list[Foreign]:
     start = _LENGTH_BYTES + header_bytes
     try:
         header = json.loads(_content(path, files, _LENGTH_BYTES, header_bytes))
+        offsets = _offsets(header.get("__metadata__"))
+        _require_supported(path, header)
         found = [
             _entry(fqn, value, path, files, start)
             for fqn, value in header.items()
             if fqn != "__metadata__"
         ]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, DamagedCheckpointError):
+        if isinstance(error, DamagedCheckpointError | UnsupportedDtypeError):
             raise
         raise DamagedCheckpointError(path, f"has no safetensors header: {error!r}") from error
     ranges = [(begin, end) for _, begin, end in found if end > begin]
     if problem := find_cover_problem(ranges, Range(start, size_bytes), "bytes"):
         raise DamagedCheckpointError(path, problem)
-    return [foreign for foreign, _, _ in found]
+    return [
+        _Part(foreign=foreign, path=path, offsets=offsets.get(foreign.spec.fqn))
+        for foreign, _, _ in found
+    ]
+
+
+def _offsets(metadata: Any) -> dict[str, tuple[int, ...]]:
+    """Return where each tensor begins in the whole one, where torch has noted that."""
+    if metadata is None or _BOXES not in metadata:
+        return {}
+    noted = json.loads(metadata[_BOXES])
+    return {fqn: tuple(map(int, one["saved_offsets"])) for fqn, one in noted.items()}
+
+
+def _require_supported(path: Path, header: Mapping[str, Any]) -> None:
+    for fqn, value in header.items():
+        if fqn != "__metadata__":
+            require_supported(value["dtype"], fqn, path)
 
 
 def _entry(fqn: str, value: Any, path: Path, files: Files, start: int) -> tuple[Foreign, int, int]:

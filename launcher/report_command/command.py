@@ -50,9 +50,10 @@ def write_report(facts: RunFacts) -> str:
     Raises:
         OSError: the folder cannot be written.
     """
-    missing = ""
+    missing = "" if facts.records else "nothing has been measured yet."
     try:
-        draw(facts, facts.path / CURVES)
+        if facts.records:
+            draw(facts, facts.path / CURVES)
     except NoMatplotlibError as error:
         missing = str(error)
     text = page(facts, picture=None if missing else CURVES, missing=missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _LETTER, _LABEL_GAP = 0.0058, 0.012
 """Of the labels of the starts, as shares of the diagram's width."""
+_LOG_FROM = 1000.0
+"""A perplexity begins so far above where it ends that it would be a flat line."""
 _ROW_PT = 10
 _WIDTH_IN, _PANEL_IN = 9.0, 1.9
 _START, _BEST, _END = "0.45", "tab:green", "tab:red"
@@ -32,7 +35,8 @@ class Panel:
     """Of the vertical axis, with the unit."""
     names: tuple[str, ...]
     """Of the records' entries."""
-    is_log: bool = False
+    log_from: float = math.inf
+    """The vertical axis is logarithmic where the largest value is so many times the smallest."""
 
 
 def panels(facts: RunFacts) -> list[Panel]:
@@ -46,11 +50,15 @@ def panels(facts: RunFacts) -> list[Panel]:
     return [
         Panel(label="loss", names=("loss", *losses)),
         *(
-            Panel(label=metric if len(names) > 1 else names[0], names=tuple(names))
+            Panel(
+                label=metric if len(names) > 1 else names[0],
+                names=tuple(names),
+                log_from=_LOG_FROM,
+            )
             for metric, names in groups.items()
         ),
         Panel(label="learning rate", names=("lr",)),
-        Panel(label="gradient norm", names=("grad_norm",), is_log=True),
+        Panel(label="gradient norm", names=("grad_norm",), log_from=30.0),
         Panel(label="samples / s", names=("samples_per_s",)),
     ]
 
@@ -93,8 +101,7 @@ def _draw_panel(axis: Axes, panel: Panel, facts: RunFacts) -> None:
         axis.plot(steps, values, linewidth=1.2, label=label, **style)
     _mark(axis, panel, facts)
     values = [value for name in panel.names for value in _curve(facts, name)[1]]
-    # Over less than this a logarithmic axis has no round number to show.
-    if panel.is_log and values and 0 < 30 * min(values) < max(values):
+    if values and 0 < panel.log_from * min(values) < max(values):
         axis.set_yscale("log")
     axis.set_ylabel(panel.label)
     axis.grid(alpha=0.25)
@@ -102,7 +109,8 @@ def _draw_panel(axis: Axes, panel: Panel, facts: RunFacts) -> None:
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
     if axis.get_legend_handles_labels()[1]:
-        axis.legend(loc="upper right", fontsize="small", framealpha=0.9)
+        # Where it covers least: a curve's end, often the best of it, is at the right.
+        axis.legend(loc="best", fontsize="small", framealpha=0.9)
 
 
 def _mark(axis: Axes, panel: Panel, facts: RunFacts) -> None:
@@ -118,6 +126,7 @@ def _mark(axis: Axes, panel: Panel, facts: RunFacts) -> None:
             color=_BEST,
             linestyle="none",
             zorder=5,
+            clip_on=False,
             label=f"best: {best['value']:.4g} at step {best['step']}",
         )
     if facts.is_over:

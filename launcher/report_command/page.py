@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from ..goodput import goodput
+from ..metric_text import is_table, measured_in, metric_text
 from ..progress_line import duration_text
 from ..run_facts import Attempt, Record, RunFacts
-from ..tables import render
+from ..tables import plural, render
 
 _NOTABLE: Mapping[str, Callable[[Record], str]] = {
     "checkpoint refused": lambda e: e["reason"],
@@ -40,10 +42,15 @@ def page(facts: RunFacts, *, picture: str | None, missing: str = "") -> str:
     """
     parts = [f"# {facts.name}", state_sentence(facts)]
     parts.append(f"![curves]({picture})" if picture else f"There is no picture: {missing}")
-    parts += ["## Attempts", _attempts(facts.attempts)]
-    parts += ["## Where the time went", _time(facts)]
+    if facts.is_known_to_launcher_alone:
+        parts += ["## Attempts", _launched(facts.attempts)]
+    else:
+        parts += ["## Attempts", _attempts(facts.attempts)]
+        parts += ["## Where the time went", _time(facts)]
     if facts.metric_names():
         parts += ["## Evaluations", _evaluations(facts)]
+    if tables := _tables(facts):
+        parts += ["## Tables", tables]
     notable = [_NOTABLE[e["event"]](e) for e in facts.events if e["event"] in _NOTABLE]
     if notable:
         parts += ["## Worth knowing", "\n".join(f"- {sentence}" for sentence in notable)]
@@ -56,6 +63,10 @@ def state_sentence(facts: RunFacts) -> str:
     if not facts.attempts:
         return "No step has been done yet."
     last = facts.attempts[-1]
+    if facts.is_known_to_launcher_alone:
+        return f"{ended_text(last)} What it has trained is not known: its script has told nothing."
+    if last.ending is None and last.code is not None:
+        return f"At step {last.end_step}, in attempt {last.number}. {ended_text(last)}"
     if last.ending is None:
         return (
             f"At step {last.end_step}, in attempt {last.number}: running, or killed without a word "
@@ -66,29 +77,59 @@ def state_sentence(facts: RunFacts) -> str:
     return f"Asked to leave at step {last.end_step}. The same command goes on."
 
 
+def ended_text(attempt: Attempt) -> str:
+    """Return in a sentence how the launcher saw an attempt end."""
+    why = f": {attempt.error}" if attempt.error else ""
+    took = _time_text(attempt.last_sign_s - attempt.began_s)
+    ranks = plural(attempt.world_size, "rank")
+    return f"It ended with code {attempt.code}, after {took} on {ranks}{why}".rstrip(".") + "."
+
+
 def comparison(runs: Sequence[RunFacts]) -> str:
     """Return a table with a line for each run, for a terminal."""
-    rows = [_compared(facts) for facts in runs]
+    names = told_apart([facts.path.resolve() for facts in runs])
+    rows = [(name, *_compared(facts)) for name, facts in zip(names, runs, strict=True)]
     return render(_COMPARED, rows, right="step best at training lost attempts ranks")
+
+
+def _state(attempt: Attempt) -> str:
+    return "running or killed" if attempt.code is None else f"ended, code {attempt.code}"
+
+
+def told_apart(paths: Sequence[Path]) -> list[str]:
+    """Return for each folder the shortest end of its path that no other one has."""
+
+    def name(path: Path) -> str:
+        others = [other for other in paths if other != path]
+        for number in range(1, len(path.parts)):
+            end = path.parts[-number:]
+            if all(other.parts[-number:] != end for other in others):
+                return "/".join(end)
+        return str(path)
+
+    return [name(path) for path in paths]
 
 
 def _compared(facts: RunFacts) -> tuple[str, ...]:
     last = facts.attempts[-1] if facts.attempts else None
     best, spent = facts.best, goodput(facts)
     tests = facts.of("test")
-    tested = {k: v for k, v in tests[-1].items() if "/" in k} if tests else {}
+    tested = measured_in(tests[-1]) if tests else {}
     return (
-        facts.name,
-        "not begun" if last is None else last.ending or "running or killed",
+        "not begun" if last is None else last.ending or _state(last),
         str(facts.step),
         "" if best is None else f"{best['monitor']} {best['value']:.5g}",
         "" if best is None else str(best["step"]),
-        " ".join(f"{name.split('/', 1)[1]} {value:.4g}" for name, value in tested.items()),
+        " ".join(
+            f"{name.split('/', 1)[1]} {value:.4g}"
+            for name, value in tested.items()
+            if not is_table(value)
+        ),
         f"{spent.share(spent.training_s):.0%} of {duration_text(spent.total_s)}",
         duration_text(spent.lost_s),
         str(len(facts.attempts)),
         "" if last is None else str(last.world_size),
-        "" if last is None else f"{last.strategy} {last.precision}",
+        "" if last is None else f"{last.strategy} {last.precision}".strip(),
     )
 
 
@@ -111,9 +152,28 @@ def _attempts(attempts: Sequence[Attempt]) -> str:
     )
 
 
+def _launched(attempts: Sequence[Attempt]) -> str:
+    return _table(
+        ("attempt", "began (UTC)", "ranks", "took", "code", "why it ended"),
+        [
+            (
+                str(a.number),
+                _clock(a.began_s),
+                str(a.world_size),
+                _time_text(a.last_sign_s - a.began_s),
+                str(a.code),
+                a.error or "",
+            )
+            for a in attempts
+        ],
+    )
+
+
 def _why(attempt: Attempt, *, is_last: bool) -> str:
     if attempt.ending is not None:
         return f"{attempt.ending}: {attempt.reason}"
+    if attempt.code:
+        return f"code {attempt.code}: {attempt.error or 'no rank said why'}"
     return "running, or killed without a word" if is_last else "killed without a word"
 
 
@@ -135,15 +195,32 @@ def _evaluations(facts: RunFacts) -> str:
         best = facts.best
         text += f"\n\nBest: {best['monitor']} {best['value']:.6g} at step {best['step']}."
     for test in facts.of("test"):
-        measured = ", ".join(f"{k} {v:.6g}" for k, v in test.items() if "/" in k)
+        measured = ", ".join(metric_text(k, v, digits=6) for k, v in measured_in(test).items())
         weights = f" of the {test['weights']} weights" if "weights" in test else ""
         text += f"\n\nTest{weights}: {measured}."
     return text
 
 
+def _tables(facts: RunFacts) -> str:
+    """Return the newest of each table that was measured, in evaluations and tests."""
+    newest = {name: (f"at step {r['step']}", r[name]) for name, r in facts.tables().items()}
+    for test in facts.of("test"):
+        weights = f" of the {test['weights']} weights" if "weights" in test else ""
+        tables = {k: v for k, v in measured_in(test).items() if is_table(v)}
+        newest |= {name: (f"in the test{weights}", rows) for name, rows in tables.items()}
+    return "\n\n".join(f"{n} {when}:\n\n{_matrix(rows)}" for n, (when, rows) in newest.items())
+
+
+def _matrix(rows: Sequence[Sequence[float | None]]) -> str:
+    """Return a matrix with the number of each row and column."""
+    columns = [str(n) for n in range(len(rows[0]) if rows else 0)]
+    cells = (["" if x is None else f"{x:.6g}" for x in row] for row in rows)
+    return _table(["", *columns], [[f"**{n}**", *row] for n, row in enumerate(cells)])
+
+
 def _made_of(facts: RunFacts) -> str:
     told = facts.description
-    rows = [(key, _flat(told[key])) for key in told]
+    rows = [(key, _flat(told[key])) for key in told if told[key] is not None]
     return _table(("", ""), rows) if rows else "run.json is missing."
 
 

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..attempt_number import last_number
 from ..command_parser import CommandParser
 from ..console import say
 from ..errors import UsageError
-from ..event_file import ENDS, EVENTS, METRICS
+from ..event_file import ATTEMPT, ENDS, EVENTS, METRICS
 from ..progress_line import duration_text
 from ..run_facts import Record, seconds_of
 from .follow import Follower
@@ -68,7 +69,7 @@ def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
     events, records = Follower(folder / EVENTS), Follower(folder / METRICS)
     past = events.news()
     starts = [number for number, event in enumerate(past) if event["event"] == "start"]
-    new_events = past[starts[-1] :] if starts else []
+    new_events = past[starts[-1] :] if starts else [] if is_launched_again(folder, past) else past
     attempt = past[starts[-1]]["attempt"] if starts else None
     new_records = [r for r in records.news() if r.get("attempt") == attempt]
     quiet_s = 0.0
@@ -76,12 +77,27 @@ def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
         quiet_s = 0.0 if new_events or new_records else quiet_s + every_s
         for line in lines(new_events, new_records):
             show(line)
-        if any(event["event"] in ENDS for event in new_events):
+        if any(is_end(event) for event in new_events):
             return
         if QUIET_S <= quiet_s < QUIET_S + every_s:
             show(f"no sign of the run for {duration_text(QUIET_S)}; still looking.")
         time.sleep(every_s)
         new_events, new_records = events.news(), records.news()
+
+
+def is_end(event: Record) -> bool:
+    """Return whether nothing follows: a rank has said so, or the launcher, which starts no other.
+
+    A script without `Run` says nothing itself.
+    """
+    return event["event"] in ENDS or (event["event"] == ATTEMPT and not event.get("restart"))
+
+
+def is_launched_again(folder: Path, events: Sequence[Record]) -> bool:
+    """Return whether an attempt is under way of which nothing is told yet but by its logs."""
+    begun = [path.name.removeprefix("attempt-") for path in folder.glob("logs/attempt-*")]
+    newest = max((int(number) for number in begun if number.isdigit()), default=0)
+    return newest > last_number(events)
 
 
 def lines(events: Sequence[Record], records: Sequence[Record]) -> list[str]:

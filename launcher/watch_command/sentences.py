@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from ..metric_text import measured_in, metric_text, metrics_text
 from ..tables import plural, size_text
 
 Event = Mapping[str, Any]
@@ -20,13 +21,13 @@ class RecordSentence:
 
 def record_sentence(record: Event) -> RecordSentence:
     """Return a record as a line."""
-    measured = {name: value for name, value in record.items() if "/" in name}
+    measured = measured_in(record)
     at = f"{_clock(record['time'])}  " if "time" in record else ""
     parts = [f"{at}step {record['step']}", f"epoch {record['epoch']}"]
     formats = {"loss": "loss {:.4g}", "lr": "lr {:.3g}", "grad_norm": "grad {:.3g}"}
     formats["samples_per_s"] = "{:.4g} samples/s"
     parts += [text.format(record[name]) for name, text in formats.items() if name in record]
-    parts += [f"{name} {value:.4g}" for name, value in measured.items()]
+    parts += [metric_text(name, value) for name, value in measured.items()]
     return RecordSentence(text="  ".join(parts), is_evaluation=bool(measured))
 
 
@@ -55,7 +56,7 @@ def _end(event: Event) -> str:
 
 
 def _test(event: Event) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in event.items() if "/" in name)
+    return metrics_text(measured_in(event))
 
 
 def _attempt(event: Event) -> str:

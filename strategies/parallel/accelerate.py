@@ -40,6 +40,7 @@ class Accelerate(Replicated):
     """Replicas whose gradients an Accelerator sums; the whole state is on every rank."""
 
     name = "accelerate"
+    forward_communicates = True
 
     def __init__(self, blueprint: Blueprint) -> None:
         if blueprint.accelerator is None:

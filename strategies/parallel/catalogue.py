@@ -77,4 +77,13 @@ def _buffer_specs(model: nn.Module) -> dict[str, TensorSpec]:
 
 
 def _spec(fqn: str, key: str, tensor: torch.Tensor) -> TensorSpec:
-    return TensorSpec(fqn=fqn, key=key, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype))
+    try:
+        dtype = dtype_name(tensor.dtype)
+    except ValueError as error:
+        what = "buffer" if key == BUFFER else "parameter"
+        raise ConfigError(
+            f"{what} {fqn} is {tensor.dtype}, which no checkpoint can hold: safetensors has no "
+            "name for it, or its elements are no whole bytes. Convert it in the model's factory, "
+            "or register a buffer with persistent=False."
+        ) from error
+    return TensorSpec(fqn=fqn, key=key, shape=tuple(tensor.shape), dtype=dtype)

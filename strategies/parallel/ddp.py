@@ -6,6 +6,7 @@ from inspect import signature
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -24,6 +25,20 @@ if len(_NO_BUFFER_SYNC) > 1:
     del _NO_BUFFER_SYNC["broadcast_buffers"]
 
 
+def _start_equal_in_bytes(model: nn.Module) -> None:
+    """Broadcast what is in 8-bit floats, of which gloo knows nothing; DDP then leaves it out.
+
+    Called on every rank.
+    """
+    kept = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    small = {n: t for n, t in kept.items() if t.dtype.is_floating_point and t.dtype.itemsize == 1}
+    for tensor in small.values():
+        dist.broadcast(tensor.detach().view(torch.uint8), src=0)
+    if small:
+        leave_out: Any = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+        leave_out(model, list(small))
+
+
 class DDP(Replicated):
     """Replicas on every rank; gradients are summed once a step, with the last micro-batch."""
 
@@ -31,8 +46,10 @@ class DDP(Replicated):
 
     def _spread(self, model: nn.Module) -> nn.Module:
         device = self.ranks.device
+        around = Autocast(model, self.precision, device)
+        _start_equal_in_bytes(around)
         self._ddp = DistributedDataParallel(
-            Autocast(model, self.precision, device),
+            around,
             device_ids=[device.index] if device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             **_NO_BUFFER_SYNC,

@@ -43,6 +43,7 @@ class FSDP(TorchEngine):
     """Sharded by block: the repeated modules each, and the rest with the root."""
 
     name = "fsdp"
+    forward_communicates = True
 
     def _spread(self, model: nn.Module) -> nn.Module:
         mesh = mesh_of(self.ranks, self.options)

@@ -96,6 +96,8 @@ class Strategy(ABC):
     """A model spread over the ranks by one native engine."""
 
     name: ClassVar[str]
+    forward_communicates: ClassVar[bool] = False
+    """Whether the ranks gather parameters in a forward."""
     catalogue: Catalogue
     _optimizer: torch.optim.Optimizer
     _group_names: list[list[str]]

@@ -61,7 +61,7 @@ class Zero(Strategy):
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         optimizer = made_optimizer(blueprint.optimizer, Parameters(named))
         self._group_names = names_by_group(optimizer, named)
-        unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable)
+        unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable, self.catalogue.frozen)
         self._cohorts = Cohorts(optimizer, self._group_names, unfreezing)
         self._optimizer = optimizer
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
@@ -297,6 +297,7 @@ class Zero3(Zero):
     """Optimizer state, gradients and weights in shards."""
 
     name = "zero3"
+    forward_communicates = True
     stage = 3
 
 

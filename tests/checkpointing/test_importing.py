@@ -1,5 +1,6 @@
 """What other programs really save is read back, value for value, and nothing in it is run."""
 
+import json
 import os
 import pickle
 import zipfile
@@ -8,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
 from checkpointing import (
     DamagedCheckpointError,
+    export_safetensors,
     import_checkpoint,
     open_foreign,
 )
@@ -112,6 +115,111 @@ def test_hugging_face(kit, tmp_path, trained):
     index.write_text('{"weight_map": {"base.x": "model-00003-of-00003.safetensors"}}')
     with pytest.raises(DamagedCheckpointError, match=r"names model-00003.*not there"):
         open_foreign(tmp_path / "hf")
+
+
+def test_the_file_that_transformers_reads(kit, tmp_path, trained):
+    """A second, smaller `save_pretrained` leaves the index of the first, with or without files."""
+    state = trained[0].state_dict()
+    folder = tmp_path / "hf"
+    folder.mkdir()
+    save_file(state, folder / "model.safetensors")
+    index = {"weight_map": dict.fromkeys(state, "model-00001-of-00002.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_weights(kit, take_over(kit, folder, tmp_path / "a")[1], trained[0])
+    others = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    save_file(others, folder / "model-00001-of-00002.safetensors")
+    assert_weights(kit, take_over(kit, folder, tmp_path / "b")[1], trained[0])
+    save_file(others, folder / "consolidated.safetensors")
+    assert_weights(kit, take_over(kit, folder, tmp_path / "c")[1], trained[0])
+
+
+def save_boxes(folder, weight, *, cut=3, second_offset=None):
+    """Write one tensor as two ranks do with `HuggingFaceStorageWriter(save_distributed=True)`."""
+    folder.mkdir()
+    parts = ((0, weight[:cut]), (cut if second_offset is None else second_offset, weight[cut:]))
+    for rank, (begin, part) in enumerate(parts, start=1):
+        offsets = {"w": {"saved_offsets": [begin, 0]}, "b": {"saved_offsets": [rank - 1]}}
+        save_file(
+            {"w": part.contiguous(), "b": torch.tensor([rank], dtype=torch.int16)},
+            folder / f"shard-0000{rank}-model-00001-of-00001.safetensors",
+            {"DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(offsets)},
+        )
+
+
+def test_boxes_of_two_ranks_are_put_together(kit, tmp_path):
+    weight = torch.arange(20.0).view(5, 4)
+    save_boxes(tmp_path / "hf", weight)
+    found = take_over(kit, tmp_path / "hf", tmp_path / "store")[1]
+    assert torch.equal(found["w", "param"], weight)
+    assert found["b", "param"].tolist() == [1, 2]
+    for name, offset, words in (("over", 2, "overlap"), ("gap", 4, "have 20 elements of 24")):
+        save_boxes(tmp_path / name, weight, second_offset=offset)
+        with pytest.raises(DamagedCheckpointError, match=words):
+            open_foreign(tmp_path / name)
+
+
+def test_the_same_name_in_two_files_is_told(tmp_path):
+    (tmp_path / "hf").mkdir()
+    for name in ("a", "b"):
+        save_file({"w": torch.ones(2)}, tmp_path / "hf" / f"{name}.safetensors")
+    with pytest.raises(DamagedCheckpointError, match="w is in two files"):
+        open_foreign(tmp_path / "hf")
+
+
+@pytest.mark.parametrize("whole", ["parts", "beside", "flat"])
+def test_torch_dcp_with_a_flat_optimizer(kit, tmp_path, trained, whole):
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    model, optimizer = get_state_dict(*trained, options=options)
+    content = {
+        "parts": {"model": model, "optim": optimizer},
+        "beside": {"model": model, **optimizer},
+        "flat": {**model, **optimizer},
+    }[whole]
+    dcp.save(content, checkpoint_id=tmp_path / "dcp")
+    source, found = take_over(kit, tmp_path / "dcp", tmp_path / "store")
+    assert_weights(kit, found, trained[0])
+    state = {name: trained[1].state[p] for name, p in trained[0].named_parameters()}
+    for name in ("first.weight", "first.bias", "second.weight"):
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert kit.bits(found[name, key]) == kit.bits(state[name][key])
+        assert source.scalars[name]["step"] == 3
+    assert all("param_groups" in name for name in source.ignored)
+
+
+def test_a_module_called_state_is_no_optimizer(kit, tmp_path):
+    weights = {"state.enc.weight": torch.ones(3), "state.enc.bias": torch.zeros(2)}
+    dcp.save(weights, checkpoint_id=tmp_path / "dcp")
+    found = take_over(kit, tmp_path / "dcp", tmp_path / "store")[1]
+    assert set(found) == {(name, "param") for name in weights}
+
+
+def write_raw(path, dtype, shape, size_bytes):
+    """Write a safetensors file of any dtype by hand."""
+    entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, size_bytes]}
+    header = json.dumps({"scales": entry}).encode()
+    data = bytes(range(1, size_bytes + 1))
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"])
+def test_newer_dtypes_are_read_and_exported(kit, tmp_path, dtype):
+    (tmp_path / "hf").mkdir()
+    write_raw(tmp_path / "hf" / "model.safetensors", dtype, [2], 16 if dtype == "C64" else 2)
+    _, found = take_over(kit, tmp_path / "hf", tmp_path / "store")
+    with kit.store_at(tmp_path / "store").open(0) as reader:
+        export_safetensors(reader, tmp_path / "out.safetensors", metadata={})
+    with safe_open(tmp_path / "out.safetensors", "pt") as file:
+        written = file.get_tensor("scales")
+    assert written.dtype == found["scales", "param"].dtype
+    assert kit.bits(written) == kit.bits(found["scales", "param"])
+
+
+@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F12_NEW"])
+def test_a_dtype_that_is_not_supported_is_no_damage(tmp_path, dtype):
+    write_raw(tmp_path / "model.safetensors", dtype, [4], 2)
+    with pytest.raises(ValueError, match=rf"holds scales as {dtype}.*not supported") as caught:
+        open_foreign(tmp_path)
+    assert not isinstance(caught.value, DamagedCheckpointError)
 
 
 def test_what_is_none_of_these_is_refused(kit, tmp_path, trained):

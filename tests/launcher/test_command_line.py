@@ -56,6 +56,7 @@ def test_words(words, own, rest):
         ),
         ("--qqqq x.py", "unknown option --qqqq."),
         ("-x x.py", "unknown option -x."),
+        ("-c pass", "there is no option -c. To start Python code that is given as text: relaunch"),
         ("--strategy", "--strategy needs a value. See relaunch --help."),
         ("--log-dir --tee 3 x", "--log-dir needs a value. See relaunch --help."),
         ("--master 3 x", "--master could be --master-addr, --master-port. Spell it out."),

@@ -1,15 +1,18 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 import launcher.report_command.command as command
 from launcher.errors import UsageError
+from launcher.event_file import append_event
 from launcher.goodput import goodput
 from launcher.report_command import run as report
 from launcher.report_command.curves import NoMatplotlibError, panels
-from launcher.report_command.page import page
+from launcher.report_command.page import page, told_apart
 from launcher.run_facts import read_run
 
 BEGAN_S = 1_800_000_000.0
@@ -145,6 +148,98 @@ def test_wrong_usage(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         report(words)
+
+
+def test_a_table_is_shown_whole_and_in_no_column(folder, capsys):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    newest = {**json.loads(lines[-1]), "val/confusion": [[3.0, 1.0], [0.0, None]]}
+    (folder / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(newest)]) + "\n")
+    tested = {"event": "test", "weights": "best", "test/confusion": [[5.0]], "test/accuracy": 0.5}
+    with (folder / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"time": "2033-05-18T03:33:20.000+00:00", **tested}) + "\n")
+    facts = read_run(folder)
+    assert "val/confusion" not in facts.metric_names()
+    assert report([str(folder)]) == 0
+    text = (folder / "report.md").read_text()
+    assert f"val/confusion at step {newest['step']}:" in text
+    assert "|  | 0 | 1 |\n| --- | --- | --- |\n| **0** | 3 | 1 |\n| **1** | 0 |  |" in text
+    assert "test/confusion in the test of the best weights:\n\n|  | 0 |" in text
+    assert "| val/confusion |" not in text
+    shown = capsys.readouterr().out
+    assert "accuracy 0.5" in shown
+    assert "confusion" not in shown
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path, write_run, capsys):
+    folders = [write_run(tmp_path / a / "r") for a in ("a", "b")]
+    assert report([*map(str, folders), str(write_run(tmp_path / "c"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-3:]] == ["a/r", "b/r", "c"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/x/a/r", "/x/b/r"], ["a/r", "b/r"]),
+        (["/x/a/r", "/y/a/r", "/x/q"], ["x/a/r", "y/a/r", "q"]),
+        (["/x/r", "/x/r"], ["r", "r"]),
+        (["/r", "/x/r"], ["/r", "x/r"]),
+    ],
+)
+def test_the_shortest_names_that_differ(paths, names):
+    assert told_apart([Path(path) for path in paths]) == names
+
+
+def launched(folder, *ends):
+    """Write a folder of a script that does not use `Run`."""
+    folder.mkdir()
+    for number, (code, error) in enumerate(ends, start=1):
+        append_event(
+            *(folder, "attempt"),
+            now=datetime.fromtimestamp(BEGAN_S + 100 * number, UTC),
+            attempt=number,
+            ranks=2,
+            code=code,
+            seconds=60.0,
+            step=None,
+            error=error,
+            restart=False,
+            reason=None,
+        )
+    return folder
+
+
+def test_what_the_launcher_knows_of_a_script_without_run(tmp_path, capsys):
+    folder = launched(tmp_path / "plain", (1, "ValueError: x"), (0, None))
+    assert report([str(folder)]) == 0
+    text = (folder / "report.md").read_text()
+    assert "It ended with code 0, after 1:00 min on 2 ranks. What it has trained is not" in text
+    assert "| 1 | 2027-01-15 08:00:40 | 2 | 1:00 min | 1 | ValueError: x |" in text
+    assert "There is no picture: nothing has been measured yet." in text
+    assert "Where the time went" not in text
+    assert not (folder / "curves.png").exists()
+    assert "ended, code 0" in capsys.readouterr().out
+
+
+def test_a_failed_attempt_says_why(folder):
+    text = (
+        (folder / "events.jsonl").read_text().replace('"attempt": 3, "step": 400', '"attempt": 9')
+    )
+    lines = [line for line in text.splitlines() if '"event": "end"' not in line]
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n")
+    append_event(
+        *(folder, "attempt"),
+        attempt=3,
+        ranks=1,
+        code=1,
+        seconds=60.0,
+        step=400,
+        error="train.py:9: no",
+        restart=False,
+    )
+    text = page(read_run(folder), picture=None)
+    assert "| code 1: train.py:9: no |" in text
+    assert "in attempt 3. It ended with code 1" in text
 
 
 def test_a_run_that_never_began_has_a_report(tmp_path):

@@ -42,7 +42,8 @@ def test_a_tracker_of_accelerates_kind_is_told_everything(tmp_path):
     trackers = Trackers(
         [listener], tmp_path, first_step=0, description={"seed": 0}, warn=warned.append
     )
-    trackers.log({"step": 3, "time": 1.0, "attempt": 1, "loss": 0.5, "val/loss": 0.4})
+    table = {"val/confusion": [[3.0, 1.0], [0.0, 2.0]]}
+    trackers.log({"step": 3, "time": 1.0, "attempt": 1, "loss": 0.5, "val/loss": 0.4, **table})
     trackers.finish()
     trackers.finish()
     assert listener.told == [

@@ -12,8 +12,9 @@ import pytest
 
 import launcher
 from launcher.errors import UsageError
+from launcher.event_file import append_event
 from launcher.watch_command import run
-from launcher.watch_command.command import lines, watch
+from launcher.watch_command.command import is_launched_again, lines, watch
 from launcher.watch_command.follow import Follower
 from launcher.watch_command.sentences import _SENTENCES, event_sentence
 
@@ -25,6 +26,29 @@ def test_a_run_that_has_ended_is_told_and_left(tmp_path, write_run):
     assert "step 320" in shown[1]
     assert "finished at step 400: early stop, val/loss is | flat" in shown[-2]
     assert "test/accuracy 0.9" in shown[-1]
+
+
+def test_it_ends_with_the_launcher_of_a_script_without_run(tmp_path):
+    shown = []
+    (tmp_path / "events.jsonl").touch()
+
+    def tell(restart):
+        details = {"attempt": 1, "ranks": 1, "code": 3, "seconds": 1.0, "error": "x"}
+        append_event(tmp_path, "attempt", **details, restart=restart)
+
+    timers = [threading.Timer(0.3, tell, (True,)), threading.Timer(0.9, tell, (False,))]
+    for timer in timers:
+        timer.start()
+    watch(tmp_path, every_s=0.1, show=shown.append)
+    assert [line[10:] for line in shown] == [
+        "the ranks ended with code 3: x; starting again",
+        "the ranks ended with code 3: x",
+    ]
+    shown.clear()
+    watch(tmp_path, every_s=0.1, show=shown.append)  # what is over is told, and left
+    assert len(shown) == 2
+    (tmp_path / "logs" / "attempt-2").mkdir(parents=True)
+    assert is_launched_again(tmp_path, [{"event": "attempt", "attempt": 1}])
 
 
 def test_it_ends_with_the_run(tmp_path, write_run):

@@ -43,6 +43,15 @@ def folder_with_index(folder: Path) -> Path:
     return folder
 
 
+def test_a_dtype_that_is_not_supported_is_named(tmp_path: Path) -> None:
+    header = {"scale": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"\x01\x02")
+    with pytest.raises(ConfigError, match=r"holds scale as F4, and that dtype is not supported"):
+        PretrainedWeights.open(tmp_path, SPECS, ALIASES)
+
+
 @pytest.mark.parametrize("write", [one_file, folder_with_one, folder_with_index])
 def test_ranges_are_read(write: Callable[[Path], Path], tmp_path: Path) -> None:
     source = PretrainedWeights.open(write(tmp_path), SPECS, ALIASES)

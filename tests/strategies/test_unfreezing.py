@@ -13,6 +13,15 @@ def test_what_is_held_at_each_step() -> None:
     assert [unfreezing.since(name) for name in NAMES] == [8, 5, 0]
 
 
+def test_what_the_model_froze_itself_is_named() -> None:
+    frozen = ("stem.weight", "stem.bias")
+    with pytest.raises(ConfigError, match=r"fits 2 .*frozen by requires_grad_\(False\)"):
+        Unfreezing({"stem.*": 5}, NAMES, frozen)
+    (note,) = Unfreezing({"backbone.*": 3}, NAMES, (*frozen, "backbone.table")).notes
+    assert "backbone.table" in note
+    assert Unfreezing({"backbone.*": 5}, NAMES, frozen).notes == []
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [

@@ -104,6 +104,20 @@ def test_the_settings(launch: Callable[..., Any]) -> None:
     assert told["config"] == {"lr": 3e-4, "model": {"width": 128}}
 
 
+def test_what_is_tried_before_the_first_step(launch: Callable[..., Any]) -> None:
+    (block,) = [b for b in PAGES.blocks(TEXTS["run_folder.md"], "python") if "validate=" in b]
+    data = f"{DATA}\ntrain_data = val_data = test_data = my_dataset()\n"
+    script = launch.script(data + block)  # type: ignore[attr-defined]
+    launched = launch("--nproc-per-node", "2", script)
+    assert launched.wait(100) == 0, launched.stderr
+    assert "val/accuracy" in launched.stdout
+    assert "test/accuracy" in launched.stdout
+    broken = (data + block).replace("measure=measure", "measure=lambda model, batch: 1")
+    launched = launch("--run-dir", "other", launch.script(broken))  # type: ignore[attr-defined]
+    assert launched.wait(100) == 2, launched.stderr
+    assert "measure returned a int; it must return a dict" in launched.stderr
+
+
 SWEPT = """
 from dataclasses import dataclass
 from launcher import Run

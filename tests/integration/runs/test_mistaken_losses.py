@@ -50,7 +50,7 @@ MEAN = "F.mse_loss(job.model(x), y)"
         ({"BACKWARD": f"step.backward({MEAN}, count=1)"}, 0, None),
         ({"BACKWARD": f"step.backward({MEAN} * len(y), count=len(y))"}, 0, None),
         ({"BACKWARD": "step.backward(loss.item(), count=len(y))"}, 2, "a loss of type float"),
-        ({"MEASURED": "model(batch[0])"}, 2, "measure returned a Tensor; it must return a dict"),
+        ({"MEASURED": "model(batch[0])"}, 1, "measure returned a Tensor; it must return a dict"),
         ({"SAMPLES": "0"}, 2, "train= is a TensorDataset without samples"),
     ],
 )

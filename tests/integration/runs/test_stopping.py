@@ -146,19 +146,19 @@ def test_the_best_is_restored_under_every_strategy(
 
 
 @pytest.mark.parametrize(
-    ("monitor", "words"),
+    ("monitor", "code", "words", "saved"),
     [
-        ("val/score", 'needs mode="min" or mode="max"'),
-        ("val/accuracy", "the evaluation after step 2 measured ['val/loss']"),
+        ("val/score", 2, 'needs mode="min" or mode="max"', []),
+        ("val/accuracy", 1, "the evaluation after step 2 measured ['val/loss']", [2]),
     ],
 )
 def test_a_mistaken_monitor_is_said_at_once(
-    monitor: str, words: str, launch: Callable[..., Any], run: Any
+    monitor: str, code: int, words: str, saved: list[int], launch: Callable[..., Any], run: Any
 ) -> None:
     launched = launch(
         *("--run-dir", str(run.path), SCRIPT, "--values", "1", "--monitor", monitor), env=ONE_THREAD
     )
-    assert launched.wait(100) == 2
+    assert launched.wait(100) == code
     assert words in launched.stderr
     assert "Traceback" not in launched.stderr
-    assert run.steps_on_disk() == []
+    assert run.steps_on_disk() == saved

@@ -1,0 +1,76 @@
+"""The configuration of a model that has one, beside its exported weights.
+
+A model of transformers, and many that are made alike, keep what they were built from as `config`.
+With it in a file `from_pretrained` reads an exported folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from checkpointing import JSON
+from strategies import TransformersNames
+
+NAME = "config.json"
+
+
+class WithConfig:
+    """A model's factory that remembers of what it has made what a strategy then hides."""
+
+    def __init__(self, factory: Callable[[], nn.Module], *, reads_files: bool) -> None:
+        """Take the factory, and whether weights of files are to be read into its model."""
+        self._factory = factory
+        self._reads_files = reads_files
+        self.names: TransformersNames | None = None
+        """How a model of transformers is named in files."""
+        self.config: dict[str, JSON] | None = None
+        """As `config_of`: read before a strategy wraps or shards the model."""
+
+    def __call__(self) -> nn.Module:
+        """Make the model."""
+        model = self._factory()
+        self.config = config_of(model)
+        self.names = TransformersNames.of(model) if self._reads_files else None
+        return model
+
+
+def config_of(model: nn.Module) -> dict[str, JSON] | None:
+    """Return the configuration of a model; None: it has none that JSON can hold.
+
+    The class is named as `save_pretrained` does it, and the dtype is that of the exported masters.
+    """
+    told = _as_json(getattr(model, "config", None))
+    if told is None:
+        return None
+    told["architectures"] = told.get("architectures") or [type(model).__name__]
+    for name in ("dtype", "torch_dtype"):
+        if name in told:
+            told[name] = "float32"
+    return told
+
+
+def write_config(config: dict[str, JSON], folder: Path) -> None:
+    """Write it into an exported folder, whole or not at all.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    unfinished = folder / f".{NAME}.draft"
+    unfinished.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    unfinished.replace(folder / NAME)
+
+
+def _as_json(config: Any) -> dict[str, JSON] | None:
+    to_dict, to_json = (getattr(config, n, None) for n in ("to_dict", "to_json_string"))
+    if not callable(to_dict):
+        return None
+    try:
+        told = json.loads(to_json() if callable(to_json) else json.dumps(to_dict()))
+    except (TypeError, ValueError):
+        return None
+    return told if isinstance(told, dict) else None

@@ -1,0 +1,153 @@
+"""A mistake of the script's: 2 before a step is done, then 1 with what is finished saved."""
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+
+SCRIPT = """
+import torch
+from torch.utils.data import TensorDataset
+from launcher import Run
+from strategies import metrics
+
+MISTAKE = "{MISTAKE}"
+
+def measure(model, batch):
+    x, y = batch
+    out = model(x)
+    if MISTAKE == "measure":
+        return {"error": metrics.mse(out, y[:, 0])}  # the measure
+    if MISTAKE == "type":
+        return {"error": out + "x"}  # the type
+    return {"error": (out - y).square()}
+
+def main(run):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 8, generator=generator), torch.randn(64, 1, generator=generator)
+    samples = TensorDataset(x, y)
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(8, 1),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
+        train=samples, global_batch=16, micro_batch=4, epochs=3, {PREPARE}
+    )
+    if MISTAKE == "second":
+        run.prepare(model=None)  # the second
+    for step in job:
+        odd = step.number == 5 and (MISTAKE == "loss" or (MISTAKE == "alone" and run.ranks.rank))
+        for x, y in step:
+            loss = (job.model(x) - y).square().sum()
+            step.backward(loss[None] if odd else loss, count=len(y))  # the loss  # the alone
+        if step.number == 5 and MISTAKE == "break":
+            break  # the break
+        if step.evaluation_due:
+            step.evaluate({EVALUATE})
+    job.test(samples, {TEST})
+    print("DONE", job.device, run.device)
+
+Run.start(main)
+"""
+TRIED = "validate=samples, measure=measure"
+USUAL = {"PREPARE": "", "EVALUATE": "samples, measure", "TEST": "measure"}
+
+
+def script_of(launch, mistake, **parts):
+    text = SCRIPT.replace("{MISTAKE}", mistake)
+    for name, part in {**USUAL, **parts}.items():
+        text = text.replace("{" + name + "}", part)
+    return launch.script(text)
+
+
+def line_of(launch, mistake):
+    """Return where the script makes the mistake."""
+    lines = (launch.folder / "train.py").read_text().splitlines()
+    (number,) = (n for n, line in enumerate(lines, 1) if f"# the {mistake}" in line)
+    return f"train.py:{number}"
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp", "zero1", "zero2", "zero3"])
+def test_a_mistake_in_measure_costs_no_step(strategy, launch, run):
+    count = "1" if strategy == "single" else "2"
+    to = ("--nproc-per-node", count, "--strategy", strategy, "--run-dir", str(run.path))
+    launched = launch(*to, script_of(launch, "measure"))
+    assert launched.wait(80) == 1, launched.stderr
+    said = launched.said()[-1]
+    assert said.startswith(f"relaunch: error: {line_of(launch, 'measure')}, in step 3: metrics.mse")
+    assert "The 4 finished steps are saved" in said
+    assert run.steps_on_disk() == [4]
+    assert run.last_step() == 0  # the step's record is written with what is measured of it
+
+    again = launch(*to, script_of(launch, "none"))
+    assert again.wait(80) == 0, again.stderr
+    assert "evaluating after step 4" in again.stdout
+    evaluated = [r["step"] for r in run.records("metrics.jsonl") if "val/error" in r]
+    assert evaluated == [4, 8, 12]
+    if strategy == "single":
+        undisturbed = type(run)(run.path.parent / "other")
+        launched = launch("--run-dir", str(undisturbed.path), script_of(launch, "none"))
+        assert launched.wait(80) == 0
+        assert run.difference(undisturbed) == 0.0
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp", "zero3"])
+def test_what_prepare_knows_is_tried_before_step_0(strategy, launch, run):
+    count = "1" if strategy == "single" else "2"
+    to = ("--nproc-per-node", count, "--strategy", strategy, "--run-dir", str(run.path))
+    launched = launch(*to, script_of(launch, "measure", PREPARE=TRIED, EVALUATE=""))
+    assert launched.wait(80) == 2, launched.stderr
+    assert f"error: {line_of(launch, 'measure')}: metrics.mse got" in launched.said()[-1]
+    assert run.records("metrics.jsonl") == []
+
+    launched = launch(*to, script_of(launch, "none", PREPARE=TRIED, EVALUATE="", TEST=""))
+    assert launched.wait(80) == 0, launched.stderr
+    assert "DONE cpu cpu" in launched.stdout
+    plain = type(run)(run.path.parent / "plain")
+    launched = launch(*to[:4], "--run-dir", str(plain.path), script_of(launch, "none"))
+    assert launched.wait(80) == 0, launched.stderr
+    assert run.difference(plain) == 0.0  # the try has moved nothing
+
+
+def test_an_exception_out_of_measure_is_shown_and_the_steps_are_saved(launch, run):
+    to = ("--nproc-per-node", "2", "--strategy", "fsdp", "--run-dir", str(run.path))
+    launched = launch(*to, script_of(launch, "type"))
+    assert launched.wait(80) == 1
+    assert "TypeError: unsupported operand" in launched.stderr
+    said = "\n".join(launched.said())
+    assert line_of(launch, "type") in said
+    assert "The 4 finished steps are saved" in said
+    assert run.steps_on_disk() == [4]
+
+
+@pytest.mark.parametrize(("mistake", "saved"), [("loss", 5), ("break", 6)])
+def test_the_finished_steps_are_saved(mistake, saved, launch, run):
+    to = ("--nproc-per-node", "2", "--strategy", "zero2", "--run-dir", str(run.path))
+    launched = launch(*to, script_of(launch, mistake))
+    assert launched.wait(80) == 1
+    said = launched.said()[-1]
+    assert line_of(launch, mistake) in said
+    assert f"The {saved} finished steps are saved" in said
+    assert run.steps_on_disk() == [saved]
+    assert launch(*to, script_of(launch, "none")).wait(80) == 0
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_one_rank_alone_leaves_soon_and_says_so(strategy, launch, run):
+    to = ("--nproc-per-node", "2", "--strategy", strategy, "--run-dir", str(run.path))
+    launched = launch(*to, script_of(launch, "alone"))
+    assert launched.wait(40) == 1
+    said = launched.said()[-1]
+    assert line_of(launch, "alone") in said
+    assert "could not be saved (not all ranks have come to this)" in said
+
+
+def test_a_second_model_is_refused_at_the_call(launch, run):
+    launched = launch("--run-dir", str(run.path), script_of(launch, "second"))
+    assert launched.wait(60) == 2
+    said = launched.said()[-1]
+    assert f"{line_of(launch, 'second')}: run.prepare was called a second time" in said
+
+
+def test_what_a_call_lacks_is_said(launch, run):
+    launched = launch("--run-dir", str(run.path), script_of(launch, "none", TEST=""))
+    assert launched.wait(60) == 1
+    assert "job.test needs measure: pass it there, or to run.prepare(measure=" in launched.stderr
+    assert run.steps_on_disk() == [12]
