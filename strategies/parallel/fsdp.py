@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
     fully_shard,
+    register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -26,6 +28,7 @@ from .blocks import find_blocks, shared_with_outside
 from .build_options import BY_NAME, BuildOptions
 from .clipping import sum_of_squares, sum_over_ranks
 from .initialisation import Deferred, build_deferred
+from .model_view import Call
 from .protocol import Blueprint, Scalars, TensorSource
 from .torch_engine import TorchEngine, load_buffers
 from .torch_state import (
@@ -37,6 +40,8 @@ from .torch_state import (
     state_spec,
     tensor_state,
 )
+
+_CALL = "_call_in_forward"
 
 
 class FSDP(TorchEngine):
@@ -68,6 +73,9 @@ class FSDP(TorchEngine):
         if precision.is_mixed:
             _shard_batch_norms(model, common)
         self._root = fully_shard(model, mp_policy=policy, **common)
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                _take_calls(module)
         self._verify(model)
         return model
 
@@ -99,7 +107,19 @@ class FSDP(TorchEngine):
                     f"torch {torch.__version__} is not supported."
                 )
 
-    def micro_step(self, *, is_last: bool) -> None:
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function = call.function
+        for module in reversed(call.enclosing):
+            if isinstance(module, FSDPModule):
+                function = partial(getattr(module, _CALL), function)
+        return function(*args, **kwargs)
+
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        """None: the module has the engine's hooks; a part alone ends in torch's error."""
+        return None
+
+    def _begin_micro_step(self, *, is_last: bool) -> None:
         """Reduce in every backward: kept unsharded until the last, gradients would need the memory
         that sharding saves.
         """
@@ -166,6 +186,16 @@ class FSDP(TorchEngine):
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
+
+
+def _take_calls(module: nn.Module) -> None:
+    """Let any function run as if it were the module's forward: gathered, and reduced after it."""
+
+    def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    setattr(module, _CALL, call)
+    register_fsdp_forward_method(module, _CALL)
 
 
 def mesh_of(ranks: Ranks, options: BuildOptions) -> DeviceMesh:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,8 @@ from torch import nn
 from checkpointing import Fragment
 
 from ..errors import ConfigError
-from .autocast import Autocast
+from .autocast import Autocast, Relay
+from .model_view import Call
 from .protocol import Blueprint, Scalars, StepOutcome, TensorSource
 from .replicated import load_replicated, replicated_tensors, striped
 from .torch_engine import TorchEngine, load_buffers
@@ -20,9 +22,18 @@ from .untouched import Mark, marks, may_be_untouched, refuse_untouched
 class Replicated(TorchEngine):
     """Every rank holds the whole model; ddp adds the summing of gradients to it."""
 
+    _relay: Relay
+
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         self._marks: list[Mark] = [None] * len(self._named)
+
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._relay.call(self._module, call.function, args, kwargs)
+
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        return "its gradients would not be summed over the ranks"
 
     def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
         """Look for parameters that were left out after the backward, which does not wait for them.
@@ -30,6 +41,7 @@ class Replicated(TorchEngine):
         Sums of gradients begin in one order on every rank and are waited for after the last of
         them, so a rank that lacks one comes out of its backward.
         """
+        self._refuse_bypassed(where)
         if self.ranks.world_size == 1:
             self._accumulate(loss)
             return
@@ -75,7 +87,14 @@ class Single(Replicated):
                 f"strategy=single runs on one rank, and this run has {self.ranks.world_size}. "
                 "Pass --nproc-per-node 1, or another --strategy such as ddp."
             )
-        return Autocast(model, self.precision, self.ranks.device)
+        self._relay = Autocast(model, self.precision, self.ranks.device)
+        return self._relay
 
-    def micro_step(self, *, is_last: bool) -> None:
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        if not self.precision.is_mixed:
+            return None
+        return f"it would be computed in fp32 and not in {self.precision.name}"
+
+    def _begin_micro_step(self, *, is_last: bool) -> None:
         """Nothing to announce."""

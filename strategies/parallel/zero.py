@@ -23,6 +23,7 @@ from .cohorts import Cohorts
 from .factories import made_optimizer
 from .frozen import FrozenParameters
 from .initialisation import Deferred, build_deferred, build_model
+from .model_view import Call, ModelCalls, forward_replaced
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_engine import load_buffers
 from .torch_state import (
@@ -77,6 +78,7 @@ class Zero(Strategy):
         )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
+        self._calls = ModelCalls(model, self._through)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
@@ -140,12 +142,17 @@ class Zero(Strategy):
         """The user's groups, however DeepSpeed's optimizer has them split."""
         return self._cohorts.groups
 
-    @property
-    def module(self) -> nn.Module:
-        """What the training loop calls."""
-        return self._module
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not call.enclosing:
+            return self._module(*args, **kwargs)
+        with forward_replaced(self._model, call.function):
+            return self._module(*args, **kwargs)
 
-    def micro_step(self, *, is_last: bool) -> None:
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        return "its gradients would not be added up by DeepSpeed's engine"
+
+    def _begin_micro_step(self, *, is_last: bool) -> None:
         """Tell the engine whether this forward and backward is the last of the step."""
         self._engine.set_gradient_accumulation_boundary(is_last)
 
