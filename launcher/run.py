@@ -29,6 +29,7 @@ from strategies import (
     shield_loader_workers,
     split_indices,
 )
+from strategies.parallel.bypass import explanation
 
 from .attempt_number import last_number
 from .before_first_step import BeforeFirstStep
@@ -40,7 +41,7 @@ from .exit_codes import CONTINUE, DONE, USAGE
 from .fit import Loss, fit
 from .folder_lock import FolderLock
 from .heartbeat import Heartbeat, listen_for_stacks
-from .itinerary import Itinerary
+from .itinerary import Itinerary, where_raised
 from .job import Job
 from .masking import mask_text, secrets_of
 from .notices import Notice, notice_of
@@ -152,7 +153,7 @@ class Run:
                 if unshielded is not None:
                     run.warn(unshielded)
                 start.pause()
-                run.itinerary.follow(lambda: main(run))
+                run.itinerary.follow(lambda: run._call(main))
             except Preempted:
                 code = CONTINUE
             except ConfigError as error:
@@ -166,6 +167,20 @@ class Run:
                 raise
             end_well(environment, flag, start, code)
         sys.exit(code)
+
+    def _call(self, main: Callable[[Run], None]) -> None:
+        """Call the script's main.
+
+        Raises:
+            ConfigError: the model was computed beside its engine, which torch does not explain.
+        """
+        try:
+            main(self)
+        except (RuntimeError, AssertionError) as error:
+            sentence = explanation(error, self.strategy)
+            if sentence is None:
+                raise
+            raise ConfigError(f"{where_raised(error) or 'the script'}: {sentence}") from error
 
     @property
     def notice(self) -> Notice | None:

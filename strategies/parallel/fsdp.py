@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..errors import ConfigError
 from ..process_group import Ranks
 from .blocks import find_blocks, shared_with_outside
 from .build_options import BY_NAME, BuildOptions
+from .bypass import REMEDY
 from .clipping import sum_of_squares, sum_over_ranks
 from .initialisation import Deferred, build_deferred
 from .model_view import Call
@@ -48,6 +49,7 @@ class FSDP(TorchEngine):
     """Sharded by block: the repeated modules each, and the rest with the root."""
 
     name = "fsdp"
+    _found: Sequence[tuple[str, Any]] = ()
 
     def _spread(self, model: nn.Module) -> nn.Module:
         mesh = mesh_of(self.ranks, self.options)
@@ -124,9 +126,38 @@ class FSDP(TorchEngine):
         that sharding saves.
         """
 
+    def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
+        """Accumulate the gradient of `loss`, and look for what came after its shards were summed.
+
+        The module itself has the engine's hooks. A part of it that is called by itself fails in
+        torch while its weights are in shards; while they are not, as after a forward, its gradient
+        may come when the block's are on their way, and would go along with the next.
+        """
+        super().backward(loss, where=where)
+        late = [
+            name
+            for name, one in self._shards()
+            if (whole := _whole(one)) is not None and whole.grad is not None
+        ]
+        if late:
+            raise ConfigError(
+                f"{where}: gradients of {', '.join(late[:3])} came after those of their block had "
+                f"been summed over the ranks: a part of the model was called beside job.model. "
+                f"{REMEDY}"
+            )
+
+    def _shards(self) -> Sequence[tuple[str, Any]]:
+        """Return what torch keeps of each trainable parameter, by name."""
+        if len(self._found) < len(self._named):  # the first forward may put others in their place
+            self._found = _shards_of(self._model, self._named)
+        return self._found
+
     def _leaves(self) -> Mapping[int, str]:
         """Return the gathered parameters, which are other tensors than the shards."""
-        return dict(_gathered(self._model, self._named))
+        return {
+            id(one.sharded_param if (whole := _whole(one)) is None else whole): name
+            for name, one in self._shards()
+        }
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [_local(p.grad) for _, p in self._named if p.grad is not None]
@@ -251,23 +282,31 @@ def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
     return start, start + shape[0] * row
 
 
-def _gathered(
+def _shards_of(
     model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
-) -> Iterator[tuple[int, str]]:
-    """Yield (id, name) of the tensors that stand in for trainable parameters while they compute.
+) -> list[tuple[str, Any]]:
+    """Return (name, torch's own account) of trainable parameters.
 
-    Read in torch 2.13 (_fully_shard/_fsdp_param.py). A block that no forward has called yet has
-    none: its shards stand there, and no loss depends on them.
+    Read in torch 2.13 (_fully_shard/_fsdp_param.py).
     """
     name_of = {id(parameter): name for name, parameter in named}
-    for module in model.modules():
-        if not isinstance(module, FSDPModule):
-            continue
-        for group in module._get_fsdp_state()._fsdp_param_groups:
-            for one in group.fsdp_params:
-                name = name_of.get(id(one.sharded_param))
-                if name is not None:
-                    yield id(getattr(one, "_unsharded_param", one.sharded_param)), name
+    return [
+        (name, one)
+        for module in model.modules()
+        if isinstance(module, FSDPModule)
+        for group in module._get_fsdp_state()._fsdp_param_groups
+        for one in group.fsdp_params
+        if (name := name_of.get(id(one.sharded_param))) is not None
+    ]
+
+
+def _whole(shard: Any) -> torch.Tensor | None:
+    """Return what stands in for a parameter while it computes.
+
+    A block that no forward has called yet has none: its shards stand there, and no loss depends on
+    them.
+    """
+    return getattr(shard, "_unsharded_param", None)
 
 
 def _fragment(spec: TensorSpec, start: int, end: int, tensor: torch.Tensor, own: slice) -> Fragment:

@@ -19,6 +19,7 @@ from ..penalty import Penalty
 from ..precision import Precision
 from ..process_group import Ranks
 from .build_options import BuildOptions
+from .bypass import bypassed
 from .catalogue import Catalogue
 from .model_view import Call, ModelCalls
 from .untouched import refuse_untouched
@@ -191,12 +192,7 @@ class Strategy(ABC):
         trouble = self._trouble_of_bypass
         if trouble is None or self._calls.has_passed:
             return
-        raise ConfigError(
-            f"{where}: the loss was not computed through job.model, and under strategy={self.name} "
-            f"{trouble}. In place of the module that the function passed as model= has returned, "
-            "call job.model(...), a method as in job.model.encode(...), or a part as in "
-            "job.model.head(...)."
-        )
+        raise ConfigError(f"{where}: {bypassed(self.name, trouble)}")
 
     @property
     @abstractmethod
