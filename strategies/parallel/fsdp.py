@@ -24,6 +24,7 @@ from checkpointing import Fragment, TensorSpec
 
 from ..errors import ConfigError
 from ..process_group import Ranks
+from ..replicas import Replicas
 from .blocks import find_blocks, shared_with_outside
 from .build_options import BY_NAME, BuildOptions
 from .bypass import REMEDY
@@ -187,6 +188,14 @@ class FSDP(TorchEngine):
                 for key, tensor in sorted(state.items())
             ]
         return found + self._buffer_fragments()
+
+    def replicas(self) -> Replicas:
+        """Return the rows that the same rank of every node holds."""
+        if self._replicas == 1:
+            return Replicas()
+        self._reshard()
+        local = self.ranks.rank % (self.ranks.world_size // self._replicas)
+        return Replicas([(n, _local(p)) for n, p in self._model.named_parameters()], local)
 
     def load(
         self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars

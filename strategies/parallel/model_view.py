@@ -50,10 +50,8 @@ class ModelCalls:
         """Whether a call has returned what a loss can hang on."""
         self.are_together = False
         """Whether all ranks do the same now, so that what gathers weights may be called."""
-
-    def view(self) -> nn.Module:
-        """Return what the training loop holds."""
-        return _view(self, self._model, (), is_wrapper=True)
+        self.view = _view(self, model, (), is_wrapper=True)
+        """What the training loop holds."""
 
     def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry out a call inside the engine's forward."""

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..penalty import Penalty
 from ..precision import Precision
 from ..process_group import Ranks
+from ..replicas import Replicas
 from .build_options import BuildOptions
 from .bypass import bypassed
 from .catalogue import Catalogue
@@ -123,7 +124,7 @@ class Strategy(ABC):
     @property
     def module(self) -> nn.Module:
         """What the training loop holds: the user's model, called through the engine."""
-        return self._calls.view()
+        return self._calls.view
 
     @abstractmethod
     def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -246,6 +247,10 @@ class Strategy(ABC):
     @abstractmethod
     def refresh(self) -> None:
         """Make the computing weights follow the loaded masters. Called on every rank."""
+
+    def replicas(self) -> Replicas:
+        """Return the weights that other ranks hold too. No collective."""
+        return Replicas()
 
     def weight_specs(self) -> list[TensorSpec]:
         """Return the tensors that every checkpoint of this model must hold."""

@@ -11,6 +11,7 @@ from torch import nn
 from checkpointing import Fragment
 
 from ..errors import ConfigError
+from ..replicas import Replicas
 from .autocast import Autocast, Relay
 from .model_view import Call
 from .protocol import Blueprint, Scalars, StepOutcome, TensorSource
@@ -67,6 +68,12 @@ class Replicated(TorchEngine):
         )
         shares = striped(tensors, self.ranks.rank, self.ranks.world_size)
         return shares + self._buffer_fragments()
+
+    def replicas(self) -> Replicas:
+        """Return the whole model."""
+        if self.ranks.world_size == 1:
+            return Replicas()
+        return Replicas(list(self._model.named_parameters()))
 
     def load(
         self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars

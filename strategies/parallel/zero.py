@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from checkpointing import Fragment, torch_dtype
 
 from ..errors import ConfigError
+from ..replicas import Replicas
 from ..unfreezing import Unfreezing
 from .adjoining import joined
 from .autocast import CastAround
@@ -239,6 +240,12 @@ class Zero(Strategy):
         """Return the scalar optimizer state of the parameters of which this rank holds a piece."""
         found = {p.fqn: scalar_state(self._optimizer, p.buffer) for p in self._layout.pieces()}
         return {fqn: state for fqn, state in found.items() if state}
+
+    def replicas(self) -> Replicas:
+        """Return the weights that are computed with, which all ranks hold up to stage 2."""
+        if self.stage == 3 or self.ranks.world_size == 1:
+            return Replicas()
+        return Replicas(list(self._model.named_parameters()))
 
     def load(
         self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars

@@ -82,7 +82,7 @@ def engine(net: Net) -> Engine:
 
 @pytest.fixture
 def model(engine: Engine) -> Any:
-    return engine.calls.view()
+    return engine.calls.view
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_module_of_that_name_is_the_users_own() -> None:
             self.module = Part()
 
     net = Wrapped()
-    assert isinstance(Engine(net).calls.view().module, Part)
+    assert isinstance(Engine(net).calls.view.module, Part)
 
 
 def test_attributes_are_set_in_the_users_model(model: Any, net: Net) -> None:
@@ -207,7 +207,7 @@ def test_it_can_be_a_part_of_another_module(model: Any, net: Net, engine: Engine
 
 def test_a_sequential_is_one() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
-    model: Any = Engine(net).calls.view()
+    model: Any = Engine(net).calls.view
     assert len(model) == 2
     assert [type(part).__name__ for part in net] == ["Linear", "ReLU"]
     assert isinstance(model[0], nn.Linear)

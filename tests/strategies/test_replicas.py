@@ -1,0 +1,105 @@
+"""Whether ranks hold the same weights: digests of bits, whose turn it is, and who differs."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from strategies.replicas import (
+    EVERY_STEPS,
+    SLICE_BYTES,
+    Replicas,
+    digest,
+    first_difference,
+    slice_of,
+    weighted_sum,
+)
+
+DIGESTS = [digest, lambda tensor: weighted_sum(tensor.reshape(-1))]
+
+
+@pytest.mark.parametrize("of", DIGESTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64])
+def test_a_digest_is_of_bits_and_places(
+    of: Callable[[torch.Tensor], int], dtype: torch.dtype
+) -> None:
+    tensor = (torch.randn(300, 7, generator=torch.Generator().manual_seed(1)) * 9).to(dtype)
+    assert of(tensor) == of(tensor.clone())
+    swapped = tensor.clone()
+    swapped[0, 0], swapped[200, 3] = tensor[200, 3], tensor[0, 0]
+    assert of(swapped) != of(tensor)
+    changed = tensor.clone()
+    changed[299, 6] += 1
+    assert of(changed) != of(tensor)
+    assert 0 <= of(tensor) < 2**32
+
+
+@pytest.mark.parametrize("of", DIGESTS)
+def test_nan_and_the_sign_of_zero_are_seen(of: Callable[[torch.Tensor], int]) -> None:
+    assert of(torch.tensor([math.nan, 1.0])) == of(torch.tensor([math.nan, 1.0]))
+    assert of(torch.tensor([0.0, 1.0])) != of(torch.tensor([-0.0, 1.0]))
+    # Two zeros of another sign do not make up for each other.
+    assert of(torch.tensor([-0.0, 0.0, 0.0])) != of(torch.tensor([0.0, -0.0, 0.0]))
+    assert of(torch.tensor([-0.0, -0.0])) != of(torch.tensor([0.0, 0.0]))
+
+
+def test_what_has_no_elements_or_no_dimension_has_a_digest() -> None:
+    assert digest(torch.empty(0, 3)) == 0
+    assert digest(torch.tensor(1.0)) == digest(torch.ones(1))
+    assert digest(torch.ones(3, 3).t()[1:]) == digest(torch.ones(2, 3))
+
+
+def test_a_long_tensor_is_summed_in_parts() -> None:
+    tensor = torch.zeros((1 << 20) + 5)
+    before = weighted_sum(tensor)
+    tensor[-1] = 1.0
+    assert weighted_sum(tensor) != before
+
+
+def test_every_byte_has_its_turn() -> None:
+    tensors = [torch.zeros(n, dtype=d) for n, d in [(3, torch.float32), (0, torch.float32)]]
+    tensors += [
+        torch.zeros(600_001),
+        torch.zeros((), dtype=torch.float64),
+        torch.zeros(11).bfloat16(),
+    ]
+    size = sum(t.numel() * t.element_size() for t in tensors)
+    count = -(-size // SLICE_BYTES)
+    assert count == 3
+    parts = [slice_of(tensors, number) for number in range(count)]
+    for part in parts:
+        for piece in part:
+            piece += 1
+    assert all(bool((tensor >= 1).all()) for tensor in tensors)
+    assert all(sum(p.numel() * p.element_size() for p in part) <= SLICE_BYTES + 8 for part in parts)
+    assert [len(p) for p in slice_of(tensors, count)] == [len(p) for p in parts[0]]
+
+
+def test_a_part_is_compared_after_some_steps_only() -> None:
+    replicas = Replicas([("a", torch.arange(5.0))])
+    assert replicas.digest_after(EVERY_STEPS) == replicas.digest_after(2 * EVERY_STEPS) != 0
+    assert replicas.digest_after(EVERY_STEPS + 1) == 0
+    assert 0 < replicas.digest_after(EVERY_STEPS) < 2**20
+    assert Replicas().digest_after(EVERY_STEPS) == 0
+    assert Replicas(replicas.named, group=1).digest_after(EVERY_STEPS) == 0
+
+
+@pytest.mark.parametrize(
+    ("groups", "digests", "expected"),
+    [
+        ([None, None], [[1, 2], [1, 2]], None),
+        ([None, None], [[1, 2], [1, 3]], (1, 0, 1)),
+        ([None, None, None], [[9, 2], [1, 2], [1, 2]], (0, 1, 0)),
+        ([None, None, None], [[1, 2], [1, 2], [1, 5]], (2, 0, 1)),
+        ([None, None, None, None], [[1], [2], [2], [1]], (1, 0, 0)),
+        ([0, 1, 0, 1], [[1, 2], [7, 8], [1, 2], [7, 8]], None),
+        ([0, 1, 0, 1], [[1, 2], [7, 8], [1, 2], [7, 9]], (3, 1, 1)),
+        ([None, None], [[1, 2], [1]], (1, 0, 1)),
+        ([], [], None),
+    ],
+)
+def test_the_first_that_differs(
+    groups: list[int | None], digests: list[list[int]], expected: tuple[int, int, int] | None
+) -> None:
+    assert first_difference(groups, digests) == expected
