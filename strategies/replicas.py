@@ -9,8 +9,9 @@ on the way a part after some steps, with sums that go over the ranks anyway.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 from zlib import crc32 as plain_crc32
@@ -25,8 +26,9 @@ from .process_group import HostCommunicator
 
 EVERY_STEPS = 16
 SLICE_BYTES = 1 << 20
-"""Compared after so many steps, one part after the other. Read at 2 GB/s and more, that is 0.03 ms
-for each step."""
+MOST_PIECES = 32
+"""Compared after so many steps, one part after the other: a few hundredths of a millisecond for
+each step."""
 _BITS = 20
 """Of what is summed; see `boundary`."""
 _CHUNK = 1 << 20
@@ -44,38 +46,44 @@ class Replicas:
 
     def digests(self) -> list[int]:
         """Return a number of 32 bits for each tensor. No collective."""
-        return [digest(tensor) for _, tensor in self.named]
+        return digests_of(tensor for _, tensor in self.named)
 
     def digest_after(self, step: int) -> int:
         """Return a number for the part whose turn it is after a step; 0 where none is."""
         if step % EVERY_STEPS or self.group is not None or not self.named:
             return 0
-        pieces = slice_of([tensor for _, tensor in self.named], step // EVERY_STEPS)
-        return _combined([digest(piece) for piece in pieces]) % (1 << _BITS)
+        turn = self._turns[step // EVERY_STEPS % len(self._turns)]
+        pieces = (self.named[number][1].detach().reshape(-1)[a:b] for number, a, b in turn)
+        return _combined(digests_of(pieces)) % (1 << _BITS)
+
+    @cached_property
+    def _turns(self) -> list[list[tuple[int, int, int]]]:
+        return turns_of([(t.numel(), t.element_size()) for _, t in self.named])
 
     def summary(self) -> JSON:
         """Return what the ranks compare at a save. No collective."""
         return [self.group, _combined(self.digests())] if self.named else None
 
 
-def digest(tensor: torch.Tensor) -> int:
-    """Return 32 bits that follow from the bits of a tensor and their places, also of NaN and -0.0.
+def digests_of(tensors: Iterable[torch.Tensor]) -> list[int]:
+    """Return for each tensor 32 bits that follow from its bits and their places.
 
-    The same number on ranks of one kind of device.
+    NaN and -0.0 are bits as any others. The same numbers on ranks of one kind of device; there is
+    one wait for an accelerator.
     """
-    if tensor.numel() == 0:
-        return 0
-    flat = tensor.detach().reshape(-1)
-    if flat.device.type == "cpu":
-        return crc32(memoryview(flat.view(torch.uint8).numpy()))  # type: ignore[arg-type]
-    return weighted_sum(flat)
+    flat = [tensor.detach().reshape(-1) for tensor in tensors]
+    on_device = [one for one in flat if one.device.type != "cpu"]
+    sums = iter(torch.stack([place_weighted(t) for t in on_device]).tolist() if on_device else ())
+    return [
+        crc32(memoryview(one.view(torch.uint8).numpy()))  # type: ignore[arg-type]
+        if one.device.type == "cpu"
+        else folded(next(sums))
+        for one in flat
+    ]
 
 
-def weighted_sum(flat: torch.Tensor) -> int:
-    """Return 32 bits of the sum of all elements' bits, each times a number of its place.
-
-    For what is not in the host's memory; with one wait for the device.
-    """
+def place_weighted(flat: torch.Tensor) -> torch.Tensor:
+    """Return the sum, int64 and 0-dim, of all elements' bits, each times a number of its place."""
     bits = flat.view(_INTEGERS[flat.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=flat.device)
     for begin in range(0, flat.numel(), _CHUNK):
@@ -83,25 +91,36 @@ def weighted_sum(flat: torch.Tensor) -> int:
         places = torch.arange(begin, begin + chunk.numel(), device=flat.device)
         # By odd numbers, which have inverses: a change of one element always changes the sum.
         total += (chunk * (2 * places + 1)).sum()
-    value = int(total)
-    return (value ^ (value >> 32)) & 0xFFFFFFFF
+    return total
 
 
-def slice_of(tensors: Sequence[torch.Tensor], number: int) -> list[torch.Tensor]:
-    """Return the pieces of the `number`-th SLICE_BYTES of tensors end to end, going around."""
-    sizes = [tensor.numel() * tensor.element_size() for tensor in tensors]
-    count = max(1, -(-sum(sizes) // SLICE_BYTES))
-    low = number % count * SLICE_BYTES
-    high, begin, pieces = low + SLICE_BYTES, 0, []
-    for tensor, size in zip(tensors, sizes, strict=True):
-        first, last = max(low, begin), min(high, begin + size)
-        if first < last:
-            width = tensor.element_size()
-            # An element that a border cuts belongs to both parts.
-            own = slice((first - begin) // width, -(-(last - begin) // width))
-            pieces.append(tensor.detach().reshape(-1)[own])
-        begin += size
-    return pieces
+def folded(number: int) -> int:
+    """Return 32 bits of 64."""
+    return (number ^ (number >> 32)) & 0xFFFFFFFF
+
+
+def turns_of(sizes: Sequence[tuple[int, int]]) -> list[list[tuple[int, int, int]]]:
+    """Cut tensors into what is compared in one turn: at most SLICE_BYTES, of MOST_PIECES; pure.
+
+    Args:
+        sizes: (elements, bytes of an element) of each tensor.
+
+    Returns:
+        In each turn (number of the tensor, first element, end).
+    """
+    turns: list[list[tuple[int, int, int]]] = [[]]
+    room_bytes = SLICE_BYTES
+    for number, (numel, width) in enumerate(sizes):
+        begin = 0
+        while begin < numel:
+            if room_bytes < width or len(turns[-1]) == MOST_PIECES:
+                turns.append([])
+                room_bytes = SLICE_BYTES
+            end = min(numel, begin + room_bytes // width)
+            turns[-1].append((number, begin, end))
+            room_bytes -= (end - begin) * width
+            begin = end
+    return turns
 
 
 def first_difference(

@@ -10,13 +10,25 @@ from strategies.replicas import (
     EVERY_STEPS,
     SLICE_BYTES,
     Replicas,
-    digest,
+    digests_of,
     first_difference,
-    slice_of,
-    weighted_sum,
+    folded,
+    place_weighted,
+    turns_of,
 )
 
-DIGESTS = [digest, lambda tensor: weighted_sum(tensor.reshape(-1))]
+
+def digest(tensor: torch.Tensor) -> int:
+    """As on the host."""
+    return digests_of([tensor])[0]
+
+
+def digest_on_device(tensor: torch.Tensor) -> int:
+    """As on an accelerator."""
+    return folded(int(place_weighted(tensor.reshape(-1))))
+
+
+DIGESTS = [digest, digest_on_device]
 
 
 @pytest.mark.parametrize("of", DIGESTS)
@@ -52,28 +64,40 @@ def test_what_has_no_elements_or_no_dimension_has_a_digest() -> None:
 
 def test_a_long_tensor_is_summed_in_parts() -> None:
     tensor = torch.zeros((1 << 20) + 5)
-    before = weighted_sum(tensor)
+    before = digest_on_device(tensor)
     tensor[-1] = 1.0
-    assert weighted_sum(tensor) != before
+    assert digest_on_device(tensor) != before
 
 
-def test_every_byte_has_its_turn() -> None:
-    tensors = [torch.zeros(n, dtype=d) for n, d in [(3, torch.float32), (0, torch.float32)]]
-    tensors += [
-        torch.zeros(600_001),
-        torch.zeros((), dtype=torch.float64),
-        torch.zeros(11).bfloat16(),
-    ]
-    size = sum(t.numel() * t.element_size() for t in tensors)
-    count = -(-size // SLICE_BYTES)
-    assert count == 3
-    parts = [slice_of(tensors, number) for number in range(count)]
-    for part in parts:
-        for piece in part:
-            piece += 1
-    assert all(bool((tensor >= 1).all()) for tensor in tensors)
-    assert all(sum(p.numel() * p.element_size() for p in part) <= SLICE_BYTES + 8 for part in parts)
-    assert [len(p) for p in slice_of(tensors, count)] == [len(p) for p in parts[0]]
+@pytest.mark.parametrize(
+    ("sizes", "lengths"),
+    [
+        ([(3, 4), (0, 4), (600_001, 4), (1, 8), (11, 2)], [2, 1, 3]),
+        ([(1, 4)] * 70, [32, 32, 6]),
+        ([(SLICE_BYTES // 4, 4), (1, 4)], [1, 1]),
+        ([(5, 8)], [1]),
+    ],
+)
+def test_every_element_has_its_turn_once(sizes: list[tuple[int, int]], lengths: list[int]) -> None:
+    turns = turns_of(sizes)
+    assert [len(turn) for turn in turns] == lengths
+    seen = sorted(piece for turn in turns for piece in turn)
+    for number, (numel, _) in enumerate(sizes):
+        ends = [0, *(end for one, _, end in seen if one == number)]
+        assert [begin for one, begin, _ in seen if one == number] == ends[:-1]
+        assert ends[-1] == numel
+    for turn in turns:
+        assert sum((end - begin) * sizes[one][1] for one, begin, end in turn) <= SLICE_BYTES
+
+
+def test_the_turns_go_around() -> None:
+    replicas = Replicas([(str(n), torch.full((1,), float(n))) for n in range(40)])
+    found = [replicas.digest_after(turn * EVERY_STEPS) for turn in range(4)]
+    assert found[0] != found[1]
+    assert found[:2] == found[2:]
+    replicas.named[35][1].add_(1)
+    assert replicas.digest_after(0) == found[0]
+    assert replicas.digest_after(EVERY_STEPS) != found[1]
 
 
 def test_a_part_is_compared_after_some_steps_only() -> None:
