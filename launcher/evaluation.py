@@ -140,7 +140,11 @@ def evaluate(
     was_training = model.training
     model.eval()
     loop = _Loop(ranks, look, needed_s, beat)
-    with torch.no_grad(), closing(open_batches(dataset, turns, workers=workers)) as batches:
+    with (
+        torch.no_grad(),
+        strategy.together(),
+        closing(open_batches(dataset, turns, workers=workers)) as batches,
+    ):
         sums = loop.measure(turns, batches, lambda batch: measure(model, batch))
     model.train(was_training)
     if sums is None:

@@ -30,6 +30,7 @@ from strategies import (
     shield_loader_workers,
     split_indices,
 )
+from strategies.parallel.bypass import explanation
 
 from .attempt_number import last_number
 from .before_first_step import BeforeFirstStep
@@ -162,7 +163,7 @@ class Run:
                 if unshielded is not None:
                     run.warn(unshielded)
                 start.pause()
-                run.itinerary.follow(lambda: main(run))
+                run.itinerary.follow(lambda: run._call(main))
             except Preempted:
                 code = CONTINUE
             except ConfigError as error:
@@ -177,6 +178,20 @@ class Run:
                 raise
             end_well(environment, flag, start, code)
         sys.exit(code)
+
+    def _call(self, main: Callable[[Run], None]) -> None:
+        """Call the script's main.
+
+        Raises:
+            ConfigError: the model was computed beside its engine, which torch does not explain.
+        """
+        try:
+            main(self)
+        except (RuntimeError, AssertionError) as error:
+            sentence = explanation(error, self.strategy)
+            if sentence is None:
+                raise
+            raise ConfigError(f"{where_raised(error) or 'the script'}: {sentence}") from error
 
     @property
     def device(self) -> torch.device:

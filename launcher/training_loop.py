@@ -26,6 +26,7 @@ from strategies import (
     merge,
     put_in_force,
 )
+from strategies.replicas import refuse_different
 
 from .evaluation import Measure
 from .exit_codes import CONTINUE
@@ -57,6 +58,7 @@ class TrainingLoop:
         self._plan = parts.plan
         self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
         self._strategy = parts.strategy
+        self._replicas = parts.strategy.replicas()
         self._boundary = parts.boundary
         self._keeper = parts.keeper
         self._saver = parts.saver
@@ -263,6 +265,8 @@ class TrainingLoop:
             self._judge_evaluation(step)
         # What the ranks said at the former boundary; what they say now is read at the next.
         agreed = self._boundary.receive()
+        if agreed is not None and agreed.replicas_differ:
+            refuse_different(self._replicas, self._run.communicator, step=self.step)
         self._boundary.hold(self._report(step))
         self._run.heartbeat.beat(self.step)
         self._saver.passed(step)
@@ -397,6 +401,7 @@ class TrainingLoop:
             settled=self._keeper.is_settled(),
             loss_sum=float(step.loss_sum),
             loss_count=step.loss_count,
+            replicas=self._replicas.digest_after(self.step),
         )
 
     def _judge_evaluation(self, step: Step) -> None:

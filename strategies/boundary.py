@@ -41,9 +41,12 @@ class Report:
     """This rank's part of the save in flight is written, or has failed."""
     loss_sum: float = 0.0
     loss_count: float = 0.0
+    replicas: int = 0
+    """Of the weights that other ranks should hold too; see `replicas`."""
 
 
-_SAID = tuple(field.name for field in fields(Report))
+_COMPARED = ("replicas",)
+_SAID = tuple(field.name for field in fields(Report) if field.name not in _COMPARED)
 """What goes around of a report, in this order."""
 
 
@@ -60,6 +63,8 @@ class Agreed:
     settled: int
     loss: float
     """Exact mean training loss of the step over all samples; nan without samples."""
+    replicas_differ: bool = False
+    """Some rank holds other weights than the rest, of those that were compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +135,8 @@ class Boundary:
 
     def _vector(self, report: Report) -> list[float]:
         said = [float(getattr(report, name)) for name in _SAID]
-        return said + summands(report.step) + summands(self._digest)
+        compared = (report.replicas, report.step, self._digest)
+        return said + [one for number in compared for one in summands(number)]
 
     def receive(self) -> Agreed | None:
         """Return the former boundary's agreement, once; None at the first. Called on every rank.
@@ -191,7 +197,7 @@ class Boundary:
     def _checked(self, report: Report, reduced: list[float]) -> Agreed:
         world_size = self._ranks.world_size
         by_name = dict(zip(_SAID, reduced, strict=False))
-        step_sum, step_squares, digest_sum, digest_squares = reduced[-4:]
+        held_sum, held_squares, step_sum, step_squares, digest_sum, digest_squares = reduced[-6:]
         if not all_equal(step_sum, step_squares, world_size):
             raise DesyncError(
                 f"the ranks disagree on the step: rank {self._ranks.rank} has completed "
@@ -212,4 +218,5 @@ class Boundary:
             skipped=round(by_name["skipped"]),
             settled=round(by_name["settled"]),
             loss=by_name["loss_sum"] / count if count else float("nan"),
+            replicas_differ=not all_equal(held_sum, held_squares, world_size),
         )

@@ -28,6 +28,7 @@ from .objects import OBJECT, EncodedObjects, Objects, decode_objects, encode_obj
 from .parallel.catalogue import WEIGHT_KEYS
 from .parallel.protocol import Scalars, Strategy
 from .process_group import HostCommunicator
+from .replicas import require_equal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,22 +70,26 @@ def collect_state(
 
     Raises:
         ConfigError: on every rank, when the state of an object cannot be saved.
+        StrategyError: on every rank, when some hold other weights than the rest.
     """
     fragments = strategy.fragments(weights_only=weights_only)
     # The coordinator's objects count; what is wrong with them is told to all before any is raised.
     counts = communicator.rank == 0 and not weights_only
     encoded, problem = _encode_own(objects or {} if counts else {})
     fragments += encoded.fragments
+    replicas = strategy.replicas()
     # A rank sees the optimizer state of its own share only; the proof of coverage needs it all.
     everyone: list[Any] = communicator.all_gather(
         {
             "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
             "scalars": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
             "problem": problem,
+            "replicas": replicas.summary(),
         }
     )
     if everyone[0]["problem"] is not None:
         raise ConfigError(everyone[0]["problem"])
+    require_equal(replicas, [one["replicas"] for one in everyone], communicator, step=step)
     own: dict[str, JSON] = {
         "optimizer": _optimizer_of(strategy, requested, everyone),
         "aliases": dict(strategy.catalogue.aliases),

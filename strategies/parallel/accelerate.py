@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import ConfigError
 from ..precision import Precision
 from ..process_group import Ranks
+from .autocast import Relay
 from .protocol import Blueprint, StepOutcome
 from .single import Replicated
 
@@ -54,11 +55,12 @@ class Accelerate(Replicated):
         self._stepper = self._accelerator.prepare(self._optimizer)
 
     def _spread(self, model: nn.Module) -> nn.Module:
-        prepared: nn.Module = self._accelerator.prepare(model)
+        self._relay = Relay(model)
+        prepared: nn.Module = self._accelerator.prepare(self._relay)
         self._ddp = refuse_unlike(prepared, self._accelerator, self.ranks)
         return prepared
 
-    def micro_step(self, *, is_last: bool) -> None:
+    def _begin_micro_step(self, *, is_last: bool) -> None:
         """Let the Accelerator sum gradients over the ranks in the last backward only."""
         self._accelerator.sync_gradients = is_last
         if self._ddp is not None:

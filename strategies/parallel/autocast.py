@@ -1,7 +1,8 @@
-"""Mixed precision for models that keep their fp32 parameters."""
+"""What stands around a model for its engine: calls of its methods, and mixed precision."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,21 +22,49 @@ class _Around(nn.Module):
             return getattr(super().__getattr__("model"), name)
 
 
-class Autocast(_Around):
+class Relay(_Around):
+    """Lets an engine's forward carry out a method of the model, or a part, as if it were it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._called: Callable[..., Any] | None = None
+
+    def call(
+        self,
+        engine: nn.Module,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Carry out `function` inside the forward of the engine that this was given to."""
+        self.__dict__["_called"] = function
+        try:
+            return engine(*args, **kwargs)
+        finally:
+            self.__dict__["_called"] = None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run what is called, or the model."""
+        function = self.__dict__["_called"] or self.model
+        self.__dict__["_called"] = None
+        return function(*args, **kwargs)
+
+
+class Autocast(Relay):
     """Runs a model's forward under torch.autocast and returns its outputs in the output dtype."""
 
     def __init__(self, model: nn.Module, precision: Precision, device: torch.device) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self._precision = precision
         self._device_type = device.type
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model; floating-point outputs come back as `Precision.output_dtype`."""
         if not self._precision.is_mixed:
-            return self.model(*args, **kwargs)
+            return super().forward(*args, **kwargs)
         with torch.autocast(self._device_type, dtype=self._precision.compute_dtype):
-            return cast_floating(self.model(*args, **kwargs), self._precision.output_dtype)
+            return cast_floating(super().forward(*args, **kwargs), self._precision.output_dtype)
 
 
 def cast_floating(value: Any, dtype: torch.dtype) -> Any:

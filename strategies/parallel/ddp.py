@@ -46,17 +46,17 @@ class DDP(Replicated):
 
     def _spread(self, model: nn.Module) -> nn.Module:
         device = self.ranks.device
-        around = Autocast(model, self.precision, device)
-        _start_equal_in_bytes(around)
+        self._relay = Autocast(model, self.precision, device)
+        _start_equal_in_bytes(self._relay)
         self._ddp = DistributedDataParallel(
-            around,
+            self._relay,
             device_ids=[device.index] if device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             **_NO_BUFFER_SYNC,
         )
         return self._ddp
 
-    def micro_step(self, *, is_last: bool) -> None:
+    def _begin_micro_step(self, *, is_last: bool) -> None:
         """Sum gradients over the ranks in the last backward only."""
         self._ddp.require_backward_grad_sync = is_last
 

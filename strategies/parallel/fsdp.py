@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.distributed.fsdp import (
     FSDPModule,
     MixedPrecisionPolicy,
     fully_shard,
+    register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -22,10 +24,13 @@ from checkpointing import Fragment, TensorSpec
 
 from ..errors import ConfigError
 from ..process_group import Ranks
+from ..replicas import Replicas
 from .blocks import find_blocks, shared_with_outside
 from .build_options import BY_NAME, BuildOptions
+from .bypass import REMEDY
 from .clipping import sum_of_squares, sum_over_ranks
 from .initialisation import Deferred, build_deferred
+from .model_view import Call
 from .protocol import Blueprint, Scalars, TensorSource
 from .torch_engine import TorchEngine, load_buffers
 from .torch_state import (
@@ -38,12 +43,15 @@ from .torch_state import (
     tensor_state,
 )
 
+_CALL = "_call_in_forward"
+
 
 class FSDP(TorchEngine):
     """Sharded by block: the repeated modules each, and the rest with the root."""
 
     name = "fsdp"
     forward_communicates = True
+    _found: Sequence[tuple[str, Any]] = ()
 
     def _spread(self, model: nn.Module) -> nn.Module:
         mesh = mesh_of(self.ranks, self.options)
@@ -69,6 +77,9 @@ class FSDP(TorchEngine):
         if precision.is_mixed:
             _shard_batch_norms(model, common)
         self._root = fully_shard(model, mp_policy=policy, **common)
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                _take_calls(module)
         self._verify(model)
         return model
 
@@ -100,14 +111,55 @@ class FSDP(TorchEngine):
                     f"torch {torch.__version__} is not supported."
                 )
 
-    def micro_step(self, *, is_last: bool) -> None:
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function = call.function
+        for module in reversed(call.enclosing):
+            if isinstance(module, FSDPModule):
+                function = partial(getattr(module, _CALL), function)
+        return function(*args, **kwargs)
+
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        """None: the module has the engine's hooks; a part alone ends in torch's error."""
+        return None
+
+    def _begin_micro_step(self, *, is_last: bool) -> None:
         """Reduce in every backward: kept unsharded until the last, gradients would need the memory
         that sharding saves.
         """
 
+    def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
+        """Accumulate the gradient of `loss`, and look for what came after its shards were summed.
+
+        The module itself has the engine's hooks. A part of it that is called by itself fails in
+        torch while its weights are in shards; while they are not, as after a forward, its gradient
+        may come when the block's are on their way, and would go along with the next.
+        """
+        super().backward(loss, where=where)
+        late = [
+            name
+            for name, one in self._shards()
+            if (whole := _whole(one)) is not None and whole.grad is not None
+        ]
+        if late:
+            raise ConfigError(
+                f"{where}: gradients of {', '.join(late[:3])} came after those of their block had "
+                f"been summed over the ranks: a part of the model was called beside job.model. "
+                f"{REMEDY}"
+            )
+
+    def _shards(self) -> Sequence[tuple[str, Any]]:
+        """Return what torch keeps of each trainable parameter, by name."""
+        if len(self._found) < len(self._named):  # the first forward may put others in their place
+            self._found = _shards_of(self._model, self._named)
+        return self._found
+
     def _leaves(self) -> Mapping[int, str]:
         """Return the gathered parameters, which are other tensors than the shards."""
-        return dict(_gathered(self._model, self._named))
+        return {
+            id(one.sharded_param if (whole := _whole(one)) is None else whole): name
+            for name, one in self._shards()
+        }
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [_local(p.grad) for _, p in self._named if p.grad is not None]
@@ -138,6 +190,14 @@ class FSDP(TorchEngine):
             ]
         return found + self._buffer_fragments()
 
+    def replicas(self) -> Replicas:
+        """Return the rows that the same rank of every node holds."""
+        if self._replicas == 1:
+            return Replicas()
+        self._reshard()
+        local = self.ranks.rank % (self.ranks.world_size // self._replicas)
+        return Replicas([(n, _local(p)) for n, p in self._model.named_parameters()], local)
+
     def load(
         self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
     ) -> None:
@@ -167,6 +227,16 @@ class FSDP(TorchEngine):
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
+
+
+def _take_calls(module: nn.Module) -> None:
+    """Let any function run as if it were the module's forward: gathered, and reduced after it."""
+
+    def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    setattr(module, _CALL, call)
+    register_fsdp_forward_method(module, _CALL)
 
 
 def mesh_of(ranks: Ranks, options: BuildOptions) -> DeviceMesh:
@@ -222,23 +292,31 @@ def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
     return start, start + shape[0] * row
 
 
-def _gathered(
+def _shards_of(
     model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
-) -> Iterator[tuple[int, str]]:
-    """Yield (id, name) of the tensors that stand in for trainable parameters while they compute.
+) -> list[tuple[str, Any]]:
+    """Return (name, torch's own account) of trainable parameters.
 
-    Read in torch 2.13 (_fully_shard/_fsdp_param.py). A block that no forward has called yet has
-    none: its shards stand there, and no loss depends on them.
+    Read in torch 2.13 (_fully_shard/_fsdp_param.py).
     """
     name_of = {id(parameter): name for name, parameter in named}
-    for module in model.modules():
-        if not isinstance(module, FSDPModule):
-            continue
-        for group in module._get_fsdp_state()._fsdp_param_groups:
-            for one in group.fsdp_params:
-                name = name_of.get(id(one.sharded_param))
-                if name is not None:
-                    yield id(getattr(one, "_unsharded_param", one.sharded_param)), name
+    return [
+        (name, one)
+        for module in model.modules()
+        if isinstance(module, FSDPModule)
+        for group in module._get_fsdp_state()._fsdp_param_groups
+        for one in group.fsdp_params
+        if (name := name_of.get(id(one.sharded_param))) is not None
+    ]
+
+
+def _whole(shard: Any) -> torch.Tensor | None:
+    """Return what stands in for a parameter while it computes.
+
+    A block that no forward has called yet has none: its shards stand there, and no loss depends on
+    them.
+    """
+    return getattr(shard, "_unsharded_param", None)
 
 
 def _fragment(spec: TensorSpec, start: int, end: int, tensor: torch.Tensor, own: slice) -> Fragment:

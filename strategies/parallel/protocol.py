@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -13,11 +14,15 @@ from torch import nn
 from checkpointing import Fragment, TensorSpec
 
 from ..average import EMA, drop_average
+from ..errors import ConfigError
 from ..penalty import Penalty
 from ..precision import Precision
 from ..process_group import Ranks
+from ..replicas import Replicas
 from .build_options import BuildOptions
+from .bypass import bypassed
 from .catalogue import Catalogue
+from .model_view import Call, ModelCalls
 from .untouched import refuse_untouched
 
 Scalars: TypeAlias = Mapping[str, Mapping[str, float | int]]
@@ -99,6 +104,7 @@ class Strategy(ABC):
     forward_communicates: ClassVar[bool] = False
     """Whether the ranks gather parameters in a forward."""
     catalogue: Catalogue
+    _calls: ModelCalls
     _optimizer: torch.optim.Optimizer
     _group_names: list[list[str]]
 
@@ -118,9 +124,22 @@ class Strategy(ABC):
         self.options.require(self.name, self.ranks.device.type)
 
     @property
-    @abstractmethod
     def module(self) -> nn.Module:
-        """What the training loop calls."""
+        """What the training loop holds: the user's model, called through the engine."""
+        return self._calls.view
+
+    @abstractmethod
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Carry out a call of the model inside the engine's forward."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Tell that all ranks do the same within, such as an evaluation."""
+        self._calls.are_together = True
+        try:
+            yield
+        finally:
+            self._calls.are_together = False
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -137,9 +156,14 @@ class Strategy(ABC):
         """Class name of the user's optimizer."""
         return type(self._optimizer).__name__
 
-    @abstractmethod
     def micro_step(self, *, is_last: bool) -> None:
         """Announce a forward and backward; gradients are summed over the ranks at the last."""
+        self._calls.has_passed, self._calls.are_together = False, True
+        self._begin_micro_step(is_last=is_last)
+
+    @abstractmethod
+    def _begin_micro_step(self, *, is_last: bool) -> None:
+        """Tell the engine."""
 
     def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
         """Accumulate the gradient of `loss`, a plain sum over samples (0-dim). On every rank.
@@ -149,12 +173,34 @@ class Strategy(ABC):
             where: begins the sentence of a refusal.
 
         Raises:
-            ConfigError: with several ranks, naming the trainable parameters that it leaves out on
-                this one. The others may be waiting for them; this rank is not.
+            ConfigError: no call of the model went through the engine since `micro_step`; with
+                several ranks, naming the trainable parameters that the loss leaves out on this
+                one. The others may be waiting for them; this rank is not.
         """
+        self._refuse_bypassed(where)
         if self.ranks.world_size > 1:
             refuse_untouched(loss, self._leaves(), where=where)
         self._accumulate(loss)
+
+    def _refuse_bypassed(self, where: str) -> None:
+        """Refuse a loss of which the engine has seen nothing. No collective.
+
+        One call is enough: what is called beside it hangs on the same parameters, whose gradients
+        the engine then waits for.
+
+        Raises:
+            ConfigError: saying what to call.
+        """
+        self._calls.are_together = False
+        trouble = self._trouble_of_bypass
+        if trouble is None or self._calls.has_passed:
+            return
+        raise ConfigError(f"{where}: {bypassed(self.name, trouble)}")
+
+    @property
+    @abstractmethod
+    def _trouble_of_bypass(self) -> str | None:
+        """What goes wrong with a loss of which the engine has seen nothing; None: nothing."""
 
     @abstractmethod
     def _leaves(self) -> Mapping[int, str]:
@@ -203,6 +249,10 @@ class Strategy(ABC):
     @abstractmethod
     def refresh(self) -> None:
         """Make the computing weights follow the loaded masters. Called on every rank."""
+
+    def replicas(self) -> Replicas:
+        """Return the weights that other ranks hold too. No collective."""
+        return Replicas()
 
     def weight_specs(self) -> list[TensorSpec]:
         """Return the tensors that every checkpoint of this model must hold."""

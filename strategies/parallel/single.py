@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,9 @@ from torch import nn
 from checkpointing import Fragment
 
 from ..errors import ConfigError
-from .autocast import Autocast
+from ..replicas import Replicas
+from .autocast import Autocast, Relay
+from .model_view import Call
 from .protocol import Blueprint, Scalars, StepOutcome, TensorSource
 from .replicated import load_replicated, replicated_tensors, striped
 from .torch_engine import TorchEngine, load_buffers
@@ -20,9 +23,18 @@ from .untouched import Mark, marks, may_be_untouched, refuse_untouched
 class Replicated(TorchEngine):
     """Every rank holds the whole model; ddp adds the summing of gradients to it."""
 
+    _relay: Relay
+
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         self._marks: list[Mark] = [None] * len(self._named)
+
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self._relay.call(self._module, call.function, args, kwargs)
+
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        return "its gradients would not be summed over the ranks"
 
     def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
         """Look for parameters that were left out after the backward, which does not wait for them.
@@ -30,6 +42,7 @@ class Replicated(TorchEngine):
         Sums of gradients begin in one order on every rank and are waited for after the last of
         them, so a rank that lacks one comes out of its backward.
         """
+        self._refuse_bypassed(where)
         if self.ranks.world_size == 1:
             self._accumulate(loss)
             return
@@ -56,6 +69,12 @@ class Replicated(TorchEngine):
         shares = striped(tensors, self.ranks.rank, self.ranks.world_size)
         return shares + self._buffer_fragments()
 
+    def replicas(self) -> Replicas:
+        """Return the whole model."""
+        if self.ranks.world_size == 1:
+            return Replicas()
+        return Replicas(list(self._model.named_parameters()))
+
     def load(
         self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
     ) -> None:
@@ -75,7 +94,14 @@ class Single(Replicated):
                 f"strategy=single runs on one rank, and this run has {self.ranks.world_size}. "
                 "Pass --nproc-per-node 1, or another --strategy such as ddp."
             )
-        return Autocast(model, self.precision, self.ranks.device)
+        self._relay = Autocast(model, self.precision, self.ranks.device)
+        return self._relay
 
-    def micro_step(self, *, is_last: bool) -> None:
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        if not self.precision.is_mixed:
+            return None
+        return f"it would be computed in fp32 and not in {self.precision.name}"
+
+    def _begin_micro_step(self, *, is_last: bool) -> None:
         """Nothing to announce."""

@@ -18,6 +18,7 @@ from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .factories import made_optimizer
 from .initialisation import Deferred, build_model
+from .model_view import ModelCalls
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_state import copy_flat, names_by_group, scalar_state, whole
 
@@ -33,6 +34,7 @@ class TorchEngine(Strategy):
         built = [(name, ref(p)) for name, p in self._model.named_parameters()]
         work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
+        self._calls = ModelCalls(self._model, self._through)
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
@@ -51,16 +53,11 @@ class TorchEngine(Strategy):
 
     @abstractmethod
     def _spread(self, model: nn.Module) -> nn.Module:
-        """Shard or wrap the model; return what the training loop calls."""
+        """Shard or wrap the model; return what is called in its place."""
 
     @abstractmethod
     def _local_grads(self) -> list[torch.Tensor]:
         """Return this rank's share of the gradient, each element once over `_norm_group`."""
-
-    @property
-    def module(self) -> nn.Module:
-        """What the training loop calls."""
-        return self._module
 
     def _leaves(self) -> Mapping[int, str]:
         return self._leaf_names

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from checkpointing import Fragment, torch_dtype
 
 from ..errors import ConfigError
+from ..replicas import Replicas
 from ..unfreezing import Unfreezing
 from .adjoining import joined
 from .autocast import CastAround
@@ -23,6 +24,7 @@ from .cohorts import Cohorts
 from .factories import made_optimizer
 from .frozen import FrozenParameters
 from .initialisation import Deferred, build_deferred, build_model
+from .model_view import Call, ModelCalls, forward_replaced
 from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_engine import load_buffers
 from .torch_state import (
@@ -77,6 +79,7 @@ class Zero(Strategy):
         )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
+        self._calls = ModelCalls(model, self._through)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
@@ -140,12 +143,17 @@ class Zero(Strategy):
         """The user's groups, however DeepSpeed's optimizer has them split."""
         return self._cohorts.groups
 
-    @property
-    def module(self) -> nn.Module:
-        """What the training loop calls."""
-        return self._module
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not call.enclosing:
+            return self._module(*args, **kwargs)
+        with forward_replaced(self._model, call.function):
+            return self._module(*args, **kwargs)
 
-    def micro_step(self, *, is_last: bool) -> None:
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        return "its gradients would not be added up by DeepSpeed's engine"
+
+    def _begin_micro_step(self, *, is_last: bool) -> None:
         """Tell the engine whether this forward and backward is the last of the step."""
         self._engine.set_gradient_accumulation_boundary(is_last)
 
@@ -232,6 +240,12 @@ class Zero(Strategy):
         """Return the scalar optimizer state of the parameters of which this rank holds a piece."""
         found = {p.fqn: scalar_state(self._optimizer, p.buffer) for p in self._layout.pieces()}
         return {fqn: state for fqn, state in found.items() if state}
+
+    def replicas(self) -> Replicas:
+        """Return the weights that are computed with, which all ranks hold up to stage 2."""
+        if self.stage == 3 or self.ranks.world_size == 1:
+            return Replicas()
+        return Replicas(list(self._model.named_parameters()))
 
     def load(
         self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars

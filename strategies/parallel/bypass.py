@@ -1,0 +1,60 @@
+"""Sentences for a model that is computed beside its engine. Pure."""
+
+from __future__ import annotations
+
+REMEDY = (
+    "In place of the module that the function passed as model= has returned, call job.model(...), "
+    "a method as in job.model.encode(...), or a part as in job.model.head(...)."
+)
+
+_SHARDED = (
+    "the weights that it needs are in shards there (for a penalty on weights: "
+    "run.prepare(penalty=Penalty(...)))"
+)
+_CAST = "the inputs that it was given are not cast there"
+_PENALTY = (
+    "a weight itself is in the loss, and is in shards again before the backward: for a penalty on "
+    "weights pass run.prepare(penalty=Penalty(...))"
+)
+
+_MARKS: dict[str, tuple[tuple[str, str], ...]] = {
+    "fsdp": (
+        ("got mixed torch.Tensor and DTensor", _SHARDED),
+        ("FSDP state has already been lazily initialized", _SHARDED),
+        ("FSDP requires running forward through the root module first", _SHARDED),
+        ("requiring a storage size", _SHARDED),
+    ),
+    "zero1": (("must have the same dtype", _CAST),),
+    "zero2": (("must have the same dtype", _CAST),),
+    "zero3": (
+        ("must have the same dtype", _CAST),
+        ("got [0] but expected shape", _PENALTY),
+        ("expected shape compatible with [0]", _PENALTY),
+        ("vec (0)", _SHARDED),
+        ("'weight' must be 2-D", _SHARDED),
+    ),
+}
+"""What torch says, by strategy, where a module or a weight is used that the engine has not given
+out; and why that is so. Read in torch 2.13 and deepspeed 0.19, and tried on 2.13."""
+
+
+def bypassed(strategy: str, trouble: str) -> str:
+    """Return the sentence about a loss of which the engine has seen nothing."""
+    return (
+        f"the loss was not computed through job.model, and under strategy={strategy} {trouble}. "
+        f"{REMEDY}"
+    )
+
+
+def explanation(error: Exception, strategy: str) -> str | None:
+    """Return what to do about an error of torch's that such a use ends in; None: another error."""
+    if not isinstance(error, RuntimeError | AssertionError):
+        return None
+    words = str(error)
+    for mark, trouble in _MARKS.get(strategy, ()):
+        if mark in words:
+            return (
+                "the model, or a part of it, was computed beside job.model, and under "
+                f"strategy={strategy} {trouble}. {REMEDY} torch said: {words.splitlines()[0]}"
+            )
+    return None
