@@ -18,7 +18,15 @@ from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .factories import made_optimizer
 from .initialisation import Deferred, build_model
-from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
+from .protocol import (
+    EMPTY_STEP,
+    Blueprint,
+    Parameters,
+    Scalars,
+    StepOutcome,
+    Strategy,
+    TensorSource,
+)
 from .torch_state import copy_flat, names_by_group, scalar_state, whole
 
 
@@ -88,6 +96,11 @@ class TorchEngine(Strategy):
             self.ema.update(self._optimizer, (p for _, p in trained))
         self._optimizer.zero_grad(set_to_none=True)
         return outcome
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        self._optimizer.zero_grad(set_to_none=True)
+        return EMPTY_STEP
 
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip and update; the gradients are dropped afterwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -23,7 +24,15 @@ from .cohorts import Cohorts
 from .factories import made_optimizer
 from .frozen import FrozenParameters
 from .initialisation import Deferred, build_deferred, build_model
-from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
+from .protocol import (
+    EMPTY_STEP,
+    Blueprint,
+    Parameters,
+    Scalars,
+    StepOutcome,
+    Strategy,
+    TensorSource,
+)
 from .torch_engine import load_buffers
 from .torch_state import (
     create_state,
@@ -161,6 +170,23 @@ class Zero(Strategy):
         own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
         squares = sum_over_ranks(own, self.ranks)
         scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
+        self._take_step(scale, finite=finite, grad_norm=grad_norm)
+        if finite and self.ema is not None:
+            trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
+            buffers = {id(p.buffer): p.buffer for p in trained}
+            self.ema.update(self._optimizer, buffers.values())
+        return StepOutcome(grad_norm=grad_norm, applied=finite)
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        for _, grad in self._layout.gradients():
+            # The one reason for which DeepSpeed leaves a step out and clears what it has summed.
+            grad.fill_(math.nan)
+        self._take_step(1.0, finite=False, grad_norm=math.nan)
+        return EMPTY_STEP
+
+    def _take_step(self, scale: float, *, finite: bool, grad_norm: float) -> None:
+        """Have DeepSpeed divide by `scale` and update, or leave the step out."""
         scaler = self._engine.optimizer.loss_scaler
         scaler.cur_scale = scale
         self._cohorts.follow()
@@ -170,16 +196,11 @@ class Zero(Strategy):
         self._layout.forget_gradients()
         scaler.cur_scale = 1.0
         applied = not self._engine.optimizer.overflow
-        if applied and self.ema is not None:
-            trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
-            buffers = {id(p.buffer): p.buffer for p in trained}
-            self.ema.update(self._optimizer, buffers.values())
         if applied != finite:
             raise ConfigError(
                 f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
                 f"{grad_norm}. Install a tested version (see constraints.txt)."
             )
-        return StepOutcome(grad_norm=grad_norm, applied=applied)
 
     def _gradients(self, divisor: float) -> list[torch.Tensor]:
         """Return this rank's share of the gradients of what is trained, with the penalty's."""
