@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from weakref import ref
 
 import torch
@@ -43,7 +43,7 @@ class TorchEngine(Strategy):
         self._module = self._spread(self._model)
         if deferred is not None:
             self._fill(deferred)
-        self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
+        self._named = [(name, p) for name, p in self._owned() if p.requires_grad]
         self._optimizer = made_optimizer(blueprint.optimizer, Parameters(self._named))
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
@@ -56,6 +56,10 @@ class TorchEngine(Strategy):
     def _fill(self, deferred: Deferred) -> None:
         """Give a model that was spread without memory its values."""
         raise AssertionError("only what `_deferred` has built is filled")
+
+    def _owned(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return, by name, what stands for each parameter in the optimizer and in checkpoints."""
+        return self._model.named_parameters()
 
     @abstractmethod
     def _spread(self, model: nn.Module) -> nn.Module:

@@ -44,6 +44,7 @@ from .torch_state import (
     tensor_state,
     whole,
 )
+from .zero_broadcast import of_any_dimension
 from .zero_engine import engine_config, import_deepspeed
 from .zero_filling import Drawn, cutter, fill
 from .zero_internals import Stage12, check_layout, layout_of
@@ -79,11 +80,13 @@ class Zero(Strategy):
             initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
         else:
             initial = Drawn(deferred)
-            self._fill(deferred, deepspeed)
-        self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
-        self._engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=self._config()
-        )
+        with of_any_dimension(deepspeed):
+            if deferred is not None:
+                self._fill(deferred, deepspeed)
+            self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+            self._engine, *_ = deepspeed.initialize(
+                model=model, optimizer=optimizer, config=self._config()
+            )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
