@@ -249,6 +249,12 @@ class ProgressLog:
             )
             self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))
 
+    def noted(self, sentence: str) -> None:
+        """Report what follows the number of ranks. Called on every rank."""
+        if self._is_coordinator:
+            self._folder.event("note", sentence=sentence)
+            self._run.warn(f"{sentence}.")
+
     def empty_step(self, step: int, so_far: int) -> None:
         """Report a step in which nothing counted. Called on every rank.
 

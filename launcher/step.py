@@ -70,6 +70,9 @@ class StepOwner(Protocol):
     def warn(self, sentence: str) -> None:
         """Print a warning."""
 
+    def note(self, sentence: str) -> None:
+        """Tell what the run has found out about itself. Called on every rank."""
+
 
 class Step:
     """Iterate over it for this rank's micro-batches; the parameters are updated after the last.
@@ -131,13 +134,13 @@ class Step:
         if self.outcome is not None or self._turn >= 0:
             raise ConfigError(f"step {self.number} was iterated twice; loop over it once.")
         owner, began = self._owner, time.monotonic()
-        owner.statistics.begin_step()
+        owner.statistics.begin_step(self._num_micro_batches)
         for number, turn in enumerate(self._turns):
             batch, is_own = owner.next_batch()
             self._is_repeat = turn.is_padding or not is_own
             self._turn, self._owes_backward = number, True
             owner.strategy.micro_step(is_last=number == len(self._turns) - 1)
-            owner.statistics.begin_micro_batch()
+            owner.statistics.begin_micro_batch(turn.micro_batch.index, is_padding=self._is_repeat)
             self._seed_streams(turn.micro_batch.index)
             owner.begin_round()
             try:
@@ -151,7 +154,8 @@ class Step:
                 turn.micro_batch.index, self._num_micro_batches, is_padding=self._is_repeat
             )
         self._update()
-        owner.statistics.end_step(self._num_micro_batches)
+        for sentence in owner.statistics.end_step(self._num_micro_batches):
+            owner.note(sentence)
         self._seed_streams(AFTER_LAST_MICRO_BATCH)
         self.seconds = time.monotonic() - began
 
