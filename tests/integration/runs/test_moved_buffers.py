@@ -41,7 +41,7 @@ def test_they_are_computed_in_order_or_told(launch: Callable[..., Any], tmp_path
     assert bool((wanted["buffer/frozen.running_var"] == 2.0).all())
     assert int(wanted["buffer/blocks.0.batch.num_batches_tracked"]) == 5 + 5 + 2 + 5 + 5
     for start in starts:
-        for name in ("ordered", "plain", "loop"):
+        for name in ("ordered", "plain", "loop", "rotary"):
             assert difference(f"{name}-{start}", f"{name}-single-1") <= 1e-6, (name, start)
             assert notes[f"{name}-{start}"] == [], name
         # Computed again in the backward, and moved once.

@@ -115,6 +115,24 @@ class MovedInLoop(Counting):
         self.in_forward = False
 
 
+class Rotary(nn.Module):
+    """Frequencies that are not saved, and kept as a plain attribute too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(CLASSES, 16)
+        frequencies = 1.0 / 100 ** (torch.arange(0, 16, 2).float() / 16)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.original = self.frequencies
+        self.scales = [torch.full((1,), 1.5)]
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        angles = torch.arange(tokens.shape[1])[:, None] * (self.frequencies + self.original) / 2
+        turn = torch.cat([angles.cos(), angles.sin()], -1) * self.scales[0]
+        return self.head((self.embed(tokens) * turn).mean(1))
+
+
 def sgd(parameters):
     # A norm makes gradients before it vanish, and Adam would make steps of their rounding.
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
@@ -150,6 +168,7 @@ with process_groups(
             ("again", Recomputed, {"checkpoint_blocks": True}),
             ("counting", Counting, {}),
             ("loop", MovedInLoop, {}),
+            ("rotary", Rotary, {"init": "by-name"}),
         ):
             folder = out / f"{name}-{strategy}-{ranks.world_size}"
             made = []
@@ -161,6 +180,9 @@ with process_groups(
             job = make_job(ranks, strategy, folder, model=build, optimizer=sgd, **options)
             if name == "loop":
                 train_and_move(job, made, 5)
+            elif name == "rotary":
+                train(job, 2)
+                train(make_job(ranks, strategy, folder, model=build, optimizer=sgd, **options), 3)
             else:
                 train(job, 5)
             if ranks.is_coordinator:
