@@ -7,17 +7,15 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
-from task import CLASSES, Flag, make_job, train, weights_of
+from task import CLASSES, make_job, train, weights_of
 from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils import spectral_norm as by_hook
 
 from launcher.environment import RankEnvironment
-from launcher.job import Preempted
 from strategies import process_groups
 
 torch.set_num_threads(1)
@@ -138,19 +136,13 @@ def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
-def train_and_move(job, model, steps):
+def train_and_move(job, model):
     """Follow the advice: move the buffer after the step's micro-batches."""
-    flag, last = cast(Flag, job.run.preemption), job.step + steps
-    flag.requested = False
-    try:
-        for step in job:
-            for tokens, labels, _ in step:
-                loss = F.cross_entropy(job.model(tokens), labels, reduction="sum")
-                step.backward(loss, count=len(labels))
-            model[-1].warmth.fill_(min(1.0, 0.1 * (step.number + 1)))
-            flag.requested = step.number + 2 == last
-    except Preempted:
-        return
+    for step in job:
+        for tokens, labels, _ in step:
+            loss = F.cross_entropy(job.model(tokens), labels, reduction="sum")
+            step.backward(loss, count=len(labels))
+        model[-1].warmth.fill_(min(1.0, 0.1 * (step.number + 1)))
 
 
 def events_of(folder):
@@ -167,7 +159,7 @@ with process_groups(
             ("plain", Recomputed, {}),
             ("again", Recomputed, {"checkpoint_blocks": True}),
             ("counting", Counting, {}),
-            ("loop", MovedInLoop, {}),
+            ("loop", MovedInLoop, {"epochs": None, "steps": 5}),
             ("rotary", Rotary, {"init": "by-name"}),
         ):
             folder = out / f"{name}-{strategy}-{ranks.world_size}"
@@ -179,7 +171,7 @@ with process_groups(
 
             job = make_job(ranks, strategy, folder, model=build, optimizer=sgd, **options)
             if name == "loop":
-                train_and_move(job, made, 5)
+                train_and_move(job, made)
             elif name == "rotary":
                 train(job, 2)
                 train(make_job(ranks, strategy, folder, model=build, optimizer=sgd, **options), 3)
