@@ -72,7 +72,7 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
     blueprint = recipe.blueprint(run)
     model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
     strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
-    statistics = RunningStatistics(strategy.module, run.ranks)
+    statistics = RunningStatistics(strategy.module, run.ranks, strategy.catalogue.buffers)
     requested = current_hyperparameters(strategy.param_groups)
     judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
     rates = recipe.rates(strategy.param_groups, plan)

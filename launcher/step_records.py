@@ -115,6 +115,7 @@ class StepRecords:
             "grad_norm": step.outcome.grad_norm,
             "samples_per_s": self._standing.samples_per_s,
             **({} if step.outcome.applied else {"skipped": 1}),
+            **({"empty": 1} if step.outcome.is_empty else {}),
             **_measured(step),
         }
         if is_due:  # else it would be the pace of the few steps between two records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..seeding import seed_streams
 from .build_options import AS_BUILT, BY_NAME
 from .factories import made_model
+from .plain_tensors import Plain, forget_cached, plain_tensors
 from .protocol import Blueprint
 from .recording import AsIfOnCpu, Recording
 
@@ -25,6 +26,8 @@ class Deferred:
     _tensors: dict[str, torch.Tensor]
     """Parameters and buffers as the factory left them, each once; some may be real."""
     _aliases: dict[str, str]
+    _plain: tuple[Plain, ...]
+    """What the model keeps beside them."""
 
     def value(self, name: str) -> torch.Tensor:
         """Return the whole value of a parameter or buffer, on the CPU; drawn now."""
@@ -35,15 +38,32 @@ class Deferred:
 
     def materialise(self, device: torch.device) -> nn.Module:
         """Fill the model whole, one tensor after the other; return it."""
-        for name, tensor in self._tensors.items():
-            self.put(name, _like(tensor, self.value(name).to(device)))
+        for name in self._tensors:
+            self.fill(name, device)
+        self._fill_plain()
         return self.model
+
+    def fill(self, name: str, device: torch.device) -> None:
+        """Put a whole parameter or buffer, with its value, into the model."""
+        self.put(name, _like(self._tensors[name], self.value(name).to(device)))
 
     def fill_buffers(self, device: torch.device) -> None:
         """Fill the buffers whole, whatever has become of the parameters."""
         for name, tensor in self._tensors.items():
             if not isinstance(tensor, nn.Parameter):
                 self.put(name, self.value(name).to(device))
+        self._fill_plain()
+
+    def _fill_plain(self) -> None:
+        """Fill what modules do not know, on the CPU, where it stays when a model is moved."""
+        live = {id(tensor): _get(self.model, name) for name, tensor in self._tensors.items()}
+        filled = {key: tensor for key, tensor in live.items() if tensor.device.type == "cpu"}
+        for plain in self._plain:
+            assert plain.put is not None
+            if id(plain.tensor) not in filled:
+                value = self._recording.value(plain.tensor.detach())
+                filled[id(plain.tensor)] = _like(plain.tensor, value)
+            plain.put(filled[id(plain.tensor)])
 
     def tie(self) -> None:
         """Give every alias the tensor of its first name again."""
@@ -84,17 +104,37 @@ def build_deferred(blueprint: Blueprint) -> Deferred:
             first_name[id(tensor)] = name
             tensors[name] = tensor
     on_meta = [(name, tensor.detach()) for name, tensor in tensors.items() if tensor.is_meta]
+    plain = tuple(plain_tensors(model))
+    _refuse_kept_apart(plain, tensors)
     recording.name_seeds(on_meta)
+    recording.name_seeds((one.name, one.tensor.detach()) for one in plain)
     if unfilled := [name for name, tensor in on_meta if not recording.is_filled(tensor)]:
         raise ConfigError(
             f'init="{BY_NAME}": nothing fills {", ".join(unfilled[:5])} when the model is built. '
             f'Initialise them in the constructor, or use init="{AS_BUILT}".'
         )
-    deferred = Deferred(model, recording, tensors, aliases)
+    deferred = Deferred(model, recording, tensors, aliases, plain)
     for name, tensor in tensors.items():
         if not tensor.is_meta:
             deferred.put(name, _like(tensor, tensor.detach().to("meta")))
     return deferred
+
+
+def _refuse_kept_apart(plain: Iterable[Plain], tensors: Mapping[str, torch.Tensor]) -> None:
+    parameters = {id(t): name for name, t in tensors.items() if isinstance(t, nn.Parameter)}
+    for one in plain:
+        if id(one.tensor) in parameters:
+            raise ConfigError(
+                f'init="{BY_NAME}": {one.name} holds the parameter {parameters[id(one.tensor)]} '
+                "outside of the modules, where it would stay without memory. Look it up in its "
+                f'module when it is needed, or use init="{AS_BUILT}".'
+            )
+        if one.put is None:
+            raise ConfigError(
+                f'init="{BY_NAME}": {one.name} holds a tensor of shape {tuple(one.tensor.shape)} '
+                "where it cannot be filled. Keep it as a buffer (register_buffer, with "
+                f'persistent=False if it is not to be saved), or use init="{AS_BUILT}".'
+            )
 
 
 def build_on_meta(blueprint: Blueprint) -> nn.Module:
@@ -110,7 +150,9 @@ def _record(blueprint: Blueprint, recording: Recording) -> nn.Module:
     seed_streams(blueprint.seed)
     try:
         with AsIfOnCpu(), recording:
-            return made_model(blueprint.model)
+            model = made_model(blueprint.model)
+        forget_cached()
+        return model
     except (NotImplementedError, RuntimeError, TypeError) as error:
         if "meta" not in str(error).lower():
             raise

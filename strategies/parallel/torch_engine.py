@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from weakref import ref
 
 import torch
@@ -19,7 +19,15 @@ from .clipping import combined_scale, sum_of_squares
 from .factories import made_optimizer
 from .initialisation import Deferred, build_model
 from .model_view import ModelCalls
-from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
+from .protocol import (
+    EMPTY_STEP,
+    Blueprint,
+    Parameters,
+    Scalars,
+    StepOutcome,
+    Strategy,
+    TensorSource,
+)
 from .torch_state import copy_flat, names_by_group, scalar_state, whole
 
 
@@ -37,7 +45,7 @@ class TorchEngine(Strategy):
         self._calls = ModelCalls(self._model, self._through)
         if deferred is not None:
             self._fill(deferred)
-        self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
+        self._named = [(name, p) for name, p in self._owned() if p.requires_grad]
         self._optimizer = made_optimizer(blueprint.optimizer, Parameters(self._named))
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
@@ -50,6 +58,10 @@ class TorchEngine(Strategy):
     def _fill(self, deferred: Deferred) -> None:
         """Give a model that was spread without memory its values."""
         raise AssertionError("only what `_deferred` has built is filled")
+
+    def _owned(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return, by name, what stands for each parameter in the optimizer and in checkpoints."""
+        return self._model.named_parameters()
 
     @abstractmethod
     def _spread(self, model: nn.Module) -> nn.Module:
@@ -85,6 +97,11 @@ class TorchEngine(Strategy):
             self.ema.update(self._optimizer, (p for _, p in trained))
         self._optimizer.zero_grad(set_to_none=True)
         return outcome
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        self._optimizer.zero_grad(set_to_none=True)
+        return EMPTY_STEP
 
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip and update; the gradients are dropped afterwards."""

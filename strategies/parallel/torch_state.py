@@ -14,6 +14,7 @@ from checkpointing import Fragment, TensorSpec, dtype_name
 
 from ..errors import ConfigError
 from .catalogue import WEIGHT_KEYS
+from .counters import is_counter
 
 _CREATED_ON_DEVICE = ("capturable", "fused")
 
@@ -28,7 +29,7 @@ def tensor_state(
     """
     tensors = {}
     for key, value in optimizer.state.get(owner, {}).items():
-        if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        if not isinstance(value, torch.Tensor) or is_counter(optimizer, owner, key, value):
             continue
         if value.shape != owner.shape:
             raise ConfigError(
@@ -44,7 +45,7 @@ def scalar_state(optimizer: torch.optim.Optimizer, owner: torch.Tensor) -> dict[
     """Return the numbers kept for one parameter, such as its step."""
     scalars: dict[str, float | int] = {}
     for key, value in optimizer.state.get(owner, {}).items():
-        if isinstance(value, torch.Tensor) and value.ndim == 0:
+        if isinstance(value, torch.Tensor) and is_counter(optimizer, owner, key, value):
             scalars[key] = value.item()
         elif isinstance(value, int | float) and not isinstance(value, bool):
             scalars[key] = value

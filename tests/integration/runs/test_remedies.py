@@ -1,0 +1,48 @@
+"""What the messages about models and losses advise works under every strategy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+WORKER = str(Path(__file__).parents[1] / "workers" / "remedies_worker.py")
+ON_TWO = ("ddp", "fsdp", "zero1", "zero2", "zero3", "accelerate")
+REMEDIES = {
+    "Layers": "compute a layer that is left out too, and multiply its output by 0",
+    "Unused": "set requires_grad=False on it in the model",
+    "called_once": "call the model once inside its factory",
+    "in_fp32": "trainable parameters must be built in torch.float32",
+    "sum_times_zero": "with count=0 and loss.sum() * 0 if none counts",
+    "mean_times_count": "or pass loss * count",
+    "groups": "put such parameters into groups of their own",
+}
+
+
+@pytest.mark.timeout(400)
+def test_they_give_one_curve(launch: Callable[..., Any], tmp_path: Path) -> None:
+    for world_size, strategies in ((1, ("single", "fsdp", "zero3")), (2, ON_TWO)):
+        launched = launch(
+            "--nproc-per-node", str(world_size), WORKER, str(tmp_path), ",".join(strategies)
+        )
+        assert launched.wait(190) == 0, launched.stderr
+        for strategy in strategies:
+            for name in REMEDIES:
+                wanted = load_file(tmp_path / f"{name}-single-1.safetensors")
+                found = load_file(tmp_path / f"{name}-{strategy}-{world_size}.safetensors")
+                assert found.keys() == wanted.keys()
+                worst = max(float((found[k] - wanted[k]).abs().max()) for k in wanted)
+                assert worst <= 1e-6, (name, strategy, world_size, worst)
+
+
+def test_what_is_followed_is_what_is_said() -> None:
+    root = Path(__file__).parents[3]
+    source = "".join(
+        file.read_text()
+        for part in ("strategies", "launcher")
+        for file in (root / part).rglob("*.py")
+    )
+    said = "".join(line.strip().removeprefix("f").strip("\"'") for line in source.splitlines())
+    for sentence in REMEDIES.values():
+        assert sentence in said, sentence

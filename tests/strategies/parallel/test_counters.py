@@ -1,0 +1,39 @@
+"""What of an optimizer's numbers counts, and what is the moment of a single number."""
+
+import torch
+from torch import nn
+
+from strategies.parallel.counters import is_counter
+from strategies.parallel.torch_state import scalar_state, tensor_state
+
+
+def stepped(kind: type[torch.optim.Optimizer], *values: torch.Tensor) -> torch.optim.Optimizer:
+    parameters = [nn.Parameter(value) for value in values]
+    optimizer = kind(parameters, lr=0.1)  # type: ignore[call-arg]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+def test_the_moments_of_a_number_are_told_from_its_counters() -> None:
+    for kind, counters in (
+        (torch.optim.AdamW, {"step"}),
+        (torch.optim.NAdam, {"step", "mu_product"}),
+        (torch.optim.ASGD, {"step", "eta", "mu"}),
+    ):
+        optimizer = stepped(kind, torch.tensor(2.0), torch.ones(3))
+        number, vector = optimizer.param_groups[0]["params"]
+        assert set(scalar_state(optimizer, number)) == counters, kind
+        assert set(scalar_state(optimizer, vector)) == counters, kind
+        assert set(tensor_state(optimizer, number, "number")) == set(
+            tensor_state(optimizer, vector, "vector")
+        )
+
+
+def test_where_nothing_but_numbers_is_trained_step_counts() -> None:
+    optimizer = stepped(torch.optim.AdamW, torch.tensor(2.0))
+    (number,) = optimizer.param_groups[0]["params"]
+    assert set(scalar_state(optimizer, number)) == {"step"}
+    assert set(tensor_state(optimizer, number, "n")) == {"exp_avg", "exp_avg_sq"}
+    assert not is_counter(optimizer, number, "ema", torch.tensor(1.0))
