@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from checkpointing import JSON
 from strategies import (
     BatchPlan,
     Boundary,
@@ -41,8 +40,6 @@ class JobParts:
     strategy: Strategy
     statistics: RunningStatistics
     unfreezing: Unfreezing
-    requested: list[dict[str, JSON]]
-    """The optimizer's hyper-parameters by group, as the script asked for them."""
     judge: Judge
     rates: Rates
     evaluate_every: Every
@@ -84,7 +81,6 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
         strategy=strategy,
         statistics=statistics,
         unfreezing=Unfreezing(recipe.unfreeze, strategy.catalogue.trainable),
-        requested=requested,
         judge=judge,
         rates=rates,
         evaluate_every=evaluate_every,

@@ -22,7 +22,7 @@ from strategies import (
     to_device,
 )
 from strategies.boundary import Carried
-from strategies.seeding import AFTER_LAST_MICRO_BATCH
+from strategies.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
 
 from .evaluation import Measure
 
@@ -286,6 +286,7 @@ class Step:
                 "pass step.backward the number of samples (or tokens) in the sum."
             )
         self._owner.before_update()
+        self._seed_streams(UPDATE)  # the last micro-batch was another one on each rank
         self.outcome = self._owner.strategy.step(carried.total * self._loss_scale)
 
 

@@ -53,7 +53,7 @@ def load_weights(strategy: Strategy, path: Path, communicator: HostCommunicator)
     try:
         aliases = strategy.catalogue.aliases
         source = PretrainedWeights.open(path, strategy.weight_specs(), aliases)
-        strategy.load(source, {}, {})
+        strategy.load(source, None)
     except (ConfigError, OSError) as error:
         sentence = str(error)
     for rank, said in enumerate(communicator.all_gather(sentence)):

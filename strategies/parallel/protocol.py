@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import nn
 
-from checkpointing import Fragment, TensorSpec
+from checkpointing import JSON, Fragment, TensorSpec
 
 from ..average import EMA, drop_average
 from ..penalty import Penalty
@@ -18,10 +18,13 @@ from ..precision import Precision
 from ..process_group import Ranks
 from .build_options import BuildOptions
 from .catalogue import Catalogue
+from .optimizer_extras import extras_of, put_back_extras
+from .saved_state import SavedState
 from .untouched import refuse_untouched
 
-Scalars: TypeAlias = Mapping[str, Mapping[str, float | int]]
-"""Per-parameter scalar optimizer state by parameter name, such as {"fc.weight": {"step": 10.0}}."""
+Values: TypeAlias = Mapping[str, Mapping[str, JSON]]
+"""By parameter name what an optimizer keeps besides tensors of the parameter's shape, such as
+{"fc.weight": {"step": 10}}, as `typed_values.encode` has it."""
 
 
 class Parameters(Sequence[nn.Parameter]):
@@ -96,9 +99,13 @@ class Strategy(ABC):
     """A model spread over the ranks by one native engine."""
 
     name: ClassVar[str]
+    holds_whole: ClassVar[bool] = False
+    """Whether every rank steps every parameter whole."""
     catalogue: Catalogue
     _optimizer: torch.optim.Optimizer
     _group_names: list[list[str]]
+    _as_built: dict[str, JSON]
+    _is_known_savable = False
 
     def __init__(self, blueprint: Blueprint) -> None:
         """Build and verify. Called on every rank.
@@ -183,19 +190,38 @@ class Strategy(ABC):
         """Return live views of this rank's share of the state. No collective."""
 
     @abstractmethod
-    def scalars(self) -> Scalars:
-        """Return the scalar optimizer state of what this rank holds. No collective."""
+    def values(self) -> Values:
+        """Return the rest of the optimizer's state of what this rank holds. No collective."""
+
+    def _require_savable(self, outcome: StepOutcome) -> None:
+        """Look, after the first step, whether all that it made can be saved. No collective.
+
+        Raises:
+            ConfigError: something has no place in a checkpoint, before hours are lost with it.
+        """
+        if outcome.applied and not self._is_known_savable:
+            self.values()
+            self.extras()
+            self._is_known_savable = True
+
+    def extras(self) -> dict[str, JSON]:
+        """Return what the optimizer keeps beside its groups and its parameters' state."""
+        return extras_of(self._optimizer, self._as_built)
+
+    def put_back_extras(self, saved: Mapping[str, Any]) -> None:
+        """Put back what `extras` returned when the checkpoint was made. No collective."""
+        put_back_extras(self._optimizer, self._as_built, saved)
 
     @abstractmethod
-    def load(
-        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
-    ) -> None:
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
         """Overwrite this rank's share of the state. Called on every rank; `refresh` must follow.
 
         Args:
             source: where to read.
-            keys: optimizer state keys by parameter name; empty: weights only.
-            scalars: per-parameter scalar state.
+            saved: the optimizer's state; None: weights only.
+
+        Raises:
+            ConfigError: state that this strategy cannot hold.
         """
 
     @abstractmethod

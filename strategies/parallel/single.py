@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from torch import nn
 
@@ -11,14 +9,17 @@ from checkpointing import Fragment
 
 from ..errors import ConfigError
 from .autocast import Autocast
-from .protocol import Blueprint, Scalars, StepOutcome, TensorSource
+from .protocol import Blueprint, StepOutcome, TensorSource
 from .replicated import load_replicated, replicated_tensors, striped
+from .saved_state import SavedState
 from .torch_engine import TorchEngine, load_buffers
 from .untouched import Mark, marks, may_be_untouched, refuse_untouched
 
 
 class Replicated(TorchEngine):
     """Every rank holds the whole model; ddp adds the summing of gradients to it."""
+
+    holds_whole = True
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
@@ -56,11 +57,9 @@ class Replicated(TorchEngine):
         shares = striped(tensors, self.ranks.rank, self.ranks.world_size)
         return shares + self._buffer_fragments()
 
-    def load(
-        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
-    ) -> None:
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
         """Read everything whole, in shares among the ranks of a node."""
-        load_replicated(self.catalogue, self._model, self._optimizer, source, keys, scalars)
+        load_replicated(self.catalogue, self._model, self._optimizer, source, saved)
         load_buffers(self._model, self.catalogue, source)
 
 

@@ -16,10 +16,11 @@ from .adjoining import joined
 from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
-from .factories import made_optimizer
 from .initialisation import Deferred, build_model
-from .protocol import Blueprint, Parameters, Scalars, StepOutcome, Strategy, TensorSource
-from .torch_state import copy_flat, names_by_group, scalar_state, whole
+from .optimizer_extras import plain_attributes
+from .protocol import Blueprint, StepOutcome, Strategy, TensorSource, Values
+from .torch_state import copy_flat, kept_state, whole
+from .trial.trial import Cut, made_after_trial
 
 
 class TorchEngine(Strategy):
@@ -36,10 +37,16 @@ class TorchEngine(Strategy):
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
-        self._optimizer = made_optimizer(blueprint.optimizer, Parameters(self._named))
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
-        self._group_names = names_by_group(self._optimizer, self._named, former)
+        self._optimizer, self._group_names = made_after_trial(
+            blueprint.optimizer,
+            self._named,
+            device=self._step_device(),
+            cut=self._cut(),
+            former=former,
+        )
+        self._as_built = plain_attributes(self._optimizer)
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
         """Return the model without memory where it can be spread before it is filled."""
@@ -48,6 +55,14 @@ class TorchEngine(Strategy):
     def _fill(self, deferred: Deferred) -> None:
         """Give a model that was spread without memory its values."""
         raise AssertionError("only what `_deferred` has built is filled")
+
+    def _cut(self) -> Cut | None:
+        """Return how what the optimizer steps is cut; None: not at all."""
+        return None
+
+    def _step_device(self) -> torch.device:
+        """Return where the optimizer's parameters are."""
+        return torch.device("cpu") if self.options.offload else self.ranks.device
 
     @abstractmethod
     def _spread(self, model: nn.Module) -> nn.Module:
@@ -84,6 +99,7 @@ class TorchEngine(Strategy):
                 if self.penalty.covers(name):
                     self.penalty.add_gradient(grad, local_part(parameter), divisor)
         outcome = self._apply(grads, divisor)
+        self._require_savable(outcome)
         if outcome.applied and self.ema is not None:
             self.ema.update(self._optimizer, (p for _, p in trained))
         self._optimizer.zero_grad(set_to_none=True)
@@ -102,9 +118,12 @@ class TorchEngine(Strategy):
         """Return the sum of squares of the gradient of all ranks, the same on each."""
         return float(sum_of_squares(grads, self.ranks.device))
 
-    def scalars(self) -> Scalars:
-        """Return the scalar optimizer state of every parameter."""
-        states = {name: scalar_state(self._optimizer, p) for name, p in self._named}
+    def values(self) -> Values:
+        """Return the optimizer's state of every parameter, besides tensors of its shape."""
+        states = {
+            name: kept_state(self._optimizer, p, name, whole=self.holds_whole).values
+            for name, p in self._named
+        }
         return {name: state for name, state in states.items() if state}
 
     def refresh(self) -> None:
