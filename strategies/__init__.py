@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .errors import DesyncError as DesyncError
     from .errors import StrategyError as StrategyError
     from .hyperparameters import current_hyperparameters as current_hyperparameters
+    from .hyperparameters import merge as merge
     from .hyperparameters import put_in_force as put_in_force
     from .imported import IMPORTED as IMPORTED
     from .lengths import Span as Span
@@ -157,6 +158,7 @@ _HOME = {
     "fold_indices": "splits",
     "is_stream": "streams",
     "load_weights": "pretrained",
+    "merge": "hyperparameters",
     "precision_for": "precision",
     "process_groups": "process_group",
     "put_in_force": "hyperparameters",

@@ -82,7 +82,7 @@ def collect_state(
     everyone: list[Any] = communicator.all_gather(
         {
             "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
-            "values": {} if weights_only else {k: dict(v) for k, v in strategy.values().items()},
+            "values": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
             "problem": problem,
         }
     )

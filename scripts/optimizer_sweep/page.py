@@ -88,9 +88,9 @@ def _counts(verdicts: Sequence[Mapping[str, Any]]) -> str:
 def _short(text: str) -> str:
     """Return the part of a refusal that says why, on one line of a table."""
     plain = " ".join(text.split()).replace("|", "/")
-    for begin in ("tried on small ones, ", "resumed, ", "like the model's: "):
+    for begin in ("tried on small ones, ", "resumed, ", "like the model's, "):
         _, found, rest = plain.partition(begin)
         if found:
-            plain = rest.partition(". Use ")[0].partition(". Every")[0]
+            plain = rest.partition(". Use ")[0]
             break
     return plain if len(plain) <= _MOST_LETTERS else f"{plain[:_MOST_LETTERS]}..."

@@ -22,7 +22,7 @@ from .optimizer_extras import extras_of, put_back_extras
 from .saved_state import SavedState
 from .untouched import refuse_untouched
 
-Values: TypeAlias = Mapping[str, Mapping[str, JSON]]
+Scalars: TypeAlias = Mapping[str, Mapping[str, JSON]]
 """By parameter name what an optimizer keeps besides tensors of the parameter's shape, such as
 {"fc.weight": {"step": 10}}, as `typed_values.encode` has it."""
 
@@ -190,7 +190,7 @@ class Strategy(ABC):
         """Return live views of this rank's share of the state. No collective."""
 
     @abstractmethod
-    def values(self) -> Values:
+    def scalars(self) -> Scalars:
         """Return the rest of the optimizer's state of what this rank holds. No collective."""
 
     def _require_savable(self, outcome: StepOutcome) -> None:
@@ -200,7 +200,7 @@ class Strategy(ABC):
             ConfigError: something has no place in a checkpoint, before hours are lost with it.
         """
         if outcome.applied and not self._is_known_savable:
-            self.values()
+            self.scalars()
             self.extras()
             self._is_known_savable = True
 

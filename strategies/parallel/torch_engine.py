@@ -18,7 +18,7 @@ from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .initialisation import Deferred, build_model
 from .optimizer_extras import plain_attributes
-from .protocol import Blueprint, StepOutcome, Strategy, TensorSource, Values
+from .protocol import Blueprint, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_state import copy_flat, kept_state, whole
 from .trial.trial import Cut, made_after_trial
 
@@ -118,7 +118,7 @@ class TorchEngine(Strategy):
         """Return the sum of squares of the gradient of all ranks, the same on each."""
         return float(sum_of_squares(grads, self.ranks.device))
 
-    def values(self) -> Values:
+    def scalars(self) -> Scalars:
         """Return the optimizer's state of every parameter, besides tensors of its shape."""
         states = {
             name: kept_state(self._optimizer, p, name, whole=self.holds_whole).values

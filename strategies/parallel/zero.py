@@ -23,7 +23,7 @@ from .cohorts import Cohorts
 from .frozen import FrozenParameters
 from .initialisation import Deferred, build_deferred, build_model
 from .optimizer_extras import plain_attributes
-from .protocol import Blueprint, StepOutcome, Strategy, TensorSource, Values
+from .protocol import Blueprint, Scalars, StepOutcome, Strategy, TensorSource
 from .saved_state import SavedParameter, SavedState
 from .torch_engine import load_buffers
 from .torch_state import (
@@ -245,7 +245,7 @@ class Zero(Strategy):
             ]
         return found
 
-    def values(self) -> Values:
+    def scalars(self) -> Scalars:
         """Return the rest of the state of the parameters of which this rank holds a piece."""
         found = {
             p.fqn: kept_state(self._optimizer, p.buffer, p.fqn).values

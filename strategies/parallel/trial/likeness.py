@@ -10,9 +10,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
+from ...seeding import seed_streams
 from ..factories import made_optimizer
 from ..protocol import Parameters
 from ..torch_state import names_by_group
@@ -102,8 +104,6 @@ def made_quietly(factory: Factory, parameters: Mapping[str, nn.Parameter]) -> to
 @contextlib.contextmanager
 def apart(device: torch.device) -> Iterator[None]:
     """Leave the random numbers of torch, numpy and Python, and warnings, as they were."""
-    import numpy as np
-
     devices = [device] if device.type not in ("cpu", "meta") else []
     python, numpy = random.getstate(), np.random.get_state()
     with contextlib.ExitStack() as stack:
@@ -121,16 +121,17 @@ def apart(device: torch.device) -> Iterator[None]:
 
 def seed_step(step: int, device: torch.device) -> bytes:
     """Begin a step of a trial with the same random numbers, whatever came before; return them."""
-    torch.manual_seed(_SEED + step)
+    seed_streams(_SEED + step)
     return random_state(device)
 
 
 def random_state(device: torch.device) -> bytes:
-    """Return where torch's random numbers are, on the host and on the device."""
+    """Return where the random numbers are: torch's on host and device, numpy's and Python's."""
     states = [torch.get_rng_state()]
     if device.type != "cpu":
         states.append(torch.get_device_module(device).get_rng_state(device))
-    return b"".join(state.numpy().tobytes() for state in states)
+    others = repr((random.getstate(), np.random.get_state(legacy=False))).encode()
+    return b"".join([*(state.numpy().tobytes() for state in states), others])
 
 
 def _small(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,13 +10,14 @@ import torch
 from checkpointing import JSON, TensorSpec
 from checkpointing.strict_json import canonical_text, parse_json
 
+from ...average import AVERAGE
 from ...hyperparameters import current_hyperparameters, merge, put_back, to_json
 from ..catalogue import MASTER
 from ..optimizer_extras import extras_of, plain_attributes, put_back_extras
 from ..saved_state import SavedState
 from ..torch_state import create_state, kept_state, state_spec
 from .comparison import require_alike
-from .stepping import Whole
+from .stepping import UnlikeError, Whole
 
 
 class Resumable:
@@ -32,10 +33,13 @@ class Resumable:
 
         Raises:
             ConfigError: something has no place in a checkpoint.
+            UnlikeError: something would be taken for another thing there.
         """
         tensors: dict[str, dict[str, torch.Tensor]] = {}
         values: dict[str, JSON] = {}
         for part in self.whole.parts():
+            if AVERAGE in self.whole.optimizer.state.get(part.owner, {}):
+                raise UnlikeError(f"it keeps a state named {AVERAGE}, as the average of weights is")
             kept = kept_state(self.whole.optimizer, part.owner, part.name, whole=True)
             tensors[part.name] = kept.tensors | kept.others
             values[part.name] = dict(kept.values)

@@ -100,8 +100,8 @@ def _try(factory: Factory, likeness: Likeness, cut: Cut | None) -> None:
         _take(whole, after)
     except UnlikeError as error:
         raise ConfigError(
-            f"{name} was tried on small parameters like the model's: {error}. Every strategy would "
-            "end so at its first steps."
+            f"{name} cannot be trained with, under any strategy: tried on small parameters like "
+            f"the model's, {error}."
         ) from error
     try:
         _take(resumed, after)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -101,6 +102,14 @@ def noisy(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
     return p.grad + torch.randn_like(p)
 
 
+def noisy_elsewhere(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
+    return p.grad * np.random.rand()
+
+
+def averaged(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
+    return state.setdefault("ema", torch.zeros_like(p)).lerp_(p.grad, 0.1)
+
+
 def counted_outside(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
     optimizer.calls = getattr(optimizer, "calls", 0) + 1
     return p.grad / optimizer.calls
@@ -147,6 +156,7 @@ ADAMW = partial(torch.optim.AdamW, lr=0.1)
     ],
 )
 def test_elementwise_optimizers_may_be_cut(factory: Factory, cut: str) -> None:
+    torch.manual_seed(1)
     state = torch.get_rng_state()
     made = tried(factory, cut)
     assert sum(len(group["params"]) for group in made.param_groups) == len(NAMED)
@@ -161,6 +171,7 @@ def test_elementwise_optimizers_may_be_cut(factory: Factory, cut: str) -> None:
         (own(by_rows), {"rows", "flat", "each", "pieces"}),
         (own(by_total), {"rows", "flat", "each", "pieces"}),
         (own(noisy), {"rows", "flat", "each", "pieces"}),
+        (own(noisy_elsewhere), {"rows", "flat", "each", "pieces"}),
         (lambda p: torch.optim.Adafactor(p, lr=0.1), {"rows", "flat", "each", "pieces"}),
         (lambda p: torch.optim.Adagrad(p, lr=0.1), {"flat", "each", "pieces"}),
         (own(by_count), {"pieces"}),
@@ -196,9 +207,15 @@ def test_what_does_not_come_back_from_a_checkpoint_is_refused(cut: str) -> None:
 
 def test_a_step_that_fails_is_told_before_the_training() -> None:
     with pytest.raises(
-        ConfigError, match=r"step 0 fails with RuntimeError: not in train mode\. Every"
+        ConfigError,
+        match=r"under any strategy: .*step 0 fails with RuntimeError: not in train mode\.",
     ):
         tried(own(failing), "whole")
+
+
+def test_a_state_that_would_be_taken_for_the_average_of_the_weights() -> None:
+    with pytest.raises(ConfigError, match="it keeps a state named ema"):
+        tried(own(averaged), "whole")
 
 
 def test_groups_by_size_cannot_be_tried_on_small_parameters() -> None:
