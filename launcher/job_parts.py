@@ -61,7 +61,7 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
     settle_strategy(run, recipe)
     run.before_first_step.go_on()
     strategy = strategy_class(run.strategy)(recipe.blueprint(run))
-    statistics = RunningStatistics(strategy.module, run.ranks)
+    statistics = RunningStatistics(strategy.module, run.ranks, strategy.catalogue.buffers)
     requested = current_hyperparameters(strategy.param_groups)
     judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
     rates = recipe.rates(strategy.param_groups, plan)

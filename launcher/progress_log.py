@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from checkpointing import SavedCheckpoint, SaveFailedError
 from strategies import IMPORTED, BatchPlan, Decision, Ending, Restored, Strategy
 
+from .empty_steps import refuse_if_nothing_ever_counts, told
 from .every import Every
 from .lost_work import lost_work
 from .process_age import age_s
@@ -29,6 +30,7 @@ from .tables import plural, size_text
 if TYPE_CHECKING:
     from .recipe import Recipe
     from .run import Run
+    from .run_state import RunState
 
 
 LOUD_AFTER = 3
@@ -247,23 +249,42 @@ class ProgressLog:
             )
             self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))
 
+    def noted(self, sentence: str) -> None:
+        """Report what follows the number of ranks. Called on every rank."""
+        if self._is_coordinator:
+            self._folder.event("note", sentence=sentence)
+            self._run.warn(f"{sentence}.")
+
+    def empty_step(self, step: int, so_far: int) -> None:
+        """Report a step in which nothing counted. Called on every rank.
+
+        Raises:
+            ConfigError: nothing has ever counted.
+        """
+        refuse_if_nothing_ever_counts(so_far, step + 1)
+        sentence = told(so_far, step)
+        if self._is_coordinator and sentence is not None:
+            self._folder.event("empty step", step=step, so_far=so_far)
+            self._run.warn(sentence)
+
     def rate_cut(self, step: int, sentence: str) -> None:
         """Report a cut of the learning rates."""
         if self._is_coordinator:
             self._folder.event("rate cut", step=step, reason=sentence)
             self._run.say(f"step {step}: {sentence}")
 
-    def ended(self, decision: Decision, step: int, newest_step: int | None) -> None:
+    def ended(self, decision: Decision, state: RunState, newest_step: int | None) -> None:
         """Report why the loop ended.
 
         Args:
             decision: what was decided at the last boundary.
-            step: optimizer steps completed.
+            state: where the run is.
             newest_step: of the newest checkpoint.
         """
         if not self._is_coordinator:
             return
         assert decision.ending is not None
+        step = state.step
         self._folder.event(
             "end",
             attempt=self._run.attempt,
@@ -271,6 +292,7 @@ class ProgressLog:
             ending=decision.ending.value,
             reason=decision.reason,
             newest_step=newest_step,
+            **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
         )
         if decision.ending is Ending.PREEMPTED and newest_step is None:
             return  # the error that follows says it
@@ -282,7 +304,10 @@ class ProgressLog:
                 done = f"at step {step}. The same command goes on from step {newest_step}."
             self._run.say(f"{decision.reason}{told}: {done}")
         else:
-            self._run.say(f"finished at step {step}: {decision.ending.value}, {decision.reason}")
+            empty = plural(state.empty_steps, "step")
+            nothing = f"; nothing counted in {empty}" if state.empty_steps else ""
+            ending = decision.ending.value
+            self._run.say(f"finished at step {step}: {ending}, {decision.reason}{nothing}")
 
     def left_after_loop(self, where: str, step: int) -> None:
         """Report that the ranks leave after the training, whose end is saved."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import JSON
@@ -20,6 +20,7 @@ from strategies import (
     LossScale,
     PlateauState,
     Progress,
+    StepOutcome,
 )
 
 from .exit_codes import CONTINUE
@@ -52,10 +53,27 @@ class RunState:
     """How the parameters were filled when the run began."""
     skipped_in_a_row: int = 0
     """Steps whose gradients were not finite, since the last that was applied."""
+    empty_steps: int = 0
+    """Steps of the run in which nothing counted on any rank."""
     owed_evaluation: Mapping[str, JSON] | None = None
     """The record of the newest step, whose evaluation is still to be done; None: none is."""
     jumps: tuple[Jump, ...] = ()
     """Windows of data that the run has gone back before and left out."""
+
+    def after(self, outcome: StepOutcome) -> RunState:
+        """Return the state with one step more."""
+        in_a_row = self.skipped_in_a_row
+        if outcome.applied:
+            in_a_row = 0
+        elif in_a_row or not outcome.is_empty:
+            in_a_row += 1  # an empty step is no trouble, and no way out of it either
+        return replace(
+            self,
+            step=self.step + 1,
+            scale=self.scale if outcome.is_empty else self.scale.after(finite=outcome.applied),
+            skipped_in_a_row=in_a_row,
+            empty_steps=self.empty_steps + outcome.is_empty,
+        )
 
     def progress(
         self,
@@ -105,6 +123,7 @@ class RunState:
             "plateau": self.plateau.to_json(),
             "loss_scale": self.scale.to_json(),
             "skipped_in_a_row": self.skipped_in_a_row,
+            "empty_steps": self.empty_steps,
             **({} if (owed := self.owed_evaluation) is None else {"owed_evaluation": dict(owed)}),
             "jumps": [{"at": jump.at, "length": jump.length} for jump in self.jumps],
             "stopped_because": self.stopped_because,
@@ -141,6 +160,7 @@ class RunState:
             scale=self.scale.restored(saved["loss_scale"]),
             stopped_because=saved["stopped_because"],
             skipped_in_a_row=saved["skipped_in_a_row"],
+            empty_steps=saved.get("empty_steps", 0),
             owed_evaluation=saved.get("owed_evaluation"),
             jumps=tuple(Jump(**jump) for jump in saved.get("jumps", ())),
         )

@@ -70,6 +70,9 @@ class StepOwner(Protocol):
     def warn(self, sentence: str) -> None:
         """Print a warning."""
 
+    def note(self, sentence: str) -> None:
+        """Tell what the run has found out about itself. Called on every rank."""
+
 
 class Step:
     """Iterate over it for this rank's micro-batches; the parameters are updated after the last.
@@ -131,13 +134,13 @@ class Step:
         if self.outcome is not None or self._turn >= 0:
             raise ConfigError(f"step {self.number} was iterated twice; loop over it once.")
         owner, began = self._owner, time.monotonic()
-        owner.statistics.begin_step()
+        owner.statistics.begin_step(self._num_micro_batches)
         for number, turn in enumerate(self._turns):
             batch, is_own = owner.next_batch()
             self._is_repeat = turn.is_padding or not is_own
             self._turn, self._owes_backward = number, True
             owner.strategy.micro_step(is_last=number == len(self._turns) - 1)
-            owner.statistics.begin_micro_batch()
+            owner.statistics.begin_micro_batch(turn.micro_batch.index, is_padding=self._is_repeat)
             self._seed_streams(turn.micro_batch.index)
             owner.begin_round()
             try:
@@ -151,7 +154,8 @@ class Step:
                 turn.micro_batch.index, self._num_micro_batches, is_padding=self._is_repeat
             )
         self._update()
-        owner.statistics.end_step(self._num_micro_batches)
+        for sentence in owner.statistics.end_step(self._num_micro_batches):
+            owner.note(sentence)
         self._seed_streams(AFTER_LAST_MICRO_BATCH)
         self.seconds = time.monotonic() - began
 
@@ -187,10 +191,11 @@ class Step:
             )
         micro_batch = self._turns[self._turn].micro_batch
         where = f"step {self.number}, micro-batch {micro_batch.index}"
-        self._refuse_unfit(loss, where)
-        if self.number == 0 and self._turn == 0 and count != 1 and is_mean(loss):
+        counted = float(count)
+        self._refuse_unfit(loss, counted, where)
+        if self.number == 0 and self._turn == 0 and counted != 1 and is_mean(loss):
             self._owner.warn(
-                f"the loss of step 0 is a mean, and it was passed with count={float(count):g}. "
+                f"the loss of step 0 is a mean, and it was passed with count={counted:g}. "
                 "step.backward takes the sum over the samples that count, and makes the mean over "
                 'all ranks of it: use reduction="sum", or pass loss * count.'
             )
@@ -200,8 +205,9 @@ class Step:
             self.notice = notice
             self._owner.give_up(self)
         if not self._is_repeat:  # not by multiplication: what is not finite would remain so
-            self.loss_count += float(count)
-            self.loss_sum += loss.detach()
+            self.loss_count += counted
+            if counted or torch.isfinite(loss.detach()):
+                self.loss_sum += loss.detach()
         if units_left == 1:
             # Under way during the last backward: the total is needed only for the update.
             self._total = self._owner.carry(self.loss_count)
@@ -247,7 +253,7 @@ class Step:
                 "to end the run, call job.stop()."
             )
 
-    def _refuse_unfit(self, loss: torch.Tensor, where: str) -> None:
+    def _refuse_unfit(self, loss: torch.Tensor, counted: float, where: str) -> None:
         """Refuse a loss that cannot be trained on, before a rank could wait for another.
 
         Raises:
@@ -259,7 +265,8 @@ class Step:
                 f"{where}: the loss depends on no trainable parameter. Compute it from "
                 "job.model(...), without torch.no_grad() and detach()."
             )
-        if self.number == 0 and not torch.isfinite(loss.detach()):
+        # A mean over nothing is no number, and its gradient is zero.
+        if self.number == 0 and counted and not torch.isfinite(loss.detach()):
             micro_batch = self._turns[self._turn].micro_batch
             raise ConfigError(
                 f"{where} (positions {micro_batch.start} to {micro_batch.end - 1} of the first "
@@ -280,14 +287,18 @@ class Step:
         self.notice = carried.notice
         if carried.notice.lacks_data:
             self._owner.give_up(self)
-        if not carried.total > 0:
+        if not carried.total >= 0:
             raise ConfigError(
                 f"step {self.number} counted {carried.total:g} samples over all ranks; "
                 "pass step.backward the number of samples (or tokens) in the sum."
             )
         self._owner.before_update()
         self._seed_streams(UPDATE)  # the last micro-batch was another one on each rank
-        self.outcome = self._owner.strategy.step(carried.total * self._loss_scale)
+        strategy = self._owner.strategy
+        if carried.total == 0:
+            self.outcome = strategy.skip()
+        else:
+            self.outcome = strategy.step(carried.total * self._loss_scale)
 
 
 def is_mean(loss: torch.Tensor) -> bool:

@@ -116,6 +116,7 @@ class StepRecords:
             "grad_norm": step.outcome.grad_norm,
             "samples_per_s": self._standing.samples_per_s,
             **({} if step.outcome.applied else {"skipped": 1}),
+            **({"empty": 1} if step.outcome.is_empty else {}),
             **_measured(step),
         }
         self._samples, self._busy_s = 0, 0.0

@@ -56,6 +56,7 @@ class StepSupport:
         self._train = parts.train
         self._boundary = parts.boundary
         self._saver = parts.saver
+        self._log = parts.log
         self._evaluate = evaluate
         self._give_up = give_up
         self._rounds = NoticeRounds(run.ranks, self.look)
@@ -168,3 +169,7 @@ class StepSupport:
     def warn(self, sentence: str) -> None:
         """See StepOwner."""
         self._run.warn(sentence)
+
+    def note(self, sentence: str) -> None:
+        """See StepOwner."""
+        self._log.noted(sentence)

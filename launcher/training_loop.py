@@ -136,7 +136,7 @@ class TrainingLoop:
             Preempted: the ranks are to leave.
             StrategyError: so it is, and there is no checkpoint to go on from.
         """
-        self._log.ended(decision, self.step, self._keeper.newest_step)
+        self._log.ended(decision, self._state, self._keeper.newest_step)
         if decision.ending is not Ending.PREEMPTED:
             return
         if self._keeper.newest_step is None:
@@ -182,7 +182,9 @@ class TrainingLoop:
     def _finish(self, step: Step, *, owes_evaluation: bool = False) -> Decision:
         """Close a step at its boundary; return what was decided."""
         assert step.outcome is not None
-        self._advance(applied=step.outcome.applied)
+        self._state = self._state.after(step.outcome)
+        if step.outcome.is_empty:
+            self._log.empty_step(step.number, self._state.empty_steps)
         if step.evaluation_due and self._judge.has_rules and not owes_evaluation:
             self._judge_evaluation(step)
         # What the ranks said at the former boundary; what they say now is read at the next.
@@ -284,16 +286,6 @@ class TrainingLoop:
         reasons = dict.fromkeys(str(reason) for reason in given if reason is not None)
         return f"the script asked: {'; '.join(reasons)}"
 
-    def _advance(self, *, applied: bool) -> None:
-        """Count the step."""
-        skipped = 0 if applied else self._state.skipped_in_a_row + 1
-        self._state = replace(
-            self._state,
-            step=self.step + 1,
-            scale=self._state.scale.after(finite=applied),
-            skipped_in_a_row=skipped,
-        )
-
     def _roll_back(self) -> None:
         """Go back to an earlier checkpoint. Called on every rank.
 
@@ -317,7 +309,7 @@ class TrainingLoop:
             step=self.step,
             stop=self.asked_to_stop is not None,
             save=self._run.ranks.is_coordinator and self._saver.pace.is_due_now(),
-            skipped=not step.outcome.applied,
+            skipped=not (step.outcome.applied or step.outcome.is_empty),
             settled=self._keeper.is_settled(),
             loss_sum=float(step.loss_sum),
             loss_count=step.loss_count,

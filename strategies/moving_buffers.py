@@ -1,17 +1,18 @@
 """Buffers that a model's forward moves, put back when a step is given up after its forward.
 
-BatchNorm's are followed by `RunningStatistics`. Any other is recognised by its version, which torch
-counts up with each change in place: it is copied at the begin of every step from the first on that
-has moved it. In the first step of a start there is nothing to go back to yet.
+Norms' statistics are followed by `RunningStatistics`. Any other is recognised by its version, which
+torch counts up with each change in place, or told by who has compared its values: it is copied at
+the begin of every step from the first on that has moved it. In the first step of a start there is
+nothing to go back to yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 
 class MovingBuffers:
@@ -21,7 +22,7 @@ class MovingBuffers:
         self._owners = [
             (f"{prefix}.{name}", module, name)
             for prefix, module in model.named_modules()
-            if not isinstance(module, _BatchNorm)
+            if not (isinstance(module, _NormBase) and module.running_mean is not None)
             for name, buffer in module.named_buffers(recurse=False)
             if buffer is not None
         ]
@@ -40,6 +41,10 @@ class MovingBuffers:
         live = self._live()
         self._moving |= {key for key, mark in self._marks.items() if _mark(live.get(key)) != mark}
         self._copies = {}
+
+    def learn(self, moved: Collection[tuple[int, str]]) -> None:
+        """Take more for moving: by the module's id() and its own name for the buffer."""
+        self._moving |= {key for key, owner, name in self._owners if (id(owner), name) in moved}
 
     def give_up(self) -> None:
         """Put back what was copied when the step began."""

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -58,10 +58,13 @@ def factory_of(name: str) -> Factory:
 
 
 def _rate(kind: Any) -> dict[str, float]:
-    names: Iterable[str] = inspect.signature(kind).parameters
+    named: Mapping[str, inspect.Parameter] = inspect.signature(kind).parameters
     # Those that find their rate themselves are given the 1 that they document.
     own = any(word in kind.__name__ for word in ("Prodigy", "DAdapt"))
-    return {"lr": 1.0 if own else RATE} if "lr" in names else {}
+    given = {"lr": 1.0 if own else RATE} if "lr" in named else {}
+    if "momentum" in named and named["momentum"].default == 0:
+        given["momentum"] = 0.9  # some refuse to go without
+    return given
 
 
 def _around_adamw(kind: Any, parameters: Any) -> Any:

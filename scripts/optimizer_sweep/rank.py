@@ -54,10 +54,11 @@ class Net(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(1, 5, 3)
         self.norm = nn.LayerNorm(80)
-        self.head = nn.Linear(80, 7)
+        self.wide = nn.Linear(80, 64)  # optimizers of 8 bits begin at 4096 elements
+        self.head = nn.Linear(64, 7)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.head(self.norm(F.gelu(self.conv(x)).flatten(1)))
+        out: torch.Tensor = self.head(F.gelu(self.wide(self.norm(F.gelu(self.conv(x)).flatten(1)))))
         return out
 
 
@@ -67,10 +68,11 @@ class Matrices(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Linear(36, 15, bias=False)
-        self.head = nn.Linear(15, 7, bias=False)
+        self.wide = nn.Linear(15, 288, bias=False)
+        self.head = nn.Linear(288, 7, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.head(torch.tanh(self.first(x.flatten(1))))
+        out: torch.Tensor = self.head(torch.tanh(self.wide(torch.tanh(self.first(x.flatten(1))))))
         return out
 
 

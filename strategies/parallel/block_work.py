@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from ..errors import ConfigError
+from ..recomputation import recomputed
 from .blocks import find_blocks
 from .build_options import BuildOptions
 
@@ -25,7 +25,7 @@ def work_on_blocks(model: nn.Module, options: BuildOptions) -> None:
     """
     for block in _chosen(model, options.checkpoint_blocks, "checkpoint_blocks").values():
         # In the instance: a wrapper module would change the names of all parameters in it.
-        block.forward = _recomputed(block.forward)
+        block.forward = _recomputed(block)
     compiled = _chosen(model, options.compile_blocks, "compile_blocks")
     if compiled:
         _require_compiler()
@@ -45,13 +45,15 @@ def _chosen(model: nn.Module, asked: bool | tuple[str, ...], option: str) -> dic
     return found
 
 
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _recomputed(block: nn.Module) -> Callable[..., Any]:
+    forward = block.forward
+    without_activations = recomputed(block, forward)
+
     @wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
-        # Random numbers are drawn again as they were: dropout masks agree.
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return without_activations(*args, **kwargs)
 
     return run
 

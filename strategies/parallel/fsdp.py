@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,8 +26,9 @@ from .blocks import find_blocks, shared_with_outside
 from .build_options import BY_NAME, BuildOptions
 from .clipping import sum_of_squares, sum_over_ranks
 from .initialisation import Deferred, build_deferred
-from .protocol import Blueprint, TensorSource
+from .protocol import Blueprint, StepOutcome, TensorSource
 from .saved_state import SavedState
+from .scalar_parameters import ScalarParameters, without_dimension
 from .torch_engine import TorchEngine, load_buffers
 from .torch_state import copy_flat, create_state, flat, fragment_of, kept_state, state_spec
 from .trial.sharded import Sharded
@@ -41,7 +42,7 @@ class FSDP(TorchEngine):
     name = "fsdp"
 
     def _spread(self, model: nn.Module) -> nn.Module:
-        mesh = self._mesh = mesh_of(self.ranks, self.options)
+        self._mesh = mesh = mesh_of(self.ranks, self.options)
         self._replicas = mesh.size(0) if mesh.ndim == 2 else 1
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         precision = self.precision
@@ -50,7 +51,7 @@ class FSDP(TorchEngine):
             reduce_dtype=precision.reduce_dtype if precision.is_mixed else None,
             output_dtype=precision.output_dtype if precision.is_mixed else None,
         )
-        common: dict[str, Any] = {"mesh": mesh}
+        common: dict[str, Any] = {"mesh": mesh, "ignored_params": without_dimension(model)}
         if self.options.offload:
             common["offload_policy"] = CPUOffloadPolicy()
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
@@ -82,14 +83,25 @@ class FSDP(TorchEngine):
         self._model.to_empty(device=device)
         # What has no memory is moved module by module, which takes ties apart.
         deferred.tie()
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in list(self._model.named_parameters()):
+            if parameter.ndim == 0:
+                deferred.fill(name, self.ranks.device)
+                continue
             start, end = shard_range(parameter)
             copy_flat(_local(parameter), deferred.value(name).reshape(-1)[start:end])
         deferred.fill_buffers(self.ranks.device)
 
+    def _owned(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return shards, and what stands for parameters that have none."""
+        self._scalars = ScalarParameters(self._model, self._mesh)
+        parameters = dict(self._model.named_parameters()) | self._scalars.owners
+        self._parameters = list(parameters.items())
+        return self._parameters
+
     def _verify(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            if not (isinstance(parameter, DTensor) and parameter.placements == self._placements):
+            is_cut = isinstance(parameter, DTensor) and parameter.placements == self._placements
+            if parameter.ndim and not is_cut:
                 raise ConfigError(
                     f"strategy=fsdp: parameter {name} was not sharded by rows but is "
                     f"{type(parameter).__name__}. torch {torch.__version__} is not supported."
@@ -108,23 +120,37 @@ class FSDP(TorchEngine):
 
     def _leaves(self) -> Mapping[int, str]:
         """Return the gathered parameters, which are other tensors than the shards."""
-        return dict(_gathered(self._model, self._named))
+        return dict(_gathered(self._model, self._named)) | self._scalars.leaves
+
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        self._scalars.reduce(self.held_back, self.ranks.world_size)
+        outcome = super().step(divisor)
+        self._scalars.forget()
+        return outcome
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        self._scalars.forget()
+        return super().skip()
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [_local(p.grad) for _, p in self._named if p.grad is not None]
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Sum over the ranks; those with the same rows count them as often."""
-        own = sum_of_squares(grads, self.ranks.device)
-        return sum_over_ranks(own, self.ranks) / self._replicas
+        shards, whole = self._scalars.part(grads)
+        own = sum_of_squares(shards, self.ranks.device)
+        squares = sum_over_ranks(own, self.ranks) / self._replicas
+        return squares + float(sum_of_squares(whole, self.ranks.device))
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the rows of every parameter that this rank holds."""
         self._reshard()
         found: list[Fragment] = []
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._parameters:
             shard = shard_range(parameter)
-            start, end = self._share(*shard)
+            start, end = self._share(*shard) if parameter.ndim else self._whole_share()
             if start == end:
                 continue
             own = slice(start - shard[0], end - shard[0])
@@ -142,7 +168,7 @@ class FSDP(TorchEngine):
     def load(self, source: TensorSource, saved: SavedState | None) -> None:
         """Read this rank's rows."""
         self._reshard()
-        for name, parameter in self._model.named_parameters():
+        for name, parameter in self._parameters:
             start, end = shard_range(parameter)
             spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
             copy_flat(_local(parameter), source.read(name, spec.key, start, end))
@@ -157,6 +183,10 @@ class FSDP(TorchEngine):
         """Return this rank's share of a shard that the same rank of every node holds."""
         node, count = self.ranks.rank // (self.ranks.world_size // self._replicas), end - start
         return start + count * node // self._replicas, start + count * (node + 1) // self._replicas
+
+    def _whole_share(self) -> tuple[int, int]:
+        """Return this rank's share of the one element that every rank has."""
+        return 0, int(self.ranks.is_coordinator)
 
     def _reshard(self) -> None:
         # The root stays gathered after a forward without backward, such as an evaluation's.
@@ -207,9 +237,12 @@ def blocks_to_shard(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.M
 def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
     """Return the elements [start, end) of the flattened parameter in this rank's shard.
 
-    Uneven and empty shards occur: a tensor of five rows on four ranks has one.
+    Uneven and empty shards occur: a tensor of five rows on four ranks has one. What has no
+    dimension is whole on every rank.
     """
     assert isinstance(parameter, DTensor)
+    if parameter.ndim == 0:
+        return 0, 1
     shape, offset = compute_local_shape_and_global_offset(
         parameter.shape, parameter.device_mesh, parameter.placements
     )

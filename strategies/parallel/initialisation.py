@@ -35,9 +35,13 @@ class Deferred:
 
     def materialise(self, device: torch.device) -> nn.Module:
         """Fill the model whole, one tensor after the other; return it."""
-        for name, tensor in self._tensors.items():
-            self.put(name, _like(tensor, self.value(name).to(device)))
+        for name in self._tensors:
+            self.fill(name, device)
         return self.model
+
+    def fill(self, name: str, device: torch.device) -> None:
+        """Put a whole parameter or buffer, with its value, into the model."""
+        self.put(name, _like(self._tensors[name], self.value(name).to(device)))
 
     def fill_buffers(self, device: torch.device) -> None:
         """Fill the buffers whole, whatever has become of the parameters."""

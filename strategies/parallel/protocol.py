@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,12 @@ class StepOutcome:
     grad_norm: float
     """Norm of the mean gradient over all parameters, before clipping; may be inf or nan."""
     applied: bool
-    """False: the gradients were not finite and nothing was changed."""
+    """False: the gradients were not finite, or nothing counted, and nothing was changed."""
+    is_empty: bool = False
+    """Nothing counted in the step on any rank: there was no gradient to apply."""
+
+
+EMPTY_STEP = StepOutcome(grad_norm=math.nan, applied=False, is_empty=True)
 
 
 class TensorSource(Protocol):
@@ -172,6 +178,10 @@ class Strategy(ABC):
     @abstractmethod
     def step(self, divisor: float) -> StepOutcome:
         """Divide the summed gradient by `divisor`, clip, and update. Called on every rank."""
+
+    @abstractmethod
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
 
     def forget_average(self) -> None:
         """Drop what a checkpoint brought of an average that is not asked for. No collective."""

@@ -46,6 +46,11 @@ class Replicated(TorchEngine):
         self._marks = [None] * len(self._named)
         return outcome
 
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing."""
+        self._marks = [None] * len(self._named)
+        return super().skip()
+
     def _local_grads(self) -> list[torch.Tensor]:
         return [p.grad for _, p in self._named if p.grad is not None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from weakref import ref
 
 import torch
@@ -18,7 +18,7 @@ from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
 from .initialisation import Deferred, build_model
 from .optimizer_extras import plain_attributes
-from .protocol import Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from .protocol import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
 from .torch_state import copy_flat, kept_state, whole
 from .trial.trial import Cut, made_after_trial
 
@@ -36,7 +36,7 @@ class TorchEngine(Strategy):
         self._module = self._spread(self._model)
         if deferred is not None:
             self._fill(deferred)
-        self._named = [(name, p) for name, p in self._model.named_parameters() if p.requires_grad]
+        self._named = [(name, p) for name, p in self._owned() if p.requires_grad]
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
         self._optimizer, self._group_names = made_after_trial(
@@ -63,6 +63,10 @@ class TorchEngine(Strategy):
     def _step_device(self) -> torch.device:
         """Return where the optimizer's parameters are."""
         return torch.device("cpu") if self.options.offload else self.ranks.device
+
+    def _owned(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return, by name, what stands for each parameter in the optimizer and in checkpoints."""
+        return self._model.named_parameters()
 
     @abstractmethod
     def _spread(self, model: nn.Module) -> nn.Module:
@@ -104,6 +108,11 @@ class TorchEngine(Strategy):
             self.ema.update(self._optimizer, (p for _, p in trained))
         self._optimizer.zero_grad(set_to_none=True)
         return outcome
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        self._optimizer.zero_grad(set_to_none=True)
+        return EMPTY_STEP
 
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip and update; the gradients are dropped afterwards."""

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..objects import OBJECT
 from ..typed_values import UnsavableError, decode, encode, stored_keys
 from .catalogue import WEIGHT_KEYS
+from .counters import is_counter
 from .saved_state import OWN_PREFIX, SavedParameter
 
 _CREATED_ON_DEVICE = ("capturable", "fused")
@@ -56,11 +57,9 @@ def kept_state(
         ConfigError: a part of it has no place in a checkpoint.
     """
     kept = KeptState(tensors={}, others={}, values={})
-    elementwise = _elementwise_keys(optimizer) if owner.ndim == 0 else ()
     for key, value in optimizer.state.get(owner, {}).items():
         stored = stored_key(optimizer, key)
-        is_cut_alike = owner.ndim > 0 or key in elementwise
-        if is_cut_alike and isinstance(value, torch.Tensor) and value.shape == owner.shape:
+        if isinstance(value, torch.Tensor) and _is_elementwise(optimizer, owner, key, value):
             kept.tensors[stored] = value
             continue
 
@@ -152,17 +151,12 @@ def _counts_on_device(optimizer: torch.optim.Optimizer, owner: torch.Tensor) -> 
     return any(group.get(flag) for flag in _CREATED_ON_DEVICE)
 
 
-def _elementwise_keys(optimizer: torch.optim.Optimizer) -> set[str]:
-    """Return the keys of what is kept element by element, which a parameter of no dimension
-    does not show: its step and its moments are both one number.
-    """
-    return {
-        key
-        for owner, state in optimizer.state.items()
-        if isinstance(owner, torch.Tensor) and owner.ndim > 0
-        for key, value in state.items()
-        if isinstance(value, torch.Tensor) and value.shape == owner.shape
-    }
+def _is_elementwise(
+    optimizer: torch.optim.Optimizer, owner: torch.Tensor, key: str, value: torch.Tensor
+) -> bool:
+    is_plain = type(value) in (torch.Tensor, nn.Parameter, DTensor)  # not one that stands for codes
+    is_own = is_plain and value.shape == owner.shape
+    return is_own and not is_counter(optimizer, owner, key, value)
 
 
 def names_by_group(

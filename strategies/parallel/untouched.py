@@ -86,5 +86,6 @@ def refuse_untouched(loss: torch.Tensor, names: Mapping[int, str], *, where: str
     raise ConfigError(
         f"{where}: the loss does not depend on {', '.join(found[:_SHOWN])}{more}, and with several "
         "ranks the others would wait for its gradient. Use every trainable parameter in every "
-        "micro-batch (0 * p.sum() counts), or set requires_grad=False on it in the model."
+        "micro-batch: compute a layer that is left out too, and multiply its output by 0. Or set "
+        "requires_grad=False on it in the model."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ from .cohorts import Cohorts
 from .frozen import FrozenParameters
 from .initialisation import Deferred, build_deferred, build_model
 from .optimizer_extras import plain_attributes
-from .protocol import Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from .protocol import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
 from .saved_state import SavedParameter, SavedState
 from .torch_engine import load_buffers
 from .torch_state import (
@@ -36,6 +37,7 @@ from .torch_state import (
 )
 from .trial.stepping import Flat, FlatEach, FlatInPieces
 from .trial.trial import Cut, made_after_trial
+from .zero_broadcast import of_any_dimension
 from .zero_engine import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .zero_filling import Drawn, cutter, fill
 from .zero_internals import Piece, Stage12, check_layout, layout_of
@@ -74,11 +76,13 @@ class Zero(Strategy):
             initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
         else:
             initial = Drawn(deferred)
-            self._fill(deferred, deepspeed)
-        self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
-        self._engine, *_ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=self._config()
-        )
+        with of_any_dimension(deepspeed):
+            if deferred is not None:
+                self._fill(deferred, deepspeed)
+            self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+            self._engine, *_ = deepspeed.initialize(
+                model=model, optimizer=optimizer, config=self._config()
+            )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
@@ -176,6 +180,25 @@ class Zero(Strategy):
         own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
         squares = sum_over_ranks(own, self.ranks)
         scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
+        self._take_step(scale, finite=finite, grad_norm=grad_norm)
+        if finite and self.ema is not None:
+            trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
+            buffers = {id(p.buffer): p.buffer for p in trained}
+            self.ema.update(self._optimizer, buffers.values())
+        outcome = StepOutcome(grad_norm=grad_norm, applied=finite)
+        self._require_savable(outcome)
+        return outcome
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        for _, grad in self._layout.gradients():
+            # The one reason for which DeepSpeed leaves a step out and clears what it has summed.
+            grad.fill_(math.nan)
+        self._take_step(1.0, finite=False, grad_norm=math.nan)
+        return EMPTY_STEP
+
+    def _take_step(self, scale: float, *, finite: bool, grad_norm: float) -> None:
+        """Have DeepSpeed divide by `scale` and update, or leave the step out."""
         scaler = self._engine.optimizer.loss_scaler
         scaler.cur_scale = scale
         self._cohorts.follow()
@@ -185,18 +208,11 @@ class Zero(Strategy):
         self._layout.forget_gradients()
         scaler.cur_scale = 1.0
         applied = not self._engine.optimizer.overflow
-        if applied and self.ema is not None:
-            trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
-            buffers = {id(p.buffer): p.buffer for p in trained}
-            self.ema.update(self._optimizer, buffers.values())
         if applied != finite:
             raise ConfigError(
                 f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
                 f"{grad_norm}. Install a tested version (see constraints.txt)."
             )
-        outcome = StepOutcome(grad_norm=grad_norm, applied=applied)
-        self._require_savable(outcome)
-        return outcome
 
     def _gradients(self, divisor: float) -> list[torch.Tensor]:
         """Return this rank's share of the gradients of what is trained, with the penalty's."""

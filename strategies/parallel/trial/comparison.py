@@ -10,6 +10,7 @@ import torch
 
 from checkpointing import JSON
 
+from ...errors import ConfigError
 from ...hyperparameters import current_hyperparameters
 from ..optimizer_extras import extras_of, plain_attributes
 from ..torch_state import kept_state
@@ -54,7 +55,10 @@ def _require_savable(one: Stepped) -> None:
                     f"it keeps {key} of shape {tuple(value.shape)} for a part of shape "
                     f"{tuple(part.owner.shape)}"
                 )
-        kept_state(one.optimizer, part.owner, part.name)
+        try:
+            kept_state(one.optimizer, part.owner, part.name)
+        except ConfigError as error:
+            raise UnlikeError(f"what it keeps for {part.name}: {error.__cause__}") from error
 
 
 def _require_same_weights(part: Part, whole: Part, begun: torch.Tensor) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from torch.distributed.tensor.placement_types import Placement
+from torch.distributed.tensor.placement_types import Placement, Replicate
 
 from .likeness import Factory, Likeness, made_quietly
 from .stepping import Part, Stepped
@@ -36,7 +36,10 @@ class Sharded(Stepped):
         return made_quietly(factory, self._named)
 
     def _rows(self, name: str, whole: torch.Tensor) -> DTensor:
-        whole = whole if whole.ndim else whole.reshape(1)
+        if whole.ndim == 0:
+            self._starts[name] = 0
+            everywhere = [Replicate()] * self._mesh.ndim
+            return DTensor.from_local(whole.clone(), self._mesh, everywhere, run_check=False)
         shape, offset = compute_local_shape_and_global_offset(
             whole.shape, self._mesh, self._placements
         )

@@ -94,9 +94,8 @@ class Rows(Stepped):
     def _make(self, factory: Factory) -> torch.optim.Optimizer:
         self._named = {}
         for name, whole in self.likeness.parameters().items():
-            rows = whole.detach() if whole.ndim else whole.detach().reshape(1)
-            first, end = self._range(len(rows))
-            self._named[name] = nn.Parameter(rows[first:end].clone())
+            rows = slice(*self._range(len(whole))) if whole.ndim else ...
+            self._named[name] = nn.Parameter(whole.detach()[rows].clone())
         return made_quietly(factory, self._named)
 
     def _range(self, num_rows: int) -> tuple[int, int]:
@@ -106,10 +105,10 @@ class Rows(Stepped):
     def parts(self) -> Iterator[Part]:
         """Yield the rows of the chosen parameters."""
         for name in self.likeness.chosen:
-            shape, owner = self.likeness.shapes[name] or (1,), self._named[name]
-            first, _ = self._range(shape[0])
-            row = torch.Size(shape[1:]).numel()
-            yield Part(name, first * row, first * row + owner.numel(), owner, 0)
+            shape, owner = self.likeness.shapes[name], self._named[name]
+            # What has no dimension is whole on every rank.
+            start = self._range(shape[0])[0] * torch.Size(shape[1:]).numel() if shape else 0
+            yield Part(name, start, start + owner.numel(), owner, 0)
 
 
 class Flat(Stepped):
@@ -124,7 +123,7 @@ class Flat(Stepped):
     def _make(self, factory: Factory) -> torch.optim.Optimizer:
         named = self.likeness.parameters()
         optimizer = made_quietly(factory, named)
-        if optimizer.state:
+        if any(optimizer.state.values()):
             raise UnlikeError(
                 "it makes its state when it is made, for whole parameters, which flat ones replace"
             )
