@@ -25,8 +25,8 @@ def plain_attributes(optimizer: torch.optim.Optimizer) -> dict[str, JSON]:
     """Return the optimizer's own attributes that a checkpoint can hold."""
     found = {}
     for name, value in vars(optimizer).items():
-        if name in _OF_TORCH or name.startswith(_HOOKS):
-            continue
+        if name in _OF_TORCH or name.startswith(_HOOKS) or isinstance(value, bool):
+            continue  # a flag says that something has been set up, and not in the next start
         try:
             found[name] = encode(value, name)
         except UnsavableError:

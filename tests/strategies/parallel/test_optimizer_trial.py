@@ -115,6 +115,12 @@ def counted_outside(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
     return p.grad / optimizer.calls
 
 
+def prepared(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
+    if not getattr(optimizer, "is_ready", False):
+        optimizer.is_ready, optimizer.plan = True, Hidden()
+    return p.grad * (1.0 + optimizer.plan.value)
+
+
 class Hidden:
     value = 0.0
 
@@ -152,6 +158,7 @@ ADAMW = partial(torch.optim.AdamW, lr=0.1)
         lambda p: torch.optim.SGD(two_groups(p), lr=0.1, momentum=0.9, nesterov=True),
         lambda p: torch.optim.Rprop(p, lr=0.1),
         lambda p: torch.optim.ASGD(p, lr=0.1),
+        own(prepared),
         own(low_momentum, growth_rate=math.inf, mode=None, scale=math.sqrt),
     ],
 )
