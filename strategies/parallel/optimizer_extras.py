@@ -70,9 +70,13 @@ def put_back_extras(
         as_built: its `plain_attributes` when it was built.
         saved: from a checkpoint; empty where an earlier release has made it.
     """
-    for name, value in saved.get("attributes", {}).items():
+    changed, now = saved.get("attributes", {}), plain_attributes(optimizer)
+    for name, value in changed.items():
         if value["as_built"] == as_built.get(name):
             setattr(optimizer, name, decode(value["now"]))
+    for name, value in as_built.items():
+        if name not in changed and now.get(name) != value:  # changed since that checkpoint
+            setattr(optimizer, name, decode(value))
     state: dict[Any, Any] = optimizer.state
     for key, value in saved.get("shared", ()):
         state[key] = decode(value)
