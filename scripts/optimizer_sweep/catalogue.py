@@ -45,7 +45,7 @@ def factory_of(name: str) -> Factory:
     """Return what makes an optimizer from parameters, with the library's own defaults."""
     library, _, cls = name.partition(".")
     kind: Any = getattr(importlib.import_module(LIBRARIES[library][0]), cls)
-    made = _AROUND_ANOTHER.get(cls, lambda kind, p: kind(p, **_rate(kind)))
+    made = _MADE_OTHERWISE.get(name) or _MADE_OTHERWISE.get(cls, _made_plainly)
 
     def factory(parameters: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = made(kind, parameters)
@@ -55,6 +55,10 @@ def factory_of(name: str) -> Factory:
         return optimizer
 
     return factory
+
+
+def _made_plainly(kind: Any, parameters: Any) -> Any:
+    return kind(parameters, **_rate(kind))
 
 
 def _rate(kind: Any) -> dict[str, float]:
@@ -75,10 +79,25 @@ def _with_adamw_class(kind: Any, parameters: Any) -> Any:
     return kind(parameters, base_optimizer=torch.optim.AdamW, lr=RATE)
 
 
-_AROUND_ANOTHER: dict[str, Callable[[Any, Any], Any]] = {
+def _matrices_apart(kind: Any, parameters: Any) -> Any:
+    groups: dict[bool, list[Any]] = {True: [], False: []}
+    for parameter in parameters:
+        groups[parameter.ndim == 2].append(parameter)
+    named = [{"params": some, "use_muon": is_matrix} for is_matrix, some in groups.items()]
+    return kind([group for group in named if group["params"]], lr=RATE)
+
+
+_MADE_OTHERWISE: dict[str, Callable[[Any, Any], Any]] = {
     **dict.fromkeys(
-        ("Lookahead", "OrthoGrad", "PCGrad", "TRAC", "ScheduleFreeWrapper"), _around_adamw
+        ("Lookahead", "OrthoGrad", "PCGrad", "TRAC", "ScheduleFreeWrapper", "SafeFP16Optimizer"),
+        _around_adamw,
     ),
-    **dict.fromkeys(("SAM", "WSAM", "GSAM", "LookSAM", "FriendlySAM"), _with_adamw_class),
+    **dict.fromkeys(("SAM", "GSAM", "LookSAM", "FriendlySAM"), _with_adamw_class),
+    **dict.fromkeys(
+        ("AdaGO", "AdaMuon", "DistributedMuon", "MuonClip", "NorMuon"), _matrices_apart
+    ),
+    "pytorch_optimizer.Muon": _matrices_apart,
+    "BSAM": lambda kind, p: kind(p, num_data=64),
+    "Ranger21": lambda kind, p: kind(p, num_iterations=100),
     "CPUOffloadOptimizer": lambda kind, p: kind(p, torch.optim.AdamW, lr=RATE),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -14,6 +15,7 @@ from torch import nn
 from checkpointing import JSON, Fragment, TensorSpec
 
 from ..average import EMA, drop_average
+from ..errors import ConfigError, first_line
 from ..penalty import Penalty
 from ..precision import Precision
 from ..process_group import Ranks
@@ -202,6 +204,24 @@ class Strategy(ABC):
     @abstractmethod
     def scalars(self) -> Scalars:
         """Return the rest of the optimizer's state of what this rank holds. No collective."""
+
+    @contextmanager
+    def _telling_of_the_first_step(self) -> Iterator[None]:
+        """Refuse an optimizer whose first step fails; around that step alone. No collective.
+
+        Raises:
+            ConfigError: it does, in what its trial does not carry out, such as compiled code.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._is_known_savable:
+                raise
+            raise ConfigError(
+                f"the first step of {self.optimizer_name} failed under strategy={self.name}: "
+                f"{first_line(error)}. Nothing is lost: use --strategy ddp (single on one rank), "
+                "or another optimizer."
+            ) from error
 
     def _require_savable(self, outcome: StepOutcome) -> None:
         """Look, after the first step, whether all that it made can be saved. No collective.

@@ -120,7 +120,8 @@ class TorchEngine(Strategy):
         scale, grad_norm, finite = combined_scale(self._squares(grads), divisor, self.max_grad_norm)
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
-            self._optimizer.step()
+            with self._telling_of_the_first_step():
+                self._optimizer.step()
         return StepOutcome(grad_norm=grad_norm, applied=finite)
 
     def _squares(self, grads: list[torch.Tensor]) -> float:

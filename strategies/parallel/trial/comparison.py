@@ -16,9 +16,9 @@ from ..optimizer_extras import extras_of, plain_attributes
 from ..torch_state import kept_state
 from .stepping import Part, Stepped, UnlikeError, Whole
 
-_RELATIVE = 1e-5
-"""Of the largest value, or of how far a step has moved: the order of sums does less, and what looks
-at shapes more."""
+_RELATIVE = 1e-6
+"""Of the largest value, or of how far the steps have moved. Elementwise work is equal to the bit,
+but for the last one where a kernel treats the end of a tensor apart."""
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 

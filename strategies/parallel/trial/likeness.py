@@ -23,6 +23,8 @@ Factory = Callable[[Parameters], torch.optim.Optimizer]
 _MOST_ELEMENTS = 8192
 """Of one parameter; bitsandbytes keeps states of fewer than 4096 elements in another way."""
 _SEED = 271828
+_LEAST_RATE = 0.1
+"""Gradients do not follow the weights here, so that nothing diverges."""
 
 
 class TrialNotMade(Exception):
@@ -96,8 +98,9 @@ def made_quietly(factory: Factory, parameters: Mapping[str, nn.Parameter]) -> to
         except Exception as error:
             raise TrialNotMade(f"{type(error).__name__}: {error}") from error
     for group in optimizer.param_groups:
-        if type(group.get("lr")) in (int, float) and not group["lr"]:
-            group["lr"] = 1e-3  # a schedule sets it, and a step that moves nothing shows nothing
+        if type(group.get("lr")) in (int, float):
+            # A schedule sets it; what moves little is lost in rounding, and is not seen.
+            group["lr"] = max(group["lr"], _LEAST_RATE)
     return optimizer
 
 

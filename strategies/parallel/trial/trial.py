@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from ...errors import ConfigError
+from ...errors import ConfigError, first_line
 from ..factories import made_optimizer
 from ..protocol import Parameters
 from ..torch_state import names_by_group
@@ -22,8 +22,8 @@ from .likeness import Factory, Likeness, TrialNotMade, apart, likeness_of
 from .resumption import Resumable, require_resumed
 from .stepping import NUM_RANKS, Stepped, UnlikeError, Whole
 
-_STEPS_BEFORE, _STEPS_AFTER = 2, 2
-"""A save, in between."""
+_STEPS_BEFORE, _STEPS_AFTER = 6, 6
+"""A save, in between. Many optimizers do something else in every fifth, sixth or tenth step."""
 Named: TypeAlias = Sequence[tuple[str, nn.Parameter]]
 
 
@@ -143,9 +143,4 @@ def _take(stepped: Stepped, steps: range) -> None:
         try:
             stepped.step(number)
         except Exception as error:  # Whatever an optimizer raises.
-            raise UnlikeError(f"step {number} fails with {_sentence(error)}") from error
-
-
-def _sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+            raise UnlikeError(f"step {number} fails with {first_line(error)}") from error
