@@ -38,13 +38,14 @@ class Parameters(Sequence[nn.Parameter]):
 
     def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
         self._named = list(named)
+        self._parameters = [parameter for _, parameter in self._named]
 
     def named(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield (name, parameter) pairs."""
         return iter(self._named)
 
     def __getitem__(self, index: Any) -> Any:
-        return [parameter for _, parameter in self._named][index]
+        return self._parameters[index]
 
     def __len__(self) -> int:
         return len(self._named)

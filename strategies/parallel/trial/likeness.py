@@ -8,7 +8,8 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ class Likeness:
     groups: Sequence[Sequence[str]]
     """Names of the parameters of each group of the optimizer."""
     device: torch.device
+    _known: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def values(self) -> dict[str, torch.Tensor]:
         """Return the values of the chosen parameters at the beginning, always the same."""
@@ -51,18 +53,20 @@ class Likeness:
         return self._drawn(step + 1, 1.0)
 
     def _drawn(self, number: int, scale: float) -> dict[str, torch.Tensor]:
-        generator = torch.Generator().manual_seed(_SEED + number)
-        return {
-            name: (scale * torch.randn(self.shapes[name], generator=generator)).to(self.device)
-            for name in self.chosen
-        }
+        if number not in self._known:
+            generator = torch.Generator().manual_seed(_SEED + number)
+            self._known[number] = {
+                name: (scale * torch.randn(self.shapes[name], generator=generator)).to(self.device)
+                for name in self.chosen
+            }
+        return self._known[number]
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return all parameters; those that are not chosen have no values."""
         values = self.values()
         return {
             name: nn.Parameter(
-                values[name] if name in values else torch.empty(shape, device=self.device)
+                values[name].clone() if name in values else torch.empty(shape, device=self.device)
             )
             for name, shape in self.shapes.items()
         }
@@ -133,8 +137,13 @@ def random_state(device: torch.device) -> bytes:
     states = [torch.get_rng_state()]
     if device.type != "cpu":
         states.append(torch.get_device_module(device).get_rng_state(device))
-    others = repr((random.getstate(), np.random.get_state(legacy=False))).encode()
-    return b"".join([*(state.numpy().tobytes() for state in states), others])
+    drawn: Any = np.random.get_state(legacy=False)["state"]
+    others = [
+        drawn["key"].tobytes(),
+        str(drawn["pos"]).encode(),
+        str(hash(random.getstate())).encode(),
+    ]
+    return b"".join([*(state.numpy().tobytes() for state in states), *others])
 
 
 def _small(shape: tuple[int, ...]) -> tuple[int, ...]:
