@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from .exit_codes import CONTINUE
 from .leaving import tell_leaving
-from .main_module import flush_streams
+from .process_end import flush_streams
 from .signals import WARNING_SIGNALS, PreemptionFlag
 
 _NOTICES = frozenset((*WARNING_SIGNALS, signal.SIGINT))

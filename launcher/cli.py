@@ -29,3 +29,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if is_start:
         inbox.close()
     sys.exit(code)
+
+
+def console() -> NoReturn:
+    """Run the command as a process of its own: `main`, and a quick end."""
+    try:
+        main()
+    except SystemExit as leaving:
+        if not isinstance(leaving.code, int):
+            raise
+        from .process_end import end_launcher
+
+        end_launcher(leaving.code)

@@ -27,7 +27,8 @@ LEFT_S = 5.0
 """How long a rank that has left the loop may do other things before it is ended."""
 LONGEST_WAIT_S = 1800.0
 """For ranks that have not come to the end; as long as a collective waits."""
-_LOOK_S = 0.1
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 0.001, 0.1
+"""The pause between two looks at the others doubles: they mostly end within milliseconds."""
 _KEY = "relaunch/itinerary/{}"
 _OWN = tuple(f"{Path(__file__).parents[1] / name}{os.sep}" for name in ("launcher", "strategies"))
 
@@ -121,6 +122,7 @@ class Itinerary:
         self._refuse_after_departure()
         self._note(Stop(**{**asdict(self._now), "ended": True, "step": self.step}))
         deadline_s = time.monotonic() + LONGEST_WAIT_S
+        pause_s = _FIRST_LOOK_S
         while missing := self._others():
             sentence = disagreement(self._ranks.rank, self._now, missing)
             if sentence is not None:
@@ -131,7 +133,8 @@ class Itinerary:
                     f"rank {self._ranks.rank} has ended main and waited {LONGEST_WAIT_S:g} s for "
                     f"rank {names} to end it too."
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_LOOK_S)
 
     def _sentence(self, what: str, where: str | None) -> str:
         alone = "" if self._ranks.world_size == 1 else "; the other ranks would wait for it"

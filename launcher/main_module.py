@@ -7,7 +7,6 @@ exit code, the threads and exit handlers at the end.
 
 import atexit
 import builtins
-import contextlib
 import ctypes
 import io
 import os
@@ -15,16 +14,24 @@ import runpy
 import signal
 import sys
 import threading
+from collections.abc import Collection
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn, TextIO
 
+from .process_end import end_program, flush_streams
 from .python_command import PYTHON_FLAGS, PythonProgram
 
 
-def run_and_exit(program: PythonProgram) -> NoReturn:
-    """Run the program as `__main__`, and end the process as the interpreter would."""
+def run_and_exit(program: PythonProgram, modules_before: Collection[str] | None) -> NoReturn:
+    """Run the program as `__main__`, and end the process as the interpreter would.
+
+    Args:
+        program: what to run.
+        modules_before: names in sys.modules that the end may leave as they are, where the program
+            does not fail; None: the interpreter takes itself apart.
+    """
     renew_streams()
     main = _set_up(program)
     uncaught: BaseException | None = None
@@ -43,6 +50,9 @@ def run_and_exit(program: PythonProgram) -> NoReturn:
         code = _show(uncaught)  # here, where it is no longer handled and so no context of others
     if isinstance(uncaught, KeyboardInterrupt):
         _end_by_interrupt()
+    del main
+    if modules_before is not None and uncaught is None:
+        end_program(code, modules_before)
     # Joins the threads, runs the exit handlers, clears __main__, flushes; and never comes back.
     ctypes.pythonapi.Py_Exit(code)
     os._exit(code)
@@ -70,14 +80,6 @@ def exit_code_of(code: Any) -> int:
 def script_folder(script: str) -> str:
     """Return what `python script.py` puts first on sys.path: links in the path are resolved."""
     return os.path.dirname(os.path.realpath(script))
-
-
-def flush_streams() -> None:
-    """Write out what sys.stdout and sys.stderr still hold."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
 
 
 def renew_streams() -> None:

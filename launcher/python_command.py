@@ -11,7 +11,7 @@ PYTHON_FLAGS = ("-X", "faulthandler", "-u")
 OWN_START = (
     "import os, sys; "
     "sys.flags.safe_path or sys.path.__setitem__(0, os.path.dirname(sys.executable)); "
-    "from launcher.cli import main; main()"
+    "from launcher.cli import console; console()"
 )
 """What `python -c` is given to be this command as its script would be.
 

@@ -17,8 +17,9 @@ from typing import Any, NoReturn
 
 from .descriptors import close_all_but, open_descriptors, unshareable
 from .errors import UsageError
-from .main_module import flush_streams, script_folder
+from .main_module import script_folder
 from .prctl import die_with, set_name
+from .process_end import flush_streams
 from .python_command import PythonProgram
 from .shadowing import NEEDED_BY
 from .threads import num_stray_threads

@@ -66,7 +66,7 @@ def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
     if not start.keeps_our_packages:
         _forget_our_packages()
     signal.pthread_sigmask(signal.SIG_SETMASK, start.signal_mask)
-    run_and_exit(start.program)
+    run_and_exit(start.program, frozenset(sys.modules) if start.keeps_our_packages else None)
 
 
 def reset_signals() -> None:

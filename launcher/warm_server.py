@@ -13,7 +13,7 @@ from typing import IO, Any, NoReturn
 from .errors import UsageError
 from .forked import ForkedGroup
 from .guardian import kill_group
-from .main_module import flush_streams
+from .process_end import flush_streams
 from .signals import signal_name
 from .threads import num_stray_threads
 from .warm_loop import Warmth, serve
