@@ -43,8 +43,6 @@ class JobParts:
     strategy: Strategy
     statistics: RunningStatistics
     unfreezing: Unfreezing
-    requested: list[dict[str, JSON]]
-    """The optimizer's hyper-parameters by group, as the script asked for them."""
     judge: Judge
     rates: Rates
     evaluate_every: Every
@@ -95,7 +93,6 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
         strategy=strategy,
         statistics=statistics,
         unfreezing=unfreezing,
-        requested=requested,
         judge=judge,
         rates=rates,
         evaluate_every=evaluate_every,

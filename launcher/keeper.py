@@ -77,7 +77,11 @@ class Keeper:
             self._folder.checkpoints.sweep()
             self._folder.best.sweep()
         restored = restore_newest(
-            self._strategy, self._folder.checkpoints, self._communicator, newest=newest
+            self._strategy,
+            self._folder.checkpoints,
+            self._communicator,
+            requested=self._requested,
+            newest=newest,
         )
         self.newest_step = None if restored is None else restored.step
         if self._is_coordinator and restored is not None:

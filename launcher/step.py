@@ -23,7 +23,7 @@ from strategies import (
     to_device,
 )
 from strategies.boundary import Carried
-from strategies.seeding import AFTER_LAST_MICRO_BATCH
+from strategies.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
 
 from .evaluation import Measure, required
 from .recipe import Recipe
@@ -316,6 +316,7 @@ class Step:
                 "pass step.backward the number of samples (or tokens) in the sum."
             )
         self._owner.before_update()
+        self._seed_streams(UPDATE)  # the last micro-batch was another one on each rank
         strategy = self._owner.strategy
         self.is_updating = True
         if carried.total == 0:

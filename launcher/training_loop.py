@@ -23,7 +23,6 @@ from strategies import (
     StrategyError,
     decide,
     load_weights,
-    merge,
     put_in_force,
 )
 from strategies.replicas import refuse_different
@@ -454,15 +453,10 @@ class TrainingLoop:
             self._plan = replace(self._plan, jumps=self._state.jumps)
             changes = plan_changes(restored.state, self.plan, self._rates.text)
             self._state, by_rules = self._judge.resumed(self._state)
-            values, by_groups = merge(
-                self._strategy.group_names,
-                self._parts.requested,
-                restored.state["optimizer"]["groups"],
-            )
-            put_in_force(self._strategy.param_groups, values)
             if self._recipe.ema is None:
                 self._strategy.forget_average()
-            self._log.restored(restored, by_groups + changes + by_rules, self._recipe.objects)
+            changes = [*restored.changes, *changes, *by_rules]
+            self._log.restored(restored, changes, self._recipe.objects)
         elif self._recipe.weights is not None:
             path, names = Path(self._recipe.weights), self._parts.model_names
             load_weights(self._strategy, path, self._run.communicator, names)

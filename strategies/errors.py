@@ -28,3 +28,9 @@ class LostRankError(RuntimeError):
 
 class DataNotReady(Exception):
     """A rank with a preemption notice stops waiting for a batch, which can be asked for again."""
+
+
+def first_line(error: Exception) -> str:
+    """Return the kind and the first line of an exception that others have raised."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__

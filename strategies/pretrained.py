@@ -74,7 +74,7 @@ def load_weights(
     try:
         aliases = strategy.catalogue.aliases
         source = PretrainedWeights.open(path, strategy.weight_specs(), aliases, names)
-        strategy.load(source, {}, {})
+        strategy.load(source, None)
     except (ConfigError, OSError) as error:
         sentence = str(error)
     for rank, said in enumerate(communicator.all_gather(sentence)):

@@ -11,6 +11,8 @@ import torch
 
 AFTER_LAST_MICRO_BATCH = -1
 """The stream for code of the user's between the last micro-batch of a step and the next step."""
+UPDATE = -2
+"""The stream for an optimizer that draws random numbers in its step."""
 SEEDING_RULE = "blake2b(seed, step, micro_batch), v1"
 
 

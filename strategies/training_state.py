@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,12 +21,13 @@ from checkpointing import (
 
 from .average import AveragedWeights
 from .errors import ConfigError, StrategyError
-from .hyperparameters import current_hyperparameters, to_json
+from .hyperparameters import current_hyperparameters, merge, put_back, to_json
 from .imported import IMPORTED, ImportedWeights, require_same_model
 from .node_source import NodeSource
 from .objects import OBJECT, EncodedObjects, Objects, decode_objects, encode_objects
 from .parallel.catalogue import WEIGHT_KEYS
-from .parallel.protocol import Scalars, Strategy
+from .parallel.protocol import Strategy
+from .parallel.saved_state import SavedState
 from .process_group import HostCommunicator
 from .replicas import require_equal
 
@@ -43,6 +44,8 @@ class Restored:
     """For each newer step whose checkpoint could not be used, a sentence that says why."""
     objects: Mapping[str, Any]
     """The states of the user's objects, by name."""
+    changes: Sequence[str] = ()
+    """A sentence for each hyper-parameter that the script asks for otherwise than before."""
 
 
 def collect_state(
@@ -82,7 +85,7 @@ def collect_state(
     everyone: list[Any] = communicator.all_gather(
         {
             "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
-            "scalars": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
+            "values": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
             "problem": problem,
             "replicas": replicas.summary(),
         }
@@ -91,7 +94,7 @@ def collect_state(
         raise ConfigError(everyone[0]["problem"])
     require_equal(replicas, [one["replicas"] for one in everyone], communicator, step=step)
     own: dict[str, JSON] = {
-        "optimizer": _optimizer_of(strategy, requested, everyone),
+        "optimizer": _optimizer_of(strategy, requested, everyone, weights_only=weights_only),
         "aliases": dict(strategy.catalogue.aliases),
         "objects": encoded.state,
     }
@@ -109,14 +112,19 @@ def _specs_of(strategy: Strategy, everyone: list[Any]) -> list[TensorSpec]:
 
 
 def _optimizer_of(
-    strategy: Strategy, requested: list[dict[str, JSON]], everyone: list[Any]
+    strategy: Strategy,
+    requested: list[dict[str, JSON]],
+    everyone: list[Any],
+    *,
+    weights_only: bool,
 ) -> dict[str, JSON]:
     """Return what is kept of the optimizer besides tensors."""
     current = current_hyperparameters(strategy.param_groups)
     return {
         "name": strategy.optimizer_name,
         "groups": to_json(strategy.group_names, requested, current),
-        "scalars": {name: value for one in everyone for name, value in one["scalars"].items()},
+        "values": {name: value for one in everyone for name, value in one["values"].items()},
+        "extras": {} if weights_only else strategy.extras(),
     }
 
 
@@ -133,6 +141,7 @@ def restore_newest(
     store: CheckpointStore,
     communicator: HostCommunicator,
     *,
+    requested: list[dict[str, JSON]] | None = None,
     weights_only: bool = False,
     step: int | None = None,
     newest: int | None = None,
@@ -144,6 +153,8 @@ def restore_newest(
         strategy: whose state is overwritten.
         store: where checkpoints are looked for.
         communicator: the host's group.
+        requested: the optimizer's hyper-parameters as the script gave them; None: what the
+            checkpoint keeps in the parameter groups is not put back.
         weights_only: leave the optimizer's state as it is.
         step: only the checkpoint of this step.
         newest: none of a later step than this.
@@ -171,7 +182,8 @@ def restore_newest(
         )
         if found is not None:
             strategy.refresh()
-            return replace(found, damaged=damaged)
+            changes = [] if requested is None else _put_back_groups(strategy, requested, found)
+            return replace(found, damaged=damaged, changes=changes)
         damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0]}"
     if damaged:
         raise ConfigError(
@@ -179,6 +191,14 @@ def restore_newest(
             "Restore one from a backup, or start anew in another --run-dir."
         )
     return None
+
+
+def _put_back_groups(
+    strategy: Strategy, requested: list[dict[str, JSON]], found: Restored
+) -> list[str]:
+    values, changes = merge(strategy.group_names, requested, found.state["optimizer"]["groups"])
+    put_back(strategy.param_groups, values)
+    return changes
 
 
 def _load_step(
@@ -300,10 +320,12 @@ def _fill(
     saved_objects: Any = {} if weights_only else manifest.state.get("objects", {})
     # First, for the same reason as in `Zero.load`: the strategy may refuse on one rank alone.
     objects = decode_objects(saved_objects, source.read_whole)
-    keys = {} if weights_only else _state_keys(manifest)
-    scalars: Scalars = {} if weights_only else optimizer["scalars"]
     seen = AveragedWeights(source) if averaged else _seen(strategy, source)
-    strategy.load(seen, keys, scalars)
+    # A checkpoint without any, such as an imported one, leaves the state as it was built.
+    saved = None if weights_only else _saved_state(manifest)
+    strategy.load(seen, saved if saved is not None and saved.parameters else None)
+    if not weights_only:
+        strategy.put_back_extras(optimizer.get("extras", {}))
     source.raise_failure()
     return Restored(
         step=manifest.step,
@@ -314,12 +336,14 @@ def _fill(
     )
 
 
-def _state_keys(manifest: Manifest) -> dict[str, list[str]]:
-    keys: dict[str, list[str]] = {}
+def _saved_state(manifest: Manifest) -> SavedState:
+    """Return what a checkpoint keeps of the optimizer's state."""
+    optimizer: Any = manifest.state["optimizer"]
+    tensors: dict[str, dict[str, TensorSpec]] = {}
     for spec in manifest.specs():
         if spec.key not in (*WEIGHT_KEYS, OBJECT):
-            keys.setdefault(spec.fqn, []).append(spec.key)
-    return keys
+            tensors.setdefault(spec.fqn, {})[spec.key] = spec
+    return SavedState.of(tensors, optimizer)
 
 
 def _spec_to_json(spec: TensorSpec) -> JSON:

@@ -41,7 +41,7 @@ def main(name: str, folder: Path) -> None:
         strategy = strategy_class(name)(blueprint)
         requested = current_hyperparameters(strategy.param_groups)
         store, talk = CheckpointStore(folder), HostCommunicator(ranks)
-        restored = restore_newest(strategy, store, talk)
+        restored = restore_newest(strategy, store, talk, requested=requested)
         first = 0 if restored is None else restored.step
         for step in range(first, first + STEPS):
             generator = torch.Generator().manual_seed(step * world_size + rank)

@@ -7,6 +7,7 @@ all its parameters, so what is held still needs a buffer that is not stepped at 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class Cohorts:
         for name, parameter in zip(names, lead["params"], strict=True):
             cohorts.setdefault(unfreezing.since(name), []).append((name, parameter))
         for number, step in enumerate(sorted(cohorts)):
-            group = {**lead} if number else lead
+            group = {key: _own(value) for key, value in lead.items()} if number else lead
             group["params"] = [parameter for _, parameter in cohorts[step]]
             self._members.append((group, frozenset(name for name, _ in cohorts[step])))
             if number:
@@ -57,7 +58,7 @@ class Cohorts:
     def follow(self) -> None:
         """Give every part of a user's group the group's hyper-parameters; before each step."""
         for lead, follower in self._followers:
-            follower.update({key: value for key, value in lead.items() if key != "params"})
+            follower.update({key: _own(value) for key, value in lead.items() if key != "params"})
 
     def hold(self, names: frozenset[str]) -> None:
         """Have the steps from now on leave these parameters and their state alone.
@@ -89,3 +90,8 @@ class Cohorts:
         for buffer, gradient in self._taken:
             buffer.grad = gradient
         self._taken = []
+
+
+def _own(value: Any) -> Any:
+    """Return a value of a group for another group, whose steps may write into it too."""
+    return value.clone() if isinstance(value, torch.Tensor) else copy(value)

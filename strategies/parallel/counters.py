@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 _COUNTERS = ("step",)
@@ -26,7 +29,10 @@ def is_counter(
         return False
     if owner.ndim:
         return True
-    for other, state in optimizer.state.items():
-        if other.ndim and isinstance(same := state.get(key), torch.Tensor):
+    kept: Mapping[Any, Any] = optimizer.state  # also what parameters share, by other keys
+    for other, state in kept.items():
+        if not isinstance(other, torch.Tensor) or not other.ndim:
+            continue
+        if isinstance(same := state.get(key), torch.Tensor):
             return same.ndim == 0
     return key in _COUNTERS

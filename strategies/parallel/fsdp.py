@@ -31,18 +31,14 @@ from .bypass import REMEDY
 from .clipping import sum_of_squares, sum_over_ranks
 from .initialisation import Deferred, build_deferred
 from .model_view import Call
-from .protocol import Blueprint, Scalars, StepOutcome, TensorSource
+from .protocol import Blueprint, StepOutcome, TensorSource
+from .saved_state import SavedState
 from .scalar_parameters import ScalarParameters, without_dimension
 from .torch_engine import TorchEngine, load_buffers
-from .torch_state import (
-    copy_flat,
-    create_state,
-    flat,
-    forget_state,
-    fragment_of,
-    state_spec,
-    tensor_state,
-)
+from .torch_state import copy_flat, create_state, flat, fragment_of, kept_state, state_spec
+from .trial.sharded import Sharded
+from .trial.stepping import Rows
+from .trial.trial import Cut
 
 _CALL = "_call_in_forward"
 
@@ -83,6 +79,12 @@ class FSDP(TorchEngine):
                 _take_calls(module)
         self._verify(model)
         return model
+
+    def _cut(self) -> Cut:
+        def here(factory: Any, likeness: Any) -> Sharded:
+            return Sharded(factory, likeness, self._mesh, self._placements)
+
+        return Cut(strategy=self.name, rank=Rows, here=here)
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
         return build_deferred(blueprint) if self.options.init == BY_NAME else None
@@ -210,10 +212,10 @@ class FSDP(TorchEngine):
             found.append(_fragment(spec, start, end, parameter, own))
             if weights_only or name in self.catalogue.frozen:
                 continue
-            state = tensor_state(self._optimizer, parameter, name)
+            kept = kept_state(self._optimizer, parameter, name)
             found += [
                 _fragment(state_spec(spec, key, tensor.dtype), start, end, tensor, own)
-                for key, tensor in sorted(state.items())
+                for key, tensor in sorted(kept.tensors.items())
             ]
         return found + self._buffer_fragments()
 
@@ -225,21 +227,16 @@ class FSDP(TorchEngine):
         local = self.ranks.rank % (self.ranks.world_size // self._replicas)
         return Replicas([(n, _local(p)) for n, p in self._model.named_parameters()], local)
 
-    def load(
-        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
-    ) -> None:
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
         """Read this rank's rows."""
         self._reshard()
         for name, parameter in self._parameters:
             start, end = shard_range(parameter)
             spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
             copy_flat(_local(parameter), source.read(name, spec.key, start, end))
-            if name in self.catalogue.frozen:
+            if name in self.catalogue.frozen or saved is None:
                 continue
-            if name not in keys:
-                forget_state(self._optimizer, parameter, keys)
-                continue
-            created = create_state(self._optimizer, parameter, keys[name], scalars.get(name, {}))
+            created = create_state(self._optimizer, parameter, saved.get(name), spec)
             for key, tensor in created.items():
                 copy_flat(_local(tensor), source.read(name, key, start, end))
         load_buffers(self._model, self.catalogue, source)

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import nn
 
-from checkpointing import Fragment, TensorSpec
+from checkpointing import JSON, Fragment, TensorSpec
 
 from ..average import EMA, drop_average
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from ..penalty import Penalty
 from ..precision import Precision
 from ..process_group import Ranks
@@ -24,10 +24,13 @@ from .build_options import BuildOptions
 from .bypass import bypassed
 from .catalogue import Catalogue
 from .model_view import Call, ModelCalls
+from .optimizer_extras import extras_of, put_back_extras
+from .saved_state import SavedState
 from .untouched import refuse_untouched
 
-Scalars: TypeAlias = Mapping[str, Mapping[str, float | int]]
-"""Per-parameter scalar optimizer state by parameter name, such as {"fc.weight": {"step": 10.0}}."""
+Scalars: TypeAlias = Mapping[str, Mapping[str, JSON]]
+"""By parameter name what an optimizer keeps besides tensors of the parameter's shape, such as
+{"fc.weight": {"step": 10}}, as `typed_values.encode` has it."""
 
 
 class Parameters(Sequence[nn.Parameter]):
@@ -38,13 +41,14 @@ class Parameters(Sequence[nn.Parameter]):
 
     def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
         self._named = list(named)
+        self._parameters = [parameter for _, parameter in self._named]
 
     def named(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield (name, parameter) pairs."""
         return iter(self._named)
 
     def __getitem__(self, index: Any) -> Any:
-        return [parameter for _, parameter in self._named][index]
+        return self._parameters[index]
 
     def __len__(self) -> int:
         return len(self._named)
@@ -109,10 +113,14 @@ class Strategy(ABC):
     name: ClassVar[str]
     forward_communicates: ClassVar[bool] = False
     """Whether the ranks gather parameters in a forward."""
+    holds_whole: ClassVar[bool] = False
+    """Whether every rank steps every parameter whole."""
     catalogue: Catalogue
     _calls: ModelCalls
     _optimizer: torch.optim.Optimizer
     _group_names: list[list[str]]
+    _as_built: dict[str, JSON]
+    _is_known_savable = False
 
     def __init__(self, blueprint: Blueprint) -> None:
         """Build and verify. Called on every rank.
@@ -242,18 +250,55 @@ class Strategy(ABC):
 
     @abstractmethod
     def scalars(self) -> Scalars:
-        """Return the scalar optimizer state of what this rank holds. No collective."""
+        """Return the rest of the optimizer's state of what this rank holds. No collective."""
+
+    @contextmanager
+    def _telling_of_the_first_step(self) -> Iterator[None]:
+        """Refuse an optimizer whose first step fails; around that step alone. No collective.
+
+        Raises:
+            ConfigError: it does, in what its trial does not carry out, such as compiled code.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._is_known_savable:
+                raise
+            raise ConfigError(
+                f"the first step of {self.optimizer_name} failed under strategy={self.name}: "
+                f"{first_line(error)}. Nothing is lost: use --strategy ddp (single on one rank), "
+                "or another optimizer."
+            ) from error
+
+    def _require_savable(self, outcome: StepOutcome) -> None:
+        """Look, after the first step, whether all that it made can be saved. No collective.
+
+        Raises:
+            ConfigError: something has no place in a checkpoint, before hours are lost with it.
+        """
+        if outcome.applied and not self._is_known_savable:
+            self.scalars()
+            self.extras()
+            self._is_known_savable = True
+
+    def extras(self) -> dict[str, JSON]:
+        """Return what the optimizer keeps beside its groups and its parameters' state."""
+        return extras_of(self._optimizer, self._as_built)
+
+    def put_back_extras(self, saved: Mapping[str, Any]) -> None:
+        """Put back what `extras` returned when the checkpoint was made. No collective."""
+        put_back_extras(self._optimizer, self._as_built, saved)
 
     @abstractmethod
-    def load(
-        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
-    ) -> None:
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
         """Overwrite this rank's share of the state. Called on every rank; `refresh` must follow.
 
         Args:
             source: where to read.
-            keys: optimizer state keys by parameter name; empty: weights only.
-            scalars: per-parameter scalar state.
+            saved: the optimizer's state; None: weights only.
+
+        Raises:
+            ConfigError: state that this strategy cannot hold.
         """
 
     @abstractmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -10,16 +11,9 @@ from torch import nn
 from checkpointing import Fragment, TensorSpec, stripe
 
 from .catalogue import Catalogue
-from .protocol import Scalars, TensorSource
-from .torch_state import (
-    copy_flat,
-    create_state,
-    flat,
-    forget_state,
-    fragment_of,
-    state_spec,
-    tensor_state,
-)
+from .protocol import TensorSource
+from .saved_state import SavedState
+from .torch_state import copy_flat, create_state, flat, fragment_of, kept_state, state_spec
 
 
 def replicated_tensors(
@@ -39,8 +33,11 @@ def replicated_tensors(
         tensors.append((spec, parameter))
         if weights_only:
             continue
-        state = tensor_state(optimizer, parameter, name)
-        tensors += [(state_spec(spec, key, t.dtype), t) for key, t in sorted(state.items())]
+        kept = kept_state(optimizer, parameter, name, whole=True)
+        state = sorted((kept.tensors | kept.others).items())
+        tensors += [
+            (replace(state_spec(spec, key, t.dtype), shape=tuple(t.shape)), t) for key, t in state
+        ]
     return tensors
 
 
@@ -63,21 +60,17 @@ def load_replicated(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     source: TensorSource,
-    keys: Mapping[str, Sequence[str]],
-    scalars: Scalars,
+    saved: SavedState | None,
 ) -> None:
-    """Read every parameter whole, and its optimizer state where `keys` names some.
+    """Read every parameter whole, and its optimizer state where there is some.
 
     Called on every rank.
     """
     for name, parameter in model.named_parameters():
         spec = catalogue.frozen.get(name) or catalogue.trainable[name]
         copy_flat(parameter, source.read_whole(name, spec.key, spec.numel))
-        if name in catalogue.frozen:
+        if name in catalogue.frozen or saved is None:
             continue
-        if name not in keys:
-            forget_state(optimizer, parameter, keys)
-            continue
-        created = create_state(optimizer, parameter, keys[name], scalars.get(name, {}))
+        created = create_state(optimizer, parameter, saved.get(name), spec)
         for key, tensor in created.items():
-            copy_flat(tensor, source.read_whole(name, key, spec.numel))
+            copy_flat(tensor, source.read_whole(name, key, tensor.numel()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from ..errors import ConfigError
 from ..replicas import Replicas
 from .autocast import Autocast, Relay
 from .model_view import Call
-from .protocol import Blueprint, Scalars, StepOutcome, TensorSource
+from .protocol import Blueprint, StepOutcome, TensorSource
 from .replicated import load_replicated, replicated_tensors, striped
+from .saved_state import SavedState
 from .torch_engine import TorchEngine, load_buffers
 from .untouched import Mark, marks, may_be_untouched, refuse_untouched
 
@@ -24,6 +24,7 @@ class Replicated(TorchEngine):
     """Every rank holds the whole model; ddp adds the summing of gradients to it."""
 
     _relay: Relay
+    holds_whole = True
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
@@ -80,11 +81,9 @@ class Replicated(TorchEngine):
             return Replicas()
         return Replicas(list(self._model.named_parameters()))
 
-    def load(
-        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
-    ) -> None:
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
         """Read everything whole, in shares among the ranks of a node."""
-        load_replicated(self.catalogue, self._model, self._optimizer, source, keys, scalars)
+        load_replicated(self.catalogue, self._model, self._optimizer, source, saved)
         load_buffers(self._model, self.catalogue, source)
 
 

@@ -16,19 +16,12 @@ from .adjoining import joined
 from .block_work import work_on_blocks
 from .catalogue import Catalogue, catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares
-from .factories import made_optimizer
 from .initialisation import Deferred, build_model
 from .model_view import ModelCalls
-from .protocol import (
-    EMPTY_STEP,
-    Blueprint,
-    Parameters,
-    Scalars,
-    StepOutcome,
-    Strategy,
-    TensorSource,
-)
-from .torch_state import copy_flat, names_by_group, scalar_state, whole
+from .optimizer_extras import plain_attributes
+from .protocol import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from .torch_state import copy_flat, kept_state, whole
+from .trial.trial import Cut, made_after_trial
 
 
 class TorchEngine(Strategy):
@@ -46,10 +39,16 @@ class TorchEngine(Strategy):
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._owned() if p.requires_grad]
-        self._optimizer = made_optimizer(blueprint.optimizer, Parameters(self._named))
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
-        self._group_names = names_by_group(self._optimizer, self._named, former)
+        self._optimizer, self._group_names = made_after_trial(
+            blueprint.optimizer,
+            self._named,
+            device=self._step_device(),
+            cut=self._cut(),
+            former=former,
+        )
+        self._as_built = plain_attributes(self._optimizer)
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
         """Return the model without memory where it can be spread before it is filled."""
@@ -58,6 +57,14 @@ class TorchEngine(Strategy):
     def _fill(self, deferred: Deferred) -> None:
         """Give a model that was spread without memory its values."""
         raise AssertionError("only what `_deferred` has built is filled")
+
+    def _cut(self) -> Cut | None:
+        """Return how what the optimizer steps is cut; None: not at all."""
+        return None
+
+    def _step_device(self) -> torch.device:
+        """Return where the optimizer's parameters are."""
+        return torch.device("cpu") if self.options.offload else self.ranks.device
 
     def _owned(self) -> Iterable[tuple[str, nn.Parameter]]:
         """Return, by name, what stands for each parameter in the optimizer and in checkpoints."""
@@ -93,6 +100,7 @@ class TorchEngine(Strategy):
                 if self.penalty.covers(name):
                     self.penalty.add_gradient(grad, local_part(parameter), divisor)
         outcome = self._apply(grads, divisor)
+        self._require_savable(outcome)
         if outcome.applied and self.ema is not None:
             self.ema.update(self._optimizer, (p for _, p in trained))
         self._optimizer.zero_grad(set_to_none=True)
@@ -109,7 +117,8 @@ class TorchEngine(Strategy):
         scale, grad_norm, finite = combined_scale(self._squares(grads), divisor, self.max_grad_norm)
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
-            self._optimizer.step()
+            with self._telling_of_the_first_step():
+                self._optimizer.step()
         return StepOutcome(grad_norm=grad_norm, applied=finite)
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
@@ -117,8 +126,11 @@ class TorchEngine(Strategy):
         return float(sum_of_squares(grads, self.ranks.device))
 
     def scalars(self) -> Scalars:
-        """Return the scalar optimizer state of every parameter."""
-        states = {name: scalar_state(self._optimizer, p) for name, p in self._named}
+        """Return the optimizer's state of every parameter, besides tensors of its shape."""
+        states = {
+            name: kept_state(self._optimizer, p, name, whole=self.holds_whole).values
+            for name, p in self._named
+        }
         return {name: state for name, state in states.items() if state}
 
     def refresh(self) -> None:

@@ -2,95 +2,161 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
-from checkpointing import Fragment, TensorSpec, dtype_name
+from checkpointing import JSON, Fragment, TensorSpec, dtype_name, torch_dtype
 
 from ..errors import ConfigError
+from ..objects import OBJECT
+from ..typed_values import UnsavableError, decode, encode, stored_keys
 from .catalogue import WEIGHT_KEYS
 from .counters import is_counter
+from .saved_state import OWN_PREFIX, SavedParameter
 
 _CREATED_ON_DEVICE = ("capturable", "fused")
+_RESERVED = (*WEIGHT_KEYS, OBJECT)
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")
+_ADVICE = "Use an optimizer that keeps tensors and numbers, such as SGD, Adam or AdamW."
+_ADVICE_WHERE_CUT = (
+    "Only state of the parameter's own shape can be cut as the parameter is: use --strategy ddp "
+    "(single on one rank), or an elementwise optimizer such as SGD, Adam or AdamW."
+)
 
 
-def tensor_state(
-    optimizer: torch.optim.Optimizer, owner: torch.Tensor, fqn: str
-) -> dict[str, torch.Tensor]:
-    """Return the state tensors of the owner's own shape, by key.
+@dataclass(frozen=True, kw_only=True)
+class KeptState:
+    """What an optimizer keeps for one parameter."""
+
+    tensors: dict[str, torch.Tensor]
+    """Of the owner's own shape, by the key under which each is stored."""
+    others: dict[str, torch.Tensor]
+    """Of other shapes, which only a strategy that holds the parameter whole can have."""
+    values: dict[str, JSON]
+    """All the rest, by the optimizer's own key."""
+
+
+def kept_state(
+    optimizer: torch.optim.Optimizer, owner: torch.Tensor, fqn: str, *, whole: bool = False
+) -> KeptState:
+    """Return what an optimizer keeps for one parameter.
+
+    Args:
+        optimizer: whose state.
+        owner: by which it is keyed; the parameter or a rank's part of it.
+        fqn: the parameter's name, for messages.
+        whole: whether the owner is the whole parameter, on every rank.
 
     Raises:
-        ConfigError: state of another shape, which has no place in a strategy-neutral checkpoint.
+        ConfigError: a part of it has no place in a checkpoint.
     """
-    tensors = {}
+    kept = KeptState(tensors={}, others={}, values={})
     for key, value in optimizer.state.get(owner, {}).items():
-        if not isinstance(value, torch.Tensor) or is_counter(optimizer, owner, key, value):
+        stored = stored_key(optimizer, key)
+        if isinstance(value, torch.Tensor) and _is_elementwise(optimizer, owner, key, value):
+            kept.tensors[stored] = value
             continue
-        if value.shape != owner.shape:
-            raise ConfigError(
-                f"{type(optimizer).__name__} keeps {key} of shape {tuple(value.shape)} for {fqn} "
-                f"of shape {tuple(owner.shape)}. Only state of the parameter's own shape can be "
-                "saved; use an elementwise optimizer such as SGD, Adam or AdamW."
+
+        def store(tensor: torch.Tensor, name: str) -> None:
+            if not _WORD.fullmatch(name):
+                raise UnsavableError(f"a tensor under the key {name!r}, which is no word")
+            kept.others[name] = tensor.detach()
+
+        try:
+            kept.values[key] = encode(
+                value, stored, owner=owner.device, store=store if whole else None
             )
-        tensors[key] = value
-    return tensors
+        except UnsavableError as error:
+            raise ConfigError(
+                f"{type(optimizer).__name__} keeps for {fqn} of shape {tuple(owner.shape)}: "
+                f"{error}. {_ADVICE if whole else _ADVICE_WHERE_CUT}"
+            ) from error
+    return kept
 
 
-def scalar_state(optimizer: torch.optim.Optimizer, owner: torch.Tensor) -> dict[str, float | int]:
-    """Return the numbers kept for one parameter, such as its step."""
-    scalars: dict[str, float | int] = {}
-    for key, value in optimizer.state.get(owner, {}).items():
-        if isinstance(value, torch.Tensor) and is_counter(optimizer, owner, key, value):
-            scalars[key] = value.item()
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            scalars[key] = value
-    return scalars
+def stored_key(optimizer: torch.optim.Optimizer, key: object) -> str:
+    """Return the key under which a state is stored.
+
+    Raises:
+        ConfigError: it is no word, or the name of the average of the weights.
+    """
+    if not isinstance(key, str) or not _WORD.fullmatch(key):
+        raise ConfigError(
+            f"{type(optimizer).__name__} keeps a state under the key {key!r}, which is no word. "
+            f"{_ADVICE}"
+        )
+    return f"{OWN_PREFIX}{key}" if key in _RESERVED or key.startswith(OWN_PREFIX) else key
 
 
 def create_state(
     optimizer: torch.optim.Optimizer,
     owner: torch.Tensor,
-    keys: Iterable[str],
-    scalars: Mapping[str, float | int],
+    saved: SavedParameter | None,
+    spec: TensorSpec,
 ) -> dict[str, torch.Tensor]:
-    """Replace the owner's state by zeros under `keys` and by `scalars`; return the zeros.
+    """Replace the owner's state by what a checkpoint keeps, tensors as zeros; return these.
 
     Built directly: stepping the optimizer to make its state appear would advance everything that
     hangs on a step.
+
+    Args:
+        optimizer: whose state.
+        owner: by which it is keyed.
+        saved: None: the parameter had no state when the checkpoint was made.
+        spec: of the whole parameter.
+
+    Raises:
+        ConfigError: state of another shape than the parameter's, where the owner is a part of it.
     """
+    optimizer.state.pop(owner, None)
+    if saved is None:
+        return {}
+    tensors = {key: _zeros(optimizer, owner, spec, stored) for key, stored in saved.tensors.items()}
+    beside = {key for value in saved.values.values() for key in stored_keys(value)}
+    counters = owner.device if _counts_on_device(optimizer, owner) else None
+    state = {key.removeprefix(OWN_PREFIX): t for key, t in tensors.items() if key not in beside}
+    for key, value in saved.values.items():
+        state[key] = decode(value, device=owner.device, counters=counters, read=tensors.__getitem__)
+    if state:
+        optimizer.state[owner] = state
+    return tensors
+
+
+def _zeros(
+    optimizer: torch.optim.Optimizer, owner: torch.Tensor, spec: TensorSpec, stored: TensorSpec
+) -> torch.Tensor:
+    dtype = torch_dtype(stored.dtype)
+    if stored.shape == spec.shape:
+        return torch.zeros_like(owner, dtype=dtype)
+    if owner.shape != spec.shape or isinstance(owner, DTensor):
+        raise ConfigError(
+            f"the checkpoint has {stored.key} of shape {stored.shape} for {spec.fqn} of shape "
+            f"{spec.shape}: {type(optimizer).__name__} keeps it for the whole parameter. "
+            f"{_ADVICE_WHERE_CUT}"
+        )
+    return torch.zeros(stored.shape, dtype=dtype, device=owner.device)
+
+
+def _counts_on_device(optimizer: torch.optim.Optimizer, owner: torch.Tensor) -> bool:
     group = next(
         (g for g in optimizer.param_groups if any(p is owner for p in g["params"])),
         optimizer.param_groups[0],
     )
-    device = owner.device if any(group.get(flag) for flag in _CREATED_ON_DEVICE) else "cpu"
-    tensors = {key: torch.zeros_like(owner) for key in keys}
-    state: dict[str, Any] = dict(tensors)
-    for key, value in scalars.items():
-        # torch's optimizers keep counters as 0-dim float32 tensors, saved as JSON floats; an
-        # optimizer that counts in a Python int is saved as an int.
-        is_tensor = isinstance(value, float)
-        state[key] = torch.tensor(value, dtype=torch.float32, device=device) if is_tensor else value
-    if state:
-        optimizer.state[owner] = state
-    else:
-        optimizer.state.pop(owner, None)
-    return tensors
+    return any(group.get(flag) for flag in _CREATED_ON_DEVICE)
 
 
-def forget_state(
-    optimizer: torch.optim.Optimizer, owner: torch.Tensor, keys: Mapping[str, Sequence[str]]
-) -> None:
-    """Drop what is kept for a parameter that had no state when the checkpoint was made.
-
-    Only where the checkpoint's optimizer state is loaded at all (`keys` is not empty).
-    """
-    if keys:
-        optimizer.state.pop(owner, None)
+def _is_elementwise(
+    optimizer: torch.optim.Optimizer, owner: torch.Tensor, key: str, value: torch.Tensor
+) -> bool:
+    is_plain = type(value) in (torch.Tensor, nn.Parameter, DTensor)  # not one that stands for codes
+    is_own = is_plain and value.shape == owner.shape
+    return is_own and not is_counter(optimizer, owner, key, value)
 
 
 def names_by_group(
@@ -144,7 +210,7 @@ def names_by_group(
 
 
 def state_spec(spec: TensorSpec, key: str, dtype: torch.dtype) -> TensorSpec:
-    """Return the spec of an optimizer state tensor that belongs to a parameter."""
+    """Return the spec of a state tensor of a parameter's own shape."""
     return replace(spec, key=key, dtype=dtype_name(dtype))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from checkpointing import Fragment, torch_dtype
+from checkpointing import JSON, Fragment, torch_dtype
 
 from ..errors import ConfigError
 from ..replicas import Replicas
@@ -22,34 +22,27 @@ from .build_options import BY_NAME
 from .catalogue import catalogue_of, persistent_buffers
 from .clipping import combined_scale, sum_of_squares, sum_over_ranks
 from .cohorts import Cohorts
-from .factories import made_optimizer
 from .frozen import FrozenParameters
 from .initialisation import Deferred, build_deferred, build_model
 from .model_view import Call, ModelCalls, forward_replaced
-from .protocol import (
-    EMPTY_STEP,
-    Blueprint,
-    Parameters,
-    Scalars,
-    StepOutcome,
-    Strategy,
-    TensorSource,
-)
+from .optimizer_extras import plain_attributes
+from .protocol import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from .saved_state import SavedParameter, SavedState
 from .torch_engine import load_buffers
 from .torch_state import (
     create_state,
     flat,
     fragment_of,
-    names_by_group,
-    scalar_state,
+    kept_state,
     state_spec,
-    tensor_state,
     whole,
 )
+from .trial.stepping import Flat, FlatEach, FlatInPieces
+from .trial.trial import Cut, made_after_trial
 from .zero_broadcast import of_any_dimension
-from .zero_engine import engine_config, import_deepspeed
+from .zero_engine import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .zero_filling import Drawn, cutter, fill
-from .zero_internals import Stage12, check_layout, layout_of
+from .zero_internals import Piece, Stage12, check_layout, layout_of
 
 
 class Zero(Strategy):
@@ -71,11 +64,14 @@ class Zero(Strategy):
         self._refuse_rounded_statistics(model)
         work_on_blocks(model, self.options)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        optimizer = made_optimizer(blueprint.optimizer, Parameters(named))
-        self._group_names = names_by_group(optimizer, named)
+        self._begins_later = bool(blueprint.unfreeze)
+        optimizer, self._group_names = made_after_trial(
+            blueprint.optimizer, named, device=self._step_device(), cut=self._cut(named)
+        )
         unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable, self.catalogue.frozen)
         self._cohorts = Cohorts(optimizer, self._group_names, unfreezing)
         self._optimizer = optimizer
+        self._as_built = plain_attributes(optimizer)
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
         initial: Mapping[str, torch.Tensor]
         if deferred is None:
@@ -100,6 +96,17 @@ class Zero(Strategy):
         self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
         if self.precision.is_mixed:
             self._restore_masters(initial)
+
+    def _step_device(self) -> torch.device:
+        return torch.device("cpu") if self.options.offload else self.ranks.device
+
+    def _cut(self, named: Sequence[tuple[str, nn.Parameter]]) -> Cut:
+        """Return how DeepSpeed cuts and steps the groups."""
+        rank: type[Flat] = Flat
+        if self.stage == 3:
+            numel = sum(parameter.numel() for _, parameter in named)
+            rank = FlatInPieces if self._begins_later or numel > SUB_GROUP_ELEMENTS else FlatEach
+        return Cut(strategy=self.name, rank=rank)
 
     def _fill(self, deferred: Deferred, deepspeed: Any) -> None:
         """Give a model without memory its values, whole up to stage 2, in shards under stage 3."""
@@ -186,7 +193,9 @@ class Zero(Strategy):
             trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
             buffers = {id(p.buffer): p.buffer for p in trained}
             self.ema.update(self._optimizer, buffers.values())
-        return StepOutcome(grad_norm=grad_norm, applied=finite)
+        outcome = StepOutcome(grad_norm=grad_norm, applied=finite)
+        self._require_savable(outcome)
+        return outcome
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
@@ -245,10 +254,10 @@ class Zero(Strategy):
             found.append(fragment_of(spec, start, end, piece.of(piece.buffer)))
             if weights_only:
                 continue
-            state = tensor_state(self._optimizer, piece.buffer, piece.fqn)
+            kept = kept_state(self._optimizer, piece.buffer, piece.fqn)
             found += [
                 fragment_of(state_spec(spec, key, t.dtype), start, end, piece.of(t))
-                for key, t in sorted(state.items())
+                for key, t in sorted(kept.tensors.items())
             ]
         found += self._frozen.fragments(self.ranks.rank, self.ranks.world_size)
         if self.ranks.is_coordinator:
@@ -261,8 +270,11 @@ class Zero(Strategy):
         return found
 
     def scalars(self) -> Scalars:
-        """Return the scalar optimizer state of the parameters of which this rank holds a piece."""
-        found = {p.fqn: scalar_state(self._optimizer, p.buffer) for p in self._layout.pieces()}
+        """Return the rest of the state of the parameters of which this rank holds a piece."""
+        found = {
+            p.fqn: kept_state(self._optimizer, p.buffer, p.fqn).values
+            for p in self._layout.pieces()
+        }
         return {fqn: state for fqn, state in found.items() if state}
 
     def replicas(self) -> Replicas:
@@ -271,45 +283,36 @@ class Zero(Strategy):
             return Replicas()
         return Replicas(list(self._model.named_parameters()))
 
-    def load(
-        self, source: TensorSource, keys: Mapping[str, Sequence[str]], scalars: Scalars
-    ) -> None:
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
         """Read the pieces that this rank holds."""
         self._layout.begin_load()
         # What the ranks read together comes first: what a rank may refuse alone comes after it.
         self._frozen.load(source)
         load_buffers(self._model, self.catalogue, source)
-        states = self._created_states(keys, scalars)
+        states = {} if saved is None else self._created_states(saved)
         for piece in self._layout.pieces():
             values = source.read(piece.fqn, "fp32", piece.start, piece.end)
             piece.of(piece.buffer).copy_(values)
             for key, tensor in states.get(id(piece.buffer), {}).items():
                 piece.of(tensor).copy_(source.read(piece.fqn, key, piece.start, piece.end))
 
-    def _created_states(
-        self, keys: Mapping[str, Sequence[str]], scalars: Scalars
-    ) -> dict[int, dict[str, torch.Tensor]]:
+    def _created_states(self, saved: SavedState) -> dict[int, dict[str, torch.Tensor]]:
         """Create zeroed optimizer state for each flat buffer of which a piece has some."""
-        wanted: dict[int, tuple[torch.Tensor, tuple[str, ...], Mapping[str, float | int]]] = {}
+        wanted: dict[int, tuple[Piece, SavedParameter | None]] = {}
         for piece in self._layout.pieces():
-            if not keys:
-                continue
-            asked = (
-                piece.buffer,
-                tuple(sorted(keys.get(piece.fqn, ()))),
-                scalars.get(piece.fqn, {}),
-            )
-            known = wanted.setdefault(id(piece.buffer), asked)
-            if known[1:] != asked[1:]:
+            first, known = wanted.setdefault(id(piece.buffer), (piece, saved.get(piece.fqn)))
+            if _as_one(known) != _as_one(saved.get(piece.fqn)):
                 raise ConfigError(
-                    f"{piece.fqn} has optimizer state {asked[1]} with {dict(asked[2])}, and "
-                    f"another parameter of its group has {known[1]} with {dict(known[2])}. ZeRO "
-                    "keeps one counter a group; put such parameters into groups of their own, or "
-                    "go on with --strategy ddp or fsdp."
+                    f"{piece.fqn} has optimizer state {_as_one(saved.get(piece.fqn))}, and "
+                    f"{first.fqn} of its group has {_as_one(known)}. ZeRO keeps one counter a "
+                    "group; put such parameters into groups of their own, or go on with "
+                    "--strategy ddp or fsdp."
                 )
         return {
-            number: create_state(self._optimizer, buffer, names, numbers)
-            for number, (buffer, names, numbers) in wanted.items()
+            number: create_state(
+                self._optimizer, piece.buffer, known, self.catalogue.trainable[piece.fqn]
+            )
+            for number, (piece, known) in wanted.items()
         }
 
     def refresh(self) -> None:
@@ -337,6 +340,13 @@ class Zero3(Zero):
     name = "zero3"
     forward_communicates = True
     stage = 3
+
+
+def _as_one(saved: SavedParameter | None) -> tuple[dict[str, str], dict[str, JSON]]:
+    """Return what must be the same for all parameters of a flat buffer: dtypes, and values."""
+    if saved is None:
+        return {}, {}
+    return {key: spec.dtype for key, spec in sorted(saved.tensors.items())}, dict(saved.values)
 
 
 def _leave_whole(parameter: nn.Parameter) -> None:

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
+SUB_GROUP_ELEMENTS = 1_000_000_000
+"""Stage 3 steps a group of more elements a rank in parts, one after the other (zero/config.py)."""
 _DEPRECATED_INSIDE = r"`torch.distributed.(all_gather_into_tensor|reduce_scatter_tensor)`"
 """torch's advice to DeepSpeed, which a user can do nothing about and would see once a rank."""
 

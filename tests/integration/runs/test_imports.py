@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from checkpointing import CheckpointStore
+from strategies.typed_values import decode
 
 pytestmark = pytest.mark.timeout(180)
 WORKER = Path(__file__).parents[1] / "workers" / "deepspeed_worker.py"
@@ -117,5 +118,5 @@ def test_what_deepspeed_saved_under_each_stage(launch):
         expected = universal[name.removeprefix("model."), "param"]
         assert torch.equal(torch.tensor(values), expected), name
     with CheckpointStore(launch.folder / "run-3" / "checkpoints").open(2) as reader:
-        steps = reader.manifest.state["optimizer"]["scalars"]
-    assert {one["step"] for one in steps.values()} == {5.0}
+        steps = reader.manifest.state["optimizer"]["values"]
+    assert {decode(one["step"]).item() for one in steps.values()} == {5.0}

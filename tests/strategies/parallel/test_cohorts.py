@@ -54,3 +54,16 @@ def test_half_of_what_is_stepped_together_cannot_be_held() -> None:
     _, cohorts, _ = made({"c": 5})
     with pytest.raises(ConfigError, match="a cannot be held still while b of the same group"):
         cohorts.hold(frozenset({"a"}))
+
+
+def test_a_tensor_of_a_group_is_not_shared_with_its_part() -> None:
+    """Both count in place, and would count twice."""
+    named = {name: nn.Parameter(torch.ones(2)) for name in "ab"}
+    running = torch.tensor(1.0)
+    optimizer = torch.optim.SGD([{"params": list(named.values()), "running": running}], lr=0.1)
+    cohorts = Cohorts(optimizer, [["a", "b"]], Unfreezing({"b": 3}, named))
+    for _ in range(2):
+        cohorts.follow()
+        for group in optimizer.param_groups:
+            group["running"].add_(1.0)
+    assert [float(group["running"]) for group in optimizer.param_groups] == [3.0, 3.0]

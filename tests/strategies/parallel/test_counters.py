@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from strategies.parallel.counters import is_counter
-from strategies.parallel.torch_state import scalar_state, tensor_state
+from strategies.parallel.torch_state import kept_state
 
 
 def stepped(kind: type[torch.optim.Optimizer], *values: torch.Tensor) -> torch.optim.Optimizer:
@@ -24,16 +24,15 @@ def test_the_moments_of_a_number_are_told_from_its_counters() -> None:
     ):
         optimizer = stepped(kind, torch.tensor(2.0), torch.ones(3))
         number, vector = optimizer.param_groups[0]["params"]
-        assert set(scalar_state(optimizer, number)) == counters, kind
-        assert set(scalar_state(optimizer, vector)) == counters, kind
-        assert set(tensor_state(optimizer, number, "number")) == set(
-            tensor_state(optimizer, vector, "vector")
-        )
+        kept = [kept_state(optimizer, number, "number"), kept_state(optimizer, vector, "vector")]
+        assert [set(one.values) for one in kept] == [counters] * 2, kind
+        assert kept[0].tensors.keys() == kept[1].tensors.keys()
 
 
 def test_where_nothing_but_numbers_is_trained_step_counts() -> None:
     optimizer = stepped(torch.optim.AdamW, torch.tensor(2.0))
     (number,) = optimizer.param_groups[0]["params"]
-    assert set(scalar_state(optimizer, number)) == {"step"}
-    assert set(tensor_state(optimizer, number, "n")) == {"exp_avg", "exp_avg_sq"}
+    kept = kept_state(optimizer, number, "n")
+    assert set(kept.values) == {"step"}
+    assert set(kept.tensors) == {"exp_avg", "exp_avg_sq"}
     assert not is_counter(optimizer, number, "ema", torch.tensor(1.0))

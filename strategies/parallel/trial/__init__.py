@@ -1,0 +1,1 @@
+"""The optimizer is tried on a few small parameters before it is made for the model."""
