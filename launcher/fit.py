@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 
 from strategies import ConfigError, MapDataset
+from strategies.data.samples import Collate
 
 from .evaluation import Measure
 from .job import Job
@@ -17,7 +18,7 @@ from .recipe_arguments import require_arguments
 if TYPE_CHECKING:
     from .run import Run
 
-_OWN = ("loss", "measure", "validate", "test", "export")
+_OWN = ("loss", "measure", "validate", "test", "export", "evaluation_collate")
 
 Loss: TypeAlias = Callable[[Any, Any], tuple[torch.Tensor, "torch.Tensor | float"]]
 """(model, batch) -> (the sum of the losses, of how many samples or tokens)."""
@@ -31,6 +32,7 @@ def fit(
     validate: MapDataset | None,
     test: MapDataset | None,
     export: str | None,
+    evaluation_collate: Collate | None = None,
     recipe: dict[str, Any],
 ) -> Job:
     """Train, evaluate, export and test. Called on every rank; see `Run.fit`."""
@@ -50,11 +52,11 @@ def fit(
             total, count = require_pair(loss(job.model, batch))
             step.backward(total, count=count)
         if step.evaluation_due and validate is not None and measure is not None:
-            step.evaluate(validate, measure)
+            step.evaluate(validate, measure, collate=evaluation_collate)
     if export is not None:
         job.export(export)
     if test is not None and measure is not None:
-        job.test(test, measure)
+        job.test(test, measure, collate=evaluation_collate)
     return job
 
 

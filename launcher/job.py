@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from checkpointing import CheckpointStore
 from strategies import BatchPlan, ConfigError, MapDataset
+from strategies.data.samples import Collate
 
 from .evaluation import Measure
 from .export import export_model
 from .job_parts import build_parts
 from .recipe import Recipe
+from .recipe_arguments import refuse_unknown
 from .run_state import Preempted
 from .step import Step
 from .training_loop import TrainingLoop
@@ -99,14 +101,21 @@ class Job:
         *,
         which: str | None = None,
         name: str = "test",
+        collate: Collate | None = None,
+        **unknown: Any,
     ) -> dict[str, float]:
         """Measure the best, last or averaged weights on a data set. Called on every rank.
 
-        The model holds those weights afterwards. `which` is as in `export`.
+        The model holds those weights afterwards. `which` is as in `export`, `collate` as in
+        `step.evaluate`; no other argument is accepted.
+
+        Raises:
+            ConfigError: it cannot be measured.
         """
+        refuse_unknown(unknown, known=("which", "name", "collate"), where="job.test")
         self.run.itinerary.come_to("job.test")
         self._keeper.restore_weights(*self._weights(which), averaged=which == "ema")
-        found = self._loop.measure(dataset, measure, name)
+        found = self._loop.measure(dataset, measure, name, collate)
         if found.metrics is None:
             self._leave_after_loop("job.test")
         self._log.measured(self.step, which or self._restore, found.metrics)

@@ -32,6 +32,8 @@ from strategies import (
     require_objects,
     schedules,
 )
+from strategies.data.options import Loading
+from strategies.data.samples import Collate
 
 from .every import Every, parse_every
 from .trackers import check_trackers
@@ -87,7 +89,17 @@ class Recipe:
     max_grad_norm: float | None = None
     """Clip the norm of the mean gradient over all parameters to this."""
     workers: int = 0
-    """Loader processes of each rank."""
+    """Loader processes of each rank; 0: the rank reads by itself."""
+    collate: Collate | None = None
+    """Makes a batch of the list of a micro-batch's samples, for training, and for evaluations that
+    are given none of their own; None: torch's default_collate. What it draws follows the seed."""
+    worker_init: Callable[[int], object] | None = None
+    """Called in each loader process with its number, before it reads."""
+    prefetch: int | None = None
+    """Micro-batches that each loader process reads ahead; None: torch's 2."""
+    persistent: bool = False
+    """Whether the loader processes of an evaluation live on until the next of the same data set.
+    Those of the training live until its end in any case."""
     penalty: Penalty | None = None
     """L1 and L2 on the weights, the same under every strategy."""
     ema: EMA | None = None
@@ -139,8 +151,7 @@ class Recipe:
                 "to name the metric."
             )
         check_trackers(self.track)
-        if self.workers < 0:
-            raise ConfigError(f"workers={self.workers} must not be negative.")
+        self.loading()
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")
         require_objects(self.objects)
@@ -161,6 +172,20 @@ class Recipe:
                     f"{name}= is a {type(value).__name__} that was made already, and sharding "
                     f"comes first. Pass a function that makes it: {_FACTORIES[name]}."
                 )
+
+    def loading(self) -> Loading:
+        """Return how data is read.
+
+        Raises:
+            ConfigError: something in it cannot work.
+        """
+        return Loading(
+            workers=self.workers,
+            collate=self.collate,
+            worker_init=self.worker_init,
+            prefetch=self.prefetch,
+            persistent=self.persistent,
+        )
 
     def plan(self, samples: MapDataset, seed: int) -> BatchPlan:
         """Return how the training data is cut into optimizer steps."""

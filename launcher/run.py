@@ -29,6 +29,7 @@ from strategies import (
     shield_loader_workers,
     split_indices,
 )
+from strategies.data.samples import Collate
 
 from .attempt_number import last_number
 from .before_first_step import BeforeFirstStep
@@ -198,6 +199,7 @@ class Run:
         validate: MapDataset | None = None,
         test: MapDataset | None = None,
         export: str | None = "best",
+        evaluation_collate: Collate | None = None,
         **recipe: Any,
     ) -> Job:
         """Train without a loop of one's own, on the same engine. Called on every rank.
@@ -208,6 +210,7 @@ class Run:
             validate: evaluated whenever `evaluate_every` says so.
             test: measured at the end, with the best weights.
             export: "best" or "last" is written as plain safetensors; None: neither.
+            evaluation_collate: makes the batches of `validate` and `test`; None: `collate` does.
             recipe: the fields of `Recipe`.
 
         Raises:
@@ -220,6 +223,7 @@ class Run:
             validate=validate,
             test=test,
             export=export,
+            evaluation_collate=evaluation_collate,
             recipe=recipe,
         )
 

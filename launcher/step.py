@@ -22,9 +22,11 @@ from strategies import (
     to_device,
 )
 from strategies.boundary import Carried
+from strategies.data.samples import Collate
 from strategies.seeding import AFTER_LAST_MICRO_BATCH
 
 from .evaluation import Measure
+from .recipe_arguments import refuse_unknown
 
 _MEAN = 1
 """torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
@@ -57,7 +59,7 @@ class StepOwner(Protocol):
         """Return once the state may change."""
 
     def evaluate(
-        self, step: Step, dataset: MapDataset, measure: Measure, name: str
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
     ) -> dict[str, float]:
         """See `Step.evaluate`."""
 
@@ -210,7 +212,13 @@ class Step:
         strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
 
     def evaluate(
-        self, dataset: MapDataset, measure: Measure, *, name: str = "val"
+        self,
+        dataset: MapDataset,
+        measure: Measure,
+        *,
+        name: str = "val",
+        collate: Collate | None = None,
+        **unknown: Any,
     ) -> dict[str, float]:
         """Measure the model on `dataset`, each sample exactly once. Called on every rank.
 
@@ -219,16 +227,22 @@ class Step:
             measure: (model, batch) -> {metric: one value a sample, a pair (numerator, denominator),
                 or what a function of `strategies.metrics` returns}.
             name: prefix of the metrics: "val" gives "val/loss".
+            collate: makes a batch of a list of samples; None: as in training.
+            unknown: none is accepted; names that other libraries use are answered with ours.
 
         Returns:
             The exact metrics over all samples, the same on every rank.
+
+        Raises:
+            ConfigError: it cannot be measured.
         """
+        refuse_unknown(unknown, known=("name", "collate"), where="step.evaluate")
         if self._departure is not None:
             raise ConfigError(self._departure)
         if self.outcome is None:
             raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")
         began = time.monotonic()
-        self.metrics.update(self._owner.evaluate(self, dataset, measure, name))
+        self.metrics.update(self._owner.evaluate(self, dataset, measure, name, collate))
         self.evaluation_s += time.monotonic() - began
         return self.metrics
 

@@ -16,11 +16,12 @@ from strategies import (
     MapDataset,
     NoticeRounds,
     Ranks,
-    evaluation_batches,
     training_batches,
 )
 from strategies.boundary import Carried
 from strategies.data.reading import Batches
+from strategies.data.samples import Collate
+from strategies.loading import EvaluationLoaders
 
 from .evaluation import Evaluation, Measure, evaluate
 from .job_parts import JobParts
@@ -31,7 +32,7 @@ from .step import Step
 if TYPE_CHECKING:
     from .run import Run
 
-Evaluate = Callable[[Step, MapDataset, Measure, str], dict[str, float]]
+Evaluate = Callable[[Step, MapDataset, Measure, str, Collate | None], dict[str, float]]
 
 
 class StepSupport:
@@ -69,6 +70,9 @@ class StepSupport:
             "has_notice": lambda: run.preemption.requested,
             "warn": run.warn_of_rank,
         }
+        self._loading = recipe.loading()
+        self._evaluations = EvaluationLoaders(run.seed, self._while_reading)
+        self._has_told_of_collate: set[str] = set()
 
     def read_from(self, step: int, plan: BatchPlan) -> None:
         """Open the training data at a step."""
@@ -79,18 +83,24 @@ class StepSupport:
             first_step=step,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            workers=self._recipe.workers,
+            loading=self._loading,
             **self._while_reading,
         )
 
     def close(self) -> None:
-        """End the processes that read the training data."""
+        """End the processes that read data."""
         if self._batches is not None:
             self._batches.close()
+        self._evaluations.close()
 
-    def measure(self, dataset: MapDataset, measure: Measure, name: str) -> Evaluation:
+    def measure(
+        self, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
+    ) -> Evaluation:
         """Evaluate on a data set, unless the ranks are to leave. Called on every rank."""
         clock, began_s = self._saver.clock, time.monotonic()
+        if collate is None and self._loading.collate is not None:
+            self._tell_of_collate(name)
+        loading = replace(self._loading, collate=collate or self._loading.collate)
         self._patience.begin()
         found = evaluate(
             self.strategy,
@@ -99,16 +109,24 @@ class StepSupport:
             dataset,
             measure,
             micro_batch=self._recipe.micro_batch,
-            workers=self._recipe.workers,
             name=name,
+            seed=self._run.seed,
+            open_batches=partial(self._evaluations.open, loading=loading),
             beat=self._run.heartbeat.beat,
             look=self.look,
             needed_s=clock.evaluation_s(name),
-            open_batches=partial(evaluation_batches, **self._while_reading),
         )
         if found.metrics is not None:
             clock.evaluated(name, time.monotonic() - began_s)
         return found
+
+    def _tell_of_collate(self, name: str) -> None:
+        if name not in self._has_told_of_collate:
+            self._has_told_of_collate.add(name)
+            self._run.say(
+                f"{name}: its batches are made by collate= of run.prepare, as those of the "
+                "training; pass collate= where it is evaluated for another way"
+            )
 
     def look(self) -> Look:
         """Return what this rank knows of a notice; the coordinator also of the time."""
@@ -151,10 +169,10 @@ class StepSupport:
         self._saver.release_tensors()
 
     def evaluate(
-        self, step: Step, dataset: MapDataset, measure: Measure, name: str
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
     ) -> dict[str, float]:
         """See StepOwner."""
-        return self._evaluate(step, dataset, measure, name)
+        return self._evaluate(step, dataset, measure, name, collate)
 
     def give_up(self, step: Step) -> NoReturn:
         """See StepOwner."""

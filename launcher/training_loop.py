@@ -23,6 +23,7 @@ from strategies import (
     merge,
     put_in_force,
 )
+from strategies.data.samples import Collate
 
 from .evaluation import Measure
 from .exit_codes import CONTINUE
@@ -341,14 +342,14 @@ class TrainingLoop:
             )
 
     def _evaluate_after(
-        self, step: Step, dataset: MapDataset, measure: Measure, name: str
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
     ) -> dict[str, float]:
         """Evaluate after a step, or leave with that step saved and the evaluation owed.
 
         Raises:
             Preempted: the ranks were asked to leave, or the time is too short.
         """
-        found = self._support.measure(dataset, measure, name)
+        found = self._support.measure(dataset, measure, name, collate)
         step.notice = found.notice
         if found.metrics is None:
             self._leave_owing(step)
