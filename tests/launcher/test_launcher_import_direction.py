@@ -24,7 +24,16 @@ PROCESS_PART = (
     *("main_module", "prctl", "process_title", "python_command", "starter", "threads"),
     *("limits", "site"),
     *("failure_order", "gathering", "reminder", "subcommands", "whereabouts"),
-    *("descriptors", "forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
+    *(
+        "descriptors",
+        "drawn_at_import",
+        "forked",
+        "warm_loop",
+        "warm_messages",
+        "warm_rank",
+        "warm_server",
+        "warmth",
+    ),
 )
 
 
