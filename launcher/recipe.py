@@ -33,7 +33,9 @@ from strategies import (
     schedules,
 )
 from strategies.data.options import Loading
+from strategies.data.own_position import OwnPosition, require_readable
 from strategies.data.samples import Collate
+from strategies.streams import has_own_position
 
 from .every import Every, parse_every
 from .trackers import check_trackers
@@ -56,7 +58,8 @@ class Recipe:
     optimizer: Callable[[Parameters], torch.optim.Optimizer]
     """Builds the optimizer from the parameters it is given, which may be sharded already."""
     train: TrainingData
-    """A map-style data set, or a stream that can seek (`strategies.SeekableStream`)."""
+    """A map-style data set, a stream that can seek (`strategies.SeekableStream`), or one that keeps
+    its position itself (state_dict and load_state_dict; see docs/data.md)."""
     global_batch: int
     """Samples in one optimizer step over all ranks. It never changes with the number of GPUs."""
     micro_batch: int
@@ -201,6 +204,24 @@ class Recipe:
             in_order=is_stream(self.train),
             seed=seed,
         )
+
+    def own_position(self, run: Run) -> OwnPosition | None:
+        """Return the training data where it keeps its position itself.
+
+        Raises:
+            ConfigError: it cannot be read so.
+        """
+        if not has_own_position(self.train):
+            return None
+        require_readable(
+            self.train,
+            global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
+            workers=self.workers,
+            world_size=run.ranks.world_size,
+        )
+        ranks = run.ranks
+        return OwnPosition(self.train, seed=run.seed, rank=ranks.rank, world_size=ranks.world_size)
 
     def intervals(self, steps_per_epoch: int) -> tuple[Every, Every]:
         """Return (evaluate_every, save_every).

@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from strategies import EMA, ConfigError, EarlyStopping, Penalty, ReduceOnPlateau
+from strategies.data.own_position import keeps_position
 
 from .names_elsewhere import ELSEWHERE
 
@@ -112,7 +113,7 @@ def require_no_loader(data: object, where: str) -> None:
     Raises:
         ConfigError: it is one.
     """
-    if isinstance(data, DataLoader):
+    if isinstance(data, DataLoader) and not (where == "train=" and keeps_position(data)):
         raise ConfigError(
             f"{where} is a DataLoader, and batches are made here, so that no sample is lost or "
             "seen twice on any number of ranks. Pass its data set: loader.dataset."

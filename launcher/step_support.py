@@ -19,6 +19,7 @@ from strategies import (
     training_batches,
 )
 from strategies.boundary import Carried
+from strategies.data.own_position import OwnBatches, OwnPosition, require_parts
 from strategies.data.reading import Batches
 from strategies.data.samples import Collate
 from strategies.loading import EvaluationLoaders
@@ -60,7 +61,8 @@ class StepSupport:
         self._evaluate = evaluate
         self._give_up = give_up
         self._rounds = NoticeRounds(run.ranks, self.look)
-        self._batches: Batches | None = None
+        self._own_position = parts.own_position
+        self._batches: Batches | OwnBatches | None = None
         self._former: Any = None
         self._lacks_data = False
         clock = parts.saver.clock
@@ -77,6 +79,9 @@ class StepSupport:
     def read_from(self, step: int, plan: BatchPlan) -> None:
         """Open the training data at a step."""
         self.close()
+        if self._own_position is not None:
+            self._batches = self._read_own(self._own_position, step, plan)
+            return
         self._batches = training_batches(
             self._train,
             plan,
@@ -85,6 +90,19 @@ class StepSupport:
             world_size=self.ranks.world_size,
             loading=self._loading,
             **self._while_reading,
+        )
+
+    def _read_own(self, position: OwnPosition, step: int, plan: BatchPlan) -> OwnBatches:
+        """Read on a stream that keeps its position. Called on every rank."""
+        position.open(step, len(plan.turns(step, self.ranks.rank, self.ranks.world_size)))
+        if self.ranks.world_size > 1 and position.is_fresh:
+            digest = position.digest(plan.micro_batch)
+            require_parts(position, self._run.communicator.all_gather(digest))
+        return OwnBatches(
+            position,
+            micro_batch=plan.micro_batch,
+            collate=self._loading.collate,
+            stops=self._patience.is_over,
         )
 
     def close(self) -> None:
