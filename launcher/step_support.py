@@ -78,7 +78,7 @@ class StepSupport:
 
     def read_from(self, step: int, plan: BatchPlan) -> None:
         """Open the training data at a step."""
-        self.close()
+        self._close_training_data()
         if self._own_position is not None:
             self._batches = self._read_own(self._own_position, step, plan)
             return
@@ -107,9 +107,12 @@ class StepSupport:
 
     def close(self) -> None:
         """End the processes that read data."""
+        self._close_training_data()
+        self._evaluations.close()
+
+    def _close_training_data(self) -> None:
         if self._batches is not None:
             self._batches.close()
-        self._evaluations.close()
 
     def measure(
         self, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None

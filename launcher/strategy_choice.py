@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from strategies import choose_strategy, samples_of
+from strategies import ConfigError, choose_strategy, samples_of
 from strategies.data.samples import IndexList, SampleReader
+from strategies.data.stacking import Unstackable
 from strategies.seeding import kept_streams, training_samples
 
 from .recipe import Recipe
@@ -45,4 +46,7 @@ def _first_batch(recipe: Recipe, seed: int) -> Any:
     indices = list(range(min(recipe.micro_batch, len(samples))))
     asked = IndexList(indices=indices, stream=training_samples(seed, epoch=0))
     with kept_streams():
-        return SampleReader(samples, recipe.collate).__getitems__(asked)
+        batch = SampleReader(samples, recipe.collate).__getitems__(asked)
+    if isinstance(batch, Unstackable):
+        raise ConfigError(batch.sentence)
+    return batch

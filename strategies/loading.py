@@ -93,6 +93,7 @@ class EvaluationLoaders:
         self._seed = seed
         self._reading = reading
         self._waiting: dict[str, Batches] = {}
+        self._is_closed = False
 
     @contextmanager
     def open(
@@ -114,13 +115,14 @@ class EvaluationLoaders:
         except BaseException:
             batches.close()
             raise
-        if loading.persistent and batches.is_read:
+        if loading.persistent and batches.is_read and not self._is_closed:
             self._waiting[name] = batches
         else:
             batches.close()
 
     def close(self) -> None:
-        """End the workers that wait."""
+        """End the workers that wait; from now on none do."""
+        self._is_closed = True
         while self._waiting:
             self._waiting.popitem()[1].close()
 

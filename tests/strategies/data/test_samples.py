@@ -256,6 +256,7 @@ def test_workers_that_persist_are_the_same_and_replaced_when_dead() -> None:
         next(batches)
     assert not readers() & second
     loaders.close()
+    assert not readers() & readers()  # behind the training nobody waits
 
 
 class Pids(Noisy):
