@@ -35,6 +35,7 @@ from strategies import (
 from strategies.data.options import Loading
 from strategies.data.own_position import OwnPosition, require_readable
 from strategies.data.samples import Collate
+from strategies.data.worker_signals import shield_workers_of
 from strategies.streams import has_own_position
 
 from .every import Every, parse_every
@@ -213,6 +214,7 @@ class Recipe:
         """
         if not has_own_position(self.train):
             return None
+        shield_workers_of(self.train)
         require_readable(
             self.train,
             global_batch=self.global_batch,

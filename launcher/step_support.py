@@ -103,6 +103,7 @@ class StepSupport:
             micro_batch=plan.micro_batch,
             collate=self._loading.collate,
             stops=self._patience.is_over,
+            has_notice=lambda: self._run.preemption.requested,
         )
 
     def close(self) -> None:

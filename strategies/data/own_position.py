@@ -291,13 +291,24 @@ class OwnBatches(Iterator[Any]):
         micro_batch: int,
         collate: Collate | None,
         stops: Callable[[], bool],
+        has_notice: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Read in this process; `stops` is asked before each sample, True: DataNotReady."""
+        """Read in this process.
+
+        Args:
+            position: the stream.
+            micro_batch: samples in a batch, of a stream that gives samples.
+            collate: makes a batch of them; None: torch's way.
+            stops: asked before each sample; True: DataNotReady.
+            has_notice: whether the run is about to leave, so that data which cannot be read need
+                not fail it.
+        """
         self._position = position
         self._micro_batch = 1 if isinstance(position.stream, DataLoader) else micro_batch
         self._makes_batches = isinstance(position.stream, DataLoader)
         self._collate = collate
         self._stops = stops
+        self._has_notice = has_notice
         self._samples: list[Any] = []
         self._is_begun = False
 
@@ -314,7 +325,7 @@ class OwnBatches(Iterator[Any]):
         while len(self._samples) < self._micro_batch:
             if self._stops():
                 raise DataNotReady
-            self._samples.append(self._position.next_sample())
+            self._samples.append(self._next_sample())
         samples, self._samples, self._is_begun = self._samples, [], False
         if self._makes_batches:
             return samples[0]
@@ -325,6 +336,16 @@ class OwnBatches(Iterator[Any]):
         if isinstance(batch, Unstackable):
             raise ConfigError(batch.sentence)
         return batch
+
+    def _next_sample(self) -> Any:
+        try:
+            return self._position.next_sample()
+        except ConfigError:
+            raise
+        except Exception as error:
+            if self._has_notice():
+                raise DataNotReady from error
+            raise
 
     def close(self) -> None:
         """Nothing is to be ended here: a loader's own workers end with it."""

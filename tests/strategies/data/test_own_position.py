@@ -1,6 +1,7 @@
 """What a stream says of its position, as JSON and back; a step that is given up; equal parts."""
 
 import json
+import signal
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from strategies.data.own_position import (
     what_is_lost,
 )
 from strategies.data.state_text import from_text, to_text
+from strategies.data.worker_signals import shield_workers_of
 from strategies.errors import DataNotReady
 from strategies.streams import WITHOUT_END, has_own_position, is_stream
 
@@ -158,6 +160,41 @@ def test_a_rank_that_stops_waiting_goes_on_in_the_middle_of_a_batch() -> None:
     next(batches)
     next(batches)
     assert resumed(place(position, 1), 1) == [6, 7]
+
+
+def test_a_failure_after_a_notice_is_not_the_end() -> None:
+    class Broken(Count):
+        def __iter__(self) -> Any:
+            for sample in super().__iter__():
+                if sample == 3:
+                    raise RuntimeError("its worker was ended by a signal")
+                yield sample
+
+    for is_asked in (True, False):
+        position = OwnPosition(Broken(), seed=1, rank=0, world_size=1)
+        answer = {"stops": lambda: False, "has_notice": lambda asked=is_asked: asked}
+        batches = OwnBatches(position, micro_batch=2, collate=None, **answer)
+        position.open(0, turns=3)
+        next(batches)
+        with pytest.raises(DataNotReady if is_asked else RuntimeError):
+            next(batches)
+        assert place(position, 0)[0]["state"] == {"position": 0}
+
+
+def test_workers_of_a_loader_of_its_own_kind_outlive_signals() -> None:
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader")
+    loader = torchdata.StatefulDataLoader(Handlers(), batch_size=1, num_workers=1)
+    shield_workers_of(loader)
+    shield_workers_of(loader)
+    assert [bool(batch) for batch in loader] == [True] * 3
+
+
+class Handlers:
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> bool:
+        return callable(signal.getsignal(signal.SIGTERM))
 
 
 def test_a_stream_begins_again_and_one_without_samples_is_named() -> None:
