@@ -82,6 +82,23 @@ def kept_streams() -> Iterator[None]:
             devices.set_rng_state(on_device)
 
 
+def seed_for_sample(value: int) -> None:
+    """Do as `seed_streams`; of accelerators seed the device in use alone, which is cheap."""
+    seed_torch_here(value)
+    np.random.seed(value & 0xFFFFFFFF)
+    random.seed(value)
+
+
+def seed_torch_here(value: int) -> None:
+    """Seed torch's generators of the CPU and of the device in use."""
+    torch.default_generator.manual_seed(value)
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is not None:
+        devices = torch.get_device_module(accelerator)
+        if _is_in_use(devices):
+            devices.manual_seed(value)
+
+
 def seed_torch(value: int) -> None:
     """Do as torch.manual_seed, without its cost where no accelerator is in use.
 

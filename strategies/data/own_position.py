@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from checkpointing import JSON
 
 from ..errors import ConfigError, DataNotReady
-from ..seeding import seed_of, seed_streams
+from ..seeding import seed_for_sample, seed_of, seed_streams
 from .moving import map_tensors
 from .samples import Collate
 from .stacking import Unstackable, stack
@@ -192,7 +192,7 @@ class OwnPosition:
 
     def next_sample(self) -> Any:
         """Return the next sample, or batch of a loader, with random numbers of its own."""
-        seed_streams(seed_of(self._draws, self._num_read))
+        seed_for_sample(seed_of(self._draws, self._num_read))
         for _ in range(_PASSES):
             if self._iterator is None:
                 self._iterator = iter(self.stream)

@@ -21,7 +21,7 @@ import numpy as np
 from torch.utils.data import StackDataset, Subset, get_worker_info
 
 from ..errors import DataNotReady
-from ..seeding import seed_of, seed_streams, seed_torch, seeds_of
+from ..seeding import seed_for_sample, seed_of, seed_streams, seed_torch_here, seeds_of
 from .stacking import stack
 
 Collate = Callable[[list[Any]], Any]
@@ -114,7 +114,7 @@ class SampleReader:
         try:
             for index, seed in asked:
                 self._may_stop()
-                seed_torch(seed)
+                seed_torch_here(seed)
                 samples.append(self.dataset[index])
         except DataNotReady:
             raise
@@ -128,7 +128,7 @@ class SampleReader:
 
     def _seeded(self, index: int, seed: int) -> Any:
         self._may_stop()
-        seed_streams(seed)
+        seed_for_sample(seed)
         return self.dataset[index]
 
     def _may_stop(self) -> None:
