@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -26,10 +26,10 @@ from strategies import (
     Turn,
     assignment,
     consecutive,
-    evaluation_batches,
+    seed_streams,
     to_device,
 )
-from strategies.data.reading import Batches
+from strategies.seeding import kept_streams, measuring_seed
 
 from .recipe_arguments import require_no_loader
 
@@ -40,8 +40,10 @@ Measure: TypeAlias = Callable[[Any, Any], Mapping[str, Measurement]]
 
 Given = TypeVar("Given")
 
-OpenBatches: TypeAlias = Callable[..., Batches]
-"""`strategies.evaluation_batches`, or a part of it."""
+OpenBatches: TypeAlias = Callable[
+    [MapDataset, Sequence[Turn], str], AbstractContextManager[Iterator[Any]]
+]
+"""(data set, turns, name of the evaluation) -> their batches, in order."""
 
 
 class FirstSamples:
@@ -102,18 +104,19 @@ def evaluate(
     measure: Measure,
     *,
     micro_batch: int,
-    workers: int,
     name: str,
+    seed: int,
+    open_batches: OpenBatches,
     beat: Callable[[], None],
     look: Callable[[], Look] = Look,
     needed_s: float = 0.0,
-    open_batches: OpenBatches = evaluation_batches,
 ) -> Evaluation:
     """Return the exact metrics of what `measure` returns. Called on every rank.
 
     Every rank computes the same number of batches, because a forward may be a collective; the
     ones beyond the end are repeats that do not count. A preemption notice ends it between two
     batches, the same on every rank; it is not begun where it would not end before the deadline.
+    What `measure` draws follows seed, name and micro-batch; random streams are left as they were.
 
     Args:
         strategy: holds the model.
@@ -122,12 +125,12 @@ def evaluate(
         dataset: what is measured on.
         measure: see `Measure`.
         micro_batch: samples in a batch of one rank.
-        workers: loader processes of each rank.
         name: of the evaluation.
+        seed: the run's.
+        open_batches: opens the data set's batches.
         beat: tells that this rank makes progress.
         look: what this rank knows of notices and of the time.
         needed_s: what this evaluation took the last time; 0: not known. The coordinator's counts.
-        open_batches: opens the data set's batches.
 
     Raises:
         ConfigError: an empty data set, or what is none.
@@ -140,12 +143,18 @@ def evaluate(
     was_training = model.training
     model.eval()
     loop = _Loop(ranks, look, needed_s, beat)
+
+    def measured(turn: Turn, batch: Any) -> Mapping[str, Measurement]:
+        seed_streams(measuring_seed(seed, name, turn.micro_batch.index))
+        return measure(model, batch)
+
     with (
         torch.no_grad(),
         strategy.together(),
-        closing(open_batches(dataset, turns, workers=workers)) as batches,
+        kept_streams(),
+        open_batches(dataset, turns, name) as batches,
     ):
-        sums = loop.measure(turns, batches, lambda batch: measure(model, batch))
+        sums = loop.measure(turns, batches, measured)
     model.train(was_training)
     if sums is None:
         return Evaluation(metrics=None, notice=loop.notice)
@@ -179,7 +188,7 @@ class _Loop:
         self,
         turns: Sequence[Turn],
         batches: Iterator[Any],
-        measure: Callable[[Any], Mapping[str, Measurement]],
+        measure: Callable[[Turn, Any], Mapping[str, Measurement]],
     ) -> MetricSums | None:
         """Return the sums of this rank; None where the ranks give up. Called on every rank."""
         sums, batch = MetricSums(), None
@@ -196,7 +205,7 @@ class _Loop:
                 self._end_round()
                 if self.notice.refuses():
                     return None
-            measured = measure(to_device(batch, self._ranks.device))
+            measured = measure(turn, to_device(batch, self._ranks.device))
             self._end_round()
             self._num_done += 1
             if self.notice.lacks_data or (self.notice.asked and not is_last):

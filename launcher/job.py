@@ -9,6 +9,7 @@ import torch
 
 from checkpointing import CheckpointStore
 from strategies import BatchPlan, ConfigError, MapDataset, Metrics
+from strategies.data.samples import Collate
 
 from .evaluation import FirstSamples, Measure, require_samples, required
 from .export import export_model
@@ -16,6 +17,7 @@ from .itinerary import common_store
 from .job_parts import build_parts
 from .mistakes import WAIT_S, agree_to_save, save_before_leaving
 from .recipe import Recipe
+from .recipe_arguments import refuse_unknown
 from .run_state import Preempted
 from .step import Step
 from .training_loop import TrainingLoop
@@ -79,7 +81,14 @@ class Job:
             self._log.already_over(decision)
         self._hold_what_was_asked_for()
 
-    def try_measure(self, dataset: MapDataset, measure: Measure, *, name: str = "val") -> None:
+    def try_measure(
+        self,
+        dataset: MapDataset,
+        measure: Measure,
+        *,
+        name: str = "val",
+        collate: Collate | None = None,
+    ) -> None:
         """Measure a few samples of a data set, so that a mistake shows now. Called on every rank.
 
         `run.prepare(validate=, measure=)` and `run.fit` have done it. Nothing is recorded, and the
@@ -96,7 +105,8 @@ class Job:
         require_samples(dataset, name)
         if self._loop.ending() is not None:
             return
-        found = self._loop.measure(FirstSamples(dataset, self.recipe.micro_batch), measure, name)
+        few = FirstSamples(dataset, self.recipe.micro_batch)
+        found = self._loop.measure(few, measure, name, collate)
         if found.metrics is not None:
             self._judge.require_measured_as(name, found.metrics)
 
@@ -168,16 +178,23 @@ class Job:
         *,
         which: str | None = None,
         name: str = "test",
+        collate: Collate | None = None,
+        **unknown: Any,
     ) -> Metrics:
         """Measure the best, last or averaged weights on a data set. Called on every rank.
 
-        The model holds those weights afterwards. `which` is as in `export`; `measure`, left out,
-        is that of `run.prepare`.
+        The model holds those weights afterwards. `which` is as in `export`, `collate` as in
+        `step.evaluate`; `measure`, left out, is that of `run.prepare`; no other argument is
+        accepted.
+
+        Raises:
+            ConfigError: it cannot be measured.
         """
+        refuse_unknown(unknown, known=("which", "name", "collate"), where="job.test")
         measure = required(measure or self.recipe.measure, "measure", "job.test")
         self.run.itinerary.come_to("job.test")
         self._keeper.restore_weights(*self._weights(which), averaged=which == "ema")
-        found = self._loop.measure(dataset, measure, name)
+        found = self._loop.measure(dataset, measure, name, collate)
         if found.metrics is None:
             self._leave_after_loop("job.test")
         self._log.measured(self.step, which or self._restore, found.metrics)

@@ -31,6 +31,8 @@ from .saver import Saver
 from .strategy_choice import settle_strategy
 
 if TYPE_CHECKING:
+    from strategies.data.own_position import OwnPosition
+
     from .run import Run
 
 
@@ -39,6 +41,8 @@ class JobParts:
     """The parts of a job; those that change do so by themselves."""
 
     train: MapDataset
+    own_position: OwnPosition | None
+    """The training data, where it keeps its position itself."""
     plan: BatchPlan
     strategy: Strategy
     statistics: RunningStatistics
@@ -64,6 +68,7 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
     """
     train = samples_of(recipe.train)
     plan = recipe.plan(train, run.seed)
+    own_position = recipe.own_position(run)
     evaluate_every, save_every = recipe.intervals(plan.steps_per_epoch)
     settle_strategy(run, recipe)
     run.before_first_step.go_on()
@@ -85,10 +90,12 @@ def build_parts(run: Run, recipe: Recipe) -> JobParts:
         retention=recipe.retention(plan.steps_per_epoch),
         requested=requested,
         objects=recipe.objects,
+        own_position=own_position,
     )
     log = ProgressLog(run, recipe, plan, save_every)
     return JobParts(
         train=train,
+        own_position=own_position,
         plan=plan,
         strategy=strategy,
         statistics=statistics,

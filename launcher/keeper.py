@@ -17,12 +17,14 @@ from checkpointing import (
     start_save,
 )
 from strategies import (
+    IMPORTED,
     Objects,
     Restored,
     Strategy,
     collect_state,
     restore_newest,
 )
+from strategies.data.own_position import OwnPosition, require_same_kind
 
 from .aside import Aside
 from .pruner import Pruner
@@ -43,6 +45,7 @@ class Keeper:
         retention: Retention,
         requested: list[dict[str, JSON]],
         objects: Objects,
+        own_position: OwnPosition | None = None,
     ) -> None:
         self._run = run
         self._folder = run.folder
@@ -50,7 +53,9 @@ class Keeper:
         self._strategy = strategy
         self._created_by = run.created_by()
         self._requested = requested
-        self._objects = objects
+        own = {} if own_position is None else {own_position.NAME: own_position}
+        self._objects: Objects = {**objects, **own}
+        self._own_position = own_position
         self._writer = BackgroundWriter()
         self._in_flight: BackgroundSave | None = None
         self._saving_since: int | None = None
@@ -88,9 +93,12 @@ class Keeper:
             for step in restored.damaged:
                 self._folder.checkpoints.set_aside(step)
         self._pruner.resumed(self.newest_step)
-        for name, state in (restored.objects if restored is not None else {}).items():
+        saved = restored.objects if restored is not None else {}
+        for name, state in saved.items():
             if name in self._objects:
                 self._objects[name].restore(state)
+        if restored is not None and IMPORTED not in restored.state:
+            require_same_kind(self._own_position, OwnPosition.NAME in saved)
         return restored
 
     def forget_after(self, step: int) -> None:
@@ -229,6 +237,8 @@ class Keeper:
         return saved
 
     def _collect(self, step: int, state: Mapping[str, JSON], *, weights_only: bool) -> Snapshot:
+        if self._own_position is not None and not weights_only:
+            self._own_position.gather(step, self._communicator.all_gather)
         return collect_state(
             self._strategy,
             self._communicator,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from checkpointing import SavedCheckpoint, SaveFailedError
 from strategies import IMPORTED, BatchPlan, Decision, Ending, Metrics, Restored, Strategy
+from strategies.data.own_position import not_promised
+from strategies.streams import has_own_position
 
 from .empty_steps import refuse_if_nothing_ever_counts, told
 from .every import Every
@@ -62,6 +64,11 @@ class ProgressLog:
         self._recipe = recipe
         self._plan = plan
         self._total_steps = plan.total_steps
+        self._not_promised = (
+            not_promised(recipe.train, run.ranks.world_size)
+            if has_own_position(recipe.train)
+            else []
+        )
         self._failed_in_a_row = 0
         self._newest: int | None = None
         self.records = StepRecords(run, recipe, save_every)
@@ -91,6 +98,8 @@ class ProgressLog:
         )
         if restored is None:
             run.say(f"starting at step 0 of {self._total_steps}, {run.describe()}")
+            for phrase in self._not_promised:
+                run.warn(f"of this training data is not promised: {phrase}.")
         catalogue = strategy.catalogue
         run.say(
             start_table(
@@ -149,6 +158,8 @@ class ProgressLog:
             },
             objects=objects,
             changes=changes,
+            own_stream=type(self._recipe.train).__name__ if self._not_promised else None,
+            not_promised=self._not_promised,
         )
         self._folder.event("resumed", step=restored.step, **asdict(report))
         for line in report.lines():

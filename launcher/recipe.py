@@ -32,6 +32,11 @@ from strategies import (
     require_objects,
     schedules,
 )
+from strategies.data.options import Loading
+from strategies.data.own_position import OwnPosition, require_readable
+from strategies.data.samples import Collate
+from strategies.data.worker_signals import shield_workers_of
+from strategies.streams import has_own_position
 
 from .evaluation import Measure
 from .every import Every, parse_every
@@ -55,7 +60,8 @@ class Recipe:
     optimizer: Callable[[Parameters], torch.optim.Optimizer]
     """Builds the optimizer from the parameters it is given, which may be sharded already."""
     train: TrainingData
-    """A map-style data set, or a stream that can seek (`strategies.SeekableStream`)."""
+    """A map-style data set, a stream that can seek (`strategies.SeekableStream`), or one that keeps
+    its position itself (state_dict and load_state_dict; see docs/data.md)."""
     global_batch: int
     """Samples in one optimizer step over all ranks. It never changes with the number of GPUs."""
     micro_batch: int
@@ -88,7 +94,19 @@ class Recipe:
     max_grad_norm: float | None = None
     """Clip the norm of the mean gradient over all parameters to this."""
     workers: int = 0
-    """Loader processes of each rank."""
+    """Loader processes of each rank; 0: the rank reads by itself."""
+    collate: Collate | None = None
+    """Makes a batch of the list of a micro-batch's samples, for training, and for evaluations that
+    are given none of their own; None: torch's default_collate. What it draws follows the seed."""
+    evaluation_collate: Collate | None = None
+    """Makes a batch of a list of samples that are evaluated or tested; None: `collate` does."""
+    worker_init: Callable[[int], object] | None = None
+    """Called in each loader process with its number, before it reads."""
+    prefetch: int | None = None
+    """Micro-batches that each loader process reads ahead; None: torch's 2."""
+    persistent: bool = False
+    """Whether the loader processes of an evaluation live on until the next of the same data set.
+    Those of the training live until its end in any case."""
     penalty: Penalty | None = None
     """L1 and L2 on the weights, the same under every strategy."""
     ema: EMA | None = None
@@ -144,8 +162,7 @@ class Recipe:
                 "to name the metric."
             )
         check_trackers(self.track)
-        if self.workers < 0:
-            raise ConfigError(f"workers={self.workers} must not be negative.")
+        self.loading()
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")
         require_objects(self.objects)
@@ -171,6 +188,20 @@ class Recipe:
                     f"comes first. Pass a function that makes it: {_FACTORIES[name]}."
                 )
 
+    def loading(self) -> Loading:
+        """Return how data is read.
+
+        Raises:
+            ConfigError: something in it cannot work.
+        """
+        return Loading(
+            workers=self.workers,
+            collate=self.collate,
+            worker_init=self.worker_init,
+            prefetch=self.prefetch,
+            persistent=self.persistent,
+        )
+
     def plan(self, samples: MapDataset, seed: int) -> BatchPlan:
         """Return how the training data is cut into optimizer steps."""
         if len(samples) == 0:
@@ -185,6 +216,25 @@ class Recipe:
             in_order=is_stream(self.train),
             seed=seed,
         )
+
+    def own_position(self, run: Run) -> OwnPosition | None:
+        """Return the training data where it keeps its position itself.
+
+        Raises:
+            ConfigError: it cannot be read so.
+        """
+        if not has_own_position(self.train):
+            return None
+        shield_workers_of(self.train)
+        require_readable(
+            self.train,
+            global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
+            workers=self.workers,
+            world_size=run.ranks.world_size,
+        )
+        ranks = run.ranks
+        return OwnPosition(self.train, seed=run.seed, rank=ranks.rank, world_size=ranks.world_size)
 
     def intervals(self, steps_per_epoch: int) -> tuple[Every, Every]:
         """Return (evaluate_every, save_every).

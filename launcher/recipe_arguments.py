@@ -10,10 +10,13 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from strategies import EMA, ConfigError, EarlyStopping, Penalty, ReduceOnPlateau
+from strategies.data.own_position import keeps_position
+
+from .names_elsewhere import ELSEWHERE
 
 _WHOLE = (
     *("global_batch", "micro_batch", "epochs", "steps", "keep", "keep_best"),
-    *("workers", "max_skipped", "log_every"),
+    *("workers", "prefetch", "max_skipped", "log_every"),
 )
 _INTERVALS = ("evaluate_every", "save_every", "keep_every")
 
@@ -49,11 +52,8 @@ def require_arguments(
         ConfigError: one that does not exist, is missing, or is of another kind.
     """
     known = {field.name for field in fields(recipe)}
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, [*known, *also], n=1)
-            hint = f"; did you mean {near[0]}?" if near else "."
-            raise ConfigError(f'{where} has no argument "{name}"{hint}')
+    unknown = [name for name in given if name not in known]
+    refuse_unknown(unknown, known=(*known, *also), where=where)
     needed = [
         field.name
         for field in fields(recipe)
@@ -66,6 +66,20 @@ def require_arguments(
         )
     for name, value in given.items():
         _require_kind(name, value)
+
+
+def refuse_unknown(unknown: Collection[str], *, known: Collection[str], where: str) -> None:
+    """Refuse arguments that a call does not know, and say which it knows instead.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for name in unknown:
+        if (here := ELSEWHERE.get(name)) is not None and here.is_for(known):
+            raise ConfigError(f'{where} has no argument "{name}": {here.sentence}')
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ConfigError(f'{where} has no argument "{name}"{hint}')
 
 
 def _require_kind(name: str, value: Any) -> None:
@@ -99,7 +113,7 @@ def require_no_loader(data: object, where: str) -> None:
     Raises:
         ConfigError: it is one.
     """
-    if isinstance(data, DataLoader):
+    if isinstance(data, DataLoader) and not (where == "train=" and keeps_position(data)):
         raise ConfigError(
             f"{where} is a DataLoader, and batches are made here, so that no sample is lost or "
             "seen twice on any number of ranks. Pass its data set: loader.dataset."

@@ -23,10 +23,12 @@ from strategies import (
     to_device,
 )
 from strategies.boundary import Carried
+from strategies.data.samples import Collate
 from strategies.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
 
 from .evaluation import Measure, required
 from .recipe import Recipe
+from .recipe_arguments import refuse_unknown
 
 _MEAN = 1
 """torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
@@ -59,7 +61,9 @@ class StepOwner(Protocol):
     def before_update(self) -> None:
         """Return once the state may change."""
 
-    def evaluate(self, step: Step, dataset: MapDataset, measure: Measure, name: str) -> Metrics:
+    def evaluate(
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
+    ) -> Metrics:
         """See `Step.evaluate`."""
 
     def give_up(self, step: Step) -> NoReturn:
@@ -224,6 +228,8 @@ class Step:
         measure: Measure | None = None,
         *,
         name: str = "val",
+        collate: Collate | None = None,
+        **unknown: Any,
     ) -> Metrics:
         """Measure the model on `dataset`, each sample exactly once. Called on every rank.
 
@@ -233,10 +239,16 @@ class Step:
                 or what a function of `strategies.metrics` returns}; left out:
                 `run.prepare(measure=...)`.
             name: prefix of the metrics: "val" gives "val/loss".
+            collate: makes a batch of a list of samples; None: as in training.
+            unknown: none is accepted; names that other libraries use are answered with ours.
 
         Returns:
             The exact metrics over all samples, the same on every rank.
+
+        Raises:
+            ConfigError: it cannot be measured.
         """
+        refuse_unknown(unknown, known=("name", "collate"), where="step.evaluate")
         if self._departure is not None:
             raise ConfigError(self._departure)
         if self.outcome is None:
@@ -244,7 +256,7 @@ class Step:
         recipe, began = self._owner.recipe, time.monotonic()
         dataset = required(recipe.validate if dataset is None else dataset, "validate")
         measure = required(recipe.measure if measure is None else measure, "measure")
-        self.metrics.update(self._owner.evaluate(self, dataset, measure, name))
+        self.metrics.update(self._owner.evaluate(self, dataset, measure, name, collate))
         self.evaluation_s += time.monotonic() - began
         return self.metrics
 

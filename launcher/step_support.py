@@ -18,11 +18,13 @@ from strategies import (
     NoticeRounds,
     OwnCollectives,
     Ranks,
-    evaluation_batches,
     training_batches,
 )
 from strategies.boundary import Carried
+from strategies.data.own_position import OwnBatches, OwnPosition, require_parts
 from strategies.data.reading import Batches
+from strategies.data.samples import Collate
+from strategies.loading import EvaluationLoaders
 
 from .evaluation import Evaluation, Measure, evaluate
 from .job_parts import JobParts
@@ -33,7 +35,7 @@ from .step import Step
 if TYPE_CHECKING:
     from .run import Run
 
-Evaluate = Callable[[Step, MapDataset, Measure, str], Metrics]
+Evaluate = Callable[[Step, MapDataset, Measure, str, Collate | None], Metrics]
 
 
 class StepSupport:
@@ -65,7 +67,8 @@ class StepSupport:
         # SyncBatchNorm has some in the forward, and is told of in a sentence of its own.
         has_some = parts.strategy.forward_communicates or bool(parts.statistics.notes)
         self._own_collectives = OwnCollectives(run.ranks, forward_has_some=has_some)
-        self._batches: Batches | None = None
+        self._own_position = parts.own_position
+        self._batches: Batches | OwnBatches | None = None
         self._former: Any = None
         self._lacks_data = False
         clock = parts.saver.clock
@@ -75,28 +78,58 @@ class StepSupport:
             "has_notice": lambda: run.preemption.requested,
             "warn": run.warn_of_rank,
         }
+        self._loading = recipe.loading()
+        self._evaluations = EvaluationLoaders(run.seed, self._while_reading)
+        self._has_told_of_collate: set[str] = set()
 
     def read_from(self, step: int, plan: BatchPlan) -> None:
         """Open the training data at a step."""
-        self.close()
+        self._close_training_data()
+        if self._own_position is not None:
+            self._batches = self._read_own(self._own_position, step, plan)
+            return
         self._batches = training_batches(
             self._train,
             plan,
             first_step=step,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            workers=self.recipe.workers,
+            loading=self._loading,
             **self._while_reading,
         )
 
+    def _read_own(self, position: OwnPosition, step: int, plan: BatchPlan) -> OwnBatches:
+        """Read on a stream that keeps its position. Called on every rank."""
+        position.open(step, len(plan.turns(step, self.ranks.rank, self.ranks.world_size)))
+        if self.ranks.world_size > 1 and position.is_fresh:
+            digest = position.digest(plan.micro_batch)
+            require_parts(position, self._run.communicator.all_gather(digest))
+        return OwnBatches(
+            position,
+            micro_batch=plan.micro_batch,
+            collate=self._loading.collate,
+            stops=self._patience.is_over,
+            has_notice=lambda: self._run.preemption.requested,
+        )
+
     def close(self) -> None:
-        """End the processes that read the training data."""
+        """End the processes that read data."""
+        self._close_training_data()
+        self._evaluations.close()
+
+    def _close_training_data(self) -> None:
         if self._batches is not None:
             self._batches.close()
 
-    def measure(self, dataset: MapDataset, measure: Measure, name: str) -> Evaluation:
+    def measure(
+        self, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
+    ) -> Evaluation:
         """Evaluate on a data set, unless the ranks are to leave. Called on every rank."""
         clock, began_s = self._saver.clock, time.monotonic()
+        collate = collate or self.recipe.evaluation_collate
+        if collate is None and self._loading.collate is not None:
+            self._tell_of_collate(name)
+        loading = replace(self._loading, collate=collate or self._loading.collate)
         self._patience.begin()
         found = evaluate(
             self.strategy,
@@ -105,16 +138,24 @@ class StepSupport:
             dataset,
             measure,
             micro_batch=self.recipe.micro_batch,
-            workers=self.recipe.workers,
             name=name,
+            seed=self._run.seed,
+            open_batches=partial(self._evaluations.open, loading=loading),
             beat=self._run.heartbeat.beat,
             look=self.look,
             needed_s=clock.evaluation_s(name),
-            open_batches=partial(evaluation_batches, **self._while_reading),
         )
         if found.metrics is not None:
             clock.evaluated(name, time.monotonic() - began_s)
         return found
+
+    def _tell_of_collate(self, name: str) -> None:
+        if name not in self._has_told_of_collate:
+            self._has_told_of_collate.add(name)
+            self._run.say(
+                f"{name}: its batches are made by collate= of run.prepare, as those of the "
+                "training; pass collate= where it is evaluated for another way"
+            )
 
     def look(self) -> Look:
         """Return what this rank knows of a notice; the coordinator also of the time."""
@@ -159,9 +200,11 @@ class StepSupport:
         """See StepOwner."""
         self._saver.release_tensors()
 
-    def evaluate(self, step: Step, dataset: MapDataset, measure: Measure, name: str) -> Metrics:
+    def evaluate(
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
+    ) -> Metrics:
         """See StepOwner."""
-        return self._evaluate(step, dataset, measure, name)
+        return self._evaluate(step, dataset, measure, name, collate)
 
     def give_up(self, step: Step) -> NoReturn:
         """See StepOwner."""

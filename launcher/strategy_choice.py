@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from strategies import choose_strategy, samples_of
+from strategies import ConfigError, choose_strategy, samples_of
+from strategies.data.samples import IndexList, SampleReader
+from strategies.data.stacking import Unstackable
+from strategies.seeding import kept_streams, training_samples
 
 from .recipe import Recipe
 
@@ -26,7 +29,7 @@ def settle_strategy(run: Run, recipe: Recipe) -> None:
     choice = choose_strategy(
         recipe.blueprint(run),
         run.communicator,
-        batch=lambda: _first_batch(recipe),
+        batch=lambda: _first_batch(recipe, run.seed),
         forward=recipe.forward,
         accumulates=recipe.global_batch > recipe.micro_batch * run.ranks.world_size,
     )
@@ -38,9 +41,12 @@ def settle_strategy(run: Run, recipe: Recipe) -> None:
         run.folder.event("strategy", chosen=choice.strategy, reason=choice.reason)
 
 
-def _first_batch(recipe: Recipe) -> Any:
-    from torch.utils.data import default_collate
-
+def _first_batch(recipe: Recipe, seed: int) -> Any:
     samples = samples_of(recipe.train)
-    count = min(recipe.micro_batch, len(samples))
-    return default_collate([samples[index] for index in range(count)])
+    indices = list(range(min(recipe.micro_batch, len(samples))))
+    asked = IndexList(indices=indices, stream=training_samples(seed, epoch=0))
+    with kept_streams():
+        batch = SampleReader(samples, recipe.collate).__getitems__(asked)
+    if isinstance(batch, Unstackable):
+        raise ConfigError(batch.sentence)
+    return batch

@@ -25,6 +25,7 @@ from strategies import (
     load_weights,
     put_in_force,
 )
+from strategies.data.samples import Collate
 from strategies.replicas import refuse_different
 
 from .evaluation import Measure
@@ -412,7 +413,7 @@ class TrainingLoop:
             )
 
     def _evaluate_after(
-        self, step: Step, dataset: MapDataset, measure: Measure, name: str
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
     ) -> Metrics:
         """Evaluate after a step, or leave with that step saved and the evaluation owed.
 
@@ -420,7 +421,7 @@ class TrainingLoop:
             Preempted: the ranks were asked to leave, or the time is too short.
         """
         self.is_evaluating = True
-        found = self._support.measure(dataset, measure, name)
+        found = self._support.measure(dataset, measure, name, collate)
         self.is_evaluating = False
         step.notice = found.notice
         if found.metrics is None:

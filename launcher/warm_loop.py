@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .descriptors import close_all_but, open_descriptors, unshareable
+from .drawn_at_import import DrawnAtImport
 from .errors import UsageError
 from .main_module import script_folder
 from .prctl import die_with, set_name
@@ -56,7 +57,8 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
     set_name("relaunch-warm")
     close_all_but({channel.fileno(), *warmth.opened})
     try:
-        unsafe = prepare(warmth)
+        draws = DrawnAtImport()
+        unsafe = prepare(warmth, draws)
         opened = {fd: at for fd, at in open_descriptors().items() if fd != channel.fileno()}
         send(channel, {"unsafe": unsafe or unshareable(opened)})
         common = RankStart(
@@ -64,6 +66,7 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
             program=warmth.program,
             signal_mask=frozenset(signal_mask),
             kept=frozenset(opened),
+            draws=draws,
             keeps_our_packages=warmth.uses_run,
         )
         _fork_groups(channel, common)
@@ -76,8 +79,10 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
     os._exit(1)
 
 
-def prepare(warmth: Warmth) -> str | None:
+def prepare(warmth: Warmth, draws: DrawnAtImport) -> str | None:
     """Import what the ranks will want; return why a fork of this process is not safe, or None.
+
+    What the imports of --preload draw is noted in `draws`.
 
     Raises:
         UsageError: There is no module of a name in --preload.
@@ -92,7 +97,8 @@ def prepare(warmth: Warmth) -> str | None:
     reason = _threads_after("import torch")
     for name in warmth.preload:
         if reason is None:
-            reason = _preload(name) or _threads_after(f"import {name}")
+            with draws.watched():
+                reason = _preload(name) or _threads_after(f"import {name}")
     reason = reason or _accelerator_in_use() or _shadows(folder, keeps_ours=warmth.uses_run)
     flush_streams()  # or every rank would print what an import has printed
     gc.freeze()  # a collection in a rank must not write to every page that it shares

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from .descriptors import close_all_but
+from .drawn_at_import import DrawnAtImport
 from .main_module import run_and_exit
 from .prctl import die_with, set_name
 from .process_title import rewrite_title
@@ -38,6 +39,8 @@ class RankStart:
     signal_mask: frozenset[int]
     kept: frozenset[int]
     """Descriptors that an import has opened and goes on to use."""
+    draws: DrawnAtImport = field(default_factory=DrawnAtImport)
+    """What is to be drawn anew in each rank."""
     keeps_our_packages: bool
     """The script uses ours; else an import of a name like ours is the script's own business."""
 
@@ -61,7 +64,7 @@ def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
     os.environ.update(start.environment)
     rewrite_title(start.command, start.environment)
     set_name(f"rank {start.environment['RANK']}")
-    _renew_state()
+    _renew_state(start.draws)
     _shield_loader_workers()
     if not start.keeps_our_packages:
         _forget_our_packages()
@@ -91,10 +94,9 @@ def _take_descriptors(streams: Sequence[int], go: int, kept: frozenset[int]) -> 
     return go
 
 
-def _renew_state() -> None:
+def _renew_state(draws: DrawnAtImport) -> None:
     """Give this process what each Python draws for itself (`random` sees to itself)."""
-    if (numpy_random := sys.modules.get("numpy.random")) is not None:
-        numpy_random.seed()
+    draws.renew()
     multiprocessing.current_process().authkey = os.urandom(32)
     faulthandler.enable(file=2)
     sys._xoptions["faulthandler"] = True  # for the processes that multiprocessing spawns

@@ -243,7 +243,7 @@ def seek_s(first_step: int) -> float:
     """Return the seconds until the first batch, from opening the data at a step."""
     plan = BatchPlan(num_samples=BILLION, global_batch=256, micro_batch=64, epochs=1, seed=0)
     began = time.perf_counter()
-    next(training_batches(Numbers(), plan, first_step=first_step, rank=0, world_size=2, workers=0))
+    next(training_batches(Numbers(), plan, first_step=first_step, rank=0, world_size=2))
     return time.perf_counter() - began
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-import torch
-
 from .batches import BatchPlan, Turn
+from .data.moving import to_device as to_device
+from .data.options import Loading
 from .data.reading import Batches, no_interruption, warn_by_python
-from .data.reading import MapDataset as MapDataset
+from .data.samples import IndexList
+from .data.samples import MapDataset as MapDataset
+from .seeding import evaluated_samples, seed_of, training_samples
 
+READ_HERE = Loading()
+"""By the rank itself, in torch's way."""
 _SAMPLES_AT_ONCE = 1024
 """Where they are is worked out together: for a few the cost is that of the calls."""
 
@@ -22,7 +28,7 @@ def training_batches(
     first_step: int,
     rank: int,
     world_size: int,
-    workers: int,
+    loading: Loading = READ_HERE,
     while_waiting: Callable[[], bool] = no_interruption,
     has_notice: Callable[[], bool] = no_interruption,
     warn: Callable[[str], None] = warn_by_python,
@@ -33,15 +39,18 @@ def training_batches(
     `while_waiting`, `has_notice` and `warn` see `Batches`.
     """
 
-    def lists() -> Iterator[list[int]]:
+    def lists() -> Iterator[IndexList]:
         for steps in plan.stretches(first_step, at_most=_SAMPLES_AT_ONCE):
             turns = [turn for step in steps for turn in plan.turns(step, rank, world_size)]
-            yield from (indices.tolist() for indices in plan.samples(steps.start, turns))
+            stream = training_samples(plan.seed, plan.epoch_of(steps.start))
+            for indices in plan.samples(steps.start, turns):
+                yield IndexList(indices=indices.tolist(), stream=stream)
 
     return Batches(
         dataset,
         lists(),
-        workers=workers,
+        loading=replace(loading, persistent=False),
+        seed=seed_of(plan.seed, "workers", first_step, rank),
         while_waiting=while_waiting,
         has_notice=has_notice,
         warn=warn,
@@ -52,31 +61,73 @@ def evaluation_batches(
     dataset: MapDataset,
     turns: Sequence[Turn],
     *,
-    workers: int,
+    seed: int,
+    name: str,
+    loading: Loading = READ_HERE,
     while_waiting: Callable[[], bool] = no_interruption,
     has_notice: Callable[[], bool] = no_interruption,
     warn: Callable[[str], None] = warn_by_python,
 ) -> Batches:
-    """Return the collated batches of `turns`, in order."""
-    lists = (list(range(t.micro_batch.start, t.micro_batch.end)) for t in turns)
+    """Return the collated batches of `turns`, in order; `name` is that of the evaluation."""
+    stream = evaluated_samples(seed, name)
     return Batches(
         dataset,
-        lists,
-        workers=workers,
+        _evaluation_lists(turns, stream),
+        loading=loading,
+        seed=seed_of(stream, "workers", *(turn.micro_batch.index for turn in turns[:1])),
         while_waiting=while_waiting,
         has_notice=has_notice,
         warn=warn,
     )
 
 
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor of a (nested) batch to `device`."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
+class EvaluationLoaders:
+    """Opens the batches of evaluations; with `persistent` their workers wait for the next one.
+
+    Args:
+        seed: the run's.
+        reading: `while_waiting`, `has_notice` and `warn` of `Batches`.
+    """
+
+    def __init__(self, seed: int, reading: Mapping[str, Any]) -> None:
+        self._seed = seed
+        self._reading = reading
+        self._waiting: dict[str, Batches] = {}
+        self._is_closed = False
+
+    @contextmanager
+    def open(
+        self, dataset: MapDataset, turns: Sequence[Turn], name: str, *, loading: Loading
+    ) -> Iterator[Batches]:
+        """Lend the batches of `turns`, in order."""
+        batches = self._waiting.pop(name, None)
+        if batches is not None and batches.reads(dataset, loading):
+            stream = evaluated_samples(self._seed, name)
+            batches.read_again(_evaluation_lists(turns, stream))
+        else:
+            if batches is not None:
+                batches.close()
+            batches = evaluation_batches(
+                dataset, turns, seed=self._seed, name=name, loading=loading, **self._reading
+            )
+        try:
+            yield batches
+        except BaseException:
+            batches.close()
+            raise
+        if loading.persistent and batches.is_read and not self._is_closed:
+            self._waiting[name] = batches
+        else:
+            batches.close()
+
+    def close(self) -> None:
+        """End the workers that wait; from now on none do."""
+        self._is_closed = True
+        while self._waiting:
+            self._waiting.popitem()[1].close()
+
+
+def _evaluation_lists(turns: Sequence[Turn], stream: str) -> Iterator[IndexList]:
+    for turn in turns:
+        indices = list(range(turn.micro_batch.start, turn.micro_batch.end))
+        yield IndexList(indices=indices, stream=stream)

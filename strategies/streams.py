@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 
 from torch.utils.data import IterableDataset
 
+from .data.own_position import KeepsPosition, keeps_position
 from .errors import ConfigError
 from .loading import MapDataset
 
@@ -27,7 +28,7 @@ class SeekableStream(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-TrainingData: TypeAlias = MapDataset | SeekableStream
+TrainingData: TypeAlias = MapDataset | SeekableStream | KeepsPosition
 
 
 class StreamSamples:
@@ -56,9 +57,39 @@ class StreamSamples:
         return sample
 
 
+class UnreadSamples:
+    """Stands for the samples of a stream that keeps its position: they are not read by index."""
+
+    def __init__(self, stream: KeepsPosition) -> None:
+        self.stream = stream
+
+    def __len__(self) -> int:
+        return WITHOUT_END
+
+    def __getitem__(self, index: int, /) -> Any:
+        raise ConfigError(
+            f"{type(self.stream).__name__} keeps its position itself, and is not read to measure"
+        )
+
+
 def is_stream(data: object) -> bool:
-    """Whether `data` is read by position, in its own order, and not by index."""
+    """Whether `data` is read in its own order, and not by index."""
+    return can_seek(data) or has_own_position(data)
+
+
+def can_seek(data: object) -> bool:
+    """Whether `data` is read from any position on."""
     return callable(getattr(data, "seek", None)) and hasattr(data, "__iter__")
+
+
+def has_own_position(data: object) -> bool:
+    """Whether `data` can only be put back where it was, and is not read by index either."""
+    return not (can_seek(data) or _is_map_style(data)) and keeps_position(data)
+
+
+def _is_map_style(data: object) -> bool:
+    by_index = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    return by_index and not isinstance(data, IterableDataset)
 
 
 def samples_of(data: Any) -> MapDataset:
@@ -67,15 +98,17 @@ def samples_of(data: Any) -> MapDataset:
     Raises:
         ConfigError: it has neither a length and samples by index, nor a position to seek.
     """
-    if is_stream(data):
+    if can_seek(data):
         return StreamSamples(data)
-    is_map_style = hasattr(data, "__len__") and hasattr(data, "__getitem__")
-    if is_map_style and not isinstance(data, IterableDataset):
+    if has_own_position(data):
+        return UnreadSamples(data)
+    if _is_map_style(data):
         found: MapDataset = data
         return found
     missing = [name for name in ("__len__", "__getitem__", "seek") if not hasattr(data, name)]
     raise ConfigError(
         f"train is a {type(data).__name__} without {', '.join(missing)}: a run could not go on "
         "where it was. Give it a length and samples by index (__len__, __getitem__), or, for a "
-        "stream, seek(position) so that __iter__ begins with that sample."
+        "stream, seek(position) so that __iter__ begins with that sample; or state_dict() and "
+        "load_state_dict(state), as datasets and torchdata have it."
     )

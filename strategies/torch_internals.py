@@ -90,6 +90,23 @@ def watch_workers(key: int, pids: Iterable[int]) -> Iterator[None]:
         torch._C._remove_worker_pids(key)
 
 
+def resume_workers(loader: Any, iterator: Any, *, bound_s: float) -> bool:
+    """Let the idle workers of a persistent loader begin again; return whether they did in time.
+
+    They answer at once, but the timeout by which their owner looks at other things is short.
+    """
+    usual_s = getattr(iterator, "_timeout", None)
+    if usual_s is not None:
+        iterator._timeout = bound_s
+    try:
+        return iter(loader) is iterator
+    except RuntimeError:
+        return False
+    finally:
+        if usual_s is not None:
+            iterator._timeout = usual_s
+
+
 def shut_down(iterator: object) -> None:
     """End the workers of a loader's iterator as torch does; may take seconds for each."""
     end = getattr(iterator, "_shutdown_workers", None)

@@ -7,13 +7,17 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing import connection
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from .. import torch_internals
-from ..errors import DataNotReady, StrategyError
+from ..errors import ConfigError, DataNotReady, StrategyError
+from ..seeding import seed_of
+from .options import Loading
+from .samples import IndexList, MapDataset, SampleReader, WorkerStart, as_read
+from .stacking import Unstackable
 from .worker_death import (
     Death,
     WorkerEnd,
@@ -29,14 +33,6 @@ _GRACE_S = 1.0
 """How long a worker may take to end by itself."""
 
 
-class MapDataset(Protocol):
-    """What a data set must offer: a length and samples by index."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-
 class Batches(Iterator[Any]):
     """The collated batches of index lists, in order.
 
@@ -47,9 +43,10 @@ class Batches(Iterator[Any]):
     def __init__(
         self,
         dataset: MapDataset,
-        lists: Iterator[list[int]],
+        lists: Iterator[IndexList],
         *,
-        workers: int,
+        loading: Loading,
+        seed: int,
         while_waiting: Callable[[], bool],
         has_notice: Callable[[], bool],
         warn: Callable[[str], None],
@@ -59,16 +56,21 @@ class Batches(Iterator[Any]):
         Args:
             dataset: Where the samples are.
             lists: The indices of each batch; read a few batches ahead.
-            workers: How many processes read; 0: this one does.
+            loading: How they are read.
+            seed: Of what workers draw besides samples: at their start.
             while_waiting: Asked about every 0.1 s while the workers keep this process waiting, and
                 before each sample that this process reads by itself; True: stop waiting.
             has_notice: Whether the run is about to leave, so that data which cannot be read (for
                 a program of the data set's that the same signal has ended) need not fail it.
             warn: Is told of a worker that died.
         """
-        self._dataset = dataset if workers else _Interruptible.of(dataset, while_waiting)
+        self._reader = SampleReader(
+            dataset, loading.collate, None if loading.workers else while_waiting
+        )
         self._feed = _Feed(lists)
-        self._workers = workers
+        self._loading = loading
+        self._workers = loading.workers
+        self._seed = seed
         self._while_waiting = while_waiting
         self._has_notice = has_notice
         self._warn = warn
@@ -78,7 +80,30 @@ class Batches(Iterator[Any]):
         self._is_over = False
         self._iterator: Any = None
         self._is_stale = False
+        self._loader: DataLoader[Any] | None = None
         self._open()
+
+    def reads(self, dataset: MapDataset, loading: Loading) -> bool:
+        """Return whether this is how `dataset` would be read."""
+        return self._reader.dataset is dataset and self._loading == loading
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all there is has been delivered; with `persistent` workers wait for more then."""
+        return self._feed.is_read and not self._is_stale and self._iterator is not None
+
+    def read_again(self, lists: Iterator[IndexList]) -> None:
+        """Go on with other index lists, once all there was is read; new workers if one is dead."""
+        assert self.is_read
+        self._feed.refill(lists)
+        self._death = None
+        workers = torch_internals.worker_processes(self._iterator)
+        if all(worker.is_alive() for worker in workers) and torch_internals.resume_workers(
+            self._loader, self._iterator, bound_s=_GRACE_S
+        ):
+            self._opened_at = self._delivered
+        else:
+            self._reopen()
 
     def __next__(self) -> Any:
         """Return the next batch.
@@ -86,6 +111,7 @@ class Batches(Iterator[Any]):
         Raises:
             DataNotReady: `while_waiting` said True, or `has_notice` where the data cannot be read;
                 next() can be called again.
+            ConfigError: Its samples cannot be made into a batch without a function of the script's.
             StrategyError: Workers died twice at one batch.
             Exception: What the data set raised; next() then goes on behind that batch.
         """
@@ -110,6 +136,8 @@ class Batches(Iterator[Any]):
                 self._count_delivered()
                 raise
             self._count_delivered()
+            if isinstance(batch, Unstackable):
+                raise ConfigError(batch.sentence)
             return batch
         raise StopIteration
 
@@ -121,17 +149,21 @@ class Batches(Iterator[Any]):
     def _open(self) -> None:
         # Its own generator: DataLoader would otherwise draw a seed from torch's global stream and
         # shift every random number of the user's.
-        loader: DataLoader[Any] = DataLoader(
-            self._dataset,  # type: ignore[arg-type]
-            batch_sampler=self._feed,
+        self._loader = DataLoader(
+            self._reader,  # type: ignore[arg-type]
+            batch_sampler=self._feed,  # type: ignore[arg-type]
+            collate_fn=as_read,
             num_workers=self._workers,
-            generator=torch.Generator().manual_seed(0),
+            worker_init_fn=WorkerStart(self._loading.worker_init) if self._workers else None,
+            prefetch_factor=self._loading.prefetch,
+            generator=torch.Generator().manual_seed(seed_of(self._seed, self._delivered)),
+            persistent_workers=self._loading.persistent,
             pin_memory=torch.cuda.is_available(),
             timeout=_LOOK_S if self._workers else 0,
         )
         self._opened_at = self._delivered
         self._is_stale = False
-        self._iterator = iter(loader)
+        self._iterator = iter(self._loader)
         # A death is looked for in next(): nowhere else could the rank do anything about it.
         torch_internals.forget_worker_deaths(self._iterator)
 
@@ -207,61 +239,45 @@ class Batches(Iterator[Any]):
             return
         assert before is not None
         suspects = sorted(set(before.in_hand) & set(death.in_hand)) or death.in_hand
-        suspect = self._feed.under_way[suspects[0] - self._delivered] if suspects else []
+        under_way = self._feed.under_way
+        suspect = under_way[suspects[0] - self._delivered].indices if suspects else []
         self._is_over = True
         raise StrategyError(complaint(death, suspect)) from (
             None if isinstance(error, _WorkersLost) else error
         )
 
     def _drop(self, grace_s: float = _GRACE_S) -> None:
-        iterator, self._iterator = self._iterator, None
+        iterator, self._iterator, self._loader = self._iterator, None, None
         if iterator is not None and self._workers:
             _end_workers(iterator, grace_s)
-
-
-class _Interruptible:
-    """A data set that this process reads by itself, and may stop reading between two samples."""
-
-    def __init__(self, dataset: MapDataset, while_waiting: Callable[[], bool]) -> None:
-        self._dataset = dataset
-        self._while_waiting = while_waiting
-
-    @classmethod
-    def of(cls, dataset: MapDataset, while_waiting: Callable[[], bool]) -> MapDataset:
-        """Wrap a data set, unless it reads whole batches at once, as torch lets it."""
-        return dataset if hasattr(dataset, "__getitems__") else cls(dataset, while_waiting)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int, /) -> Any:
-        if self._while_waiting():
-            raise DataNotReady
-        return self._dataset[index]
 
 
 class _WorkersLost(Exception):
     """A worker is dead, or what connects it with this process is."""
 
 
-class _Feed(Sampler[list[int]]):
+class _Feed(Sampler[IndexList]):
     """A batch sampler that remembers what it has given out until that has been read."""
 
-    def __init__(self, lists: Iterator[list[int]]) -> None:
+    def __init__(self, lists: Iterator[IndexList]) -> None:
         self._lists = lists
         self._is_given_out = False
-        self.under_way: deque[list[int]] = deque()
+        self.under_way: deque[IndexList] = deque()
+
+    def refill(self, lists: Iterator[IndexList]) -> None:
+        """Take others, to be given out when it is iterated over again."""
+        self._lists, self._is_given_out = lists, False
 
     @property
     def is_read(self) -> bool:
         """Whether all there is has been read."""
         return self._is_given_out and not self.under_way
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[IndexList]:
         yield from tuple(self.under_way)
-        for indices in self._lists:
-            self.under_way.append(indices)
-            yield indices
+        for asked in self._lists:
+            self.under_way.append(asked)
+            yield asked
         self._is_given_out = True
 
 

@@ -51,6 +51,14 @@ def shield_loader_workers() -> str | None:
     return None
 
 
+def shield_workers_of(loader: object) -> None:
+    """Do the same for the class of one loader, where it starts its workers in a way of its own."""
+    cls: Any = type(loader)
+    start = getattr(cls, "_get_iterator", None)
+    if callable(start) and not getattr(start, "shields_workers", False):
+        cls._get_iterator = _shielding(start)
+
+
 def _shielding(start: torch_internals.StartIterator) -> torch_internals.StartIterator:
     @functools.wraps(start)
     def start_shielded(loader: Any) -> Any:

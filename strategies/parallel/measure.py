@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten
 
+from ..data.moving import map_tensors
 from .block_work import work_on_blocks
 from .blocks import find_blocks, shared_with_outside
 from .initialisation import build_on_meta
@@ -100,14 +101,14 @@ def _activation_bytes(
     model.to(blueprint.precision.compute_dtype)
     dtype = blueprint.precision.compute_dtype
 
-    def on_meta(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
-            return leaf
-        leaf = leaf.to("meta")
-        return leaf.to(dtype) if leaf.is_floating_point() else leaf
+    given: list[torch.Tensor] = []
 
-    batch = tree_map(on_meta, batch)
-    given = _size_bytes(_tensors(batch))
+    def on_meta(leaf: torch.Tensor) -> torch.Tensor:
+        leaf = leaf.to("meta")
+        given.append(leaf.to(dtype) if leaf.is_floating_point() else leaf)
+        return given[-1]
+
+    batch = map_tensors(batch, on_meta)
     # Gradients are counted apart: each is let go as soon as it is complete.
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -119,12 +120,12 @@ def _activation_bytes(
                 torch.autograd.backward(_loss_of(call(model, batch)))
         except Exception:  # Whatever the user's model raises where there are no values.
             continue
-        return given + peak.live.peak_bytes
+        return _size_bytes(given) + peak.live.peak_bytes
     return None
 
 
 def _ways(batch: Any) -> list[Forward]:
-    if isinstance(batch, dict):
+    if isinstance(batch, Mapping):
         return [lambda model, b: model(**b), lambda model, b: model(b)]
     if isinstance(batch, list | tuple):
         return [
@@ -147,7 +148,7 @@ def _loss_of(output: Any) -> torch.Tensor:
 
 
 def _tensors(output: Any) -> list[torch.Tensor]:
-    values = list(output.values()) if isinstance(output, dict) else output
+    values = list(output.values()) if isinstance(output, Mapping) else output
     return [t for t in tree_flatten(values)[0] if isinstance(t, torch.Tensor)]
 
 

@@ -32,7 +32,16 @@ PROCESS_PART = (
     ),
     *("limits", "site"),
     *("failure_order", "gathering", "reminder", "subcommands", "whereabouts"),
-    *("descriptors", "forked", "warm_loop", "warm_messages", "warm_rank", "warm_server", "warmth"),
+    *(
+        "descriptors",
+        "drawn_at_import",
+        "forked",
+        "warm_loop",
+        "warm_messages",
+        "warm_rank",
+        "warm_server",
+        "warmth",
+    ),
 )
 
 

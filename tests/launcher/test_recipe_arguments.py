@@ -1,5 +1,7 @@
 """What `run.prepare` and `run.fit` refuse by name and kind, before a recipe is made."""
 
+import re
+from dataclasses import fields
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,8 +10,11 @@ from torch.utils.data import DataLoader
 
 from launcher.evaluation import evaluate
 from launcher.fit import fit
+from launcher.job import Job
+from launcher.names_elsewhere import ELSEWHERE
 from launcher.recipe import Recipe
 from launcher.recipe_arguments import require_arguments
+from launcher.step import Step
 from strategies import EMA, ConfigError, EarlyStopping
 
 WHOLE: dict[str, Any] = {
@@ -71,6 +76,44 @@ def test_fit_knows_its_own_names_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("collate_fn", "it is collate= here: a function from the list of samples to the batch"),
+        ("data_collator", "it is collate= here"),
+        ("num_workers", "asked for as workers= in run.prepare"),
+        ("worker_init_fn", "it is worker_init= here, in run.prepare"),
+        ("prefetch_factor", "it is prefetch= here"),
+        ("persistent_workers", "it is persistent= here"),
+        (
+            "batch_size",
+            r"give micro_batch= \(samples in one forward of one rank\) and global_batch=",
+        ),
+        ("shuffle", "the order of the samples is made here, from seed and epoch"),
+        ("sampler", "picks or repeats samples"),
+        ("drop_last", "no sample is left out"),
+        ("pin_memory", "pinned wherever there is a GPU"),
+        ("multiprocessing_context", "set_start_method"),
+    ],
+)
+def test_names_of_other_libraries_are_answered_with_ours(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f'run.prepare has no argument "{name}": .*{words}'):
+        require_arguments(Recipe, WHOLE | {name: 1}, where="run.prepare")
+    step: Any = Step.__new__(Step)
+    with pytest.raises(ConfigError, match=f'step.evaluate has no argument "{name}": .*{words}'):
+        step.evaluate([], None, **{name: 1})
+    job: Any = Job.__new__(Job)
+    with pytest.raises(ConfigError, match=f'job.test has no argument "{name}": .*{words}'):
+        job.test([], None, **{name: 1})
+
+
+def test_what_we_say_instead_is_an_argument_of_ours() -> None:
+    ours = {field.name for field in fields(Recipe)}
+    for name, elsewhere in ELSEWHERE.items():
+        assert name not in ours
+        assert set(re.findall(r"(\w+)=", elsewhere.sentence)) <= ours
+
+
+@pytest.mark.parametrize(
     ("data", "words"),
     [
         (DataLoader([1, 2]), "what is evaluated as val is a DataLoader.*loader.dataset"),
@@ -88,7 +131,8 @@ def test_what_cannot_be_evaluated(data: Any, words: str) -> None:
             data,
             nothing,
             micro_batch=2,
-            workers=0,
             name="val",
+            seed=0,
+            open_batches=nothing,
             beat=lambda: None,
         )

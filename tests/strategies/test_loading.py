@@ -8,6 +8,7 @@ import pytest
 
 from strategies import order
 from strategies.batches import BatchPlan
+from strategies.data.options import Loading
 from strategies.loading import training_batches
 
 BILLION = 10**9
@@ -29,7 +30,7 @@ class Numbers:
 def opened(data: Numbers, first_step: int, **changes: Any) -> Any:
     values: dict[str, Any] = {"global_batch": 64, "micro_batch": 16, "epochs": 3, "seed": 4}
     plan = BatchPlan(num_samples=len(data), **(values | changes))
-    return training_batches(data, plan, first_step=first_step, rank=0, world_size=2, workers=0)
+    return training_batches(data, plan, first_step=first_step, rank=0, world_size=2)
 
 
 @pytest.mark.parametrize("first_step", [0, BILLION // 64 // 2, 3 * (BILLION // 64) - 2])
@@ -75,7 +76,7 @@ def test_loader_workers_read_ahead_into_the_next_epoch() -> None:
             return super().samples(step, turns)
 
     plan = Watched(num_samples=8, global_batch=4, micro_batch=4, epochs=4, seed=0)
-    to = {"first_step": 0, "rank": 0, "world_size": 1, "workers": 2}
+    to = {"first_step": 0, "rank": 0, "world_size": 1, "loading": Loading(workers=2)}
     batches = training_batches(Numbers(8), plan, **to)
     next(batches)
     next(batches)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.seeding import seed_streams, seed_torch, stream_seed
+from strategies.seeding import seed_streams, seed_torch, seed_torch_here, stream_seed
 
 
 def test_every_stream_is_seeded():
@@ -45,6 +45,11 @@ def test_an_accelerator_in_use_is_seeded(monkeypatch):
     monkeypatch.setattr(torch, "manual_seed", seeded.append)
     seed_torch(7)
     assert seeded == [7]
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda value: seeded.append(("device", value)))
+    seed_torch_here(9)
+    assert torch.initial_seed() == 9
+    assert seeded.pop() == ("device", 9)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     seed_torch(8)
+    seed_torch_here(8)
     assert seeded == [7]

@@ -6,6 +6,7 @@ from torch.utils.data import IterableDataset
 
 from strategies import ConfigError, SeekableStream, samples_of, training_batches
 from strategies.batches import BatchPlan
+from strategies.data.options import Loading
 from strategies.streams import WITHOUT_END
 
 
@@ -32,7 +33,7 @@ def read(stream: SeekableStream, first_step: int, rank: int, world_size: int, st
     plan = BatchPlan(
         num_samples=len(samples), global_batch=8, micro_batch=2, steps=steps, in_order=True, seed=0
     )
-    to = {"first_step": first_step, "rank": rank, "world_size": world_size, "workers": 0}
+    to = {"first_step": first_step, "rank": rank, "world_size": world_size}
     return [batch.tolist() for batch in training_batches(samples, plan, **to)]
 
 
@@ -58,7 +59,9 @@ def test_loader_workers_seek_for_themselves() -> None:
     plan = BatchPlan(
         num_samples=len(samples), global_batch=4, micro_batch=2, steps=5, in_order=True, seed=0
     )
-    batches = training_batches(samples, plan, first_step=2, rank=0, world_size=1, workers=2)
+    batches = training_batches(
+        samples, plan, first_step=2, rank=0, world_size=1, loading=Loading(workers=2)
+    )
     assert [b.tolist() for b in batches] == [[n * n, (n + 1) ** 2] for n in range(8, 20, 2)]
 
 

@@ -14,6 +14,8 @@ from measuring import Predicted, kappa_and_auroc, measure
 from launcher.environment import RankEnvironment
 from launcher.evaluation import evaluate
 from strategies import Boundary, DesyncError, Strategy, metrics, process_groups
+from strategies.data.options import Loading
+from strategies.loading import EvaluationLoaders
 
 environment = RankEnvironment.from_environ(os.environ)
 kappa, auroc = kappa_and_auroc()
@@ -30,8 +32,9 @@ with process_groups(
         Boundary(ranks, {}),
         Predicted(),
         micro_batch=4,
-        workers=0,
         name="val",
+        seed=0,
+        open_batches=partial(EvaluationLoaders(0, {}).open, loading=Loading()),
         beat=lambda: None,
     )
     evaluation = find(lambda model, batch: measure(kappa, auroc, batch))

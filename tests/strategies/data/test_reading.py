@@ -14,7 +14,9 @@ import torch
 from torch.utils.data._utils import pin_memory
 
 from strategies import StrategyError
+from strategies.data.options import Loading
 from strategies.data.reading import Batches, DataNotReady, no_interruption
+from strategies.data.samples import IndexList
 
 NUM_BATCHES = 12
 
@@ -36,8 +38,10 @@ class Numbers:
 
 
 def opened(data: Any, **changes: Any) -> Batches:
-    lists = ([2 * n, 2 * n + 1] for n in range(NUM_BATCHES))
-    options: dict[str, Any] = {"workers": 2, "warn": print}
+    lists = (IndexList(indices=[2 * n, 2 * n + 1], stream="0/sample/0") for n in range(NUM_BATCHES))
+    names = ("workers", "collate", "worker_init", "prefetch", "persistent")
+    asked = {"workers": 2} | {name: changes.pop(name) for name in names if name in changes}
+    options: dict[str, Any] = {"loading": Loading(**asked), "seed": 0, "warn": print}
     options |= {"while_waiting": no_interruption, "has_notice": no_interruption}
     return Batches(data, lists, **(options | changes))
 
