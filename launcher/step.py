@@ -221,6 +221,12 @@ class Step:
         factor = 0.0 if self._is_repeat else self._loss_scale
         strategy = self._owner.strategy
         strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
+        if self.number == 0 and self._turn == 0 and not strategy.has_seen_loss:
+            self._owner.warn(
+                "the loss of step 0 was not computed through job.model. That is the same under "
+                f"strategy={strategy.name}, and refused under others, to which a run may move. "
+                "Call job.model(...), or its methods and parts."
+            )
 
     def evaluate(
         self,

@@ -8,7 +8,7 @@ forward; what is read or set is the user's module's own.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -43,9 +43,12 @@ Through: TypeAlias = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 class ModelCalls:
     """Sends the calls of a model through its engine, and notes whether one has gone there."""
 
-    def __init__(self, model: nn.Module, through: Through) -> None:
+    def __init__(
+        self, model: nn.Module, through: Through, refused: Mapping[str, str] | None = None
+    ) -> None:
         self._model = model
         self._through = through
+        self._refused = refused or {}
         self.has_passed = False
         """Whether a call has returned what a loss can hang on."""
         self.are_together = False
@@ -59,6 +62,16 @@ class ModelCalls:
         if not self.has_passed and torch.is_grad_enabled():
             self.has_passed = may_hold_gradients(result)
         return result
+
+    def refusal_of(self, name: str) -> Callable[..., Any] | None:
+        """Return what raises ConfigError in a method's place, if the engine would undo it."""
+        if name not in self._refused:
+            return None
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise ConfigError(f"job.model.{name}: {self._refused[name]}")
+
+        return refuse
 
     def run_method(
         self,
@@ -132,6 +145,8 @@ class ModelView:
         if isinstance(value, nn.Module):
             return self.__calls.seen(value, (*self.__enclosing, target))
         is_method = isinstance(value, MethodType) and value.__self__ is target
+        if (refusal := self.__calls.refusal_of(name)) is not None:
+            return refusal
         if not is_method or not _computes(value, name):
             return value
         calls, around = self.__calls, (*self.__enclosing, target)

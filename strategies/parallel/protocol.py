@@ -212,6 +212,11 @@ class Strategy(ABC):
         raise ConfigError(f"{where}: {bypassed(self.name, trouble)}")
 
     @property
+    def has_seen_loss(self) -> bool:
+        """Whether a call of the model has gone through the engine since `micro_step`."""
+        return self._calls.has_passed
+
+    @property
     @abstractmethod
     def _trouble_of_bypass(self) -> str | None:
         """What goes wrong with a loss of which the engine has seen nothing; None: nothing."""

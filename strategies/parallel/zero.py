@@ -44,6 +44,12 @@ from .zero_engine import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .zero_filling import Drawn, cutter, fill
 from .zero_internals import Piece, Stage12, check_layout, layout_of
 
+_UNDONE = {
+    "load_state_dict": "under ZeRO the next step computes the weights anew from its fp32 masters, "
+    "so what is loaded would be lost. Pass run.prepare(weights=...), or load it in the function "
+    "that is passed as model=."
+}
+
 
 class Zero(Strategy):
     """fp32 masters and optimizer state in shards; gradients too from stage 2, weights in stage 3.
@@ -87,7 +93,7 @@ class Zero(Strategy):
             )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
-        self._calls = ModelCalls(model, self._through)
+        self._calls = ModelCalls(model, self._through, refused=_UNDONE)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()

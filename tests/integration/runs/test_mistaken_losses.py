@@ -14,16 +14,18 @@ import torch.nn.functional as F
 from torch.utils.data import TensorDataset
 from launcher import Run
 
+net = torch.nn.Linear(8, 1)
+
 def main(run):
     samples = TensorDataset(torch.randn({SAMPLES}, 8), torch.randn({SAMPLES}, 1))
     job = run.prepare(
-        model=lambda: torch.nn.Linear(8, 1),
+        model=lambda: net,
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
         train=samples, global_batch=16, micro_batch=4, epochs=1,
     )
     for step in job:
         for x, y in step:
-            loss = F.mse_loss(job.model(x), y, reduction="sum")
+            loss = F.mse_loss({NET}(x), y, reduction="sum")
             {BACKWARD}
         if step.evaluation_due:
             step.evaluate(samples, lambda model, batch: {MEASURED})
@@ -31,6 +33,7 @@ def main(run):
 Run.start(main)
 """
 GOOD = {
+    "NET": "job.model",
     "SAMPLES": "32",
     "BACKWARD": "step.backward(loss, count=len(y))",
     "MEASURED": '{"loss": model(batch[0]).square()}',
@@ -51,6 +54,11 @@ MEAN = "F.mse_loss(job.model(x), y)"
         ({"BACKWARD": f"step.backward({MEAN} * len(y), count=len(y))"}, 0, None),
         ({"BACKWARD": "step.backward(loss.item(), count=len(y))"}, 2, "a loss of type float"),
         ({"MEASURED": "model(batch[0])"}, 1, "measure returned a Tensor; it must return a dict"),
+        (
+            {"BACKWARD": "step.backward(loss, count=len(y))", "NET": "net"},
+            0,
+            "step 0 was not computed through job.model. That is the same under strategy=single",
+        ),
         ({"SAMPLES": "0"}, 2, "train= is a TensorDataset without samples"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "calls_worker.py")
+GENERATE = str(Path(__file__).parents[1] / "workers" / "generate_worker.py")
 SHARDED = ("ddp", "fsdp", "zero1", "zero2", "zero3", "accelerate")
 SAME = ("module", "forward by name", "parts", "layers", "deep parts", "a part from a method")
 
@@ -45,10 +46,16 @@ Run.start(main)
 
 
 def told_by(
-    launch: Callable[..., Any], folder: Path, num_ranks: int, strategies: str, *words: str
+    launch: Callable[..., Any],
+    folder: Path,
+    num_ranks: int,
+    strategies: str,
+    *words: str,
+    worker: str = WORKER,
 ) -> dict[str, Any]:
     """What rank 0 says of each loss; the other ranks say the same."""
-    launched = launch("--nproc-per-node", str(num_ranks), WORKER, str(folder), strategies, *words)
+    folder.mkdir()
+    launched = launch("--nproc-per-node", str(num_ranks), worker, str(folder), strategies, *words)
     assert launched.wait(260) == 0, launched.stderr
     told = [json.loads((folder / f"told-{rank}.json").read_text()) for rank in range(num_ranks)]
     for other in told[1:]:
@@ -65,8 +72,6 @@ def told_by(
 def test_methods_and_parts_train_as_under_single(
     num_ranks: int, strategies: str, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "base").mkdir()
-    (tmp_path / "found").mkdir()
     base = told_by(launch, tmp_path / "base", 1, "single")
     for what in SAME:
         assert base[f"single {what}"] == pytest.approx(base["single forward"], rel=1e-6)
@@ -81,8 +86,6 @@ def test_methods_and_parts_train_as_under_single(
 def test_what_goes_beside_the_engine_is_right_or_refused(
     strategies: str, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "base").mkdir()
-    (tmp_path / "found").mkdir()
     base = told_by(launch, tmp_path / "base", 1, "single", "raw")
     found = told_by(launch, tmp_path / "found", 2, strategies, "raw")
     for key, value in found.items():
@@ -98,6 +101,20 @@ def test_what_goes_beside_the_engine_is_right_or_refused(
         assert (
             "gradients of embed.weight, embed.bias came after" in found["fsdp raw embed, gathered"]
         )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_a_language_model_generates_and_is_trained_on_its_embeddings(
+    num_ranks: int, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    base = told_by(launch, tmp_path / "base", 1, "single", worker=GENERATE)["single"]
+    strategies = "ddp,fsdp,zero3"
+    found = told_by(launch, tmp_path / "found", num_ranks, strategies, worker=GENERATE)
+    for strategy in strategies.split(","):
+        assert found[strategy]["norms"] == pytest.approx(base["norms"], rel=1e-4), strategy
+        assert found[strategy]["found"] == base["found"]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero3"])

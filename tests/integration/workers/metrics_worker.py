@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ with process_groups(
 ) as ranks:
     find = partial(
         evaluate,
-        cast(Strategy, SimpleNamespace(module=torch.nn.Identity())),
+        cast(Strategy, SimpleNamespace(module=torch.nn.Identity(), together=nullcontext)),
         ranks,
         Boundary(ranks, {}),
         Predicted(),

@@ -191,6 +191,13 @@ def test_what_would_have_to_be_trained_is_made_before(value: Any, model: Any) ->
         model.extra = value
 
 
+def test_what_an_engine_would_undo_is_refused(net: Net) -> None:
+    calls = ModelCalls(net, lambda call, args, kwargs: None, refused={"load_state_dict": "lost"})
+    with pytest.raises(ConfigError, match=r"job\.model\.load_state_dict: lost"):
+        calls.view.load_state_dict({})
+    assert calls.view.state_dict()
+
+
 def test_a_copy_is_one_of_the_users_model(model: Any, net: Net) -> None:
     for made in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert type(made) is Net
