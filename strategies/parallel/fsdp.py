@@ -38,6 +38,7 @@ from .torch_state import (
     state_spec,
     tensor_state,
 )
+from .used_outside import UsedOutside
 
 
 class FSDP(TorchEngine):
@@ -70,6 +71,7 @@ class FSDP(TorchEngine):
             _shard_batch_norms(model, common)
         self._root = fully_shard(model, mp_policy=policy, **common)
         self._verify(model)
+        UsedOutside(model)
         return model
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
