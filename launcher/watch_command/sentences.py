@@ -84,6 +84,8 @@ _SENTENCES: Mapping[str, Callable[[Event], str]] = {
         f"went back from step {e['from_step']} to step {e['step']}, and around the data of "
         f"{plural(e['jumped_steps'], 'step')}: {e.get('reason', 'steps could not be applied')}"
     ),
+    "empty step": lambda e: f"step {e['step']}: nothing counted on any rank, nothing was changed",
+    "note": lambda e: e["sentence"],
     "weights": lambda e: f"the run begins with the weights in {e['path']}",
     "strategy": lambda e: f"--strategy auto chose {e['chosen']}: {e['reason']}",
     "changed": lambda e: f"changed by the script: {e['what']}",

@@ -39,6 +39,7 @@ from .torch_state import copy_flat, create_state, flat, fragment_of, kept_state,
 from .trial.sharded import Sharded
 from .trial.stepping import Rows
 from .trial.trial import Cut
+from .used_outside import UsedOutside
 
 _CALL = "_call_in_forward"
 
@@ -78,6 +79,7 @@ class FSDP(TorchEngine):
             if isinstance(module, FSDPModule):
                 _take_calls(module)
         self._verify(model)
+        UsedOutside(model)
         return model
 
     def _cut(self) -> Cut:

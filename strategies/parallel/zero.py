@@ -50,6 +50,9 @@ _UNDONE = {
     "that is passed as model=."
 }
 
+_GRADIENT_OF_A_SHARE = "gradients whose size is not same as the params"
+"""Of DeepSpeed's stage 3 (stage3.py, deepspeed 0.19): the share of a parameter was used."""
+
 
 class Zero(Strategy):
     """fp32 masters and optimizer state in shards; gradients too from stage 2, weights in stage 3.
@@ -186,7 +189,16 @@ class Zero(Strategy):
         return self._leaf_names
 
     def _accumulate(self, loss: torch.Tensor) -> None:
-        self._engine.backward(loss, scale_wrt_gas=False)
+        try:
+            self._engine.backward(loss, scale_wrt_gas=False)
+        except RuntimeError as error:
+            if _GRADIENT_OF_A_SHARE not in str(error):
+                raise
+            raise ConfigError(
+                "the model's forward uses the parameters of a layer without calling it, and under "
+                f"strategy={self.name} they are gathered when it is called ({error}). Call the "
+                "layer, and multiply its output by 0 where it is to be left out."
+            ) from error
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.every import Every
 from launcher.step_records import StepRecords
-from strategies import Agreed, BatchPlan
+from strategies import Agreed, BatchPlan, StepOutcome
 
 PLAN = BatchPlan(num_samples=80, global_batch=8, micro_batch=4, epochs=1, seed=0)
 
@@ -40,7 +40,7 @@ def agreed(step):
 
 
 def step(seconds=1.0, **metrics):
-    outcome = SimpleNamespace(grad_norm=1.0, applied=True)
+    outcome = StepOutcome(grad_norm=1.0, applied=True)
     return SimpleNamespace(seconds=seconds, metrics=metrics, outcome=outcome, evaluation_s=0.5)
 
 

@@ -242,6 +242,7 @@ def pins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cpu"))
     monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
     monkeypatch.setattr(torch.accelerator, "set_device_index", lambda index: None)
+    monkeypatch.setattr(torch.cpu, "manual_seed", lambda seed: None, raising=False)
     monkeypatch.setattr(pin_memory, "pin_memory", lambda data, device=None: data)
 
 
