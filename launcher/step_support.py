@@ -115,6 +115,8 @@ class StepSupport:
     def close(self) -> None:
         """End the processes that read data."""
         self._close_training_data()
+        if self._own_position is not None:
+            self._own_position.close()
         self._evaluations.close()
 
     def _close_training_data(self) -> None:

@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from checkpointing import JSON
 
+from .. import torch_internals
 from ..errors import ConfigError, DataNotReady
 from ..seeding import seed_for_sample, seed_of, seed_streams
 from .moving import map_tensors
+from .reading import GRACE_S, end_workers
 from .samples import Collate
 from .stacking import Unstackable, stack
 from .state_text import from_text, to_text
@@ -254,6 +256,13 @@ class OwnPosition:
         self.stream.load_state_dict(from_text(mine["state"]))
         self._iterator = None
 
+    def close(self) -> None:
+        """End the processes of a loader; nothing is read any more."""
+        iterator, self._iterator = self._iterator, None
+        if torch_internals.worker_processes(iterator):
+            torch_internals.forget_worker_deaths(iterator)
+            end_workers(iterator, GRACE_S)
+
     def _place(self) -> dict[str, Any]:
         state = copy.deepcopy(self.stream.state_dict())
         return {"epoch": self._epoch, "num_read": self._num_read, "state": state}
@@ -348,7 +357,7 @@ class OwnBatches(Iterator[Any]):
             raise
 
     def close(self) -> None:
-        """Nothing is to be ended here: a loader's own workers end with it."""
+        """Do nothing: the stream may be read on; see `OwnPosition.close`."""
 
 
 def require_parts(position: OwnPosition, digests: list[JSON]) -> None:

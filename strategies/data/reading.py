@@ -29,7 +29,7 @@ from .worker_death import (
 
 _LOOK_S = 0.1
 """How often whoever waits for data looks at other things."""
-_GRACE_S = 1.0
+GRACE_S = 1.0
 """How long a worker may take to end by itself."""
 
 
@@ -99,7 +99,7 @@ class Batches(Iterator[Any]):
         self._death = None
         workers = torch_internals.worker_processes(self._iterator)
         if all(worker.is_alive() for worker in workers) and torch_internals.resume_workers(
-            self._loader, self._iterator, bound_s=_GRACE_S
+            self._loader, self._iterator, bound_s=GRACE_S
         ):
             self._opened_at = self._delivered
         else:
@@ -201,10 +201,10 @@ class Batches(Iterator[Any]):
         is_broken = isinstance(error, (_WorkersLost, ConnectionError, EOFError, FileNotFoundError))
         if is_broken and processes:
             # The end of a process is seen a moment later than that of its connections.
-            ending = connection.wait([process.sentinel for process in processes], _GRACE_S)
+            ending = connection.wait([process.sentinel for process in processes], GRACE_S)
             for process in processes:
                 if process.sentinel in ending:
-                    process.join(_GRACE_S)
+                    process.join(GRACE_S)
         ends = tuple(
             WorkerEnd(number=number, pid=process.pid or 0, exit_code=process.exitcode)
             for number, process in enumerate(processes)
@@ -246,10 +246,10 @@ class Batches(Iterator[Any]):
             None if isinstance(error, _WorkersLost) else error
         )
 
-    def _drop(self, grace_s: float = _GRACE_S) -> None:
+    def _drop(self, grace_s: float = GRACE_S) -> None:
         iterator, self._iterator, self._loader = self._iterator, None, None
         if iterator is not None and self._workers:
-            _end_workers(iterator, grace_s)
+            end_workers(iterator, grace_s)
 
 
 class _WorkersLost(Exception):
@@ -281,7 +281,7 @@ class _Feed(Sampler[IndexList]):
         self._is_given_out = True
 
 
-def _end_workers(iterator: object, grace_s: float) -> None:
+def end_workers(iterator: object, grace_s: float) -> None:
     """End a loader's workers within about a second after the grace.
 
     In a thread: torch waits five seconds for each worker, and for ever for the thread that pins,
@@ -293,11 +293,11 @@ def _end_workers(iterator: object, grace_s: float) -> None:
         for worker in workers:
             worker.kill()
     ending.start()
-    ending.join(grace_s or _GRACE_S)
+    ending.join(grace_s or GRACE_S)
     if ending.is_alive():
         for worker in workers:
             worker.kill()
-        ending.join(_GRACE_S)
+        ending.join(GRACE_S)
 
 
 def no_interruption() -> bool:

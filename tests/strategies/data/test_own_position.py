@@ -1,6 +1,7 @@
 """What a stream says of its position, as JSON and back; a step that is given up; equal parts."""
 
 import json
+import multiprocessing
 import signal
 from typing import Any
 
@@ -187,6 +188,12 @@ def test_workers_of_a_loader_of_its_own_kind_outlive_signals() -> None:
     shield_workers_of(loader)
     shield_workers_of(loader)
     assert [bool(batch) for batch in loader] == [True] * 3
+    before = set(multiprocessing.active_children())
+    position, batches = opened(loader, 0)
+    assert next(batches).tolist() == [True]
+    assert len(set(multiprocessing.active_children()) - before) == 1
+    position.close()
+    assert not set(multiprocessing.active_children()) - before
 
 
 class Handlers:
