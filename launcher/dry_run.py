@@ -10,6 +10,7 @@ from .group import group_settings
 from .masking import mask_environment, mask_text, secrets_of
 from .network import interface_of_run
 from .plan import LaunchPlan
+from .whereabouts import working_folder
 
 _SCRATCH = Path("SCRATCH")
 """Stands for the folder of small files that a start makes."""
@@ -44,6 +45,7 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
         master_port=plan.master_port,
         restart_count=0,
         attempt=None if plan.run_dir is None else next_number(plan.run_dir),
+        start_dir=working_folder(),
         interface=interface_of_run(plan),
     )
     world_size = plan.local_world_size * plan.nodes.num_max
