@@ -61,7 +61,8 @@ def table_of(verdicts: Sequence[Mapping[str, Any]]) -> str:
             why = "; ".join(verdict["wrong"]) or next(iter(verdict["refused"].values()), "")
         rows.append([verdict["optimizer"], *cells, _short(why)])
     head = ["optimizer", *STRATEGIES, "why"]
-    return f"{markdown_table(head, rows)}\n\n{_counts(verdicts)}\n"
+    table = markdown_table(head, rows).replace("--: |\n", "--- |\n", 1)  # the reason is text
+    return f"{table}\n\n{_counts(verdicts)}\n"
 
 
 def _cell(verdict: Mapping[str, Any], strategy: str) -> str:

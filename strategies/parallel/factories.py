@@ -68,6 +68,11 @@ def made_optimizer(factory: Callable[[Any], Any], parameters: object) -> torch.o
             f"optimizer= returned {_kind(optimizer)}; it must return a torch.optim.Optimizer, such "
             "as optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)."
         )
+    if not isinstance(getattr(optimizer, "param_groups", None), list):
+        raise ConfigError(
+            f"optimizer= returned {_kind(optimizer)}, which has no parameter groups to set a "
+            "learning rate in. Return the optimizer that it is around."
+        )
     closure = signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is Parameter.empty:
         raise ConfigError(

@@ -56,8 +56,10 @@ class Likeness:
         if number not in self._known:
             generator = torch.Generator().manual_seed(_SEED + number)
             self._known[number] = {
-                name: (scale * torch.randn(self.shapes[name], generator=generator)).to(self.device)
-                for name in self.chosen
+                name: (scale * 3.0 ** (place % 3) * _uneven(self.shapes[name], generator)).to(
+                    self.device
+                )
+                for place, name in enumerate(self.chosen)
             }
         return self._known[number]
 
@@ -144,6 +146,12 @@ def random_state(device: torch.device) -> bytes:
         str(hash(random.getstate())).encode(),
     ]
     return b"".join([*(state.numpy().tobytes() for state in states), *others])
+
+
+def _uneven(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Return numbers that grow from the first to the last: parts have other sums than the whole."""
+    numel = torch.Size(shape).numel()
+    return (torch.randn(numel, generator=generator) * torch.linspace(0.1, 1.0, numel)).view(shape)
 
 
 def _small(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -76,3 +76,12 @@ def test_optimizers_that_cannot_be_used(factory, says):
 def test_torchs_optimizers_that_step_on_gradients(name):
     made = made_optimizer(getattr(torch.optim, name), plain().parameters())
     assert type(made).__name__ == name
+
+
+def test_what_is_around_an_optimizer_and_has_no_groups():
+    class Around(torch.optim.Optimizer):
+        def __init__(self, inner):
+            self.inner = inner
+
+    with pytest.raises(ConfigError, match="a Around, which has no parameter groups"):
+        made_optimizer(lambda p: Around(torch.optim.SGD(p, lr=0.1)), [nn.Parameter(torch.ones(2))])
