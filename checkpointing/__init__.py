@@ -7,19 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .background_save import BackgroundSave, start_save
-    from .background_writer import BackgroundWriter
-    from .communicator import Communicator, LocalCommunicator
-    from .compare import require_match
-    from .difference import (
-        SpecDifference,
-        StateDifference,
-        ValueDifference,
-        different_specs,
-        different_states,
-        different_values,
-        flatten,
-    )
+    from .background.host_memory import host_free_bytes
+    from .background.save import BackgroundSave, start_save
+    from .background.writer import BackgroundWriter
     from .errors import (
         CheckpointError,
         DamagedCheckpointError,
@@ -28,25 +18,35 @@ if TYPE_CHECKING:
         PlaceError,
         SaveFailedError,
     )
-    from .export import export_safetensors
-    from .export_folder import export_sharded
-    from .files import Files
-    from .fragment import Fragment, dtype_name, torch_dtype
-    from .host_memory import host_free_bytes
+    from .exporting.hugging_face_folder import export_sharded
+    from .exporting.safetensors_file import export_safetensors
+    from .format.fragment import Fragment, dtype_name, torch_dtype
+    from .format.manifest import MANIFEST_NAME, Manifest
+    from .format.model_match import require_match
+    from .format.names import PIN_NAME, is_checkpoint_name
+    from .format.ranges import Piece, stripe
+    from .format.strict_json import JSON
+    from .format.tensor_spec import TensorSpec, UnsupportedDtypeError, require_supported
+    from .importing.import_checkpoint import import_checkpoint, open_foreign
     from .importing.source import Source
-    from .importing.take_over import import_checkpoint, open_foreign
-    from .inventory import Found, Inventory, take_inventory
-    from .manifest import MANIFEST_NAME, Manifest
-    from .names import PIN_NAME, is_checkpoint_name
-    from .places import Place, is_url, place_at, require_place
-    from .ranges import Piece, stripe
-    from .reader import BlockPiece, CheckpointReader, open_folder
-    from .retention import Retention, steps_to_delete
-    from .save import SavedCheckpoint, save_checkpoint
-    from .snapshot import Snapshot
-    from .spec import TensorSpec, UnsupportedDtypeError, require_supported
-    from .store import CheckpointStore
-    from .strict_json import JSON
+    from .reading.reader import BlockPiece, CheckpointReader, open_folder
+    from .saving.communicator import Communicator, LocalCommunicator
+    from .saving.save import SavedCheckpoint, save_checkpoint
+    from .saving.snapshot import Snapshot
+    from .storage.local_files import Files
+    from .storage.locations import Place, is_url, place_at, require_place
+    from .store.diff import (
+        SpecDifference,
+        StateDifference,
+        ValueDifference,
+        different_specs,
+        different_states,
+        different_values,
+        flatten,
+    )
+    from .store.inventory import Found, Inventory, take_inventory
+    from .store.retention import Retention, steps_to_delete
+    from .store.store import CheckpointStore
 
 __all__ = [
     "JSON",
@@ -107,61 +107,61 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "JSON": "strict_json",
-    "MANIFEST_NAME": "manifest",
-    "PIN_NAME": "names",
-    "BackgroundSave": "background_save",
-    "BackgroundWriter": "background_writer",
-    "BlockPiece": "reader",
+    "JSON": "format.strict_json",
+    "MANIFEST_NAME": "format.manifest",
+    "PIN_NAME": "format.names",
+    "BackgroundSave": "background.save",
+    "BackgroundWriter": "background.writer",
+    "BlockPiece": "reading.reader",
     "CheckpointError": "errors",
-    "CheckpointReader": "reader",
-    "CheckpointStore": "store",
-    "Communicator": "communicator",
+    "CheckpointReader": "reading.reader",
+    "CheckpointStore": "store.store",
+    "Communicator": "saving.communicator",
     "DamagedCheckpointError": "errors",
-    "Files": "files",
-    "Found": "inventory",
-    "Fragment": "fragment",
-    "Inventory": "inventory",
-    "LocalCommunicator": "communicator",
-    "Manifest": "manifest",
+    "Files": "storage.local_files",
+    "Found": "store.inventory",
+    "Fragment": "format.fragment",
+    "Inventory": "store.inventory",
+    "LocalCommunicator": "saving.communicator",
+    "Manifest": "format.manifest",
     "ModelMismatchError": "errors",
     "NoCheckpointError": "errors",
-    "Piece": "ranges",
-    "Place": "places",
+    "Piece": "format.ranges",
+    "Place": "storage.locations",
     "PlaceError": "errors",
-    "Retention": "retention",
+    "Retention": "store.retention",
     "SaveFailedError": "errors",
-    "SavedCheckpoint": "save",
-    "Snapshot": "snapshot",
+    "SavedCheckpoint": "saving.save",
+    "Snapshot": "saving.snapshot",
     "Source": "importing.source",
-    "SpecDifference": "difference",
-    "StateDifference": "difference",
-    "TensorSpec": "spec",
-    "UnsupportedDtypeError": "spec",
-    "require_supported": "spec",
-    "ValueDifference": "difference",
-    "different_specs": "difference",
-    "different_states": "difference",
-    "different_values": "difference",
-    "dtype_name": "fragment",
-    "export_safetensors": "export",
-    "export_sharded": "export_folder",
-    "flatten": "difference",
-    "host_free_bytes": "host_memory",
-    "import_checkpoint": "importing.take_over",
-    "is_checkpoint_name": "names",
-    "is_url": "places",
-    "open_folder": "reader",
-    "open_foreign": "importing.take_over",
-    "place_at": "places",
-    "require_match": "compare",
-    "require_place": "places",
-    "save_checkpoint": "save",
-    "start_save": "background_save",
-    "steps_to_delete": "retention",
-    "stripe": "ranges",
-    "take_inventory": "inventory",
-    "torch_dtype": "fragment",
+    "SpecDifference": "store.diff",
+    "StateDifference": "store.diff",
+    "TensorSpec": "format.tensor_spec",
+    "UnsupportedDtypeError": "format.tensor_spec",
+    "require_supported": "format.tensor_spec",
+    "ValueDifference": "store.diff",
+    "different_specs": "store.diff",
+    "different_states": "store.diff",
+    "different_values": "store.diff",
+    "dtype_name": "format.fragment",
+    "export_safetensors": "exporting.safetensors_file",
+    "export_sharded": "exporting.hugging_face_folder",
+    "flatten": "store.diff",
+    "host_free_bytes": "background.host_memory",
+    "import_checkpoint": "importing.import_checkpoint",
+    "is_checkpoint_name": "format.names",
+    "is_url": "storage.locations",
+    "open_folder": "reading.reader",
+    "open_foreign": "importing.import_checkpoint",
+    "place_at": "storage.locations",
+    "require_match": "format.model_match",
+    "require_place": "storage.locations",
+    "save_checkpoint": "saving.save",
+    "start_save": "background.save",
+    "steps_to_delete": "store.retention",
+    "stripe": "format.ranges",
+    "take_inventory": "store.inventory",
+    "torch_dtype": "format.fragment",
 }
 
 

@@ -8,11 +8,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .job import Job as Job
-    from .run import Run as Run
-    from .step import Step as Step
+    from .contract.heartbeat import beat as beat
+    from .training.loop.job import Job as Job
+    from .training.loop.step import Step as Step
+    from .training.recipe.script_config import config_from_file as config_from_file
+    from .training.run import Run as Run
 
-__all__ = ["Job", "Run", "Step"]
+_MODULE_OF = {
+    "Job": ".training.loop.job",
+    "Run": ".training.run",
+    "Step": ".training.loop.step",
+    "beat": ".contract.heartbeat",
+    "config_from_file": ".training.recipe.script_config",
+}
+
+__all__ = ["Job", "Run", "Step", "beat", "config_from_file"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +30,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".{name.lower()}", __name__), name)
+    return getattr(import_module(_MODULE_OF[name], __name__), name)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .signal_inbox import SignalInbox
-from .subcommands import SUBCOMMANDS
+from .command_line.subcommands import SUBCOMMANDS
+from .contract.launcher_signals import SignalInbox
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -38,6 +38,6 @@ def console() -> NoReturn:
     except SystemExit as leaving:
         if not isinstance(leaving.code, int):
             raise
-        from .process_end import end_launcher
+        from .workers.process_end import end_launcher
 
         end_launcher(leaving.code)

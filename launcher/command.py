@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from .command_line import help_text, parse_command_line
+from .agent.cluster import Site
+from .command_line.parser import help_text, parse_command_line
+from .command_line.subcommands import SUBCOMMANDS
 from .console import say
+from .contract.launcher_signals import SignalInbox
 from .errors import Interrupted, LauncherError, ToldElsewhere
-from .gpus import Machine, count_installed, count_visible
-from .plan import make_plan, prepare_run_folder
-from .run_secret import read_secret, unbound_text
-from .signal_inbox import SignalInbox
-from .site import Site
-from .subcommands import SUBCOMMANDS
+from .plan.launch_plan import make_plan, prepare_run_folder
+from .plan.machine import Machine, count_installed, count_visible
+from .plan.secret import read_secret, unbound_text
 
 
 def leave_with(words: Sequence[str], inbox: SignalInbox) -> int:
@@ -51,7 +51,7 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     if plan.nodes.several:
         plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
     if options.dry_run:
-        from .dry_run import describe
+        from .agent.dry_run import describe
 
         print("\n".join((*site.describe(), describe(plan, environ))))
         return 0
@@ -60,7 +60,9 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
         return code
     if plan.nodes.several and not plan.secret.value:
         say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
-    from .launch import launch  # after every check: a mistake is told without what a launch needs
+    from .agent.launch import (
+        launch,  # after every check: a mistake is told without what a launch needs
+    )
 
     plan = site.adjust(plan)
     try:
@@ -79,7 +81,9 @@ def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> Site:
     """
     if "SLURM_JOB_ID" not in environ:
         return Site()
-    from .slurm.place import find_slurm_site  # a start outside of Slurm need not read all that
+    from .slurm.environment import (
+        find_slurm_site,  # a start outside of Slurm need not read all that
+    )
 
     return find_slurm_site(environ, argv, say)
 

@@ -7,8 +7,8 @@ LauncherError
 +-- Interrupted                  a signal came before there were ranks; exit code 75
 """
 
-from .exit_codes import CONTINUE
-from .signals import signal_name
+from .contract.exit_codes import CONTINUE
+from .contract.preemption import signal_name
 
 
 class LauncherError(Exception):

@@ -26,13 +26,13 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from launcher.environment import RankEnvironment
-from launcher.rank_console import RankConsole
-from launcher.run import Run
-from launcher.run_folder import RunFolder
-from launcher.signals import PreemptionFlag
+from launcher.contract.environment import RankEnvironment
+from launcher.contract.preemption import PreemptionFlag
+from launcher.run_folder.folder import RunFolder
+from launcher.training.reporting.rank_console import RankConsole
+from launcher.training.run import Run
 from strategies import Ranks, process_groups, training_batches
-from strategies.batches import BatchPlan
+from strategies.data.batches import BatchPlan
 
 MICRO_BATCH = 32
 ACCUMULATION = 2

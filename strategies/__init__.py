@@ -12,176 +12,176 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import metrics as metrics
     from . import schedules as schedules
-    from .average import EMA as EMA
-    from .batches import BatchPlan as BatchPlan
-    from .batches import Jump as Jump
-    from .batches import Turn as Turn
-    from .batches import assignment as assignment
-    from .batches import consecutive as consecutive
-    from .boundary import Agreed as Agreed
-    from .boundary import Boundary as Boundary
-    from .boundary import Report as Report
+    from .boundary.boundary import Agreed as Agreed
+    from .boundary.boundary import Boundary as Boundary
+    from .boundary.boundary import Report as Report
+    from .boundary.decision import Decision as Decision
+    from .boundary.decision import Ending as Ending
+    from .boundary.decision import Progress as Progress
+    from .boundary.decision import decide as decide
+    from .boundary.notice_rounds import AgreedNotice as AgreedNotice
+    from .boundary.notice_rounds import Look as Look
+    from .boundary.notice_rounds import NoticeRounds as NoticeRounds
+    from .boundary.time_left import TimeLeft as TimeLeft
+    from .collectives.own_collectives import OwnCollectives as OwnCollectives
+    from .collectives.process_group import HostCommunicator as HostCommunicator
+    from .collectives.process_group import Ranks as Ranks
+    from .collectives.process_group import process_groups as process_groups
+    from .data.batches import BatchPlan as BatchPlan
+    from .data.batches import Jump as Jump
+    from .data.batches import Turn as Turn
+    from .data.batches import assignment as assignment
+    from .data.batches import consecutive as consecutive
+    from .data.loading import MapDataset as MapDataset
+    from .data.loading import evaluation_batches as evaluation_batches
+    from .data.loading import to_device as to_device
+    from .data.loading import training_batches as training_batches
     from .data.reading import Batches as Batches
-    from .data.worker_signals import shield_loader_workers as shield_loader_workers
-    from .decision import Decision as Decision
-    from .decision import Ending as Ending
-    from .decision import Progress as Progress
-    from .decision import decide as decide
-    from .driven_schedule import TorchSchedule as TorchSchedule
-    from .driven_schedule import torch_schedule as torch_schedule
-    from .early_stopping import EarlyStopping as EarlyStopping
-    from .early_stopping import EarlyStoppingState as EarlyStoppingState
+    from .data.seeding import SEEDING_RULE as SEEDING_RULE
+    from .data.seeding import seed_streams as seed_streams
+    from .data.seeding import stream_seed as stream_seed
+    from .data.splits import fold_indices as fold_indices
+    from .data.splits import split_indices as split_indices
+    from .data.streams.streams import SeekableStream as SeekableStream
+    from .data.streams.streams import TrainingData as TrainingData
+    from .data.streams.streams import is_stream as is_stream
+    from .data.streams.streams import samples_of as samples_of
+    from .data.weighting import weighted as weighted
+    from .data.workers.worker_signals import shield_loader_workers as shield_loader_workers
     from .engine_log import quiet_engines as quiet_engines
     from .errors import ConfigError as ConfigError
     from .errors import DataNotReady as DataNotReady
     from .errors import DesyncError as DesyncError
     from .errors import StrategyError as StrategyError
-    from .hyperparameters import current_hyperparameters as current_hyperparameters
-    from .hyperparameters import merge as merge
-    from .hyperparameters import put_in_force as put_in_force
-    from .imported import IMPORTED as IMPORTED
-    from .lengths import Span as Span
-    from .loading import MapDataset as MapDataset
-    from .loading import evaluation_batches as evaluation_batches
-    from .loading import to_device as to_device
-    from .loading import training_batches as training_batches
-    from .loss_scale import LossScale as LossScale
-    from .metric_sums import Measurement as Measurement
-    from .metric_sums import Metrics as Metrics
-    from .metric_sums import MetricSums as MetricSums
-    from .metric_sums import Tally as Tally
-    from .notice_rounds import AgreedNotice as AgreedNotice
-    from .notice_rounds import Look as Look
-    from .notice_rounds import NoticeRounds as NoticeRounds
-    from .objects import Objects as Objects
-    from .objects import Stateful as Stateful
-    from .objects import require_objects as require_objects
-    from .own_collectives import OwnCollectives as OwnCollectives
+    from .metrics.sums import Measurement as Measurement
+    from .metrics.sums import Metrics as Metrics
+    from .metrics.sums import MetricSums as MetricSums
+    from .metrics.sums import Tally as Tally
+    from .modifiers.batch_norm import RunningStatistics as RunningStatistics
+    from .modifiers.ema import EMA as EMA
+    from .modifiers.loss_scale import LossScale as LossScale
+    from .modifiers.penalty import Penalty as Penalty
+    from .modifiers.unfreezing import Unfreezing as Unfreezing
+    from .parallel.auto.choose import choose_strategy as choose_strategy
     from .parallel.build_options import BuildOptions as BuildOptions
     from .parallel.build_options import as_patterns as as_patterns
-    from .parallel.choosing import choose_strategy as choose_strategy
-    from .parallel.protocol import Blueprint as Blueprint
-    from .parallel.protocol import Parameters as Parameters
-    from .parallel.protocol import StepOutcome as StepOutcome
-    from .parallel.protocol import Strategy as Strategy
-    from .parallel.table import strategy_class as strategy_class
-    from .penalty import Penalty as Penalty
-    from .plateau import PlateauState as PlateauState
-    from .plateau import ReduceOnPlateau as ReduceOnPlateau
+    from .parallel.registry import strategy_class as strategy_class
+    from .parallel.strategy import Blueprint as Blueprint
+    from .parallel.strategy import Parameters as Parameters
+    from .parallel.strategy import StepOutcome as StepOutcome
+    from .parallel.strategy import Strategy as Strategy
     from .precision import Precision as Precision
     from .precision import precision_for as precision_for
-    from .pretrained import load_weights as load_weights
-    from .process_group import HostCommunicator as HostCommunicator
-    from .process_group import Ranks as Ranks
-    from .process_group import process_groups as process_groups
-    from .rates import RateRule as RateRule
-    from .rates import Rates as Rates
-    from .running_statistics import RunningStatistics as RunningStatistics
-    from .schedule import Factor as Factor
-    from .schedule import Rate as Rate
-    from .schedule import Schedule as Schedule
-    from .seeding import SEEDING_RULE as SEEDING_RULE
-    from .seeding import seed_streams as seed_streams
-    from .seeding import stream_seed as stream_seed
-    from .splits import fold_indices as fold_indices
-    from .splits import split_indices as split_indices
-    from .streams import SeekableStream as SeekableStream
-    from .streams import TrainingData as TrainingData
-    from .streams import is_stream as is_stream
-    from .streams import samples_of as samples_of
-    from .time_left import TimeLeft as TimeLeft
-    from .training_state import Restored as Restored
-    from .training_state import collect_state as collect_state
-    from .training_state import restore_newest as restore_newest
-    from .transformers_names import TransformersNames as TransformersNames
-    from .unfreezing import Unfreezing as Unfreezing
-    from .weighting import weighted as weighted
+    from .schedules.length import Span as Span
+    from .schedules.rates import RateRule as RateRule
+    from .schedules.rates import Rates as Rates
+    from .schedules.schedule import Factor as Factor
+    from .schedules.schedule import Rate as Rate
+    from .schedules.schedule import Schedule as Schedule
+    from .schedules.torch_schedule import TorchSchedule as TorchSchedule
+    from .schedules.torch_schedule import torch_schedule as torch_schedule
+    from .state.hyperparameters import current_hyperparameters as current_hyperparameters
+    from .state.hyperparameters import merge as merge
+    from .state.hyperparameters import put_in_force as put_in_force
+    from .state.pretrained import load_weights as load_weights
+    from .state.stateful import Objects as Objects
+    from .state.stateful import Stateful as Stateful
+    from .state.stateful import require_objects as require_objects
+    from .state.training_state import Restored as Restored
+    from .state.training_state import collect_state as collect_state
+    from .state.training_state import restore_newest as restore_newest
+    from .state.transformers_names import TransformersNames as TransformersNames
+    from .state.views import IMPORTED as IMPORTED
+    from .stopping.early_stopping import EarlyStopping as EarlyStopping
+    from .stopping.early_stopping import EarlyStoppingState as EarlyStoppingState
+    from .stopping.plateau import PlateauState as PlateauState
+    from .stopping.plateau import ReduceOnPlateau as ReduceOnPlateau
 
 _HOME = {
-    "Agreed": "boundary",
-    "AgreedNotice": "notice_rounds",
-    "BatchPlan": "batches",
+    "Agreed": "boundary.boundary",
+    "AgreedNotice": "boundary.notice_rounds",
+    "BatchPlan": "data.batches",
     "Batches": "data.reading",
-    "Blueprint": "parallel.protocol",
-    "Boundary": "boundary",
+    "Blueprint": "parallel.strategy",
+    "Boundary": "boundary.boundary",
     "BuildOptions": "parallel.build_options",
     "ConfigError": "errors",
     "DataNotReady": "errors",
-    "Decision": "decision",
+    "Decision": "boundary.decision",
     "DesyncError": "errors",
-    "EMA": "average",
-    "EarlyStopping": "early_stopping",
-    "EarlyStoppingState": "early_stopping",
-    "Ending": "decision",
-    "Factor": "schedule",
-    "HostCommunicator": "process_group",
-    "IMPORTED": "imported",
-    "Jump": "batches",
-    "Look": "notice_rounds",
-    "LossScale": "loss_scale",
-    "MapDataset": "loading",
-    "Measurement": "metric_sums",
-    "MetricSums": "metric_sums",
-    "Metrics": "metric_sums",
-    "NoticeRounds": "notice_rounds",
-    "Objects": "objects",
-    "OwnCollectives": "own_collectives",
-    "Parameters": "parallel.protocol",
-    "Penalty": "penalty",
-    "PlateauState": "plateau",
+    "EMA": "modifiers.ema",
+    "EarlyStopping": "stopping.early_stopping",
+    "EarlyStoppingState": "stopping.early_stopping",
+    "Ending": "boundary.decision",
+    "Factor": "schedules.schedule",
+    "HostCommunicator": "collectives.process_group",
+    "IMPORTED": "state.views",
+    "Jump": "data.batches",
+    "Look": "boundary.notice_rounds",
+    "LossScale": "modifiers.loss_scale",
+    "MapDataset": "data.loading",
+    "Measurement": "metrics.sums",
+    "MetricSums": "metrics.sums",
+    "Metrics": "metrics.sums",
+    "NoticeRounds": "boundary.notice_rounds",
+    "Objects": "state.stateful",
+    "OwnCollectives": "collectives.own_collectives",
+    "Parameters": "parallel.strategy",
+    "Penalty": "modifiers.penalty",
+    "PlateauState": "stopping.plateau",
     "Precision": "precision",
-    "Progress": "decision",
-    "Ranks": "process_group",
-    "Rate": "schedule",
-    "RateRule": "rates",
-    "Rates": "rates",
-    "ReduceOnPlateau": "plateau",
-    "Report": "boundary",
-    "Restored": "training_state",
-    "RunningStatistics": "running_statistics",
-    "SEEDING_RULE": "seeding",
-    "Schedule": "schedule",
-    "SeekableStream": "streams",
-    "Span": "lengths",
-    "Stateful": "objects",
-    "StepOutcome": "parallel.protocol",
-    "Strategy": "parallel.protocol",
+    "Progress": "boundary.decision",
+    "Ranks": "collectives.process_group",
+    "Rate": "schedules.schedule",
+    "RateRule": "schedules.rates",
+    "Rates": "schedules.rates",
+    "ReduceOnPlateau": "stopping.plateau",
+    "Report": "boundary.boundary",
+    "Restored": "state.training_state",
+    "RunningStatistics": "modifiers.batch_norm",
+    "SEEDING_RULE": "data.seeding",
+    "Schedule": "schedules.schedule",
+    "SeekableStream": "data.streams.streams",
+    "Span": "schedules.length",
+    "Stateful": "state.stateful",
+    "StepOutcome": "parallel.strategy",
+    "Strategy": "parallel.strategy",
     "StrategyError": "errors",
-    "Tally": "metric_sums",
-    "TimeLeft": "time_left",
-    "TorchSchedule": "driven_schedule",
-    "TrainingData": "streams",
-    "Turn": "batches",
-    "TransformersNames": "transformers_names",
-    "Unfreezing": "unfreezing",
+    "Tally": "metrics.sums",
+    "TimeLeft": "boundary.time_left",
+    "TorchSchedule": "schedules.torch_schedule",
+    "TrainingData": "data.streams.streams",
+    "Turn": "data.batches",
+    "TransformersNames": "state.transformers_names",
+    "Unfreezing": "modifiers.unfreezing",
     "as_patterns": "parallel.build_options",
-    "assignment": "batches",
-    "choose_strategy": "parallel.choosing",
-    "collect_state": "training_state",
-    "consecutive": "batches",
-    "current_hyperparameters": "hyperparameters",
-    "decide": "decision",
-    "evaluation_batches": "loading",
-    "fold_indices": "splits",
-    "is_stream": "streams",
-    "load_weights": "pretrained",
-    "merge": "hyperparameters",
+    "assignment": "data.batches",
+    "choose_strategy": "parallel.auto.choose",
+    "collect_state": "state.training_state",
+    "consecutive": "data.batches",
+    "current_hyperparameters": "state.hyperparameters",
+    "decide": "boundary.decision",
+    "evaluation_batches": "data.loading",
+    "fold_indices": "data.splits",
+    "is_stream": "data.streams.streams",
+    "load_weights": "state.pretrained",
+    "merge": "state.hyperparameters",
     "precision_for": "precision",
-    "process_groups": "process_group",
-    "put_in_force": "hyperparameters",
-    "require_objects": "objects",
-    "restore_newest": "training_state",
-    "samples_of": "streams",
-    "seed_streams": "seeding",
+    "process_groups": "collectives.process_group",
+    "put_in_force": "state.hyperparameters",
+    "require_objects": "state.stateful",
+    "restore_newest": "state.training_state",
+    "samples_of": "data.streams.streams",
+    "seed_streams": "data.seeding",
     "quiet_engines": "engine_log",
-    "shield_loader_workers": "data.worker_signals",
-    "split_indices": "splits",
-    "strategy_class": "parallel.table",
-    "stream_seed": "seeding",
-    "to_device": "loading",
-    "torch_schedule": "driven_schedule",
-    "training_batches": "loading",
-    "weighted": "weighting",
+    "shield_loader_workers": "data.workers.worker_signals",
+    "split_indices": "data.splits",
+    "strategy_class": "parallel.registry",
+    "stream_seed": "data.seeding",
+    "to_device": "data.loading",
+    "torch_schedule": "schedules.torch_schedule",
+    "training_batches": "data.loading",
+    "weighted": "data.weighting",
 }
 _MODULES = ("metrics", "schedules")
 

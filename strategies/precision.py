@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .errors import ConfigError
-from .precision_names import PRECISION_NAMES
+from .names import PRECISION_NAMES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from launcher.command_line import parse_command_line
-from launcher.subcommands import SUBCOMMANDS
+from launcher.command_line.parser import parse_command_line
+from launcher.command_line.subcommands import SUBCOMMANDS
 
 
 def load(name: str) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from ..errors import DamagedCheckpointError
-from ..files import Files
-from ..fragment import torch_dtype
-from ..spec import TensorSpec
-from ..whole_file import read_whole, reading
+from ..format.fragment import torch_dtype
+from ..format.tensor_spec import TensorSpec
+from ..storage.local_files import Files
+from ..storage.small_files import read_whole, reading
 from .boxes import require_cover, whole_of
 from .plain_pickle import Allowed, Name, Record, parse_pickle
 from .source import WEIGHT, Foreign, Source

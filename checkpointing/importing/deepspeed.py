@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from ..errors import DamagedCheckpointError
-from ..files import Files
-from ..spec import TensorSpec
-from ..whole_file import read_whole
+from ..format.tensor_spec import TensorSpec
+from ..storage.local_files import Files
+from ..storage.small_files import read_whole
 from .plain_pickle import Allowed, Record
 from .source import WEIGHT, Foreign, Source
 from .torch_file import TENSOR_NAMES, TensorRef, TorchFile

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from ..errors import DamagedCheckpointError
-from ..files import Files
-from ..fragment import torch_dtype
-from ..hugging_face_files import is_index, weight_files
-from ..ranges import Range, find_cover_problem
-from ..spec import TensorSpec, UnsupportedDtypeError, require_supported
-from ..tensor_bytes import byte_view
-from ..whole_file import read_whole, reading
+from ..format.fragment import torch_dtype
+from ..format.hugging_face_files import is_index, weight_files
+from ..format.ranges import Range, find_cover_problem
+from ..format.tensor_bytes import byte_view
+from ..format.tensor_spec import TensorSpec, UnsupportedDtypeError, require_supported
+from ..storage.local_files import Files
+from ..storage.small_files import read_whole, reading
 from .boxes import extent, require_cover, whole_of
 from .source import WEIGHT, Foreign, Source
 

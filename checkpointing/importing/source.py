@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..spec import TensorSpec
-from ..strict_json import JSON
+from ..format.strict_json import JSON
+from ..format.tensor_spec import TensorSpec
 
 WEIGHT = "param"
 """The key under which an imported weight is kept: who trains it, a checkpoint does not say."""

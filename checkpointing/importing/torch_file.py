@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from ..errors import DamagedCheckpointError
-from ..files import Files
-from ..fragment import torch_dtype
-from ..spec import ITEMSIZES_BYTES
-from ..whole_file import reading
+from ..format.fragment import torch_dtype
+from ..format.tensor_spec import ITEMSIZES_BYTES
+from ..storage.local_files import Files
+from ..storage.small_files import reading
 from .plain_pickle import Allowed, Name, Record, parse_pickle
 
 MAX_PICKLE_BYTES = 1 << 30

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
-from .node_list import expand_counts, expand_nodes
+from .hostlist import expand_counts, expand_nodes
 
 JOB_ID = "SLURM_JOB_ID"
 _NO_TASK_STEPS = frozenset({4294967290, 4294967291, 4294967292})

@@ -4,12 +4,12 @@ import shlex
 import time
 from collections.abc import Callable
 
-from ..exit_codes import DO_NOT_RETRY
-from ..signal_inbox import SignalInbox
+from ..contract.exit_codes import DO_NOT_RETRY
+from ..contract.launcher_signals import SignalInbox
 from .allocation import Allocation
-from .job_facts import JobFacts
+from .job_info import JobFacts
+from .requeue_policy import Action, Cause, Ended, Verdict, judge
 from .scontrol import Scontrol
-from .verdict import Action, Cause, Ended, Verdict, judge
 
 WITHOUT_ANSWER_S = 120.0
 """How long a silent controller is asked again where no grace period is known."""

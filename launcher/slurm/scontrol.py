@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .job_facts import JobFacts, SiteFacts, pairs, parse_job, parse_site
+from .job_info import JobFacts, SiteFacts, pairs, parse_job, parse_site
 
 ANSWER_S = 12.0
 """How long one call may take; scontrol itself gives up on a silent controller after 10 s."""

@@ -66,8 +66,8 @@ LAYOUTS = {"one line cut": cut_line, "every tensor cut": cut_each}
 def simulate_one(layout: str, world: int) -> list[str]:
     """Return the numbers of one row."""
     from checkpointing import TensorSpec
-    from checkpointing.manifest_text import encode_manifest, parse_manifest
-    from checkpointing.report import ShardReport, merge_reports
+    from checkpointing.format.manifest_json import encode_manifest, parse_manifest
+    from checkpointing.saving.shard_report import ShardReport, merge_reports
 
     specs = [
         TensorSpec(fqn=f"layers.{layer}.{i}", key=key, shape=shape, dtype="F32")
@@ -110,8 +110,8 @@ def simulate_one(layout: str, world: int) -> list[str]:
 
 def report(specs: list, pieces: Iterator, rank: int) -> object:
     """Return what a rank would say that it wrote."""
-    from checkpointing.manifest import BLOCK_BYTES, Chunk, StoredFile, StoredTensor
-    from checkpointing.report import ShardReport
+    from checkpointing.format.manifest import BLOCK_BYTES, Chunk, StoredFile, StoredTensor
+    from checkpointing.saving.shard_report import ShardReport
 
     name, offset, tensors = f"r{rank:05d}.safetensors", HEADER_BYTES, []
     for index, start, end in pieces:

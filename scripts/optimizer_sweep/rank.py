@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from checkpointing import CheckpointStore, save_checkpoint
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import (
     Blueprint,
     ConfigError,

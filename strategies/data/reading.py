@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Sampler
 
 from .. import torch_internals
 from ..errors import ConfigError, DataNotReady, StrategyError
-from ..seeding import seed_of
 from .options import Loading
 from .samples import IndexList, MapDataset, SampleReader, WorkerStart, as_read
+from .seeding import seed_of
 from .stacking import Unstackable
-from .worker_death import (
+from .workers.worker_death import (
     Death,
     WorkerEnd,
     batches_of,

@@ -13,8 +13,8 @@ import signal
 import sys
 import time
 
-from checkpointing.files import Files
-from checkpointing.writer_process import serve
+from checkpointing.background.writer_process import serve
+from checkpointing.storage.local_files import Files
 
 operation, action = sys.argv[1:3]
 

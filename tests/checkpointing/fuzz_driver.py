@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 from checkpointing import CheckpointError, Files
-from checkpointing.manifest_text import parse_manifest
-from checkpointing.strict_json import canonical_text
+from checkpointing.format.manifest_json import parse_manifest
+from checkpointing.format.strict_json import canonical_text
 
 SPARE_BYTES = 96 * 1024 * 1024
 NASTY = (
@@ -184,7 +184,7 @@ def main() -> None:
     else:
         import torch
 
-        import checkpointing.importing.take_over  # noqa: F401  its memory does not count
+        import checkpointing.importing.import_checkpoint  # noqa: F401  its memory does not count
 
         torch.set_num_threads(1)
         cases = fuzz_import(folder, folder / kind, count, rng)

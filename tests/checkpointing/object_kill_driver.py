@@ -17,7 +17,8 @@ import kit
 import torch
 from object_kit import Failing
 
-from checkpointing import CheckpointStore, object_files, place_at
+from checkpointing import CheckpointStore, place_at
+from checkpointing.storage import object_files
 
 object_files.WHOLE_BYTES = 500  # the shard goes in parts, the owner in one
 

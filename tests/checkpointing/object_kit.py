@@ -1,6 +1,6 @@
 """Object stores whose every call can be watched, failed, or died at."""
 
-from checkpointing.object_files import ObjectFiles
+from checkpointing.storage.object_files import ObjectFiles
 
 
 class Proxy:

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from checkpointing import BackgroundWriter, SaveFailedError, place_at
-from checkpointing.commit import Commit
+from checkpointing.saving.commit import Commit
 
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EDQUOT, errno.ESTALE)
 

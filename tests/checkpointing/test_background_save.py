@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from checkpointing import BackgroundWriter, SaveFailedError
-from checkpointing import background_writer as module
+from checkpointing.background import writer as module
 
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EDQUOT, errno.ESTALE)
 

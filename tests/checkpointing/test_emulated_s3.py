@@ -16,10 +16,10 @@ from checkpointing import (
     SaveFailedError,
     Snapshot,
     TensorSpec,
-    object_files,
     place_at,
     start_save,
 )
+from checkpointing.storage import object_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 NUMEL = 12_000_001

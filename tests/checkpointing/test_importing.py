@@ -20,9 +20,9 @@ from checkpointing import (
     import_checkpoint,
     open_foreign,
 )
-from checkpointing.files import LOCAL_FILES
 from checkpointing.importing.plain_pickle import parse_pickle
 from checkpointing.importing.torch_file import TENSOR_NAMES, TorchFile
+from checkpointing.storage.local_files import LOCAL_FILES
 
 
 class Net(nn.Module):

@@ -7,13 +7,8 @@ import fsspec
 import pytest
 import torch
 
-from checkpointing import (
-    CheckpointStore,
-    DamagedCheckpointError,
-    TensorSpec,
-    object_files,
-    place_at,
-)
+from checkpointing import CheckpointStore, DamagedCheckpointError, TensorSpec, place_at
+from checkpointing.storage import object_files
 
 BLOCK_BYTES = 701
 NUMEL = 5000

@@ -13,11 +13,11 @@ from checkpointing import (
     NoCheckpointError,
     PlaceError,
     SaveFailedError,
-    object_files,
     open_folder,
     place_at,
     take_inventory,
 )
+from checkpointing.storage import object_files
 
 
 @pytest.fixture(params=["memory", "file"])
@@ -328,7 +328,7 @@ def test_a_path_is_a_folder(tmp_path):
 
 @pytest.mark.parametrize("text", ["memory://a/b", "file:///tmp/a", "s3://bucket/run"])
 def test_a_path_below_a_url_is_that_url_as_text(text):
-    from checkpointing.places import ObjectPath
+    from checkpointing.storage.locations import ObjectPath
 
     path = ObjectPath(text)
     assert str(path) == text

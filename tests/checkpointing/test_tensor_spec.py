@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from checkpointing import Fragment, TensorSpec, dtype_name, torch_dtype
-from checkpointing.spec import ITEMSIZES_BYTES
+from checkpointing.format.tensor_spec import ITEMSIZES_BYTES
 
 
 def spec(**changes):

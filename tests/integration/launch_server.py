@@ -14,9 +14,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import launcher.agent  # noqa: F401  (the import that takes seconds)
+import launcher.agent.node_agent  # noqa: F401  (the import that takes seconds)
+from launcher.agent.attempts.supervision import Bounds
 from launcher.cli import main
-from launcher.supervision import Bounds
 
 CLONE_NEWNET = 0x40000000
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from launcher.checkpoint_command import run
+from launcher.commands.checkpoint import run
 
 BEGAN_S = 1_800_000_000.0
 

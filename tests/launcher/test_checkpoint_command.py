@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from checkpointing import CheckpointStore
-from launcher.checkpoint_command import run
-from launcher.checkpoint_command.target import find_target
+from launcher.commands.checkpoint import run
+from launcher.commands.checkpoint.target import find_target
 from launcher.errors import UsageError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from launcher.checkpoint_command import export
+from launcher.commands.checkpoint import export
 
 
 def test_export(kit, folder, answer):

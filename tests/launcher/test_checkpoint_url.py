@@ -7,11 +7,11 @@ import fsspec
 import pytest
 
 from checkpointing import CheckpointStore, place_at
-from launcher.checkpoint_command import run
+from launcher.commands.checkpoint import run
 from launcher.errors import UsageError
-from launcher.gpus import Machine
-from launcher.options import LaunchOptions
-from launcher.plan import make_plan
+from launcher.plan.launch_plan import make_plan
+from launcher.plan.machine import Machine
+from launcher.plan.options import LaunchOptions
 
 
 def test_the_commands_take_a_url(kit, folder, tmp_path, answer):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import StepLR
 
-from launcher.schedule_command import run
+from launcher.commands.schedule import run
 from strategies import (
     EarlyStopping,
     Rates,
@@ -22,7 +22,7 @@ from strategies import (
     schedules,
     torch_schedule,
 )
-from strategies.metric_sums import MetricSums
+from strategies.metrics.sums import MetricSums
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "early_stopping.md").read_text()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import launcher
-from launcher.evidence import exception_of, oom_kills, without_launcher
+from launcher.agent.attempts.evidence import exception_of, oom_kills, without_launcher
 
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in <module>', "    f()"]
 

@@ -3,8 +3,8 @@
 from itertools import count
 
 from checkpointing import LocalCommunicator
-from launcher.export import export_model
-from launcher.run_folder import RunFolder
+from launcher.run_folder.folder import RunFolder
+from launcher.training.saving.export import export_model
 
 
 def export(folder, asked) -> bool:

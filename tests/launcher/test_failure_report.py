@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from launcher.attempt import warning_text
-from launcher.error_file import ErrorRecord
-from launcher.exit_codes import Outcome
-from launcher.report import failure_report, how_it_ended, own_command_text
+from launcher.agent.attempts.attempt import warning_text
+from launcher.agent.attempts.failure_report import failure_report, how_it_ended, own_command_text
+from launcher.contract.error_file import ErrorRecord
+from launcher.contract.exit_codes import Outcome
 
 
 def outcome(rank, status, *, by_launcher=False):

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.command_line import parse_command_line
-from launcher.environment import GRACE, RankFiles, WorkerPlace, worker_environment
-from launcher.gpus import Machine
-from launcher.group import group_settings
-from launcher.launch import no_time_text
-from launcher.limits import Limits
-from launcher.plan import make_plan
+from launcher.agent.launch import no_time_text
+from launcher.agent.worker_settings import group_settings
+from launcher.command_line.parser import parse_command_line
+from launcher.contract.environment import GRACE, RankFiles, WorkerPlace, worker_environment
+from launcher.contract.limits import Limits
+from launcher.plan.launch_plan import make_plan
+from launcher.plan.machine import Machine
 
 MACHINE = Machine(num_gpus=0, num_cpus=2, cuda_visible_devices=None)
 

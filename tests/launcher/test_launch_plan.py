@@ -3,9 +3,9 @@
 import pytest
 
 from launcher.errors import UsageError
-from launcher.gpus import Machine
-from launcher.options import LaunchOptions
-from launcher.plan import make_plan, resolve_nproc
+from launcher.plan.launch_plan import make_plan, resolve_nproc
+from launcher.plan.machine import Machine
+from launcher.plan.options import LaunchOptions
 
 CPU = Machine(num_gpus=0, num_cpus=6)
 GPUS = Machine(num_gpus=4, num_cpus=6, cuda_visible_devices="0,1,2,3")

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from launcher.command_line import parse_command_line
-from launcher.environment import INTERFACE_NAMES, NCCL_INTERFACE, SECRET
-from launcher.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
-from launcher.hang import LONGEST_GAP_S
-from launcher.node_link import LOST_S
-from launcher.notes import _WITHOUT_MEANING
-from launcher.option_table import OPTIONS
-from launcher.options import LaunchOptions, NodeOptions
-from launcher.reminder import REMIND_S
-from launcher.run_secret import MIN_CHARS
-from launcher.signal_inbox import SAME_KEYPRESS_S
-from launcher.supervision import Bounds
-from launcher.warm_server import ANSWER_S
+from launcher.agent.attempts.hang_detection import LONGEST_GAP_S
+from launcher.agent.attempts.supervision import Bounds
+from launcher.command_line.ignored_options import _WITHOUT_MEANING
+from launcher.command_line.option_table import OPTIONS
+from launcher.command_line.parser import parse_command_line
+from launcher.contract.environment import INTERFACE_NAMES, NCCL_INTERFACE, SECRET
+from launcher.contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
+from launcher.contract.launcher_signals import SAME_KEYPRESS_S
+from launcher.plan.options import LaunchOptions, NodeOptions
+from launcher.plan.secret import MIN_CHARS
+from launcher.rendezvous.node_link import LOST_S
+from launcher.rendezvous.reminder import REMIND_S
+from launcher.workers.forkserver.client import ANSWER_S
 
 TEXT = (Path(__file__).parents[2] / "docs" / "launching.md").read_text()
 COMMANDS = re.findall(r"^    relaunch (.+)$", TEXT, flags=re.M)

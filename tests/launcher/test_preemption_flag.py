@@ -7,14 +7,16 @@ import sys
 
 import pytest
 
-from launcher.signals import WARNING_SIGNALS, PreemptionFlag, Warned, signal_name
+from launcher.contract.preemption import WARNING_SIGNALS, PreemptionFlag, Warned, signal_name
 
 pytestmark = pytest.mark.timeout(30)
 
 
 def run_python(source):
     """Run the source in a process of its own; return its exit code and stdout."""
-    prelude = "import os, signal, sys, time\nfrom launcher.signals import PreemptionFlag\n"
+    prelude = (
+        "import os, signal, sys, time\nfrom launcher.contract.preemption import PreemptionFlag\n"
+    )
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     done = subprocess.run(
         [sys.executable, "-c", prelude + source],

@@ -4,8 +4,13 @@ import signal
 
 import pytest
 
-from launcher.exit_codes import Outcome, spare
-from launcher.preemption import followers_text, nothing_begun_text, ranks_text, unsaved_text
+from launcher.agent.attempts.preemption import (
+    followers_text,
+    nothing_begun_text,
+    ranks_text,
+    unsaved_text,
+)
+from launcher.contract.exit_codes import Outcome, spare
 
 TERM, KILL, HUP = -int(signal.SIGTERM), -int(signal.SIGKILL), -int(signal.SIGHUP)
 

@@ -1,7 +1,7 @@
 import pytest
 
 from checkpointing import Retention
-from launcher.checkpoint_command.prune_plan import plan_prune
+from launcher.commands.checkpoint.prune_plan import plan_prune
 
 
 @pytest.mark.parametrize(

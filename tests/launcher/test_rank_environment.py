@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.environment import (
+from launcher.contract.environment import (
     GroupSettings,
     RankEnvironment,
     RankFiles,

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from launcher.console_share import Share, shares, wants_logs
-from launcher.lines import LineSplitter, PieceHolder, last_lines
-from launcher.log_folder import LogFolder, next_attempt
-from launcher.options import StreamOptions
-from launcher.output import RankOutput
+from launcher.agent.output.console_policy import Share, shares, wants_logs
+from launcher.agent.output.line_splitter import LineSplitter, PieceHolder, last_lines
+from launcher.agent.output.log_folder import LogFolder, next_attempt
+from launcher.agent.output.rank_output import RankOutput
+from launcher.plan.options import StreamOptions
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from launcher.report_command.labels import MOST_ROWS, place
-from launcher.run_facts import Attempt
+from launcher.commands.report.labels import MOST_ROWS, place
+from launcher.run_folder.history import Attempt
 
 
 def attempt(number: int, step: int, strategy: str = "ddp", ranks: int = 2) -> Attempt:

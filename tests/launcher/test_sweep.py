@@ -2,12 +2,12 @@ import math
 
 import pytest
 
+from launcher.commands.sweep import run
+from launcher.commands.sweep.results import Result, spread_table, trial_table
+from launcher.commands.sweep.search import FixedSearch, OptunaSearch
+from launcher.commands.sweep.space import Choices, Span, draw, grid, parse_space, repeated
+from launcher.commands.sweep.trial import last_error
 from launcher.errors import UsageError
-from launcher.sweep_command import run
-from launcher.sweep_command.results import Result, spread_table, trial_table
-from launcher.sweep_command.search import FixedSearch, OptunaSearch
-from launcher.sweep_command.space import Choices, Span, draw, grid, parse_space, repeated
-from launcher.sweep_command.trial import last_error
 
 
 def test_a_space_is_read():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.gpus import Machine, count_installed, count_visible
+from launcher.plan.machine import Machine, count_installed, count_visible
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import launcher
+from launcher.commands.watch import run
+from launcher.commands.watch.command import is_launched_again, lines, watch
+from launcher.commands.watch.follow import Follower
+from launcher.commands.watch.sentences import _SENTENCES, event_sentence
 from launcher.errors import UsageError
-from launcher.event_file import append_event
-from launcher.watch_command import run
-from launcher.watch_command.command import is_launched_again, lines, watch
-from launcher.watch_command.follow import Follower
-from launcher.watch_command.sentences import _SENTENCES, event_sentence
+from launcher.run_folder.jsonl import append_event
 
 
 def test_a_run_that_has_ended_is_told_and_left(tmp_path, write_run):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from launcher.worker import Worker, WorkerStreams, catches
+from launcher.workers.worker import Worker, WorkerStreams, catches
 
 pytestmark = pytest.mark.timeout(30)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from strategies import Blueprint, ConfigError, Ranks
-from strategies.parallel.accelerate import Accelerate, refuse_unlike, refuse_unsuited
+from strategies.parallel.native.accelerate import Accelerate, refuse_unlike, refuse_unsuited
 from strategies.precision import precision_for
 
 RANKS = Ranks(rank=1, world_size=2, device=torch.device("cpu"), host_group=cast(Any, None))

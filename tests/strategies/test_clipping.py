@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from strategies.parallel.clipping import combined_scale, own_part, sum_of_squares
+from strategies.parallel.grad_norm import combined_scale, own_part, sum_of_squares
 
 
 def test_it_agrees_with_torch() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from strategies.early_stopping import EarlyStopping, EarlyStoppingState
+from strategies.stopping.early_stopping import EarlyStopping, EarlyStoppingState
 
 NAN, INF = math.nan, math.inf
 CASES = json.loads(Path(__file__).with_name("early_stopping_cases.json").read_text())

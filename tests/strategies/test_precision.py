@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from strategies.names import PRECISION_NAMES
 from strategies.precision import precision_for
-from strategies.precision_names import PRECISION_NAMES
 
 
 def test_every_name_has_a_policy() -> None:

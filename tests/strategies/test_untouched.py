@@ -6,7 +6,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from strategies import ConfigError
-from strategies.parallel.untouched import marks, may_be_untouched, refuse_untouched, untouched
+from strategies.parallel.calls.unused_parameters import (
+    marks,
+    may_be_untouched,
+    refuse_untouched,
+    untouched,
+)
 
 
 class Two(nn.Module):

@@ -11,9 +11,9 @@ import torch
 from checkpointing import JSON
 
 from ...errors import ConfigError
-from ...hyperparameters import current_hyperparameters
-from ..optimizer_extras import extras_of, plain_attributes
-from ..torch_state import kept_state
+from ...state.hyperparameters import current_hyperparameters
+from ..state.optimizer_extras import extras_of, plain_attributes
+from ..state.optimizer_state import kept_state
 from .stepping import Part, Stepped, UnlikeError, Whole
 
 _RELATIVE = 1e-6

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...seeding import seed_streams
-from ..factories import made_optimizer
-from ..protocol import Parameters
-from ..torch_state import names_by_group
+from ...data.seeding import seed_streams
+from ..model.factory_checks import made_optimizer
+from ..state.optimizer_state import names_by_group
+from ..strategy import Parameters
 
 Factory = Callable[[Parameters], torch.optim.Optimizer]
 _MOST_ELEMENTS = 8192

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from checkpointing import JSON, TensorSpec
-from checkpointing.strict_json import canonical_text, parse_json
+from checkpointing.format.strict_json import canonical_text, parse_json
 
-from ...average import AVERAGE
-from ...hyperparameters import current_hyperparameters, merge, put_back, to_json
+from ...modifiers.ema import AVERAGE
+from ...state.hyperparameters import current_hyperparameters, merge, put_back, to_json
 from ..catalogue import MASTER
-from ..optimizer_extras import extras_of, plain_attributes, put_back_extras
-from ..saved_state import SavedState
-from ..torch_state import create_state, kept_state, state_spec
+from ..state.optimizer_extras import extras_of, plain_attributes, put_back_extras
+from ..state.optimizer_state import create_state, kept_state, state_spec
+from ..state.saved_state import SavedState
 from .comparison import require_alike
 from .stepping import UnlikeError, Whole
 

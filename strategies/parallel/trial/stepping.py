@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from ...average import local_part
+from ...modifiers.ema import local_part
 from .likeness import Factory, Likeness, made_quietly, random_state, seed_step
 
 NUM_RANKS = 2

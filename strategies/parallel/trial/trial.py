@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from ...errors import ConfigError, first_line
-from ..factories import made_optimizer
-from ..protocol import Parameters
-from ..torch_state import names_by_group
+from ..model.factory_checks import made_optimizer
+from ..state.optimizer_state import names_by_group
+from ..strategy import Parameters
 from .comparison import require_alike
 from .likeness import Factory, Likeness, TrialNotMade, apart, likeness_of
 from .resumption import Resumable, require_resumed

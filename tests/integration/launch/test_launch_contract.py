@@ -64,7 +64,7 @@ def test_same_environment_as_torchrun(launch, monkeypatch):
 def test_options_reach_the_rank(launch):
     script = launch.script(
         """
-        from launcher.environment import RankEnvironment
+        from launcher.contract.environment import RankEnvironment
         e = RankEnvironment.from_environ(os.environ)
         print(e.strategy, e.precision, e.run_dir, e.launched, e.rank, e.world_size, e.local_rank)
         """

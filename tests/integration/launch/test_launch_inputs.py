@@ -182,7 +182,7 @@ def test_help_needs_little():
     done = run_python("-c", source, "--help")
     assert done.returncode == 0
     imported = done.stdout.splitlines()[-1].split()
-    assert "launcher.command_line" in imported
+    assert "launcher.command_line.parser" in imported
     assert len(imported) < 120, imported
 
 

@@ -22,9 +22,9 @@ def deaf():
     for signum in (1, 2, 10, 12, 15): signal.signal(signum, signal.SIG_IGN)
 """
 OURS = f"""{READY_SOURCE}
-from launcher.heartbeat import beat
-from launcher.leaving import tell_leaving
-from launcher.environment import RankEnvironment
+from launcher.contract.heartbeat import beat
+from launcher.contract.leaving import tell_leaving
+from launcher.contract.environment import RankEnvironment
 environment = RankEnvironment.from_environ(os.environ)
 """
 """What makes a script one that saves by itself, for the launcher."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.signal_inbox import SAME_KEYPRESS_S
-from launcher.worker import catches
+from launcher.contract.launcher_signals import SAME_KEYPRESS_S
+from launcher.workers.worker import catches
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -66,8 +66,8 @@ def test_warning_is_forwarded_once_as_sigterm(launch, name, code):
 def test_cause_and_deadline_travel_with_the_warning(launch):
     script = launch.script(
         """
-        from launcher.environment import RankEnvironment
-        from launcher.signals import PreemptionFlag
+        from launcher.contract.environment import RankEnvironment
+        from launcher.contract.preemption import PreemptionFlag
         environment = RankEnvironment.from_environ(os.environ)
         flag = PreemptionFlag(environment.warning_file)
         with flag.install():
@@ -88,7 +88,7 @@ def test_warning_waits_for_the_handler_of_a_rank_of_ours(launch):
         """
         pathlib.Path("importing").touch()
         time.sleep(1.5)
-        from launcher.signals import PreemptionFlag
+        from launcher.contract.preemption import PreemptionFlag
         flag = PreemptionFlag()
         with flag.install():
             while not flag.requested: time.sleep(0.01)

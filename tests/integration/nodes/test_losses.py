@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from launcher.node_link import LOST_S
-from launcher.supervision import Bounds
+from launcher.agent.attempts.supervision import Bounds
+from launcher.rendezvous.node_link import LOST_S
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -65,8 +65,8 @@ def test_a_folder_that_the_script_has_chosen_is_looked_into(hosts):
     run_dir = hosts.folder / "chosen"
     (run_dir / "checkpoints" / "step-00000007").mkdir(parents=True)
     tells = f"""
-from launcher.environment import FOLDER_FILE
-from launcher.whereabouts import tell_folder
+from launcher.contract.environment import FOLDER_FILE
+from launcher.contract.run_dir_file import tell_folder
 tell_folder(pathlib.Path(os.environ[FOLDER_FILE]), pathlib.Path({str(run_dir)!r}))
 """
     nodes = [hosts.static(host, hosts.script(tells + DEAF + STAYS)) for host in (0, 1)]

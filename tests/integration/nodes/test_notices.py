@@ -12,9 +12,9 @@ STARTS = "came before the ranks were started; the same command starts the run."
 
 NEVER = "pathlib.Path('began').touch()\n"
 OURS = """
-from launcher.heartbeat import beat
-from launcher.leaving import tell_leaving
-from launcher.environment import RankEnvironment
+from launcher.contract.heartbeat import beat
+from launcher.contract.leaving import tell_leaving
+from launcher.contract.environment import RankEnvironment
 environment = RankEnvironment.from_environ(os.environ)
 def deaf():
     for signum in (1, 2, 10, 12, 15): signal.signal(signum, signal.SIG_IGN)

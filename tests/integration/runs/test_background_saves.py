@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from checkpointing import CheckpointStore
-from checkpointing.difference import different_values
+from checkpointing.store.diff import different_values
 
 pytestmark = pytest.mark.timeout(120)
 

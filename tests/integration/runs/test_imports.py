@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from checkpointing import CheckpointStore
-from strategies.typed_values import decode
+from strategies.parallel.state.typed_values import decode
 
 pytestmark = pytest.mark.timeout(180)
 WORKER = Path(__file__).parents[1] / "workers" / "deepspeed_worker.py"

@@ -64,7 +64,7 @@ def test_the_rank_the_step_and_the_line_are_named(launch, where):
 
 ALONE_TOGETHER = """
 import torch
-import strategies.process_group as places
+import strategies.collectives.process_group as places
 from torch.utils.data import TensorDataset
 from launcher import Run
 

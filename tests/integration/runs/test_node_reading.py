@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpointing.manifest import BLOCK_BYTES
+from checkpointing.format.manifest import BLOCK_BYTES
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "node_read_worker.py")
 pytestmark = pytest.mark.timeout(180)

@@ -159,7 +159,7 @@ def test_the_task_has_everything_awkward() -> None:
     from task import Awkward, adamw
 
     from strategies.parallel.catalogue import catalogue_of
-    from strategies.parallel.protocol import Parameters
+    from strategies.parallel.strategy import Parameters
 
     model = Awkward()
     catalogue = catalogue_of(model)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from checkpointing import CheckpointStore
-from launcher.run_facts import read_run
+from launcher.run_folder.history import read_run
 
 WORKERS = Path(__file__).parents[1] / "workers"
 SCRIPT = str(WORKERS / "stopping.py")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launcher.slurm.job_facts import JobFacts, pairs, parse_job
+from launcher.slurm.job_info import JobFacts, pairs, parse_job
 
 ROOT = Path(__file__).parents[3]
 RELAUNCH = f"{sys.executable} -c 'from launcher.cli import main; main()'"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from task import STRATEGIES, Samples, make_job
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import EarlyStopping, process_groups
 
 VALUES = [3.0, 1.0, 2.0, 2.0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import (
     Boundary,
     DesyncError,
@@ -17,7 +17,7 @@ from strategies import (
     Report,
     process_groups,
 )
-from strategies.parallel.clipping import squares_of_replicas
+from strategies.parallel.grad_norm import squares_of_replicas
 
 environment = RankEnvironment.from_environ(os.environ)
 found = {}

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from task import make_job, train, weights_of
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import ConfigError, process_groups
 
 torch.set_num_threads(1)

@@ -13,9 +13,9 @@ from task import make_job
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import ConfigError, process_groups
-from strategies.parallel.bypass import explanation
+from strategies.parallel.calls.bypass import explanation
 
 torch.set_num_threads(1)
 out, strategies = Path(sys.argv[1]), sys.argv[2].split(",")

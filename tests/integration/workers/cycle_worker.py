@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from task import make_job, train, weights_of
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import process_groups, torch_schedule
 
 torch.set_num_threads(1)

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from task import Flag, make_job, weights_of
 
 from checkpointing import CheckpointStore
-from launcher.environment import RankEnvironment
-from launcher.job import Preempted
-from strategies import EMA, ConfigError, notice_rounds, process_groups
+from launcher.contract.environment import RankEnvironment
+from launcher.training.loop.job import Preempted
+from strategies import EMA, ConfigError, process_groups
+from strategies.boundary import notice_rounds
 
 torch.set_num_threads(1)
 out = Path(sys.argv[1])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from task import Samples, make_job, train, weights_of
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import EMA, ConfigError, Penalty, process_groups
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from task import CLASSES, Samples, adamw, make_job
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import process_groups
 
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import (
     Blueprint,
     BuildOptions,
@@ -28,8 +28,8 @@ from strategies import (
     process_groups,
     strategy_class,
 )
-from strategies.parallel.measure import measure_model
-from strategies.parallel.need import Spread, needs
+from strategies.parallel.auto.measure import measure_model
+from strategies.parallel.auto.memory_model import Spread, needs
 
 WIDTH, DEPTH, ROWS, STEPS = 1000, 12, 500, 3
 """The buckets that DDP orders anew in the second step are all written in the third."""

@@ -12,11 +12,11 @@ from typing import Any, cast
 import torch
 from measuring import Predicted, kappa_and_auroc, measure
 
-from launcher.environment import RankEnvironment
-from launcher.evaluation import evaluate
+from launcher.contract.environment import RankEnvironment
+from launcher.training.loop.evaluation import evaluate
 from strategies import Boundary, DesyncError, Strategy, metrics, process_groups
+from strategies.data.loading import EvaluationLoaders
 from strategies.data.options import Loading
-from strategies.loading import EvaluationLoaders
 
 environment = RankEnvironment.from_environ(os.environ)
 kappa, auroc = kappa_and_auroc()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from checkpointing import CheckpointStore, Files, save_checkpoint
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import (
     Blueprint,
     HostCommunicator,

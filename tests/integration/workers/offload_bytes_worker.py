@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from memory_worker import Chain, train
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import Blueprint, BuildOptions, precision_for, process_groups, strategy_class
-from strategies.parallel.measure import measure_model
-from strategies.parallel.need import Spread, flat_step
-from strategies.parallel.offloaded import needs_offloaded
+from strategies.parallel.auto.measure import measure_model
+from strategies.parallel.auto.memory_model import Spread, flat_step
+from strategies.parallel.auto.offload_model import needs_offloaded
 
 WIDTH, DEPTH, ROWS = 300, 4, 8
 out, name, precision = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from task import STRATEGIES, make_job, train, weights_of
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import process_groups
 
 KEYS = ("fp32", "exp_avg", "exp_avg_sq", "param", "buffer")

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from task import CLASSES, make_job, train, weights_of
 from torch import nn
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import process_groups
 
 torch.set_num_threads(1)

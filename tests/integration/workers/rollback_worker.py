@@ -9,9 +9,9 @@ import task
 import torch
 from task import make_job, train, weights_of
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import process_groups
-from strategies.batches import BatchPlan
+from strategies.data.batches import BatchPlan
 
 torch.set_num_threads(1)
 out, strategies = Path(sys.argv[1]), sys.argv[2].split(",")

@@ -12,7 +12,7 @@ from task import CLASSES, adamw, make_job, train, weights_of
 from torch import nn
 
 from checkpointing import CheckpointStore
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import EMA, Penalty, process_groups
 
 torch.set_num_threads(1)

@@ -39,7 +39,7 @@ def measure(model, batch):
 
 def slow_down_saves(seconds: float) -> None:
     """Let each sync of this process take some seconds more, as a busy file system does."""
-    from checkpointing.files import Files
+    from checkpointing.storage.local_files import Files
 
     fsync = Files.fsync
 

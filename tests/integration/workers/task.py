@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from checkpointing import CheckpointStore
-from launcher.environment import RankEnvironment
-from launcher.job import Job, Preempted
-from launcher.run import Run
-from launcher.run_folder import RunFolder
-from launcher.signals import PreemptionFlag
-from strategies import Parameters, Ranks, notice_rounds
+from launcher.contract.environment import RankEnvironment
+from launcher.contract.preemption import PreemptionFlag
+from launcher.run_folder.folder import RunFolder
+from launcher.training.loop.job import Job, Preempted
+from launcher.training.run import Run
+from strategies import Parameters, Ranks
+from strategies.boundary import notice_rounds
 
 CLASSES = 13
 STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from task import Flag, make_job, train, weights_of
 
-from launcher.environment import RankEnvironment
-from launcher.job import Preempted
+from launcher.contract.environment import RankEnvironment
+from launcher.training.loop.job import Preempted
 from strategies import process_groups
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from task import Awkward, adamw, make_job
 
-from launcher.environment import RankEnvironment
+from launcher.contract.environment import RankEnvironment
 from strategies import ConfigError, process_groups
 
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from launcher.slurm.job_facts import parse_duration, parse_job, parse_site, parse_time
+from launcher.slurm.job_info import parse_duration, parse_job, parse_site, parse_time
 from launcher.slurm.scontrol import Answer, Scontrol, call
 
 PARTITION = "PartitionName=low\n   GraceTime=20 Hidden=NO\n   MaxTime=01:00:00\n"

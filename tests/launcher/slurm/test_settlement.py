@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from launcher.signal_inbox import SignalInbox
+from launcher.contract.launcher_signals import SignalInbox
 from launcher.slurm.allocation import Allocation, Role
-from launcher.slurm.job_facts import JobFacts, parse_job
+from launcher.slurm.job_info import JobFacts, parse_job
 from launcher.slurm.requeue import HOLD_S, RESERVE_S, WITHOUT_ANSWER_S, Settlement, by_hand
+from launcher.slurm.requeue_policy import Ended
 from launcher.slurm.scontrol import Answer, Scontrol
-from launcher.slurm.verdict import Ended
 
 SHOWN = """JobId=12 JobName=x
    JobState={state} Reason={reason} Dependency=(null)

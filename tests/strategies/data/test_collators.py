@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from strategies.batches import BatchPlan
+from strategies.data.batches import BatchPlan
+from strategies.data.loading import training_batches
 from strategies.data.moving import to_device
 from strategies.data.options import Loading
-from strategies.loading import training_batches
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import ConcatDataset, StackDataset, Subset, TensorDataset
 
 from strategies import ConfigError, samples_of
-from strategies.batches import BatchPlan, assignment, consecutive
+from strategies.data.batches import BatchPlan, assignment, consecutive
+from strategies.data.loading import EvaluationLoaders, training_batches
 from strategies.data.options import Loading
 from strategies.data.samples import IndexList, SampleReader, reads_whole_batches
-from strategies.loading import EvaluationLoaders, training_batches
-from strategies.seeding import kept_streams, seed_of, seeds_of, stream_seed, training_samples
+from strategies.data.seeding import kept_streams, seed_of, seeds_of, stream_seed, training_samples
 
 
 def draw() -> tuple[float, float, float]:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from strategies import ConfigError
-from strategies.parallel.torch_state import names_by_group
+from strategies.parallel.state.optimizer_state import names_by_group
 
 MODEL = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
 NAMED = list(MODEL.named_parameters())

@@ -1,0 +1,1 @@
+"""Save beside the training: staging memory and the writer process."""

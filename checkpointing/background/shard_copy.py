@@ -1,0 +1,186 @@
+"""Copy a shard into memory: at once what may change any time, the rest beside the training.
+
+Adam's moments are two thirds of a state, and change in the optimizer's step only: they are copied
+during the forward and backward before it.
+"""
+
+import ctypes
+import mmap
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from ..saving.shard_writer import ShardPlan
+
+_PARTS = 64
+"""How many times at most it is told how far a copy is."""
+_WORTH_TELLING_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Piece:
+    """A steady fragment."""
+
+    source: torch.Tensor
+    """uint8, shape (n,), on any device."""
+    target: torch.Tensor
+    """The same on the host."""
+    end: int
+    """Up to where the file is whole after it, as far as copies on this kind of device go."""
+
+
+class ShardCopy:
+    """A shard as it will stand in its file, part of which may still be under way.
+
+    On return all fragments but the steady ones are copied; `go_on` copies those.
+
+    Args:
+        memory: At least `plan.size_bytes` large; nobody else's until all is copied.
+        plan: What goes where.
+    """
+
+    def __init__(self, memory: mmap.mmap, plan: ShardPlan) -> None:
+        image = torch.frombuffer(memory, dtype=torch.uint8)
+        memory[: len(plan.header)] = plan.header
+        self._size_bytes = plan.size_bytes
+        self._pieces: dict[str, list[_Piece]] = {}
+        self._starts: dict[str, int] = {}
+        """Of the first piece, by kind of device."""
+        self._late: list[_InThread] = []
+        is_on_gpu = False
+        # From the back: where a piece ends is where the next one of its kind starts.
+        for fragment, offset in zip(reversed(plan.fragments), reversed(plan.offsets), strict=True):
+            source = fragment.data.detach().view(torch.uint8)
+            target = image[offset : offset + len(source)]
+            kind = source.device.type
+            if fragment.is_steady:
+                end = self._starts.get(kind, plan.size_bytes)
+                piece = _Piece(source=source, target=target, end=end)
+                self._pieces.setdefault(kind, []).append(piece)
+                self._starts[kind] = offset
+            else:
+                _copy_now(source, target)
+                is_on_gpu |= source.is_cuda
+        if is_on_gpu:
+            torch.cuda.current_stream().synchronize()
+
+    def go_on(self, tell: Callable[[int], None]) -> None:
+        """Begin to copy the steady fragments; called once.
+
+        Args:
+            tell: Told, in any thread, how many bytes of the file are there, from the first on.
+        """
+        reach = _Reach(self._starts, self._size_bytes, tell)
+        pieces, self._pieces = self._pieces, {}
+        for kind, last_first in pieces.items():
+            self._late.append(_LATE[kind](last_first, partial(reach.come_to, kind)))
+
+    def let_change(self) -> None:
+        """Return once the steady fragments may change too."""
+        for late in self._late:
+            late.let_change()
+
+    def wait(self) -> None:
+        """Return once all is copied."""
+        for late in self._late:
+            late.wait()
+
+
+class _Reach:
+    """How far a file is whole, from how far the copies on each kind of device are."""
+
+    def __init__(
+        self, starts: Mapping[str, int], size_bytes: int, tell: Callable[[int], None]
+    ) -> None:
+        self._at = dict(starts)
+        self._size_bytes = size_bytes
+        self._tell = tell
+        self._told = 0
+        self._lock = threading.Lock()
+        self._look()
+
+    def come_to(self, kind: str, end: int) -> None:
+        """Note that on one kind of device all is copied up to there."""
+        with self._lock:
+            self._at[kind] = end
+            self._look()
+
+    def _look(self) -> None:
+        ready = min(self._at.values(), default=self._size_bytes)
+        worth_it = max(_WORTH_TELLING_BYTES, self._size_bytes // _PARTS)
+        if ready == self._size_bytes or ready - self._told >= worth_it:
+            self._told = ready
+            self._tell(ready)
+
+
+def _copy_now(source: torch.Tensor, target: torch.Tensor) -> None:
+    if source.device.type == "cpu" and torch.get_num_threads() == 1:
+        # Where the two are not aligned alike, memmove takes less time than copy_.
+        _move(source, target)
+    else:
+        target.copy_(source, non_blocking=True)
+
+
+def _move(source: torch.Tensor, target: torch.Tensor) -> None:
+    ctypes.memmove(target.data_ptr(), source.data_ptr(), len(source))
+
+
+class _InThread:
+    """Copies in a thread of their own, or here and now where there is none to be had."""
+
+    def __init__(self, pieces: list[_Piece], come_to: Callable[[int], None]) -> None:
+        self._pieces = pieces  # kept: their memory must not be given to others meanwhile
+        self._come_to = come_to
+        self._thread = threading.Thread(target=self._run, name="relaunch-copy", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the user or the control group may have no more threads
+            self._run()
+
+    def let_change(self) -> None:
+        """Return once the sources may change in what this process does next on their device."""
+        self.wait()
+
+    def wait(self) -> None:
+        """Return once all is copied."""
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Copy from the host's memory, for which Python's lock is not held."""
+        while self._pieces:
+            piece = self._pieces.pop()
+            _move(piece.source, piece.target)
+            self._come_to(piece.end)
+
+
+class _OnStream(_InThread):
+    """Copies from a GPU, beside what it computes; the thread waits for them."""
+
+    def __init__(self, pieces: list[_Piece], come_to: Callable[[int], None]) -> None:
+        self._device = pieces[0].source.device
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            for piece in reversed(pieces):
+                piece.target.copy_(piece.source, non_blocking=True)
+        # Blocking: whoever waits for it sleeps meanwhile.
+        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        self._done.record(stream)
+        super().__init__(pieces, come_to)
+
+    def let_change(self) -> None:
+        # The GPU waits, not the host: what is started from now on comes after the copy.
+        torch.cuda.current_stream(self._device).wait_event(self._done)
+
+    def _run(self) -> None:
+        self._done.synchronize()
+        end = self._pieces[0].end
+        self._pieces.clear()
+        self._come_to(end)
+
+
+_LATE: dict[str, type[_InThread]] = {"cpu": _InThread, "cuda": _OnStream}

@@ -1,0 +1,1 @@
+"""Write weights for other programs."""

@@ -1,0 +1,98 @@
+"""The manifest: what a checkpoint consists of, proved when it is written and when it is read.
+
+A `Manifest` that was parsed is sound in itself: every element of every tensor lies in exactly one
+chunk, the chunks of a file tile its data without a hole, and the text is unaltered (SHA-256).
+Whether the files agree is for `store.py` (sizes) and `shard_reader.py` (checksums).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .strict_json import JSON
+from .tensor_spec import TensorSpec
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_NAME = "relaunch-checkpoint"
+FORMAT_VERSION = 2
+"""2: a chunk is four numbers, and names its file by its place among the files."""
+
+BLOCK_BYTES = 4 * 1024 * 1024
+"""The bytes under one CRC-32, and the largest amount read to use one element."""
+
+MAX_TEXT_BYTES = 1 << 30
+"""Of a manifest; that of 1,024 ranks that cut 3,000 tensors each has an eighth of it."""
+
+MAX_BLOCK_BYTES = 256 * 1024 * 1024
+"""A reader makes room for one block before it knows that the file deserves it."""
+
+
+class Chunk(NamedTuple):
+    """A flat range of one tensor, and where its bytes lie.
+
+    A tuple: a thousand ranks make millions of them.
+    """
+
+    file: str
+    """The file's name inside the checkpoint's folder."""
+
+    start: int
+    """First element of the row-major flattened tensor."""
+
+    end: int
+    """One past the last element."""
+
+    offset: int
+    """First byte in the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """One tensor and its chunks, ascending; an empty tensor has none."""
+
+    spec: TensorSpec
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """One shard: its size, and the CRC-32 (zlib) of each of its blocks, the header included."""
+
+    name: str
+    size_bytes: int
+    block_bytes: int
+    crc32: tuple[int, ...]
+
+    def block_range(self, block: int, count: int = 1) -> tuple[int, int]:
+        """Return the first byte of so many blocks from one on, and one past their last."""
+        start = block * self.block_bytes
+        return start, min(start + count * self.block_bytes, self.size_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The content of manifest.json."""
+
+    step: int
+    """The optimizer step at which the state was taken."""
+
+    token: str
+    """Names the attempt to save; random."""
+
+    created_by: Mapping[str, JSON]
+    """Whatever the caller says about itself (versions, world size, strategy)."""
+
+    state: Mapping[str, JSON]
+    """Whatever the caller needs besides tensors."""
+
+    tensors: tuple[StoredTensor, ...]
+    files: tuple[StoredFile, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all shards."""
+        return sum(file.size_bytes for file in self.files)
+
+    def specs(self) -> list[TensorSpec]:
+        """Return what each tensor is, in the order in which they were saved."""
+        return [tensor.spec for tensor in self.tensors]

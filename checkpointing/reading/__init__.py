@@ -1,0 +1,1 @@
+"""Open a checkpoint, verify it, read any range."""

@@ -1,0 +1,1 @@
+"""The collective save: plan, write, report, commit."""

@@ -1,0 +1,85 @@
+"""Make a checkpoint of what the ranks have written: the coordinator's part, in whatever process.
+
+It needs no torch, so the process that writes shards can do it while the training goes on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..format.json_fields import Fields
+from ..format.strict_json import JSON
+from ..format.tensor_spec import TensorSpec
+from ..storage.commit_protocol import Attempt, Publishing
+from .shard_report import ShardReport, merge_reports
+
+_FIELDS = frozenset(("attempt", "reports", "specs", "state", "created_by"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """What the ranks said of their shards, and all else that the manifest will hold."""
+
+    attempt: Attempt
+    reports: Sequence[JSON]
+    """By rank, from `ShardReport.encode`."""
+    specs: Sequence[TensorSpec]
+    state: Mapping[str, JSON]
+    created_by: Mapping[str, JSON]
+
+    def publish(self, publishing: Publishing) -> int:
+        """Prove that the shards cover all, and make them a checkpoint; return its size in bytes.
+
+        Raises:
+            OSError: From the storage.
+            SaveFailedError: See `Publishing.publish`.
+            ValueError: If an element is missing or there twice.
+        """
+        known = {spec.name: spec for spec in self.specs}
+        manifest = merge_reports(
+            (ShardReport.parse(report, known) for report in self.reports),
+            self.specs,
+            step=self.attempt.step,
+            token=self.attempt.token,
+            state=self.state,
+            created_by=self.created_by,
+        )
+        return publishing.publish(self.attempt, manifest)
+
+    def encode(self) -> JSON:
+        """Return it as JSON, for another process."""
+        return {
+            "attempt": self.attempt.encode(),
+            "reports": list(self.reports),
+            "specs": [[s.fqn, s.key, list(s.shape), s.dtype] for s in self.specs],
+            "state": dict(self.state),
+            "created_by": dict(self.created_by),
+        }
+
+    @classmethod
+    def parse(cls, value: JSON) -> "Commit":
+        """Read back what `encode` gave, in a process of the same version.
+
+        Raises:
+            ValueError: For missing or wrong fields.
+        """
+        fields = Fields(value, "the commit", _FIELDS)
+        return cls(
+            attempt=Attempt.parse(fields.mapping("attempt")),
+            reports=fields.array("reports"),
+            specs=[_parse_spec(row) for row in fields.array("specs")],
+            state=fields.mapping("state"),
+            created_by=fields.mapping("created_by"),
+        )
+
+
+def _parse_spec(row: JSON) -> TensorSpec:
+    names = ("fqn", "key", "shape", "dtype")
+    if not isinstance(row, list) or len(row) != len(names):
+        raise ValueError(f"a tensor of the commit is not {', '.join(names)}: {row!r:.60}")
+    fields = Fields(dict(zip(names, row, strict=True)), "a tensor of the commit", frozenset(names))
+    return TensorSpec(
+        fqn=fields.text("fqn"),
+        key=fields.text("key"),
+        shape=fields.integers("shape"),
+        dtype=fields.text("dtype"),
+    )

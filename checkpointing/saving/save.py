@@ -1,0 +1,236 @@
+"""Save one checkpoint from all ranks: three collectives, whatever happens on any of them.
+
+1. broadcast  the coordinator began an attempt (made a temporary folder), or could not
+2. gather     every rank wrote and synced its shard, or could not
+3. broadcast  the coordinator proved coverage and published, or could not
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from ..errors import SaveFailedError
+from ..format.names import step_folder
+from ..format.strict_json import JSON, require_json
+from ..storage.commit_protocol import Attempt, Publishing
+from ..store.store import CheckpointStore
+from .collective_outcome import Outcome, error_in, notes_in, run_guarded, value_in
+from .commit import Commit
+from .communicator import Communicator
+from .shard_report import ShardReport
+from .shard_writer import plan_shard, write_shard
+from .snapshot import Snapshot
+
+_MAX_RANKS_SHOWN = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedCheckpoint:
+    """A committed checkpoint."""
+
+    step: int
+    path: PurePath
+    size_bytes: int
+    """The shards of all ranks and the manifest."""
+
+    notes: tuple[str, ...] = ()
+    """On the coordinator: why ranks wrote their parts while the training stood still."""
+
+
+def save_checkpoint(
+    store: CheckpointStore, snapshot: Snapshot, communicator: Communicator
+) -> SavedCheckpoint:
+    """Write every rank's fragments and commit them as the checkpoint of a step.
+
+    Called on every rank. On return the checkpoint is complete and durable on all of them. If a
+    rank dies meanwhile, the communicator of the others raises; nothing was committed then, or
+    all of it, and `CheckpointStore.sweep` removes the temporary folder.
+
+    Args:
+        store: The same folder on every rank, on a filesystem that they share.
+        snapshot: What is saved.
+        communicator: The ranks that save.
+
+    Raises:
+        SaveFailedError: On every rank, with the same message, if any rank's disk refuses or an
+            element is missing or doubled. The temporary folder is gone, older checkpoints stand.
+        Exception: Any other exception of this rank (a defect, an interrupt, `state` that is not
+            JSON), after the others have been told; they raise SaveFailedError.
+    """
+    attempt = agree_on_attempt(store, snapshot, communicator)
+    wrote = run_guarded(lambda: _write(store, attempt, snapshot, communicator.rank))
+    return conclude(store, attempt, snapshot, wrote, communicator)
+
+
+def agree_on_attempt(
+    store: CheckpointStore, snapshot: Snapshot, communicator: Communicator
+) -> Attempt:
+    """Make the temporary folder; the first of the three collectives. Called on every rank.
+
+    Raises:
+        SaveFailedError: On every rank, if the coordinator's disk refuses.
+    """
+    began = Outcome()
+    if communicator.rank == 0:
+        began = run_guarded(lambda: _begin(store, snapshot))
+    reply = communicator.broadcast(began.message())
+    _raise_failure(snapshot.step, reply, began)
+    return Attempt.parse(value_in(reply))
+
+
+def conclude(
+    store: CheckpointStore,
+    attempt: Attempt,
+    snapshot: Snapshot,
+    wrote: Outcome,
+    communicator: Communicator,
+) -> SavedCheckpoint:
+    """Commit what the ranks wrote: the other two collectives. Called on every rank.
+
+    Args:
+        store: See `save_checkpoint`.
+        attempt: From `agree_on_attempt`.
+        snapshot: The coordinator's counts; its fragments are not looked at.
+        wrote: This rank's report, or why it could not write.
+        communicator: The ranks that save.
+
+    Raises:
+        SaveFailedError: On every rank; see `save_checkpoint`.
+    """
+    messages = communicator.gather(wrote.message())
+    committed, notes = Outcome(), notes_in(messages or ())
+    if messages is not None:
+        publishing = store.publishing
+        committed = run_guarded(
+            lambda: or_abandon(
+                publishing,
+                attempt,
+                lambda: commit_of(attempt, messages, snapshot).publish(publishing),
+            )
+        )
+    return announce(store, snapshot.step, wrote, committed, communicator, notes)
+
+
+def announce(
+    store: CheckpointStore,
+    step: int,
+    wrote: Outcome,
+    committed: Outcome,
+    communicator: Communicator,
+    notes: Sequence[str] = (),
+) -> SavedCheckpoint:
+    """Tell all ranks what became of a save: the last collective. Called on every rank.
+
+    Args:
+        store: See `save_checkpoint`.
+        step: The step whose state was saved.
+        wrote: This rank's report, or why it could not write.
+        committed: On the coordinator the checkpoint's size in bytes, or why there is none.
+        communicator: The ranks that save.
+        notes: On the coordinator, those of all ranks.
+
+    Raises:
+        SaveFailedError: On every rank; see `save_checkpoint`.
+    """
+    verdict = communicator.broadcast(committed.message())
+    _raise_failure(step, verdict, wrote, committed)
+    size_bytes = value_in(verdict)
+    assert isinstance(size_bytes, int)
+    path = store.path(step)
+    return SavedCheckpoint(step=step, path=path, size_bytes=size_bytes, notes=tuple(notes))
+
+
+def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
+    require_json(snapshot.state, "state")
+    require_json(snapshot.created_by, "created_by")
+    try:
+        return store.publishing.begin(snapshot.step).encode()
+    except OSError as error:
+        raise SaveFailedError(f"rank 0: {error}") from error
+
+
+def _write(store: CheckpointStore, attempt: Attempt, snapshot: Snapshot, rank: int) -> JSON:
+    require_same_step(attempt, snapshot.step, rank)
+    metadata = {"step": str(snapshot.step), "token": attempt.token}
+    plan = plan_shard(snapshot.fragments, metadata)
+    if not plan.fragments:
+        return ShardReport().encode()
+    path = store.publishing.shard_path(attempt, rank)
+    return write_shard(path, plan, files=store.files, block_bytes=store.block_bytes).encode()
+
+
+def require_same_step(attempt: Attempt, step: int, rank: int) -> None:
+    """Refuse to write the state of one step into the checkpoint of another.
+
+    Raises:
+        ValueError: Naming both.
+    """
+    if step != attempt.step:
+        raise ValueError(
+            f"rank {rank} saves step {step}, the coordinator step {attempt.step}. All ranks must "
+            "save the same step at the same time."
+        )
+
+
+def commit_of(attempt: Attempt, messages: Sequence[JSON], snapshot: Snapshot) -> Commit:
+    """Return what is to be published, from what the ranks said. Called on the coordinator.
+
+    Raises:
+        SaveFailedError: If a rank could not write; names it.
+    """
+    _require_all_wrote(messages)
+    return Commit(
+        attempt=attempt,
+        reports=[value_in(message) for message in messages],
+        specs=snapshot.specs,
+        state=snapshot.state,
+        created_by=snapshot.created_by,
+    )
+
+
+def or_abandon(publishing: Publishing, attempt: Attempt, action: Callable[[], JSON]) -> JSON:
+    """Return what an action returns; where it fails, remove what the attempt has left.
+
+    Called on the coordinator, when no rank writes any more.
+
+    Raises:
+        SaveFailedError: For an error of the storage, or of what the ranks wrote.
+        BaseException: Any other is passed on.
+    """
+    try:
+        return action()
+    except BaseException as error:
+        problem = str(error) if isinstance(error, SaveFailedError) else f"rank 0: {error}"
+        try:
+            publishing.abandon(attempt)
+        except OSError as second:
+            problem += f"; and {publishing.work_folder(attempt)} could not be removed: {second}"
+            error.add_note(problem)
+        # A ValueError is about coverage: what the ranks wrote does not fit together.
+        if isinstance(error, OSError | ValueError | SaveFailedError):
+            raise SaveFailedError(problem) from error
+        raise
+
+
+def _require_all_wrote(messages: Sequence[JSON]) -> None:
+    failures = [
+        f"rank {rank}: {error}"
+        for rank, message in enumerate(messages)
+        if (error := error_in(message)) is not None
+    ]
+    if len(failures) > _MAX_RANKS_SHOWN:
+        num_more = len(failures) - _MAX_RANKS_SHOWN
+        failures[_MAX_RANKS_SHOWN:] = [f"and {num_more} more ranks"]
+    if failures:
+        raise SaveFailedError("; ".join(failures))
+
+
+def _raise_failure(step: int, verdict: JSON, *own: Outcome) -> None:
+    for outcome in own:
+        outcome.raise_unexpected()
+    error = error_in(verdict)
+    if error is not None:
+        cause = next((outcome.error for outcome in own if outcome.error is not None), None)
+        raise SaveFailedError(
+            f"saving {step_folder(step)} failed: {error}. The other checkpoints are untouched."
+        ) from cause

@@ -1,0 +1,92 @@
+"""Write the fragments of one rank as one shard."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import PurePath
+
+from ..errors import SaveFailedError
+from ..format.fragment import Fragment
+from ..format.manifest import Chunk, StoredFile, StoredTensor
+from ..format.shard_header import Entry, data_offsets, encode_header
+from ..format.tensor_bytes import host_pieces
+from ..storage.block_writer import write_new_file
+from ..storage.local_files import Files
+from .shard_report import ShardReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """Which bytes go where in a shard."""
+
+    header: bytes
+    fragments: tuple[Fragment, ...]
+    offsets: tuple[int, ...]
+    size_bytes: int
+
+
+def plan_shard(fragments: Iterable[Fragment], metadata: Mapping[str, str]) -> ShardPlan:
+    """Lay out fragments in a file. Pure; touches no data.
+
+    Args:
+        fragments: In any order; empty ones are left out.
+        metadata: For the header.
+
+    Raises:
+        SaveFailedError: If a fragment is given twice.
+    """
+    ordered = sorted((f for f in fragments if f.size_bytes), key=lambda f: -f.spec.itemsize)
+    entries = [_entry(fragment) for fragment in ordered]
+    name, count = max(Counter(e.name for e in entries).items(), key=itemgetter(1), default=("", 0))
+    if count > 1:
+        raise SaveFailedError(f"the fragment {name} is given {count} times")
+    header = encode_header(entries, metadata)
+    return ShardPlan(
+        header=header,
+        fragments=tuple(ordered),
+        offsets=tuple(data_offsets(len(header), entries)),
+        size_bytes=len(header) + sum(entry.size_bytes for entry in entries),
+    )
+
+
+def write_shard(path: PurePath, plan: ShardPlan, *, files: Files, block_bytes: int) -> ShardReport:
+    """Write, sync and close a shard; hold one block and one staging piece besides it.
+
+    Raises:
+        SaveFailedError: If the disk refuses; names the file.
+    """
+    try:
+        size_bytes, crc32 = write_new_file(
+            path, _pieces(plan), plan.size_bytes, files=files, block_bytes=block_bytes
+        )
+    except OSError as error:
+        raise SaveFailedError(f"{path}: {error}") from error
+    file = StoredFile(name=path.name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
+    return ShardReport(files=(file,), tensors=stored_tensors(plan, path.name))
+
+
+def stored_tensors(plan: ShardPlan, file_name: str) -> tuple[StoredTensor, ...]:
+    """Return where the fragments of a plan lie in its file. Pure."""
+    return tuple(
+        StoredTensor(
+            spec=fragment.spec,
+            chunks=(Chunk(file=file_name, start=fragment.start, end=fragment.end, offset=offset),),
+        )
+        for fragment, offset in zip(plan.fragments, plan.offsets, strict=True)
+    )
+
+
+def _entry(fragment: Fragment) -> Entry:
+    return Entry(
+        name=f"{fragment.spec.name}@{fragment.start}:{fragment.end}",
+        dtype=fragment.spec.dtype,
+        shape=(fragment.end - fragment.start,),
+        size_bytes=fragment.size_bytes,
+    )
+
+
+def _pieces(plan: ShardPlan) -> Iterator[memoryview]:
+    yield memoryview(plan.header)
+    for fragment in plan.fragments:
+        yield from host_pieces(fragment.data)

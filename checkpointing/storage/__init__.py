@@ -1,0 +1,1 @@
+"""Where bytes are: local files, object stores, the two ways to commit."""

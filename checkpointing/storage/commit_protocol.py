@@ -1,0 +1,167 @@
+"""How files become a checkpoint and cease to be one: the part of a store that its place decides.
+
+Where a folder can be renamed, that is the commit (`commit_by_rename.py`). Where there are only
+objects, it is the manifest, put last (`commit_by_manifest.py`). Both promise the same: a kill at
+any point leaves either nothing new or a complete checkpoint, and one that is there is not lost to a
+later save of another step.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from ..errors import SaveFailedError
+from ..format.json_fields import Fields
+from ..format.manifest import Manifest
+from ..format.names import new_token, step_folder
+from ..format.strict_json import JSON
+from .local_files import Files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One attempt to save one step."""
+
+    step: int
+    token: str
+
+    def encode(self) -> JSON:
+        """Return what the other ranks need to know, as JSON."""
+        return {"step": self.step, "token": self.token}
+
+    @classmethod
+    def parse(cls, value: JSON) -> "Attempt":
+        """Read back what the coordinator sent.
+
+        Raises:
+            ValueError: For missing or wrong fields.
+        """
+        fields = Fields(value, "the attempt", frozenset(("step", "token")))
+        return cls(step=fields.integer("step"), token=fields.text("token"))
+
+
+class Publishing(ABC):
+    """Makes and removes the checkpoints of one store.
+
+    All but `shard_path`, `steps` and `has` is called on the coordinator only.
+
+    Args:
+        folder: The store's folder.
+        files: How it is reached.
+    """
+
+    def __init__(self, folder: PurePath, files: Files) -> None:
+        self.folder = folder
+        self.files = files
+        self.claim = ""
+        """By what this run shows that the store is its own, where it has to: any process that has
+        it may publish for this one."""
+
+    def path(self, step: int) -> PurePath:
+        """Return where a complete checkpoint is.
+
+        Raises:
+            ValueError: For a negative step.
+        """
+        return self.folder / step_folder(step)
+
+    def begin(self, step: int) -> Attempt:
+        """Begin a new attempt to save a step.
+
+        Raises:
+            OSError: From the storage.
+            ValueError: For a negative step.
+        """
+        step_folder(step)
+        return Attempt(step=step, token=new_token())
+
+    @abstractmethod
+    def work_folder(self, attempt: Attempt) -> PurePath:
+        """Return the folder that the shards of an attempt are written to."""
+
+    @abstractmethod
+    def shard_path(self, attempt: Attempt, rank: int) -> PurePath:
+        """Return the file that a rank writes."""
+
+    @abstractmethod
+    def publish(self, attempt: Attempt, manifest: Manifest) -> int:
+        """Make an attempt the checkpoint of its step, durably; return its size in bytes.
+
+        Called after every rank has synced its shard.
+
+        Raises:
+            OSError: From the storage.
+            SaveFailedError: If a shard is not what its rank reported, or if the checkpoint is in
+                place but something after that failed.
+            ValueError: If the manifest is not consistent: an element is missing or there twice.
+        """
+
+    @abstractmethod
+    def abandon(self, attempt: Attempt) -> None:
+        """Remove what an attempt has left, when no rank writes any more.
+
+        Raises:
+            OSError: From the storage; `sweep` removes it later.
+        """
+
+    @abstractmethod
+    def steps(self) -> list[int]:
+        """Return the steps of all checkpoints, newest first; the folder is there.
+
+        Raises:
+            OSError: From the storage.
+        """
+
+    @abstractmethod
+    def has(self, step: int) -> bool:
+        """Tell whether there is a checkpoint of this step, whole or damaged."""
+
+    @abstractmethod
+    def withdraw(self, step: int) -> list[PurePath]:
+        """Take a checkpoint's name away, durably; return the folders that are still to be removed.
+
+        A kill leaves all of a checkpoint under its name, or none.
+
+        Raises:
+            OSError: From the storage; `sweep` removes the rest later.
+        """
+
+    @abstractmethod
+    def set_aside(self, step: int) -> PurePath:
+        """Keep a damaged checkpoint where nothing takes it for one; return where that is.
+
+        Raises:
+            OSError: From the storage.
+        """
+
+    @abstractmethod
+    def refused(self) -> list[str]:
+        """Return the names under which damaged checkpoints were set aside; the folder is there."""
+
+    @abstractmethod
+    def leftovers(self) -> list[str]:
+        """Return the names of what saves and deletions have left; the folder is there."""
+
+    @abstractmethod
+    def sweep(self) -> list[str]:
+        """Remove the leftovers; return their names. No save of this store is in flight.
+
+        Raises:
+            OSError: From the storage.
+        """
+
+    def require_shards(self, attempt: Attempt, manifest: Manifest) -> None:
+        """Refuse an attempt of which a shard is not as long as its rank says.
+
+        Raises:
+            OSError: From the storage.
+            SaveFailedError: Naming the shard.
+        """
+        folder = self.work_folder(attempt)
+        for file in manifest.files:
+            found_bytes = self.files.size(folder / file.name)
+            if found_bytes != file.size_bytes:
+                raise SaveFailedError(
+                    f"{folder / file.name} has {found_bytes} bytes on the coordinator, but its "
+                    f"rank wrote {file.size_bytes}. Is the folder shared between the nodes?"
+                )

@@ -1,0 +1,204 @@
+"""The folder that holds the checkpoints of one run."""
+
+from pathlib import PurePath
+
+from ..errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
+from ..format.manifest import BLOCK_BYTES, MAX_BLOCK_BYTES
+from ..format.names import PIN_NAME, new_token, probe_folder, step_folder
+from ..reading.reader import CheckpointReader
+from ..reading.verify import find_damage, load_manifest
+from ..storage.local_files import LOCAL_FILES, Files
+from ..storage.locations import publishing_of
+from ..storage.small_files import write_durably
+
+_MAX_STEPS_SHOWN = 5
+
+
+class CheckpointStore:
+    """Checkpoints by step, in a folder or in an object store.
+
+    Attributes:
+        folder: Where the checkpoints are; made by the first save.
+        files: How this package reaches them.
+        publishing: How a save becomes a checkpoint there.
+        block_bytes: The bytes under one checksum in what is saved from now on.
+    """
+
+    def __init__(
+        self, folder: PurePath, files: Files = LOCAL_FILES, *, block_bytes: int = BLOCK_BYTES
+    ) -> None:
+        if not 1 <= block_bytes <= MAX_BLOCK_BYTES:
+            raise ValueError(f"block_bytes={block_bytes} is not in [1, {MAX_BLOCK_BYTES}].")
+        self.folder = folder
+        self.files = files
+        self.block_bytes = block_bytes
+        self.publishing = publishing_of(folder, files)
+
+    def path(self, step: int) -> PurePath:
+        """Return the folder of a step, whether it exists or not."""
+        return self.publishing.path(step)
+
+    def steps(self) -> list[int]:
+        """Return the steps of all checkpoints, newest first; none if the folder is missing.
+
+        Ranks may see different answers for a moment on a shared filesystem: the coordinator
+        asks and broadcasts.
+
+        Raises:
+            OSError: From the storage.
+        """
+        return self.publishing.steps() if self.files.exists(self.folder) else []
+
+    def open(self, step: int) -> CheckpointReader:
+        """Prove the manifest of a step and the presence of its files; return a reader.
+
+        The content of the files is checked as it is read.
+
+        Raises:
+            DamagedCheckpointError: Naming the file.
+            NoCheckpointError: If there is no such step.
+            OSError: From the storage, where it says nothing about the checkpoint (no permission).
+        """
+        self._require_step(step)
+        manifest = load_manifest(self.path(step), step, self.files)
+        return CheckpointReader(self.path(step), manifest, self.files)
+
+    def verify(self, step: int) -> list[str]:
+        """Re-read every byte of a step, without torch; return all damage, empty if there is none.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+        """
+        self._require_step(step)
+        try:
+            manifest = load_manifest(self.path(step), step, self.files)
+        except DamagedCheckpointError as error:
+            return [str(error)]
+        return find_damage(self.path(step), manifest, self.files)
+
+    def delete(self, step: int) -> None:
+        """Delete a checkpoint.
+
+        Called on the coordinator only, after a newer checkpoint was committed.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            SaveFailedError: If it is pinned, or the storage refuses; `sweep` removes the rest.
+        """
+        for path in self.withdraw(step):
+            try:
+                self.files.rmtree(path)
+            except OSError as error:
+                raise self._not_deleted(step, error) from error
+
+    def withdraw(self, step: int) -> list[PurePath]:
+        """Let a checkpoint be none any more; return the folders to be removed, by `sweep` at last.
+
+        Removing gigabytes takes seconds, which this does not. Called on the coordinator only,
+        after a newer checkpoint was committed.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            SaveFailedError: If it is pinned, or the storage refuses.
+        """
+        self._require_step(step)
+        if self.is_pinned(step):
+            raise SaveFailedError(f"{self.path(step)} is pinned: {PIN_NAME} lies in it.")
+        try:
+            return self.publishing.withdraw(step)
+        except OSError as error:
+            raise self._not_deleted(step, error) from error
+
+    def is_pinned(self, step: int) -> bool:
+        """Tell whether a person wants this step to stay, whatever retention says."""
+        return self.files.exists(self.path(step) / PIN_NAME)
+
+    def pin(self, step: int) -> None:
+        """Keep a checkpoint for good, durably; it may be pinned already.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            OSError: From the storage.
+        """
+        self._require_step(step)
+        if not self.is_pinned(step):
+            write_durably(self.path(step) / PIN_NAME, b"", self.files)
+            self.files.fsync_dir(self.path(step))
+
+    def unpin(self, step: int) -> None:
+        """Take the pin away, if there is one.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            OSError: From the storage.
+        """
+        self._require_step(step)
+        if self.is_pinned(step):
+            self.files.unlink(self.path(step) / PIN_NAME)
+            self.files.fsync_dir(self.path(step))
+
+    def set_aside(self, step: int) -> PurePath:
+        """Move a checkpoint away that was found damaged, so that nothing takes it for the newest.
+
+        The run that fell back behind it will pass this step again, and retention must not count
+        it. Called on the coordinator only.
+
+        Returns:
+            Where it is now, with all it holds.
+
+        Raises:
+            NoCheckpointError: If there is no such step.
+            SaveFailedError: If the storage refuses.
+        """
+        self._require_step(step)
+        try:
+            return self.publishing.set_aside(step)
+        except OSError as error:
+            raise SaveFailedError(f"{self.path(step)} could not be set aside: {error}") from error
+
+    def sweep(self) -> list[str]:
+        """Remove what dead saves and deletions have left; return the names removed.
+
+        Called on the coordinator only, at the start of a run, when no save is in flight. In an
+        object store, whose writers no lock keeps apart, it also takes the store over: what an
+        earlier writer tries to commit from then on fails.
+
+        Raises:
+            OSError: From the storage.
+            SaveFailedError: If another run has taken this store over since.
+        """
+        return self.publishing.sweep()
+
+    def check_writable(self) -> None:
+        """Make, sync and remove a file, so that a bad folder is found before the training.
+
+        Raises:
+            SaveFailedError: Naming the folder and the cause.
+        """
+        probe = self.folder / probe_folder(new_token())
+        try:
+            self.files.make_dirs(self.folder)
+            self.files.mkdir(probe)
+            try:
+                write_durably(probe / "probe", b"probe", self.files)
+                self.files.fsync_dir(probe)
+            finally:
+                self.files.rmtree(probe)
+        except OSError as error:
+            raise SaveFailedError(
+                f"cannot save checkpoints in {self.folder}: {error}. Choose a folder that every "
+                "node can write to."
+            ) from error
+
+    def _not_deleted(self, step: int, error: OSError) -> SaveFailedError:
+        return SaveFailedError(f"{self.path(step)} could not be deleted: {error}")
+
+    def _require_step(self, step: int) -> None:
+        if self.publishing.has(step):
+            return
+        steps = self.steps()
+        shown = ", ".join(str(step) for step in steps[:_MAX_STEPS_SHOWN]) or "none"
+        more = ", ..." if len(steps) > _MAX_STEPS_SHOWN else ""
+        raise NoCheckpointError(
+            f"{self.folder} has no {step_folder(step)}; its newest steps: {shown}{more}."
+        )

@@ -1,0 +1,1 @@
+"""One node: start its ranks, restart them, end with one exit code."""

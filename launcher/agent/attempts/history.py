@@ -1,0 +1,88 @@
+"""Keeps the attempts of one start: decides about a restart, and writes them down."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ...contract.launcher_signals import SignalInbox
+from ...contract.run_dir_file import assumed_folder
+from ...plan.launch_plan import LaunchPlan
+from ...rendezvous.messages import NodeEnd, first_to_fail
+from ...run_folder.attempt_number import number_in
+from ...run_folder.jsonl import EVENTS, FOLDER, append_event
+from .restart_policy import AttemptRecord, Verdict, verdict
+
+
+class Judge:
+    """Keeps the attempts so far, decides about a restart, and writes events.jsonl."""
+
+    def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._plan = plan
+        self._inbox = inbox
+        self._history: list[AttemptRecord] = []
+        self._folder = assumed_folder(plan)
+        self._is_known = plan.run_dir is not None
+        """Whether the folder is more than assumed."""
+
+    def folder(self, ends: Mapping[int, NodeEnd]) -> Path | None:
+        """Return where the run is kept, as far as its ranks have said; None: not known.
+
+        Without --run-dir the batch step can only assume where that is: if it has begun its record
+        there, the record is told where the run is.
+        """
+        told = next((end.run_dir for _, end in sorted(ends.items()) if end.run_dir), None)
+        if self._plan.run_dir is None and told is not None:
+            before, self._folder, self._is_known = self._folder, Path(told), True
+            elsewhere = before is not None and before.resolve() != self._folder
+            if before is not None and elsewhere and (before / EVENTS).exists():
+                with suppress(OSError):
+                    append_event(before, FOLDER, path=told)
+        return self._folder
+
+    def judge(self, ends: Mapping[int, NodeEnd], code: int) -> Verdict:
+        """Return the verdict on an attempt from its ends on all nodes."""
+        record = merged(ends, code)
+        self._history.append(record)
+        # What had failed before is started again, by the same command: the agent waits no longer.
+        before = any(end.failed_before_notice for end in ends.values())
+        warned = self._inbox.warned_by is not None and not before
+        judged = verdict(self._history, max_restarts=self._plan.max_restarts, warned=warned)
+        self.record(ends, code, judged, judged.reason)
+        return judged
+
+    def record(self, ends: Mapping[int, NodeEnd], code: int, judged: Verdict, reason: str) -> None:
+        """Write an attempt into events.jsonl."""
+        record = merged(ends, code)
+        folder = self.folder(ends)
+        # Where the folder is only assumed, none is made for a run that may be kept elsewhere.
+        if folder is not None and (self._is_known or (folder / EVENTS).exists()):
+            with suppress(OSError):  # the record is for later; the run is what counts
+                drawn = next((end.number for _, end in sorted(ends.items())), None)
+                append_event(
+                    folder,
+                    "attempt",
+                    attempt=number_in(folder) if drawn is None else drawn,
+                    ranks=sum(end.num_ranks for end in ends.values()),
+                    code=record.code,
+                    seconds=round(record.lived_s, 3),
+                    step=record.step,
+                    error=record.error,
+                    restart=judged.restart,
+                    reason=reason or None,
+                )
+
+
+def merged(ends: Mapping[int, NodeEnd], code: int) -> AttemptRecord:
+    """Return the record of an attempt from its ends on all nodes; pure."""
+    steps = [end.step for end in ends.values() if end.step is not None]
+    errors = [end.error for end in ends.values() if end.error is not None]
+    first = first_to_fail(ends)
+    return AttemptRecord(
+        code=code,
+        lived_s=max(end.lived_s for end in ends.values()),
+        gives_signs=any(end.gives_signs for end in ends.values()),
+        step=max(steps, default=None),
+        joined=any(end.joined for end in ends.values()),
+        error=next(iter(errors), None) if first is None else ends[first].error,
+    )

@@ -1,0 +1,97 @@
+"""What is said about an attempt that a preemption notice ended: pure functions to text."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ...contract.exit_codes import CONTINUE, DONE, Outcome, followers
+from ...contract.preemption import signal_name
+
+GOES_ON = "The same command goes on."
+
+
+def ranks_text(ranks: Iterable[int]) -> str:
+    """Return "rank 3" or "ranks 0, 1, 3"."""
+    names = [str(rank) for rank in ranks]
+    return f"rank{'s' if len(names) > 1 else ''} {', '.join(names)}"
+
+
+def nothing_begun_text(outcomes: Sequence[Outcome]) -> str:
+    """Return why a notice cost nothing; empty where every rank has left by itself.
+
+    Args:
+        outcomes: Of an attempt in which no rank has finished a step; see `exit_codes.spare`.
+    """
+    before = f"before the first step of this start: nothing was to be saved. {GOES_ON}"
+    died = [o for o in outcomes if o.spared is not None and not o.by_launcher]
+    if died:
+        names = ", ".join(dict.fromkeys(signal_name(-o.spared) for o in died if o.spared))
+        was = "was" if len(died) == 1 else "were"
+        return f"{ranks_text(o.rank for o in died)} {was} asked to leave ({names}) {before}"
+    if not any(o.by_launcher for o in outcomes):
+        return ""
+    left = [o.rank for o in outcomes if o.status == CONTINUE and o.spared is None]
+    if left:
+        return f"{ranks_text(left)} left with {CONTINUE} {before}"
+    spared = [o.rank for o in outcomes if o.spared is not None]
+    return f"{ranks_text(spared)} had to be ended {before}" if spared else ""
+
+
+def followers_text(outcomes: Sequence[Outcome], causes: Mapping[int, str | None]) -> str:
+    """Return, in a line, who failed only since the others had left; empty: nobody.
+
+    Args:
+        outcomes: Of an attempt.
+        causes: Rank to what it failed with, in a line.
+    """
+    fell = followers(outcomes)
+    if not fell:
+        return ""
+    cause = next((text for o in fell if (text := causes.get(o.rank))), None)
+    how = f" ({cause})" if cause else ""
+    return (
+        f"{ranks_text(o.rank for o in fell)} fell{how} since the others had saved and left: that "
+        "is no failure."
+    )
+
+
+def unsaved_text(
+    outcomes: Sequence[Outcome], *, step: int | None, newest: int | None, grace_s: float | None
+) -> str:
+    """Return why a run that saves by itself could not: who was ended, and what that costs.
+
+    Args:
+        outcomes: Of an attempt that a notice ended, and in which nobody has left with 75.
+        step: The last step that a rank has finished.
+        newest: That of the newest checkpoint; None: there is none, or it is not known.
+        grace_s: --grace.
+    """
+    ended = [o for o in outcomes if o.status not in (DONE, CONTINUE)]
+    signals = dict.fromkeys(signal_name(-o.status) for o in ended if o.status and o.status < 0)
+    by = f" by {', '.join(signals)}" if signals else ""
+    limit = "" if grace_s is None else f" (--grace {grace_s:g})"
+    text = f"{ranks_text(o.rank for o in ended)} ended{by} before the run was saved{limit}"
+    if step is None:
+        return f"{text}. It goes on from its newest checkpoint."
+    if newest is None:
+        return (
+            f"{text}: step {step} was finished, and no checkpoint is known. What was done since "
+            "the newest one is to be done again."
+        )
+    lost = max(0, step - newest)
+    again = "nothing is" if lost == 0 else "1 step is" if lost == 1 else f"{lost} steps are"
+    return (
+        f"{text}: step {step} was finished, and the newest checkpoint is of step {newest}: "
+        f"{again} to be done again."
+    )
+
+
+def done_after_notice_text(warned_by: int) -> str:
+    """Return what is said of a script without `Run` that has ended well after a notice.
+
+    Args:
+        warned_by: The signal that was the notice.
+    """
+    return (
+        f"the script ended with 0 after {signal_name(warned_by)}: the run counts as done, and a "
+        f"batch system does not start it again. Where it has only saved, let it exit with "
+        f"{CONTINUE}; see docs/launching.md."
+    )

@@ -1,0 +1,60 @@
+"""Where a start of the command takes place: on a plain machine, or in a job of a batch system."""
+
+from typing import Protocol
+
+from ..command_line.argv import Words
+from ..contract.launcher_signals import SignalInbox
+from ..contract.preemption import Warned
+from ..plan.launch_plan import LaunchPlan
+
+
+class Advice(Protocol):
+    """Finds out, without blocking, why a warning came and when the ranks will be killed."""
+
+    def ask(self, signum: int) -> None:
+        """Begin; called once, when the first warning has come."""
+
+    def answer(self) -> Warned | None:
+        """Return what was found out, once; None before and after."""
+
+
+class NoAdvice:
+    """Nobody to ask."""
+
+    def ask(self, signum: int) -> None:
+        """See Advice."""
+
+    def answer(self) -> Warned | None:
+        """See Advice."""
+        return None
+
+
+class Site:
+    """A plain machine: nothing is added to what was asked."""
+
+    def supply(self, words: Words) -> Words:
+        """Return the options with those that follow from the site; raises UsageError."""
+        return words
+
+    def adjust(self, plan: LaunchPlan) -> LaunchPlan:
+        """Return an agent's plan with what is known here: limits, and restarts used before."""
+        return plan
+
+    def advice(self) -> Advice:
+        """Return whom to ask about a warning."""
+        return NoAdvice()
+
+    def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int | None:
+        """Start the agents of all nodes and return their exit code.
+
+        None: this process is an agent itself, as on a plain machine.
+        """
+        return None
+
+    def describe(self) -> tuple[str, ...]:
+        """Return lines for --dry-run."""
+        return ()
+
+    def conclude(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
+        """Return the exit code after the last rank has left an agent."""
+        return code

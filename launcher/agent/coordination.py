@@ -1,0 +1,217 @@
+"""Who decides after an attempt, and where its ranks meet: one node alone, or several together."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.elastic.rendezvous.api import RendezvousInfo, RendezvousStoreInfo
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+
+from ..contract.launcher_signals import SignalInbox
+from ..plan.launch_plan import LaunchPlan
+from ..rendezvous.local import STORE_TIMEOUT_S, LocalRendezvous
+from ..rendezvous.messages import (
+    Lead,
+    NodeEnd,
+    bounded_text,
+    code_of_nodes,
+    whole_report,
+)
+from ..rendezvous.node_session import Meeting
+from ..rendezvous.quorum import has_quorum
+from .attempts.history import Judge
+from .attempts.node_loss import (
+    after_loss_text,
+    code_after_loss,
+    has_checkpoint,
+    without_leader_text,
+)
+from .attempts.restart_policy import Verdict
+from .attempts.supervision import Elsewhere
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """What comes after an attempt."""
+
+    code: int
+    restart: bool
+    wait_s: float = 0.0
+
+
+class Council(Protocol):
+    """Decides after each attempt."""
+
+    rendezvous: StaticTCPRendezvous
+
+    def open(self) -> None:
+        """Meet the other nodes, if there are any."""
+
+    def elsewhere(self) -> Elsewhere:
+        """Return what has happened on the other nodes."""
+
+    def conclude(self, end: NodeEnd) -> Decided:
+        """Report the end of an attempt and decide what comes next."""
+
+    def close(self) -> None:
+        """Part from the other nodes."""
+
+
+class Alone:
+    """The council of one node."""
+
+    def __init__(self, plan: LaunchPlan, judge: Judge, run_id: str) -> None:
+        self.rendezvous: StaticTCPRendezvous = LocalRendezvous(
+            run_id=run_id, addr=plan.master_addr, port=plan.master_port
+        )
+        self._judge = judge
+
+    def open(self) -> None:
+        """See Council."""
+
+    def elsewhere(self) -> Elsewhere:
+        """See Council."""
+        return Elsewhere()
+
+    def conclude(self, end: NodeEnd) -> Decided:
+        """See Council."""
+        if end.report:
+            self._judge.say(end.report)
+        judged = self._judge.judge({0: end}, end.code)
+        if judged.reason:
+            self._judge.say(judged.reason)
+        return Decided(code=end.code, restart=judged.restart, wait_s=judged.wait_s)
+
+    def close(self) -> None:
+        """See Council."""
+
+
+class Together:
+    """The council of several nodes; the leading one decides."""
+
+    def __init__(self, plan: LaunchPlan, judge: Judge, inbox: SignalInbox) -> None:
+        self._plan = plan
+        self._judge = judge
+        self._inbox = inbox
+        self._meeting = Meeting(plan, inbox, judge.say)
+        self._wait_s = 0.0
+        self.rendezvous: StaticTCPRendezvous = NodesRendezvous(self._meeting, plan.master_addr)
+
+    def open(self) -> None:
+        """See Council."""
+        self._meeting.join()
+
+    def elsewhere(self) -> Elsewhere:
+        """See Council."""
+        return self._meeting.elsewhere()
+
+    def conclude(self, end: NodeEnd) -> Decided:
+        """See Council."""
+        self._wait_s = 0.0
+        lead = self._meeting.end_attempt(end, self._decide)
+        if lead is None:
+            return self._undecided(end)
+        if lead.said:
+            self._judge.say(lead.said)
+        return Decided(code=lead.code, restart=lead.restart, wait_s=self._wait_s)
+
+    def close(self) -> None:
+        """See Council."""
+        self._meeting.part()
+
+    def _undecided(self, end: NodeEnd) -> Decided:
+        leader, roster = self._meeting.place.node, self._meeting.roster
+        if not self._meeting.is_lost(leader):
+            return Decided(code=end.code, restart=False)
+        ends = {roster.node_rank: end}
+        continues = has_checkpoint(self._judge.folder(ends), self._plan.checkpoints)
+        code = code_after_loss(end.code, continues=continues)
+        text = without_leader_text(leader, roster.hosts().get(leader), continues=continues)
+        self._judge.say(text)
+        if roster.node_rank == min(node for node in roster.members if node != leader):
+            self._judge.record(ends, code, Verdict(restart=False), text)
+        return Decided(code=code, restart=False)
+
+    def _decide(
+        self, attempt: int, ends: Mapping[int, NodeEnd], lost: list[int], dead: Collection[int]
+    ) -> Lead:
+        """Decide for all nodes. Called on the leading node only."""
+        members, hosts = self._meeting.roster.members, self._meeting.roster.hosts()
+        if lost:
+            before, members = members, tuple(node for node in members if node not in lost)
+            continues = has_checkpoint(self._judge.folder(ends), self._plan.checkpoints)
+            code = code_after_loss(code_of_nodes(ends), continues=continues)
+            judged = self._without(lost, before, dead, continues=continues)
+            said = [self._meeting.roster.lost_sentence(node) for node in lost]
+            self._judge.record(ends, code, judged, " ".join((*said, judged.reason)))
+        else:
+            code = code_of_nodes(ends)
+            judged, said = self._judge.judge(ends, code), [whole_report(ends, hosts)]
+        self._wait_s = judged.wait_s
+        return Lead(
+            attempt=attempt,
+            members=members,
+            port=0,
+            decided=True,
+            restart=judged.restart,
+            code=code,
+            said=bounded_text("\n".join(text for text in (*said, judged.reason) if text)),
+        )
+
+    def _without(
+        self,
+        lost: list[int],
+        members: tuple[int, ...],
+        dead: Collection[int],
+        *,
+        continues: bool,
+    ) -> Verdict:
+        nodes, staying = self._plan.nodes, set(members) - set(lost)
+        if self._inbox.warned_by is not None:
+            return Verdict(restart=False)
+        if len(staying) < nodes.num_min:
+            why = f"{len(staying)} of at least {nodes.num_min} nodes are left."
+        elif has_quorum(staying, members, dead):
+            leader = self._meeting.place.node
+            led = f", led by node {leader}" if leader else ""
+            return Verdict(restart=True, reason=f"going on with {len(staying)} nodes{led}.")
+        else:
+            why = (
+                f"{len(staying)} of {len(members)} nodes are left here, and it cannot be told from "
+                "here whether the others go on without them."
+            )
+        return Verdict(restart=False, reason=after_loss_text(why, continues=continues))
+
+
+class NodesRendezvous(StaticTCPRendezvous):
+    """The ranks of several nodes meet in a store on the leader, a new one for each attempt."""
+
+    def __init__(self, meeting: Meeting, addr: str) -> None:
+        super().__init__(
+            master_addr=addr,
+            master_port=0,
+            rank=0,
+            world_size=1,
+            run_id="agents",
+            timeout=STORE_TIMEOUT_S,
+        )
+        self._meeting = meeting
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Open the store with the other nodes; see Meeting.open_attempt for what it raises."""
+        self._store, port = self._meeting.open_attempt()
+        self.master_addr = self._meeting.place.addr
+        members = self._meeting.roster.members
+        return RendezvousInfo(
+            PrefixStore(self.run_id, self._store),
+            members.index(self._meeting.roster.node_rank),
+            len(members),
+            RendezvousStoreInfo(self.master_addr, port),
+        )
+
+    def shutdown(self) -> bool:
+        """Close the store's port."""
+        self._store = None
+        self._meeting.close_attempt()
+        return True

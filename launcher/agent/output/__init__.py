@@ -1,0 +1,1 @@
+"""What the ranks write: to the console and to log files."""

@@ -1,0 +1,11 @@
+"""The words after `relaunch` that are no script."""
+
+SUBCOMMANDS = {
+    "checkpoint": ".commands.checkpoint",
+    "report": ".commands.report",
+    "schedule": ".commands.schedule",
+    "slurm": ".commands.slurm.command",
+    "sweep": ".commands.sweep",
+    "watch": ".commands.watch",
+}
+"""The first word, and the module whose `run` does the rest and returns the exit code."""

@@ -1,0 +1,77 @@
+"""The sub-commands, their options and their exit codes."""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Sequence
+
+from checkpointing import CheckpointError, NoCheckpointError
+
+from ...console import STDOUT_FD, say
+from ...errors import UsageError
+from ..parser import CommandParser
+from . import diff, export, pin, prune, show, verify
+from . import import_ as importing
+from . import list_ as listing
+from .exit_codes import CLOSED_PIPE, DAMAGED
+
+_COMMANDS = {
+    "list": listing,
+    "show": show,
+    "verify": verify,
+    "diff": diff,
+    "pin": pin,
+    "prune": prune,
+    "export": export,
+    "import": importing,
+}
+
+_EPILOG = """\
+FOLDER is a run folder, a folder of checkpoints (RUN/checkpoints, RUN/best), or one checkpoint; or
+the URL of one of these, such as s3://bucket/run.
+
+exit codes:
+  0  fine     1  damage or differences were found, or the disk refused     2  wrong usage
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of everything after `relaunch checkpoint`."""
+    parser = CommandParser(
+        prog="relaunch checkpoint",
+        description="Look at checkpoints, check, compare, keep, thin out, export and import them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in _COMMANDS.items():
+        command = commands.add_parser(
+            name, help=module.HELP, description=module.HELP, allow_abbrev=False
+        )
+        module.add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the words after `relaunch checkpoint` say and return the exit code.
+
+    Raises:
+        UsageError: The words are wrong, or there is no such checkpoint.
+        SystemExit: 0, after `--help` was printed.
+    """
+    given = build_parser().parse_args(argv)
+    try:
+        code: int = _COMMANDS[given.command].run(given)
+    except NoCheckpointError as error:
+        raise UsageError(str(error)) from error
+    except BrokenPipeError:
+        # `| head` has seen enough. What Python still holds for stdout must go nowhere.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT_FD)
+        return CLOSED_PIPE
+    except (CheckpointError, OSError) as error:
+        say(f"error: {error}")
+        return DAMAGED
+    return code

@@ -1,0 +1,123 @@
+"""`relaunch checkpoint list`: which checkpoints there are, who wrote them, whether they open."""
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from checkpointing import (
+    JSON,
+    PIN_NAME,
+    DamagedCheckpointError,
+    Files,
+    Found,
+    open_folder,
+    take_inventory,
+)
+
+from ...run_folder.checkpoint_summary import summary
+from ...run_folder.tables import render, size_text
+from .exit_codes import DAMAGED, FINE
+from .printing import print_json, print_lines
+from .target import Target, find_target
+
+HELP = "Show the checkpoints of a run: size, writer, best evaluation, and whether each opens."
+
+_HEADERS = ("step", "size", "strategy", "ranks", "precision", "best", "state")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what `list` takes."""
+    parser.add_argument("folder", metavar="FOLDER")
+
+
+def run(given: Namespace) -> int:
+    """Print the table; 1 if a checkpoint does not open."""
+    target = find_target(given.folder)
+    sections = [_one(target)] if target.is_one else []
+    for name, store in target.stores:
+        inventory = take_inventory(store)
+        sections.append(
+            {
+                "name": name,
+                "folder": str(store.folder),
+                "checkpoints": [_row(found, store.files) for found in inventory.found],
+                "refused": list(inventory.refused),
+                "leftovers": list(inventory.leftovers),
+            }
+        )
+    if given.json:
+        print_json(sections)
+    else:
+        print_lines("\n\n".join(_text(section) for section in sections))
+    is_damaged = any(row["problem"] for section in sections for row in section["checkpoints"])
+    return DAMAGED if is_damaged else FINE
+
+
+def _one(target: Target) -> dict[str, Any]:
+    folder = target.path
+    row: dict[str, JSON]
+    try:
+        with open_folder(folder, target.files) as reader:
+            step = reader.manifest.step
+            row = _row(Found(step=step, folder=folder, manifest=reader.manifest), target.files)
+    except DamagedCheckpointError as error:
+        row = {"step": None, "folder": str(folder), "opens": False, "problem": str(error)}
+    return {
+        "name": folder.name,
+        "folder": str(folder.parent),
+        "checkpoints": [row],
+        "refused": [],
+        "leftovers": [],
+    }
+
+
+def _row(found: Found, files: Files) -> dict[str, Any]:
+    """Return a checkpoint as it stands in the JSON document."""
+    row: dict[str, JSON] = {
+        "step": found.step,
+        "folder": str(found.folder),
+        "opens": found.manifest is not None,
+        "problem": found.problem,
+        "pinned": files.exists(found.folder / PIN_NAME),
+    }
+    if found.manifest is not None:
+        row |= {
+            "size_bytes": found.manifest.size_bytes,
+            "num_tensors": len(found.manifest.tensors),
+            "num_files": len(found.manifest.files),
+            **summary(found.manifest.state, found.manifest.created_by),
+        }
+    return row
+
+
+def _text(section: dict[str, Any]) -> str:
+    lines = [f"{section['folder']}:"]
+    if section["checkpoints"]:
+        lines.append(
+            render(
+                _HEADERS, [_cells(row) for row in section["checkpoints"]], right="step size ranks"
+            )
+        )
+    else:
+        lines.append("no checkpoint")
+    lines += [row["problem"] for row in section["checkpoints"] if row["problem"]]
+    lines += [f"{name}: found damaged by a run and set aside" for name in section["refused"]]
+    lines += [
+        f"{name}: a save in flight or of a run that died; the next start removes it"
+        for name in section["leftovers"]
+    ]
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if not row["opens"]:
+        step = "" if row["step"] is None else str(row["step"])
+        return (step, "", "", "", "", "", "does not open")
+    best = "" if row["best"] is None else f"{row['best']:.6g} at {row['best_step']}"
+    return (
+        str(row["step"]),
+        size_text(row["size_bytes"]),
+        *("" if row[name] is None else str(row[name]) for name in _HEADERS[2:3]),
+        *("" if row[name] is None else str(row[name]) for name in ("world_size", "precision")),
+        best,
+        (row["ending"] or "opens") + (", pinned" if row["pinned"] else ""),
+    )

@@ -1,0 +1,128 @@
+"""`relaunch checkpoint prune`: let old checkpoints go, never what is the best or referred to."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from checkpointing import CheckpointStore, Found, Retention, take_inventory
+
+from ...errors import UsageError
+from ...run_folder.checkpoint_summary import best_step, score
+from ...run_folder.folder import RunFolder
+from ...run_folder.tables import plural, size_text
+from .exit_codes import FINE
+from .printing import print_json, print_lines
+from .prune_plan import PrunePlan, plan_prune
+from .target import Target, find_target
+
+HELP = "Delete all but the newest checkpoints; what these refer to as the best stays."
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stores:
+    checkpoints: CheckpointStore
+    best: CheckpointStore | None
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what `prune` takes."""
+    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument(
+        "--keep", type=_keep, required=True, metavar="N", help="how many of the newest stay"
+    )
+    parser.add_argument(
+        "--keep-every", type=_keep, metavar="STEPS", help="and the first of each so many steps"
+    )
+    parser.add_argument(
+        "--keep-best", type=_keep, default=0, metavar="M", help="and so many of the best"
+    )
+    parser.add_argument("--yes", action="store_true", help="delete; without it, only say what goes")
+
+
+def run(given: Namespace) -> int:
+    """Print what goes, and with --yes delete it, oldest first."""
+    target = find_target(given.folder)
+    stores = _stores(target)
+    found = take_inventory(stores.checkpoints).found
+    best = take_inventory(stores.best).found if stores.best is not None else ()
+    plan = plan_prune(
+        {one.step: best_step(one.manifest.state) for one in found if one.manifest is not None},
+        damaged=[one.step for one in found if one.manifest is None],
+        best=[one.step for one in best if not _is_pinned(stores.best, one.step)],
+        retention=Retention(
+            keep=given.keep, keep_every_steps=given.keep_every, keep_best=given.keep_best
+        ),
+        scores={
+            one.step: found_score
+            for one in found
+            if one.manifest is not None and (found_score := score(one.manifest.state)) is not None
+        },
+        protected=_protected(stores, target.run, [one.step for one in found]),
+    )
+    going = _going(stores.checkpoints, found, plan.checkpoints)
+    if stores.best is not None:
+        going += _going(stores.best, best, plan.best)
+    for store, one in going if given.yes else ():
+        store.delete(one.step)
+    if given.json:
+        folders = [str(one.folder) for _, one in going]
+        print_json({"deleted": given.yes, "folders": folders, "stays": list(plan.reasons)})
+    else:
+        print_lines(*_lines([one for _, one in going], plan, deleted=given.yes))
+    return FINE
+
+
+def _stores(target: Target) -> _Stores:
+    """Return the stores of a run, given as its folder or as one of the two in it.
+
+    Raises:
+        UsageError: The folder is one checkpoint, or the best alone.
+    """
+    if target.is_one:
+        raise UsageError(f"{target.path} is one checkpoint; pass the run's folder.")
+    by_name = dict(target.stores)
+    if "best" in by_name and "checkpoints" not in by_name:
+        raise UsageError(
+            f"{target.path} holds the best weights, which checkpoints refer to; pass the run's "
+            "folder, so that these are looked at."
+        )
+    checkpoints = target.stores[0][1]
+    folder = checkpoints.folder
+    beside = (Path(folder).absolute() if isinstance(folder, Path) else folder).parent / "best"
+    best = by_name.get("best") or CheckpointStore(beside, checkpoints.files)
+    is_of_run = folder.name == "checkpoints" and best.files.exists(best.folder)
+    return _Stores(checkpoints=checkpoints, best=best if is_of_run else None)
+
+
+def _is_pinned(store: CheckpointStore | None, step: int) -> bool:
+    return store is not None and store.is_pinned(step)
+
+
+def _protected(stores: _Stores, run: Path | None, steps: list[int]) -> dict[int, str]:
+    """Return the steps that nobody may delete, and why."""
+    found = {step: "it is pinned" for step in steps if stores.checkpoints.is_pinned(step)}
+    events = [] if run is None else RunFolder(run).events()
+    starts = [event for event in events if event.get("event") == "start"]
+    if starts and starts[-1].get("resumed"):
+        found.setdefault(starts[-1].get("step", -1), "the run went on from it the last time")
+    return found
+
+
+def _going(
+    store: CheckpointStore, found: tuple[Found, ...], steps: tuple[int, ...]
+) -> list[tuple[CheckpointStore, Found]]:
+    return [(store, one) for one in sorted(found, key=lambda one: one.step) if one.step in steps]
+
+
+def _lines(going: list[Found], plan: PrunePlan, *, deleted: bool) -> list[str]:
+    size_bytes = sum(one.manifest.size_bytes for one in going if one.manifest is not None)
+    verb = "deleted" if deleted else "would be deleted"
+    total = f"{plural(len(going), 'checkpoint')}, {size_text(size_bytes)}, {verb}"
+    hint = [] if deleted or not going else ["Nothing was deleted yet: add --yes."]
+    return [*(str(one.folder) for one in going), *plan.reasons, total, *hint]
+
+
+def _keep(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)

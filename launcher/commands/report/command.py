@@ -1,0 +1,62 @@
+"""`relaunch report`: its options, and what it writes and prints."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...console import say
+from ...run_folder.history import RunFacts, read_run
+from ..parser import CommandParser
+from .curves import NoMatplotlibError, draw
+from .page import comparison, page
+
+REPORT = "report.md"
+CURVES = "curves.png"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of everything after `relaunch report`."""
+    parser = CommandParser(
+        prog="relaunch report",
+        description="Write RUN/report.md and RUN/curves.png, for running and finished runs, and "
+        "compare several in one table.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the words after `relaunch report` say and return the exit code.
+
+    Raises:
+        UsageError: the words are wrong, or a folder is no run's.
+        SystemExit: 0, after `--help` was printed.
+    """
+    found = [read_run(path) for path in build_parser().parse_args(argv).runs]
+    try:
+        for facts in found:
+            print(f"wrote {write_report(facts)}")
+    except OSError as error:
+        say(f"error: the report cannot be written: {error}")
+        return 1
+    print(f"\n{comparison(found)}")
+    return 0
+
+
+def write_report(facts: RunFacts) -> str:
+    """Write the page and the picture into the run folder; return what was written.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    missing = "" if facts.records else "nothing has been measured yet."
+    try:
+        if facts.records:
+            draw(facts, facts.path / CURVES)
+    except NoMatplotlibError as error:
+        missing = str(error)
+    text = page(facts, picture=None if missing else CURVES, missing=missing)
+    (facts.path / REPORT).write_text(text, encoding="utf-8")
+    written = str(facts.path / REPORT)
+    return f"{written}; {missing}" if missing else f"{written} and {CURVES}"

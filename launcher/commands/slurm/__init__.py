@@ -1,0 +1,1 @@
+"""`relaunch slurm`: write a batch script and submit it."""

@@ -1,0 +1,237 @@
+"""`relaunch sweep`: its options, the plan in a file, and one trial after the other."""
+
+import argparse
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from strategies.stopping.improvement import KNOWN_MODES
+
+from ...command_line.argv import read_words
+from ...console import say
+from ...contract.exit_codes import CONTINUE, DONE, USAGE
+from ...contract.launcher_signals import SignalInbox
+from ...errors import UsageError
+from ...run_folder.history import read_run
+from ...run_folder.jsonl import EVENTS
+from ..parser import CommandParser
+from .results import Result, best_of, spread_table, trial_table
+from .search import FixedSearch, OptunaSearch, Search
+from .space import Parameters, draw, grid, parse_space, repeated
+from .trial import PRUNED, command_of, last_error, run_trial
+
+PLAN = "sweep.json"
+RESULTS = "results.txt"
+
+_EPILOG = """\
+  relaunch sweep --sweep-dir runs/s --monitor val/loss lr=1e-4:1e-1:log -- train.py
+  relaunch sweep --sweep-dir runs/g --monitor val/loss --search grid width=16,32 -- train.py
+  relaunch sweep --sweep-dir runs/k --monitor val/loss --folds 5 -- train.py
+  relaunch sweep --sweep-dir runs/r --monitor val/loss --seeds 5 -- train.py
+
+NAME=A,B,C is a list, NAME=LOW:HIGH a span, NAME=LOW:HIGH:log one on a logarithmic scale. The
+script is given --NAME=VALUE; with --seeds also --seed=K, with --folds also --fold=K --folds=N.
+What follows -- is as for relaunch. Each trial is a run in its own folder; the same command goes on
+where the sweep was interrupted.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of everything after `relaunch sweep`, up to `--`."""
+    parser = CommandParser(
+        prog="relaunch sweep",
+        usage="relaunch sweep --sweep-dir DIR --monitor NAME [options] [NAME=VALUES ...] -- "
+        "[relaunch's options] script.py [its arguments]",
+        description="Search settings, repeat over seeds, or cross-validate.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("space", nargs="*", metavar="NAME=VALUES")
+    parser.add_argument("--sweep-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--monitor", required=True, metavar="NAME", help="such as val/loss")
+    parser.add_argument(
+        "--mode", choices=("min", "max"), help="which is better; left out: what the name says"
+    )
+    parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random")
+    parser.add_argument("--trials", type=int, default=10, metavar="N", help="not for a grid")
+    parser.add_argument("--search-seed", type=int, default=0, metavar="S")
+    parser.add_argument("--seeds", type=int, default=0, metavar="N")
+    parser.add_argument("--folds", type=int, default=0, metavar="N")
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the words after `relaunch sweep` say and return the exit code.
+
+    Raises:
+        UsageError: the words are wrong, or the folder holds another sweep.
+        SystemExit: 0, after `--help` was printed.
+    """
+    cut = list(argv).index("--") if "--" in argv else len(argv)
+    given = build_parser().parse_args(argv[:cut])
+    words = tuple(argv[cut + 1 :])
+    if not words:
+        raise UsageError("no script is given: relaunch sweep ... -- script.py.")
+    _require_own_places(words)
+    given.mode = _mode(given)
+    search = _search(given)
+    _keep_plan(given, words)
+    inbox = SignalInbox()
+    inbox.install()
+    inbox.ranks_start()
+    results: list[Result] = []
+    number = 0
+    while inbox.warned_by is None and (parameters := search.trial(number)) is not None:
+        folder = given.sweep_dir / f"trial-{number:03d}"
+        if search.is_given_up(number) and not _is_over(folder):
+            results.append(Result(number=number, parameters=parameters, state="given up"))
+            _show(results, given)
+            number += 1
+            continue
+        code = _run_unless_over(number, given, words, search, folder, inbox)
+        result = _result(number, parameters, folder, given, code)
+        if result.state != "left":
+            search.finished(number, result.value, pruned=result.state == "pruned")
+        results.append(result)
+        _show(results, given)
+        if code == USAGE:
+            say(f"error: trial {number} cannot be started: {last_error(folder)}")
+            return USAGE
+        if result.state == "left":
+            break
+        number += 1
+    if inbox.warned_by is not None:
+        say("asked to leave: the same command goes on with the sweep.")
+        return CONTINUE
+    print(f"\n{(given.sweep_dir / RESULTS).read_text()}", end="")
+    return DONE if any(r.value is not None for r in results) else 1
+
+
+def _mode(given: argparse.Namespace) -> str:
+    """Return which values of the monitored metric are better.
+
+    Raises:
+        UsageError: its name does not say it, or says the contrary of --mode.
+    """
+    name = given.monitor.rpartition("/")[2]
+    known = KNOWN_MODES.get(name)
+    mode: str | None = given.mode or known
+    if mode is None:
+        raise UsageError(
+            f"--monitor {given.monitor} needs --mode min or --mode max: whether a lower or a "
+            f'higher "{name}" is better is not known.'
+        )
+    if known not in (None, mode):
+        better = "lower" if known == "min" else "higher"
+        raise UsageError(
+            f"--monitor {given.monitor} --mode {mode}: a {better} {name} is better. "
+            "Leave --mode out."
+        )
+    return mode
+
+
+def _require_own_places(words: Sequence[str]) -> None:
+    """Refuse one place for the checkpoints of several runs."""
+    place = read_words(words, os.environ).given.get("--checkpoints")
+    if place is not None:
+        raise UsageError(
+            f"--checkpoints {place.text} is one place, and each trial needs its own. Leave it out: "
+            "a trial's checkpoints are in its folder below --sweep-dir."
+        )
+
+
+def _search(given: argparse.Namespace) -> Search:
+    space = parse_space(given.space)
+    for name in ("trials", "seeds", "folds"):
+        if getattr(given, name) < (1 if name == "trials" else 0):
+            raise UsageError(f"--{name} {getattr(given, name)} is too small.")
+    if given.folds == 1:
+        raise UsageError("--folds 1 leaves nothing to train on; pass 2 or more.")
+    if not space and not given.seeds and not given.folds:
+        raise UsageError("nothing is searched: give NAME=VALUES, --seeds N or --folds N.")
+    if given.search == "optuna" and space:
+        given.sweep_dir.mkdir(parents=True, exist_ok=True)
+        repeats = repeated([{}], seeds=given.seeds, folds=given.folds)
+        return OptunaSearch(
+            space, given.trials, given.search_seed, given.mode, given.sweep_dir, repeats
+        )
+    if given.search == "grid" or not space:
+        trials = grid(space)
+    else:
+        trials = draw(space, given.trials, given.search_seed)
+    return FixedSearch(repeated(trials, seeds=given.seeds, folds=given.folds))
+
+
+def _keep_plan(given: argparse.Namespace, words: Sequence[str]) -> None:
+    """Write down what is searched; refuse another search in the same folder."""
+    plan: dict[str, Any] = {**vars(given), "sweep_dir": None, "words": list(words)}
+    # More trials may be asked for later: the first ones stay the same.
+    fixed = {key: value for key, value in plan.items() if key not in ("trials", "sweep_dir")}
+    given.sweep_dir.mkdir(parents=True, exist_ok=True)
+    path = given.sweep_dir / PLAN
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key, value in fixed.items() if before.get(key) != value]
+        if changed:
+            raise UsageError(
+                f"{given.sweep_dir} holds a sweep with another {', '.join(changed)}. Use the same, "
+                "or another --sweep-dir."
+            )
+    path.write_text(json.dumps(fixed, indent=2) + "\n", encoding="utf-8")
+
+
+def _run_unless_over(
+    number: int,
+    given: argparse.Namespace,
+    words: Sequence[str],
+    search: Search,
+    folder: Path,
+    inbox: SignalInbox,
+) -> int:
+    if (folder / PRUNED).exists() or _is_over(folder):
+        return DONE
+    parameters = search.trial(number)
+    assert parameters is not None
+    told = " ".join(f"{name}={value}" for name, value in parameters.items())
+    say(f"trial {number}: {told or shlex.join(words)}")
+    return run_trial(
+        command_of(words, parameters, folder),
+        folder,
+        monitor=given.monitor,
+        inbox=inbox,
+        is_hopeless=lambda step, value: search.is_hopeless(number, step, value),
+    )
+
+
+def _is_over(folder: Path) -> bool:
+    return (folder / EVENTS).exists() and read_run(folder).is_over
+
+
+def _result(
+    number: int, parameters: Parameters, folder: Path, given: argparse.Namespace, code: int
+) -> Result:
+    found = None
+    if (folder / EVENTS).exists():
+        found = best_of(read_run(folder), given.monitor, given.mode)
+    if (folder / PRUNED).exists():
+        state = "pruned"
+    elif code == CONTINUE:
+        state = "left"
+    else:
+        state = "finished" if code == DONE else f"failed ({code})"
+    value, step = found if found is not None and code in (DONE, CONTINUE) else (None, None)
+    return Result(number=number, parameters=parameters, state=state, value=value, step=step)
+
+
+def _show(results: Sequence[Result], given: argparse.Namespace) -> None:
+    """Write the tables anew; a reader never sees half of one."""
+    text = trial_table(results, given.monitor, given.mode)
+    if given.seeds or given.folds:
+        text += "\n\n" + spread_table(results, given.monitor, given.mode)
+    draft = given.sweep_dir / f".{RESULTS}.draft"
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(given.sweep_dir / RESULTS)

@@ -1,0 +1,78 @@
+"""One trial: a launched run in its own folder, watched while it goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ...contract.launcher_signals import SignalInbox
+from ...plan.python_command import OWN_START
+from ...run_folder.jsonl import METRICS, records
+from ...workers import exec_worker
+from .space import Parameters
+
+LOOK_S = 0.2
+OUTPUT = "output.log"
+"""A file in the trial's folder: what its launcher has printed."""
+_ERROR = "relaunch: error: "
+PRUNED = "pruned"
+"""A file in the trial's folder: it was ended as hopeless, and does not go on."""
+
+
+def command_of(words: Sequence[str], parameters: Parameters, folder: Path) -> list[str]:
+    """Return the command of a trial: this launcher, its run folder, the script's settings; pure."""
+    told = [f"--{name}={value}" for name, value in parameters.items()]
+    return [sys.executable, "-c", OWN_START, "--run-dir", str(folder), *words, *told]
+
+
+def run_trial(
+    command: Sequence[str],
+    folder: Path,
+    *,
+    monitor: str,
+    inbox: SignalInbox,
+    is_hopeless: Callable[[int, float], bool],
+) -> int:
+    """Run a trial to its end; return its exit code.
+
+    A warning to the sweep is passed on, once; a hopeless trial is asked to leave. When the sweep is
+    killed, so is the trial.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / OUTPUT).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", exec_worker.__file__, str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    seen, was_told = 0, False
+    while process.poll() is None:
+        if not was_told and inbox.warned_by is not None:
+            process.send_signal(signal.SIGTERM)
+            was_told = True
+        if inbox.kill_now:
+            process.kill()  # its guardian ends the ranks
+        measured = [r for r in records(folder / METRICS) if monitor in r]
+        new = measured[seen:]
+        seen = len(measured)
+        if not was_told and any(is_hopeless(r["step"], r[monitor]) for r in new):
+            (folder / PRUNED).touch()
+            process.send_signal(signal.SIGTERM)
+            was_told = True
+        time.sleep(LOOK_S)
+    return process.returncode
+
+
+def last_error(folder: Path) -> str:
+    """Return the last sentence with which a trial was refused, or where to look for it."""
+    path = folder / OUTPUT
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    told = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return told[-1] if told else f"see {path}."

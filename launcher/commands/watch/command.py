@@ -1,0 +1,115 @@
+"""`relaunch watch`: prints what is new in a run folder until the run ends."""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ...console import say
+from ...errors import UsageError
+from ...run_folder.attempt_number import last_number
+from ...run_folder.history import Record, seconds_of
+from ...run_folder.jsonl import ATTEMPT, ENDS, EVENTS, METRICS
+from ...run_folder.progress_line import duration_text
+from ..parser import CommandParser
+from .follow import Follower
+from .sentences import event_sentence, record_sentence
+
+REFRESH_S = 1.0
+QUIET_S = 60.0
+"""After so long without a sign of life it is said, once."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of everything after `relaunch watch`."""
+    parser = CommandParser(
+        prog="relaunch watch",
+        description="Follow a run: its starts, saves, evaluations and its end. Ctrl-C leaves the "
+        "run alone.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--every", type=float, default=REFRESH_S, metavar="S", help="look every S seconds"
+    )
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the words after `relaunch watch` say and return the exit code.
+
+    Raises:
+        UsageError: the words are wrong, or the folder is no run's.
+        SystemExit: 0, after `--help` was printed.
+    """
+    given = build_parser().parse_args(argv)
+    if not given.every >= 0.1:
+        raise UsageError(f"--every {given.every:g} is too often; pass 0.1 or more seconds.")
+    if not given.run.is_dir():
+        raise UsageError(f"{given.run} is not a folder; pass a run folder, such as runs/train.")
+    try:
+        watch(given.run, every_s=given.every, show=lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        say("left; the run goes on.")
+    except BrokenPipeError:
+        pass
+    return 0
+
+
+def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
+    """Show what is new until the run ends.
+
+    At first what the newest attempt has done is told.
+
+    Args:
+        folder: the run folder, in which nothing need have happened yet.
+        every_s: how often to look; so many lines of progress at most are shown.
+        show: takes a line.
+    """
+    events, records = Follower(folder / EVENTS), Follower(folder / METRICS)
+    past = events.news()
+    starts = [number for number, event in enumerate(past) if event["event"] == "start"]
+    new_events = past[starts[-1] :] if starts else [] if is_launched_again(folder, past) else past
+    attempt = past[starts[-1]]["attempt"] if starts else None
+    new_records = [r for r in records.news() if r.get("attempt") == attempt]
+    quiet_s = 0.0
+    while True:
+        quiet_s = 0.0 if new_events or new_records else quiet_s + every_s
+        for line in lines(new_events, new_records):
+            show(line)
+        if any(is_end(event) for event in new_events):
+            return
+        if QUIET_S <= quiet_s < QUIET_S + every_s:
+            show(f"no sign of the run for {duration_text(QUIET_S)}; still looking.")
+        time.sleep(every_s)
+        new_events, new_records = events.news(), records.news()
+
+
+def is_end(event: Record) -> bool:
+    """Return whether nothing follows: a rank has said so, or the launcher, which starts no other.
+
+    A script without `Run` says nothing itself.
+    """
+    return event["event"] in ENDS or (event["event"] == ATTEMPT and not event.get("restart"))
+
+
+def is_launched_again(folder: Path, events: Sequence[Record]) -> bool:
+    """Return whether an attempt is under way of which nothing is told yet but by its logs."""
+    begun = [path.name.removeprefix("attempt-") for path in folder.glob("logs/attempt-*")]
+    newest = max((int(number) for number in begun if number.isdigit()), default=0)
+    return newest > last_number(events)
+
+
+def lines(events: Sequence[Record], records: Sequence[Record]) -> list[str]:
+    """Return what is new as lines, in the order in which it happened; pure.
+
+    What was measured is always told; of the other records the newest will do.
+    """
+    told: list[tuple[float, str | None]] = []
+    for number, record in enumerate(records):
+        sentence = record_sentence(record)
+        if sentence.is_evaluation or number == len(records) - 1:
+            told.append((record.get("time", 0.0), sentence.text))
+    told += [(seconds_of(event), event_sentence(event)) for event in events]
+    told.sort(key=lambda pair: pair[0])
+    return [text for _, text in told if text is not None]

@@ -1,0 +1,1 @@
+"""What launcher and rank agree on: environment, signals, files, exit codes."""

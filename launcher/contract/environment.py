@@ -1,0 +1,303 @@
+"""The environment of a rank: read by one function, written by one pure function.
+
+The names up to OMP_NUM_THREADS are torchrun's contract, so that `dist.init_process_group()`,
+`is_torchelastic_launched()` and `@record` work unchanged. Ours begin with RELAUNCH_.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from ..workers.guardian import MARK as RUN_ID
+from .limits import Limits
+
+STRATEGY = "RELAUNCH_STRATEGY"
+PRECISION = "RELAUNCH_PRECISION"
+SHARD_BLOCKS = "RELAUNCH_SHARD_BLOCKS"
+HYBRID_SHARD = "RELAUNCH_HYBRID_SHARD"
+RUN_DIR = "RELAUNCH_RUN_DIR"
+START_DIR = "RELAUNCH_START_DIR"
+ATTEMPT = "RELAUNCH_ATTEMPT"
+CHECKPOINTS = "RELAUNCH_CHECKPOINTS"
+WARNING_FILE = "RELAUNCH_WARNING_FILE"
+HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
+STACKS_FILE = "RELAUNCH_STACKS_FILE"
+FOLDER_FILE = "RELAUNCH_FOLDER_FILE"
+LEAVING_FILE = "RELAUNCH_LEAVING_FILE"
+SECRET = "RELAUNCH_SECRET"
+"""What the launchers of several nodes share; for them only, no rank gets it."""
+END_TIME = "RELAUNCH_END_TIME"
+GRACE = "RELAUNCH_GRACE_S"
+HAND_OVER = "RELAUNCH_SLURM"
+"""What the batch step's process tells the agents; not for the ranks."""
+INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
+CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
+
+OWN_NAMES = frozenset(
+    {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
+    | {RUN_DIR, ATTEMPT, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
+    | {START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER}
+)
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankEnvironment:
+    """What a rank knows about its place and about what was asked on the command line."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    node_rank: int
+    restart_count: int
+    run_id: str
+    """This start of the command; empty under plain `python train.py`."""
+    launched: bool
+    """False: plain `python train.py`, rank 0 of 1."""
+    strategy: str | None
+    precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
+    run_dir: Path | None
+    checkpoints: str | None
+    """Where the checkpoints go, if not into the run folder: a folder or a URL."""
+    error_file: Path | None
+    """Where this rank may leave the reason of its failure for the launcher."""
+    warning_file: Path | None
+    """Where the launcher tells the cause and the deadline of a warning."""
+    heartbeat_file: Path | None
+    """Where this rank says how far it is."""
+    stacks_file: Path | None
+    """Where this rank writes its stacks when it is asked to."""
+    attempt: int = 1
+    """The lowest number that this start may have in the run's folder."""
+    folder_file: Path | None = None
+    """Where this rank says in which folder the run is kept."""
+    start_dir: Path | None = None
+    """The launcher's working folder: the script may change its own before it comes to `Run`."""
+    leaving_file: Path | None = None
+    """Where this rank says that all is saved, and with which code it leaves."""
+    end_time_s: float | None = None
+    """The end of the job's time, in seconds since the epoch; None: no limit is known."""
+    grace_s: float | None = None
+    """From a warning to SIGKILL: --grace, or what a batch system gives; None: not known."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise ValueError(f"RANK={self.rank} is not in WORLD_SIZE={self.world_size}")
+        if not 0 <= self.local_rank < self.local_world_size:
+            raise ValueError(
+                f"LOCAL_RANK={self.local_rank} is not in LOCAL_WORLD_SIZE={self.local_world_size}"
+            )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "RankEnvironment":
+        """Read the environment; the only place that does. Called once in each rank.
+
+        Raises:
+            ValueError: RANK or WORLD_SIZE is given without the other, or a number is not one.
+        """
+        if ("RANK" in environ) != ("WORLD_SIZE" in environ):
+            given, missing = ("RANK", "WORLD_SIZE") if "RANK" in environ else ("WORLD_SIZE", "RANK")
+            raise ValueError(
+                f"the environment has {given}={environ[given]} but no {missing}. Set both "
+                f"(relaunch and torchrun do), or neither for one process."
+            )
+        world_size = _number(environ, "WORLD_SIZE", 1)
+        return cls(
+            rank=_number(environ, "RANK", 0),
+            local_rank=_number(environ, "LOCAL_RANK", 0),
+            world_size=world_size,
+            local_world_size=_number(environ, "LOCAL_WORLD_SIZE", world_size),
+            node_rank=_number(environ, "GROUP_RANK", 0),
+            restart_count=_number(environ, "TORCHELASTIC_RESTART_COUNT", 0),
+            run_id=environ.get(RUN_ID) or environ.get("TORCHELASTIC_RUN_ID", ""),
+            launched="RANK" in environ,
+            strategy=environ.get(STRATEGY) or None,
+            precision=environ.get(PRECISION) or None,
+            shard_blocks=environ.get(SHARD_BLOCKS) or None,
+            hybrid_shard=bool(environ.get(HYBRID_SHARD)),
+            run_dir=_path(environ, RUN_DIR),
+            checkpoints=environ.get(CHECKPOINTS) or None,
+            error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
+            warning_file=_path(environ, WARNING_FILE),
+            heartbeat_file=_path(environ, HEARTBEAT_FILE),
+            stacks_file=_path(environ, STACKS_FILE),
+            attempt=_number(environ, ATTEMPT, 1),
+            folder_file=_path(environ, FOLDER_FILE),
+            start_dir=_path(environ, START_DIR),
+            leaving_file=_path(environ, LEAVING_FILE),
+            end_time_s=_parsed(environ, END_TIME, float, "a number"),
+            grace_s=_parsed(environ, GRACE, float, "a number"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlace:
+    """A worker's place in the worker group, in torch elastic's words."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_world_size: int
+    group_rank: int
+    group_world_size: int
+    role_rank: int
+    role_world_size: int
+    role_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankFiles:
+    """The small files between the launcher and one rank, in the attempt's scratch folder."""
+
+    error: Path
+    heartbeat: Path
+    stacks: Path
+    folder: Path
+    leaving: Path
+
+    @classmethod
+    def of(cls, folder: Path, rank: int) -> "RankFiles":
+        """Return the files of a rank."""
+        return cls(
+            error=folder / f"rank-{rank}-error.json",
+            heartbeat=folder / f"rank-{rank}-heartbeat",
+            stacks=folder / f"rank-{rank}-stacks",
+            folder=folder / f"rank-{rank}-folder",
+            leaving=folder / f"rank-{rank}-leaving",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSettings:
+    """What all workers of one attempt on this node have in common."""
+
+    master_addr: str
+    master_port: int
+    restart_count: int
+    max_restarts: int
+    run_id: str
+    """This start of the command; the mark of its processes."""
+    rendezvous_id: str
+    """torchrun's --rdzv-id."""
+    virtual_local_rank: bool
+    interface: str | None
+    """The network interface towards the other ranks; None leaves the choice to gloo and NCCL."""
+    strategy: str | None
+    precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
+    run_dir: Path | None
+    checkpoints: str | None
+    warning_file: Path
+    start_dir: Path | None = None
+    """The launcher's working folder."""
+    attempt: int | None = None
+    """Its number in `run_dir`; None where the folder is left to the script."""
+    limits: Limits = field(default_factory=Limits)
+
+
+def worker_environment(
+    place: WorkerPlace,
+    settings: GroupSettings,
+    *,
+    files: RankFiles,
+    inherited: Mapping[str, str],
+) -> dict[str, str]:
+    """Return the whole environment of one worker: what it inherits and what it is told."""
+    told = {
+        "RANK": str(place.rank),
+        "LOCAL_RANK": str(place.local_rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_WORLD_SIZE": str(place.local_world_size),
+        "GROUP_RANK": str(place.group_rank),
+        "GROUP_WORLD_SIZE": str(place.group_world_size),
+        "ROLE_RANK": str(place.role_rank),
+        "ROLE_NAME": place.role_name,
+        "ROLE_WORLD_SIZE": str(place.role_world_size),
+        "MASTER_ADDR": settings.master_addr,
+        "MASTER_PORT": str(settings.master_port),
+        "TORCHELASTIC_RESTART_COUNT": str(settings.restart_count),
+        "TORCHELASTIC_MAX_RESTARTS": str(settings.max_restarts),
+        "TORCHELASTIC_RUN_ID": settings.rendezvous_id,
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_ERROR_FILE": str(files.error),
+        RUN_ID: settings.run_id,
+        WARNING_FILE: str(settings.warning_file),
+        HEARTBEAT_FILE: str(files.heartbeat),
+        STACKS_FILE: str(files.stacks),
+        FOLDER_FILE: str(files.folder),
+        LEAVING_FILE: str(files.leaving),
+        STRATEGY: settings.strategy,
+        PRECISION: settings.precision,
+        SHARD_BLOCKS: settings.shard_blocks,
+        HYBRID_SHARD: "1" if settings.hybrid_shard else None,
+        RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
+        START_DIR: None if settings.start_dir is None else str(settings.start_dir),
+        ATTEMPT: None if settings.attempt is None else str(settings.attempt),
+        CHECKPOINTS: settings.checkpoints,
+        END_TIME: _text(settings.limits.end_time_s),
+        GRACE: _text(settings.limits.grace_s),
+    }
+    if settings.virtual_local_rank:
+        told |= {
+            "LOCAL_RANK": "0",
+            CUDA_DEVICES: only_device(inherited.get(CUDA_DEVICES), place.local_rank),
+        }
+    defaults = default_environment(place.local_world_size)
+    if settings.interface is not None:
+        # Otherwise they listen on whatever interface the host's name stands for.
+        defaults |= dict.fromkeys(INTERFACE_NAMES, settings.interface)
+        if place.group_world_size > 1:
+            # "=": this very name. Without it NCCL takes every interface whose name begins so.
+            defaults[NCCL_INTERFACE] = f"={settings.interface}"
+    # A relaunch started inside a rank must not pass that rank's own wishes on.
+    kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
+    return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
+
+
+def default_environment(local_world_size: int) -> dict[str, str]:
+    """Return what a worker is told unless its user has already said something else."""
+    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    if local_world_size > 1:
+        defaults["OMP_NUM_THREADS"] = "1"
+    return defaults
+
+
+def only_device(visible: str | None, local_rank: int) -> str:
+    """Return CUDA_VISIBLE_DEVICES for the one GPU of a local rank; empty where it has none."""
+    if visible is None:
+        return str(local_rank)
+    devices = visible.split(",")
+    return devices[local_rank].strip() if local_rank < len(devices) else ""
+
+
+def _number(environ: Mapping[str, str], name: str, default: int) -> int:
+    found = _parsed(environ, name, int, "a whole number")
+    return default if found is None else found
+
+
+def _parsed(
+    environ: Mapping[str, str], name: str, read: Callable[[str], _Number], what: str
+) -> _Number | None:
+    text = environ.get(name)
+    if text is None:
+        return None
+    try:
+        return read(text)
+    except ValueError:
+        raise ValueError(f"{name}={text!r} in the environment is not {what}") from None
+
+
+def _text(number: float | None) -> str | None:
+    return None if number is None else repr(number)
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    text = environ.get(name)
+    return Path(text) if text else None

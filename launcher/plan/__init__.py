@@ -1,0 +1,1 @@
+"""What is to be started, checked against this machine, as one frozen value."""

@@ -1,0 +1,196 @@
+"""From what was asked and what the machine has to one resolved plan, or one sentence why not."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..contract.limits import Limits
+from ..errors import UsageError
+from .machine import Machine
+from .options import LaunchOptions, NodeOptions, StreamOptions
+from .program import Program, ProgramKind, find_source
+from .secret import RunSecret
+from .shadowing import origin_of_packages, use_of_packages
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    """All that is needed to start the ranks of this node."""
+
+    program: Program
+    uses_run: bool
+    """The script imports `launcher`, so each rank will soon handle SIGTERM."""
+    local_world_size: int
+    strategy: str | None
+    precision: str | None
+    shard_blocks: str | None
+    hybrid_shard: bool
+    run_dir: Path | None
+    checkpoints: str | None
+    log_dir: Path | None
+    """Where `attempt-K/rank-N.log` are written; None: all ranks write to the console."""
+    streams: StreamOptions
+    nodes: NodeOptions
+    master_addr: str
+    master_port: int
+    """0: a free one."""
+    role: str
+    virtual_local_rank: bool
+    max_restarts: int
+    grace_s: float | None
+    terminate_s: float | None
+    hang_timeout_s: float | None
+    cold: bool
+    """Every rank is a Python of its own; else a fork of the warm server."""
+    preload: tuple[str, ...]
+    secret: RunSecret = field(default_factory=RunSecret)
+    """What the nodes share; `make_plan` does not read it."""
+    limits: Limits = field(default_factory=Limits)
+    """When a batch system will take the machines away."""
+
+
+def _whole_place(text: str | None) -> str | None:
+    """Return a place for checkpoints that means the same in every working folder.
+
+    Raises:
+        UsageError: It is none, or what it needs is not installed.
+    """
+    if text is None:
+        return None
+    from checkpointing import PlaceError, is_url, require_place  # not for every start
+
+    try:
+        require_place(text)
+    except PlaceError as error:
+        raise UsageError(f"--checkpoints {error}") from error
+    return text if is_url(text) else str(Path(text).resolve())
+
+
+def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
+    """Resolve the options; changes nothing on this machine.
+
+    Raises:
+        UsageError: What was asked cannot be done on this machine.
+    """
+    program = Program(kind=options.kind, name=options.script, args=options.script_args)
+    uses_run = check_packages(program)
+    local_world_size = resolve_nproc(options, machine, uses_run=uses_run)
+    if options.precision == "fp16" and machine.num_gpus == 0:
+        shown = "" if machine.cuda_visible_devices is None else f": {machine.describe_gpus()}"
+        raise UsageError(
+            f"fp16 needs a GPU; this machine shows none{shown}. Use --precision bf16 or fp32."
+        )
+    run_dir = None if options.run_dir is None else options.run_dir.resolve()
+    log_dir = None if options.log_dir is None else options.log_dir.resolve()
+    if log_dir is None and run_dir is not None:
+        log_dir = run_dir / "logs"
+    return LaunchPlan(
+        program=program,
+        uses_run=uses_run,
+        local_world_size=local_world_size,
+        strategy=options.strategy,
+        precision=options.precision,
+        shard_blocks=options.shard_blocks,
+        hybrid_shard=options.hybrid_shard,
+        run_dir=run_dir,
+        checkpoints=_whole_place(options.checkpoints),
+        log_dir=log_dir,
+        streams=options.streams,
+        nodes=options.nodes,
+        master_addr=options.nodes.master_addr or LOOPBACK,
+        master_port=options.nodes.master_port or 0,
+        role=options.role,
+        virtual_local_rank=options.virtual_local_rank,
+        max_restarts=options.max_restarts,
+        grace_s=options.grace_s,
+        terminate_s=options.terminate_s,
+        hang_timeout_s=options.hang_timeout_s,
+        cold=options.cold,
+        preload=options.preload,
+    )
+
+
+def check_packages(program: Program) -> bool:
+    """Return whether the program uses `Run`.
+
+    Raises:
+        UsageError: There is no such program, or it would get another package in place of ours.
+    """
+    source = find_source(program)
+    if source is None:
+        return False
+    folder = Path.cwd() if program.kind is ProgramKind.MODULE else source.parent
+    use = use_of_packages(_source(source))
+    origin = origin_of_packages(use, folder, own_root=Path(__file__).parents[2])
+    if (shadow := origin.shadow) is not None:
+        name = shadow.parent.name if shadow.name == "__init__.py" else shadow.stem
+        raise UsageError(
+            f'{source.name} would import {shadow} instead of relaunch\'s own package "{name}". '
+            f"Rename or move it."
+        )
+    return "launcher" in origin.ours
+
+
+def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -> int:
+    """Return the number of ranks on this machine; pure.
+
+    Raises:
+        UsageError: More GPUs are needed than are visible, or `single` is to have several ranks.
+    """
+    asked = options.nproc_per_node
+    if asked == "gpu" and machine.num_gpus == 0:
+        raise UsageError(
+            f"--nproc-per-node gpu, but this machine shows {machine.describe_gpus()}. "
+            "Pass a number or cpu."
+        )
+    words = {
+        None: 1 if options.strategy == "single" else machine.num_gpus or 1,
+        "gpu": machine.num_gpus,
+        "cpu": machine.num_cpus,
+        "auto": machine.num_gpus or machine.num_cpus,
+    }
+    nproc = asked if isinstance(asked, int) else words[asked]
+    # A script of another kind may well run several ranks per GPU or on the CPU: it decides.
+    is_ours = uses_run or options.strategy is not None or options.precision is not None
+    if is_ours and 0 < machine.num_gpus < nproc:
+        raise UsageError(
+            f"--nproc-per-node {asked} is {nproc} ranks, but this machine shows "
+            f"{machine.describe_gpus()}. Pass --nproc-per-node {machine.num_gpus}, or hide the "
+            "GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU."
+        )
+    if options.strategy == "single" and nproc > 1:
+        raise UsageError(
+            f"--strategy single is one rank, but --nproc-per-node {asked} is {nproc}. "
+            "Pass --nproc-per-node 1 or another strategy."
+        )
+    return nproc
+
+
+def _source(script: Path) -> str:
+    try:
+        return script.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"{script} cannot be read: {error.strerror}.") from None
+
+
+def prepare_run_folder(asked: Path | None) -> None:
+    """Create the run folder and prove that a file can be written there; permissions alone lie.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    if asked is None:
+        return
+    try:
+        asked.mkdir(parents=True, exist_ok=True)
+        probe = asked / f".relaunch-{os.getpid()}"
+        probe.write_bytes(b"may this process write here?")
+        probe.unlink()
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else asked
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UsageError(
+            f"--run-dir {asked} cannot be written ({where}: {reason}). Pass another folder."
+        ) from None

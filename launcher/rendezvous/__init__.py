@@ -1,0 +1,1 @@
+"""Several nodes: meet, agree, lose one, elect a leader."""

@@ -1,0 +1,104 @@
+"""What happens when the leading node is lost: the lowest node that answers leads in its place.
+
+For this each node that follows keeps a port free and tells the others where; they go there without
+a word between them, since the store in which they spoke is gone with its node.
+"""
+
+import contextlib
+import socket
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from ..errors import UsageError
+from .leader_store import Place, answering, serve
+from .local import bind
+from .network import own_address
+
+GATHER_S = 20.0
+"""How long who comes to lead waits for the others: some notice the loss LOST_S later, and then
+still have ranks to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparePort:
+    """A port that is kept free for the case that this node comes to lead; used once."""
+
+    addr: str
+    port: int
+    listener: socket.socket
+
+    @classmethod
+    def keep(cls, local_addr: str | None, leader_addr: str) -> "SparePort | None":
+        """Bind a port on the address towards the leader; None: this node can never lead.
+
+        Args:
+            local_addr: --local-addr, which names the address instead.
+            leader_addr: Where the leader is.
+        """
+        addr = local_addr or own_address(leader_addr)
+        if addr is None:
+            return None
+        with contextlib.suppress(UsageError):
+            listener = bind(addr, 0)
+            return cls(addr=addr, port=listener.getsockname()[1], listener=listener)
+        return None
+
+    def serve(self) -> TCPStore:
+        """Open the store in which the nodes meet from now on."""
+        return serve(self.addr, self.listener)
+
+    def close(self) -> None:
+        """Give the port back."""
+        self.listener.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heirs:
+    """Who answered when the leader was lost."""
+
+    node_rank: int
+    """This node's."""
+    members: tuple[int, ...]
+    """Of the attempt that is over, the former leader included."""
+    there: Mapping[int, Place]
+    """The others that answer at their spare ports."""
+
+    @classmethod
+    def find(
+        cls, *, node_rank: int, leader: int, members: tuple[int, ...], places: Mapping[int, Place]
+    ) -> "Heirs":
+        """Knock at the spare ports of all members but the former leader."""
+        asked = (p for node, p in places.items() if node in members and node != leader)
+        return cls(node_rank=node_rank, members=members, there=answering(asked))
+
+    def leader(self) -> Place | None:
+        """Return where to meet from now on; None: this node is to lead. Pure."""
+        lowest = min(self.there, default=self.node_rank)
+        return self.there[lowest] if lowest < self.node_rank else None
+
+    def lost(self, *, heard: Iterable[int], lost: Iterable[int], waited_s: float) -> list[int]:
+        """Return the members that this node as leader does not wait for any more; pure.
+
+        Args:
+            heard: Those that have come here.
+            lost: Those of them of which nothing is heard any more.
+            waited_s: Since this node leads; those that answered are expected up to GATHER_S.
+        """
+        coming: Collection[int] = self.there if waited_s < GATHER_S else ()
+        absent = set(self.members) - {self.node_rank, *heard, *coming}
+        return sorted({*absent, *lost})
+
+
+def may_succeed(*, num_members: int, num_min: int, asked_to_end: bool, ended_by_loss: bool) -> bool:
+    """Return whether a run may go on without its leader; pure.
+
+    Args:
+        num_members: The nodes of the attempt that is over, the leader included.
+        num_min: Of --nnodes.
+        asked_to_end: A warning came, or a second Ctrl-C.
+        ended_by_loss: The loss has ended the ranks here. One that came after they had ended by
+            themselves says nothing of what was decided.
+    """
+    return num_members - 1 >= num_min and not asked_to_end and ended_by_loss

@@ -1,0 +1,343 @@
+"""How several nodes come together, agree on each attempt, and part.
+
+One node leads: it holds the store and decides; the others follow. That is node 0, and when it is
+lost the lowest of those that are left. Every wait ends when a node is lost.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+from ..agent.attempts.supervision import Elsewhere
+from ..contract.launcher_signals import SignalInbox
+from ..errors import Interrupted, StartError, UsageError
+from ..plan.launch_plan import LaunchPlan
+from .gathering import Gathering
+from .leader_election import GATHER_S, Heirs, SparePort, may_succeed
+from .leader_store import STORE_S, Place, open_if_here, reach, serve
+from .local import bind
+from .membership import Roster
+from .messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
+from .node_link import LOST_S, NodeLink, connect_to
+from .node_texts import waiting_text
+from .reminder import REMIND_S, Reminder
+
+POLL_S = 0.05
+PART_S = LOST_S + 2.0
+"""How long the leader waits for the others to have read what it decided; who is lost is not waited
+for."""
+ASKED_S = 1.5
+"""As PART_S, where a notice ends the run before the ranks exist: the others leave at once."""
+SETTLE_S = 2.0
+
+Decide = Callable[[int, Mapping[int, NodeEnd], list[int], Collection[int]], Lead]
+
+
+class Meeting:
+    """This node's part in a run of several nodes."""
+
+    def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._nodes = plan.nodes
+        self._inbox = inbox
+        self._say = say
+        self._server: TCPStore | None = None
+        self._store: TCPStore | None = None
+        self._spare: SparePort | None = None
+        self._attempt = -1
+        self.place = Place(node=0, addr=plan.master_addr, port=plan.master_port)
+        """Where the nodes meet."""
+        message = NodeMessage(
+            node_rank=self._nodes.node_rank or 0,
+            host=socket.gethostname(),
+            nnodes=f"{self._nodes.num_min}:{self._nodes.num_max}",
+            local_world_size=plan.local_world_size,
+        )
+        self._link = self._link_to(self.place, message, self._nodes.node_rank is None)
+        self.roster = Roster(self._link, self.place, say)
+
+    def _link_to(self, place: Place, message: NodeMessage, by_arrival: bool) -> NodeLink:
+        return NodeLink(
+            lambda: connect_to(place.addr, place.port, STORE_S),
+            message,
+            num_nodes=self._nodes.num_max,
+            by_arrival=by_arrival,
+            secret=self._plan.secret.value,
+            run_id=self._nodes.run_id or "",
+            leader=place.node,
+        )
+
+    def join(self) -> None:
+        """Meet the other nodes.
+
+        Raises:
+            UsageError: This node cannot take part as it was started.
+            StartError: The others did not come, or node 0 cannot be reached.
+            Interrupted: The run was asked to end meanwhile.
+        """
+        self._server = open_if_here(self._nodes, self.place.addr, self.place.port)
+        leads = self._server is not None
+        if not leads:
+            timeout_s = self._nodes.join_timeout_s
+            reach(self.place, timeout_s=timeout_s, say=self._say, check=self._check_inbox)
+            self._keep_a_spare_port()
+        self._link.start(leads=leads)
+        unanswered = f"nothing of this run is at {self.place}. Is it the --master-port of another?"
+        self._wait(lambda: self._link.numbered, lambda waited_s: unanswered)
+        if leads:
+            self._gather()
+
+    def _keep_a_spare_port(self) -> None:
+        """Bind a port where the nodes can meet if this one comes to lead, and tell the others."""
+        self._spare = spare = SparePort.keep(self._nodes.local_addr, self.place.addr)
+        if spare is not None:
+            self._link.publish(replace(self._link.message, addr=spare.addr, port=spare.port))
+
+    def _gather(self) -> None:
+        """Wait for the nodes on node 0, and publish who takes part."""
+        gathering = Gathering(
+            self._link.message, num_min=self._nodes.num_min, num_max=self._nodes.num_max
+        )
+
+        def publish(members: tuple[int, ...]) -> None:
+            refused = dict(gathering.refused)
+            self._link.publish_lead(Lead(attempt=-1, members=members, port=0, refused=refused))
+
+        def complete() -> bool:
+            for sentence in gathering.look(self._link.others):
+                self._say(sentence)
+                publish((0,))
+            return gathering.is_complete(time.monotonic())
+
+        self._wait(complete, self._missing, self._nodes.join_timeout_s)
+        publish(gathering.members)
+
+    def open_attempt(self) -> tuple[TCPStore, int]:
+        """Return the store in which the ranks of the next attempt meet, and its port.
+
+        Raises:
+            StartError: A node was lost.
+            UsageError: The leader does not let this node take part.
+        """
+        self._attempt = attempt = self._attempt + 1
+        self._link.publish(replace(self._link.message, attempt=attempt, end=None))
+        if self._leads:
+            assert self._link.lead is not None
+            members, refused = self._link.lead.members, self._link.lead.refused
+            others = self.roster.others
+            self._wait(lambda: all(self.roster.is_at(node, attempt) for node in others))
+            listener = bind(self.place.addr, 0)
+            port = listener.getsockname()[1]
+            self._store = serve(self.place.addr, listener)
+            self._link.publish_lead(
+                Lead(attempt=attempt, members=members, port=port, refused=refused)
+            )
+            return self._store, port
+        self._wait(lambda: self._is_led(attempt), self._missing, self._nodes.join_timeout_s)
+        assert self._link.lead is not None
+        port = self._link.lead.port
+        return connect_to(self.place.addr, port, STORE_S), port
+
+    def close_attempt(self) -> None:
+        """Let go of the ranks' store."""
+        self._store = None
+
+    def elsewhere(self) -> Elsewhere:
+        """Return what has happened on the other nodes; called at each look.
+
+        Warnings travel both ways: one that came to any node is one for all.
+        """
+        self._share_warning()
+        num_lost = self.roster.tell()
+        return seen_elsewhere(
+            self._link.others,
+            attempt=self._attempt,
+            members=self.roster.members,
+            num_lost=num_lost,
+        )
+
+    def end_attempt(self, end: NodeEnd, decide: Decide) -> Lead | None:
+        """Tell how the attempt ended here; return what the leader decides from all the ends.
+
+        None: the leader is lost and nobody came to lead in its place, or a second Ctrl-C came;
+        nothing was decided.
+
+        Args:
+            end: Of this node.
+            decide: From the ends, the lost nodes and those of them that have surely ended to the
+                decision; called on the leading node only.
+        """
+        end = bounded(end)
+        self._link.publish(replace(self._link.message, end=end))
+        if self._leads:
+            return self._lead(end, decide, lambda _: self.roster.lost())
+        lead = self._follow()
+        return self._succeed(end, decide) if lead is None and self._may_succeed() else lead
+
+    def _lead(
+        self,
+        end: NodeEnd,
+        decide: Decide,
+        lost: Callable[[float], list[int]],
+        dead: Collection[int] = (),
+    ) -> Lead:
+        reminder = Reminder(self._say, REMIND_S)
+        while not self._inbox.kill_now:
+            gone = lost(reminder.waited_s)
+            there = [node for node in self._unfinished() if node not in gone]
+            if not there:
+                break
+            self._remind(reminder, there)
+        attempt, others = self._attempt, self.roster.others
+        ends = {node: its for node in others if (its := self.roster.end_of(node, attempt))}
+        ends[self.roster.node_rank] = end
+        lead = decide(attempt, ends, lost(reminder.waited_s), dead)
+        self._link.publish_lead(lead)
+        return lead
+
+    def _follow(self, patience_s: float = 0.0) -> Lead | None:
+        """Wait for the decision; for the first seconds also for a leader that is not there yet."""
+        reminder = Reminder(self._say, REMIND_S)
+        while not self._inbox.kill_now:
+            lead = self._link.lead
+            if lead is not None and lead.attempt == self._attempt and lead.decided:
+                return lead
+            if self.is_lost(self.place.node) and reminder.waited_s >= patience_s:
+                return None
+            self._remind(reminder, self._unfinished() or [self.place.node])
+        return None
+
+    # ------------------------------------------------------------------ another leader
+
+    def _may_succeed(self) -> bool:
+        return may_succeed(
+            num_members=len(self.roster.members),
+            num_min=self._nodes.num_min,
+            asked_to_end=self._inbox.warned_by is not None or self._inbox.kill_now,
+            ended_by_loss=self.roster.has_told_loss_of(self.place.node),
+        )
+
+    def _succeed(self, end: NodeEnd, decide: Decide) -> Lead | None:
+        """Meet anew at the lowest node that answers, and decide there what becomes of the run."""
+        me, former, members = self.roster.node_rank, self.place, self.roster.members
+        heirs = Heirs.find(
+            node_rank=me, leader=former.node, members=members, places=self.roster.places()
+        )
+        if (place := heirs.leader()) is not None:
+            self._meet_at(place, leads=False)
+            return self._follow(GATHER_S)
+        if self._spare is None:
+            return None
+        dead = {former.node} if former.is_closed() else set()
+        spare, self._spare = self._spare, None
+        self._server = spare.serve()
+        self._meet_at(Place(node=me, addr=spare.addr, port=spare.port), leads=True)
+        self._link.publish_lead(Lead(attempt=self._attempt, members=members, port=0))
+
+        def lost(waited_s: float) -> list[int]:
+            gone = self.roster.lost()
+            return heirs.lost(heard=self._link.others, lost=gone, waited_s=waited_s)
+
+        return self._lead(end, decide, lost, dead)
+
+    def _meet_at(self, place: Place, *, leads: bool) -> None:
+        message = self._link.message
+        self._link.stop(0.1)
+        self._store = None
+        self.place = place
+        self._link = self._link_to(place, message, by_arrival=False)
+        self.roster = Roster(self._link, place, self._say, self.roster)
+        self._link.start(leads=leads)
+
+    def is_lost(self, node: int) -> bool:
+        """Return whether nothing is heard of a node any more."""
+        return node in self.roster.lost()
+
+    def part(self) -> None:
+        """Leave; the leader stays a moment so that the others can read what it decided."""
+        self._share_warning()
+        if self._leads and (self._link.lead is not None or self._inbox.warned_by is not None):
+            undecided = self._link.lead is None or not self._link.lead.decided
+            end = time.monotonic() + (ASKED_S if undecided else PART_S)
+            while time.monotonic() < end and not all(
+                self.is_lost(node) or self._link.others[node].leaves for node in self._link.others
+            ):
+                time.sleep(POLL_S)
+        self._link.publish(replace(self._link.message, leaves=True))
+        # Without the leader nothing can be sent, and a call to it may hang for a minute.
+        self._link.stop(0.1 if self.is_lost(self.place.node) else SETTLE_S)
+        self._store = self._server = None
+        if self._spare is not None:
+            self._spare.close()
+
+    @property
+    def _leads(self) -> bool:
+        return self.roster.node_rank == self.place.node
+
+    # ------------------------------------------------------------------ waiting
+
+    def _is_led(self, attempt: int) -> bool:
+        lead, leader = self._link.lead, self._link.others.get(self.place.node)
+        if leader is not None and leader.leaves:
+            raise StartError(f"node {self.place.node} has left the run.")
+        if lead is None:
+            return False
+        if (why := lead.refused.get(str(self.roster.node_rank))) is not None:
+            raise UsageError(f"node 0 refuses this node: {why}")
+        if lead.attempt == attempt and self.roster.node_rank not in lead.members:
+            raise StartError("the run goes on without this node: it was taken for lost.")
+        return lead.attempt == attempt and not lead.decided
+
+    def _unfinished(self) -> list[int]:
+        roster = self.roster
+        return [node for node in roster.others if not roster.end_of(node, self._attempt)]
+
+    def _missing(self, waited_s: float) -> str:
+        return self.roster.missing(self._nodes.num_max, waited_s)
+
+    def _remind(self, reminder: Reminder, nodes: list[int]) -> None:
+        """Let a moment pass; say now and then for whom this node waits."""
+        hosts = self.roster.hosts()
+        ranks_of = {node: hosts.get(node, "?") for node in nodes}
+        reminder.remind(waiting_text(ranks_of, reminder.waited_s))
+        time.sleep(POLL_S)
+
+    def _share_warning(self) -> None:
+        mine, inbox = self._link.message, self._inbox
+        told = (m.warned_by for m in self._link.others.values() if m.warned_by is not None)
+        if inbox.warned_by is None:
+            inbox.warned_by = next(told, None)
+        # Before that the link's thread may be about to write the number into the message.
+        if self._link.numbered and inbox.warned_by is not None and mine.warned_by is None:
+            self._link.publish(replace(mine, warned_by=inbox.warned_by))
+
+    def _check_inbox(self) -> None:
+        self._share_warning()
+        if self._inbox.warned_by is not None:
+            raise Interrupted(self._inbox.warned_by)
+
+    def _wait(
+        self,
+        condition: Callable[[], bool],
+        describe: Callable[[float], str] | None = None,
+        timeout_s: float = STORE_S,
+    ) -> None:
+        reminder = Reminder(self._say)
+        while True:
+            self._check_inbox()  # first: who has left for a notice is no loss
+            if condition():
+                return
+            if self._link.refused is not None:
+                raise UsageError(self._link.refused)
+            for node in self.roster.lost():
+                raise StartError(self.roster.lost_sentence(node))
+            waited_s = reminder.waited_s
+            text = "the other nodes did not answer." if describe is None else describe(waited_s)
+            if waited_s >= timeout_s:
+                raise StartError(f"gave up: {text}")
+            if describe is not None:
+                reminder.remind(text)
+            time.sleep(POLL_S)

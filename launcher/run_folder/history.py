@@ -1,0 +1,212 @@
+"""What a run folder says about a run, read while it goes on or after; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .folder import RunFolder
+from .jsonl import ATTEMPT, ENDS, EVENTS
+from .metric_text import is_table, measured_in
+
+Record = Mapping[str, Any]
+_TOLD = {"attempt", "ranks", "code", "seconds"}
+"""What the launcher tells of an attempt."""
+SIGNS = ("start", "saved", "best", *ENDS)
+"""Kinds of events that show a run to live."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One start of the run, with what it did until the next."""
+
+    number: int
+    began_s: float
+    """When its loop could begin, in seconds since the epoch."""
+    start_s: float
+    """How long it took until then."""
+    step: int
+    """Optimizer steps completed at its start."""
+    strategy: str
+    world_size: int
+    precision: str
+    device: str
+    lost_steps: int
+    """Steps of the attempts before that are done again."""
+    lost_s: float
+    end_step: int
+    last_sign_s: float
+    """The last moment at which it was seen to live."""
+    ending: str | None = None
+    """None: it is going on, or was killed."""
+    reason: str = ""
+    code: int | None = None
+    """The exit code as the launcher saw it; None: it goes on, or no launcher has seen its end."""
+    error: str | None = None
+    """What the launcher knows of a failure."""
+
+    @property
+    def command_s(self) -> float:
+        """When its command was given."""
+        return self.began_s - self.start_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """A run, as its folder tells it."""
+
+    path: Path
+    description: Mapping[str, Any]
+    """run.json."""
+    records: Sequence[Record]
+    """metrics.jsonl."""
+    events: Sequence[Record]
+    """events.jsonl."""
+    attempts: Sequence[Attempt]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that are known to be completed."""
+        return max((a.end_step for a in self.attempts[-1:]), default=0)
+
+    @property
+    def best(self) -> Record | None:
+        """The best evaluation that the newest attempt's past knows of."""
+        found: list[Record] = []
+        for event in self.events:
+            if event["event"] in ("start", "rolled back"):
+                # What came after the step to which the run went back is not of its past.
+                found = [best for best in found if best["step"] <= event["step"]]
+            elif event["event"] == "best":
+                found.append(event)
+        return found[-1] if found else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has finished, so that the same command does not train on."""
+        last = self.attempts[-1].ending if self.attempts else None
+        return last is not None and last != "preempted"
+
+    @property
+    def is_known_to_launcher_alone(self) -> bool:
+        """Whether the script does not use `Run`, or never came to it."""
+        return bool(self.attempts) and not self.of("start")
+
+    def of(self, kind: str) -> list[Record]:
+        """Return the events of one kind, oldest first."""
+        return [event for event in self.events if event["event"] == kind]
+
+    def metric_names(self) -> list[str]:
+        """Return the names of the numbers that were measured, in order of appearance."""
+        measured = [measured_in(record) for record in self.records]
+        return list(dict.fromkeys(n for m in measured for n, v in m.items() if not is_table(v)))
+
+    def tables(self) -> dict[str, Record]:
+        """Return by name the newest record of each table that was measured."""
+        return {n: r for r in self.records for n, v in measured_in(r).items() if is_table(v)}
+
+
+def read_run(path: Path) -> RunFacts:
+    """Read a run folder.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not (path / EVENTS).is_file():
+        what = "is not a folder" if not path.is_dir() else f"holds no {EVENTS}"
+        raise UsageError(f"{path} {what}; pass a run folder, such as runs/train.")
+    folder = RunFolder(path)
+    records, events = folder.metrics_records(), folder.events()
+    return RunFacts(
+        path=path,
+        description=folder.description(),
+        records=records,
+        events=events,
+        attempts=attempts_of(records, events),
+    )
+
+
+def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Attempt]:
+    """Return the starts of a run, each with what followed it; pure."""
+    by_launcher = {e["attempt"]: e for e in events if e["event"] == ATTEMPT and e.keys() >= _TOLD}
+    cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
+    pieces = [events[a:b] for a, b in pairwise([*cuts, len(events)])]
+    found = []
+    for number, piece in enumerate(pieces):
+        following = pieces[number + 1][0] if number + 1 < len(pieces) else None
+        found.append(_attempt(piece, following, records, by_launcher))
+    return found or [_launched(event) for event in by_launcher.values()]
+
+
+def _launched(event: Record) -> Attempt:
+    """Return an attempt of which only the launcher has told."""
+    ended_s = seconds_of(event)
+    return Attempt(
+        number=event["attempt"],
+        began_s=ended_s - event["seconds"],
+        start_s=0.0,
+        step=0,
+        strategy="",
+        world_size=event["ranks"],
+        precision="",
+        device="",
+        lost_steps=0,
+        lost_s=0.0,
+        end_step=event.get("step") or 0,
+        last_sign_s=ended_s,
+        code=event["code"],
+        error=event.get("error"),
+    )
+
+
+def _attempt(
+    piece: Sequence[Record],
+    following: Record | None,
+    records: Sequence[Record],
+    by_launcher: Mapping[int, Record],
+) -> Attempt:
+    start = piece[0]
+    seen = by_launcher.get(start["attempt"], {})
+    mine = [r for r in records if r.get("attempt") == start["attempt"]]
+    end = next((e for e in piece if e["event"] in ENDS), None)
+    signs = [r["time"] for r in mine if "time" in r]
+    signs += [seconds_of(e) for e in piece if e["event"] in SIGNS]
+    last_sign_s = max(signs)
+    end_step = max([start["step"], *(r["step"] for r in mine)])
+    if following is not None and end is None:
+        # Its last records are gone, because their steps were done again.
+        last_sign_s += following.get("lost_s", 0.0)
+        end_step = following["step"] + following.get("lost_steps", 0)
+    return Attempt(
+        number=start["attempt"],
+        began_s=seconds_of(start),
+        start_s=start.get("start_s", 0.0),
+        step=start["step"],
+        strategy=start["strategy"],
+        world_size=start["world_size"],
+        precision=start["precision"],
+        device=start["device"],
+        lost_steps=start.get("lost_steps", 0),
+        lost_s=start.get("lost_s", 0.0),
+        end_step=end_step if end is None else end.get("step", start["step"]),
+        last_sign_s=seconds_of(end) if end is not None else last_sign_s,
+        ending=None if end is None else end["ending"],
+        reason="" if end is None else end["reason"],
+        code=seen.get("code"),
+        error=seen.get("error"),
+    )
+
+
+def seconds_of(event: Record) -> float:
+    """Return an event's time in seconds since the epoch."""
+    return datetime.fromisoformat(event["time"]).timestamp()

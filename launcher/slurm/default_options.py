@@ -1,0 +1,52 @@
+"""From a job to the options that a person would otherwise have to give on each node; pure."""
+
+from dataclasses import replace
+
+from ..command_line.argv import Given, Words
+from ..errors import ToldElsewhere, UsageError
+from ..plan import option_types as values
+from .allocation import Allocation
+from .job_layout import check_layout, check_nodes
+
+_BY_HAND = ("--standalone", "--node-rank", "--rdzv-endpoint", "--rdzv-backend")
+
+
+def is_by_hand(words: Words) -> bool:
+    """Tell whether the words say themselves how the nodes meet; then Slurm adds nothing."""
+    return any(name in words.given for name in _BY_HAND)
+
+
+def check(words: Words, allocation: Allocation) -> None:
+    """See whether the job suits the words; raises UsageError, said by the step's first task."""
+    try:
+        check_layout(allocation)
+        if (nnodes := words.given.get("--nnodes")) is not None:
+            check_nodes(allocation, *values.nnodes(nnodes), spelled=nnodes.spelled)
+    except UsageError as error:
+        raise error if allocation.task == 0 else ToldElsewhere(*error.args) from None
+
+
+def with_job(words: Words, allocation: Allocation, *, addr: str, port: int) -> Words:
+    """Return the words with those of the job; what was given stays.
+
+    Args:
+        words: As given.
+        allocation: The job.
+        addr: Where the nodes meet; without meaning for one node.
+        port: The port there.
+    """
+    more = {"--rdzv-id": allocation.run_id}
+    if len(allocation.nodes) > 1:
+        more |= {
+            "--nnodes": str(len(allocation.nodes)),
+            "--node-rank": str(allocation.node_rank),
+            "--master-addr": addr,
+            "--master-port": str(port),
+        }
+    added = {
+        name: Given(text=text, spelled=f"{name} {text} (of Slurm job {allocation.key})")
+        for name, text in more.items()
+        if name not in words.given
+    }
+    kept = {name: option for name, option in words.given.items() if name != "--container"}
+    return replace(words, given={**kept, **added})

@@ -1,0 +1,269 @@
+"""A start of the command inside a Slurm job."""
+
+import os
+import secrets
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from ..agent.cluster import Advice, NoAdvice, Site
+from ..command_line.argv import Words
+from ..contract.environment import SECRET
+from ..contract.exit_codes import DO_NOT_RETRY
+from ..contract.launcher_signals import SignalInbox
+from ..contract.limits import Limits
+from ..errors import Interrupted, UsageError
+from ..plan.launch_plan import LaunchPlan
+from .agent_handoff import HandOver
+from .allocation import Allocation, Role, is_in_step, read_allocation
+from .batch_step import AgentStep, own_command, srun_command
+from .default_options import check, is_by_hand, with_job
+from .hostlist import expand_nodes
+from .job_info import JobFacts, SiteFacts
+from .master_address import find_address, free_port
+from .preemption_cause import SlurmAdvice
+from .requeue import Settlement
+from .requeue_budget import Budget
+from .requeue_policy import Ended
+from .scontrol import Scontrol
+
+_UNKNOWN_JOB = "Invalid job id"
+"""In Slurm's words about a job that it does not know, or not any more."""
+
+
+def find_slurm_site(
+    environ: Mapping[str, str], argv: Sequence[str], say: Callable[[str], None]
+) -> Site:
+    """Return this process's place in its Slurm job; raises UsageError on foreign variables."""
+    scontrol = Scontrol()
+
+    def expand(text: str) -> tuple[str, ...]:
+        try:
+            return expand_nodes(text)
+        except UsageError:
+            # Slurm may have learnt to write lists in a way that is not known here.
+            if names := scontrol.hostnames(text):
+                return names
+            raise
+
+    allocation = read_allocation(
+        environ, host=socket.gethostname(), is_in_step=is_in_step(os.getpid()), expand=expand
+    )
+    return SlurmSite(allocation, environ, argv, say, scontrol)
+
+
+class SlurmSite(Site):
+    """What Slurm adds to a start; asks the controller only when that is needed, and once."""
+
+    def __init__(
+        self,
+        allocation: Allocation,
+        environ: Mapping[str, str],
+        argv: Sequence[str],
+        say: Callable[[str], None],
+        scontrol: Scontrol,
+    ) -> None:
+        self._allocation = allocation
+        self._environ = environ
+        self._argv = argv
+        self._say = say
+        self._scontrol = scontrol
+        self._told = HandOver.from_environ(environ, allocation.run_id)
+        self._facts: JobFacts | None = None
+        self._site: SiteFacts | None = None
+        self._addr, self._port = "", 0
+        self._by_hand = False
+        self._container: tuple[str, ...] = ()
+
+    def _enter_from_outside(self) -> None:
+        """Make sure that a shell which is on none of the job's nodes holds the job: salloc's.
+
+        Raises:
+            UsageError: It does not; the variables are left over.
+        """
+        allocation = self._allocation
+        facts = self._scontrol.job(allocation.key)
+        if facts is None or facts.state != "RUNNING" or facts.is_batch:
+            raise self._left_over(facts, f", and {socket.gethostname()} is none of its nodes")
+        self._facts = facts
+        self._allocation = replace(allocation, role=Role.BATCH)
+
+    def _confirm(self) -> None:
+        """Make sure that the job still runs where only this machine's name speaks for it.
+
+        Raises:
+            UsageError: It does not. Where Slurm does not answer, as in a container, it may.
+        """
+        facts = self._scontrol.job(self._allocation.key)
+        unknown = facts is None and _UNKNOWN_JOB in self._scontrol.problem
+        if unknown or (facts is not None and facts.state != "RUNNING"):
+            raise self._left_over(facts, "")
+        self._facts = facts
+
+    def _left_over(self, facts: JobFacts | None, where: str) -> UsageError:
+        job = self._allocation.job_id
+        state = f"Slurm says: {self._scontrol.problem or 'no such job'}"
+        if facts is not None:
+            state = f"the job is {facts.state}"
+        return UsageError(
+            f"SLURM_JOB_ID={job} is left over in this shell: {state}{where}. To start outside of "
+            f"the job write: env -u SLURM_JOB_ID relaunch {shlex.join(self._argv)}"
+        )
+
+    @property
+    def _starts_agents(self) -> bool:
+        """Whether this is the batch step's process, which outlives the agents."""
+        return self._allocation.role is Role.BATCH and not self._by_hand
+
+    def supply(self, words: Words) -> Words:
+        """See Site."""
+        self._by_hand = is_by_hand(words)
+        if self._by_hand:
+            return words
+        if self._allocation.role is Role.OUTSIDE:
+            self._enter_from_outside()
+        elif self._allocation.role is Role.BATCH and not self._allocation.in_step:
+            self._confirm()
+        allocation = self._allocation
+        check(words, allocation)
+        self._container = tuple(shlex.split(words.text("--container") or ""))
+        if len(allocation.nodes) > 1:
+            self._find_meeting_point(words)
+        return with_job(words, allocation, addr=self._addr, port=self._port)
+
+    def _find_meeting_point(self, words: Words) -> None:
+        allocation = self._allocation
+        if self._told is not None:
+            self._addr, self._port = self._told.master_addr, self._told.master_port
+            return
+        is_first = allocation.node_rank == 0
+        self._addr = words.text("--master-addr") or find_address(
+            allocation.nodes, is_first=is_first, node_addr=self._scontrol.node_addr
+        )
+        self._port = allocation.port
+        if self._starts_agents:
+            self._port = free_port(self._addr, self._port)
+
+    def adjust(self, plan: LaunchPlan) -> LaunchPlan:
+        """See Site."""
+        used = 0 if self._told is None else self._told.restarts_used
+        left = max(0, plan.max_restarts - used)
+        if self._settles_alone:
+            Budget.of(self._allocation, plan).begin()  # a refusal is told at the end, by 93
+        if left != plan.max_restarts and self._allocation.node_rank == 0:
+            self._say(f"--max-restarts {plan.max_restarts}: {used} were used before the requeue.")
+        return replace(plan, limits=self._limits(), max_restarts=left)
+
+    def _limits(self) -> Limits:
+        if self._told is not None:
+            told = self._told
+            return Limits(
+                end_time_s=told.end_time_s, grace_s=told.grace_s, kill_wait_s=told.kill_wait_s
+            )
+        if self._allocation.node_rank != 0:
+            return Limits()  # one question for all nodes
+        if self._facts is None:
+            self._facts = self._scontrol.job(self._allocation.key)
+        site = self._site_facts()
+        end_time_s = self._allocation.end_time_s
+        if self._facts is not None:
+            end_time_s = self._facts.end_time_s
+        return Limits(
+            end_time_s=end_time_s,
+            grace_s=site.grace_s,
+            kill_wait_s=site.kill_wait_s,
+        )
+
+    def advice(self) -> Advice:
+        """See Site."""
+        if self._allocation.node_rank != 0:
+            return NoAdvice()
+        return SlurmAdvice(
+            self._allocation.key,
+            own_restarts=self._allocation.restart_count,
+            kill_wait_s=self._limits().kill_wait_s,
+        )
+
+    def describe(self) -> tuple[str, ...]:
+        """See Site."""
+        allocation = self._allocation
+        lines = [f"Slurm job {allocation.key}, restart {allocation.restart_count}"]
+        lines.append(f"its nodes: {','.join(allocation.nodes)}")
+        if self._starts_agents:
+            lines.append(f"starts: {shlex.join(self._command())}")
+        return tuple(lines)
+
+    def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int | None:
+        """See Site."""
+        if not self._starts_agents:
+            return None
+        limits = self._limits()
+        budget = Budget.of(self._allocation, plan)
+        if (why := budget.begin()) is not None:
+            self._say(why)
+            return DO_NOT_RETRY
+        hand_over = HandOver(
+            run_id=self._allocation.run_id,
+            master_addr=self._addr,
+            master_port=self._port,
+            end_time_s=limits.end_time_s,
+            grace_s=limits.grace_s,
+            kill_wait_s=limits.kill_wait_s,
+            restarts_used=budget.restarts_used(),
+        )
+        # Whoever reaches the agents' port must not be able to speak for one of them.
+        environ = {SECRET: secrets.token_hex(16), **self._environ, **hand_over.to_environ()}
+        if inbox.warned_by is not None:
+            asked = Interrupted(inbox.warned_by)
+            self._say(str(asked))
+            return self._settle(asked.exit_code, plan, inbox)
+        inbox.ranks_start()
+        step = AgentStep(self._command(), environ)
+        return self._settle(step.wait(inbox), plan, inbox)
+
+    def conclude(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
+        """See Site; under `srun relaunch` nobody outlives the agents, so the first one asks."""
+        return self._settle(code, plan, inbox) if self._settles_alone else code
+
+    @property
+    def _settles_alone(self) -> bool:
+        """Whether this is the first agent of `srun relaunch`, which nothing outlives."""
+        return self._told is None and self._allocation.node_rank == 0 and not self._by_hand
+
+    def _settle(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
+        limits = self._limits()
+        settlement = Settlement(
+            self._allocation,
+            scontrol=self._scontrol,
+            inbox=inbox,
+            say=self._say,
+            end_time_s=limits.end_time_s,
+            grace_s=limits.grace_s,
+            kill_wait_s=limits.kill_wait_s,
+            known=self._facts,
+            record=lambda verdict: Budget.of(self._allocation, plan).refuse(verdict.cause),
+        )
+        return settlement.settle(
+            Ended(
+                code=code,
+                own_restarts=self._allocation.restart_count,
+                warned_by=inbox.warned_by,
+            )
+        )
+
+    def _command(self) -> list[str]:
+        own = own_command(sys.executable, os.path.abspath(sys.argv[0]))
+        if self._container:
+            own = [*self._container, "relaunch"]
+        return srun_command(
+            [*own, *self._argv],
+            len(self._allocation.nodes),
+            binds_cpus=self._site_facts().binds_cpus,
+        )
+
+    def _site_facts(self) -> SiteFacts:
+        if self._site is None:
+            self._site = self._scontrol.site(self._allocation.partition)
+        return self._site

@@ -1,0 +1,123 @@
+"""How often a job may come back: freely while it gets on. The record is in the run folder."""
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..contract.run_dir_file import assumed_folder
+from ..plan.launch_plan import LaunchPlan
+from ..run_folder.jsonl import EVENTS, FOLDER, append_event
+from .allocation import Allocation
+from .requeue_policy import Cause
+
+MOST_WITHOUT_PROGRESS = 5
+"""Starts of one job in a row at the same step, whatever ended each of them."""
+_START = "slurm start"
+_REQUEUE = "requeue"
+
+
+def saved_step(events: Sequence[Mapping[str, Any]]) -> int:
+    """Return the step of the newest checkpoint that was told of; 0: none so far."""
+    steps = [e["step"] for e in events if e.get("event") == "saved" and "step" in e]
+    return max(steps, default=0)
+
+
+def starts_without_progress(events: Sequence[Mapping[str, Any]], job: int) -> int:
+    """Return how many of the job's last starts began where the run stands now; pure."""
+    now, count = saved_step(events), 0
+    for event in reversed(events):
+        if event.get("event") != _START:
+            continue
+        if event.get("job") != job or event.get("step") != now:
+            break
+        count += 1
+    return count
+
+
+def restarts_used(events: Sequence[Mapping[str, Any]], job: int) -> int:
+    """Return how many of --max-restarts the job's starts have used up; pure."""
+    used, of_this_job = 0, False
+    for event in events:
+        if event.get("event") == _START:
+            of_this_job = event.get("job") == job
+        elif event.get("event") == "attempt" and event.get("restart") and of_this_job:
+            used += 1
+    return used
+
+
+def stuck_text(count: int, step: int) -> str:
+    """Return why the job does not come back."""
+    return (
+        f"the job was started {count} times at step {step} and got no further: not starting it "
+        "again. Look at the log and at save_every; a job submitted anew begins a new count."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The record of one job in its run's folder."""
+
+    job: int
+    restart_count: int
+    folder: Path | None
+    """None: the script is of another kind, and how far it gets is not known."""
+
+    @classmethod
+    def of(cls, allocation: Allocation, plan: LaunchPlan) -> "Budget":
+        """Find the run folder, as far as the launcher can know it."""
+        folder = assumed_folder(plan) if plan.uses_run else None
+        return cls(job=allocation.job_id, restart_count=allocation.restart_count, folder=folder)
+
+    def begin(self) -> str | None:
+        """Record a start; return why there must be none."""
+        events = self._events()
+        count = starts_without_progress(events, self.job)
+        if count >= MOST_WITHOUT_PROGRESS:
+            return stuck_text(count, saved_step(events))
+        self._append(_START, step=saved_step(events), restarts=self.restart_count)
+        return None
+
+    def refuse(self, cause: Cause) -> str | None:
+        """Record a requeue; return why there must be none."""
+        events = self._events()
+        count = starts_without_progress(events, self.job)
+        if count >= MOST_WITHOUT_PROGRESS:
+            return stuck_text(count, saved_step(events))
+        self._append(_REQUEUE, cause=cause.value, step=saved_step(events))
+        return None
+
+    def restarts_used(self) -> int:
+        """Return how many restarts after a failure earlier starts of the job have used up."""
+        return restarts_used(self._events(), self.job)
+
+    def _append(self, kind: str, **details: Any) -> None:
+        if self.folder is None:
+            return
+        with contextlib.suppress(OSError):  # the record is for later; the run is what counts
+            self.folder.mkdir(parents=True, exist_ok=True)
+            append_event(self.folder, kind, job=self.job, **details)
+
+    def _events(self) -> list[dict[str, Any]]:
+        """Return what was recorded, oldest first; a run may have said that it is kept elsewhere."""
+        if self.folder is None:
+            return []
+        found = _read(self.folder)
+        told = [event["path"] for event in found if event.get("event") == FOLDER]
+        if told:
+            found = sorted([*found, *_read(Path(told[-1]))], key=lambda e: str(e.get("time", "")))
+        return found
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    try:
+        text = (folder / EVENTS).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):  # cut off by a kill
+            found.append(json.loads(line))
+    return found

@@ -1,0 +1,72 @@
+"""How a rank's process ends: well, with the others, before its first step, or with a sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from ...contract.environment import RankEnvironment
+from ...contract.error_file import write_error
+from ...contract.exit_codes import CONTINUE
+from ...contract.leaving import others_left, tell_leaving
+from ...contract.peer_loss import is_peer_loss
+from ...contract.preemption import PreemptionFlag, signal_name
+from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save
+
+
+def end_well(
+    environment: RankEnvironment, flag: PreemptionFlag, start: BeforeFirstStep, code: int
+) -> None:
+    """Note that all is saved: whatever ends the process from now on takes nothing away."""
+    start.end()
+    flag.ignore_from_now()
+    tell_leaving(environment.leaving_file, code)
+
+
+@contextmanager
+def leaving_with_others(environment: RankEnvironment, start: BeforeFirstStep) -> Iterator[None]:
+    """Leave with 75, too, where another rank of this node has left before the first step.
+
+    It has closed its connections, on which this one may have waited: that is no failure.
+    """
+    try:
+        yield
+    except Exception as error:
+        has_lost_peer = is_peer_loss(f"{type(error).__name__}: {error}")
+        if start.is_under_way and has_lost_peer and others_left(environment.leaving_file, CONTINUE):
+            tell_leaving(environment.leaving_file, CONTINUE)
+            sys.exit(CONTINUE)
+        raise
+
+
+def leave_unsaved(
+    environment: RankEnvironment, flag: PreemptionFlag, signum: int | None
+) -> NoReturn:
+    """End this process at once, in any thread: a notice came before its first step.
+
+    Args:
+        environment: the rank's.
+        flag: knows the cause once its handler has run, which this may be before.
+        signum: the notice's, if it is known here.
+    """
+
+    def note() -> None:
+        if environment.rank == 0:  # where it is another that leaves first, the launcher says it
+            cause = flag.cause or ("a signal" if signum is None else signal_name(signum))
+            print(
+                f"relaunch: asked to leave ({cause}) before the first step of this start: nothing "
+                "was to be saved. The same command goes on.",
+                flush=True,
+            )
+
+    leave_with_nothing_to_save(environment.leaving_file, note)
+
+
+def leave(error_file: Path | None, sentence: str, code: int) -> NoReturn:
+    """End the process with one sentence: told by the launcher once, or printed here."""
+    if not write_error(error_file, sentence, exit_code=code):
+        print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
+    sys.exit(code)

@@ -1,0 +1,233 @@
+"""`Job`: a prepared training run, as its script holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import torch
+
+from checkpointing import CheckpointStore
+from strategies import BatchPlan, ConfigError, MapDataset, Metrics
+from strategies.data.samples import Collate
+
+from ..ending.mistakes import WAIT_S, agree_to_save, save_before_leaving
+from ..lockstep import common_store
+from ..recipe.arguments import refuse_unknown
+from ..recipe.recipe import Recipe
+from ..run_state import Preempted
+from ..saving.export import export_model
+from .evaluation import FirstSamples, Measure, require_samples, required
+from .job_parts import build_parts
+from .step import Step
+from .training_loop import TrainingLoop
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+
+class Job:
+    """A prepared training run. Iterate over it for its steps; it ends by itself."""
+
+    def __init__(self, run: Run, recipe: Recipe) -> None:
+        """Build the strategy and go on from the newest checkpoint. Called on every rank."""
+        self.recipe = recipe
+        self.run = run
+        parts = build_parts(run, recipe)
+        self._strategy = parts.strategy
+        self._keeper = parts.keeper
+        self._log = parts.log
+        self._judge = parts.judge
+        self._model_config = parts.model_config
+        self._loop = TrainingLoop(run, recipe, parts)
+        if recipe.validate is not None and recipe.measure is not None:
+            self.try_measure(recipe.validate, recipe.measure, name="val")
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps completed."""
+        return self._loop.step
+
+    @property
+    def plan(self) -> BatchPlan:
+        """Which data each step has, around what the run has left out."""
+        return self._loop.plan
+
+    @property
+    def model(self) -> Any:
+        """What the loop calls; wrapped or sharded by the strategy."""
+        return self._strategy.module
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank's batches and model are: for a teacher, or the weights of a loss."""
+        return self.run.device
+
+    @property
+    def epoch(self) -> int:
+        """0-based epoch of the next step."""
+        return self.plan.epoch_of(self.step)
+
+    def __iter__(self) -> Iterator[Step]:
+        """Yield one `Step` after the other until the run is done, stopped or asked to leave.
+
+        Raises:
+            Preempted: after a save, when any rank was asked to leave; it ends the process with 75.
+        """
+        self.run.itinerary.come_to("the training loop")
+        if (decision := self._loop.ending()) is None:
+            yield from self._loop.iterate()
+        else:
+            self._log.already_over(decision)
+        self._hold_what_was_asked_for()
+
+    def try_measure(
+        self,
+        dataset: MapDataset,
+        measure: Measure,
+        *,
+        name: str = "val",
+        collate: Collate | None = None,
+    ) -> None:
+        """Measure a few samples of a data set, so that a mistake shows now. Called on every rank.
+
+        `run.prepare(validate=, measure=)` and `run.fit` have done it. Nothing is recorded, and the
+        run is as before.
+
+        Args:
+            dataset: that will be evaluated.
+            measure: as for `step.evaluate`.
+            name: of that evaluation.
+
+        Raises:
+            ConfigError: it cannot be measured, or a rule for stopping monitors what is not.
+        """
+        require_samples(dataset, name)
+        if self._loop.ending() is not None:
+            return
+        few = FirstSamples(dataset, self.recipe.micro_batch)
+        found = self._loop.measure(few, measure, name, collate)
+        if found.metrics is not None:
+            self._judge.require_measured_as(name, found.metrics)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether this start has completed a step."""
+        return self._loop.has_trained
+
+    @property
+    def is_evaluating(self) -> bool:
+        """Whether this rank is in `step.evaluate` of a step that is done."""
+        return self._loop.is_evaluating
+
+    def save_after_mistake(self) -> str:
+        """Save the finished steps if all ranks have met a mistake; return what came of it.
+
+        Called on every rank that has met one; the process is to end then.
+        """
+        loop, ranks = self._loop, self.run.ranks
+        standing = loop.standing()
+        wait_s = WAIT_S + loop.longest_wait_s
+
+        def save() -> int | None:
+            loop.save_finished()
+            return loop.standing().newest_step
+
+        try:
+            return save_before_leaving(
+                standing,
+                save,
+                lambda: agree_to_save(ranks, common_store(), standing, wait_s=wait_s),
+            )
+        finally:
+            loop.close()
+
+    def stop(self, reason: str) -> None:
+        """Ask for the run to end at the next boundary; one rank is enough."""
+        self._loop.asked_to_stop = reason
+
+    def export(self, which: str | None = None) -> None:
+        """Write the model as one plain safetensors file. Called on every rank.
+
+        A model with a `config`, as transformers' have it, gets its config.json beside that.
+
+        Args:
+            which: "best" (by early stopping; the last where there is no such rule), "last", or
+                "ema", the average of the last; left out: what `EarlyStopping(restore=...)` says.
+        """
+        self.run.itinerary.come_to("job.export")
+        store, step = self._weights(which)
+        is_done = export_model(
+            self.run.folder,
+            store,
+            step,
+            self.run.communicator,
+            which=which,
+            asked=lambda: self.run.preemption.requested,
+            config=self._model_config,
+        )
+        if not is_done:
+            self._leave_after_loop("job.export")
+        name, path = which or self._restore, self.run.folder.export_path
+        self.run.say(f"exported the {name} model (step {step}) to {path}")
+
+    def test(
+        self,
+        dataset: MapDataset,
+        measure: Measure | None = None,
+        *,
+        which: str | None = None,
+        name: str = "test",
+        collate: Collate | None = None,
+        **unknown: Any,
+    ) -> Metrics:
+        """Measure the best, last or averaged weights on a data set. Called on every rank.
+
+        The model holds those weights afterwards. `which` is as in `export`, `collate` as in
+        `step.evaluate`; `measure`, left out, is that of `run.prepare`; no other argument is
+        accepted.
+
+        Raises:
+            ConfigError: it cannot be measured.
+        """
+        refuse_unknown(unknown, known=("which", "name", "collate"), where="job.test")
+        measure = required(measure or self.recipe.measure, "measure", "job.test")
+        self.run.itinerary.come_to("job.test")
+        self._keeper.restore_weights(*self._weights(which), averaged=which == "ema")
+        found = self._loop.measure(dataset, measure, name, collate)
+        if found.metrics is None:
+            self._leave_after_loop("job.test")
+        self._log.measured(self.step, which or self._restore, found.metrics)
+        return found.metrics
+
+    def _leave_after_loop(self, where: str) -> NoReturn:
+        """Leave after the training, whose end is saved. Called on every rank.
+
+        Raises:
+            Preempted: always.
+        """
+        self._log.left_after_loop(where, self.step)
+        raise Preempted
+
+    @property
+    def _restore(self) -> str:
+        return "best" if self.recipe.stop is None else self.recipe.stop.restore
+
+    def _hold_what_was_asked_for(self) -> None:
+        """Put the weights into the model that a finished run is to leave. Called on every rank."""
+        store, step = self._weights(None)
+        if step != self.step:
+            self._keeper.restore_weights(store, step)
+            self.run.say(f"the model holds its best weights, of step {step}")
+
+    def _weights(self, which: str | None) -> tuple[CheckpointStore, int]:
+        """Return where the best, the last or the averaged weights are."""
+        which = which or self._restore
+        if which not in ("best", "last", "ema"):
+            raise ConfigError(f'unknown weights "{which}"; choose from best, ema, last.')
+        if which == "ema" and self.recipe.ema is None:
+            raise ConfigError('"ema" needs an average: pass run.prepare(ema=EMA()).')
+        best_step = self._loop.state.stopper.best_step
+        if which == "best" and best_step is not None:
+            return self.run.folder.best, best_step
+        return self.run.folder.checkpoints, self.step

@@ -1,0 +1,112 @@
+"""What a job is made of, built once in `run.prepare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from checkpointing import JSON
+from strategies import (
+    BatchPlan,
+    Boundary,
+    MapDataset,
+    Rates,
+    RunningStatistics,
+    Strategy,
+    TransformersNames,
+    Unfreezing,
+    current_hyperparameters,
+    samples_of,
+    strategy_class,
+)
+
+from ..recipe.interval import Every
+from ..recipe.recipe import Recipe
+from ..reporting.run_log import ProgressLog
+from ..run_state import common_to_ranks
+from ..saving.checkpointer import Keeper
+from ..saving.model_config import WithConfig
+from ..saving.save_at_boundary import Saver
+from .evaluation_rules import Judge
+from .strategy_choice import settle_strategy
+
+if TYPE_CHECKING:
+    from strategies.data.streams.own_position import OwnPosition
+
+    from ..run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobParts:
+    """The parts of a job; those that change do so by themselves."""
+
+    train: MapDataset
+    own_position: OwnPosition | None
+    """The training data, where it keeps its position itself."""
+    plan: BatchPlan
+    strategy: Strategy
+    statistics: RunningStatistics
+    unfreezing: Unfreezing
+    judge: Judge
+    rates: Rates
+    evaluate_every: Every
+    boundary: Boundary
+    keeper: Keeper
+    log: ProgressLog
+    saver: Saver
+    model_config: dict[str, JSON] | None
+    """Of a model that has a `config`, as JSON."""
+    model_names: TransformersNames | None
+    """How a model of transformers is named in files."""
+
+
+def build_parts(run: Run, recipe: Recipe) -> JobParts:
+    """Build the model under the run's strategy, and what goes with it. Called on every rank.
+
+    Raises:
+        ConfigError: something in the recipe cannot work.
+    """
+    train = samples_of(recipe.train)
+    plan = recipe.plan(train, run.seed)
+    own_position = recipe.own_position(run)
+    evaluate_every, save_every = recipe.intervals(plan.steps_per_epoch)
+    settle_strategy(run, recipe)
+    run.before_first_step.go_on()
+    blueprint = recipe.blueprint(run)
+    model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
+    strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
+    statistics = RunningStatistics(strategy.module, run.ranks, strategy.catalogue.buffers)
+    requested = current_hyperparameters(strategy.param_groups)
+    judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
+    rates = recipe.rates(strategy.param_groups, plan)
+    unfreezing = Unfreezing(
+        recipe.unfreeze, strategy.catalogue.trainable, strategy.catalogue.frozen
+    )
+    for note in (*statistics.notes, *rates.notes, *unfreezing.notes):
+        run.warn(f"{note}.")
+    keeper = Keeper(
+        run,
+        strategy,
+        retention=recipe.retention(plan.steps_per_epoch),
+        requested=requested,
+        objects=recipe.objects,
+        own_position=own_position,
+    )
+    log = ProgressLog(run, recipe, plan, save_every)
+    return JobParts(
+        train=train,
+        own_position=own_position,
+        plan=plan,
+        strategy=strategy,
+        statistics=statistics,
+        unfreezing=unfreezing,
+        judge=judge,
+        rates=rates,
+        evaluate_every=evaluate_every,
+        boundary=Boundary(run.ranks, common_to_ranks(plan, run, rates.text, repr(judge))),
+        keeper=keeper,
+        log=log,
+        saver=Saver(run, keeper, log, save_every),
+        model_config=model.config,
+        model_names=model.names,
+    )

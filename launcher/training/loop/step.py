@@ -1,0 +1,351 @@
+"""One optimizer step, as the training loop sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, Protocol
+
+import torch
+
+from strategies import (
+    AgreedNotice,
+    ConfigError,
+    MapDataset,
+    Metrics,
+    Ranks,
+    RunningStatistics,
+    StepOutcome,
+    Strategy,
+    Turn,
+    seed_streams,
+    stream_seed,
+    to_device,
+)
+from strategies.boundary.boundary import Carried
+from strategies.data.samples import Collate
+from strategies.data.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
+
+from ..recipe.arguments import refuse_unknown
+from ..recipe.recipe import Recipe
+from .evaluation import Measure, required
+
+_MEAN = 1
+"""torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
+
+
+class StepOwner(Protocol):
+    """What a step needs of its run."""
+
+    strategy: Strategy
+    ranks: Ranks
+    statistics: RunningStatistics
+    recipe: Recipe
+
+    def next_batch(self) -> tuple[Any, bool]:
+        """Return the next micro-batch, on the host, and whether it is the one that was asked for.
+
+        It is not after a preemption notice, where the data does not come: then it is a repeat, with
+        which this rank takes part in what the others do, and the step is given up.
+        """
+
+    def begin_round(self) -> None:
+        """Start to ask the other ranks for notices. Called on every rank, before a forward."""
+
+    def end_round(self) -> AgreedNotice | None:
+        """Return what was answered, if this is the time. Called on every rank, after it."""
+
+    def carry(self, count: float) -> Callable[[], Carried]:
+        """Start to sum the samples of the step over the ranks."""
+
+    def before_update(self) -> None:
+        """Return once the state may change."""
+
+    def evaluate(
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
+    ) -> Metrics:
+        """See `Step.evaluate`."""
+
+    def give_up(self, step: Step) -> NoReturn:
+        """Save the step before and leave. Called on every rank."""
+
+    def left(self, what: str) -> str | None:
+        """Note that the script has left the step's loop; return the sentence about it, if any."""
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning."""
+
+    def note(self, sentence: str) -> None:
+        """Tell what the run has found out about itself. Called on every rank."""
+
+
+class Step:
+    """Iterate over it for this rank's micro-batches; the parameters are updated after the last.
+
+    for x, y in step:
+        loss = F.cross_entropy(model(x), y, reduction="sum")
+        step.backward(loss, count=len(y))
+    """
+
+    def __init__(
+        self,
+        *,
+        number: int,
+        seed: int,
+        loss_scale: float,
+        evaluation_due: bool,
+        turns: Sequence[Turn],
+        num_micro_batches: int,
+        owner: StepOwner,
+    ) -> None:
+        self.number = number
+        """0-based number of this optimizer step."""
+        self.evaluation_due = evaluation_due
+        """Whether to evaluate after this step; the same on every rank."""
+        self.only_evaluation = not turns
+        """Whether an earlier start has done the step, and left before its evaluation: there are no
+        micro-batches, and what the script itself counts was counted."""
+        self.outcome: StepOutcome | None = None
+        """Set once the parameters have been updated."""
+        self.notice: AgreedNotice | None = None
+        """What the ranks knew of a preemption notice in the step's last backward."""
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=owner.ranks.device)
+        self.loss_count = 0.0
+        """Samples that this rank counted; padding is none."""
+        self.metrics: Metrics = {}
+        self.seconds = 0.0
+        self.evaluation_s = 0.0
+        self._seed = seed
+        self._loss_scale = loss_scale
+        self._turns = turns
+        self.num_turns = len(turns)
+        """Micro-batches of each rank."""
+        self._num_micro_batches = num_micro_batches
+        self._owner = owner
+        self._departure: str | None = None
+        self._turn = -1
+        self._owes_backward = False
+        self._is_repeat = False
+        self.is_updating = False
+        """Whether the parameters are being changed: what is between two updates can be saved."""
+        self._total: Callable[[], Carried] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield this rank's micro-batches on the device, then update the parameters.
+
+        A step whose evaluation alone is still to be done has none: its update was saved.
+        """
+        if self.only_evaluation:
+            self._seed_streams(AFTER_LAST_MICRO_BATCH)
+            return
+        if self.outcome is not None or self._turn >= 0:
+            raise ConfigError(f"step {self.number} was iterated twice; loop over it once.")
+        owner, began = self._owner, time.monotonic()
+        owner.statistics.begin_step(self._num_micro_batches)
+        for number, turn in enumerate(self._turns):
+            batch, is_own = owner.next_batch()
+            self._is_repeat = turn.is_padding or not is_own
+            self._turn, self._owes_backward = number, True
+            owner.strategy.micro_step(is_last=number == len(self._turns) - 1)
+            owner.statistics.begin_micro_batch(turn.micro_batch.index, is_padding=self._is_repeat)
+            self._seed_streams(turn.micro_batch.index)
+            owner.begin_round()
+            try:
+                yield to_device(batch, owner.ranks.device)
+            except GeneratorExit:
+                done = f"{number + 1} of {len(self._turns)} micro-batches"
+                self._departure = owner.left(f"step {self.number} after {done}")
+                raise
+            self._require_backward()
+            owner.statistics.end_micro_batch(
+                turn.micro_batch.index, self._num_micro_batches, is_padding=self._is_repeat
+            )
+        self._update()
+        for sentence in owner.statistics.end_step(self._num_micro_batches):
+            owner.note(sentence)
+        self._seed_streams(AFTER_LAST_MICRO_BATCH)
+        self.seconds = time.monotonic() - began
+
+    def _seed_streams(self, part: int) -> None:
+        seed_streams(stream_seed(self._seed, self.number, part))
+
+    def backward(self, loss: torch.Tensor, count: torch.Tensor | float) -> None:
+        """Accumulate the gradient of a micro-batch. Called on every rank, once a micro-batch.
+
+        Args:
+            loss: the SUM of the losses of the samples (or tokens) that count, 0-dim.
+            count: how many those are. The gradient of the step is the sum over all micro-batches
+                and ranks, divided by the total count: the exact mean, whatever the sizes.
+
+        Raises:
+            ConfigError: a loss that is not one number, or that cannot be trained on; a second call
+                for one micro-batch.
+        """
+        if not self._owes_backward:
+            raise ConfigError(
+                f"step.backward was called out of turn in step {self.number}: call it exactly once "
+                "for each micro-batch, inside `for batch in step`."
+            )
+        if not isinstance(loss, torch.Tensor):
+            raise ConfigError(
+                f"step.backward got a loss of type {type(loss).__name__}; it needs the tensor that "
+                "the model's result was made into. Leave .item() and float() out."
+            )
+        if loss.ndim != 0:
+            raise ConfigError(
+                f"step.backward got a loss of shape {tuple(loss.shape)}; it needs the sum over the "
+                'samples, one number. Use reduction="sum", or loss.sum().'
+            )
+        micro_batch = self._turns[self._turn].micro_batch
+        where = f"step {self.number}, micro-batch {micro_batch.index}"
+        counted = float(count)
+        self._refuse_unfit(loss, counted, where)
+        if self.number == 0 and self._turn == 0 and counted != 1 and is_mean(loss):
+            self._owner.warn(
+                f"the loss of step 0 is a mean, and it was passed with count={counted:g}. "
+                "step.backward takes the sum over the samples that count, and makes the mean over "
+                'all ranks of it: use reduction="sum", or pass loss * count.'
+            )
+        self._owes_backward = False
+        units_left = len(self._turns) - self._turn
+        if (notice := self._owner.end_round()) is not None and notice.ends_step(units_left):
+            self.notice = notice
+            self._owner.give_up(self)
+        if not self._is_repeat:  # not by multiplication: what is not finite would remain so
+            self.loss_count += counted
+            if counted or torch.isfinite(loss.detach()):
+                self.loss_sum += loss.detach()
+        if units_left == 1:
+            # Under way during the last backward: the total is needed only for the update.
+            self._total = self._owner.carry(self.loss_count)
+        factor = 0.0 if self._is_repeat else self._loss_scale
+        strategy = self._owner.strategy
+        strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
+        if self.number == 0 and self._turn == 0 and not strategy.has_seen_loss:
+            self._owner.warn(
+                "the loss of step 0 was not computed through job.model. That is the same under "
+                f"strategy={strategy.name}, and refused under others, to which a run may move. "
+                "Call job.model(...), or its methods and parts."
+            )
+
+    def evaluate(
+        self,
+        dataset: MapDataset | None = None,
+        measure: Measure | None = None,
+        *,
+        name: str = "val",
+        collate: Collate | None = None,
+        **unknown: Any,
+    ) -> Metrics:
+        """Measure the model on `dataset`, each sample exactly once. Called on every rank.
+
+        Args:
+            dataset: a map-style data set; left out: `run.prepare(validate=...)`.
+            measure: (model, batch) -> {metric: one value a sample, a pair (numerator, denominator),
+                or what a function of `strategies.metrics` returns}; left out:
+                `run.prepare(measure=...)`.
+            name: prefix of the metrics: "val" gives "val/loss".
+            collate: makes a batch of a list of samples; None: as in training.
+            unknown: none is accepted; names that other libraries use are answered with ours.
+
+        Returns:
+            The exact metrics over all samples, the same on every rank.
+
+        Raises:
+            ConfigError: it cannot be measured.
+        """
+        refuse_unknown(unknown, known=("name", "collate"), where="step.evaluate")
+        if self._departure is not None:
+            raise ConfigError(self._departure)
+        if self.outcome is None:
+            raise ConfigError(f"evaluate after the micro-batches of step {self.number}, not among.")
+        recipe, began = self._owner.recipe, time.monotonic()
+        dataset = required(recipe.validate if dataset is None else dataset, "validate")
+        measure = required(recipe.measure if measure is None else measure, "measure")
+        self.metrics.update(self._owner.evaluate(self, dataset, measure, name, collate))
+        self.evaluation_s += time.monotonic() - began
+        return self.metrics
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a micro-batch was given out, and the parameters are still to be updated."""
+        return self._turn >= 0 and self.outcome is None
+
+    @property
+    def place(self) -> tuple[str | int | bool, ...]:
+        """How far it is: ranks at the same place have told each other the same so far."""
+        if self.outcome is not None:
+            return ("evaluation", self.number)
+        is_carried = self._total is not None
+        return ("step", self.number, self._turn, self._owes_backward, is_carried)
+
+    def require_complete(self) -> None:
+        """Refuse a loop that left the step early.
+
+        Raises:
+            ConfigError: it did; the other ranks would wait for this one for ever.
+        """
+        if self._departure is not None:
+            raise ConfigError(self._departure)
+        if self.outcome is None:
+            raise ConfigError(
+                f"the training loop left step {self.number} after {self._turn + 1} of "
+                f"{len(self._turns)} micro-batches. Loop over the whole step; "
+                "to end the run, call job.stop()."
+            )
+
+    def _refuse_unfit(self, loss: torch.Tensor, counted: float, where: str) -> None:
+        """Refuse a loss that cannot be trained on, before a rank could wait for another.
+
+        Raises:
+            ConfigError: no parameter is in it, or it is not finite at the very first step, when
+                nothing can have diverged yet.
+        """
+        if not loss.requires_grad:
+            raise ConfigError(
+                f"{where}: the loss depends on no trainable parameter. Compute it from "
+                "job.model(...), without torch.no_grad() and detach()."
+            )
+        # A mean over nothing is no number, and its gradient is zero.
+        if self.number == 0 and counted and not torch.isfinite(loss.detach()):
+            micro_batch = self._turns[self._turn].micro_batch
+            raise ConfigError(
+                f"{where} (positions {micro_batch.start} to {micro_batch.end - 1} of the first "
+                f"epoch): the loss is {float(loss.detach())}, before anything was trained. Look at "
+                "these samples and at how the model starts."
+            )
+
+    def _require_backward(self) -> None:
+        if self._owes_backward:
+            raise ConfigError(
+                f"step.backward was not called for micro-batch {self._turn} of step {self.number}. "
+                "Call it for every micro-batch, with count=0 and loss.sum() * 0 if none counts."
+            )
+
+    def _update(self) -> None:
+        assert self._total is not None
+        carried = self._total()
+        self.notice = carried.notice
+        if carried.notice.lacks_data:
+            self._owner.give_up(self)
+        if not carried.total >= 0:
+            raise ConfigError(
+                f"step {self.number} counted {carried.total:g} samples over all ranks; "
+                "pass step.backward the number of samples (or tokens) in the sum."
+            )
+        self._owner.before_update()
+        self._seed_streams(UPDATE)  # the last micro-batch was another one on each rank
+        strategy = self._owner.strategy
+        self.is_updating = True
+        if carried.total == 0:
+            self.outcome = strategy.skip()
+        else:
+            self.outcome = strategy.step(carried.total * self._loss_scale)
+        self.is_updating = False
+
+
+def is_mean(loss: torch.Tensor) -> bool:
+    """Return whether the last thing done to a loss was to take a mean, as far as torch tells."""
+    last = loss.grad_fn
+    reduction = getattr(last, "_saved_reduction", None)
+    return reduction == _MEAN or type(last).__name__.startswith("MeanBackward")

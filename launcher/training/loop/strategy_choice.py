@@ -1,0 +1,52 @@
+"""Which strategy a run trains under, where nobody has named one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from strategies import ConfigError, choose_strategy, samples_of
+from strategies.data.samples import IndexList, SampleReader
+from strategies.data.seeding import kept_streams, training_samples
+from strategies.data.stacking import Unstackable
+
+from ..recipe.recipe import Recipe
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+AUTO = "auto"
+
+
+def settle_strategy(run: Run, recipe: Recipe) -> None:
+    """Put a strategy's name in the place of "auto" and say why. Called on every rank.
+
+    Raises:
+        ConfigError: none fits.
+    """
+    if run.strategy != AUTO:
+        return
+    run.heartbeat.beat()
+    choice = choose_strategy(
+        recipe.blueprint(run),
+        run.communicator,
+        batch=lambda: _first_batch(recipe, run.seed),
+        forward=recipe.forward,
+        accumulates=recipe.global_batch > recipe.micro_batch * run.ranks.world_size,
+    )
+    run.strategy = choice.strategy
+    if choice.table:
+        run.say(f"bytes on each rank, estimated:\n{choice.table}")
+    run.say(f"--strategy auto chose {choice.strategy}: {choice.reason}")
+    if run.ranks.is_coordinator:
+        run.folder.event("strategy", chosen=choice.strategy, reason=choice.reason)
+
+
+def _first_batch(recipe: Recipe, seed: int) -> Any:
+    samples = samples_of(recipe.train)
+    indices = list(range(min(recipe.micro_batch, len(samples))))
+    asked = IndexList(indices=indices, stream=training_samples(seed, epoch=0))
+    with kept_streams():
+        batch = SampleReader(samples, recipe.collate).__getitems__(asked)
+    if isinstance(batch, Unstackable):
+        raise ConfigError(batch.sentence)
+    return batch

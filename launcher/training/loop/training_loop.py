@@ -1,0 +1,467 @@
+"""The training loop's engine: steps, boundaries, evaluations, endings."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from checkpointing import JSON
+from strategies import (
+    Agreed,
+    BatchPlan,
+    ConfigError,
+    Decision,
+    Ending,
+    LossScale,
+    MapDataset,
+    Metrics,
+    Progress,
+    Report,
+    StepOutcome,
+    StrategyError,
+    decide,
+    load_weights,
+    put_in_force,
+)
+from strategies.collectives.replicas import refuse_different
+from strategies.data.samples import Collate
+
+from ...contract.exit_codes import CONTINUE
+from ...contract.leaving import tell_leaving
+from ..ending.mistakes import Standing
+from ..recipe.recipe import Recipe
+from ..run_state import Preempted, RunState, plan_changes
+from .evaluation import Measure
+from .job_parts import JobParts
+from .rollback import bad_evaluation, roll_back, skipped_steps
+from .step import Step
+from .step_support import StepSupport
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+
+_LONGEST_WAIT_S = 25.0
+"""A rank that has met a mistake alone is not to keep the others for longer."""
+
+
+class TrainingLoop:
+    """Carries a run from step to step. Every method that is not a property is for all ranks."""
+
+    def __init__(self, run: Run, recipe: Recipe, parts: JobParts) -> None:
+        """Go on from the newest checkpoint. Called on every rank."""
+        self._run = run
+        self._recipe = recipe
+        self._parts = parts
+        self._plan = parts.plan
+        self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
+        self._strategy = parts.strategy
+        self._replicas = parts.strategy.replicas()
+        self._boundary = parts.boundary
+        self._keeper = parts.keeper
+        self._saver = parts.saver
+        self._log = parts.log
+        self._judge = parts.judge
+        self._rates = parts.rates
+        self.asked_to_stop: str | None = None
+        """What the script said when it called `job.stop()` on this rank."""
+        self.is_evaluating = False
+        """Whether the script's `measure` is being called for a step that is done."""
+        self._num_done = 0
+        self._step_s = 0.0
+        self._open: Step | None = None
+        """The step that the script has, from when it is yielded until its boundary."""
+        self._support = support = StepSupport(
+            run, recipe, parts, evaluate=self._evaluate_after, give_up=self._give_up
+        )
+        self.measure = support.measure
+        """Evaluates on a data set, unless the ranks are to leave."""
+        run.before_first_step.go_on()
+        self._resume()
+        run.before_first_step.go_on()
+
+    @property
+    def state(self) -> RunState:
+        """Where the run is."""
+        return self._state
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps completed."""
+        return self._state.step
+
+    @property
+    def plan(self) -> BatchPlan:
+        """Which data each step has, around what the run has left out."""
+        return self._plan
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether this start has completed a step: what goes wrong from then on costs something."""
+        step = self._open
+        is_done = step is not None and step.outcome is not None and not step.only_evaluation
+        return self._num_done > 0 or is_done
+
+    @property
+    def longest_wait_s(self) -> float:
+        """How much later another rank may come to what all ranks do in a step."""
+        return min(_LONGEST_WAIT_S, 2.0 * self._step_s)
+
+    def ending(self) -> Decision | None:
+        """Return how the run has ended already, at an earlier start; None: it has not."""
+        if self._state.owed_evaluation is not None:
+            return None
+        decision = decide(self._state.progress(self.plan), None)
+        return None if decision.ending is None else decision
+
+    def iterate(self) -> Generator[Step]:
+        """Yield one step after the other until the run ends.
+
+        Raises:
+            Preempted: after a save, when any rank was asked to leave.
+        """
+        itinerary = self._run.itinerary
+        self._strategy.module.train()
+        itinerary.loop = "the training loop"
+        try:
+            decision = yield from self._steps()
+        except GeneratorExit:
+            self._support.left(f"the training loop in step {self.step}")
+            self._support.close()
+            raise
+        except ConfigError:
+            raise  # what is finished is saved before the writer is closed: `save_finished`
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            itinerary.loop = None
+        self.close()
+        self._end(decision)
+
+    def _steps(self) -> Generator[Step, None, Decision]:
+        """Yield the steps, one owed evaluation first; return why there are no more."""
+        if self._state.owed_evaluation is not None:
+            self._open = step = self._step_to_evaluate()
+            yield step
+            decision = self._finish_evaluation(step)
+            if decision.ending is not None:
+                return decision
+        self._support.read_from(self.step, self.plan)
+        while True:
+            self._open = step = self._new_step()
+            yield step
+            step.require_complete()
+            decision = self._finish(step)
+            if decision.ending is not None:
+                return decision
+            if decision.rollback:
+                self._support.read_from(self.step, self.plan)
+
+    def close(self) -> None:
+        """End the processes that read and write for this rank; no collective."""
+        self._support.close()
+        self._keeper.close()
+
+    def standing(self) -> Standing:
+        """Return where this rank is, with what of the run is not on the disk."""
+        step, done = self._open, self.step
+        if step is not None and step.outcome is not None and self._state.owed_evaluation is None:
+            done += 1
+        is_whole = step is None or not step.is_updating
+        return Standing(
+            step=done,
+            place=("boundary",) if step is None else step.place,
+            newest_step=self._keeper.newest_step,
+            can_be_saved=is_whole and done != self._keeper.newest_step,
+        )
+
+    def save_finished(self) -> None:
+        """Save the steps that are finished, and close. Called on every rank, at one `standing`."""
+        self._support.is_leaving = True
+        step, owes = self._open, False
+        if step is not None and step.is_under_way:
+            self._support.statistics.give_up()
+        elif step is not None and step.outcome is not None and self._state.owed_evaluation is None:
+            owes = step.evaluation_due
+            step.metrics.clear()  # all of this step's are measured again
+            self._come_to_boundary(step, owes_evaluation=owes)
+        self._prepare_to_save(owes_evaluation=owes)
+        if self._keeper.saving_since is not None:
+            self._state = self._saver.conclude(self._state)
+        if self._keeper.newest_step != self.step:
+            self._saver.save(self.step, self._state_to_json(None), Ending.PREEMPTED)
+
+    def _end(self, decision: Decision) -> None:
+        """Tell how the loop ended. Called on every rank.
+
+        Raises:
+            Preempted: the ranks are to leave.
+            StrategyError: so it is, and there is no checkpoint to go on from.
+        """
+        self._log.ended(decision, self._state, self._keeper.newest_step)
+        if decision.ending is not Ending.PREEMPTED:
+            return
+        if self._keeper.newest_step is None:
+            raise StrategyError(
+                f"{decision.reason} at step {self.step}, and no checkpoint could be written: its "
+                f"{self.step} steps are lost. The same command begins anew, once there is room at "
+                f"{self._run.folder.checkpoints.folder}."
+            )
+        raise Preempted
+
+    def _new_step(self) -> Step:
+        put_in_force(
+            self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
+        )
+        self._strategy.hold_back(self._parts.unfreezing.held_at(self.step))
+        done = self.step + 1
+        self._run.itinerary.step = self.step
+        return Step(
+            number=self.step,
+            seed=self._run.seed,
+            loss_scale=self._state.scale.scale,
+            evaluation_due=self._parts.evaluate_every.is_due(done) or done == self.plan.total_steps,
+            num_micro_batches=len(self.plan.micro_batches(self.step)),
+            turns=self.plan.turns(self.step, self._run.ranks.rank, self._run.ranks.world_size),
+            owner=self._support,
+        )
+
+    def _step_to_evaluate(self) -> Step:
+        """Return the newest step once more, of which the evaluation alone is still to be done."""
+        step = Step(
+            number=self.step - 1,
+            seed=self._run.seed,
+            loss_scale=1.0,
+            evaluation_due=True,
+            num_micro_batches=0,
+            turns=(),
+            owner=self._support,
+        )
+        step.outcome = StepOutcome(grad_norm=float("nan"), applied=True)
+        self._run.say(f"evaluating after step {self.step}, as was to be done when the run left")
+        return step
+
+    def _finish(self, step: Step, *, owes_evaluation: bool = False) -> Decision:
+        """Close a step at its boundary; return what was decided."""
+        agreed = self._come_to_boundary(step, owes_evaluation=owes_evaluation)
+        decision = decide(self._progress(owes_evaluation=owes_evaluation), agreed, step.notice)
+        if decision.ending is Ending.STOPPED:
+            decision = replace(decision, reason=self._reason_of_script())
+            self._state = replace(self._state, stopped_because=decision.reason)
+        self._carry_out(decision, owes_evaluation=owes_evaluation)
+        return decision
+
+    def _come_to_boundary(self, step: Step, *, owes_evaluation: bool) -> Agreed | None:
+        """Count a step and tell of it; return what the ranks said at the former boundary."""
+        assert step.outcome is not None
+        if step.evaluation_due and not owes_evaluation:
+            self._judge.require_measured(step.metrics, step.number + 1)
+        self._num_done += 1
+        self._open, self._step_s = None, step.seconds
+        self._state = self._state.after(step.outcome)
+        if step.outcome.is_empty:
+            self._log.empty_step(step.number, self._state.empty_steps)
+        if step.evaluation_due and self._judge.has_rules and not owes_evaluation:
+            self._judge_evaluation(step)
+        # What the ranks said at the former boundary; what they say now is read at the next.
+        agreed = self._boundary.receive()
+        if agreed is not None and agreed.replicas_differ:
+            refuse_different(self._replicas, self._run.communicator, step=self.step)
+        self._boundary.hold(self._report(step))
+        self._run.heartbeat.beat(self.step)
+        self._saver.passed(step)
+        self._log.records.step(
+            self.step,
+            self.plan,
+            step,
+            self._rate(),
+            agreed,
+            self._saver.pace.since_last_s,
+            must=owes_evaluation,
+        )
+        return agreed
+
+    def _finish_evaluation(self, step: Step) -> Decision:
+        """Close an evaluation that was owed; return what was decided."""
+        self._judge.require_measured(step.metrics, step.number + 1)
+        record, self._open = self._state.owed_evaluation, None
+        self._state = replace(self._state, owed_evaluation=None)
+        self._log.records.evaluated(record or {}, step)
+        if self._judge.has_rules:
+            self._judge_evaluation(step)
+        decision = decide(self._progress(), None, step.notice)
+        self._carry_out(decision)
+        return decision
+
+    def _progress(self, *, owes_evaluation: bool = False, is_saved: bool = False) -> Progress:
+        return self._state.progress(
+            self.plan,
+            save_due=self._saver.pace.is_due_after(self.step),
+            saving_since=self._keeper.saving_since,
+            world_size=self._run.ranks.world_size,
+            newest_step=self._keeper.newest_step,
+            max_skipped=self._recipe.max_skipped,
+            goes_back=self._judge.asks_to_go_back(self._state),
+            owes_evaluation=owes_evaluation,
+            is_saved=is_saved,
+        )
+
+    def _carry_out(self, decision: Decision, *, owes_evaluation: bool = False) -> None:
+        """Do what was decided. Called on every rank."""
+        if decision.save or decision.conclude or decision.proceed or decision.rollback:
+            self._prepare_to_save(owes_evaluation=owes_evaluation)
+        if decision.conclude:
+            self._state = self._saver.conclude(self._state)
+        if decision.proceed:
+            self._state = self._saver.proceed(self._state)
+        if decision.save:
+            self._saver.save(self.step, self._state_to_json(decision.ending), decision.ending)
+        if decision.rollback:
+            self._roll_back()
+        if decision.ending is Ending.PREEMPTED and self._keeper.newest_step is not None:
+            # What is left to do here takes its time, and must not look like a failure.
+            tell_leaving(self._run.environment.leaving_file, CONTINUE)
+
+    def _prepare_to_save(self, *, owes_evaluation: bool) -> None:
+        """Let nothing be under way between the ranks, and every record be written."""
+        self._boundary.drain()
+        # Before the save: whoever goes on from it must find the step's record.
+        agreed = self._boundary.peek()
+        if owes_evaluation:
+            # One record for a step: it is written with what is measured after the resume.
+            record = self._log.records.complete(agreed)
+            self._state = replace(self._state, owed_evaluation=record)
+        else:
+            self._log.records.flush(agreed)
+
+    def _give_up(self, step: Step) -> NoReturn:
+        """Leave in the middle of a step: what is saved is the one before. Called on every rank."""
+        self._support.is_leaving = True
+        self._run.say(f"step {step.number} is given up, to be done again after the resume")
+        self._prepare_to_save(owes_evaluation=False)
+        if self._keeper.saving_since is not None:
+            self._state = self._saver.conclude(self._state)
+        is_saved = self._keeper.newest_step == self.step
+        decision = decide(self._progress(is_saved=is_saved), None, step.notice)
+        self._carry_out(decision)
+        self._leave(decision)
+
+    def _leave(self, decision: Decision) -> NoReturn:
+        """Leave from where the script is in the loop's body. Called on every rank.
+
+        Raises:
+            Preempted: always.
+        """
+        self._run.itinerary.loop = None
+        self.close()
+        self._end(decision)
+        raise AssertionError("only a preempted run leaves in the middle")
+
+    def _reason_of_script(self) -> str:
+        """Return what the ranks that called `stop` said. Called on every rank."""
+        given = self._run.communicator.all_gather(self.asked_to_stop)
+        reasons = dict.fromkeys(str(reason) for reason in given if reason is not None)
+        return f"the script asked: {'; '.join(reasons)}"
+
+    def _roll_back(self) -> None:
+        """Go back to an earlier checkpoint. Called on every rank.
+
+        Raises:
+            StrategyError: there is none, or it has been done too often.
+        """
+        before, cause = self.step, skipped_steps
+        if self._judge.asks_to_go_back(self._state):
+            cause = bad_evaluation
+        trouble = cause(self._state)
+        where = self._run.folder.path
+        state = roll_back(self._state, self._keeper, self.plan, trouble, where=where)
+        self._state, _ = self._judge.resumed(state)
+        self._plan = replace(self._plan, jumps=self._state.jumps)
+        self._boundary.receive()
+        self._log.rolled_back(before, self.step, self.plan, trouble.sentence)
+
+    def _report(self, step: Step) -> Report:
+        assert step.outcome is not None
+        return Report(
+            step=self.step,
+            stop=self.asked_to_stop is not None,
+            save=self._run.ranks.is_coordinator and self._saver.pace.is_due_now(),
+            skipped=not (step.outcome.applied or step.outcome.is_empty),
+            settled=self._keeper.is_settled(),
+            loss_sum=float(step.loss_sum),
+            loss_count=step.loss_count,
+            replicas=self._replicas.digest_after(self.step),
+        )
+
+    def _judge_evaluation(self, step: Step) -> None:
+        self._state = self._saver.conclude_best(self._state)
+        former = self._state.stopper
+        self._state, is_best, cut = self._judge.after(self._state, step.metrics)
+        if cut is not None:
+            self._log.rate_cut(self.step, cut)
+        if is_best:
+            name = str(self._state.stopper.monitor)
+            self._state = self._saver.start_best(
+                self._state,
+                self._state_to_json(None),
+                former=former,
+                name=name,
+                value=step.metrics[name],
+            )
+
+    def _evaluate_after(
+        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
+    ) -> Metrics:
+        """Evaluate after a step, or leave with that step saved and the evaluation owed.
+
+        Raises:
+            Preempted: the ranks were asked to leave, or the time is too short.
+        """
+        self.is_evaluating = True
+        found = self._support.measure(dataset, measure, name, collate)
+        self.is_evaluating = False
+        step.notice = found.notice
+        if found.metrics is None:
+            self._leave_owing(step)
+        return found.metrics
+
+    def _leave_owing(self, step: Step) -> NoReturn:
+        self._support.is_leaving = True
+        step.metrics.clear()  # all of this step's are measured again
+        if self._state.owed_evaluation is None:
+            decision = self._finish(step, owes_evaluation=True)
+        else:
+            is_saved = self._keeper.newest_step == self.step
+            progress = self._progress(owes_evaluation=True, is_saved=is_saved)
+            decision = decide(progress, None, step.notice)
+        self._leave(decision)
+
+    def _rate(self) -> float:
+        return float(self._strategy.param_groups[0]["lr"])
+
+    def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
+        return self._state.to_json(self.plan, ending, schedule=self._rates.text)
+
+    def _resume(self) -> None:
+        restored = self._keeper.restore()
+        if restored is not None:
+            self._state = self._state.restored(
+                restored.state, self.plan, where=self._run.folder.path
+            )
+            self._plan = replace(self._plan, jumps=self._state.jumps)
+            changes = plan_changes(restored.state, self.plan, self._rates.text)
+            self._state, by_rules = self._judge.resumed(self._state)
+            if self._recipe.ema is None:
+                self._strategy.forget_average()
+            changes = [*restored.changes, *changes, *by_rules]
+            self._log.restored(restored, changes, self._recipe.objects)
+        elif self._recipe.weights is not None:
+            path, names = Path(self._recipe.weights), self._parts.model_names
+            load_weights(self._strategy, path, self._run.communicator, names)
+            self._log.took_weights(self._recipe.weights)
+        if self._run.ranks.is_coordinator:
+            self._saver.clock.remember(self._run.folder.events())
+        self._log.started(self._strategy, self.step, restored)

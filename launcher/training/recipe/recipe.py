@@ -1,0 +1,315 @@
+"""What a training script asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from checkpointing import Retention
+from strategies import (
+    EMA,
+    BatchPlan,
+    Blueprint,
+    BuildOptions,
+    ConfigError,
+    EarlyStopping,
+    MapDataset,
+    Objects,
+    Parameters,
+    Penalty,
+    RateRule,
+    Rates,
+    ReduceOnPlateau,
+    Span,
+    TrainingData,
+    as_patterns,
+    is_stream,
+    require_objects,
+    schedules,
+)
+from strategies.data.options import Loading
+from strategies.data.samples import Collate
+from strategies.data.streams.own_position import OwnPosition, require_readable
+from strategies.data.streams.streams import has_own_position
+from strategies.data.workers.worker_signals import shield_workers_of
+
+from ..loop.evaluation import Measure
+from ..reporting.trackers import check_trackers
+from .interval import Every, parse_every
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+_FACTORIES = {
+    "model": "model=lambda: Net(...)",
+    "optimizer": "optimizer=lambda parameters: AdamW(parameters, lr=...)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The arguments of `Run.prepare`."""
+
+    model: Callable[[], nn.Module]
+    """Builds the model, in float32; called under the run's seed."""
+    optimizer: Callable[[Parameters], torch.optim.Optimizer]
+    """Builds the optimizer from the parameters it is given, which may be sharded already."""
+    train: TrainingData
+    """A map-style data set, a stream that can seek (`strategies.SeekableStream`), or one that keeps
+    its position itself (state_dict and load_state_dict; see docs/data.md)."""
+    global_batch: int
+    """Samples in one optimizer step over all ranks. It never changes with the number of GPUs."""
+    micro_batch: int
+    """Samples in one forward and backward of one rank; it must divide `global_batch`."""
+    epochs: int | None = None
+    """How often the data set is gone through; this or `steps`."""
+    steps: int | None = None
+    """Optimizer steps of the whole run; this or `epochs`, and needed with a stream."""
+    schedule: RateRule = field(default_factory=schedules.constant)
+    """The optimizer's learning rates as a function of the step: one schedule, or a list or dict of
+    one for each parameter group, or `torch_schedule(...)`."""
+    plateau: ReduceOnPlateau | None = None
+    """Cuts the schedule's rates further when a metric stops improving."""
+    evaluate_every: str = "1 epoch"
+    """When `step.evaluation_due` is true, in steps or epochs; it is at the last step in any case.
+    """
+    save_every: str = "5 min"
+    """In steps, epochs or time, or "auto": from what a save is seen to cost and how often the run
+    is seen to fail. Leaving saves in any case."""
+    keep: int = 3
+    """How many of the newest checkpoints stay."""
+    keep_every: str | None = None
+    """In steps or epochs: of each such stretch the first checkpoint stays for good."""
+    keep_best: int = 0
+    """How many of the checkpoints with the best value of what `stop` monitors stay."""
+    objects: Objects = field(default_factory=dict)
+    """Your own objects whose state belongs to the run, by name: each with `state()`, which returns
+    JSON and tensors, and `restore(state)`."""
+    stop: EarlyStopping | None = None
+    max_grad_norm: float | None = None
+    """Clip the norm of the mean gradient over all parameters to this."""
+    workers: int = 0
+    """Loader processes of each rank; 0: the rank reads by itself."""
+    collate: Collate | None = None
+    """Makes a batch of the list of a micro-batch's samples, for training, and for evaluations that
+    are given none of their own; None: torch's default_collate. What it draws follows the seed."""
+    evaluation_collate: Collate | None = None
+    """Makes a batch of a list of samples that are evaluated or tested; None: `collate` does."""
+    worker_init: Callable[[int], object] | None = None
+    """Called in each loader process with its number, before it reads."""
+    prefetch: int | None = None
+    """Micro-batches that each loader process reads ahead; None: torch's 2."""
+    persistent: bool = False
+    """Whether the loader processes of an evaluation live on until the next of the same data set.
+    Those of the training live until its end in any case."""
+    penalty: Penalty | None = None
+    """L1 and L2 on the weights, the same under every strategy."""
+    ema: EMA | None = None
+    """Keep a moving average of the weights, in every checkpoint and for job.export("ema")."""
+    unfreeze: Mapping[str, int] = field(default_factory=dict)
+    """Parameters by name pattern and the step at which they begin to be trained, such as
+    {"backbone.*": 500}."""
+    max_skipped: int = 25
+    """After so many steps in a row whose gradients were not finite, go back to the newest
+    checkpoint from before and leave out the data since. fp16's loss scale may need a score to
+    come down from its start."""
+    accelerator: Any = None
+    """Your `accelerate.Accelerator`, for --strategy accelerate."""
+    log_every: int = 10
+    """Optimizer steps between two records of metrics.jsonl."""
+    shard_blocks: str | tuple[str, ...] = ()
+    """Blocks that fsdp shards on their own, such as "layers.*", or names of classes; left out:
+    the repeated modules. --shard-blocks goes before it."""
+    hybrid_shard: bool = False
+    """Under fsdp: shard inside a node and replicate over the nodes; or --hybrid-shard."""
+    checkpoint_blocks: bool | str | tuple[str, ...] = False
+    """Compute the activations of blocks again in the backward, to save their memory."""
+    compile_blocks: bool | str | tuple[str, ...] = False
+    """Compile blocks with torch.compile."""
+    offload: bool = False
+    """Under fsdp and ZeRO, on GPUs: keep masters, gradients and optimizer state on the host."""
+    track: Sequence[Any] | None = None
+    """Who else is told: names of Accelerate's trackers such as "wandb", or objects. None:
+    TensorBoard where it is installed."""
+    init: str = "as-built"
+    """ "as-built": the model's factory fills the parameters, on every rank all of them. "by-name":
+    the model is built without memory, under fsdp sharded, and then filled; each parameter from a
+    stream of random numbers of its own, so that the start is the same under every strategy, and
+    another than as built."""
+    forward: Callable[[Any, Any], Any] | None = None
+    """(model, batch) -> the outputs or the loss: how --strategy auto calls the model to measure
+    what activations need; None: it tries the usual ways."""
+    validate: MapDataset | None = None
+    """What `step.evaluate()` measures on; with it `measure` is tried before the first step."""
+    measure: Measure | None = None
+    """(model, batch) -> {metric: one value a sample}: what `step.evaluate()` calls."""
+    weights: str | Path | None = None
+    """Where a new run takes its weights from: a safetensors file, or a folder with one or with
+    Hugging Face's index. Names and shapes must be the model's."""
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "log_every", "max_skipped"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        if self.keep_best < 0 or (self.keep_best and self.stop is None):
+            raise ConfigError(
+                f"keep_best={self.keep_best} needs a number from 0 on, and stop=EarlyStopping(...) "
+                "to name the metric."
+            )
+        check_trackers(self.track)
+        self.loading()
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
+            raise ConfigError(f"max_grad_norm={self.max_grad_norm} must be above 0, or None.")
+        require_objects(self.objects)
+        if self.validate is not None and self.measure is None:
+            raise ConfigError(
+                "there is data to evaluate (validate=) and no measure. Pass "
+                'measure=(model, batch) -> {"loss": one value a sample}.'
+            )
+        if (self.epochs is None) == (self.steps is None):
+            raise ConfigError(
+                f"epochs={self.epochs} and steps={self.steps}: give one of the two, the length of "
+                "the whole run."
+            )
+        if is_stream(self.train) and self.steps is None:
+            raise ConfigError(
+                f"train is a stream ({type(self.train).__name__}), which has no epochs. "
+                "Give the length of the run as steps=."
+            )
+        for name, value in (("model", self.model), ("optimizer", self.optimizer)):
+            if isinstance(value, nn.Module | torch.optim.Optimizer):
+                raise ConfigError(
+                    f"{name}= is a {type(value).__name__} that was made already, and sharding "
+                    f"comes first. Pass a function that makes it: {_FACTORIES[name]}."
+                )
+
+    def loading(self) -> Loading:
+        """Return how data is read.
+
+        Raises:
+            ConfigError: something in it cannot work.
+        """
+        return Loading(
+            workers=self.workers,
+            collate=self.collate,
+            worker_init=self.worker_init,
+            prefetch=self.prefetch,
+            persistent=self.persistent,
+        )
+
+    def plan(self, samples: MapDataset, seed: int) -> BatchPlan:
+        """Return how the training data is cut into optimizer steps."""
+        if len(samples) == 0:
+            raise ConfigError(f"train= is a {type(self.train).__name__} without samples.")
+        reached = -(-(self.steps or 0) * self.global_batch // len(samples))
+        return BatchPlan(
+            num_samples=len(samples),
+            global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
+            epochs=max(1, reached) if self.epochs is None else self.epochs,
+            steps=self.steps,
+            in_order=is_stream(self.train),
+            seed=seed,
+        )
+
+    def own_position(self, run: Run) -> OwnPosition | None:
+        """Return the training data where it keeps its position itself.
+
+        Raises:
+            ConfigError: it cannot be read so.
+        """
+        if not has_own_position(self.train):
+            return None
+        shield_workers_of(self.train)
+        require_readable(
+            self.train,
+            global_batch=self.global_batch,
+            micro_batch=self.micro_batch,
+            workers=self.workers,
+            world_size=run.ranks.world_size,
+        )
+        ranks = run.ranks
+        return OwnPosition(self.train, seed=run.seed, rank=ranks.rank, world_size=ranks.world_size)
+
+    def intervals(self, steps_per_epoch: int) -> tuple[Every, Every]:
+        """Return (evaluate_every, save_every).
+
+        Raises:
+            ConfigError: one is no interval, or evaluations are asked for by time.
+        """
+        evaluate = parse_every(
+            self.evaluate_every, name="evaluate_every", steps_per_epoch=steps_per_epoch
+        )
+        if evaluate.steps is None:
+            raise ConfigError(
+                f'evaluate_every="{self.evaluate_every}" must be in steps or epochs: evaluations '
+                "decide when to stop, and clocks differ from run to run."
+            )
+        save = parse_every(self.save_every, name="save_every", steps_per_epoch=steps_per_epoch)
+        return evaluate, save
+
+    def retention(self, steps_per_epoch: int) -> Retention:
+        """Return which checkpoints stay.
+
+        Raises:
+            ConfigError: keep_every is no interval of steps.
+        """
+        if self.keep_every is None:
+            return Retention(keep=self.keep, keep_best=self.keep_best)
+        every = parse_every(self.keep_every, name="keep_every", steps_per_epoch=steps_per_epoch)
+        if every.steps is None:
+            raise ConfigError(f'keep_every="{self.keep_every}" must be in steps or epochs.')
+        return Retention(keep=self.keep, keep_every_steps=every.steps, keep_best=self.keep_best)
+
+    def rates(self, groups: Sequence[Mapping[str, Any]], plan: BatchPlan) -> Rates:
+        """Return the learning rates of the optimizer's parameter groups at each step.
+
+        Raises:
+            ConfigError: the schedule does not suit the groups or the length of the run.
+        """
+        span = Span(total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch)
+        return Rates(self.schedule, groups, span)
+
+    def blueprint(self, run: Run) -> Blueprint:
+        """Return what a strategy is built from.
+
+        Raises:
+            ConfigError: something was given that the run's strategy would not use.
+        """
+        if self.accelerator is not None and run.strategy != "accelerate":
+            raise ConfigError(
+                f"accelerator= was given, and strategy={run.strategy} would not use it. "
+                "Pass --strategy accelerate, or leave it out."
+            )
+        return Blueprint(
+            model=self.model,
+            optimizer=self.optimizer,
+            precision=run.precision,
+            max_grad_norm=self.max_grad_norm,
+            seed=run.seed,
+            ranks=run.ranks,
+            options=self.build_options(run),
+            penalty=self.penalty,
+            ema=self.ema,
+            unfreeze=self.unfreeze,
+            accelerator=self.accelerator,
+        )
+
+    def build_options(self, run: Run) -> BuildOptions:
+        """Return how to build the model; the command line goes before the script."""
+        asked = run.environment
+        blocks = as_patterns(asked.shard_blocks or self.shard_blocks)
+        return BuildOptions(
+            shard_blocks=blocks if isinstance(blocks, tuple) else (),
+            hybrid_shard=asked.hybrid_shard or self.hybrid_shard,
+            local_world_size=asked.local_world_size,
+            checkpoint_blocks=as_patterns(self.checkpoint_blocks),
+            compile_blocks=as_patterns(self.compile_blocks),
+            offload=self.offload,
+            init=self.init,
+        )

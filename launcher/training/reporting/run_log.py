@@ -1,0 +1,348 @@
+"""The story of a run: what happens, told on the console and in events.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from checkpointing import SavedCheckpoint, SaveFailedError
+from strategies import IMPORTED, BatchPlan, Decision, Ending, Metrics, Restored, Strategy
+from strategies.data.streams.own_position import not_promised
+from strategies.data.streams.streams import has_own_position
+
+from ...run_folder.lost_work import lost_work
+from ...run_folder.metric_text import metrics_text, without_nan
+from ...run_folder.progress_line import duration_text
+from ...run_folder.tables import plural, size_text
+from ..loop.empty_steps import refuse_if_nothing_ever_counts, told
+from ..recipe.interval import Every
+from .process_age import age_s
+from .resume_report import report_resume
+from .start_table import (
+    batch_text,
+    data_text,
+    habits_text,
+    model_text,
+    places_text,
+    restored_text,
+    start_table,
+)
+from .step_log import StepRecords
+
+if TYPE_CHECKING:
+    from ..recipe.recipe import Recipe
+    from ..run import Run
+    from ..run_state import RunState
+
+
+LOUD_AFTER = 3
+"""Failed saves in a row that are taken for bad luck."""
+
+
+def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
+    """Return the warning of a run that no longer gets its state to the disk. Pure."""
+    at_stake = (
+        "this run has no checkpoint: all its work would be lost"
+        if newest is None
+        else f"the newest checkpoint is of step {newest}: the {step - newest} steps since then "
+        "would be lost"
+    )
+    return (
+        f"THE LAST {in_a_row} SAVES HAVE ALL FAILED, and {at_stake} if the run ended now. "
+        "Look at the disk of the run folder: its space, quota and health."
+    )
+
+
+class ProgressLog:
+    """Tells the story of a run, on the coordinator; the other ranks' copies are silent."""
+
+    def __init__(self, run: Run, recipe: Recipe, plan: BatchPlan, save_every: Every) -> None:
+        self._run = run
+        self._folder = run.folder
+        self._is_coordinator = run.ranks.is_coordinator
+        self._recipe = recipe
+        self._plan = plan
+        self._total_steps = plan.total_steps
+        self._not_promised = (
+            not_promised(recipe.train, run.ranks.world_size)
+            if has_own_position(recipe.train)
+            else []
+        )
+        self._failed_in_a_row = 0
+        self._newest: int | None = None
+        self.records = StepRecords(run, recipe, save_every)
+        """What is told of every step."""
+
+    def started(self, strategy: Strategy, step: int, restored: Restored | None) -> None:
+        """Report a start or a resume. Called on every rank."""
+        self._newest = None if restored is None else restored.step
+        places = self._run.places()
+        if not self._is_coordinator:
+            return
+        lost = lost_work(self._folder.metrics_records(), step)
+        self._folder.forget_metrics_after(step)
+        run = self._run
+        self._folder.event(
+            "start",
+            attempt=run.attempt,
+            step=step,
+            strategy=run.strategy,
+            world_size=run.ranks.world_size,
+            precision=run.precision.name,
+            device=run.ranks.device.type,
+            resumed=restored is not None,
+            start_s=round(age_s(of_launcher=run.is_first_start_of_launcher), 3),
+            lost_steps=lost.steps,
+            lost_s=round(lost.seconds, 3),
+        )
+        if restored is None:
+            run.say(f"starting at step 0 of {self._total_steps}, {run.describe()}")
+            for phrase in self._not_promised:
+                run.warn(f"of this training data is not promised: {phrase}.")
+        catalogue = strategy.catalogue
+        run.say(
+            start_table(
+                [
+                    ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
+                    ("runs on", places_text(places)),
+                    ("strategy", f"{run.strategy}, {run.precision.name}"),
+                    ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
+                    ("data", data_text(self._plan)),
+                    ("batch", batch_text(self._plan, run.ranks.world_size)),
+                    ("habits", habits_text(self._recipe)),
+                    ("taken over", restored_text(restored, self._plan)),
+                ]
+            )
+        )
+        if lost.steps:
+            run.say(
+                f"{lost.steps} steps after step {step} had been done and were not saved: about "
+                f"{duration_text(lost.seconds)} of work is done again."
+            )
+        self.records.begin(step)
+
+    def restored(
+        self, restored: Restored, changes: list[str], objects: Collection[str] = ()
+    ) -> None:
+        """Report what a resume took over and what changed."""
+        if not self._is_coordinator:
+            return
+        for damage in restored.damaged.values():
+            self._folder.event("checkpoint refused", reason=damage)
+            self._run.warn(f"{damage} Falling back to step {restored.step}.")
+        if IMPORTED in restored.state:
+            taken: Any = restored.state[IMPORTED]
+            self._run.say(
+                f"starting at step 0 of {self._total_steps} with what was imported from "
+                f"{taken['from']} ({taken['kind']}), {self._run.describe()}"
+            )
+            return
+        before = restored.created_by
+        ranks = plural(before["world_size"], "rank")
+        was = f"{before['strategy']} on {ranks}, {before['precision']}"
+        self._run.say(
+            f"going on from step {restored.step} of {self._total_steps} (saved under {was}), "
+            f"{self._run.describe()}"
+        )
+        for change in changes:
+            self._folder.event("changed", what=change)
+            self._run.say(f"changed by the script: {change}")
+        report = report_resume(
+            restored.state,
+            before,
+            now={
+                "strategy": self._run.strategy,
+                "world_size": self._run.ranks.world_size,
+                "precision": self._run.precision.name,
+            },
+            objects=objects,
+            changes=changes,
+            own_stream=type(self._recipe.train).__name__ if self._not_promised else None,
+            not_promised=self._not_promised,
+        )
+        self._folder.event("resumed", step=restored.step, **asdict(report))
+        for line in report.lines():
+            self._run.say(line)
+
+    def took_weights(self, path: object) -> None:
+        """Report that a new run does not begin at random."""
+        if self._is_coordinator:
+            self._folder.event("weights", path=str(path))
+            self._run.say(f"the run begins with the weights in {path}")
+
+    def best(self, step: int, name: str, value: float, *, seconds: float, stall_s: float) -> None:
+        """Report an evaluation that was the best so far, and whose weights were committed.
+
+        Args:
+            step: of the evaluation.
+            name: of the metric.
+            value: of the metric.
+            seconds: from the copy of the weights to the commit.
+            stall_s: how long the training stood still for it.
+        """
+        if self._is_coordinator:
+            self._folder.event(
+                "best",
+                step=step,
+                monitor=name,
+                value=value,
+                seconds=round(seconds, 3),
+                stall_s=round(stall_s, 3),
+            )
+
+    def rolled_back(self, before: int, after: int, plan: BatchPlan, why: str) -> None:
+        """Report that the run has gone back, and what data it leaves out."""
+        self.records.drop_unwritten()
+        if not self._is_coordinator:
+            return
+        self._folder.forget_metrics_after(after)
+        jump = plan.jumps[-1]
+        first = plan.data_step(after) - jump.length
+        self._folder.event(
+            "rolled back",
+            from_step=before,
+            step=after,
+            reason=why,
+            jumped_steps=jump.length,
+            jumped_data_steps=[first, plan.data_step(after) - 1],
+        )
+        self._run.warn(
+            f"{why} Going back to step {after}, and around the data of {jump.length} steps."
+        )
+
+    def measured(self, step: int, weights: str, metrics: Metrics) -> None:
+        """Report a test of the best, last or averaged weights."""
+        if self._is_coordinator:
+            self._folder.event("test", weights=weights, **without_nan(metrics))
+            self.records.tell_trackers({"step": step, **metrics})
+            self._run.say(metrics_text(metrics))
+
+    def saved(
+        self,
+        saved: SavedCheckpoint,
+        seconds: float,
+        stall_s: float | None = None,
+        interval_s: float | None = None,
+    ) -> None:
+        """Report a checkpoint.
+
+        Args:
+            saved: what was committed.
+            seconds: from the copy of the state to the commit.
+            stall_s: how long the training stood still for it; None: all the time.
+            interval_s: until the next one, where it goes by time.
+        """
+        self._failed_in_a_row, self._newest = 0, saved.step
+        if self._is_coordinator:
+            self._folder.event(
+                "saved",
+                step=saved.step,
+                size_bytes=saved.size_bytes,
+                seconds=round(seconds, 3),
+                stall_s=round(seconds if stall_s is None else stall_s, 3),
+                **({} if interval_s is None else {"next_in_s": round(interval_s, 1)}),
+            )
+            self._run.say(
+                f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s, for "
+                f"{seconds if stall_s is None else stall_s:.2f} s of which the training stood still"
+            )
+
+    def save_failed(self, step: int, error: SaveFailedError) -> None:
+        """Report a checkpoint that could not be made; the run goes on."""
+        self._failed_in_a_row += 1
+        if not self._is_coordinator:
+            return
+        self._folder.event("save failed", step=step, reason=str(error))
+        self._run.warn(f"could not save at step {step}: {error}")
+        if self._failed_in_a_row >= LOUD_AFTER:
+            self._folder.event(
+                "saves keep failing", in_a_row=self._failed_in_a_row, newest=self._newest
+            )
+            self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))
+
+    def noted(self, sentence: str) -> None:
+        """Report what follows the number of ranks. Called on every rank."""
+        if self._is_coordinator:
+            self._folder.event("note", sentence=sentence)
+            self._run.warn(f"{sentence}.")
+
+    def empty_step(self, step: int, so_far: int) -> None:
+        """Report a step in which nothing counted. Called on every rank.
+
+        Raises:
+            ConfigError: nothing has ever counted.
+        """
+        refuse_if_nothing_ever_counts(so_far, step + 1)
+        sentence = told(so_far, step)
+        if self._is_coordinator and sentence is not None:
+            self._folder.event("empty step", step=step, so_far=so_far)
+            self._run.warn(sentence)
+
+    def rate_cut(self, step: int, sentence: str) -> None:
+        """Report a cut of the learning rates."""
+        if self._is_coordinator:
+            self._folder.event("rate cut", step=step, reason=sentence)
+            self._run.say(f"step {step}: {sentence}")
+
+    def ended(self, decision: Decision, state: RunState, newest_step: int | None) -> None:
+        """Report why the loop ended.
+
+        Args:
+            decision: what was decided at the last boundary.
+            state: where the run is.
+            newest_step: of the newest checkpoint.
+        """
+        if not self._is_coordinator:
+            return
+        assert decision.ending is not None
+        step = state.step
+        self._folder.event(
+            "end",
+            attempt=self._run.attempt,
+            step=step,
+            ending=decision.ending.value,
+            reason=decision.reason,
+            newest_step=newest_step,
+            **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
+        )
+        if decision.ending is Ending.PREEMPTED and newest_step is None:
+            return  # the error that follows says it
+        if decision.ending is Ending.PREEMPTED:
+            cause = self._run.preemption.cause
+            told = f" ({cause})" if cause else ""
+            done = f"saved step {step}. The same command goes on."
+            if newest_step != step:
+                done = f"at step {step}. The same command goes on from step {newest_step}."
+            self._run.say(f"{decision.reason}{told}: {done}")
+        else:
+            empty = plural(state.empty_steps, "step")
+            nothing = f"; nothing counted in {empty}" if state.empty_steps else ""
+            ending = decision.ending.value
+            self._run.say(f"finished at step {step}: {ending}, {decision.reason}{nothing}")
+
+    def left_after_loop(self, where: str, step: int) -> None:
+        """Report that the ranks leave after the training, whose end is saved."""
+        if self._is_coordinator:
+            cause = self._run.preemption.cause
+            told = f" ({cause})" if cause else ""
+            self._folder.event("left", attempt=self._run.attempt, where=where, step=step)
+            self._run.say(
+                f"asked to leave{told} in {where}, which is done again: the training is saved, up "
+                f"to step {step}. The same command goes on."
+            )
+
+    def already_over(self, decision: Decision) -> None:
+        """Report a run that had finished before this start."""
+        if self._is_coordinator:
+            assert decision.ending is not None
+            self._folder.event(
+                "already over",
+                attempt=self._run.attempt,
+                ending=decision.ending.value,
+                reason=decision.reason,
+            )
+            self._run.say(
+                f"this run had finished already: {decision.ending}, {decision.reason}. "
+                "To train anew, choose another --run-dir."
+            )

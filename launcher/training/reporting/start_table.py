@@ -1,0 +1,117 @@
+"""The table at the start of a run: what runs where, how, and what was taken over; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+from typing import TYPE_CHECKING
+
+from strategies import IMPORTED, BatchPlan
+
+if TYPE_CHECKING:
+    from checkpointing import TensorSpec
+    from strategies import Restored
+
+    from ..recipe.recipe import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a rank runs."""
+
+    host: str
+    device: str
+    """As a person says it: "cpu", "NVIDIA H100 (cuda:3)"."""
+
+
+def start_table(rows: Iterable[tuple[str, str]]) -> str:
+    """Return one line a row, its label in front; a row without text is left out."""
+    told = [(label, text) for label, text in rows if text]
+    width = max((len(label) for label, _ in told), default=0)
+    return "\n".join(f"  {label:<{width}}  {text}" for label, text in told)
+
+
+def places_text(places: Sequence[Place]) -> str:
+    """Return which rank runs where, in runs of ranks: "0-1 on alpha (cpu)"."""
+    parts = []
+    for host, group in groupby(enumerate(places), key=lambda pair: pair[1].host):
+        members = list(group)
+        devices = list(dict.fromkeys(place.device for _, place in members))
+        parts.append(f"{_span([rank for rank, _ in members])} on {host} ({', '.join(devices)})")
+    count = f"{len(places)} ranks: " if len(places) > 1 else "rank "
+    return count + "; ".join(parts)
+
+
+def model_text(trainable: Iterable[TensorSpec], frozen: Iterable[TensorSpec]) -> str:
+    """Return how many parameters are trained and how many are not."""
+    num_trained, num_frozen = (sum(prod(s.shape) for s in specs) for specs in (trainable, frozen))
+    rest = f", and {num_frozen:,} that are frozen" if num_frozen else ""
+    return f"{num_trained:,} parameters to train{rest}"
+
+
+def data_text(plan: BatchPlan) -> str:
+    """Return how many steps the data make."""
+    if plan.in_order:
+        return f"a stream, {_count(plan.total_steps, 'step')} in all"
+    return (
+        f"{plan.num_samples} samples: {_count(plan.steps_per_epoch, 'step')} an epoch, "
+        f"{_count(plan.epochs, 'epoch')}, {_count(plan.total_steps, 'step')} in all"
+    )
+
+
+def batch_text(plan: BatchPlan, world_size: int) -> str:
+    """Return how a step is cut up and dealt out."""
+    num_micro = -(-plan.global_batch // plan.micro_batch)
+    rounds = -(-num_micro // world_size)
+    text = (
+        f"{plan.global_batch} samples a step = {_count(num_micro, 'micro-batch')} of "
+        f"{plan.micro_batch}; {_count(rounds, 'turn')} for each rank"
+    )
+    padding = rounds * world_size - num_micro
+    if padding:
+        text += f" ({padding} of {rounds * world_size} turns padding, which counts for nothing)"
+    return text
+
+
+def habits_text(recipe: Recipe) -> str:
+    """Return when is measured, stopped and saved."""
+    stop = recipe.stop
+    rule = f", stop on {stop.monitor} (patience {stop.patience})" if stop is not None else ""
+    return (
+        f"evaluate every {interval_text(recipe.evaluate_every)}{rule}; save every "
+        f"{interval_text(recipe.save_every)}, keep {recipe.keep}"
+    )
+
+
+def restored_text(restored: Restored | None, plan: BatchPlan) -> str:
+    """Return what a resume took over; empty at a fresh start."""
+    if restored is None:
+        return ""
+    if IMPORTED in restored.state:
+        return f"weights of {restored.created_by['strategy']}, imported"
+    by = restored.created_by
+    ranks = _count(int(by["world_size"]), "rank")
+    text = (
+        f"step {restored.step} (epoch {plan.position(restored.step) / plan.num_samples:.2f}), saved"
+        f" under {by['strategy']} on {ranks}, {by['precision']}"
+    )
+    stopping = restored.state.get("early_stopping") or {}
+    if stopping.get("best") is not None:
+        text += f"; best so far {stopping['best']:.6g} at step {stopping['best_step']}"
+    return text
+
+
+def interval_text(text: str) -> str:
+    """Return what follows "every": "epoch" for "1 epoch", else the text itself."""
+    return text.removesuffix("s")[2:] if text.startswith("1 ") else text
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("ch") and noun != "epoch" else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def _span(ranks: Sequence[int]) -> str:
+    return str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}"

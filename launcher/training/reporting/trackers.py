@@ -1,0 +1,183 @@
+"""What else is told how a run gets on: TensorBoard, and the trackers of Accelerate.
+
+All of it is a copy: metrics.jsonl is the record. Whatever goes wrong here is said once and ends
+nothing. Each start of a run goes on with the same run there, under one run id.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from strategies import ConfigError
+
+from ...run_folder.metric_text import is_table
+from .tracker_resume import WAYS, flattened, remember, same_run
+
+TENSORBOARD = "tensorboard"
+FOLDER = "tensorboard"
+_NOT_LOGGED = frozenset({"step", "time", "attempt", "samples"})
+
+
+class Tracker(Protocol):
+    """Accelerate's `GeneralTracker`, as far as it is used here."""
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        """Take what the run is made of."""
+
+    def log(self, values: dict[str, Any], step: int | None) -> None:
+        """Take what was measured."""
+
+    def finish(self) -> None:
+        """Close."""
+
+
+class TensorBoard:
+    """TensorBoard's files in the run folder, without Accelerate."""
+
+    def __init__(self, folder: Path, *, first_step: int) -> None:
+        # What an earlier start wrote of steps that are done again is not shown any more.
+        purge = first_step + 1 if first_step else None
+        module: Any = importlib.import_module("torch.utils.tensorboard")
+        self._writer = module.SummaryWriter(str(folder / FOLDER), purge_step=purge)
+
+    def store_init_configuration(self, values: dict[str, Any]) -> None:
+        """Keep what the run is made of, as a text."""
+        text = "\n".join(f"    {key}: {value}" for key, value in values.items())
+        self._writer.add_text("run", text)
+
+    def log(self, values: dict[str, Any], step: int | None) -> None:
+        """Write scalars."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def finish(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+def check_trackers(track: Sequence[Any] | None) -> None:
+    """Look at what was asked, on every rank, before anything is built.
+
+    Raises:
+        ConfigError: a name that Accelerate does not know, or whose package is not installed.
+    """
+    for one in track or ():
+        if not isinstance(one, str):
+            missing = [name for name in ("log", "finish") if not callable(getattr(one, name, None))]
+            if missing:
+                raise ConfigError(
+                    f"track={one!r} has no {' and no '.join(missing)}. Pass a name such as "
+                    '"wandb", or an object of a subclass of accelerate.tracking.GeneralTracker.'
+                )
+        elif one == TENSORBOARD:
+            if importlib.util.find_spec("tensorboard") is None:
+                raise ConfigError('track="tensorboard" needs: pip install tensorboard.')
+        else:
+            _check_name(one)
+
+
+def _check_name(name: str) -> None:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = sorted({str(getattr(key, "value", key)) for key in LOGGER_TYPE_TO_CLASS})
+    if name not in known:
+        raise ConfigError(f'track="{name}" is unknown; choose from {", ".join(known)}.')
+    if name not in {str(getattr(key, "value", key)) for key in get_available_trackers()}:
+        raise ConfigError(f'track="{name}" needs its package: pip install {name}.')
+
+
+class Trackers:
+    """Every tracker of a run. Made on the coordinator only."""
+
+    def __init__(
+        self,
+        track: Sequence[Any] | None,
+        folder: Path,
+        *,
+        first_step: int,
+        description: Mapping[str, Any],
+        warn: Callable[[str], None],
+    ) -> None:
+        """Open them.
+
+        Args:
+            track: names or objects; None: TensorBoard where it is installed.
+            folder: the run folder.
+            first_step: optimizer steps completed at this start.
+            description: what the run is made of.
+            warn: told what does not work.
+        """
+        self._warn = warn
+        self._open: dict[str, Tracker] = {}
+        if track is None:
+            track = [TENSORBOARD] if importlib.util.find_spec("tensorboard") else []
+        for one in track:
+            name = one if isinstance(one, str) else str(getattr(one, "name", type(one).__name__))
+
+            def begin(one: Any = one, name: str = name) -> None:
+                self._open[name] = _begin(one, folder, first_step, description)
+
+            self._try(name, begin)
+        atexit.register(self.finish)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Tell a record of metrics.jsonl."""
+        values = {
+            name if "/" in name else f"train/{name}": value
+            for name, value in record.items()
+            if name not in _NOT_LOGGED and not is_table(value)
+        }
+        step = int(record["step"])
+        for name, tracker in tuple(self._open.items()):
+            self._try(name, lambda tracker=tracker: tracker.log(values, step=step))  # type: ignore[misc]
+
+    def finish(self) -> None:
+        """Close them; a second time does nothing."""
+        for name, tracker in tuple(self._open.items()):
+            self._try(name, tracker.finish)
+        self._open.clear()
+
+    def _try(self, name: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._open.pop(name, None)
+            self._warn(
+                f"{name} is not told any more: {type(error).__name__}: {error}. The run goes on; "
+                "metrics.jsonl has everything."
+            )
+
+
+def _begin(one: Any, folder: Path, first_step: int, description: Mapping[str, Any]) -> Tracker:
+    """Start a tracker and tell it what the run is made of."""
+    if one == TENSORBOARD:
+        board = TensorBoard(folder, first_step=first_step)
+        board.store_init_configuration(dict(description))
+        return board
+    made = _named(one, folder) if isinstance(one, str) else one
+    # Accelerate opens nothing before this; an object that only looks like its trackers may do
+    # without.
+    if callable(start := getattr(made, "start", None)):
+        start()
+    is_known = isinstance(one, str) and remember(one, made, folder)
+    if not (is_known and WAYS[one].keeps_configuration):
+        made.store_init_configuration(flattened(description))
+    found: Tracker = made
+    return found
+
+
+def _named(name: str, folder: Path) -> Any:
+    from accelerate import PartialState
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    # Its trackers ask this which rank they are on, and raise where it was never made. The process
+    # groups are there already, so nothing is communicated.
+    PartialState()
+    by_name = {str(getattr(k, "value", k)): v for k, v in LOGGER_TYPE_TO_CLASS.items()}
+    return by_name[name](folder.resolve().name, **same_run(name, folder))

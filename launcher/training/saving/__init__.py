@@ -1,0 +1,1 @@
+"""When a run saves and what; what it prunes and exports."""

@@ -1,0 +1,287 @@
+"""Which checkpoints are made and which stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from checkpointing import (
+    JSON,
+    BackgroundSave,
+    BackgroundWriter,
+    CheckpointStore,
+    Retention,
+    SavedCheckpoint,
+    Snapshot,
+    save_checkpoint,
+    start_save,
+)
+from strategies import (
+    IMPORTED,
+    Objects,
+    Restored,
+    Strategy,
+    collect_state,
+    restore_newest,
+)
+from strategies.data.streams.own_position import OwnPosition, require_same_kind
+
+from ...run_folder.checkpoint_summary import best_step
+from .background_thread import Aside
+from .pruning import Pruner
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+
+class Keeper:
+    """Saves, restores and prunes one run's checkpoints; every method is called on every rank."""
+
+    def __init__(
+        self,
+        run: Run,
+        strategy: Strategy,
+        *,
+        retention: Retention,
+        requested: list[dict[str, JSON]],
+        objects: Objects,
+        own_position: OwnPosition | None = None,
+    ) -> None:
+        self._run = run
+        self._folder = run.folder
+        self._communicator = run.communicator
+        self._strategy = strategy
+        self._created_by = run.created_by()
+        self._requested = requested
+        own = {} if own_position is None else {own_position.NAME: own_position}
+        self._objects: Objects = {**objects, **own}
+        self._own_position = own_position
+        self._writer = BackgroundWriter()
+        self._in_flight: BackgroundSave | None = None
+        self._saving_since: int | None = None
+        self._state_in_flight: Mapping[str, JSON] = {}
+        self._has_told = False
+        self._kept: list[tuple[int, Exception]] = []  # what could not be deleted, and why
+        self._pruner = Pruner(
+            run.folder,
+            retention,
+            remove=self._writer.remove,
+            report=lambda step, error: self._kept.append((step, error)),
+        )
+        self._pruning = Aside("relaunch-prune")
+        """Under way between two commits, where checkpoints are far away: a new one, which no
+        checkpoint refers to yet, must not come among those that it looks at."""
+        self.newest_step: int | None = None
+        """The step of the newest checkpoint that is whole; the same on every rank."""
+
+    def restore(self, *, newest: int | None = None) -> Restored | None:
+        """Load the newest checkpoint that is whole, up to `newest`; None where there is none."""
+        self.release_tensors()
+        self._end_pruning()
+        if self._is_coordinator:
+            self._folder.checkpoints.sweep()
+            self._folder.best.sweep()
+        restored = restore_newest(
+            self._strategy,
+            self._folder.checkpoints,
+            self._communicator,
+            requested=self._requested,
+            newest=newest,
+        )
+        self.newest_step = None if restored is None else restored.step
+        if self._is_coordinator and restored is not None:
+            for step in restored.damaged:
+                self._folder.checkpoints.set_aside(step)
+        self._pruner.resumed(self.newest_step)
+        saved = restored.objects if restored is not None else {}
+        for name, state in saved.items():
+            if name in self._objects:
+                self._objects[name].restore(state)
+        if restored is not None and IMPORTED not in restored.state:
+            require_same_kind(self._own_position, OwnPosition.NAME in saved)
+        return restored
+
+    def forget_after(self, step: int) -> None:
+        """Delete the checkpoints of later steps, to which the run will not come in that way."""
+        if not self._is_coordinator:
+            return
+        self._end_pruning()
+        for one in self._folder.checkpoints.steps():
+            if one > step:
+                self._pruner.delete(one)
+        self._tell_what_was_kept()
+
+    @property
+    def saving_step(self) -> int | None:
+        """The step whose save is in flight; the same on every rank."""
+        return None if self._in_flight is None else self._in_flight.step
+
+    @property
+    def saving_since(self) -> int | None:
+        """The step at which the present part of the save in flight began, on every rank."""
+        return None if self._in_flight is None else self._saving_since
+
+    @property
+    def is_committing(self) -> bool:
+        """Whether the save in flight is written and being committed; the same on every rank."""
+        return self._in_flight is not None and self._in_flight.is_committing
+
+    def commit(self, step: int) -> None:
+        """Let the save in flight be committed, once all ranks have written; `conclude` follows.
+
+        Args:
+            step: the step after which the training stands still for that.
+        """
+        assert self._in_flight is not None
+        self._end_pruning()
+        self._in_flight.commit()
+        self._saving_since = step
+
+    def is_settled(self) -> bool:
+        """Tell whether this rank's part of the save in flight is done. No collective."""
+        return self._in_flight is not None and self._in_flight.is_settled()
+
+    def state_bytes(self) -> int:
+        """Return how many bytes this rank's share of a full checkpoint has. No collective."""
+        fragments = self._strategy.fragments(weights_only=False)
+        return sum(f.data.numel() * f.data.element_size() for f in fragments)
+
+    def release_tensors(self) -> None:
+        """Return once the optimizer's state may change. No collective."""
+        if self._in_flight is not None:
+            self._in_flight.release_tensors()
+
+    def start_saving(self, step: int, state: Mapping[str, JSON]) -> None:
+        """Copy the state and let it be written; `conclude` must follow before the next save.
+
+        Raises:
+            SaveFailedError: on every rank; nothing is in flight then.
+        """
+        assert self._in_flight is None, "the save in flight must be concluded first"
+        self._start(self._folder.checkpoints, self._collect(step, state, weights_only=False))
+        self._state_in_flight = state
+
+    def conclude(self, current_best: int | None) -> SavedCheckpoint:
+        """Wait for the save in flight, commit it, then let old checkpoints go.
+
+        Args:
+            current_best: the best step by now, which the state in flight may not know yet.
+
+        Raises:
+            SaveFailedError: on every rank; earlier checkpoints are untouched.
+        """
+        saved = self._finish()
+        self.newest_step = saved.step
+        self._let_go(saved.step, self._state_in_flight, current_best)
+        return saved
+
+    def save(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
+        """Write a full checkpoint, then let old ones go.
+
+        Raises:
+            SaveFailedError: on every rank; earlier checkpoints are untouched.
+        """
+        snapshot = self._collect(step, state, weights_only=False)
+        self._end_pruning()
+        saved = save_checkpoint(self._folder.checkpoints, snapshot, self._communicator)
+        self.newest_step = saved.step
+        self._let_go(step, state, best_step(state))
+        return saved
+
+    def start_saving_best(self, step: int, state: Mapping[str, JSON]) -> None:
+        """Copy the weights alone and let them be written; `conclude_best` must follow.
+
+        Raises:
+            SaveFailedError: on every rank; nothing is in flight then, the former best is untouched.
+        """
+        assert self._in_flight is None, "the save in flight must be concluded first"
+        self._start(self._folder.best, self._collect(step, state, weights_only=True))
+
+    def conclude_best(self) -> SavedCheckpoint:
+        """Wait for the best weights in flight and commit them; nothing is deleted.
+
+        Raises:
+            SaveFailedError: on every rank; the former best is untouched.
+        """
+        return self._finish()
+
+    def close(self) -> None:
+        """End this rank's writer process. No collective; a save in flight is dropped."""
+        if self._in_flight is not None:
+            self._in_flight.drop()
+        self._end_pruning()
+        self._writer.close()
+
+    def restore_weights(self, store: CheckpointStore, step: int, *, averaged: bool = False) -> None:
+        """Load the weights of one checkpoint, or their averages; leave the optimizer's state."""
+        self.release_tensors()
+        restore_newest(
+            self._strategy,
+            store,
+            self._communicator,
+            weights_only=True,
+            step=step,
+            averaged=averaged,
+        )
+
+    def _start(self, store: CheckpointStore, snapshot: Snapshot) -> None:
+        self._in_flight = start_save(store, snapshot, self._communicator, self._writer)
+        self._saving_since = snapshot.step
+
+    def _finish(self) -> SavedCheckpoint:
+        assert self._in_flight is not None
+        in_flight, self._in_flight = self._in_flight, None
+        self._end_pruning()
+        saved = in_flight.finish()
+        self._tell_why_it_stood_still(saved.notes)
+        return saved
+
+    def _collect(self, step: int, state: Mapping[str, JSON], *, weights_only: bool) -> Snapshot:
+        if self._own_position is not None and not weights_only:
+            self._own_position.gather(step, self._communicator.all_gather)
+        return collect_state(
+            self._strategy,
+            self._communicator,
+            step=step,
+            state=state,
+            created_by=self._created_by,
+            requested=self._requested,
+            objects=self._objects,
+            weights_only=weights_only,
+        )
+
+    def _let_go(self, step: int, state: Mapping[str, JSON], current_best: int | None) -> None:
+        if not self._is_coordinator:
+            return
+        self._pruner.saved(step, state)
+        if self._folder.checkpoints.files.renames_folders:
+            self._pruner.prune(step, current_best)
+            self._tell_what_was_kept()
+        else:  # many questions, each of which takes as long as the network
+            self._pruning.start(lambda: self._pruner.prune(step, current_best))
+        for reason in self._writer.not_removed():
+            self._run.warn(f"{reason}. The next start tries again.")
+
+    def _end_pruning(self) -> None:
+        """Wait for what goes on on the coordinator since the last save, and tell of it."""
+        self._pruning.wait()
+        self._tell_what_was_kept()
+
+    def _tell_why_it_stood_still(self, notes: Sequence[str]) -> None:
+        if not notes or self._has_told:
+            return
+        self._has_told = True
+        others = f", and it is so on {len(notes) - 1} other ranks" if notes[1:] else ""
+        reason = f"{notes[0]}{others}"
+        self._run.folder.event("saved in the foreground", reason=reason)
+        self._run.warn(f"{reason}. The training stands still while that part of a save is written.")
+
+    def _tell_what_was_kept(self) -> None:
+        while self._kept:
+            step, error = self._kept.pop(0)
+            self._run.folder.event("not deleted", step=step, reason=str(error))
+            self._run.warn(str(error))
+
+    @property
+    def _is_coordinator(self) -> bool:
+        return self._communicator.rank == 0

@@ -1,0 +1,206 @@
+"""A run's saves at its boundaries: carried out, measured and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from checkpointing import JSON, SaveFailedError
+from strategies import EarlyStoppingState, Ending
+
+from ..recipe.interval import Every
+from ..reporting.run_log import ProgressLog
+from ..run_state import RunState
+from .background_thread import Aside
+from .checkpointer import Keeper
+from .save_deadline import SaveClock
+from .save_estimate import estimated_save_s, measured_bytes_per_s
+from .save_interval import SavePace
+
+if TYPE_CHECKING:
+    from ..loop.step import Step
+    from ..run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Best:
+    """The weights of a best evaluation, on their way to the disk."""
+
+    step: int
+    name: str
+    """Of the metric that was best."""
+    value: float
+    former: EarlyStoppingState
+    """The rule's state before."""
+    began_s: float
+    stall_s: float = 0.0
+    """How long the training stood still while they were copied."""
+
+
+class Saver:
+    """Saves what it is given when the job says so. Every method is called on every rank."""
+
+    def __init__(self, run: Run, keeper: Keeper, log: ProgressLog, every: Every) -> None:
+        self._run = run
+        self._keeper = keeper
+        self._log = log
+        self.pace = SavePace.of_run(every, run.clock, run.folder.events())
+        """When the next save is due."""
+        self.clock = SaveClock(run.environment, run.preemption, warn=run.warn)
+        """Whether there is time for it."""
+        self._best: _Best | None = None
+        self._has_estimated = False
+        self._probing = Aside("relaunch-probe")
+
+    def save(self, step: int, state: Mapping[str, JSON], ending: Ending | None) -> None:
+        """Save now where the run ends; else begin a save that is concluded at a later boundary.
+
+        Raises:
+            SaveFailedError: the state of a finished run could not be saved. Any other failure is
+                reported, and the training goes on.
+        """
+        self.pace.begin()
+        try:
+            if ending is None:
+                self._keeper.start_saving(step, state)
+            else:
+                self._log.saved(self._keeper.save(step, state), self.pace.seconds)
+                self.clock.saved(self.pace.seconds)
+        except SaveFailedError as error:
+            # The run is worth more than one checkpoint; a final state that is lost is a failure.
+            if ending is not None and ending.is_final:
+                raise
+            self._log.save_failed(step, error)
+        self.pace.go_on()
+        self._run.heartbeat.beat()
+
+    def passed(self, step: Step) -> None:
+        """Note the time of a step at its boundary; estimate that of a save, if that matters."""
+        if not self._run.ranks.is_coordinator:
+            return
+        self.clock.passed(step.evaluation_s, step.num_turns)
+        if self._has_estimated or not self.clock.wants_estimate:
+            return
+        self._has_estimated = True
+        store = self._run.folder.checkpoints
+        if store.files.renames_folders:  # on a disk, whose speed a written file shows
+            place = Path(store.folder)
+            size_bytes = self._keeper.state_bytes() * self._run.environment.local_world_size
+            self._probing.start(lambda: self._estimate(place, size_bytes))
+
+    def _estimate(self, place: Path, size_bytes: int) -> None:
+        with suppress(OSError):  # a save that cannot be made is told when it is tried
+            place.mkdir(parents=True, exist_ok=True)
+            self.clock.expect(estimated_save_s(size_bytes, measured_bytes_per_s(place)))
+
+    def release_tensors(self) -> None:
+        """Return once the optimizer's state may change. Called before every update."""
+        if self._keeper.saving_step is None or self._best is not None:
+            return
+        since_s = self._run.clock()
+        self._keeper.release_tensors()
+        self.pace.stood_still(self._run.clock() - since_s)
+
+    def conclude(self, state: RunState) -> RunState:
+        """Commit the save in flight; return the state with the best that is on disk now."""
+        if self._best is not None:
+            return self._conclude_best(self._best, state)
+        step = self._keeper.saving_step
+        assert step is not None
+        since_s = self.pace.now()
+        try:
+            saved = self._keeper.conclude(state.stopper.best_step)
+        except SaveFailedError as error:
+            self._log.save_failed(step, error)
+        else:
+            stall_s = self.pace.concluded(since_s)
+            self._log.saved(saved, self.pace.seconds, stall_s, self.pace.interval_s)
+            self.clock.saved(self.pace.seconds)
+        self._run.heartbeat.beat()
+        return state
+
+    def proceed(self, state: RunState) -> RunState:
+        """Go on with the save in flight, all of whose ranks are done with its present part.
+
+        They have written: let it be committed while the training goes on. It is committed: note
+        that, and let old checkpoints go.
+
+        Returns:
+            The state with the best that is on disk now.
+        """
+        if self._keeper.is_committing:
+            return self.conclude(state)
+        since_s = self._run.clock()
+        self._keeper.commit(state.step)
+        if self._best is None:
+            self.pace.stood_still(self._run.clock() - since_s)
+        else:
+            stall_s = self._best.stall_s + self._run.clock() - since_s
+            self._best = replace(self._best, stall_s=stall_s)
+        return state
+
+    def conclude_best(self, state: RunState) -> RunState:
+        """Commit the best weights if they are in flight, before another evaluation is judged."""
+        return state if self._best is None else self._conclude_best(self._best, state)
+
+    def start_best(
+        self,
+        state: RunState,
+        content: Mapping[str, JSON],
+        *,
+        former: EarlyStoppingState,
+        name: str,
+        value: float,
+    ) -> RunState:
+        """Begin to save the weights of the best evaluation so far.
+
+        They count as the best from now on, and nothing that says so is saved before they are
+        committed: every save concludes the one in flight first.
+
+        Args:
+            state: with this evaluation as the best.
+            content: what goes with the weights.
+            former: the rule's state before this evaluation.
+            name: of the metric that was best.
+            value: of that metric.
+
+        Returns:
+            The state, with the former best where the save could not begin.
+        """
+        if self._keeper.saving_step is not None:
+            self.conclude(replace(state, stopper=former))
+        began_s = self._run.clock()
+        best = _Best(step=state.step, name=name, value=value, former=former, began_s=began_s)
+        try:
+            self._keeper.start_saving_best(state.step, content)
+        except SaveFailedError as error:
+            return self._keep_former(best, state, error)
+        self._best = replace(best, stall_s=self._run.clock() - began_s)
+        return state
+
+    def _conclude_best(self, best: _Best, state: RunState) -> RunState:
+        self._best = None
+        since_s = self._run.clock()
+        try:
+            self._keeper.conclude_best()
+        except SaveFailedError as error:
+            return self._keep_former(best, state, error)
+        now_s = self._run.clock()
+        self._log.best(
+            best.step,
+            best.name,
+            best.value,
+            seconds=now_s - best.began_s,
+            stall_s=best.stall_s + now_s - since_s,
+        )
+        self._run.heartbeat.beat()
+        return state
+
+    def _keep_former(self, best: _Best, state: RunState, error: SaveFailedError) -> RunState:
+        """The best is what can be exported: where it could not be saved, it is the former one."""
+        self._log.save_failed(best.step, error)
+        stopper = replace(state.stopper, best=best.former.best, best_step=best.former.best_step)
+        return replace(state, stopper=stopper)

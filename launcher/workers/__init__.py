@@ -1,0 +1,1 @@
+"""How a rank becomes a process, and how nothing of it is left behind."""

@@ -1,0 +1,1 @@
+"""The fork server, which has imported torch once: client, server, child."""

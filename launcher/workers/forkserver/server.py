@@ -1,0 +1,199 @@
+"""The warm server's own process: it imports once, then forks a rank for each request.
+
+It is forked from the launcher, right after that has imported torch and before it has started any
+thread, so that one import serves the launcher and all ranks of all attempts.
+"""
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ...errors import UsageError
+from ...plan.python_command import PythonProgram
+from ...plan.shadowing import NEEDED_BY
+from ..process_end import flush_streams
+from .child import RankStart, become_rank, reset_signals
+from .descriptors import close_all_but, open_descriptors, unshareable
+from .drawn_at_import import DrawnAtImport
+from .eligibility import module_names, shadowed_modules
+from .main_module import script_folder
+from .messages import Gone, receive, send
+from .prctl import die_with, set_name
+from .threads import num_stray_threads
+
+SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Sent to everyone by a terminal or a batch system; the server has to outlive them."""
+
+_OF_EVERY_RANK = ("multiprocessing.forkserver", "runpy")
+"""What shields loader workers needs these: once here, and not in each rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmth:
+    """What a server is for."""
+
+    program: PythonProgram
+    preload: tuple[str, ...]
+    uses_run: bool
+    """The script imports `launcher`."""
+    opened: frozenset[int]
+    """Descriptors that the import of torch has left open."""
+
+
+def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
+    """Prepare, say whether that went well, then answer requests until the launcher is gone."""
+    launcher = os.getppid()
+    signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
+    reset_signals()
+    os.setsid()
+    die_with(launcher)
+    set_name("relaunch-warm")
+    close_all_but({channel.fileno(), *warmth.opened})
+    try:
+        draws = DrawnAtImport()
+        unsafe = prepare(warmth, draws)
+        opened = {fd: at for fd, at in open_descriptors().items() if fd != channel.fileno()}
+        send(channel, {"unsafe": unsafe or unshareable(opened)})
+        common = RankStart(
+            launcher=launcher,
+            program=warmth.program,
+            signal_mask=frozenset(signal_mask),
+            kept=frozenset(opened),
+            draws=draws,
+            keeps_our_packages=warmth.uses_run,
+        )
+        _fork_groups(channel, common)
+    except UsageError as error:
+        send(channel, {"wrong": str(error)})
+    except Gone:
+        os._exit(0)
+    except BaseException as error:
+        _last_words(channel, error)
+    os._exit(1)
+
+
+def prepare(warmth: Warmth, draws: DrawnAtImport) -> str | None:
+    """Import what the ranks will want; return why a fork of this process is not safe, or None.
+
+    What the imports of --preload draw is noted in `draws`.
+
+    Raises:
+        UsageError: There is no module of a name in --preload.
+    """
+    folder = os.getcwd() if warmth.program.is_module else script_folder(warmth.program.name)
+    if not sys.flags.safe_path:
+        sys.path[0] = folder  # a module to preload may stand beside the script
+    if warmth.uses_run:
+        importlib.import_module("...training.run", __package__)
+    for name in _OF_EVERY_RANK:
+        importlib.import_module(name)
+    reason = _threads_after("import torch")
+    for name in warmth.preload:
+        if reason is None:
+            with draws.watched():
+                reason = _preload(name) or _threads_after(f"import {name}")
+    reason = reason or _accelerator_in_use() or _shadows(folder, keeps_ours=warmth.uses_run)
+    flush_streams()  # or every rank would print what an import has printed
+    gc.freeze()  # a collection in a rank must not write to every page that it shares
+    return reason
+
+
+def _preload(name: str) -> str | None:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"--preload {name}: there is no module {error.name}, neither beside the script nor "
+                "among those installed."
+            ) from None
+        return f"--preload {name} failed with {error}"
+    except Exception as error:
+        return f"--preload {name} failed with {type(error).__name__}: {error}"
+    return None
+
+
+def _threads_after(cause: str) -> str | None:
+    num_stray = num_stray_threads()
+    if num_stray == 0:
+        return None
+    return f"{cause} left {num_stray} thread{'s' if num_stray > 1 else ''} running"
+
+
+def _accelerator_in_use() -> str | None:
+    torch = sys.modules.get("torch")
+    for name in ("cuda", "xpu"):
+        if torch is not None and getattr(torch, name).is_initialized():
+            return f"an import has initialised torch.{name}"
+    return None
+
+
+def _shadows(folder: str, *, keeps_ours: bool) -> str | None:
+    loaded = {
+        name: getattr(module, "__file__", None)
+        for name, module in tuple(sys.modules.items())
+        if "." not in name and (keeps_ours or name not in NEEDED_BY)
+    }
+    try:
+        entries = tuple(Path(folder).iterdir())
+    except OSError:
+        return None
+    packages = [path.name for path in entries if (path / "__init__.py").is_file()]
+    beside = module_names([path.name for path in entries], packages)
+    return shadowed_modules(beside, loaded, f"{folder}{os.sep}")
+
+
+def _fork_groups(channel: socket.socket, common: RankStart) -> NoReturn:
+    """Have a process of its own ready for each attempt: nobody waits for its fork."""
+    server = os.getpid()
+    while True:
+        if (pid := os.fork()) == 0:
+            die_with(server)
+            _fork_group(channel, common)
+        if os.waitpid(pid, 0)[1] != 0:
+            os._exit(1)
+        send(channel, {"adopted": True})
+
+
+def _fork_group(channel: socket.socket, common: RankStart) -> NoReturn:
+    """Fork the ranks of one attempt, then end, so that they become the launcher's children.
+
+    The launcher then waits for them as for any child, its death reaches them, and their
+    os.getppid() is the launcher.
+    """
+    while True:
+        message, fds = receive(channel, None)
+        if "release" in message:
+            os._exit(0)
+        start = replace(common, command=message["command"], environment=message["environment"])
+        send(channel, _fork_rank(start, fds))
+        for fd in fds:
+            os.close(fd)
+
+
+def _fork_rank(start: RankStart, fds: Sequence[int]) -> dict[str, Any]:
+    try:
+        pid = os.fork()
+    except OSError as error:
+        return {"error": f"cannot fork ({error.strerror})"}
+    if pid > 0:
+        return {"pid": pid}
+    try:
+        become_rank(start, fds[:3], go=fds[3])
+    except BaseException as error:
+        os.write(2, f"relaunch: a rank could not be set up: {error!r}\n".encode())
+        os._exit(1)
+
+
+def _last_words(channel: socket.socket, error: BaseException) -> None:
+    try:
+        send(channel, {"unsafe": f"it failed with {error!r}", "error": repr(error)})
+    except Gone:
+        return

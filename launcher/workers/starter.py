@@ -1,0 +1,96 @@
+"""How ranks are started: warm as long as that works, cold from then on."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from ..plan.python_command import parse_python_command, why_not_source, why_other_python
+from .forkserver.client import NotWarm, WarmServer
+from .forkserver.server import Warmth
+from .worker import Worker, WorkerStreams
+
+
+class Starter:
+    """Starts the ranks of all attempts; says it once when they are no longer warm."""
+
+    def __init__(self, command: Sequence[str], say: Callable[[str], None]) -> None:
+        """Remember what every rank runs, as words to execute."""
+        self._command = tuple(command)
+        self._say = say
+        self._server: WarmServer | None = None
+
+    def warm_up(
+        self,
+        *,
+        preload: tuple[str, ...],
+        uses_run: bool,
+        at_import: Mapping[str, str],
+        opened: frozenset[int],
+        given_up: Callable[[], bool],
+    ) -> None:
+        """Fork the server and wait until it is ready; nothing to do for what is not Python.
+
+        Called once, when this process has imported torch and before it starts a thread.
+
+        Args:
+            preload: Modules to import in the server.
+            uses_run: The script imports `launcher`.
+            at_import: The environment under which torch was imported.
+            opened: Descriptors that the import of torch has left open.
+            given_up: Asked while waiting; True: no rank will be started.
+        """
+        program = parse_python_command(self._command, sys.executable)
+        try:
+            if (reason := why_other_python(self._command, sys.executable)) is not None:
+                raise NotWarm(reason)
+            if program is None:
+                return
+            if (reason := why_not_source(program)) is not None:
+                raise NotWarm(reason)
+            warmth = Warmth(program=program, preload=preload, uses_run=uses_run, opened=opened)
+            self._server = WarmServer.fork(warmth, at_import)
+            self._server.wait_until_ready(given_up)
+        except NotWarm as reason:
+            self._go_cold(reason)
+
+    def start(
+        self,
+        environment: Mapping[str, str],
+        streams: WorkerStreams,
+        *,
+        rank: int,
+        local_rank: int,
+    ) -> Worker:
+        """Start one rank; called on the main thread only.
+
+        Raises:
+            OSError: There cannot be another process.
+        """
+        if self._server is not None:
+            try:
+                process = self._server.start(
+                    self._command, environment, streams, inherits_stdin=rank == 0
+                )
+                return Worker(rank, local_rank, process)
+            except NotWarm as reason:
+                self._go_cold(reason)
+        return Worker.start(self._command, environment, streams, rank=rank, local_rank=local_rank)
+
+    def all_started(self) -> None:
+        """Let forked ranks begin; called once the launcher knows the ranks of an attempt."""
+        if self._server is not None:
+            try:
+                self._server.release()
+            except NotWarm as reason:
+                self._go_cold(reason)
+
+    def close(self) -> None:
+        """End the server."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _go_cold(self, reason: NotWarm) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._say(f"{reason}. Each rank imports torch by itself from now on, as with --cold.")
+        self._server = None

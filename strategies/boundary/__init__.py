@@ -1,0 +1,1 @@
+"""Where the ranks agree, once a step, and what follows from it."""

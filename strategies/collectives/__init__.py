@@ -1,0 +1,1 @@
+"""Process groups, and small sums on the host."""

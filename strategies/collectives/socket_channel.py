@@ -1,0 +1,175 @@
+"""Small sums and messages between ranks that are all on one host, by sockets.
+
+gloo makes a sum in threads that have to be woken several times on each rank. Where every core
+computes, that takes a millisecond from a training step. Here each rank sends its numbers to every
+other, and reads theirs when it needs the sum: then they are there, and nobody was woken for them.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from ..errors import DesyncError, LostRankError
+from .host_channel import SAME_ORDER, PendingSum
+
+_SUM, _MESSAGE = 1, 2
+_HEAD = struct.Struct("<QQQ")
+"""What follows, the how manyth exchange between all ranks it belongs to, and its bytes."""
+_PIECE_BYTES = 65536
+"""The kernel keeps some of these for a rank that does not read yet."""
+
+
+class _Sum:
+    """One sum under way."""
+
+    def __init__(self, owner: Neighbours, number: int, own: Sequence[float]) -> None:
+        self.number = number
+        self.own = own
+        self.total: list[float] | None = None
+        self._owner = owner
+
+    def wait(self) -> list[float]:
+        """Return the sums, added up in the order of the ranks: the same bits on every rank."""
+        if self.total is None:
+            self._owner.settle(self)
+        assert self.total is not None
+        return self.total
+
+
+class Neighbours:
+    """Connections to all other ranks, on this host. Every method is called on every rank.
+
+    Each of them raises LostRankError where another rank is gone or does not come within the time,
+    and DesyncError where it does something else.
+
+    Args:
+        rank: this one.
+        links: to every other rank, sockets that keep messages apart.
+        limit_s: how long another rank is waited for.
+    """
+
+    def __init__(self, rank: int, links: Mapping[int, socket.socket], *, limit_s: float) -> None:
+        self._rank = rank
+        self._links = dict(links)
+        self._limit_s = limit_s
+        self._order = sorted((rank, *links))
+        self._exchanges = 0
+        self._pending: deque[_Sum] = deque()
+        for link in self._links.values():
+            link.settimeout(limit_s)
+
+    def start(self, values: Sequence[float]) -> PendingSum:
+        """Start to sum each of these float64 numbers over the ranks; as many on every rank."""
+        one = _Sum(self, self._next_number(), values)
+        content = struct.pack(f"<{len(values)}d", *values)
+        message = _HEAD.pack(_SUM, one.number, len(content)) + content
+        for rank in self._links:
+            self._send(rank, message)
+        self._pending.append(one)
+        return one
+
+    def settle(self, last: _Sum) -> None:
+        """Complete the sums that are under way, up to this one."""
+        while last.total is None:
+            one = self._pending[0]
+            parts = [
+                one.own if rank == self._rank else self._receive_numbers(rank, one)
+                for rank in self._order
+            ]
+            one.total = [sum(column) for column in zip(*parts, strict=True)]
+            self._pending.popleft()
+
+    def gather(self, message: bytes) -> list[bytes] | None:
+        """Return every rank's message, in rank order, on rank 0."""
+        number = self._begin_messages()
+        if self._rank != 0:
+            self._send_message(0, number, message)
+            return None
+        others = self._order[1:]
+        return [message, *(self._receive_message(rank, number) for rank in others)]
+
+    def broadcast(self, message: bytes) -> bytes:
+        """Return rank 0's message."""
+        number = self._begin_messages()
+        if self._rank != 0:
+            return self._receive_message(0, number)
+        for rank in self._links:
+            self._send_message(rank, number, message)
+        return message
+
+    def close(self) -> None:
+        """Close the connections; what the others still wait for fails."""
+        for link in self._links.values():
+            link.close()
+
+    def _next_number(self) -> int:
+        self._exchanges += 1
+        return self._exchanges
+
+    def _begin_messages(self) -> int:
+        if self._pending:
+            self.settle(self._pending[-1])
+        return self._next_number()
+
+    def _receive_numbers(self, rank: int, one: _Sum) -> Sequence[float]:
+        form = f"<{len(one.own)}d"
+        size_bytes = struct.calcsize(form)
+        content = self._receive(rank, _HEAD.size + size_bytes)
+        if self._require(rank, content, _SUM, one.number) != size_bytes:
+            raise self._unlike(rank, one.number)
+        return struct.unpack_from(form, content, _HEAD.size)
+
+    def _send_message(self, rank: int, number: int, message: bytes) -> None:
+        self._send(rank, _HEAD.pack(_MESSAGE, number, len(message)))
+        view = memoryview(message)
+        for start in range(0, len(view), _PIECE_BYTES):
+            self._send(rank, view[start : start + _PIECE_BYTES])
+
+    def _receive_message(self, rank: int, number: int) -> bytes:
+        size_bytes = self._require(rank, self._receive(rank, _HEAD.size), _MESSAGE, number)
+        message = bytearray()
+        while len(message) < size_bytes:
+            message += self._receive(rank, _PIECE_BYTES)
+        return bytes(message)
+
+    def _require(self, rank: int, content: bytes, kind: int, number: int) -> int:
+        """Return how many bytes belong to what a rank sends, if that is what is awaited."""
+        if len(content) < _HEAD.size:
+            raise self._unlike(rank, number)
+        *what, size_bytes = _HEAD.unpack_from(content)
+        if what != [kind, number]:
+            raise self._unlike(rank, number)
+        return int(size_bytes)
+
+    def _unlike(self, rank: int, number: int) -> DesyncError:
+        return DesyncError(
+            f"rank {rank} tells something else than rank {self._rank} awaits, in their exchange "
+            f"{number}. {SAME_ORDER}"
+        )
+
+    def _send(self, rank: int, content: bytes | memoryview) -> None:
+        try:
+            self._links[rank].send(content)
+        except OSError as error:
+            raise self._lost(rank, error) from error
+
+    def _receive(self, rank: int, size_bytes: int) -> bytes:
+        try:
+            content = self._links[rank].recv(size_bytes)
+        except OSError as error:
+            raise self._lost(rank, error) from error
+        if not content:
+            raise self._lost(rank, None)
+        return content
+
+    def _lost(self, rank: int, error: OSError | None) -> LostRankError:
+        if isinstance(error, TimeoutError):
+            return LostRankError(
+                f"rank {self._rank} has waited {self._limit_s:g} s for rank {rank} to come to "
+                "where all ranks meet."
+            )
+        cause = "" if error is None else f" ({error.strerror})"
+        return LostRankError(f"rank {rank} has closed its connection to rank {self._rank}{cause}.")

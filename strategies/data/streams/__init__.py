@@ -1,0 +1,1 @@
+"""Streams as training data: those that seek, and those that keep their position."""

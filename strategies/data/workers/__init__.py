@@ -1,0 +1,1 @@
+"""Loader workers: they outlive signals, and their deaths are seen to."""

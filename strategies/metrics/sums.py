@@ -1,0 +1,159 @@
+"""Named sums over samples: exact for any padding, batch size and number of ranks.
+
+Every metric is a vector of sums and a function of their totals. Sums can be added in any cut; means
+of means, and areas under curves, cannot, and are not offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.distributed as dist
+
+from checkpointing import JSON
+
+from ..collectives.equality import all_equal, summands
+from ..collectives.host_channel import MOST_NUMBERS
+from ..collectives.process_group import Ranks
+from ..errors import ConfigError, DesyncError
+
+Table: TypeAlias = "list[list[float]]"
+"""Rows of a metric that is a matrix."""
+Metrics: TypeAlias = dict[str, Any]
+"""By name: each a float, or a `Table`."""
+Finish: TypeAlias = "Callable[[Sequence[float]], float | Table | Mapping[str, float]]"
+"""(totals over all samples and ranks) -> the metric, or several by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Sums over the samples of one batch, and what is to be computed from their totals."""
+
+    kind: str
+    """What it is, with its arguments; the same in every batch and on every rank."""
+    sums: torch.Tensor
+    """Shape (k,), any real dtype."""
+    finish: Finish
+
+
+Measurement: TypeAlias = "torch.Tensor | tuple[torch.Tensor | float, torch.Tensor | float] | Tally"
+"""One value a sample, of shape (n,) or more, any real dtype; or a pair (numerator, denominator),
+which are summed each for itself; or a `Tally`, such as `metrics.f1(...)` returns."""
+
+
+class MetricSums:
+    """The running sums of named metrics, in float64 on the host."""
+
+    def __init__(self) -> None:
+        self._tallies: dict[str, tuple[str, list[float], Finish]] = {}
+
+    def add(self, measured: Mapping[str, Measurement], *, weight: float) -> None:
+        """Add one micro-batch.
+
+        Args:
+            measured: one entry a metric.
+            weight: 0 for padding, else 1. Padding still fixes the names, which must be the same
+                on every rank.
+
+        Raises:
+            ConfigError: no mapping, a tensor without a sample dimension, whose count cannot be
+                known, or a metric that is another one than in the batch before.
+        """
+        if not isinstance(measured, Mapping):
+            raise ConfigError(
+                f"measure returned a {type(measured).__name__}; it must return a dict of metrics "
+                'by name, such as {"loss": F.cross_entropy(out, y, reduction="none")}.'
+            )
+        for name, value in measured.items():
+            tally = _tally_of(name, value)
+            new = tally.sums.detach().double().reshape(-1).tolist()
+            kind, sums, _ = self._tallies.get(name, (tally.kind, [0.0] * len(new), None))
+            if (kind, len(sums)) != (tally.kind, len(new)):
+                raise ConfigError(
+                    f'metric "{name}" is {tally.kind} of {len(new)} sums, and was {kind} of '
+                    f"{len(sums)} in an earlier batch. Give each metric a name of its own."
+                )
+            if weight:
+                sums = [a + b for a, b in zip(sums, new, strict=True)]
+            self._tallies[name] = (kind, sums, tally.finish)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics' names in a canonical order."""
+        return tuple(sorted(self._tallies))
+
+    @property
+    def layout(self) -> list[JSON]:
+        """[name, kind, number of sums] of each metric: what must be the same on every rank."""
+        return [[n, self._tallies[n][0], len(self._tallies[n][1])] for n in self.names]
+
+    def vector(self) -> list[float]:
+        """Return all sums, in the order of `names`."""
+        return [number for name in self.names for number in self._tallies[name][1]]
+
+    def finish(self, totals: Sequence[float]) -> Metrics:
+        """Return the metrics from the reduced vector; without samples they are nan."""
+        found: Metrics = {}
+        begin = 0
+        for name in self.names:
+            _, sums, finish = self._tallies[name]
+            value = finish(totals[begin : begin + len(sums)])
+            begin += len(sums)
+            if isinstance(value, Mapping):
+                found.update({f"{name}/{key}": float(one) for key, one in value.items()})
+            elif isinstance(value, list):
+                found[name] = value
+            else:
+                found[name] = float(value)
+        return found
+
+
+def reduce_sums(ranks: Ranks, sums: MetricSums, layout_digest: int) -> Metrics:
+    """Return the exact metrics over all ranks. Called on every rank.
+
+    Args:
+        ranks: who takes part; the sum runs on the host.
+        sums: this rank's.
+        layout_digest: of `sums.layout`, small enough that its square is exact in float64.
+
+    Raises:
+        DesyncError: the ranks measured different metrics, or not all of them measure.
+    """
+    # First whether all have the same layout: else the vectors would differ in length. And whether
+    # all are here: a rank that is in the next step sums something else, and the channel tells.
+    total, squares = ranks.channel.start(summands(layout_digest)).wait()
+    if not all_equal(total, squares, ranks.world_size):
+        raise DesyncError(
+            f"rank {ranks.rank} measured {list(sums.names)}; another rank measured other metrics, "
+            "or the same with other arguments. Every rank must measure the same."
+        )
+    own = sums.vector()
+    if len(own) <= MOST_NUMBERS:
+        return sums.finish(ranks.channel.start(own).wait())
+    vector = torch.tensor(own, dtype=torch.float64)
+    dist.all_reduce(vector, group=ranks.host_group)
+    return sums.finish(vector.tolist())
+
+
+def quotient(totals: Sequence[float]) -> float:
+    """Return the first total divided by the second; nan where that is 0."""
+    return totals[0] / totals[1] if totals[1] else float("nan")
+
+
+def _tally_of(name: str, value: Measurement) -> Tally:
+    if isinstance(value, Tally):
+        return value
+    if isinstance(value, tuple):
+        numerator, denominator = value
+        pair = torch.tensor([float(numerator), float(denominator)], dtype=torch.float64)
+        return Tally(kind="mean", sums=pair, finish=quotient)
+    if not isinstance(value, torch.Tensor) or value.ndim == 0:
+        raise ConfigError(
+            f'metric "{name}" is a single number, a mean perhaps, and says not of how many '
+            'samples. Return one value a sample (reduction="none") or a pair (sum, count).'
+        )
+    pair = torch.tensor([float(value.detach().double().sum()), value.numel()], dtype=torch.float64)
+    return Tally(kind="mean", sums=pair, finish=quotient)

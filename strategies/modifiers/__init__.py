@@ -1,0 +1,1 @@
+"""What changes a step: penalty, EMA, unfreezing, loss scale, buffers."""

@@ -1,0 +1,89 @@
+"""Exponential moving average of the weights, kept where the optimizer keeps its moments.
+
+So it is sharded as the masters are, stored as `ema` beside them, and moves between strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from ..errors import ConfigError
+from ..state.node_reader import NodeSource
+
+AVERAGE = "ema"
+"""Key of the average in the optimizer's state and in checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMA:
+    """After each applied step: average <- decay * average + (1 - decay) * weights.
+
+    It begins as the weights after the first step of the parameter.
+    """
+
+    decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"decay={self.decay} of the EMA must be in [0, 1).")
+
+    def update(self, optimizer: torch.optim.Optimizer, owners: Iterable[torch.Tensor]) -> None:
+        """Move the averages of what this rank holds. No collective.
+
+        Args:
+            optimizer: has stepped all of the owners.
+            owners: the tensors by which its state is keyed.
+        """
+        for owner in owners:
+            state = optimizer.state[owner]
+            if AVERAGE in state:
+                local_part(state[AVERAGE]).lerp_(local_part(owner), 1.0 - self.decay)
+            else:
+                state[AVERAGE] = owner.detach().clone()
+
+
+def drop_average(optimizer: torch.optim.Optimizer) -> None:
+    """Forget averages that a checkpoint brought and the script does not ask for."""
+    for state in optimizer.state.values():
+        state.pop(AVERAGE, None)
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this rank holds of a tensor that may be sharded, detached."""
+    local: torch.Tensor = tensor.detach()
+    return local.to_local() if isinstance(local, DTensor) else local
+
+
+class AveragedWeights:
+    """Reads a checkpoint's averages in place of its weights, as a `TensorSource`.
+
+    What is not trained has no average, and is read as it is.
+    """
+
+    def __init__(self, source: NodeSource) -> None:
+        """Take the checkpoint.
+
+        Raises:
+            ConfigError: it holds no average at all.
+        """
+        if not any(spec.key == AVERAGE for spec in source.manifest.specs()):
+            raise ConfigError(
+                f"step-{source.manifest.step:08d} holds no average of the weights: it was saved by "
+                'a script without ema=EMA(). Use "best" or "last", or train on with it.'
+            )
+        self._source = source
+
+    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
+        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
+        return self._source.read(fqn, self._stored_key(fqn, key), start, end)
+
+    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
+        """Return all of a tensor, 1-D, on the CPU; see `NodeSource.read_whole`."""
+        return self._source.read_whole(fqn, self._stored_key(fqn, key), numel)
+
+    def _stored_key(self, fqn: str, key: str) -> str:
+        return AVERAGE if self._source.has(fqn, AVERAGE) else key

@@ -1,0 +1,1 @@
+"""`--strategy auto`: measure, estimate, choose."""

@@ -1,0 +1,178 @@
+"""Which strategy is chosen, from how many bytes a rank needs under each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from ...errors import ConfigError
+from .memory_model import ModelSizes, Need, Spread, needs
+from .offload_model import needs_offloaded
+
+KEPT_FREE = 0.1
+"""Share of the memory that is not planned with: fragmentation, and what nobody has counted."""
+_MAX_RANKS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A strategy, and why."""
+
+    strategy: str
+    reason: str
+    table: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What else is asked, and which strategies can do it."""
+
+    able: Sequence[str]
+    """Strategies that can do all of it."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Strategies that cannot, and what they cannot do."""
+    offload: bool = False
+    """State is kept on the host, whose memory counts then."""
+    able_offloaded: Sequence[str] = ()
+    """Strategies that could do all of it and offload; none where there is nothing to offload to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What a rank may use; a share of what is free is kept free."""
+
+    device_bytes: int
+    host_bytes: int | None = None
+    """Of the host; None: not known, or not asked."""
+
+    def holds(self, need: Need) -> bool:
+        """Whether it is enough."""
+        if self.host_bytes is not None and need.host > self.host_bytes:
+            return False
+        return need.total <= self.device_bytes
+
+    def sentence(self, *, offload: bool) -> str:
+        """Return it for people."""
+        device = _shown(self.device_bytes)
+        if not offload or self.host_bytes is None:
+            return device
+        return f"{device} and, of the host, {_shown(self.host_bytes)}"
+
+
+def choose(
+    sizes: ModelSizes,
+    wishes: Wishes,
+    spread: Spread,
+    *,
+    memory_bytes: int,
+    host_bytes: int | None = None,
+) -> Choice:
+    """Return the simplest strategy that fits.
+
+    Args:
+        sizes: of the model.
+        wishes: what else is asked.
+        spread: over how many ranks.
+        memory_bytes: the least that a rank's device has free.
+        host_bytes: a rank's share of what the host has free; None: not known.
+
+    Raises:
+        ConfigError: none fits, with the smallest number of ranks on which one would.
+    """
+    memory = Memory(
+        device_bytes=int(memory_bytes * (1 - KEPT_FREE)),
+        host_bytes=None if host_bytes is None else int(host_bytes * (1 - KEPT_FREE)),
+    )
+    ranks, found = spread.ranks, _needs(sizes, wishes, spread)
+    named = {n: why for n, why in wishes.left_out.items() if (n == "single") == (ranks == 1)}
+    table = table_of(found, memory, named)
+    fitting = [name for name, need in found.items() if memory.holds(need)]
+    if fitting:
+        reason = _reason(found, fitting[0], memory, where="" if ranks == 1 else " on each rank")
+        if sizes.activation_bytes is None:
+            reason += "; activations could not be measured and are NOT in these numbers"
+        # On one rank there is nothing to compare, unless state is to leave it.
+        return Choice(
+            strategy=fitting[0], reason=reason, table="" if fitting == ["single"] else table
+        )
+    what = "the model does not fit" if found.keys() == {"single"} else "no strategy fits"
+    where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
+    told = [
+        f"{what} into the {memory.sentence(offload=wishes.offload)} that may be used {where} "
+        f"({KEPT_FREE:.0%} of what is free is kept free).",
+        table,
+        _smallest(sizes, wishes, spread, memory),
+        _offloading(sizes, wishes, spread, memory),
+    ]
+    raise ConfigError("\n".join(line for line in told if line))
+
+
+def _reason(found: Mapping[str, Need], chosen: str, memory: Memory, *, where: str) -> str:
+    why = "there is one rank" if chosen == "single" else "the simplest that fits"
+    first, need = next(iter(found)), found[chosen]
+    if first != chosen:
+        why += f"; {first} would need {_shown(found[first].total)}"
+        why += f" and {_shown(found[first].host)} on the host" if found[first].host else ""
+    host = f", and {_shown(need.host)} on the host" if need.host else ""
+    used = f"{_shown(need.total)} of {_shown(memory.device_bytes)} that may be used{where}"
+    return f"{why}: {used}{host}"
+
+
+def _needs(sizes: ModelSizes, wishes: Wishes, spread: Spread) -> dict[str, Need]:
+    return (needs_offloaded if wishes.offload else needs)(sizes, wishes.able, spread)
+
+
+def _smallest(sizes: ModelSizes, wishes: Wishes, spread: Spread, memory: Memory) -> str:
+    whole = spread.shards == spread.ranks
+    for more in range(spread.ranks + 1, _MAX_RANKS + 1):
+        larger = replace(spread, ranks=more, shards=more if whole else spread.shards)
+        found = _needs(sizes, wishes, larger)
+        fitting = [name for name, need in found.items() if memory.holds(need)]
+        if fitting:
+            return f"The smallest number that would do is {more} of these ranks, with {fitting[0]}."
+    return (
+        f"More ranks would not do, up to {_MAX_RANKS}: lower micro_batch, use checkpoint_blocks, "
+        '--precision bf16 or init="by-name", or take larger GPUs.'
+    )
+
+
+def _offloading(sizes: ModelSizes, wishes: Wishes, spread: Spread, memory: Memory) -> str:
+    """Return whether offloading would do on the ranks there are; "": it would not, or is asked."""
+    if wishes.offload:
+        return ""
+    ranks = spread.ranks
+    for name, need in needs_offloaded(sizes, wishes.able_offloaded, spread).items():
+        if memory.holds(need):
+            there = "the rank there is" if ranks == 1 else f"the {ranks} ranks there are"
+            unknown = ", whose free memory is not known" if memory.host_bytes is None else ""
+            return (
+                f"Or pass offload=True to run.prepare: {name} would then do on {there}, with "
+                f"{_shown(need.total)} on each GPU and {_shown(need.host)} a rank on the host"
+                f"{unknown}."
+            )
+    return ""
+
+
+def table_of(found: Mapping[str, Need], memory: Memory, left_out: Mapping[str, str]) -> str:
+    """Return bytes a rank by strategy, for people.
+
+    Args:
+        found: what each needs.
+        memory: what there is.
+        left_out: strategies that are not considered, and what they cannot do.
+    """
+    offloads = any(need.host for need in found.values())
+    heads = [each.name for each in fields(Need) if each.name != "host"] + ["total"]
+    heads += ["host"] if offloads else []
+    lines = [f"{'strategy':>8}" + "".join(f"{head:>13}" for head in heads) + "  fits"]
+    for name, need in found.items():
+        values = "".join(f"{_shown(getattr(need, head)):>13}" for head in heads)
+        lines.append(f"{name:>8}{values}  {'yes' if memory.holds(need) else 'no'}")
+    lines += [f"{name:>8}  left out: it cannot do {what}" for name, what in left_out.items()]
+    return "\n".join(lines)
+
+
+def _shown(size_bytes: int) -> str:
+    if size_bytes >= 1024**3:
+        return f"{size_bytes / 1024**3:.1f} GiB"
+    return f"{size_bytes / 1024**2:.1f} MiB"

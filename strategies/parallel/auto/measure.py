@@ -1,0 +1,166 @@
+"""What a model, its optimizer and one micro-batch need, measured without their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from ...data.moving import map_tensors
+from ..model.block_transforms import work_on_blocks
+from ..model.blocks import find_blocks, shared_with_outside
+from ..model.build import build_on_meta
+from ..model.deferred_init import AsIfOnCpu, is_plain_in_place
+from ..strategy import Blueprint
+from .live_bytes import LiveBytes
+from .measure_step import measure_step
+from .memory_model import MASTER_BYTES, ModelSizes
+
+Forward = Callable[[Any, Any], Any]
+"""(model, batch) -> the loss, or the outputs."""
+
+
+def measure_model(
+    blueprint: Blueprint, batch: Any, forward: Forward | None, *, accumulates: bool = True
+) -> ModelSizes:
+    """Measure without memory. Called on the coordinator only; the model's factory is called once.
+
+    Args:
+        blueprint: of the run.
+        batch: one collated micro-batch.
+        forward: how the model is called; None: found by trying.
+        accumulates: whether a rank has more than one micro-batch in a step.
+
+    Raises:
+        Exception: whatever the factory raises where there is no memory.
+    """
+    model = build_on_meta(blueprint)
+    parameters = list(model.parameters())
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trained = [p for _, p in named]
+    frozen, buffers = [p for p in parameters if not p.requires_grad], list(model.buffers())
+    found = find_blocks(model, blueprint.options.shard_blocks).values()
+    blocks = [b for b in found if not shared_with_outside(model, b)]
+    in_blocks = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    device_type = blueprint.ranks.device.type
+    step = measure_step(blueprint.optimizer, named, device_type)
+    average = 0 if blueprint.ema is None else MASTER_BYTES * sum(p.numel() for p in trained)
+    return ModelSizes(
+        trainable=sum(p.numel() for p in trained),
+        largest_parameter=max(p.numel() for p in trained),
+        frozen_bytes=_size_bytes([*frozen, *buffers]),
+        buffer_bytes=_size_bytes(buffers),
+        optimizer_bytes=step.state_bytes + average,
+        stepping_bytes=step.stepping_bytes,
+        stepping_element_bytes=step.stepping_element_bytes,
+        largest_block=max(in_blocks, default=0),
+        root=sum(p.numel() for p in parameters) - sum(in_blocks),
+        compute_bytes=blueprint.precision.compute_dtype.itemsize,
+        activation_bytes=_activation_bytes(blueprint, model, batch, forward),
+        accumulates=accumulates,
+        on_host=device_type == "cpu",
+    )
+
+
+class _Peak(TorchDispatchMode):
+    """Follows the bytes of all tensors without memory that are made within it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = LiveBytes()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Carry out one operation and count what it makes."""
+        kwargs = dict(kwargs or {})
+        leaves = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        if not leaves and any(a.name == "device" for a in func._schema.arguments):
+            kwargs["device"] = torch.device("meta")
+        if kwargs.get("device") is not None and any(t.is_meta for t in leaves):
+            kwargs["device"] = torch.device("meta")
+        if leaves and leaves[0].is_meta and is_plain_in_place(func):
+            return args[0]
+        given = {t.untyped_storage()._cdata for t in leaves}
+        result = func(*args, **kwargs)
+        for tensor in tree_flatten(result)[0]:
+            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
+                self.live.follow(tensor.untyped_storage(), given)
+        return result
+
+
+def _activation_bytes(
+    blueprint: Blueprint, model: nn.Module, batch: Any, forward: Forward | None
+) -> int | None:
+    work_on_blocks(model, _without_compiling(blueprint))
+    model.to(blueprint.precision.compute_dtype)
+    dtype = blueprint.precision.compute_dtype
+
+    given: list[torch.Tensor] = []
+
+    def on_meta(leaf: torch.Tensor) -> torch.Tensor:
+        leaf = leaf.to("meta")
+        given.append(leaf.to(dtype) if leaf.is_floating_point() else leaf)
+        return given[-1]
+
+    batch = map_tensors(batch, on_meta)
+    # Gradients are counted apart: each is let go as soon as it is complete.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_let_go)  # type: ignore[no-untyped-call]
+    for call in [forward] if forward is not None else _ways(batch):
+        peak = _Peak()
+        try:
+            with AsIfOnCpu(), peak:
+                torch.autograd.backward(_loss_of(call(model, batch)))
+        except Exception:  # Whatever the user's model raises where there are no values.
+            continue
+        return _size_bytes(given) + peak.live.peak_bytes
+    return None
+
+
+def _ways(batch: Any) -> list[Forward]:
+    if isinstance(batch, Mapping):
+        return [lambda model, b: model(**b), lambda model, b: model(b)]
+    if isinstance(batch, list | tuple):
+        return [
+            lambda model, b: model(b[0]),
+            lambda model, b: model(*b),
+            lambda model, b: model(*b[:-1]),
+            lambda model, b: model(b),
+        ]
+    return [lambda model, b: model(b)]
+
+
+def _loss_of(output: Any) -> torch.Tensor:
+    """Return a scalar; outputs go through what a cross-entropy keeps of them."""
+    tensors = [t for t in _tensors(output) if t.is_floating_point() and t.requires_grad]
+    scalars = [t for t in tensors if t.ndim == 0]
+    if scalars:
+        return scalars[0]
+    rows = tensors[0].reshape(-1, tensors[0].shape[-1]).float()
+    return F.cross_entropy(rows, torch.zeros_like(rows[:, 0], dtype=torch.int64), reduction="sum")
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
+    values = list(output.values()) if isinstance(output, Mapping) else output
+    return [t for t in tree_flatten(values)[0] if isinstance(t, torch.Tensor)]
+
+
+def _size_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+def _let_go(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
+def _without_compiling(blueprint: Blueprint) -> Any:
+    from dataclasses import replace
+
+    return replace(blueprint.options, compile_blocks=False)

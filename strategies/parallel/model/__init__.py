@@ -1,0 +1,1 @@
+"""Build a model: deferred, sharded, by blocks."""

@@ -1,0 +1,1 @@
+"""Engines in which the user's own optimizer steps."""

@@ -1,0 +1,155 @@
+"""What single, ddp and fsdp share: the user's own torch optimizer steps on `.grad`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from weakref import ref
+
+import torch
+from torch import nn
+
+from checkpointing import Fragment
+
+from ...modifiers.ema import local_part
+from ..adjoining import joined
+from ..calls.model_view import ModelCalls
+from ..catalogue import Catalogue, catalogue_of, persistent_buffers
+from ..grad_norm import combined_scale, sum_of_squares
+from ..model.block_transforms import work_on_blocks
+from ..model.build import Deferred, build_model
+from ..state.optimizer_extras import plain_attributes
+from ..state.optimizer_state import copy_flat, kept_state, whole
+from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from ..trial.trial import Cut, made_after_trial
+
+
+class TorchEngine(Strategy):
+    """A strategy whose parameters are its fp32 masters and whose optimizer is torch's own."""
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__(blueprint)
+        deferred = self._deferred(blueprint)
+        self._model = build_model(blueprint) if deferred is None else deferred.model
+        self.catalogue: Catalogue = catalogue_of(self._model)
+        built = [(name, ref(p)) for name, p in self._model.named_parameters()]
+        work_on_blocks(self._model, self.options)
+        self._module = self._spread(self._model)
+        self._calls = ModelCalls(self._model, self._through)
+        if deferred is not None:
+            self._fill(deferred)
+        self._named = [(name, p) for name, p in self._owned() if p.requires_grad]
+        self._leaf_names = {id(p): name for name, p in self._named}
+        former = {id(p): name for name, of in built if (p := of()) is not None}
+        self._optimizer, self._group_names = made_after_trial(
+            blueprint.optimizer,
+            self._named,
+            device=self._step_device(),
+            cut=self._cut(),
+            former=former,
+        )
+        self._as_built = plain_attributes(self._optimizer)
+
+    def _deferred(self, blueprint: Blueprint) -> Deferred | None:
+        """Return the model without memory where it can be spread before it is filled."""
+        return None
+
+    def _fill(self, deferred: Deferred) -> None:
+        """Give a model that was spread without memory its values."""
+        raise AssertionError("only what `_deferred` has built is filled")
+
+    def _cut(self) -> Cut | None:
+        """Return how what the optimizer steps is cut; None: not at all."""
+        return None
+
+    def _step_device(self) -> torch.device:
+        """Return where the optimizer's parameters are."""
+        return torch.device("cpu") if self.options.offload else self.ranks.device
+
+    def _owned(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return, by name, what stands for each parameter in the optimizer and in checkpoints."""
+        return self._model.named_parameters()
+
+    @abstractmethod
+    def _spread(self, model: nn.Module) -> nn.Module:
+        """Shard or wrap the model; return what is called in its place."""
+
+    @abstractmethod
+    def _local_grads(self) -> list[torch.Tensor]:
+        """Return this rank's share of the gradient, each element once over `_norm_group`."""
+
+    def _leaves(self) -> Mapping[int, str]:
+        return self._leaf_names
+
+    def _accumulate(self, loss: torch.Tensor) -> None:
+        # What averages over the ranks is undone in `step`: a loss scaled by their number, where
+        # that is no power of two, would be rounded otherwise in low precision.
+        torch.autograd.backward(loss)
+
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        divisor /= self.ranks.world_size
+        for name, parameter in self._named:
+            if name in self.held_back:
+                # Without a gradient torch's optimizers leave a parameter and its state alone.
+                parameter.grad = None
+        trained = [(name, p) for name, p in self._named if p.grad is not None]
+        grads = self._local_grads()
+        if self.penalty is not None:
+            for (name, parameter), grad in zip(trained, grads, strict=True):
+                if self.penalty.covers(name):
+                    self.penalty.add_gradient(grad, local_part(parameter), divisor)
+        outcome = self._apply(grads, divisor)
+        self._require_savable(outcome)
+        if outcome.applied and self.ema is not None:
+            self.ema.update(self._optimizer, (p for _, p in trained))
+        self._optimizer.zero_grad(set_to_none=True)
+        return outcome
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        self._optimizer.zero_grad(set_to_none=True)
+        return EMPTY_STEP
+
+    def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
+        """Divide, clip and update; the gradients are dropped afterwards."""
+        grads = joined(grads)
+        scale, grad_norm, finite = combined_scale(self._squares(grads), divisor, self.max_grad_norm)
+        if finite:
+            torch._foreach_mul_(grads, 1.0 / scale)
+            with self._telling_of_the_first_step():
+                self._optimizer.step()
+        return StepOutcome(grad_norm=grad_norm, applied=finite)
+
+    def _squares(self, grads: list[torch.Tensor]) -> float:
+        """Return the sum of squares of the gradient of all ranks, the same on each."""
+        return float(sum_of_squares(grads, self.ranks.device))
+
+    def scalars(self) -> Scalars:
+        """Return the optimizer's state of every parameter, besides tensors of its shape."""
+        states = {
+            name: kept_state(self._optimizer, p, name, whole=self.holds_whole).values
+            for name, p in self._named
+        }
+        return {name: state for name, state in states.items() if state}
+
+    def refresh(self) -> None:
+        """Nothing to do: the computing weights are the masters."""
+
+    def _buffer_fragments(self) -> list[Fragment]:
+        # Replicas of a buffer may differ where a model keeps its own; the coordinator's are kept.
+        if not self.ranks.is_coordinator:
+            return []
+        buffers = persistent_buffers(self._model)
+        return [
+            whole(spec, buffers[name])
+            for name, spec in self.catalogue.buffers.items()
+            if spec.numel
+        ]
+
+
+def load_buffers(model: nn.Module, catalogue: Catalogue, source: TensorSource) -> None:
+    """Overwrite the persistent buffers, whole on every rank. Called on every rank."""
+    buffers = persistent_buffers(model)
+    for name, spec in catalogue.buffers.items():
+        copy_flat(buffers[name], source.read_whole(name, spec.key, spec.numel))

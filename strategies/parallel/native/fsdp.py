@@ -1,0 +1,392 @@
+"""torch's fully_shard: parameters, gradients and optimizer state in shards of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, Replicate, Shard
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from checkpointing import Fragment, TensorSpec
+
+from ...collectives.process_group import Ranks
+from ...collectives.replicas import Replicas
+from ...errors import ConfigError
+from ..build_options import BY_NAME, BuildOptions
+from ..calls.bypass import REMEDY
+from ..calls.model_view import Call
+from ..calls.used_outside import UsedOutside
+from ..grad_norm import sum_of_squares, sum_over_ranks
+from ..model.blocks import find_blocks, shared_with_outside
+from ..model.build import Deferred, build_deferred
+from ..state.optimizer_state import (
+    copy_flat,
+    create_state,
+    flat,
+    fragment_of,
+    kept_state,
+    state_spec,
+)
+from ..state.saved_state import SavedState
+from ..strategy import Blueprint, StepOutcome, TensorSource
+from ..trial.sharded import Sharded
+from ..trial.stepping import Rows
+from ..trial.trial import Cut
+from .engine import TorchEngine, load_buffers
+from .scalar_parameters import ScalarParameters, without_dimension
+
+_CALL = "_call_in_forward"
+
+
+class FSDP(TorchEngine):
+    """Sharded by block: the repeated modules each, and the rest with the root."""
+
+    name = "fsdp"
+    forward_communicates = True
+    _found: Sequence[tuple[str, Any]] = ()
+
+    def _spread(self, model: nn.Module) -> nn.Module:
+        self._mesh = mesh = mesh_of(self.ranks, self.options)
+        self._replicas = mesh.size(0) if mesh.ndim == 2 else 1
+        self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
+        precision = self.precision
+        policy = MixedPrecisionPolicy(
+            param_dtype=precision.compute_dtype if precision.is_mixed else None,
+            reduce_dtype=precision.reduce_dtype if precision.is_mixed else None,
+            output_dtype=precision.output_dtype if precision.is_mixed else None,
+        )
+        common: dict[str, Any] = {"mesh": mesh, "ignored_params": without_dimension(model)}
+        if self.options.offload:
+            common["offload_policy"] = CPUOffloadPolicy()
+        self.blocks = blocks_to_shard(model, self.options.shard_blocks)
+        inner = _without_output(policy)
+        for block in self.blocks.values():
+            if precision.is_mixed:
+                _shard_batch_norms(block, common)
+            # A block has its outputs cast by the root's policy only: inside, activations stay low.
+            if not isinstance(block, FSDPModule):
+                fully_shard(block, mp_policy=inner, **common)
+        if precision.is_mixed:
+            _shard_batch_norms(model, common)
+        self._root = fully_shard(model, mp_policy=policy, **common)
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                _take_calls(module)
+        self._verify(model)
+        UsedOutside(model)
+        return model
+
+    def _cut(self) -> Cut:
+        def here(factory: Any, likeness: Any) -> Sharded:
+            return Sharded(factory, likeness, self._mesh, self._placements)
+
+        return Cut(strategy=self.name, rank=Rows, here=here)
+
+    def _deferred(self, blueprint: Blueprint) -> Deferred | None:
+        return build_deferred(blueprint) if self.options.init == BY_NAME else None
+
+    def _fill(self, deferred: Deferred) -> None:
+        """Fill the shards, with one whole parameter at a time in memory."""
+        device = torch.device("cpu") if self.options.offload else self.ranks.device
+        self._model.to_empty(device=device)
+        # What has no memory is moved module by module, which takes ties apart.
+        deferred.tie()
+        for name, parameter in list(self._model.named_parameters()):
+            if parameter.ndim == 0:
+                deferred.fill(name, self.ranks.device)
+                continue
+            start, end = shard_range(parameter)
+            copy_flat(_local(parameter), deferred.value(name).reshape(-1)[start:end])
+        deferred.fill_buffers(self.ranks.device)
+
+    def _owned(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """Return shards, and what stands for parameters that have none."""
+        self._scalars = ScalarParameters(self._model, self._mesh)
+        parameters = dict(self._model.named_parameters()) | self._scalars.owners
+        self._parameters = list(parameters.items())
+        return self._parameters
+
+    def _verify(self, model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            is_cut = isinstance(parameter, DTensor) and parameter.placements == self._placements
+            if parameter.ndim and not is_cut:
+                raise ConfigError(
+                    f"strategy=fsdp: parameter {name} was not sharded by rows but is "
+                    f"{type(parameter).__name__}. torch {torch.__version__} is not supported."
+                )
+        for name, block in self.blocks.items():
+            if not isinstance(block, FSDPModule):
+                raise ConfigError(
+                    f"strategy=fsdp: block {name} was not sharded on its own. "
+                    f"torch {torch.__version__} is not supported."
+                )
+
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        function = call.function
+        for module in reversed(call.enclosing):
+            if isinstance(module, FSDPModule):
+                function = partial(getattr(module, _CALL), function)
+        return function(*args, **kwargs)
+
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        """None: the module has the engine's hooks; a part alone ends in torch's error."""
+        return None
+
+    def _begin_micro_step(self, *, is_last: bool) -> None:
+        """Reduce in every backward: kept unsharded until the last, gradients would need the memory
+        that sharding saves.
+        """
+
+    def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
+        """Accumulate the gradient of `loss`, and look for what came after its shards were summed.
+
+        The module itself has the engine's hooks. A part of it that is called by itself fails in
+        torch while its weights are in shards; while they are not, as after a forward, its gradient
+        may come when the block's are on their way, and would go along with the next.
+        """
+        super().backward(loss, where=where)
+        late = [
+            name
+            for name, one in self._shards()
+            if (whole := _whole(one)) is not None and whole.grad is not None
+        ]
+        if late:
+            raise ConfigError(
+                f"{where}: gradients of {', '.join(late[:3])} came after those of their block had "
+                f"been summed over the ranks: a part of the model was called beside job.model. "
+                f"{REMEDY}"
+            )
+
+    def _shards(self) -> Sequence[tuple[str, Any]]:
+        """Return what torch keeps of each trainable parameter, by name."""
+        if len(self._found) + len(self._scalars.leaves) < len(self._named):  # see _shards_of
+            self._found = _shards_of(self._model, self._named)
+        return self._found
+
+    def _leaves(self) -> Mapping[int, str]:
+        """Return the gathered parameters, which are other tensors than the shards."""
+        gathered = {
+            id(one.sharded_param if (whole := _whole(one)) is None else whole): name
+            for name, one in self._shards()
+        }
+        return gathered | self._scalars.leaves
+
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        self._scalars.reduce(self.held_back, self.ranks.world_size)
+        outcome = super().step(divisor)
+        self._scalars.forget()
+        return outcome
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        self._scalars.forget()
+        return super().skip()
+
+    def _local_grads(self) -> list[torch.Tensor]:
+        return [_local(p.grad) for _, p in self._named if p.grad is not None]
+
+    def _squares(self, grads: list[torch.Tensor]) -> float:
+        """Sum over the ranks; those with the same rows count them as often."""
+        shards, whole = self._scalars.part(grads)
+        own = sum_of_squares(shards, self.ranks.device)
+        squares = sum_over_ranks(own, self.ranks) / self._replicas
+        return squares + float(sum_of_squares(whole, self.ranks.device))
+
+    def fragments(self, *, weights_only: bool) -> list[Fragment]:
+        """Return the rows of every parameter that this rank holds."""
+        self._reshard()
+        found: list[Fragment] = []
+        for name, parameter in self._parameters:
+            shard = shard_range(parameter)
+            start, end = self._share(*shard) if parameter.ndim else self._whole_share()
+            if start == end:
+                continue
+            own = slice(start - shard[0], end - shard[0])
+            spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
+            found.append(_fragment(spec, start, end, parameter, own))
+            if weights_only or name in self.catalogue.frozen:
+                continue
+            kept = kept_state(self._optimizer, parameter, name)
+            found += [
+                _fragment(state_spec(spec, key, tensor.dtype), start, end, tensor, own)
+                for key, tensor in sorted(kept.tensors.items())
+            ]
+        return found + self._buffer_fragments()
+
+    def replicas(self) -> Replicas:
+        """Return the rows that the same rank of every node holds, and what has no rows."""
+        if self._replicas == 1:
+            return Replicas(self._scalars.named)
+        self._reshard()
+        local = self.ranks.rank % (self.ranks.world_size // self._replicas)
+        return Replicas([(n, _local(p)) for n, p in self._model.named_parameters()], local)
+
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
+        """Read this rank's rows."""
+        self._reshard()
+        for name, parameter in self._parameters:
+            start, end = shard_range(parameter)
+            spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
+            copy_flat(_local(parameter), source.read(name, spec.key, start, end))
+            if name in self.catalogue.frozen or saved is None:
+                continue
+            created = create_state(self._optimizer, parameter, saved.get(name), spec)
+            for key, tensor in created.items():
+                copy_flat(_local(tensor), source.read(name, key, start, end))
+        load_buffers(self._model, self.catalogue, source)
+
+    def _share(self, start: int, end: int) -> tuple[int, int]:
+        """Return this rank's share of a shard that the same rank of every node holds."""
+        node, count = self.ranks.rank // (self.ranks.world_size // self._replicas), end - start
+        return start + count * node // self._replicas, start + count * (node + 1) // self._replicas
+
+    def _whole_share(self) -> tuple[int, int]:
+        """Return this rank's share of the one element that every rank has."""
+        return 0, int(self.ranks.is_coordinator)
+
+    def _reshard(self) -> None:
+        # The root stays gathered after a forward without backward, such as an evaluation's.
+        for module in self._model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
+def _take_calls(module: nn.Module) -> None:
+    """Let any function run as if it were the module's forward: gathered, and reduced after it."""
+
+    def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    setattr(module, _CALL, call)
+    register_fsdp_forward_method(module, _CALL)
+
+
+def mesh_of(ranks: Ranks, options: BuildOptions) -> DeviceMesh:
+    """Return the ranks in one row, or for hybrid sharding as nodes x ranks of a node.
+
+    Raises:
+        ConfigError: the ranks are not whole nodes of `local_world_size`.
+    """
+    device, size, local = ranks.device.type, ranks.world_size, options.local_world_size
+    if not options.hybrid_shard or local == size:
+        return init_device_mesh(device, (size,))
+    if size % local:
+        raise ConfigError(
+            f"hybrid_shard needs as many ranks on each node; {size} ranks are not whole nodes of "
+            f"{local}. Leave it out, or start {local} ranks on each node."
+        )
+    return init_device_mesh(device, (size // local, local), mesh_dim_names=("node", "shard"))
+
+
+def blocks_to_shard(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the blocks that can be sharded on their own.
+
+    A block that shares a parameter with a module outside of it is left to the root, because
+    fully_shard needs a tied parameter to have one owner.
+
+    Raises:
+        ConfigError: such a block was asked for by name.
+    """
+    found = {}
+    for name, block in find_blocks(model, patterns).items():
+        shared = shared_with_outside(model, block)
+        if shared and patterns:
+            raise ConfigError(
+                f"block {name} shares {', '.join(shared)} with the rest of the model, so it cannot "
+                "be sharded on its own. Leave it out of --shard-blocks."
+            )
+        if not shared:
+            found[name] = block
+    return found
+
+
+def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
+    """Return the elements [start, end) of the flattened parameter in this rank's shard.
+
+    Uneven and empty shards occur: a tensor of five rows on four ranks has one. What has no
+    dimension is whole on every rank.
+    """
+    assert isinstance(parameter, DTensor)
+    if parameter.ndim == 0:
+        return 0, 1
+    shape, offset = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    row = parameter.numel() // max(1, parameter.shape[0])
+    start = min(offset[0] * row, parameter.numel())
+    return start, start + shape[0] * row
+
+
+def _shards_of(
+    model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
+) -> list[tuple[str, Any]]:
+    """Return (name, torch's own account) of trainable parameters.
+
+    Read in torch 2.13 (_fully_shard/_fsdp_param.py).
+    """
+    name_of = {id(parameter): name for name, parameter in named}
+    return [
+        (name, one)
+        for module in model.modules()
+        if isinstance(module, FSDPModule)
+        for group in module._get_fsdp_state()._fsdp_param_groups
+        for one in group.fsdp_params
+        if (name := name_of.get(id(one.sharded_param))) is not None
+    ]
+
+
+def _whole(shard: Any) -> torch.Tensor | None:
+    """Return what stands in for a parameter while it computes.
+
+    A block that no forward has called yet has none: its shards stand there, and no loss depends on
+    them.
+    """
+    return getattr(shard, "_unsharded_param", None)
+
+
+def _fragment(spec: TensorSpec, start: int, end: int, tensor: torch.Tensor, own: slice) -> Fragment:
+    return fragment_of(spec, start, end, flat(_local(tensor))[own])
+
+
+def _local(tensor: object) -> torch.Tensor:
+    assert isinstance(tensor, DTensor)
+    local: torch.Tensor = tensor.to_local()
+    return local.detach()
+
+
+def _shard_batch_norms(block: nn.Module, common: dict[str, Any]) -> None:
+    """Give the block's BatchNorms, together, weights in fp32 beside their fp32 statistics.
+
+    They take activations of the compute dtype, as under autocast.
+    """
+    norms = [
+        module
+        for module in block.modules()
+        if isinstance(module, _BatchNorm)
+        and not isinstance(module, FSDPModule)
+        and any(True for _ in module.parameters())
+    ]
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    if len(norms) == 1:
+        fully_shard(norms[0], mp_policy=policy, **common)
+    elif norms:
+        fully_shard(list[nn.Module](norms), mp_policy=policy, **common)
+
+
+def _without_output(policy: MixedPrecisionPolicy) -> MixedPrecisionPolicy:
+    return MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=policy.reduce_dtype)

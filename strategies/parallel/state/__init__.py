@@ -1,0 +1,1 @@
+"""Optimizer state and replicated state as fragments."""

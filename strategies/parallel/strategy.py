@@ -1,0 +1,319 @@
+"""What a strategy is: about a dozen verbs between a training loop and a native engine."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+from checkpointing import JSON, Fragment, TensorSpec
+
+from ..collectives.process_group import Ranks
+from ..collectives.replicas import Replicas
+from ..errors import ConfigError, first_line
+from ..modifiers.ema import EMA, drop_average
+from ..modifiers.penalty import Penalty
+from ..precision import Precision
+from .build_options import BuildOptions
+from .calls.bypass import bypassed
+from .calls.model_view import Call, ModelCalls
+from .calls.unused_parameters import refuse_untouched
+from .catalogue import Catalogue
+from .state.optimizer_extras import extras_of, put_back_extras
+from .state.saved_state import SavedState
+
+Scalars: TypeAlias = Mapping[str, Mapping[str, JSON]]
+"""By parameter name what an optimizer keeps besides tensors of the parameter's shape, such as
+{"fc.weight": {"step": 10}}, as `typed_values.encode` has it."""
+
+
+class Parameters(Sequence[nn.Parameter]):
+    """The trainable parameters handed to the user's optimizer factory, in model order.
+
+    Iterates like `model.parameters()`; `named()` gives the names, for parameter groups.
+    """
+
+    def __init__(self, named: Sequence[tuple[str, nn.Parameter]]) -> None:
+        self._named = list(named)
+        self._parameters = [parameter for _, parameter in self._named]
+
+    def named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield (name, parameter) pairs."""
+        return iter(self._named)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._parameters[index]
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """Everything a strategy is built from."""
+
+    model: Callable[[], nn.Module]
+    """Builds the model; called once, under the run's seed."""
+    optimizer: Callable[[Parameters], torch.optim.Optimizer]
+    """Builds the optimizer over parameters that may be sharded already."""
+    precision: Precision
+    max_grad_norm: float | None
+    """Clip the global gradient norm to this; None: no clipping."""
+    seed: int
+    ranks: Ranks
+    options: BuildOptions = field(default_factory=BuildOptions)
+    penalty: Penalty | None = None
+    ema: EMA | None = None
+    unfreeze: Mapping[str, int] = field(default_factory=dict)
+    """Patterns of parameters with the optimizer step at which they begin to be trained."""
+    accelerator: Any = None
+    """The user's own `accelerate.Accelerator`, for strategy=accelerate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """What one optimizer step did; the same on every rank."""
+
+    grad_norm: float
+    """Norm of the mean gradient over all parameters, before clipping; may be inf or nan."""
+    applied: bool
+    """False: the gradients were not finite, or nothing counted, and nothing was changed."""
+    is_empty: bool = False
+    """Nothing counted in the step on any rank: there was no gradient to apply."""
+
+
+EMPTY_STEP = StepOutcome(grad_norm=math.nan, applied=False, is_empty=True)
+
+
+class TensorSource(Protocol):
+    """Where restored state comes from: a checkpoint, read by ranges."""
+
+    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
+        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
+        ...
+
+    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
+        """Return all elements, which every rank needs, 1-D, on the CPU.
+
+        The ranks of a node may read together: called on every rank, for the same tensors in the
+        same order, before anything that one rank alone may raise.
+        """
+        ...
+
+
+class Strategy(ABC):
+    """A model spread over the ranks by one native engine."""
+
+    name: ClassVar[str]
+    forward_communicates: ClassVar[bool] = False
+    """Whether the ranks gather parameters in a forward."""
+    holds_whole: ClassVar[bool] = False
+    """Whether every rank steps every parameter whole."""
+    catalogue: Catalogue
+    _calls: ModelCalls
+    _optimizer: torch.optim.Optimizer
+    _group_names: list[list[str]]
+    _as_built: dict[str, JSON]
+    _is_known_savable = False
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        """Build and verify. Called on every rank.
+
+        Raises:
+            ConfigError: the model, the optimizer or the number of ranks does not suit.
+        """
+        self.ranks = blueprint.ranks
+        self.precision = blueprint.precision
+        self.max_grad_norm = blueprint.max_grad_norm
+        self.penalty = blueprint.penalty
+        self.ema = blueprint.ema
+        self.held_back: frozenset[str] = frozenset()
+        self.options = blueprint.options
+        self.options.require(self.name, self.ranks.device.type)
+
+    @property
+    def module(self) -> nn.Module:
+        """What the training loop holds: the user's model, called through the engine."""
+        return self._calls.view
+
+    @abstractmethod
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Carry out a call of the model inside the engine's forward."""
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Tell that all ranks do the same within, such as an evaluation."""
+        self._calls.are_together = True
+        try:
+            yield
+        finally:
+            self._calls.are_together = False
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's live parameter groups."""
+        return self._optimizer.param_groups
+
+    @property
+    def group_names(self) -> list[list[str]]:
+        """Names of the parameters of each group."""
+        return self._group_names
+
+    @property
+    def optimizer_name(self) -> str:
+        """Class name of the user's optimizer."""
+        return type(self._optimizer).__name__
+
+    def micro_step(self, *, is_last: bool) -> None:
+        """Announce a forward and backward; gradients are summed over the ranks at the last."""
+        self._calls.has_passed, self._calls.are_together = False, True
+        self._begin_micro_step(is_last=is_last)
+
+    @abstractmethod
+    def _begin_micro_step(self, *, is_last: bool) -> None:
+        """Tell the engine."""
+
+    def backward(self, loss: torch.Tensor, *, where: str = "backward") -> None:
+        """Accumulate the gradient of `loss`, a plain sum over samples (0-dim). On every rank.
+
+        Args:
+            loss: on this rank; what its graph hangs on is freed.
+            where: begins the sentence of a refusal.
+
+        Raises:
+            ConfigError: no call of the model went through the engine since `micro_step`; with
+                several ranks, naming the trainable parameters that the loss leaves out on this
+                one. The others may be waiting for them; this rank is not.
+        """
+        self._refuse_bypassed(where)
+        if self.ranks.world_size > 1:
+            refuse_untouched(loss, self._leaves(), where=where)
+        self._accumulate(loss)
+
+    def _refuse_bypassed(self, where: str) -> None:
+        """Refuse a loss of which the engine has seen nothing. No collective.
+
+        One call is enough: what is called beside it hangs on the same parameters, whose gradients
+        the engine then waits for.
+
+        Raises:
+            ConfigError: saying what to call.
+        """
+        self._calls.are_together = False
+        trouble = self._trouble_of_bypass
+        if trouble is None or self._calls.has_passed:
+            return
+        raise ConfigError(f"{where}: {bypassed(self.name, trouble)}")
+
+    @property
+    def has_seen_loss(self) -> bool:
+        """Whether a call of the model has gone through the engine since `micro_step`."""
+        return self._calls.has_passed
+
+    @property
+    @abstractmethod
+    def _trouble_of_bypass(self) -> str | None:
+        """What goes wrong with a loss of which the engine has seen nothing; None: nothing."""
+
+    @abstractmethod
+    def _leaves(self) -> Mapping[int, str]:
+        """Return, by id(), the names of the tensors whose gradients a backward now leaves."""
+
+    @abstractmethod
+    def _accumulate(self, loss: torch.Tensor) -> None:
+        """Do the engine's backward."""
+
+    @abstractmethod
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide the summed gradient by `divisor`, clip, and update. Called on every rank."""
+
+    @abstractmethod
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+
+    def forget_average(self) -> None:
+        """Drop what a checkpoint brought of an average that is not asked for. No collective."""
+        drop_average(self._optimizer)
+
+    def hold_back(self, names: frozenset[str]) -> None:
+        """Leave these trainable parameters alone from now on: no update, no share in the norm.
+
+        Raises:
+            ConfigError: the engine cannot.
+        """
+        self.held_back = names
+
+    @abstractmethod
+    def fragments(self, *, weights_only: bool) -> list[Fragment]:
+        """Return live views of this rank's share of the state. No collective."""
+
+    @abstractmethod
+    def scalars(self) -> Scalars:
+        """Return the rest of the optimizer's state of what this rank holds. No collective."""
+
+    @contextmanager
+    def _telling_of_the_first_step(self) -> Iterator[None]:
+        """Refuse an optimizer whose first step fails; around that step alone. No collective.
+
+        Raises:
+            ConfigError: it does, in what its trial does not carry out, such as compiled code.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._is_known_savable:
+                raise
+            raise ConfigError(
+                f"the first step of {self.optimizer_name} failed under strategy={self.name}: "
+                f"{first_line(error)}. Nothing is lost: use --strategy ddp (single on one rank), "
+                "or another optimizer."
+            ) from error
+
+    def _require_savable(self, outcome: StepOutcome) -> None:
+        """Look, after the first step, whether all that it made can be saved. No collective.
+
+        Raises:
+            ConfigError: something has no place in a checkpoint, before hours are lost with it.
+        """
+        if outcome.applied and not self._is_known_savable:
+            self.scalars()
+            self.extras()
+            self._is_known_savable = True
+
+    def extras(self) -> dict[str, JSON]:
+        """Return what the optimizer keeps beside its groups and its parameters' state."""
+        return extras_of(self._optimizer, self._as_built)
+
+    def put_back_extras(self, saved: Mapping[str, Any]) -> None:
+        """Put back what `extras` returned when the checkpoint was made. No collective."""
+        put_back_extras(self._optimizer, self._as_built, saved)
+
+    @abstractmethod
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
+        """Overwrite this rank's share of the state. Called on every rank; `refresh` must follow.
+
+        Args:
+            source: where to read.
+            saved: the optimizer's state; None: weights only.
+
+        Raises:
+            ConfigError: state that this strategy cannot hold.
+        """
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Make the computing weights follow the loaded masters. Called on every rank."""
+
+    def replicas(self) -> Replicas:
+        """Return the weights that other ranks hold too. No collective."""
+        return Replicas()
+
+    def weight_specs(self) -> list[TensorSpec]:
+        """Return the tensors that every checkpoint of this model must hold."""
+        return self.catalogue.weight_specs()

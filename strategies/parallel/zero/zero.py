@@ -1,0 +1,371 @@
+"""DeepSpeed ZeRO stages 1 to 3 through deepspeed.initialize."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from checkpointing import JSON, Fragment, torch_dtype
+
+from ...collectives.replicas import Replicas
+from ...errors import ConfigError
+from ...modifiers.unfreezing import Unfreezing
+from ..adjoining import joined
+from ..autocast import CastAround
+from ..build_options import BY_NAME
+from ..calls.model_view import Call, ModelCalls, forward_replaced
+from ..catalogue import catalogue_of, persistent_buffers
+from ..grad_norm import combined_scale, sum_of_squares, sum_over_ranks
+from ..model.block_transforms import work_on_blocks
+from ..model.build import Deferred, build_deferred, build_model
+from ..native.engine import load_buffers
+from ..state.optimizer_extras import plain_attributes
+from ..state.optimizer_state import (
+    create_state,
+    flat,
+    fragment_of,
+    kept_state,
+    state_spec,
+    whole,
+)
+from ..state.saved_state import SavedParameter, SavedState
+from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from ..trial.stepping import Flat, FlatEach, FlatInPieces
+from ..trial.trial import Cut, made_after_trial
+from .broadcast import of_any_dimension
+from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
+from .frozen_parameters import FrozenParameters
+from .internals import Piece, Stage12, check_layout, layout_of
+from .materialize import Drawn, cutter, fill
+from .param_cohorts import Cohorts
+
+_UNDONE = {
+    "load_state_dict": "under ZeRO the next step computes the weights anew from its fp32 masters, "
+    "so what is loaded would be lost. Pass run.prepare(weights=...), or load it in the function "
+    "that is passed as model=."
+}
+
+_GRADIENT_OF_A_SHARE = "gradients whose size is not same as the params"
+"""Of DeepSpeed's stage 3 (stage3.py, deepspeed 0.19): the share of a parameter was used."""
+
+
+class Zero(Strategy):
+    """fp32 masters and optimizer state in shards; gradients too from stage 2, weights in stage 3.
+
+    Loss scaling and clipping are not DeepSpeed's: its static loss scale is set, just before the
+    step, to the number by which the summed gradients are to be divided.
+    """
+
+    stage: ClassVar[int]
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__(blueprint)
+        deepspeed = import_deepspeed(self.ranks.device)
+        by_name = self.options.init == BY_NAME
+        deferred = build_deferred(blueprint) if by_name else None
+        model = build_model(blueprint) if deferred is None else deferred.model
+        self.catalogue = catalogue_of(model)
+        self._refuse_rounded_statistics(model)
+        work_on_blocks(model, self.options)
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._begins_later = bool(blueprint.unfreeze)
+        optimizer, self._group_names = made_after_trial(
+            blueprint.optimizer, named, device=self._step_device(), cut=self._cut(named)
+        )
+        unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable, self.catalogue.frozen)
+        self._cohorts = Cohorts(optimizer, self._group_names, unfreezing)
+        self._optimizer = optimizer
+        self._as_built = plain_attributes(optimizer)
+        # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
+        initial: Mapping[str, torch.Tensor]
+        if deferred is None:
+            initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
+        else:
+            initial = Drawn(deferred)
+        with of_any_dimension(deepspeed):
+            if deferred is not None:
+                self._fill(deferred, deepspeed)
+            self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+            self._engine, *_ = deepspeed.initialize(
+                model=model, optimizer=optimizer, config=self._config()
+            )
+        self._model = model
+        self._module = CastAround(self._engine, self.precision)
+        self._calls = ModelCalls(model, self._through, refused=_UNDONE)
+        self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
+        if isinstance(self._layout, Stage12):
+            self._layout.sum_in_fp32()
+        check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
+        self._verify(deepspeed.__version__)
+        self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
+        if self.precision.is_mixed:
+            self._restore_masters(initial)
+
+    def _step_device(self) -> torch.device:
+        return torch.device("cpu") if self.options.offload else self.ranks.device
+
+    def _cut(self, named: Sequence[tuple[str, nn.Parameter]]) -> Cut:
+        """Return how DeepSpeed cuts and steps the groups."""
+        rank: type[Flat] = Flat
+        if self.stage == 3:
+            numel = sum(parameter.numel() for _, parameter in named)
+            rank = FlatInPieces if self._begins_later or numel > SUB_GROUP_ELEMENTS else FlatEach
+        return Cut(strategy=self.name, rank=rank)
+
+    def _fill(self, deferred: Deferred, deepspeed: Any) -> None:
+        """Give a model without memory its values, whole up to stage 2, in shards under stage 3."""
+        fill(
+            deferred,
+            self._optimizer,
+            device=self.ranks.device,
+            dtype=self.precision.compute_dtype if self.precision.is_mixed else None,
+            cut=cutter(deepspeed.zero.Init, self._config()) if self.stage == 3 else _leave_whole,
+        )
+
+    def _verify(self, version: str) -> None:
+        if not self._layout.steps(self._optimizer):
+            raise ConfigError(
+                f"strategy={self.name}: DeepSpeed {version} steps with an optimizer of its own in "
+                f"place of this {self.optimizer_name}, with one set of hyper-parameters for all "
+                "groups. Use --strategy ddp or fsdp, or another optimizer."
+            )
+        built = {"offload": self._layout.is_offloaded, "sums of gradients": self._layout.sums_in}
+        asked = {"offload": self.options.offload, "sums of gradients": torch.float32}
+        for name, value in built.items():
+            if value != asked[name]:
+                raise ConfigError(
+                    f"strategy={self.name}: {name}: {asked[name]} was asked of DeepSpeed {version}"
+                    f", and it built {value}. Install a tested version (see constraints.txt)."
+                )
+
+    def _config(self) -> dict[str, Any]:
+        return engine_config(
+            stage=self.stage,
+            precision=self.precision.name,
+            device_type=self.ranks.device.type,
+            offload=self.options.offload,
+        )
+
+    def _refuse_rounded_statistics(self, model: nn.Module) -> None:
+        for name, module in model.named_modules():
+            if self.precision.is_mixed and isinstance(module, _BatchNorm):
+                raise ConfigError(
+                    f"{name} is a {type(module).__name__}, and DeepSpeed would keep its running "
+                    f"statistics in {self.precision.name}, where their small steps are lost. "
+                    "Use --precision fp32, or --strategy ddp or fsdp."
+                )
+
+    def _restore_masters(self, initial: Mapping[str, torch.Tensor]) -> None:
+        self._layout.begin_load()
+        for piece in self._layout.pieces():
+            piece.of(piece.buffer).copy_(initial[piece.fqn][piece.start : piece.end])
+        self._layout.refresh()
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The user's groups, however DeepSpeed's optimizer has them split."""
+        return self._cohorts.groups
+
+    def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not call.enclosing:
+            return self._module(*args, **kwargs)
+        with forward_replaced(self._model, call.function):
+            return self._module(*args, **kwargs)
+
+    @property
+    def _trouble_of_bypass(self) -> str | None:
+        return "its gradients would not be added up by DeepSpeed's engine"
+
+    def _begin_micro_step(self, *, is_last: bool) -> None:
+        """Tell the engine whether this forward and backward is the last of the step."""
+        self._engine.set_gradient_accumulation_boundary(is_last)
+
+    def _leaves(self) -> Mapping[int, str]:
+        return self._leaf_names
+
+    def _accumulate(self, loss: torch.Tensor) -> None:
+        try:
+            self._engine.backward(loss, scale_wrt_gas=False)
+        except RuntimeError as error:
+            if _GRADIENT_OF_A_SHARE not in str(error):
+                raise
+            raise ConfigError(
+                "the model's forward uses the parameters of a layer without calling it, and under "
+                f"strategy={self.name} they are gathered when it is called ({error}). Call the "
+                "layer, and multiply its output by 0 where it is to be left out."
+            ) from error
+
+    def step(self, divisor: float) -> StepOutcome:
+        """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        divisor /= self._layout.divides_by
+        own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
+        squares = sum_over_ranks(own, self.ranks)
+        scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
+        self._take_step(scale, finite=finite, grad_norm=grad_norm)
+        if finite and self.ema is not None:
+            trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
+            buffers = {id(p.buffer): p.buffer for p in trained}
+            self.ema.update(self._optimizer, buffers.values())
+        outcome = StepOutcome(grad_norm=grad_norm, applied=finite)
+        self._require_savable(outcome)
+        return outcome
+
+    def skip(self) -> StepOutcome:
+        """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        for _, grad in self._layout.gradients():
+            # The one reason for which DeepSpeed leaves a step out and clears what it has summed.
+            grad.fill_(math.nan)
+        self._take_step(1.0, finite=False, grad_norm=math.nan)
+        return EMPTY_STEP
+
+    def _take_step(self, scale: float, *, finite: bool, grad_norm: float) -> None:
+        """Have DeepSpeed divide by `scale` and update, or leave the step out."""
+        scaler = self._engine.optimizer.loss_scaler
+        scaler.cur_scale = scale
+        self._cohorts.follow()
+        # With gradients that are not finite the engine finds the overflow itself and clears them.
+        self._layout.settle(is_finite=finite)
+        self._engine.step()
+        self._layout.forget_gradients()
+        scaler.cur_scale = 1.0
+        applied = not self._engine.optimizer.overflow
+        if applied != finite:
+            raise ConfigError(
+                f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
+                f"{grad_norm}. Install a tested version (see constraints.txt)."
+            )
+
+    def _gradients(self, divisor: float) -> list[torch.Tensor]:
+        """Return this rank's share of the gradients of what is trained, with the penalty's."""
+        found = []
+        for piece, grad in self._layout.gradients():
+            if piece.fqn in self.held_back:
+                # So that DeepSpeed finds nothing in it for which it would skip the step.
+                grad.zero_()
+                continue
+            if self.penalty is not None and self.penalty.covers(piece.fqn):
+                weight = piece.of(piece.buffer).view(grad.shape)
+                self.penalty.add_gradient(grad, weight, divisor)
+            found.append(grad)
+        return found
+
+    def hold_back(self, names: frozenset[str]) -> None:
+        """Leave these trainable parameters alone from now on: no update, no share in the norm.
+
+        Raises:
+            ConfigError: some of the parameters that are stepped as one flat buffer.
+        """
+        self._cohorts.hold(names)
+        super().hold_back(names)
+
+    def fragments(self, *, weights_only: bool) -> list[Fragment]:
+        """Return the pieces of the flat buffers that this rank holds."""
+        found: list[Fragment] = []
+        for piece in self._layout.pieces():
+            spec = self.catalogue.trainable[piece.fqn]
+            start, end = piece.start, piece.end
+            found.append(fragment_of(spec, start, end, piece.of(piece.buffer)))
+            if weights_only:
+                continue
+            kept = kept_state(self._optimizer, piece.buffer, piece.fqn)
+            found += [
+                fragment_of(state_spec(spec, key, t.dtype), start, end, piece.of(t))
+                for key, t in sorted(kept.tensors.items())
+            ]
+        found += self._frozen.fragments(self.ranks.rank, self.ranks.world_size)
+        if self.ranks.is_coordinator:
+            buffers = persistent_buffers(self._model)
+            found += [
+                whole(spec, buffers[name].to(torch_dtype(spec.dtype)))
+                for name, spec in self.catalogue.buffers.items()
+                if spec.numel
+            ]
+        return found
+
+    def scalars(self) -> Scalars:
+        """Return the rest of the state of the parameters of which this rank holds a piece."""
+        found = {
+            p.fqn: kept_state(self._optimizer, p.buffer, p.fqn).values
+            for p in self._layout.pieces()
+        }
+        return {fqn: state for fqn, state in found.items() if state}
+
+    def replicas(self) -> Replicas:
+        """Return the weights that are computed with, which all ranks hold up to stage 2."""
+        if self.stage == 3 or self.ranks.world_size == 1:
+            return Replicas()
+        return Replicas(list(self._model.named_parameters()))
+
+    def load(self, source: TensorSource, saved: SavedState | None) -> None:
+        """Read the pieces that this rank holds."""
+        self._layout.begin_load()
+        # What the ranks read together comes first: what a rank may refuse alone comes after it.
+        self._frozen.load(source)
+        load_buffers(self._model, self.catalogue, source)
+        states = {} if saved is None else self._created_states(saved)
+        for piece in self._layout.pieces():
+            values = source.read(piece.fqn, "fp32", piece.start, piece.end)
+            piece.of(piece.buffer).copy_(values)
+            for key, tensor in states.get(id(piece.buffer), {}).items():
+                piece.of(tensor).copy_(source.read(piece.fqn, key, piece.start, piece.end))
+
+    def _created_states(self, saved: SavedState) -> dict[int, dict[str, torch.Tensor]]:
+        """Create zeroed optimizer state for each flat buffer of which a piece has some."""
+        wanted: dict[int, tuple[Piece, SavedParameter | None]] = {}
+        for piece in self._layout.pieces():
+            first, known = wanted.setdefault(id(piece.buffer), (piece, saved.get(piece.fqn)))
+            if _as_one(known) != _as_one(saved.get(piece.fqn)):
+                raise ConfigError(
+                    f"{piece.fqn} has optimizer state {_as_one(saved.get(piece.fqn))}, and "
+                    f"{first.fqn} of its group has {_as_one(known)}. ZeRO keeps one counter a "
+                    "group; put such parameters into groups of their own, or go on with "
+                    "--strategy ddp or fsdp."
+                )
+        return {
+            number: create_state(
+                self._optimizer, piece.buffer, known, self.catalogue.trainable[piece.fqn]
+            )
+            for number, (piece, known) in wanted.items()
+        }
+
+    def refresh(self) -> None:
+        """Make the computing weights follow the masters. Called on every rank."""
+        self._layout.refresh()
+
+
+class Zero1(Zero):
+    """Optimizer state in shards."""
+
+    name = "zero1"
+    stage = 1
+
+
+class Zero2(Zero):
+    """Optimizer state and gradients in shards."""
+
+    name = "zero2"
+    stage = 2
+
+
+class Zero3(Zero):
+    """Optimizer state, gradients and weights in shards."""
+
+    name = "zero3"
+    forward_communicates = True
+    stage = 3
+
+
+def _as_one(saved: SavedParameter | None) -> tuple[dict[str, str], dict[str, JSON]]:
+    """Return what must be the same for all parameters of a flat buffer: dtypes, and values."""
+    if saved is None:
+        return {}, {}
+    return {key: spec.dtype for key, spec in sorted(saved.tensors.items())}, dict(saved.values)
+
+
+def _leave_whole(parameter: nn.Parameter) -> None:
+    """Up to stage 2 every rank computes with all weights."""

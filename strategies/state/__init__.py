@@ -1,0 +1,1 @@
+"""A strategy's state to and from a checkpoint."""

@@ -1,0 +1,60 @@
+import errno
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.run_folder.lock import FolderLock
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from launcher.run_folder.lock import FolderLock
+lock = FolderLock.take(Path(sys.argv[1]), warn=print)
+print("held", flush=True)
+time.sleep(60)
+"""
+ROOT = Path(__file__).parents[3]
+
+
+def never(text: str) -> None:
+    raise AssertionError(text)
+
+
+def test_two_processes_cannot_hold_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        waited: list[float] = []
+        ticks = iter(range(100))
+        with pytest.raises(ValueError, match=f"pid {holder.pid} on .*--run-dir"):
+            FolderLock.take(
+                tmp_path, warn=never, wait_s=3, clock=lambda: next(ticks), sleep=waited.append
+            )
+        assert waited
+        holder.kill()
+        holder.wait(timeout=10)
+        # A killed holder leaves nothing behind that a person must remove.
+        FolderLock.take(tmp_path, warn=never, wait_s=0)
+
+
+def test_two_runs_in_one_process_may_share_it(tmp_path: Path) -> None:
+    first = FolderLock.take(tmp_path, warn=never, wait_s=0)
+    second = FolderLock.take(tmp_path, warn=never, wait_s=0)
+    assert first is not second
+
+
+def test_without_locks_it_warns_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lockf(*args: Any) -> None:
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    said: list[str] = []
+    FolderLock.take(tmp_path, warn=said.append)
+    assert "without locks" in said[0]

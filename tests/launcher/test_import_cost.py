@@ -1,0 +1,44 @@
+"""The process side starts without torch and numpy; the two standalone programs need nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import launcher
+
+PACKAGE = Path(launcher.__file__).parent
+STANDALONE = ("guardian", "exec_worker")
+WITHOUT_TORCH = (
+    *("launcher.cli", "launcher.command", "launcher.command_line", "launcher.commands"),
+    *("launcher.contract", "launcher.plan", "launcher.run_folder", "launcher.slurm"),
+    *("launcher.workers", "launcher.agent.attempts", "launcher.agent.output"),
+    *("checkpointing.reading", "checkpointing.storage", "checkpointing.store"),
+)
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{sys.argv[1]}."):
+    importlib.import_module(module.name)
+print(*sorted({"torch", "numpy"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_a_module_or_folder_is_imported_without_torch(name: str) -> None:
+    command = [sys.executable, "-c", IMPORT_ALL, name]
+    imported = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert imported.stdout == "\n"
+
+
+@pytest.mark.parametrize("name", STANDALONE)
+def test_standalone_programs_import_only_the_standard_library(name: str) -> None:
+    tree = ast.parse((PACKAGE / "workers" / f"{name}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert {alias.name for alias in node.names} <= sys.stdlib_module_names
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module in sys.stdlib_module_names or node.module == "collections.abc"

@@ -1,0 +1,29 @@
+"""What a recipe refuses before anything is built."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from launcher.training.recipe.recipe import Recipe
+from strategies import ConfigError
+
+
+def recipe(**changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "model": lambda: nn.Linear(2, 2),
+        "optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        "train": range(10),
+        "global_batch": 4,
+        "micro_batch": 2,
+        "epochs": 1,
+    }
+    return Recipe(**(values | changes))
+
+
+def test_an_accelerator_that_the_strategy_would_not_use() -> None:
+    run: Any = SimpleNamespace(strategy="ddp")
+    with pytest.raises(ConfigError, match="strategy=ddp would not use it"):
+        recipe(accelerator=object()).blueprint(run)

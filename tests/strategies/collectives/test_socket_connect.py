@@ -1,0 +1,112 @@
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from strategies.collectives import socket_connect as module
+from strategies.collectives.socket_channel import Neighbours
+from strategies.collectives.socket_connect import MOST_RANKS, meet_neighbours
+
+
+class Meeting:
+    """All ranks in threads of one process, with an all_gather between them."""
+
+    def __init__(self, world_size: int) -> None:
+        self.world_size = world_size
+        self._values: list[Any] = [None] * world_size
+        self._barrier = threading.Barrier(world_size, timeout=30)
+
+    def all_gather(self, rank: int, value: Any) -> Sequence[Any]:
+        self._values[rank] = value
+        self._barrier.wait()
+        gathered = list(self._values)
+        self._barrier.wait()
+        return gathered
+
+    def meet(self, rank: int) -> Neighbours | None:
+        return meet_neighbours(
+            rank, self.world_size, lambda value: self.all_gather(rank, value), limit_s=30.0
+        )
+
+    def all_meet(self) -> list[Neighbours | None]:
+        with ThreadPoolExecutor(self.world_size) as threads:
+            return list(threads.map(self.meet, range(self.world_size)))
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_all_ranks_of_a_host_are_connected(world_size: int) -> None:
+    ranks = Meeting(world_size).all_meet()
+    started = [one.start([2.0**rank]) for rank, one in enumerate(ranks) if one is not None]
+    assert [one.wait() for one in started] == [[2.0**world_size - 1]] * world_size
+
+
+def test_a_rank_alone_needs_nobody() -> None:
+    alone = meet_neighbours(0, 1, lambda value: pytest.fail("nobody is there"), limit_s=1.0)
+    assert alone is not None
+    assert alone.start([1.5]).wait() == [1.5]
+
+
+def test_many_ranks_leave_it_to_gloo() -> None:
+    asked = meet_neighbours(
+        0, MOST_RANKS + 1, lambda value: pytest.fail("none of them"), limit_s=1.0
+    )
+    assert asked is None
+
+
+def test_ranks_of_several_hosts_are_not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = iter(["here", "there", "here"])
+    monkeypatch.setattr(module, "_host", lambda: next(hosts))
+    assert Meeting(3).all_meet() == [None] * 3
+
+
+def test_a_rank_without_such_sockets_is_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = threading.Semaphore(1)
+
+    def host() -> str:
+        if refused.acquire(blocking=False):
+            raise PermissionError
+        return "here"
+
+    monkeypatch.setattr(module, "_host", host)
+    assert Meeting(3).all_meet() == [None] * 3
+
+
+def test_two_that_cannot_be_connected_are_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MEETING_S", 1.0)
+    meet = module._Door.meet
+
+    def late(self: Any, rank: int, cards: Any, until_s: float) -> Any:
+        return None if rank == 2 else meet(self, rank, cards, until_s)
+
+    monkeypatch.setattr(module._Door, "meet", late)
+    assert Meeting(3).all_meet() == [None] * 3
+
+
+@pytest.mark.parametrize("says", [b"", b"0" * 32 + b" 1", b"x" * 4000])
+def test_a_stranger_is_not_let_in(monkeypatch: pytest.MonkeyPatch, says: bytes) -> None:
+    strangers = []
+    opened = module._Door.open
+
+    def besieged() -> Any:
+        door = opened()
+        assert door is not None
+        stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        stranger.connect(door.card.name)  # before any rank knows of the door
+        if says:
+            stranger.send(says)
+        else:
+            stranger.shutdown(socket.SHUT_WR)
+        strangers.append(stranger)
+        return door
+
+    monkeypatch.setattr(module._Door, "open", besieged)
+    ranks = Meeting(2).all_meet()
+    started = [one.start([1.0]) for one in ranks if one is not None]
+    assert [one.wait() for one in started] == [[2.0]] * 2
+    for stranger in strangers:
+        with suppress(ConnectionResetError):  # the last rank lets nobody in
+            assert stranger.recv(64) == b""

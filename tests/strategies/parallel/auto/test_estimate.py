@@ -1,0 +1,155 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from strategies import Blueprint, BuildOptions, ConfigError, Ranks, precision_for
+from strategies.parallel.auto.estimate import Wishes, choose
+from strategies.parallel.auto.measure import measure_model
+from strategies.parallel.auto.memory_model import ModelSizes, Spread, needs
+
+MIB = 1024**2
+ALL = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
+# A hundred blocks of a million, Adam, one micro-batch of 100 MiB.
+LARGE = ModelSizes(
+    trainable=100 * MIB,
+    frozen_bytes=0,
+    buffer_bytes=0,
+    optimizer_bytes=800 * MIB,
+    largest_block=MIB,
+    root=0,
+    compute_bytes=4,
+    activation_bytes=100 * MIB,
+    largest_parameter=MIB,
+    stepping_bytes=8 * MIB,
+    stepping_element_bytes=8,
+    accumulates=True,
+    on_host=True,
+)
+
+
+def over(ranks: int, *, shards: int | None = None, by_name: bool = False) -> Spread:
+    return Spread(ranks=ranks, shards=ranks if shards is None else shards, by_name=by_name)
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "ranks", "strategies", "chosen"),
+    [
+        (2000, 1, ALL, "single"),
+        (2400, 4, ALL, "ddp"),
+        (1200, 4, ALL, "fsdp"),
+        (2000, 4, ("fsdp",), "fsdp"),
+        (2000, 4, ("zero1", "zero2"), "zero1"),
+    ],
+)
+def test_the_simplest_that_fits(
+    memory_mib: int, ranks: int, strategies: tuple[str, ...], chosen: str
+) -> None:
+    wishes = Wishes(able=strategies)
+    choice = choose(LARGE, wishes, over(ranks), memory_bytes=memory_mib * MIB)
+    assert choice.strategy == chosen
+    assert (chosen in choice.table) == (ranks > 1)
+
+
+def test_nothing_fits_and_the_smallest_number_is_said() -> None:
+    wishes = Wishes(able=ALL)
+
+    def ask(ranks: int) -> str:
+        return choose(LARGE, wishes, over(ranks, by_name=True), memory_bytes=500 * MIB).strategy
+
+    with pytest.raises(ConfigError) as caught:
+        ask(2)
+    text = str(caught.value)
+    assert "450.0 MiB that may be used on each of 2 ranks" in text
+    number = int(text.partition("smallest number that would do is ")[2].split()[0])
+    assert ask(number) == "fsdp"
+    with pytest.raises(ConfigError):
+        ask(number - 1)
+    sizes = replace(LARGE, activation_bytes=900 * MIB)
+    with pytest.raises(ConfigError, match="More ranks would not do"):
+        choose(sizes, wishes, over(2, by_name=True), memory_bytes=500 * MIB)
+
+
+def test_one_rank_on_which_the_model_does_not_fit() -> None:
+    with pytest.raises(ConfigError) as caught:
+        choose(LARGE, Wishes(able=ALL), over(1), memory_bytes=1500 * MIB)
+    text = str(caught.value)
+    assert "the model does not fit into the 1.3 GiB that may be used on this one rank" in text
+    assert "smallest number that would do is 2 of these ranks, with fsdp" in text
+
+
+def test_what_was_not_measured_is_said() -> None:
+    sizes = replace(LARGE, activation_bytes=None)
+    choice = choose(sizes, Wishes(able=ALL), over(2), memory_bytes=9000 * MIB)
+    assert "NOT in these numbers" in choice.reason
+
+
+def total_mib(strategy: str, **changed: object) -> int:
+    sizes = replace(LARGE, **changed)  # type: ignore[arg-type]
+    need = needs(sizes, (strategy,), over(4))[strategy]
+    return round(need.total / MIB)
+
+
+def test_one_micro_batch_a_step_leaves_all_gradients_in_the_buckets() -> None:
+    assert total_mib("ddp") - total_mib("ddp", accumulates=False) == 400
+    assert total_mib("fsdp") == total_mib("fsdp", accumulates=False)
+
+
+def test_on_a_gpu_deepspeeds_bucket_is_there_whole() -> None:
+    bucket_mib = round(4 * 500_000_000 / MIB)
+    for strategy in ("zero2", "zero3"):
+        assert total_mib(strategy, on_host=False) - total_mib(strategy) == bucket_mib - 400
+    # And the copies that prove the layout are not.
+    built = [
+        needs(replace(LARGE, on_host=host), ("zero2",), over(4))["zero2"] for host in (True, False)
+    ]
+    assert built[0].building - built[1].building == 400 * MIB
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero1", "zero2", "zero3"])
+def test_a_step_that_takes_more_than_a_backward_counts(strategy: str) -> None:
+    hungry = {"stepping_bytes": 9000 * MIB, "stepping_element_bytes": 90}
+    assert total_mib(strategy, **hungry) - total_mib(strategy) > 1000
+
+
+def test_hybrid_sharding_shards_inside_a_node() -> None:
+    def parameters(shards: int) -> int:
+        found = needs(LARGE, ("fsdp",), over(8, shards=shards))
+        return found["fsdp"].parameters
+
+    assert parameters(4) == 2 * parameters(8) == 100 * MIB
+
+
+class Chain(nn.Module):
+    def __init__(self, width: int = 64, depth: int = 4) -> None:
+        super().__init__()
+        layers = (nn.Sequential(nn.Linear(width, width), nn.ReLU()) for _ in range(depth))
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sizes_are_measured_without_memory(precision: str) -> None:
+    blueprint = Blueprint(
+        model=Chain,
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=0.1),
+        precision=precision_for(precision, "cpu"),
+        max_grad_norm=None,
+        seed=1,
+        ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu"), host_group=None),  # type: ignore[arg-type]
+        options=BuildOptions(),
+    )
+    batch = (torch.randn(1000, 64), torch.zeros(1000, dtype=torch.int64))
+    sizes = measure_model(blueprint, batch, None)
+    block = 64 * 64 + 64
+    assert (sizes.trainable, sizes.largest_block, sizes.root) == (4 * block, block, 0)
+    assert sizes.optimizer_bytes == 8 * 4 * block
+    one = 1000 * 64 * sizes.compute_bytes
+    assert sizes.activation_bytes is not None
+    # The output of every layer at the least; at the most a few copies of the last in fp32.
+    assert 4 * one <= sizes.activation_bytes <= 4 * one + 5 * 1000 * 64 * 4

@@ -1,0 +1,40 @@
+"""What torch says where a weight is used that the engine has not given out."""
+
+import pytest
+
+from strategies.parallel.calls.bypass import bypassed, explanation
+
+MIXED = "aten.addmm.default got mixed torch.Tensor and DTensor, need to convert all"
+EMPTY = "Function PowBackward0 returned an invalid gradient at index 0 - got [0] but expected shape"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "error", "says"),
+    [
+        ("fsdp", RuntimeError(MIXED), "are in shards there"),
+        ("fsdp", RuntimeError("FSDP state has already been lazily initialized for a"), "in shards"),
+        ("zero3", RuntimeError(f"{EMPTY} compatible with [8]\nmore"), "penalty=Penalty(...)"),
+        ("zero2", RuntimeError("mat1 and mat2 must have the same dtype, but"), "are not cast"),
+        ("ddp", RuntimeError(MIXED), None),
+        ("zero2", RuntimeError(f"{EMPTY} compatible with [8]"), None),
+        ("single", RuntimeError("mat1 and mat2 must have the same dtype"), None),
+        ("fsdp", ValueError(MIXED), None),
+        ("fsdp", RuntimeError("out of memory"), None),
+    ],
+)
+def test_explanation(strategy: str, error: Exception, says: str | None) -> None:
+    sentence = explanation(error, strategy)
+    if says is None:
+        assert sentence is None
+        return
+    assert sentence is not None
+    assert says in sentence
+    assert f"strategy={strategy}" in sentence
+    assert "call job.model(...)" in sentence
+    assert sentence.endswith(str(error).splitlines()[0])
+
+
+def test_a_loss_of_which_the_engine_has_seen_nothing() -> None:
+    assert bypassed("ddp", "nobody sums").startswith(
+        "the loss was not computed through job.model, and under strategy=ddp nobody sums. In place"
+    )
