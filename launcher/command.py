@@ -13,8 +13,8 @@ from .agent.cluster import Site
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .console import say
-from .contract.launcher_signals import SignalInbox
-from .errors import Interrupted, LauncherError, ToldElsewhere
+from .contract.launcher_signals import Interrupted, SignalInbox
+from .errors import LauncherError, ToldElsewhere
 from .plan.launch_plan import make_plan, prepare_run_folder
 from .plan.machine import Machine, count_installed, count_visible
 from .plan.secret import read_secret, unbound_text

@@ -2,9 +2,9 @@
 
 from typing import Protocol
 
-from ..command_line.argv import Words
 from ..contract.launcher_signals import SignalInbox
 from ..contract.preemption import Warned
+from ..plan.given_options import Words
 from ..plan.launch_plan import LaunchPlan
 
 

@@ -20,6 +20,7 @@ from ..rendezvous.messages import (
 )
 from ..rendezvous.node_session import Meeting
 from ..rendezvous.quorum import has_quorum
+from ..rendezvous.remote_status import RemoteStatus
 from .attempts.history import Judge
 from .attempts.node_loss import (
     after_loss_text,
@@ -28,7 +29,6 @@ from .attempts.node_loss import (
     without_leader_text,
 )
 from .attempts.restart_policy import Verdict
-from .attempts.supervision import Elsewhere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Council(Protocol):
     def open(self) -> None:
         """Meet the other nodes, if there are any."""
 
-    def elsewhere(self) -> Elsewhere:
+    def elsewhere(self) -> RemoteStatus:
         """Return what has happened on the other nodes."""
 
     def conclude(self, end: NodeEnd) -> Decided:
@@ -70,9 +70,9 @@ class Alone:
     def open(self) -> None:
         """See Council."""
 
-    def elsewhere(self) -> Elsewhere:
+    def elsewhere(self) -> RemoteStatus:
         """See Council."""
-        return Elsewhere()
+        return RemoteStatus()
 
     def conclude(self, end: NodeEnd) -> Decided:
         """See Council."""
@@ -102,7 +102,7 @@ class Together:
         """See Council."""
         self._meeting.join()
 
-    def elsewhere(self) -> Elsewhere:
+    def elsewhere(self) -> RemoteStatus:
         """See Council."""
         return self._meeting.elsewhere()
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from ..contract.environment import default_environment
 from ..contract.error_file import read_error
 from ..contract.exit_codes import CONTINUE, DONE, Outcome, ended_by_warning, first_failure
-from ..contract.launcher_signals import SignalInbox
+from ..contract.launcher_signals import Interrupted, SignalInbox
 from ..contract.preemption import signal_name
-from ..errors import Interrupted
 from ..plan.launch_plan import LaunchPlan
 from ..workers.forkserver.descriptors import open_descriptors
 from ..workers.lifeline import Lifeline

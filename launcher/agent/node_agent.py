@@ -32,11 +32,11 @@ from ..contract.exit_codes import (
     spare,
 )
 from ..contract.heartbeat import read_beat
-from ..contract.launcher_signals import SignalInbox
+from ..contract.launcher_signals import Interrupted, SignalInbox
 from ..contract.leaving import read_leaving, told_leaving
 from ..contract.peer_loss import is_peer_loss
 from ..contract.run_dir_file import working_folder
-from ..errors import Interrupted, LauncherError, StartError
+from ..errors import LauncherError, StartError
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.messages import NodeEnd
 from ..rendezvous.network import interface_of_run

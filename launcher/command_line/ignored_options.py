@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from .argv import Words
+from ..plan.given_options import Words
 
 _WITHOUT_MEANING: Mapping[str, str] = {
     "--monitor-interval": "the end of a rank is noticed at once",

@@ -2,15 +2,18 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from ..errors import UsageError
 from ..plan import option_types as values
+from ..plan.given_options import Given, Words
 from ..plan.option_types import optional
 from ..plan.options import DEFAULT_ROLE, LaunchOptions, NodeOptions, StreamOptions
 from ..plan.program import ProgramKind
-from .argv import Words, read_words
+from .argv import read_words
 from .ignored_options import notes
 from .option_table import OWN_OPTIONS, TORCHRUN_OPTIONS
+from .subcommands import refuse_misspelled_subcommand
 
 _EPILOG = """\
 The options of torchrun mean what they mean there. Each may be cut short, be written with
@@ -62,6 +65,9 @@ def parse_options(words: Words) -> LaunchOptions:
     """
     if not words.rest:
         raise UsageError("no script is given: relaunch [options] script.py [script args].")
+    kind = _kind(words)
+    if kind is ProgramKind.SCRIPT:
+        refuse_misspelled_subcommand(Path(words.rest[0]))
     given = words.given.get
     terminate_s = optional(given("--shutdown-timeout"), values.seconds)
     grace_s = optional(given("--grace"), values.seconds)
@@ -69,7 +75,7 @@ def parse_options(words: Words) -> LaunchOptions:
     return LaunchOptions(
         script=words.rest[0],
         script_args=words.rest[1:],
-        kind=_kind(words),
+        kind=kind,
         nproc_per_node=optional(given("--nproc-per-node"), values.nproc),
         strategy=words.text("--strategy"),
         precision=words.text("--precision"),
@@ -177,5 +183,5 @@ def _join_timeout(configuration: Mapping[str, str]) -> float:
     for key in ("join_timeout", "timeout"):
         if key in configuration:
             text = configuration[key]
-            return values.seconds(values.Given(text=text, spelled=f"--rdzv-conf {key}={text}"))
+            return values.seconds(Given(text=text, spelled=f"--rdzv-conf {key}={text}"))
     return 600.0

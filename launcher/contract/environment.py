@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from ..workers.guardian import MARK as RUN_ID
 from .limits import Limits
 
+RUN_ID = "RELAUNCH_RUN_ID"
 STRATEGY = "RELAUNCH_STRATEGY"
 PRECISION = "RELAUNCH_PRECISION"
 SHARD_BLOCKS = "RELAUNCH_SHARD_BLOCKS"

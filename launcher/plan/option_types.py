@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from ..command_line.argv import Given as Given
 from ..errors import UsageError
+from .given_options import Given
 
 NPROC_WORDS = ("auto", "gpu", "cpu")
 

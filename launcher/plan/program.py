@@ -1,6 +1,5 @@
 """What each rank runs: a script, a module, or a program that is not Python."""
 
-import difflib
 import enum
 import os
 import shutil
@@ -10,9 +9,8 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from ..command_line.argv import nearest
-from ..command_line.subcommands import SUBCOMMANDS
 from ..errors import UsageError
+from .given_options import nearest
 from .python_command import PYTHON_FLAGS
 
 
@@ -67,7 +65,7 @@ def check_script(script: Path) -> Path:
     """Return the script if it is a file.
 
     Raises:
-        UsageError: It does not exist (a close name in its folder is shown, and a close subcommand)
+        UsageError: It does not exist (a close name in its folder is shown)
             or is a folder.
     """
     if script.is_file():
@@ -80,18 +78,7 @@ def check_script(script: Path) -> Path:
         names = {path.name for path in script.parent.iterdir()}
     except OSError:
         raise UsageError(f"{script} does not exist: there is no folder {script.parent}.") from None
-    if commands := _near_commands(script):
-        files = difflib.get_close_matches(script.name, names, n=1)
-        near = " or ".join((*commands, *files))
-        raise UsageError(f"{script} is neither a script nor a subcommand; did you mean {near}?")
     raise UsageError(f"{script} does not exist{nearest(script.name, names)}")
-
-
-def _near_commands(script: Path) -> list[str]:
-    if script.suffix or len(script.parts) != 1:
-        return []
-    near = difflib.get_close_matches(script.name, SUBCOMMANDS, n=1)
-    return [f"relaunch {name}" for name in near]
 
 
 def _not_startable(name: str) -> str:

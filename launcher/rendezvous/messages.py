@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..agent.attempts.supervision import Elsewhere
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE
 from ..contract.failure_order import Failure, first_of, follows
 from .node_texts import fell_text, hung_text
+from .remote_status import RemoteStatus
 
 MAX_REPORT_CHARS = 40_000
 MAX_ERROR_CHARS = 2_000
@@ -141,7 +141,7 @@ def bounded_text(text: str) -> str:
 
 def seen_elsewhere(
     others: Mapping[int, NodeMessage], *, attempt: int, members: Iterable[int], num_lost: int
-) -> Elsewhere:
+) -> RemoteStatus:
     """Return what the other members' messages say about an attempt."""
     ends = {
         node: message.end
@@ -151,7 +151,7 @@ def seen_elsewhere(
         and message.end is not None
     }
     hung = next((node for node, end in ends.items() if end.hung), None)
-    return Elsewhere(
+    return RemoteStatus(
         failed=any(end.code not in (DONE, CONTINUE) for end in ends.values()),
         left=any(end.code == CONTINUE for end in ends.values()),
         early=any(end.early for end in ends.values()),

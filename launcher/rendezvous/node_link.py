@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from ..agent.attempts.hang_detection import QuietClock
+from ..contract.quiet_clock import QuietClock
 from .mailbox import Mailbox
 from .messages import Lead, NodeMessage
 

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from ..agent.attempts.supervision import Elsewhere
-from ..contract.launcher_signals import SignalInbox
-from ..errors import Interrupted, StartError, UsageError
+from ..contract.launcher_signals import Interrupted, SignalInbox
+from ..errors import StartError, UsageError
 from ..plan.launch_plan import LaunchPlan
 from .gathering import Gathering
 from .leader_election import GATHER_S, Heirs, SparePort, may_succeed
@@ -24,6 +23,7 @@ from .messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
 from .node_link import LOST_S, NodeLink, connect_to
 from .node_texts import waiting_text
 from .reminder import REMIND_S, Reminder
+from .remote_status import RemoteStatus
 
 POLL_S = 0.05
 PART_S = LOST_S + 2.0
@@ -145,7 +145,7 @@ class Meeting:
         """Let go of the ranks' store."""
         self._store = None
 
-    def elsewhere(self) -> Elsewhere:
+    def elsewhere(self) -> RemoteStatus:
         """Return what has happened on the other nodes; called at each look.
 
         Warnings travel both ways: one that came to any node is one for all.

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..agent.cluster import Advice, NoAdvice, Site
-from ..command_line.argv import Words
 from ..contract.environment import SECRET
 from ..contract.exit_codes import DO_NOT_RETRY
-from ..contract.launcher_signals import SignalInbox
+from ..contract.launcher_signals import Interrupted, SignalInbox
 from ..contract.limits import Limits
-from ..errors import Interrupted, UsageError
+from ..errors import UsageError
+from ..plan.given_options import Words
 from ..plan.launch_plan import LaunchPlan
 from .agent_handoff import HandOver
 from .allocation import Allocation, Role, is_in_step, read_allocation

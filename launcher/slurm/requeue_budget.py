@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contract.run_dir_file import assumed_folder
+from ..plan.assumed_folder import assumed_folder
 from ..plan.launch_plan import LaunchPlan
 from ..run_folder.jsonl import EVENTS, FOLDER, append_event
 from .allocation import Allocation

@@ -12,20 +12,17 @@ import signal
 import sys
 import time
 
-MARK = "RELAUNCH_RUN_ID"
-
 _KERNEL_THREAD = 0x00200000
 """PF_KTHREAD among the flags of /proc/PID/stat."""
 
 
-def look(run_id: str, proc: str = "/proc") -> tuple[set[int], set[int]]:
+def look(mark: str, proc: str = "/proc") -> tuple[set[int], set[int]]:
     """Look for the processes which have the run's mark in their environment, this one excepted.
 
     Returns:
         Those with the mark, and those whose environment cannot be seen at this moment: amid an
         exec the old one is gone and the new one not there yet.
     """
-    mark = f"{MARK}={run_id}".encode()
     marked, unseen = set(), set()
     for name in os.listdir(proc):
         if not name.isdigit() or int(name) == os.getpid():
@@ -33,7 +30,7 @@ def look(run_id: str, proc: str = "/proc") -> tuple[set[int], set[int]]:
         try:
             with open(f"{proc}/{name}/environ", "rb") as file:
                 environ = file.read()
-            if mark in environ.split(b"\0"):
+            if os.fsencode(mark) in environ.split(b"\0"):
                 marked.add(int(name))
             elif not environ and _is_program(f"{proc}/{name}/stat"):
                 unseen.add(int(name))
@@ -49,14 +46,14 @@ def _is_program(stat: str) -> bool:
     return state not in (b"Z", b"X") and not int(numbers[5]) & _KERNEL_THREAD
 
 
-def sweep(run_id: str, bound_s: float = 2.0) -> list[int]:
+def sweep(mark: str, bound_s: float = 2.0) -> list[int]:
     """Kill every marked process; look again until none is found, for at most `bound_s` seconds.
 
     Returns:
         Those still there: only a process in an uninterruptible sleep outlives SIGKILL.
     """
     end = time.monotonic() + bound_s
-    left, unseen = look(run_id)
+    left, unseen = look(mark)
     empty: set[int] = set()  # some programs have an empty environment for good
     while left or unseen - empty:
         for pid in left:
@@ -66,7 +63,7 @@ def sweep(run_id: str, bound_s: float = 2.0) -> list[int]:
             return sorted(left)
         time.sleep(0.02)
         empty |= unseen
-        left, unseen = look(run_id)
+        left, unseen = look(mark)
     return []
 
 
@@ -77,8 +74,8 @@ def kill_group(pid: int) -> None:
 
 
 def main() -> None:
-    """Wait for the end of the lifeline on stdin, then clean up. Arguments: RUN_ID SCRATCH."""
-    run_id, scratch = sys.argv[1:3]
+    """Wait for the end of the lifeline on stdin, then clean up. Arguments: MARK SCRATCH."""
+    mark, scratch = sys.argv[1:3]
     groups = set()
     for line in sys.stdin:
         if line.startswith("+"):
@@ -87,7 +84,7 @@ def main() -> None:
             groups.discard(int(line[1:]))
     for pid in groups:
         kill_group(pid)
-    sweep(run_id)
+    sweep(mark)
     shutil.rmtree(scratch, ignore_errors=True)
 
 

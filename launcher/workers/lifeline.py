@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..contract.environment import RUN_ID
 from ..errors import StartError
 from . import guardian
 
@@ -45,7 +46,7 @@ class Lifeline:
             raise StartError(
                 f"no temporary file can be written ({error}). Set TMPDIR to a folder with space."
             ) from None
-        command = [sys.executable, "-I", "-S", guardian.__file__, run_id, str(scratch)]
+        command = [sys.executable, "-I", "-S", guardian.__file__, _mark(run_id), str(scratch)]
         # Blocked signals survive the exec: the guardian must outlive those sent to everyone.
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SHIELDED)
         try:
@@ -68,7 +69,7 @@ class Lifeline:
 
     def sweep(self) -> list[int]:
         """Kill what carries this run's mark; returns what would not die."""
-        return guardian.sweep(self.run_id)
+        return guardian.sweep(_mark(self.run_id))
 
     def _write(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -81,3 +82,8 @@ class Lifeline:
         self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=3.0)
+
+
+def _mark(run_id: str) -> str:
+    """Return what every process of the run has in its environment."""
+    return f"{RUN_ID}={run_id}"

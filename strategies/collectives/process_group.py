@@ -15,12 +15,23 @@ from torch._C._distributed_c10d import HashStore
 
 from checkpointing import JSON
 
-from ..state.node_reader import NodeGroup
 from .host_channel import GroupChannel, HostChannel
 from .socket_channel import Neighbours
 from .socket_connect import meet_neighbours
 
 COLLECTIVE_TIMEOUT_S = 1800
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeGroup:
+    """The ranks of one node."""
+
+    members: tuple[int, ...]
+    """Their numbers among all ranks, ascending."""
+    own: int
+    """This rank's place among them."""
+    group: dist.ProcessGroup | None
+    """A gloo group of the members; None: this rank is alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

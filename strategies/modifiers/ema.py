@@ -12,7 +12,6 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from ..errors import ConfigError
-from ..state.node_reader import NodeSource
 
 AVERAGE = "ema"
 """Key of the average in the optimizer's state and in checkpoints."""
@@ -56,34 +55,3 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """Return what this rank holds of a tensor that may be sharded, detached."""
     local: torch.Tensor = tensor.detach()
     return local.to_local() if isinstance(local, DTensor) else local
-
-
-class AveragedWeights:
-    """Reads a checkpoint's averages in place of its weights, as a `TensorSource`.
-
-    What is not trained has no average, and is read as it is.
-    """
-
-    def __init__(self, source: NodeSource) -> None:
-        """Take the checkpoint.
-
-        Raises:
-            ConfigError: it holds no average at all.
-        """
-        if not any(spec.key == AVERAGE for spec in source.manifest.specs()):
-            raise ConfigError(
-                f"step-{source.manifest.step:08d} holds no average of the weights: it was saved by "
-                'a script without ema=EMA(). Use "best" or "last", or train on with it.'
-            )
-        self._source = source
-
-    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
-        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
-        return self._source.read(fqn, self._stored_key(fqn, key), start, end)
-
-    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
-        """Return all of a tensor, 1-D, on the CPU; see `NodeSource.read_whole`."""
-        return self._source.read_whole(fqn, self._stored_key(fqn, key), numel)
-
-    def _stored_key(self, fqn: str, key: str) -> str:
-        return AVERAGE if self._source.has(fqn, AVERAGE) else key

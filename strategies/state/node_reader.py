@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
@@ -17,17 +16,7 @@ from checkpointing import (
     torch_dtype,
 )
 
-
-@dataclass(frozen=True, kw_only=True)
-class NodeGroup:
-    """The ranks of one node."""
-
-    members: tuple[int, ...]
-    """Their numbers among all ranks, ascending."""
-    own: int
-    """This rank's place among them."""
-    group: dist.ProcessGroup | None
-    """A gloo group of the members; None: this rank is alone."""
+from ..collectives.process_group import NodeGroup
 
 
 def owner_of(piece: BlockPiece, num_members: int) -> int:

@@ -22,14 +22,13 @@ from checkpointing import (
 from ..collectives.process_group import HostCommunicator
 from ..collectives.replicas import require_equal
 from ..errors import ConfigError, StrategyError
-from ..modifiers.ema import AveragedWeights
 from ..parallel.catalogue import WEIGHT_KEYS
 from ..parallel.state.saved_state import SavedState
 from ..parallel.strategy import Strategy
 from .hyperparameters import current_hyperparameters, merge, put_back, to_json
 from .node_reader import NodeSource
 from .stateful import OBJECT, EncodedObjects, Objects, decode_objects, encode_objects
-from .views import IMPORTED, ImportedWeights, require_same_model
+from .views import IMPORTED, AveragedWeights, ImportedWeights, require_same_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Checkpoints that were taken over from other programs, seen as this model's own.
+"""A checkpoint seen as this model's own: taken over from another program, or its averages.
 
 Such a checkpoint names tensors, and does not say which are trained, frozen or buffers; tied ones
 may be there under any of their names.
@@ -12,6 +12,8 @@ import torch
 
 from checkpointing import ModelMismatchError, TensorSpec, require_match
 
+from ..errors import ConfigError
+from ..modifiers.ema import AVERAGE
 from ..parallel.catalogue import WEIGHT_KEYS
 from .node_reader import NodeSource
 
@@ -83,3 +85,34 @@ def require_same_model(
         if not isinstance(source, ImportedWeights):
             raise
         raise ModelMismatchError(f"{error} {_OTHER_NAMES}") from None
+
+
+class AveragedWeights:
+    """Reads a checkpoint's averages in place of its weights, as a `TensorSource`.
+
+    What is not trained has no average, and is read as it is.
+    """
+
+    def __init__(self, source: NodeSource) -> None:
+        """Take the checkpoint.
+
+        Raises:
+            ConfigError: it holds no average at all.
+        """
+        if not any(spec.key == AVERAGE for spec in source.manifest.specs()):
+            raise ConfigError(
+                f"step-{source.manifest.step:08d} holds no average of the weights: it was saved by "
+                'a script without ema=EMA(). Use "best" or "last", or train on with it.'
+            )
+        self._source = source
+
+    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
+        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
+        return self._source.read(fqn, self._stored_key(fqn, key), start, end)
+
+    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
+        """Return all of a tensor, 1-D, on the CPU; see `NodeSource.read_whole`."""
+        return self._source.read_whole(fqn, self._stored_key(fqn, key), numel)
+
+    def _stored_key(self, fqn: str, key: str) -> str:
+        return AVERAGE if self._source.has(fqn, AVERAGE) else key

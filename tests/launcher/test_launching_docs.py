@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.agent.attempts.hang_detection import LONGEST_GAP_S
 from launcher.agent.attempts.supervision import Bounds
 from launcher.command_line.ignored_options import _WITHOUT_MEANING
 from launcher.command_line.option_table import OPTIONS
@@ -14,6 +13,7 @@ from launcher.command_line.parser import parse_command_line
 from launcher.contract.environment import INTERFACE_NAMES, NCCL_INTERFACE, SECRET
 from launcher.contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
 from launcher.contract.launcher_signals import SAME_KEYPRESS_S
+from launcher.contract.quiet_clock import LONGEST_GAP_S
 from launcher.plan.options import LaunchOptions, NodeOptions
 from launcher.plan.secret import MIN_CHARS
 from launcher.rendezvous.node_link import LOST_S

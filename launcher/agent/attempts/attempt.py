@@ -10,12 +10,13 @@ from pathlib import Path
 from ...contract.exit_codes import CONTINUE, DONE, NOBODY_READS, Outcome, is_notice
 from ...contract.launcher_signals import SignalInbox
 from ...contract.preemption import Warned, signal_name
+from ...rendezvous.remote_status import RemoteStatus
 from ...workers.worker import Worker, wait_for_an_end
 from ..cluster import Advice, NoAdvice
 from .hang_detection import HangWatch
 from .preemption import ranks_text
 from .stack_dump import kernel_stacks
-from .supervision import Bounds, Elsewhere, Situation, Step, next_step
+from .supervision import Bounds, Situation, Step, next_step
 
 POLL_S = 0.05
 REMINDER_S = 60.0
@@ -36,7 +37,7 @@ class Attempt:
         say: Callable[[str], None],
         hang: HangWatch | None = None,
         write_stacks: Callable[[Sequence[Worker], str], None] = lambda workers, elsewhere: None,
-        elsewhere: Callable[[], Elsewhere] = Elsewhere,
+        elsewhere: Callable[[], RemoteStatus] = RemoteStatus,
         advice: Advice | None = None,
         left: Callable[[int], int | None] = lambda rank: None,
         nothing_begun: Callable[[], bool] = lambda: False,

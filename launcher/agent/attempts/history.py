@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...contract.launcher_signals import SignalInbox
-from ...contract.run_dir_file import assumed_folder
+from ...plan.assumed_folder import assumed_folder
 from ...plan.launch_plan import LaunchPlan
 from ...rendezvous.messages import NodeEnd, first_to_fail
 from ...run_folder.attempt_number import number_in

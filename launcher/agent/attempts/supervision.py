@@ -36,22 +36,6 @@ class Bounds:
         return replace(bounds, terminate_s=terminate_s, lost_s=terminate_s)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Elsewhere:
-    """What has happened to this attempt on the other nodes."""
-
-    failed: bool = False
-    left: bool = False
-    """A node's ranks have all left with 75."""
-    early: bool = False
-    """A notice ended a node's ranks before any of them had finished a step."""
-    hung: str = ""
-    """Which node ended its ranks because none of them got on, in a sentence without its full stop;
-    empty: none did."""
-    lost: bool = False
-    """A node is gone."""
-
-
 class Step(enum.Enum):
     """What to do next."""
 

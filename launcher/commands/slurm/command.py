@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...command_line.argv import Words, read_words
+from ...command_line.argv import read_words
 from ...command_line.parser import parse_options
 from ...console import say
-from ...contract.run_dir_file import usual_folder
 from ...errors import StartError, UsageError
+from ...plan.assumed_folder import usual_folder
+from ...plan.given_options import Words
 from ...plan.launch_plan import check_packages
 from ...plan.options import LaunchOptions
 from ...plan.program import Program

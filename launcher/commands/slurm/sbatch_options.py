@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...command_line.argv import Given
 from ...errors import UsageError
 from ...plan import option_types as values
+from ...plan.given_options import Given
 
 _WITH_VALUE = frozenset(
     {

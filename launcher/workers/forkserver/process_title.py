@@ -5,7 +5,7 @@ import ctypes
 import os
 from collections.abc import Mapping, Sequence
 
-from ..guardian import MARK
+from ...contract.environment import RUN_ID
 
 
 def rewrite_title(command: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -21,7 +21,7 @@ def rewrite_title(command: Sequence[str], environ: Mapping[str, str]) -> None:
         args_start, args_end, env_start, env_end = (int(field) for field in fields[45:49])
         words = b"\0".join(os.fsencode(word) for word in command)
         _fill(args_start, args_end, words)
-        names = sorted(environ, key=lambda name: name != MARK)
+        names = sorted(environ, key=lambda name: name != RUN_ID)
         lines = b"".join(os.fsencode(f"{name}={environ[name]}") + b"\0" for name in names)
         _fill(env_start, env_end, lines)
 

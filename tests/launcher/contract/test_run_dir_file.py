@@ -9,7 +9,8 @@ import pytest
 from launcher.agent.attempts.history import Judge
 from launcher.agent.attempts.restart_policy import Verdict
 from launcher.contract.launcher_signals import SignalInbox
-from launcher.contract.run_dir_file import assumed_folder, tell_folder, told_folder
+from launcher.contract.run_dir_file import tell_folder, told_folder
+from launcher.plan.assumed_folder import assumed_folder
 from launcher.plan.program import Program, ProgramKind
 from launcher.rendezvous.messages import NodeEnd
 from launcher.run_folder.jsonl import EVENTS

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from launcher.errors import Interrupted, StartError
+from launcher.contract.launcher_signals import Interrupted
+from launcher.errors import StartError
 from launcher.rendezvous.leader_store import Place, reach
 
 PLACE = Place(node=0, addr="10.231.7.77", port=29511)

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from launcher.agent.attempts.history import merged
-from launcher.agent.attempts.supervision import Elsewhere
 from launcher.contract.failure_order import Failure, Kind
 from launcher.rendezvous.authentication import MAX_CHARS
 from launcher.rendezvous.messages import (
@@ -21,6 +20,7 @@ from launcher.rendezvous.messages import (
     whole_report,
 )
 from launcher.rendezvous.node_texts import missing_text, waiting_text
+from launcher.rendezvous.remote_status import RemoteStatus
 
 MINE = NodeMessage(node_rank=0, host="a", nnodes="2:2", local_world_size=2)
 
@@ -118,25 +118,25 @@ def test_the_earliest_failure_counts(ends, first, code):
 @pytest.mark.parametrize(
     ("ends", "num_lost", "seen"),
     [
-        ({1: None, 2: None}, 0, Elsewhere()),
-        ({1: end(0), 2: None}, 0, Elsewhere()),
-        ({1: end(75), 2: None}, 0, Elsewhere(left=True)),
-        ({1: end(42, 5.1), 2: end(75)}, 0, Elsewhere(failed=True, left=True)),
+        ({1: None, 2: None}, 0, RemoteStatus()),
+        ({1: end(0), 2: None}, 0, RemoteStatus()),
+        ({1: end(75), 2: None}, 0, RemoteStatus(left=True)),
+        ({1: end(42, 5.1), 2: end(75)}, 0, RemoteStatus(failed=True, left=True)),
         (
             {1: end(137, hung=True, step=5), 2: end(137, hung=True)},
             0,
-            Elsewhere(failed=True, hung="no rank of node 1 (a) got on after step 5"),
+            RemoteStatus(failed=True, hung="no rank of node 1 (a) got on after step 5"),
         ),
-        ({1: end(75, early=True), 2: None}, 0, Elsewhere(left=True, early=True)),
-        ({1: None}, 1, Elsewhere(lost=True)),
-        ({3: end(42)}, 0, Elsewhere()),
+        ({1: end(75, early=True), 2: None}, 0, RemoteStatus(left=True, early=True)),
+        ({1: None}, 1, RemoteStatus(lost=True)),
+        ({3: end(42)}, 0, RemoteStatus()),
     ],
 )
 def test_what_the_others_messages_say_of_an_attempt(ends, num_lost, seen):
     others = {node: replace(MINE, node_rank=node, attempt=4, end=its) for node, its in ends.items()}
     how = {"members": (0, 1, 2), "num_lost": num_lost}
     assert seen_elsewhere(others, attempt=4, **how) == seen
-    assert seen_elsewhere(others, attempt=5, **how) == Elsewhere(lost=num_lost > 0)
+    assert seen_elsewhere(others, attempt=5, **how) == RemoteStatus(lost=num_lost > 0)
 
 
 def test_for_whom_a_node_waits():

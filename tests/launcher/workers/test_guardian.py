@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from launcher.workers.guardian import MARK, look, sweep
+from launcher.workers.guardian import look, sweep
 
-MARKED = f"HOME=/root\0{MARK}=abc\0".encode()
+MARK = "RELAUNCH_RUN_ID=abc"
+MARKED = f"HOME=/root\0{MARK}\0".encode()
 PROGRAM = "41 (a (strange) name) S 1 41 41 0 -1 4194304 0 0"
 KERNEL_THREAD = "41 (kworker/0:1) I 2 0 0 0 -1 2097152 0 0"
 ENDED = "41 (python) Z 1 41 41 0 -1 4194304 0 0"
@@ -20,7 +21,7 @@ ENDED = "41 (python) Z 1 41 41 0 -1 4194304 0 0"
     [
         (MARKED, PROGRAM, ({41}, set())),
         (b"HOME=/root\0", PROGRAM, (set(), set())),
-        (f"{MARK}=abcd\0".encode(), PROGRAM, (set(), set())),
+        (f"{MARK}d\0".encode(), PROGRAM, (set(), set())),
         (b"", PROGRAM, (set(), {41})),
         (b"", KERNEL_THREAD, (set(), set())),
         (b"", ENDED, (set(), set())),
@@ -32,7 +33,7 @@ def test_look(tmp_path, environ, stat, expected):
     (tmp_path / "41" / "stat").write_text(stat)
     (tmp_path / "42").mkdir()  # it ended meanwhile
     (tmp_path / "uptime").touch()
-    assert look("abc", str(tmp_path)) == expected
+    assert look(MARK, str(tmp_path)) == expected
 
 
 def test_processes_without_an_environment_do_not_hold_up_a_sweep():
@@ -40,8 +41,8 @@ def test_processes_without_an_environment_do_not_hold_up_a_sweep():
     try:
         while os.readlink(f"/proc/{bare.pid}/exe") != os.path.realpath(sys.executable):
             time.sleep(0.01)
-        assert bare.pid in look("abc")[1]
-        assert sweep("abc", bound_s=30.0) == []
+        assert bare.pid in look(MARK)[1]
+        assert sweep(MARK, bound_s=30.0) == []
         assert bare.poll() is None
     finally:
         bare.kill()

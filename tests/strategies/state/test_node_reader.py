@@ -14,7 +14,8 @@ from checkpointing import (
     TensorSpec,
     save_checkpoint,
 )
-from strategies.state.node_reader import NodeGroup, NodeSource, owner_of
+from strategies.collectives.process_group import NodeGroup
+from strategies.state.node_reader import NodeSource, owner_of
 
 ALONE = NodeGroup(members=(0,), own=0, group=None)
 VALUES = torch.arange(1000.0)

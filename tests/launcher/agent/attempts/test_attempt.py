@@ -10,9 +10,10 @@ import pytest
 
 from launcher.agent.attempts.attempt import Attempt
 from launcher.agent.attempts.hang_detection import HangWatch
-from launcher.agent.attempts.supervision import Bounds, Elsewhere
+from launcher.agent.attempts.supervision import Bounds
 from launcher.contract.heartbeat import Heartbeat
 from launcher.contract.launcher_signals import SignalInbox
+from launcher.rendezvous.remote_status import RemoteStatus
 from launcher.workers.worker import Worker, WorkerStreams
 
 pytestmark = pytest.mark.timeout(60)
@@ -66,7 +67,7 @@ def prints(source):
 
 
 def test_ranks_that_stay_when_another_node_has_left_are_named_and_ended(attempt_of):
-    left = Elsewhere(left=True)
+    left = RemoteStatus(left=True)
     statuses, said = attempt_of(prints(STAYS), prints("pass"), elsewhere=lambda: left)
     assert statuses == [-signal.SIGTERM, 0]
     assert said == ["rank 0 did not leave within 0.3 s after the others; ending it now."]
@@ -75,11 +76,11 @@ def test_ranks_that_stay_when_another_node_has_left_are_named_and_ended(attempt_
 @pytest.mark.parametrize(
     ("there", "source", "status"),
     [
-        (Elsewhere(failed=True), prints(STAYS), -signal.SIGTERM),
-        (Elsewhere(failed=True), DEAF, -signal.SIGKILL),
-        (Elsewhere(lost=True), prints(STAYS), -signal.SIGTERM),
-        (Elsewhere(lost=True), DEAF, -signal.SIGKILL),
-        (Elsewhere(hung="node 1", failed=True), prints(STAYS), -signal.SIGTERM),
+        (RemoteStatus(failed=True), prints(STAYS), -signal.SIGTERM),
+        (RemoteStatus(failed=True), DEAF, -signal.SIGKILL),
+        (RemoteStatus(lost=True), prints(STAYS), -signal.SIGTERM),
+        (RemoteStatus(lost=True), DEAF, -signal.SIGKILL),
+        (RemoteStatus(hung="node 1", failed=True), prints(STAYS), -signal.SIGTERM),
     ],
 )
 def test_a_failure_elsewhere_ends_the_ranks_here(attempt_of, there, source, status):
@@ -90,7 +91,7 @@ def test_a_rank_that_not_even_sigkill_ends_is_left(attempt_of, monkeypatch):
     """As one that waits in the kernel, for a network file system that is gone."""
     monkeypatch.setattr(Worker, "kill", lambda worker: None)
     bounds = Bounds(terminate_s=0.2, abandon_s=0.3)
-    there = Elsewhere(failed=True)
+    there = RemoteStatus(failed=True)
     statuses, said = attempt_of(DEAF, elsewhere=lambda: there, bounds=bounds)
     assert statuses == [None]
     (line,) = said
@@ -104,7 +105,7 @@ def test_a_hang_elsewhere_is_one_here(attempt_of, tmp_path):
     statuses, _ = attempt_of(
         prints(STAYS),
         prints(STAYS),
-        elsewhere=lambda: Elsewhere(hung="node 1", failed=True),
+        elsewhere=lambda: RemoteStatus(hung="node 1", failed=True),
         hang=HangWatch(100.0, {}),
         write_stacks=lambda workers, where: asked.append((where, [w.rank for w in workers])),
     )
@@ -164,7 +165,7 @@ def test_where_nothing_was_begun_the_others_of_a_rank_that_was_asked_to_leave_ar
 @pytest.mark.parametrize("nothing_begun", [True, False])
 def test_a_node_where_nothing_was_begun_takes_this_one_along(attempt_of, nothing_begun):
     bounds = Bounds(leave_s=1000.0 if nothing_begun else 0.3, terminate_s=0.2)
-    there = Elsewhere(left=True, early=True)
+    there = RemoteStatus(left=True, early=True)
     more = {"elsewhere": lambda: there, "bounds": bounds}
     statuses, said = attempt_of(DEAF, nothing_begun=lambda: nothing_begun, **more)
     late = "rank 0 did not leave within 0.3 s after the others; ending it now."

@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from launcher.agent.attempts.hang_detection import HangWatch, QuietClock, where
+from launcher.agent.attempts.hang_detection import HangWatch, where
 from launcher.agent.attempts.stack_dump import kernel_stacks
 from launcher.contract.heartbeat import Heartbeat
+from launcher.contract.quiet_clock import QuietClock
 
 
 @pytest.mark.parametrize(
