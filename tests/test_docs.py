@@ -79,3 +79,12 @@ def test_links_lead_somewhere(name: str) -> None:
     page = BY_NAME[name]
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_paths_exist(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    tops = "|".join((*OURS, "tests", "scripts"))
+    paths = {path.rstrip(".,") for path in re.findall(rf"(?:{tops})/[\w./]+", text)}
+    assert len(paths) > 20
+    assert not sorted(path for path in paths if not (ROOT / path).exists())

@@ -6,6 +6,30 @@ each rank can ask whether its own part is done; when all are, is for the caller 
 the next update of the parameters each rank calls `BackgroundSave.release_tensors`.
 """
 
+# Note: a save in two phases, without a collective in a thread
+#
+# A checkpoint counts only when every rank has written its part. Somebody has to find that out, and
+# the training must not stand still meanwhile. A thread with a collective of its own would do, were
+# it not for the training's collectives: two threads that communicate over the same ranks come to
+# them in different orders, and the ranks wait for each other for ever.
+#
+# So the ranks never wait inside a save. Each asks its writer process, without blocking, whether its
+# shard is on the disk (`is_settled`), and reports the answer at the boundary like everything else.
+# When the sum says that all have written, all call `commit` at the same step: reports go to the
+# coordinator, whose writer proves the coverage, writes the manifest and publishes it. When that has
+# settled, again by the sum, all call `finish`, which tells everyone whether it worked. Three short
+# meetings, each at a boundary that was agreed on.
+#
+# The order in time: begin (the coordinator makes a temporary folder, all hear its name), stage
+# (copy into shared memory; the only time for which the training waits), write (the writer process,
+# sync included), commit, finish. A rank that dies anywhere in this leaves a temporary folder, which
+# the next start removes; the name under which a checkpoint counts appears in one step or not at
+# all.
+#
+# The copy has two halves. What the optimizer changes in its next step has to be copied before that
+# step: `release_tensors` waits for it. The rest of the copy goes on under the forward and backward.
+# The writer follows the copy through a pipe and begins before it is complete.
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 

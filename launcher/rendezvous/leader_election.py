@@ -4,6 +4,27 @@ For this each node that follows keeps a port free and tells the others where; th
 a word between them, since the store in which they spoke is gone with its node.
 """
 
+# Note: who leads when the leader is gone
+#
+# The nodes talk through a store on the leader. When the leader is lost, so is the only place where
+# they could agree on another one. So the agreement is made beforehand: while all is well each node
+# keeps a port bound and publishes its address in the store. Every node knows the addresses of all.
+#
+# When a node hears nothing of the leader any more, it first ends its ranks (no collective of theirs
+# can end), then knocks at the spare ports. The lowest node number that answers is the leader. No
+# message is exchanged: every node that sees the same answers comes to the same result. If it is
+# this node, it opens a store at its port and waits for the others; else it goes to the port of that
+# node.
+#
+# Nodes may see different answers for a moment, since they notice a loss at different times. The
+# port is bound all along, so that a connection is accepted by the kernel even before its node has
+# noticed anything: a node that is alive answers. Who went to a node that turns out not to lead is
+# not waited for longer than GATHER_S, and counts as lost.
+#
+# Two halves of a network that has broken in two would elect two leaders. So a part goes on only if
+# it has more than half of the others (quorum.py), and at least the MIN of --nnodes MIN:MAX. A run
+# that was asked to leave elects nobody: it is on its way out (`may_succeed`).
+
 import contextlib
 import socket
 from collections.abc import Collection, Iterable, Mapping

@@ -6,6 +6,25 @@ time-out. Here each call is noted in the ranks' common store, under the rank's o
 ends compares, and says who is missing where. No collective is involved.
 """
 
+# Note: how a rank that leaves alone is named
+#
+# All ranks must make the same calls: prepare, each step, each evaluation, export, test. A rank that
+# leaves the loop by `break`, returns early or raises, leaves the others in a collective that cannot
+# end. torch reports that after half an hour, as a time-out of an operation with a number.
+#
+# Here each rank notes each such call in the store that torch's rendezvous has opened, under its own
+# key: how many calls so far, which one this is, the line of the script, the step. Writing a key
+# takes no other rank. Reading happens only where a rank has come to its end: it compares its number
+# of calls with the others'. If another rank has made more, the ranks have parted ways, and the
+# sentence can name both lines of the script.
+#
+# A rank that has left a loop may still be doing something that ends well (closing files, an except
+# clause). It gets LEFT_S for it; then a timer ends the process with the sentence. The timer is a
+# thread, and does nothing but write a file and leave: no collective.
+#
+# The other direction, a rank that is alone in a collective, is not seen here but by `--hang-
+# timeout`, by the heartbeats.
+
 from __future__ import annotations
 
 import json

@@ -5,6 +5,31 @@ along with the sum that the step needs anyway. It carries the requests of the ra
 loss, and the numbers by which ranks notice that they no longer do the same thing.
 """
 
+# Note: said at k, read at k+1
+#
+# Ranks have to agree after every step: was one asked to leave, has one found that a save is due,
+# are all still at the same step. Agreeing costs a collective, and a collective that is waited for
+# at once costs the step its latency: the fastest rank waits for the slowest, twice.
+#
+# So the vector of boundary k is not waited for at k. It is held, goes along with the small sum that
+# step k+1 needs anyway (how many samples counted), and is read at boundary k+1, when it has long
+# arrived. What follows from it is one step late, on every rank alike: a run that is asked to stop
+# after step 10 stops after step 11.
+#
+# From this come three rules.
+#
+# 1. Nothing may be decided from a rank's own wish. A rank that sees its own flag at k and acts on
+#    it enters a collective that no other rank is in. It reports the flag, and acts on the sum.
+# 2. Whoever needs silence on the channel (a save, an evaluation of unknown length) calls `drain`
+#    first: it sends what is held and waits. Sums are answered in the order in which they were sent,
+#    so a rank that drains while another does not would read the other's numbers.
+# 3. All numbers are float64 sums. Agreement on an integer x needs no gather of W values: W ranks
+#    hold the same x exactly if W * sum(x*x) == sum(x)**2 (Cauchy-Schwarz). Both sums go around, and
+#    digests have 20 bits so that they stay exact up to 8192 ranks.
+#
+# A preemption notice cannot wait for the next boundary where steps last minutes. For it the sums of
+# single micro-batches carry a few numbers more; see notice_rounds.py.
+
 from __future__ import annotations
 
 import hashlib

@@ -1,5 +1,22 @@
 """Random numbers as a function of (seed, step, micro-batch) or of the sample, never of the rank."""
 
+# Note: random numbers belong to the data, not to the process
+#
+# A generator that runs on from draw to draw gives numbers that depend on who has drawn how often
+# before: on the number of ranks, on loader workers, on where a run was interrupted. Its state would
+# have to be saved for each rank, and could not be divided when the ranks are another number.
+#
+# Here nothing runs on. Before a micro-batch is computed, torch, numpy and `random` are seeded with
+# a hash of (seed, step, micro-batch): the number of the canonical micro-batch, which does not
+# depend on the rank that computes it. Whoever computes it draws the same dropout mask. A resume has
+# nothing to restore, since the step's number says it all.
+#
+# The same for what is drawn elsewhere: each purpose has a stream of its own, so that another draw
+# in one does not move the numbers of another. The order of samples does not come from a generator
+# at all, but from a permutation that can be evaluated at any position (permutation.py).
+#
+# The hash is part of what a checkpoint means: SEEDING_RULE names it in each of them.
+
 from __future__ import annotations
 
 import hashlib

@@ -4,6 +4,29 @@ It is forked from the launcher, right after that has imported torch and before i
 thread, so that one import serves the launcher and all ranks of all attempts.
 """
 
+# Note: ranks are forks of one process that has imported torch
+#
+# Importing torch takes a second or two in each rank, and as many again at each restart. Here it is
+# done once: the launcher imports it, forks this server before it has any other thread, and the
+# server forks a rank for each request. A rank then starts in milliseconds, and shares the imported
+# pages.
+#
+# A fork copies one thread only. A lock that another thread held stays locked in the copy, so a fork
+# is safe only where there is no other thread: torch's import starts none, --preload may. The server
+# looks (threads.py) and says why it cannot be used; the ranks then start cold, by an exec. The same
+# holds for an accelerator that is in use (CUDA does not survive a fork) and for a module beside the
+# script that would be imported in place of one that was preloaded (eligibility.py).
+#
+# What must be new in each rank is made so in child.py: session and process group, descriptors,
+# environment, signal handlers, the random state that libraries draw at import, the text that `ps`
+# shows, __main__ and sys.path. A test compares a warm rank with a cold one, name by name.
+#
+# Who is whose parent: the server forks the ranks of one attempt through an intermediate process
+# that ends at once, so that they become children of the launcher (which has asked the kernel for
+# orphans). It gets their exit codes as if it had started them itself, and the server may die
+# without harm to them. Each rank waits for a byte from the launcher before it begins: by then the
+# launcher knows its process id, and nothing can run that nobody watches.
+
 import gc
 import importlib
 import os
