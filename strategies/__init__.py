@@ -66,6 +66,9 @@ if TYPE_CHECKING:
     from .parallel.build_options import BuildOptions as BuildOptions
     from .parallel.build_options import as_patterns as as_patterns
     from .parallel.registry import strategy_class as strategy_class
+    from .parallel.state.hyperparameters import current_hyperparameters as current_hyperparameters
+    from .parallel.state.hyperparameters import merge as merge
+    from .parallel.state.hyperparameters import put_in_force as put_in_force
     from .parallel.strategy import Blueprint as Blueprint
     from .parallel.strategy import Parameters as Parameters
     from .parallel.strategy import StepOutcome as StepOutcome
@@ -80,9 +83,6 @@ if TYPE_CHECKING:
     from .schedules.schedule import Schedule as Schedule
     from .schedules.torch_schedule import TorchSchedule as TorchSchedule
     from .schedules.torch_schedule import torch_schedule as torch_schedule
-    from .state.hyperparameters import current_hyperparameters as current_hyperparameters
-    from .state.hyperparameters import merge as merge
-    from .state.hyperparameters import put_in_force as put_in_force
     from .state.pretrained import load_weights as load_weights
     from .state.stateful import Objects as Objects
     from .state.stateful import Stateful as Stateful
@@ -159,16 +159,16 @@ _HOME = {
     "choose_strategy": "parallel.auto.choose",
     "collect_state": "state.training_state",
     "consecutive": "data.batches",
-    "current_hyperparameters": "state.hyperparameters",
+    "current_hyperparameters": "parallel.state.hyperparameters",
     "decide": "boundary.decision",
     "evaluation_batches": "data.loading",
     "fold_indices": "data.splits",
     "is_stream": "data.streams.streams",
     "load_weights": "state.pretrained",
-    "merge": "state.hyperparameters",
+    "merge": "parallel.state.hyperparameters",
     "precision_for": "precision",
     "process_groups": "collectives.process_group",
-    "put_in_force": "state.hyperparameters",
+    "put_in_force": "parallel.state.hyperparameters",
     "require_objects": "state.stateful",
     "restore_newest": "state.training_state",
     "samples_of": "data.streams.streams",

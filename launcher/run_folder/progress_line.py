@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..training.recipe.interval import Every
-
 GAP = "  "
 
 
@@ -16,15 +14,6 @@ class NextSave:
 
     step: int | None = None
     left_s: float | None = None
-
-    @classmethod
-    def after(cls, every: Every, step: int, since_last_s: float) -> NextSave:
-        """Return it for a run that has completed `step` optimizer steps."""
-        if every.steps is not None:
-            return cls(step=step - step % every.steps + every.steps)
-        if every.seconds is None:
-            return cls()  # "auto": by what saves are seen to cost
-        return cls(left_s=max(0.0, every.seconds - since_last_s))
 
 
 @dataclass(frozen=True, kw_only=True)

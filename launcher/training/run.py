@@ -48,10 +48,10 @@ from .ending.mistakes import code_of_mistake, mistake_text
 from .ending.notices import Notice, notice_of
 from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others
 from .lockstep import Itinerary, where_raised
-from .loop.evaluation import Measure
 from .loop.fit import Loss, fit
 from .loop.job import Job
 from .recipe.arguments import require_arguments
+from .recipe.measure import Measure
 from .recipe.recipe import Recipe
 from .recipe.script_config import Settings, build_config, to_json
 from .reporting.rank_console import RankConsole

@@ -12,8 +12,10 @@
 # nothing to restore, since the step's number says it all.
 #
 # The same for what is drawn elsewhere: each purpose has a stream of its own, so that another draw
-# in one does not move the numbers of another. The order of samples does not come from a generator
-# at all, but from a permutation that can be evaluated at any position (permutation.py).
+# in one does not move the numbers of another. What a data set draws belongs to the sample, by
+# (seed, epoch, index): it is drawn in whichever process reads it, and a sample is the same whatever
+# is read with it. The order of samples does not come from a generator at all, but from a
+# permutation that can be evaluated at any position (permutation.py).
 #
 # The hash is part of what a checkpoint means: SEEDING_RULE names it in each of them.
 

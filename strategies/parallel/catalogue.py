@@ -17,6 +17,8 @@ FROZEN = "param"
 """Key of a parameter that is not trained, in its own dtype."""
 BUFFER = "buffer"
 """Key of a persistent buffer."""
+OBJECT = "object"
+"""Key of a tensor that belongs to one of the user's objects."""
 WEIGHT_KEYS = (MASTER, FROZEN, BUFFER)
 
 

@@ -12,9 +12,8 @@ import torch
 from checkpointing import JSON, Fragment, TensorSpec, dtype_name
 
 from ..errors import ConfigError
+from ..parallel.catalogue import OBJECT
 
-OBJECT = "object"
-"""Key of a tensor that belongs to one of the user's objects."""
 _TENSOR = "__tensor__"
 
 State: TypeAlias = Any

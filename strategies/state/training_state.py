@@ -22,12 +22,12 @@ from checkpointing import (
 from ..collectives.process_group import HostCommunicator
 from ..collectives.replicas import require_equal
 from ..errors import ConfigError, StrategyError
-from ..parallel.catalogue import WEIGHT_KEYS
+from ..parallel.catalogue import OBJECT, WEIGHT_KEYS
+from ..parallel.state.hyperparameters import current_hyperparameters, merge, put_back, to_json
 from ..parallel.state.saved_state import SavedState
 from ..parallel.strategy import Strategy
-from .hyperparameters import current_hyperparameters, merge, put_back, to_json
 from .node_reader import NodeSource
-from .stateful import OBJECT, EncodedObjects, Objects, decode_objects, encode_objects
+from .stateful import EncodedObjects, Objects, decode_objects, encode_objects
 from .views import IMPORTED, AveragedWeights, ImportedWeights, require_same_model
 
 

@@ -32,11 +32,7 @@ from strategies import (
 from strategies.data.seeding import kept_streams, measuring_seed
 
 from ..recipe.arguments import require_no_loader
-
-Measure: TypeAlias = Callable[[Any, Any], Mapping[str, Measurement]]
-"""(model, batch) -> {metric: one value a sample, a pair (numerator, denominator), or what one of
-`strategies.metrics` returns}."""
-
+from ..recipe.measure import Measure
 
 Given = TypeVar("Given")
 

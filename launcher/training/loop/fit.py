@@ -10,8 +10,8 @@ import torch
 from strategies import ConfigError, MapDataset
 
 from ..recipe.arguments import require_arguments
+from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
-from .evaluation import Measure
 from .job import Job
 
 if TYPE_CHECKING:

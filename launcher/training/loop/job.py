@@ -14,10 +14,11 @@ from strategies.data.samples import Collate
 from ..ending.mistakes import WAIT_S, agree_to_save, save_before_leaving
 from ..lockstep import common_store
 from ..recipe.arguments import refuse_unknown
+from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from ..run_state import Preempted
 from ..saving.export import export_model
-from .evaluation import FirstSamples, Measure, require_samples, required
+from .evaluation import FirstSamples, require_samples, required
 from .job_parts import build_parts
 from .step import Step
 from .training_loop import TrainingLoop

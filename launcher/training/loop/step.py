@@ -27,8 +27,9 @@ from strategies.data.samples import Collate
 from strategies.data.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
 
 from ..recipe.arguments import refuse_unknown
+from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
-from .evaluation import Measure, required
+from .evaluation import required
 
 _MEAN = 1
 """torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""

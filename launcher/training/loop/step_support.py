@@ -27,8 +27,9 @@ from strategies.data.samples import Collate
 from strategies.data.streams.own_position import OwnBatches, OwnPosition, require_parts
 
 from ..ending.notices import DataPatience
+from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
-from .evaluation import Evaluation, Measure, evaluate
+from .evaluation import Evaluation, evaluate
 from .job_parts import JobParts
 from .step import Step
 

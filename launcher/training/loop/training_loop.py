@@ -31,9 +31,9 @@ from strategies.data.samples import Collate
 from ...contract.exit_codes import CONTINUE
 from ...contract.leaving import tell_leaving
 from ..ending.mistakes import Standing
+from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from ..run_state import Preempted, RunState, plan_changes
-from .evaluation import Measure
 from .job_parts import JobParts
 from .rollback import bad_evaluation, roll_back, skipped_steps
 from .step import Step

@@ -38,9 +38,9 @@ from strategies.data.streams.own_position import OwnPosition, require_readable
 from strategies.data.streams.streams import has_own_position
 from strategies.data.workers.worker_signals import shield_workers_of
 
-from ..loop.evaluation import Measure
-from ..reporting.trackers import check_trackers
 from .interval import Every, parse_every
+from .measure import Measure
+from .tracker_names import check_trackers
 
 if TYPE_CHECKING:
     from ..run import Run

@@ -15,8 +15,8 @@ from ...run_folder.lost_work import lost_work
 from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural, size_text
-from ..loop.empty_steps import refuse_if_nothing_ever_counts, told
 from ..recipe.interval import Every
+from .empty_steps import refuse_if_nothing_ever_counts, told
 from .process_age import age_s
 from .resume_report import report_resume
 from .start_table import (

@@ -97,7 +97,7 @@ class StepRecords:
             grad_norm=step.outcome.grad_norm,
             samples_per_s=self._samples / max(self._busy_s, 1e-9),
             left_s=self._pace.left_s(plan.total_steps - number),
-            next_save=NextSave.after(self._save_every, number, since_save_s),
+            next_save=next_save(self._save_every, number, since_save_s),
             deadline_s=self._deadline_s(),
         )
         if agreed is None and not step.metrics:
@@ -179,3 +179,12 @@ def _measured(step: Step) -> dict[str, Any]:
     if not step.metrics:
         return {}
     return {"evaluation_s": round(step.evaluation_s, 4), **step.metrics}
+
+
+def next_save(every: Every, step: int, since_last_s: float) -> NextSave:
+    """Return when the next checkpoint of a run that has completed `step` steps is due; pure."""
+    if every.steps is not None:
+        return NextSave(step=step - step % every.steps + every.steps)
+    if every.seconds is None:
+        return NextSave()  # "auto": by what saves are seen to cost
+    return NextSave(left_s=max(0.0, every.seconds - since_last_s))

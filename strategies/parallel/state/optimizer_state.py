@@ -14,8 +14,7 @@ from torch.distributed.tensor import DTensor
 from checkpointing import JSON, Fragment, TensorSpec, dtype_name, torch_dtype
 
 from ...errors import ConfigError
-from ...state.stateful import OBJECT
-from ..catalogue import WEIGHT_KEYS
+from ..catalogue import OBJECT, WEIGHT_KEYS
 from .counters import is_counter
 from .saved_state import OWN_PREFIX, SavedParameter
 from .typed_values import UnsavableError, decode, encode, stored_keys

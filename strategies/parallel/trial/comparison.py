@@ -11,7 +11,7 @@ import torch
 from checkpointing import JSON
 
 from ...errors import ConfigError
-from ...state.hyperparameters import current_hyperparameters
+from ..state.hyperparameters import current_hyperparameters
 from ..state.optimizer_extras import extras_of, plain_attributes
 from ..state.optimizer_state import kept_state
 from .stepping import Part, Stepped, UnlikeError, Whole

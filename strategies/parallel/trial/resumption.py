@@ -11,8 +11,8 @@ from checkpointing import JSON, TensorSpec
 from checkpointing.format.strict_json import canonical_text, parse_json
 
 from ...modifiers.ema import AVERAGE
-from ...state.hyperparameters import current_hyperparameters, merge, put_back, to_json
 from ..catalogue import MASTER
+from ..state.hyperparameters import current_hyperparameters, merge, put_back, to_json
 from ..state.optimizer_extras import extras_of, plain_attributes, put_back_extras
 from ..state.optimizer_state import create_state, kept_state, state_spec
 from ..state.saved_state import SavedState

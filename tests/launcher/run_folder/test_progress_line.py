@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 
 from launcher.run_folder.progress_line import NextSave, Pace, Standing, duration_text, progress_line
-from launcher.training.recipe.interval import Every
 
 STANDING = Standing(
     step=120,
@@ -57,19 +56,6 @@ def test_a_save_after_the_end_is_not_announced():
 
 def test_at_the_end_nothing_is_left():
     assert "left" not in progress_line(replace(STANDING, step=420, left_s=0.0))
-
-
-@pytest.mark.parametrize(
-    ("every", "step", "since_s", "expected"),
-    [
-        (Every(steps=50), 120, 0.0, NextSave(step=150)),
-        (Every(steps=50), 150, 0.0, NextSave(step=200)),
-        (Every(seconds=300.0), 120, 100.0, NextSave(left_s=200.0)),
-        (Every(seconds=300.0), 120, 301.0, NextSave(left_s=0.0)),
-    ],
-)
-def test_the_next_save(every, step, since_s, expected):
-    assert NextSave.after(every, step, since_s) == expected
 
 
 @pytest.mark.parametrize(

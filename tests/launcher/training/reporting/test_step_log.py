@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from launcher.run_folder.progress_line import NextSave
 from launcher.training.recipe.interval import Every
-from launcher.training.reporting.step_log import StepRecords
+from launcher.training.reporting.step_log import StepRecords, next_save
 from strategies import Agreed, BatchPlan, StepOutcome
 
 PLAN = BatchPlan(num_samples=80, global_batch=8, micro_batch=4, epochs=1, seed=0)
@@ -89,3 +90,16 @@ def test_the_pace_is_not_that_of_the_few_steps_before_an_evaluation():
     paces = {r["step"]: r["samples_per_s"] for r in told.written}
     assert paces[4] == pytest.approx(8.0)
     assert paces[8] == pytest.approx(8.0)  # of steps 5 to 8, that of the evaluation too
+
+
+@pytest.mark.parametrize(
+    ("every", "step", "since_s", "expected"),
+    [
+        (Every(steps=50), 120, 0.0, NextSave(step=150)),
+        (Every(steps=50), 150, 0.0, NextSave(step=200)),
+        (Every(seconds=300.0), 120, 100.0, NextSave(left_s=200.0)),
+        (Every(seconds=300.0), 120, 301.0, NextSave(left_s=0.0)),
+    ],
+)
+def test_the_next_save(every, step, since_s, expected):
+    assert next_save(every, step, since_s) == expected

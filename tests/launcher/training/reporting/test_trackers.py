@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
+from launcher.training.recipe.tracker_names import check_trackers
 from launcher.training.reporting.tracker_resume import WAYS, flattened, run_id, same_run
-from launcher.training.reporting.trackers import FOLDER, Trackers, check_trackers
+from launcher.training.reporting.trackers import FOLDER, Trackers
 from strategies import ConfigError
 
 

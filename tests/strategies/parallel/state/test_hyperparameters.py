@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from strategies.state.hyperparameters import (
+from strategies.parallel.state.hyperparameters import (
     current_hyperparameters,
     merge,
     put_back,

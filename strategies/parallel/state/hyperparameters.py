@@ -14,7 +14,7 @@ import torch
 
 from checkpointing import JSON
 
-from ..parallel.state.typed_values import decode, encode_or_describe, is_opaque
+from .typed_values import decode, encode_or_describe, is_opaque
 
 _NOT_HYPERPARAMETERS = ("params", "param_names")
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from launcher.training.loop.empty_steps import LOOKED_AT, refuse_if_nothing_ever_counts, told
+from launcher.training.reporting.empty_steps import LOOKED_AT, refuse_if_nothing_ever_counts, told
 from launcher.training.run_state import RunState
 from strategies import ConfigError, LossScale, StepOutcome
 
