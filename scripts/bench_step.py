@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from launcher.contract.environment import RankEnvironment
 from launcher.contract.preemption import PreemptionFlag
 from launcher.run_folder.folder import RunFolder
-from launcher.training.reporting.rank_console import RankConsole
+from launcher.training.rank_console import RankConsole
 from launcher.training.run import Run
 from strategies import Ranks, process_groups, training_batches
 from strategies.data.batches import BatchPlan

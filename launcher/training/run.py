@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -12,19 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.data import Subset
 
-from checkpointing import JSON, CheckpointError
+from checkpointing import CheckpointError
 from strategies import (
     ConfigError,
-    HostCommunicator,
     MapDataset,
-    Precision,
-    Ranks,
     StrategyError,
     fold_indices,
-    precision_for,
     process_groups,
     quiet_engines,
     shield_loader_workers,
@@ -33,29 +26,25 @@ from strategies import (
 from strategies.parallel.calls.bypass import explanation
 
 from ..contract.environment import RankEnvironment
-from ..contract.error_file import write_error, write_exception
+from ..contract.error_file import write_exception
 from ..contract.exit_codes import CONTINUE, DONE, USAGE
 from ..contract.heartbeat import Heartbeat, listen_for_stacks
-from ..contract.masking import mask_text, secrets_of
 from ..contract.peer_loss import is_peer_loss
 from ..contract.preemption import PreemptionFlag
 from ..contract.run_dir_file import tell_folder, working_folder
-from ..run_folder.attempt_number import last_number
-from ..run_folder.folder import RunFolder, run_folder_at
-from ..run_folder.lock import FolderLock
+from ..run_folder.folder import run_folder_at
+from .context import RunContext
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake, mistake_text
 from .ending.notices import Notice, notice_of
 from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others
-from .lockstep import Itinerary, where_raised
+from .lockstep import where_raised
 from .loop.fit import Loss, fit
 from .loop.job import Job
 from .recipe.arguments import require_arguments
 from .recipe.measure import Measure
 from .recipe.recipe import Recipe
 from .recipe.script_config import Settings, build_config, to_json
-from .reporting.rank_console import RankConsole
-from .reporting.start_table import Place
 from .run_state import Preempted
 
 _FAILURE = 1
@@ -65,45 +54,10 @@ _IMPORTED_IN = working_folder()
 otherwise, so that the same command finds them."""
 
 
-class Run:
-    """One start of a training script on one rank: its place, its folder and its settings."""
+class Run(RunContext):
+    """One start of a run, as its training script holds it."""
 
-    def __init__(
-        self,
-        environment: RankEnvironment,
-        ranks: Ranks,
-        preemption: PreemptionFlag,
-        *,
-        folder: RunFolder,
-        seed: int,
-        clock: Callable[[], float] = time.monotonic,
-        before_first_step: BeforeFirstStep | None = None,
-    ) -> None:
-        """Called on every rank.
-
-        Raises:
-            ConfigError: the folder cannot be written, or precision or strategy do not suit.
-        """
-        self.environment = environment
-        self.ranks = ranks
-        self.preemption = preemption
-        self.before_first_step = before_first_step or BeforeFirstStep(preemption)
-        """Lets a notice end this rank at once, until it has something to save."""
-        self.heartbeat = Heartbeat(environment.heartbeat_file)
-        self.heartbeat.beat()
-        self.folder = folder
-        self.console = RankConsole(is_heard=ranks.is_coordinator)
-        self.seed = seed
-        self.clock = clock
-        self.communicator = HostCommunicator(ranks)
-        self.itinerary = Itinerary(ranks, end_process=self._end_process)
-        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "auto")
-        self.precision: Precision = precision_for(
-            environment.precision or "fp32", ranks.device.type
-        )
-        self._job: Job | None = None
-        self.attempt = self._open_folder()
-        """Number of this start of the run, from 1; higher than that of any start before."""
+    _job: Job | None = None
 
     @classmethod
     def start(
@@ -194,11 +148,6 @@ class Run:
             raise ConfigError(f"{where_raised(error) or 'the script'}: {sentence}") from error
 
     @property
-    def device(self) -> torch.device:
-        """This rank's device, to which batches are moved."""
-        return self.ranks.device
-
-    @property
     def notice(self) -> Notice | None:
         """The preemption notice that this rank has: its cause and the seconds left; else None.
 
@@ -247,7 +196,7 @@ class Run:
             ConfigError: something in it cannot work.
         """
         return fit(
-            self,
+            self.prepare,
             loss=loss,
             measure=measure,
             validate=validate,
@@ -297,55 +246,13 @@ class Run:
             for train, validation in folds
         ]
 
-    def say(self, sentence: str) -> None:
-        """Print a line on the coordinator."""
-        self.console.say(sentence)
-
-    def warn(self, sentence: str) -> None:
-        """Print a warning on the coordinator's standard error."""
-        self.console.warn(sentence)
-
-    def warn_of_rank(self, sentence: str) -> None:
-        """Print a warning about this rank alone, whichever it is."""
-        print(f"relaunch: warning: rank {self.ranks.rank}: {sentence}", file=sys.stderr, flush=True)
-
-    @property
-    def is_first_start_of_launcher(self) -> bool:
-        """Whether the launcher's own start belongs to this one's."""
-        return self.environment.launched and self.environment.restart_count == 0
-
-    def places(self) -> list[Place]:
-        """Return where every rank runs, in rank order. Called on every rank."""
-        device = self.ranks.device
-        name = f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else ""
-        mine: JSON = {"host": platform.node(), "device": name or str(device)}
-        everyone: list[Any] = self.communicator.all_gather(mine)
-        return [Place(**one) for one in everyone]
-
-    def describe(self) -> str:
-        """Say where and how this start runs."""
-        ranks = self.ranks
-        count = "1 rank" if ranks.world_size == 1 else f"{ranks.world_size} ranks"
-        return f"{self.strategy} on {count} ({ranks.device.type}), {self.precision.name}"
-
-    def created_by(self) -> dict[str, JSON]:
-        """Return what every checkpoint says of its maker."""
-        return {
-            "relaunch": _version(),
-            "torch": torch.__version__,
-            "strategy": self.strategy,
-            "world_size": self.ranks.world_size,
-            "precision": self.precision.name,
-            "attempt": self.attempt,
-        }
-
     def mistaken(self, error: ConfigError) -> tuple[str, int]:
         """Save what is finished; return what to say about a mistake, and the exit code.
 
         Called on every rank that has met one.
         """
         self.itinerary.stay()
-        has_trained = self._has_trained
+        has_trained = self.has_trained
         step = self.itinerary.step if has_trained else None
         sentence = mistake_text(str(error), where_raised(error), step=step)
         if self._job is not None and has_trained:
@@ -363,7 +270,8 @@ class Run:
         return f"{where}\n{self._job.save_after_mistake()}"
 
     @property
-    def _has_trained(self) -> bool:
+    def has_trained(self) -> bool:
+        """Whether this start has completed a step."""
         return self._job is not None and self._job.has_trained
 
     def _refuse_second_job(self) -> None:
@@ -373,66 +281,3 @@ class Run:
                 "one folder. Train a second model in a script and a --run-dir of its own; two "
                 "networks that are trained in turns can be one module whose losses are added."
             )
-
-    def _end_process(self, sentence: str) -> None:
-        """End a rank that has left its loop and goes on alone; called in a thread."""
-        code = code_of_mistake(has_trained=self._has_trained)
-        if not write_error(self.environment.error_file, sentence, exit_code=code):
-            print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
-        os._exit(code)
-
-    def _open_folder(self) -> int:
-        """Make the run folder; every rank hears whether it worked. Called on every rank."""
-        answer: JSON = None
-        if self.ranks.is_coordinator:
-            try:
-                self.folder.create()
-                self._lock = FolderLock.take(self.folder.path, warn=self.warn)
-                self.folder.require_same_checkpoints()
-                former = last_number(self.folder.events())
-                number = max(former + 1, self.environment.attempt)
-                self.folder.write_run(self._description(number))
-                answer = number
-            except (ConfigError, OSError) as error:
-                answer = str(error)
-        answer = self.communicator.broadcast(answer)
-        if not isinstance(answer, int):
-            raise ConfigError(str(answer))
-        return answer
-
-    def _description(self, attempt: int) -> dict[str, Any]:
-        return {
-            "script": str(Path(sys.argv[0]).resolve()),
-            "arguments": [mask_text(word, secrets_of(os.environ)) for word in sys.argv[1:]],
-            "attempt": attempt,
-            "checkpoints": self.folder.elsewhere,
-            "seed": self.seed,
-            "strategy": self.strategy,
-            "precision": self.precision.name,
-            "world_size": self.ranks.world_size,
-            "device": self.ranks.device.type,
-            "versions": {
-                "relaunch": _version(),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
-        }
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("relaunch")
-    except PackageNotFoundError:  # used from a source tree that is not installed
-        return "unknown"
-
-
-def _git_commit(folder: Path) -> str | None:
-    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() if found.returncode == 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from checkpointing import JSON
 from strategies import (
@@ -24,9 +24,7 @@ from strategies import (
 )
 
 from ..contract.exit_codes import CONTINUE
-
-if TYPE_CHECKING:
-    from .run import Run
+from .context import RunContext
 
 
 class Preempted(SystemExit):
@@ -182,7 +180,7 @@ def identity(plan: BatchPlan) -> dict[str, JSON]:
     }
 
 
-def common_to_ranks(plan: BatchPlan, run: Run, schedule: str, rules: str) -> dict[str, JSON]:
+def common_to_ranks(plan: BatchPlan, run: RunContext, schedule: str, rules: str) -> dict[str, JSON]:
     """Return what every rank must have been given alike."""
     return {
         **identity(plan),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -14,9 +14,6 @@ from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from .job import Job
 
-if TYPE_CHECKING:
-    from ..run import Run
-
 _OWN = ("loss", "measure", "validate", "test", "export")
 
 Loss: TypeAlias = Callable[[Any, Any], tuple[torch.Tensor, "torch.Tensor | float"]]
@@ -24,7 +21,7 @@ Loss: TypeAlias = Callable[[Any, Any], tuple[torch.Tensor, "torch.Tensor | float
 
 
 def fit(
-    run: Run,
+    prepare: Callable[..., Job],
     *,
     loss: Loss,
     measure: Measure | None,
@@ -44,7 +41,7 @@ def fit(
         raise ConfigError(
             "fit got a rule for early stopping and nothing to evaluate. Pass validate=a data set."
         )
-    job = run.prepare(validate=validate, measure=measure, **recipe)
+    job = prepare(validate=validate, measure=measure, **recipe)
     if test is not None and measure is not None:
         job.try_measure(test, measure, name="test")
     for step in job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -11,6 +11,7 @@ from checkpointing import CheckpointStore
 from strategies import BatchPlan, ConfigError, MapDataset, Metrics
 from strategies.data.samples import Collate
 
+from ..context import RunContext
 from ..ending.mistakes import WAIT_S, agree_to_save, save_before_leaving
 from ..lockstep import common_store
 from ..recipe.arguments import refuse_unknown
@@ -23,14 +24,11 @@ from .job_parts import build_parts
 from .step import Step
 from .training_loop import TrainingLoop
 
-if TYPE_CHECKING:
-    from ..run import Run
-
 
 class Job:
     """A prepared training run. Iterate over it for its steps; it ends by itself."""
 
-    def __init__(self, run: Run, recipe: Recipe) -> None:
+    def __init__(self, run: RunContext, recipe: Recipe) -> None:
         """Build the strategy and go on from the newest checkpoint. Called on every rank."""
         self.recipe = recipe
         self.run = run

@@ -20,6 +20,7 @@ from strategies import (
     strategy_class,
 )
 
+from ..context import RunContext
 from ..recipe.interval import Every
 from ..recipe.recipe import Recipe
 from ..reporting.run_log import ProgressLog
@@ -32,8 +33,6 @@ from .strategy_choice import settle_strategy
 
 if TYPE_CHECKING:
     from strategies.data.streams.own_position import OwnPosition
-
-    from ..run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,7 @@ class JobParts:
     """How a model of transformers is named in files."""
 
 
-def build_parts(run: Run, recipe: Recipe) -> JobParts:
+def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     """Build the model under the run's strategy, and what goes with it. Called on every rank.
 
     Raises:

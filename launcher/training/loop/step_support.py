@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from strategies import (
     AgreedNotice,
@@ -26,15 +26,13 @@ from strategies.data.reading import Batches
 from strategies.data.samples import Collate
 from strategies.data.streams.own_position import OwnBatches, OwnPosition, require_parts
 
+from ..context import RunContext
 from ..ending.notices import DataPatience
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from .evaluation import Evaluation, evaluate
 from .job_parts import JobParts
 from .step import Step
-
-if TYPE_CHECKING:
-    from ..run import Run
 
 Evaluate = Callable[[Step, MapDataset, Measure, str, Collate | None], Metrics]
 
@@ -44,7 +42,7 @@ class StepSupport:
 
     def __init__(
         self,
-        run: Run,
+        run: RunContext,
         recipe: Recipe,
         parts: JobParts,
         *,

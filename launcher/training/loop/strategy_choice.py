@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from strategies import ConfigError, choose_strategy, samples_of
 from strategies.data.samples import IndexList, SampleReader
 from strategies.data.seeding import kept_streams, training_samples
 from strategies.data.stacking import Unstackable
 
+from ..context import RunContext
 from ..recipe.recipe import Recipe
-
-if TYPE_CHECKING:
-    from ..run import Run
 
 AUTO = "auto"
 
 
-def settle_strategy(run: Run, recipe: Recipe) -> None:
+def settle_strategy(run: RunContext, recipe: Recipe) -> None:
     """Put a strategy's name in the place of "auto" and say why. Called on every rank.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from checkpointing import JSON
 from strategies import (
@@ -30,6 +30,7 @@ from strategies.data.samples import Collate
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.leaving import tell_leaving
+from ..context import RunContext
 from ..ending.mistakes import Standing
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
@@ -39,10 +40,6 @@ from .rollback import bad_evaluation, roll_back, skipped_steps
 from .step import Step
 from .step_support import StepSupport
 
-if TYPE_CHECKING:
-    from ..run import Run
-
-
 _LONGEST_WAIT_S = 25.0
 """A rank that has met a mistake alone is not to keep the others for longer."""
 
@@ -50,7 +47,7 @@ _LONGEST_WAIT_S = 25.0
 class TrainingLoop:
     """Carries a run from step to step. Every method that is not a property is for all ranks."""
 
-    def __init__(self, run: Run, recipe: Recipe, parts: JobParts) -> None:
+    def __init__(self, run: RunContext, recipe: Recipe, parts: JobParts) -> None:
         """Go on from the newest checkpoint. Called on every rank."""
         self._run = run
         self._recipe = recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,12 +38,10 @@ from strategies.data.streams.own_position import OwnPosition, require_readable
 from strategies.data.streams.streams import has_own_position
 from strategies.data.workers.worker_signals import shield_workers_of
 
+from ..context import RunContext
 from .interval import Every, parse_every
 from .measure import Measure
 from .tracker_names import check_trackers
-
-if TYPE_CHECKING:
-    from ..run import Run
 
 _FACTORIES = {
     "model": "model=lambda: Net(...)",
@@ -217,7 +215,7 @@ class Recipe:
             seed=seed,
         )
 
-    def own_position(self, run: Run) -> OwnPosition | None:
+    def own_position(self, run: RunContext) -> OwnPosition | None:
         """Return the training data where it keeps its position itself.
 
         Raises:
@@ -275,7 +273,7 @@ class Recipe:
         span = Span(total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch)
         return Rates(self.schedule, groups, span)
 
-    def blueprint(self, run: Run) -> Blueprint:
+    def blueprint(self, run: RunContext) -> Blueprint:
         """Return what a strategy is built from.
 
         Raises:
@@ -300,7 +298,7 @@ class Recipe:
             accelerator=self.accelerator,
         )
 
-    def build_options(self, run: Run) -> BuildOptions:
+    def build_options(self, run: RunContext) -> BuildOptions:
         """Return how to build the model; the command line goes before the script."""
         asked = run.environment
         blocks = as_patterns(asked.shard_blocks or self.shard_blocks)

@@ -15,6 +15,7 @@ from ...run_folder.lost_work import lost_work
 from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural, size_text
+from ..context import RunContext
 from ..recipe.interval import Every
 from .empty_steps import refuse_if_nothing_ever_counts, told
 from .process_age import age_s
@@ -32,7 +33,6 @@ from .step_log import StepRecords
 
 if TYPE_CHECKING:
     from ..recipe.recipe import Recipe
-    from ..run import Run
     from ..run_state import RunState
 
 
@@ -57,7 +57,7 @@ def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
 class ProgressLog:
     """Tells the story of a run, on the coordinator; the other ranks' copies are silent."""
 
-    def __init__(self, run: Run, recipe: Recipe, plan: BatchPlan, save_every: Every) -> None:
+    def __init__(self, run: RunContext, recipe: Recipe, plan: BatchPlan, save_every: Every) -> None:
         self._run = run
         self._folder = run.folder
         self._is_coordinator = run.ranks.is_coordinator

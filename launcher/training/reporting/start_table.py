@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING
 
 from strategies import IMPORTED, BatchPlan
 
+from ..context import Place
+
 if TYPE_CHECKING:
     from checkpointing import TensorSpec
     from strategies import Restored
 
     from ..recipe.recipe import Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a rank runs."""
-
-    host: str
-    device: str
-    """As a person says it: "cpu", "NVIDIA H100 (cuda:3)"."""
 
 
 def start_table(rows: Iterable[tuple[str, str]]) -> str:

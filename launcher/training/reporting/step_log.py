@@ -11,19 +11,19 @@ from strategies import Agreed, BatchPlan
 
 from ...run_folder.metric_text import is_table, metrics_text, without_nan
 from ...run_folder.progress_line import NextSave, Pace, Standing, progress_line
+from ..context import RunContext
 from ..recipe.interval import Every
+from ..step_result import StepResult
 from .trackers import Trackers
 
 if TYPE_CHECKING:
-    from ..loop.step import Step
     from ..recipe.recipe import Recipe
-    from ..run import Run
 
 
 class StepRecords:
     """Tells of steps, on the coordinator; the other ranks' copies are silent."""
 
-    def __init__(self, run: Run, recipe: Recipe, save_every: Every) -> None:
+    def __init__(self, run: RunContext, recipe: Recipe, save_every: Every) -> None:
         self._run = run
         self._recipe = recipe
         self._save_every = save_every
@@ -60,7 +60,7 @@ class StepRecords:
         self,
         number: int,
         plan: BatchPlan,
-        step: Step,
+        step: StepResult,
         rate: float,
         agreed: Agreed | None,
         since_save_s: float,
@@ -135,7 +135,7 @@ class StepRecords:
         """Return the last record instead of writing it; empty on the other ranks."""
         return without_nan(self._take(agreed))
 
-    def evaluated(self, record: Mapping[str, Any], step: Step) -> None:
+    def evaluated(self, record: Mapping[str, Any], step: StepResult) -> None:
         """Write a step's record, of an earlier start, with what was measured of it now."""
         if not self._run.ranks.is_coordinator or not (record or step.metrics):
             return
@@ -175,7 +175,7 @@ class StepRecords:
         self.tell_trackers(record)
 
 
-def _measured(step: Step) -> dict[str, Any]:
+def _measured(step: StepResult) -> dict[str, Any]:
     if not step.metrics:
         return {}
     return {"evaluation_s": round(step.evaluation_s, 4), **step.metrics}

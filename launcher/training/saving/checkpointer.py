@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from checkpointing import (
     JSON,
@@ -27,11 +26,9 @@ from strategies import (
 from strategies.data.streams.own_position import OwnPosition, require_same_kind
 
 from ...run_folder.checkpoint_summary import best_step
+from ..context import RunContext
 from .background_thread import Aside
 from .pruning import Pruner
-
-if TYPE_CHECKING:
-    from ..run import Run
 
 
 class Keeper:
@@ -39,7 +36,7 @@ class Keeper:
 
     def __init__(
         self,
-        run: Run,
+        run: RunContext,
         strategy: Strategy,
         *,
         retention: Retention,

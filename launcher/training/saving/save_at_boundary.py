@@ -6,23 +6,20 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from checkpointing import JSON, SaveFailedError
 from strategies import EarlyStoppingState, Ending
 
+from ..context import RunContext
 from ..recipe.interval import Every
 from ..reporting.run_log import ProgressLog
 from ..run_state import RunState
+from ..step_result import StepResult
 from .background_thread import Aside
 from .checkpointer import Keeper
 from .save_deadline import SaveClock
 from .save_estimate import estimated_save_s, measured_bytes_per_s
 from .save_interval import SavePace
-
-if TYPE_CHECKING:
-    from ..loop.step import Step
-    from ..run import Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,7 @@ class _Best:
 class Saver:
     """Saves what it is given when the job says so. Every method is called on every rank."""
 
-    def __init__(self, run: Run, keeper: Keeper, log: ProgressLog, every: Every) -> None:
+    def __init__(self, run: RunContext, keeper: Keeper, log: ProgressLog, every: Every) -> None:
         self._run = run
         self._keeper = keeper
         self._log = log
@@ -77,7 +74,7 @@ class Saver:
         self.pace.go_on()
         self._run.heartbeat.beat()
 
-    def passed(self, step: Step) -> None:
+    def passed(self, step: StepResult) -> None:
         """Note the time of a step at its boundary; estimate that of a save, if that matters."""
         if not self._run.ranks.is_coordinator:
             return

@@ -5,7 +5,7 @@ import tty
 
 import pytest
 
-from launcher.training.reporting.rank_console import LINE_S, REDRAW_S, RankConsole
+from launcher.training.rank_console import LINE_S, REDRAW_S, RankConsole
 
 
 @pytest.fixture

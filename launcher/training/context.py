@@ -1,0 +1,195 @@
+"""`RunContext`: what every part of a run is given; no part sees the `Run` that a script holds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from checkpointing import JSON
+from strategies import ConfigError, HostCommunicator, Precision, Ranks, precision_for
+
+from ..contract.environment import RankEnvironment
+from ..contract.error_file import write_error
+from ..contract.heartbeat import Heartbeat
+from ..contract.masking import mask_text, secrets_of
+from ..contract.preemption import PreemptionFlag
+from ..run_folder.attempt_number import last_number
+from ..run_folder.folder import RunFolder
+from ..run_folder.lock import FolderLock
+from .ending.before_first_step import BeforeFirstStep
+from .ending.mistakes import code_of_mistake
+from .lockstep import Itinerary
+from .rank_console import RankConsole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a rank runs."""
+
+    host: str
+    device: str
+    """As a person says it: "cpu", "NVIDIA H100 (cuda:3)"."""
+
+
+class RunContext:
+    """One start of a training script on one rank: its place, its folder and its settings."""
+
+    def __init__(
+        self,
+        environment: RankEnvironment,
+        ranks: Ranks,
+        preemption: PreemptionFlag,
+        *,
+        folder: RunFolder,
+        seed: int,
+        clock: Callable[[], float] = time.monotonic,
+        before_first_step: BeforeFirstStep | None = None,
+    ) -> None:
+        """Called on every rank.
+
+        Raises:
+            ConfigError: the folder cannot be written, or precision or strategy do not suit.
+        """
+        self.environment = environment
+        self.ranks = ranks
+        self.preemption = preemption
+        self.before_first_step = before_first_step or BeforeFirstStep(preemption)
+        """Lets a notice end this rank at once, until it has something to save."""
+        self.heartbeat = Heartbeat(environment.heartbeat_file)
+        self.heartbeat.beat()
+        self.folder = folder
+        self.console = RankConsole(is_heard=ranks.is_coordinator)
+        self.seed = seed
+        self.clock = clock
+        self.communicator = HostCommunicator(ranks)
+        self.itinerary = Itinerary(ranks, end_process=self._end_process)
+        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "auto")
+        self.precision: Precision = precision_for(
+            environment.precision or "fp32", ranks.device.type
+        )
+        self.attempt = self._open_folder()
+        """Number of this start of the run, from 1; higher than that of any start before."""
+
+    @property
+    def device(self) -> torch.device:
+        """This rank's device, to which batches are moved."""
+        return self.ranks.device
+
+    def say(self, sentence: str) -> None:
+        """Print a line on the coordinator."""
+        self.console.say(sentence)
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning on the coordinator's standard error."""
+        self.console.warn(sentence)
+
+    def warn_of_rank(self, sentence: str) -> None:
+        """Print a warning about this rank alone, whichever it is."""
+        print(f"relaunch: warning: rank {self.ranks.rank}: {sentence}", file=sys.stderr, flush=True)
+
+    @property
+    def is_first_start_of_launcher(self) -> bool:
+        """Whether the launcher's own start belongs to this one's."""
+        return self.environment.launched and self.environment.restart_count == 0
+
+    def places(self) -> list[Place]:
+        """Return where every rank runs, in rank order. Called on every rank."""
+        device = self.ranks.device
+        name = f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else ""
+        mine: JSON = {"host": platform.node(), "device": name or str(device)}
+        everyone: list[Any] = self.communicator.all_gather(mine)
+        return [Place(**one) for one in everyone]
+
+    def describe(self) -> str:
+        """Say where and how this start runs."""
+        ranks = self.ranks
+        count = "1 rank" if ranks.world_size == 1 else f"{ranks.world_size} ranks"
+        return f"{self.strategy} on {count} ({ranks.device.type}), {self.precision.name}"
+
+    def created_by(self) -> dict[str, JSON]:
+        """Return what every checkpoint says of its maker."""
+        return {
+            "relaunch": _version(),
+            "torch": torch.__version__,
+            "strategy": self.strategy,
+            "world_size": self.ranks.world_size,
+            "precision": self.precision.name,
+            "attempt": self.attempt,
+        }
+
+    def _end_process(self, sentence: str) -> None:
+        """End a rank that has left its loop and goes on alone; called in a thread."""
+        code = code_of_mistake(has_trained=self.has_trained)
+        if not write_error(self.environment.error_file, sentence, exit_code=code):
+            print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
+        os._exit(code)
+
+    def _open_folder(self) -> int:
+        """Make the run folder; every rank hears whether it worked. Called on every rank."""
+        answer: JSON = None
+        if self.ranks.is_coordinator:
+            try:
+                self.folder.create()
+                self._lock = FolderLock.take(self.folder.path, warn=self.warn)
+                self.folder.require_same_checkpoints()
+                former = last_number(self.folder.events())
+                number = max(former + 1, self.environment.attempt)
+                self.folder.write_run(self._description(number))
+                answer = number
+            except (ConfigError, OSError) as error:
+                answer = str(error)
+        answer = self.communicator.broadcast(answer)
+        if not isinstance(answer, int):
+            raise ConfigError(str(answer))
+        return answer
+
+    def _description(self, attempt: int) -> dict[str, Any]:
+        return {
+            "script": str(Path(sys.argv[0]).resolve()),
+            "arguments": [mask_text(word, secrets_of(os.environ)) for word in sys.argv[1:]],
+            "attempt": attempt,
+            "checkpoints": self.folder.elsewhere,
+            "seed": self.seed,
+            "strategy": self.strategy,
+            "precision": self.precision.name,
+            "world_size": self.ranks.world_size,
+            "device": self.ranks.device.type,
+            "versions": {
+                "relaunch": _version(),
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
+        }
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether this start has completed a step."""
+        return False
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("relaunch")
+    except PackageNotFoundError:  # used from a source tree that is not installed
+        return "unknown"
+
+
+def _git_commit(folder: Path) -> str | None:
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
