@@ -118,7 +118,9 @@ def _described(name: str, value: object) -> Iterator[str]:
         yield from (f"{name}.{member}" for member in value.__members__)
     elif inspect.isclass(value):
         yield name if name in GIVEN else f"{name}{_arguments(value)}"
-        for member, found in sorted(vars(value).items()):
+        ours = [one for one in value.__mro__ if one.__module__.split(".")[0] in PACKAGES]
+        members = {name: found for one in reversed(ours) for name, found in vars(one).items()}
+        for member, found in sorted(members.items()):
             if not member.startswith("_"):
                 yield from _member(f"{name}.{member}", found)
     elif inspect.isfunction(value):
