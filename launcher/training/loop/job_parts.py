@@ -19,6 +19,7 @@ from strategies import (
     samples_of,
     strategy_class,
 )
+from strategies.data.workers.sockets import require_sockets
 
 from ..context import RunContext
 from ..recipe.interval import Every
@@ -65,6 +66,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     Raises:
         ConfigError: something in the recipe cannot work.
     """
+    require_sockets(recipe.workers)
     train = samples_of(recipe.train)
     plan = recipe.plan(train, run.seed)
     own_position = recipe.own_position(run)
