@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from .agent.cluster import Site
+from .agent.cluster import ClusterEnvironment
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .console import say
@@ -73,19 +73,19 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     return site.conclude(code, plan, inbox)
 
 
-def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> Site:
+def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> ClusterEnvironment:
     """Return where this start takes place.
 
     Raises:
         UsageError: The environment is that of a Slurm job, and this process is not in it.
     """
     if "SLURM_JOB_ID" not in environ:
-        return Site()
+        return ClusterEnvironment()
     from .slurm.environment import (
-        find_slurm_site,  # a start outside of Slurm need not read all that
+        find_slurm_environment,  # a start outside of Slurm need not read all that
     )
 
-    return find_slurm_site(environ, argv, say)
+    return find_slurm_environment(environ, argv, say)
 
 
 def machine(cuda_visible_devices: str | None) -> Machine:

@@ -51,7 +51,7 @@ from ..saving.save import (
 from ..saving.shard_report import ShardReport
 from ..saving.shard_writer import plan_shard, stored_tensors, write_shard
 from ..saving.snapshot import Snapshot
-from ..storage.commit_protocol import Attempt
+from ..storage.commit_protocol import SaveToken
 from ..store.store import CheckpointStore
 from .shard_copy import ShardCopy
 from .writer import BackgroundWriter
@@ -63,7 +63,7 @@ class BackgroundSave:
     def __init__(
         self,
         store: CheckpointStore,
-        attempt: Attempt,
+        attempt: SaveToken,
         snapshot: Snapshot,
         communicator: Communicator,
         writer: BackgroundWriter,

@@ -17,7 +17,7 @@ from pathlib import Path, PurePath
 from ..errors import SaveFailedError
 from ..format.strict_json import JSON
 from ..saving.commit import Commit
-from ..storage.commit_protocol import Publishing
+from ..storage.commit_protocol import CommitProtocol
 from .copy_progress import ReadyTeller
 from .pinned_memory import pin
 from .staging import Staging
@@ -116,7 +116,7 @@ class BackgroundWriter:
         )
         return partial(self._ready.tell, number)
 
-    def publish(self, publishing: Publishing, commit: Commit) -> None:
+    def publish(self, publishing: CommitProtocol, commit: Commit) -> None:
         """Let what all ranks have written become a checkpoint of a store.
 
         Raises:

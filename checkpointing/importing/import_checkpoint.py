@@ -12,7 +12,7 @@ from ..saving.save import SavedCheckpoint, agree_on_attempt, conclude
 from ..saving.shard_report import ShardReport
 from ..saving.shard_writer import plan_shard, write_shard
 from ..saving.snapshot import Snapshot
-from ..storage.commit_protocol import Attempt
+from ..storage.commit_protocol import SaveToken
 from ..storage.local_files import LOCAL_FILES, Files
 from ..store.store import CheckpointStore
 from .dcp import METADATA_NAME, open_dcp
@@ -86,7 +86,7 @@ def import_checkpoint(
         raise
 
 
-def _write(store: CheckpointStore, attempt: Attempt, source: Source) -> JSON:
+def _write(store: CheckpointStore, attempt: SaveToken, source: Source) -> JSON:
     metadata = {"step": "0", "token": attempt.token}
     reports = []
     for number, group in enumerate(_groups(source)):

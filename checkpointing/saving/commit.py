@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..format.json_fields import Fields
 from ..format.strict_json import JSON
 from ..format.tensor_spec import TensorSpec
-from ..storage.commit_protocol import Attempt, Publishing
+from ..storage.commit_protocol import CommitProtocol, SaveToken
 from .shard_report import ShardReport, merge_reports
 
 _FIELDS = frozenset(("attempt", "reports", "specs", "state", "created_by"))
@@ -19,19 +19,19 @@ _FIELDS = frozenset(("attempt", "reports", "specs", "state", "created_by"))
 class Commit:
     """What the ranks said of their shards, and all else that the manifest will hold."""
 
-    attempt: Attempt
+    attempt: SaveToken
     reports: Sequence[JSON]
     """By rank, from `ShardReport.encode`."""
     specs: Sequence[TensorSpec]
     state: Mapping[str, JSON]
     created_by: Mapping[str, JSON]
 
-    def publish(self, publishing: Publishing) -> int:
+    def publish(self, publishing: CommitProtocol) -> int:
         """Prove that the shards cover all, and make them a checkpoint; return its size in bytes.
 
         Raises:
             OSError: From the storage.
-            SaveFailedError: See `Publishing.publish`.
+            SaveFailedError: See `CommitProtocol.publish`.
             ValueError: If an element is missing or there twice.
         """
         known = {spec.name: spec for spec in self.specs}
@@ -64,7 +64,7 @@ class Commit:
         """
         fields = Fields(value, "the commit", _FIELDS)
         return cls(
-            attempt=Attempt.parse(fields.mapping("attempt")),
+            attempt=SaveToken.parse(fields.mapping("attempt")),
             reports=fields.array("reports"),
             specs=[_parse_spec(row) for row in fields.array("specs")],
             state=fields.mapping("state"),

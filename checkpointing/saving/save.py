@@ -12,7 +12,7 @@ from pathlib import PurePath
 from ..errors import SaveFailedError
 from ..format.names import step_folder
 from ..format.strict_json import JSON, require_json
-from ..storage.commit_protocol import Attempt, Publishing
+from ..storage.commit_protocol import CommitProtocol, SaveToken
 from ..store.store import CheckpointStore
 from .collective_outcome import Outcome, error_in, notes_in, run_guarded, value_in
 from .commit import Commit
@@ -64,7 +64,7 @@ def save_checkpoint(
 
 def agree_on_attempt(
     store: CheckpointStore, snapshot: Snapshot, communicator: Communicator
-) -> Attempt:
+) -> SaveToken:
     """Make the temporary folder; the first of the three collectives. Called on every rank.
 
     Raises:
@@ -75,12 +75,12 @@ def agree_on_attempt(
         began = run_guarded(lambda: _begin(store, snapshot))
     reply = communicator.broadcast(began.message())
     _raise_failure(snapshot.step, reply, began)
-    return Attempt.parse(value_in(reply))
+    return SaveToken.parse(value_in(reply))
 
 
 def conclude(
     store: CheckpointStore,
-    attempt: Attempt,
+    attempt: SaveToken,
     snapshot: Snapshot,
     wrote: Outcome,
     communicator: Communicator,
@@ -149,7 +149,7 @@ def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
         raise SaveFailedError(f"rank 0: {error}") from error
 
 
-def _write(store: CheckpointStore, attempt: Attempt, snapshot: Snapshot, rank: int) -> JSON:
+def _write(store: CheckpointStore, attempt: SaveToken, snapshot: Snapshot, rank: int) -> JSON:
     require_same_step(attempt, snapshot.step, rank)
     metadata = {"step": str(snapshot.step), "token": attempt.token}
     plan = plan_shard(snapshot.fragments, metadata)
@@ -159,7 +159,7 @@ def _write(store: CheckpointStore, attempt: Attempt, snapshot: Snapshot, rank: i
     return write_shard(path, plan, files=store.files, block_bytes=store.block_bytes).encode()
 
 
-def require_same_step(attempt: Attempt, step: int, rank: int) -> None:
+def require_same_step(attempt: SaveToken, step: int, rank: int) -> None:
     """Refuse to write the state of one step into the checkpoint of another.
 
     Raises:
@@ -172,7 +172,7 @@ def require_same_step(attempt: Attempt, step: int, rank: int) -> None:
         )
 
 
-def commit_of(attempt: Attempt, messages: Sequence[JSON], snapshot: Snapshot) -> Commit:
+def commit_of(attempt: SaveToken, messages: Sequence[JSON], snapshot: Snapshot) -> Commit:
     """Return what is to be published, from what the ranks said. Called on the coordinator.
 
     Raises:
@@ -188,7 +188,7 @@ def commit_of(attempt: Attempt, messages: Sequence[JSON], snapshot: Snapshot) ->
     )
 
 
-def or_abandon(publishing: Publishing, attempt: Attempt, action: Callable[[], JSON]) -> JSON:
+def or_abandon(publishing: CommitProtocol, attempt: SaveToken, action: Callable[[], JSON]) -> JSON:
     """Return what an action returns; where it fails, remove what the attempt has left.
 
     Called on the coordinator, when no rank writes any more.

@@ -22,22 +22,22 @@ from ..format.names import (
     refused_manifest,
 )
 from ..format.shard_header import SHARD_NAME, shard_name
-from .commit_protocol import Attempt, Publishing
+from .commit_protocol import CommitProtocol, SaveToken
 from .small_files import read_whole, write_durably
 
 
-class ByManifest(Publishing):
+class ByManifest(CommitProtocol):
     """Puts the shards where they stay; the manifest vouches for them."""
 
-    def work_folder(self, attempt: Attempt) -> PurePath:
+    def work_folder(self, attempt: SaveToken) -> PurePath:
         """Return the checkpoint's own folder."""
         return self.path(attempt.step)
 
-    def shard_path(self, attempt: Attempt, rank: int) -> PurePath:
+    def shard_path(self, attempt: SaveToken, rank: int) -> PurePath:
         """Return a rank's object, with the attempt in its name."""
         return self.work_folder(attempt) / shard_name(rank, attempt.token)
 
-    def publish(self, attempt: Attempt, manifest: Manifest) -> int:
+    def publish(self, attempt: SaveToken, manifest: Manifest) -> int:
         """Put the manifest and read it back.
 
         A checkpoint of the same step is replaced in this one operation; its shards, which no
@@ -57,7 +57,7 @@ class ByManifest(Publishing):
             raise SaveFailedError(f"{path} is not what was put there.")
         return manifest.size_bytes + len(text)
 
-    def abandon(self, attempt: Attempt) -> None:
+    def abandon(self, attempt: SaveToken) -> None:
         """Remove what an attempt has put, its manifest first."""
         folder = self.work_folder(attempt)
         text = self._read(folder / MANIFEST_NAME)

@@ -19,29 +19,29 @@ from ..format.names import (
     trash_folder,
 )
 from ..format.shard_header import shard_name
-from .commit_protocol import Attempt, Publishing
+from .commit_protocol import CommitProtocol, SaveToken
 from .small_files import write_durably
 
 
-class ByRename(Publishing):
+class ByRename(CommitProtocol):
     """Prepares a checkpoint under another name; the name that means complete comes last."""
 
-    def begin(self, step: int) -> Attempt:
+    def begin(self, step: int) -> SaveToken:
         """Make the folder of a new attempt."""
         attempt = super().begin(step)
         self.files.make_dirs(self.folder)
         self.files.mkdir(self.work_folder(attempt))
         return attempt
 
-    def work_folder(self, attempt: Attempt) -> PurePath:
+    def work_folder(self, attempt: SaveToken) -> PurePath:
         """Return the folder under its temporary name."""
         return self.folder / tmp_folder(attempt.step, attempt.token)
 
-    def shard_path(self, attempt: Attempt, rank: int) -> PurePath:
+    def shard_path(self, attempt: SaveToken, rank: int) -> PurePath:
         """Return a rank's file under the temporary name."""
         return self.work_folder(attempt) / shard_name(rank)
 
-    def publish(self, attempt: Attempt, manifest: Manifest) -> int:
+    def publish(self, attempt: SaveToken, manifest: Manifest) -> int:
         """Write the manifest and rename the folder.
 
         An older checkpoint of this step (a damaged one, behind which the run fell back) is moved
@@ -68,7 +68,7 @@ class ByRename(Publishing):
         self._settle(final, trash if is_replacing else None)
         return manifest.size_bytes + len(text)
 
-    def abandon(self, attempt: Attempt) -> None:
+    def abandon(self, attempt: SaveToken) -> None:
         """Remove what an attempt has left under its temporary name."""
         tmp = self.work_folder(attempt)
         if self.files.is_dir(tmp):

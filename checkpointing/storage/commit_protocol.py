@@ -19,7 +19,7 @@ from .local_files import Files
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class SaveToken:
     """One attempt to save one step."""
 
     step: int
@@ -30,7 +30,7 @@ class Attempt:
         return {"step": self.step, "token": self.token}
 
     @classmethod
-    def parse(cls, value: JSON) -> "Attempt":
+    def parse(cls, value: JSON) -> "SaveToken":
         """Read back what the coordinator sent.
 
         Raises:
@@ -40,7 +40,7 @@ class Attempt:
         return cls(step=fields.integer("step"), token=fields.text("token"))
 
 
-class Publishing(ABC):
+class CommitProtocol(ABC):
     """Makes and removes the checkpoints of one store.
 
     All but `shard_path`, `steps` and `has` is called on the coordinator only.
@@ -65,7 +65,7 @@ class Publishing(ABC):
         """
         return self.folder / step_folder(step)
 
-    def begin(self, step: int) -> Attempt:
+    def begin(self, step: int) -> SaveToken:
         """Begin a new attempt to save a step.
 
         Raises:
@@ -73,18 +73,18 @@ class Publishing(ABC):
             ValueError: For a negative step.
         """
         step_folder(step)
-        return Attempt(step=step, token=new_token())
+        return SaveToken(step=step, token=new_token())
 
     @abstractmethod
-    def work_folder(self, attempt: Attempt) -> PurePath:
+    def work_folder(self, attempt: SaveToken) -> PurePath:
         """Return the folder that the shards of an attempt are written to."""
 
     @abstractmethod
-    def shard_path(self, attempt: Attempt, rank: int) -> PurePath:
+    def shard_path(self, attempt: SaveToken, rank: int) -> PurePath:
         """Return the file that a rank writes."""
 
     @abstractmethod
-    def publish(self, attempt: Attempt, manifest: Manifest) -> int:
+    def publish(self, attempt: SaveToken, manifest: Manifest) -> int:
         """Make an attempt the checkpoint of its step, durably; return its size in bytes.
 
         Called after every rank has synced its shard.
@@ -97,7 +97,7 @@ class Publishing(ABC):
         """
 
     @abstractmethod
-    def abandon(self, attempt: Attempt) -> None:
+    def abandon(self, attempt: SaveToken) -> None:
         """Remove what an attempt has left, when no rank writes any more.
 
         Raises:
@@ -150,7 +150,7 @@ class Publishing(ABC):
             OSError: From the storage.
         """
 
-    def require_shards(self, attempt: Attempt, manifest: Manifest) -> None:
+    def require_shards(self, attempt: SaveToken, manifest: Manifest) -> None:
         """Refuse an attempt of which a shard is not as long as its rank says.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import PlaceError
 from .commit_by_manifest import ByManifest
 from .commit_by_rename import ByRename
-from .commit_protocol import Publishing
+from .commit_protocol import CommitProtocol
 from .local_files import LOCAL_FILES, Files
 from .object_files import ObjectFiles
 
@@ -105,6 +105,6 @@ def _options(protocol: str) -> Mapping[str, Any]:
     return options | ({"auto_mkdir": True} if protocol in _LOCAL_PROTOCOLS else {})
 
 
-def publishing_of(folder: PurePath, files: Files) -> Publishing:
+def publishing_of(folder: PurePath, files: Files) -> CommitProtocol:
     """Return how checkpoints are committed in a folder."""
     return (ByRename if files.renames_folders else ByManifest)(folder, files)

@@ -3,18 +3,18 @@
 from typing import Protocol
 
 from ..contract.launcher_signals import SignalInbox
-from ..contract.preemption import Warned
+from ..contract.preemption import PreemptionNotice
 from ..plan.given_options import Words
 from ..plan.launch_plan import LaunchPlan
 
 
-class Advice(Protocol):
+class PreemptionCause(Protocol):
     """Finds out, without blocking, why a warning came and when the ranks will be killed."""
 
     def ask(self, signum: int) -> None:
         """Begin; called once, when the first warning has come."""
 
-    def answer(self) -> Warned | None:
+    def answer(self) -> PreemptionNotice | None:
         """Return what was found out, once; None before and after."""
 
 
@@ -22,14 +22,14 @@ class NoAdvice:
     """Nobody to ask."""
 
     def ask(self, signum: int) -> None:
-        """See Advice."""
+        """See PreemptionCause."""
 
-    def answer(self) -> Warned | None:
-        """See Advice."""
+    def answer(self) -> PreemptionNotice | None:
+        """See PreemptionCause."""
         return None
 
 
-class Site:
+class ClusterEnvironment:
     """A plain machine: nothing is added to what was asked."""
 
     def supply(self, words: Words) -> Words:
@@ -40,7 +40,7 @@ class Site:
         """Return an agent's plan with what is known here: limits, and restarts used before."""
         return plan
 
-    def advice(self) -> Advice:
+    def advice(self) -> PreemptionCause:
         """Return whom to ask about a warning."""
         return NoAdvice()
 

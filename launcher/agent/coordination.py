@@ -18,17 +18,17 @@ from ..rendezvous.messages import (
     code_of_nodes,
     whole_report,
 )
-from ..rendezvous.node_session import Meeting
+from ..rendezvous.node_session import NodeSession
 from ..rendezvous.quorum import has_quorum
 from ..rendezvous.remote_status import RemoteStatus
-from .attempts.history import Judge
+from .attempts.history import AttemptHistory
 from .attempts.node_loss import (
     after_loss_text,
     code_after_loss,
     has_checkpoint,
     without_leader_text,
 )
-from .attempts.restart_policy import Verdict
+from .attempts.restart_policy import RestartDecision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Decided:
     wait_s: float = 0.0
 
 
-class Council(Protocol):
+class Coordination(Protocol):
     """Decides after each attempt."""
 
     rendezvous: StaticTCPRendezvous
@@ -58,24 +58,24 @@ class Council(Protocol):
         """Part from the other nodes."""
 
 
-class Alone:
+class SingleNode:
     """The council of one node."""
 
-    def __init__(self, plan: LaunchPlan, judge: Judge, run_id: str) -> None:
+    def __init__(self, plan: LaunchPlan, judge: AttemptHistory, run_id: str) -> None:
         self.rendezvous: StaticTCPRendezvous = LocalRendezvous(
             run_id=run_id, addr=plan.master_addr, port=plan.master_port
         )
         self._judge = judge
 
     def open(self) -> None:
-        """See Council."""
+        """See Coordination."""
 
     def elsewhere(self) -> RemoteStatus:
-        """See Council."""
+        """See Coordination."""
         return RemoteStatus()
 
     def conclude(self, end: NodeEnd) -> Decided:
-        """See Council."""
+        """See Coordination."""
         if end.report:
             self._judge.say(end.report)
         judged = self._judge.judge({0: end}, end.code)
@@ -84,30 +84,30 @@ class Alone:
         return Decided(code=end.code, restart=judged.restart, wait_s=judged.wait_s)
 
     def close(self) -> None:
-        """See Council."""
+        """See Coordination."""
 
 
-class Together:
+class MultiNode:
     """The council of several nodes; the leading one decides."""
 
-    def __init__(self, plan: LaunchPlan, judge: Judge, inbox: SignalInbox) -> None:
+    def __init__(self, plan: LaunchPlan, judge: AttemptHistory, inbox: SignalInbox) -> None:
         self._plan = plan
         self._judge = judge
         self._inbox = inbox
-        self._meeting = Meeting(plan, inbox, judge.say)
+        self._meeting = NodeSession(plan, inbox, judge.say)
         self._wait_s = 0.0
         self.rendezvous: StaticTCPRendezvous = NodesRendezvous(self._meeting, plan.master_addr)
 
     def open(self) -> None:
-        """See Council."""
+        """See Coordination."""
         self._meeting.join()
 
     def elsewhere(self) -> RemoteStatus:
-        """See Council."""
+        """See Coordination."""
         return self._meeting.elsewhere()
 
     def conclude(self, end: NodeEnd) -> Decided:
-        """See Council."""
+        """See Coordination."""
         self._wait_s = 0.0
         lead = self._meeting.end_attempt(end, self._decide)
         if lead is None:
@@ -117,7 +117,7 @@ class Together:
         return Decided(code=lead.code, restart=lead.restart, wait_s=self._wait_s)
 
     def close(self) -> None:
-        """See Council."""
+        """See Coordination."""
         self._meeting.part()
 
     def _undecided(self, end: NodeEnd) -> Decided:
@@ -130,7 +130,7 @@ class Together:
         text = without_leader_text(leader, roster.hosts().get(leader), continues=continues)
         self._judge.say(text)
         if roster.node_rank == min(node for node in roster.members if node != leader):
-            self._judge.record(ends, code, Verdict(restart=False), text)
+            self._judge.record(ends, code, RestartDecision(restart=False), text)
         return Decided(code=code, restart=False)
 
     def _decide(
@@ -166,28 +166,28 @@ class Together:
         dead: Collection[int],
         *,
         continues: bool,
-    ) -> Verdict:
+    ) -> RestartDecision:
         nodes, staying = self._plan.nodes, set(members) - set(lost)
         if self._inbox.warned_by is not None:
-            return Verdict(restart=False)
+            return RestartDecision(restart=False)
         if len(staying) < nodes.num_min:
             why = f"{len(staying)} of at least {nodes.num_min} nodes are left."
         elif has_quorum(staying, members, dead):
             leader = self._meeting.place.node
             led = f", led by node {leader}" if leader else ""
-            return Verdict(restart=True, reason=f"going on with {len(staying)} nodes{led}.")
+            return RestartDecision(restart=True, reason=f"going on with {len(staying)} nodes{led}.")
         else:
             why = (
                 f"{len(staying)} of {len(members)} nodes are left here, and it cannot be told from "
                 "here whether the others go on without them."
             )
-        return Verdict(restart=False, reason=after_loss_text(why, continues=continues))
+        return RestartDecision(restart=False, reason=after_loss_text(why, continues=continues))
 
 
 class NodesRendezvous(StaticTCPRendezvous):
     """The ranks of several nodes meet in a store on the leader, a new one for each attempt."""
 
-    def __init__(self, meeting: Meeting, addr: str) -> None:
+    def __init__(self, meeting: NodeSession, addr: str) -> None:
         super().__init__(
             master_addr=addr,
             master_port=0,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..contract.environment import default_environment
 from ..contract.error_file import read_error
-from ..contract.exit_codes import CONTINUE, DONE, Outcome, ended_by_warning, first_failure
+from ..contract.exit_codes import CONTINUE, DONE, RankEnd, ended_by_warning, first_failure
 from ..contract.launcher_signals import Interrupted, SignalInbox
 from ..contract.preemption import signal_name
 from ..plan.launch_plan import LaunchPlan
@@ -28,7 +28,7 @@ from .attempts.preemption import (
     unsaved_text,
 )
 from .attempts.result import AttemptEnd, words_of
-from .cluster import Advice
+from .cluster import PreemptionCause
 from .output.console_policy import wants_logs
 
 
@@ -38,7 +38,7 @@ def launch(
     environ: Mapping[str, str],
     say: Callable[[str], None],
     *,
-    advice: Advice,
+    advice: PreemptionCause,
 ) -> int:
     """Start the ranks, wait for their end and return the exit code.
 
@@ -84,7 +84,7 @@ def _run_agent(
     inbox: SignalInbox,
     environ: Mapping[str, str],
     say: Callable[[str], None],
-    advice: Advice,
+    advice: PreemptionCause,
 ) -> int:
     # torch is imported here at the latest: it takes seconds.
     from .node_agent import NodeAgent
@@ -164,7 +164,7 @@ def report(end: AttemptEnd, *, plan: LaunchPlan, inbox: SignalInbox) -> tuple[in
 
 
 def _without_failure(
-    end: AttemptEnd, died: Outcome | None, plan: LaunchPlan, inbox: SignalInbox
+    end: AttemptEnd, died: RankEnd | None, plan: LaunchPlan, inbox: SignalInbox
 ) -> str:
     """Return what there is to say where no rank has failed by itself, but by a notice at most."""
     if end.nothing_begun:

@@ -25,7 +25,7 @@ from ..contract.error_file import read_error
 from ..contract.exit_codes import (
     CONTINUE,
     DONE,
-    Outcome,
+    RankEnd,
     exit_code,
     first_failure,
     first_leaving,
@@ -48,12 +48,12 @@ from ..workers.worker import Worker
 from .attempts.attempt import POLL_S, Attempt
 from .attempts.evidence import oom_kills
 from .attempts.hang_detection import HangWatch
-from .attempts.history import Judge
+from .attempts.history import AttemptHistory
 from .attempts.result import AttemptEnd, words_of
 from .attempts.stack_dump import ask_for_stacks
 from .attempts.supervision import Bounds
-from .cluster import Advice
-from .coordination import Alone, Council, Together
+from .cluster import PreemptionCause
+from .coordination import Coordination, MultiNode, SingleNode
 from .output.console_policy import PREFIX_TEMPLATE, STDERR, STDOUT, shares
 from .output.log_folder import LogFolder
 from .output.rank_output import RankOutput
@@ -79,14 +79,14 @@ class NodeAgent(SimpleElasticAgent):
         starter: Starter,
         environ: Mapping[str, str],
         report: Callable[[AttemptEnd], tuple[int, str]],
-        advice: Advice,
+        advice: PreemptionCause,
         say: Callable[[str], None],
     ) -> None:
-        judge = Judge(plan, inbox, say)
-        self._council: Council = (
-            Together(plan, judge, inbox)
+        judge = AttemptHistory(plan, inbox, say)
+        self._council: Coordination = (
+            MultiNode(plan, judge, inbox)
             if plan.nodes.several
-            else Alone(plan, judge, lifeline.run_id)
+            else SingleNode(plan, judge, lifeline.run_id)
         )
         super().__init__(
             WorkerSpec(
@@ -327,7 +327,7 @@ class NodeAgent(SimpleElasticAgent):
         worker_group.state = WorkerState.SUCCEEDED if code == DONE else WorkerState.FAILED
         return RunResult(state=worker_group.state)
 
-    def _with_what_it_told(self, outcome: Outcome) -> Outcome:
+    def _with_what_it_told(self, outcome: RankEnd) -> RankEnd:
         assert self._output is not None
         files = self._files[outcome.rank]
         outcome = outcome.leaving(read_leaving(files.leaving))
@@ -381,7 +381,7 @@ class NodeAgent(SimpleElasticAgent):
         self._stop_workers(self._worker_group)
 
 
-def _failed_before(outcomes: Sequence[Outcome], warned_at_s: float | None) -> bool:
+def _failed_before(outcomes: Sequence[RankEnd], warned_at_s: float | None) -> bool:
     """Return whether a rank had failed when a notice came."""
     first = first_failure(outcomes)
     failure = None if first is None else first.failure()

@@ -27,7 +27,7 @@ NOTICES = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RankEnd:
     """How one rank ended."""
 
     rank: int
@@ -58,7 +58,7 @@ class Outcome:
             return False
         return self.told_s is None or self.told_s >= self.ending_since_s
 
-    def told(self, at_s: float | None, code: int | None) -> "Outcome":
+    def told(self, at_s: float | None, code: int | None) -> "RankEnd":
         """Return the outcome with what the rank said about its own failure.
 
         Args:
@@ -72,7 +72,7 @@ class Outcome:
         ended_while_leaving = told.ending_since_s is not None and not told.by_launcher
         return replace(told, status=code) if ended_while_leaving and code is not None else told
 
-    def leaving(self, told: Leaving | None) -> "Outcome":
+    def leaving(self, told: Leaving | None) -> "RankEnd":
         """Return the outcome of a rank that said it may be ended, whichever signal did that."""
         if told is None:
             return self
@@ -123,20 +123,20 @@ def code_of_status(status: int | None) -> int:
     return status if status >= 0 else 128 - status
 
 
-def first_leaving(outcomes: Iterable[Outcome]) -> float | None:
+def first_leaving(outcomes: Iterable[RankEnd]) -> float | None:
     """Return when the first rank left to be continued, as early as that may have been."""
     left = (o for o in outcomes if o.status == CONTINUE)
     return min((o.alive_s if o.left_s is None else o.left_s for o in left), default=None)
 
 
-def followers(outcomes: Sequence[Outcome]) -> tuple[Outcome, ...]:
+def followers(outcomes: Sequence[RankEnd]) -> tuple[RankEnd, ...]:
     """Return the ranks that failed only since the others had saved and left."""
     left_s = first_leaving(outcomes)
     failed = ((outcome, outcome.failure()) for outcome in outcomes)
     return tuple(o for o, failure in failed if failure is not None and follows(failure, left_s))
 
 
-def first_failure(outcomes: Sequence[Outcome]) -> Outcome | None:
+def first_failure(outcomes: Sequence[RankEnd]) -> RankEnd | None:
     """Return the rank that failed first by itself, or None; see `first_of` for what is first.
 
     Whoever failed since the others had saved and left has not failed.
@@ -148,12 +148,12 @@ def first_failure(outcomes: Sequence[Outcome]) -> Outcome | None:
     return None if first is None else by_rank[first]
 
 
-def ended_by_warning(outcome: Outcome, warned_by: int | None) -> bool:
+def ended_by_warning(outcome: RankEnd, warned_by: int | None) -> bool:
     """Tell whether the rank died of a warning because nothing in it handles the signal."""
     return warned_by is not None and is_notice(outcome.status)
 
 
-def spare(outcomes: Sequence[Outcome], *, nothing_begun: bool, warned: bool) -> tuple[Outcome, ...]:
+def spare(outcomes: Sequence[RankEnd], *, nothing_begun: bool, warned: bool) -> tuple[RankEnd, ...]:
     """Return the outcomes; what a notice ended where there was nothing to save has left.
 
     Args:
@@ -176,7 +176,7 @@ def _status_of_killed(status: int | None) -> int:
 
 
 def exit_code(
-    outcomes: Sequence[Outcome], *, warned_by: int | None = None, killed_now: bool = False
+    outcomes: Sequence[RankEnd], *, warned_by: int | None = None, killed_now: bool = False
 ) -> int:
     """Return the launcher's exit code.
 

@@ -23,7 +23,7 @@ Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Warned:
+class PreemptionNotice:
     """What the launcher knows about a warning; it travels in a file beside the signal."""
 
     cause: str
@@ -39,7 +39,7 @@ class Warned:
         unfinished.replace(path)
 
     @classmethod
-    def read(cls, path: Path) -> "Warned | None":
+    def read(cls, path: Path) -> "PreemptionNotice | None":
         """Return what the file says, or None when there is none or it is not ours."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -145,8 +145,8 @@ class PreemptionFlag:
         for signum in self._previous:
             signal.signal(signum, signal.SIG_IGN)
 
-    def _told(self) -> Warned | None:
-        return None if self._warning_file is None else Warned.read(self._warning_file)
+    def _told(self) -> PreemptionNotice | None:
+        return None if self._warning_file is None else PreemptionNotice.read(self._warning_file)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._owner:

@@ -25,7 +25,7 @@ class Opened:
     body: str
 
 
-class Seal:
+class MessageAuthenticator:
     """Seals and opens messages under one key."""
 
     def __init__(self, secret: bytes, run_id: str, session: str) -> None:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ..errors import UsageError
-from .leader_store import Place, answering, serve
+from .leader_store import StoreAddress, answering, serve
 from .local import bind
 from .network import own_address
 
@@ -76,25 +76,30 @@ class SparePort:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heirs:
+class LeaderElection:
     """Who answered when the leader was lost."""
 
     node_rank: int
     """This node's."""
     members: tuple[int, ...]
     """Of the attempt that is over, the former leader included."""
-    there: Mapping[int, Place]
+    there: Mapping[int, StoreAddress]
     """The others that answer at their spare ports."""
 
     @classmethod
     def find(
-        cls, *, node_rank: int, leader: int, members: tuple[int, ...], places: Mapping[int, Place]
-    ) -> "Heirs":
+        cls,
+        *,
+        node_rank: int,
+        leader: int,
+        members: tuple[int, ...],
+        places: Mapping[int, StoreAddress],
+    ) -> "LeaderElection":
         """Knock at the spare ports of all members but the former leader."""
         asked = (p for node, p in places.items() if node in members and node != leader)
         return cls(node_rank=node_rank, members=members, there=answering(asked))
 
-    def leader(self) -> Place | None:
+    def leader(self) -> StoreAddress | None:
         """Return where to meet from now on; None: this node is to lead. Pure."""
         lowest = min(self.there, default=self.node_rank)
         return self.there[lowest] if lowest < self.node_rank else None

@@ -28,7 +28,7 @@ _MAX_THREADS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class StoreAddress:
     """Where the nodes meet."""
 
     node: int
@@ -56,13 +56,13 @@ class Place:
         return None
 
 
-def answering(places: Iterable[Place]) -> dict[int, Place]:
+def answering(places: Iterable[StoreAddress]) -> dict[int, StoreAddress]:
     """Return the places where somebody listens, by their nodes; all are asked at once."""
     asked = list(places)
     if not asked:
         return {}
     with ThreadPoolExecutor(min(len(asked), _MAX_THREADS)) as threads:
-        answers = threads.map(Place.answers, asked)
+        answers = threads.map(StoreAddress.answers, asked)
         return {place.node: place for place, here in zip(asked, answers, strict=True) if here}
 
 
@@ -100,7 +100,7 @@ def open_if_here(nodes: NodeOptions, addr: str, port: int) -> TCPStore | None:
 
 
 def reach(
-    place: Place,
+    place: StoreAddress,
     *,
     timeout_s: float,
     say: Callable[[str], None],
@@ -131,7 +131,7 @@ def reach(
         time.sleep(_PAUSE_S)
 
 
-def _knock(place: Place, check: Callable[[], None]) -> OSError | None:
+def _knock(place: StoreAddress, check: Callable[[], None]) -> OSError | None:
     """Return what `why_not` says; neither a name server nor a firewall holds a notice up."""
     said: list[OSError | None] = []
     thread = threading.Thread(target=lambda: said.append(place.why_not()), daemon=True)

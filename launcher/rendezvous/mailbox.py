@@ -6,7 +6,7 @@ what was read at that place before, or is too long is dropped, and the last good
 
 from typing import Protocol
 
-from .authentication import Opened, Seal
+from .authentication import MessageAuthenticator, Opened
 
 SESSION = "session"
 """Where node 0 keeps the word that it has drawn for this start; no secret."""
@@ -45,7 +45,7 @@ class Mailbox:
         self._secret, self._run_id = secret, run_id
         self._leads = session is not None
         self._session: str | None = None
-        self._seal: Seal | None = None
+        self._seal: MessageAuthenticator | None = None
         self._counter = 0
         self._newest: dict[str, Opened] = {}
         self.strange: set[str] = set()
@@ -98,7 +98,7 @@ class Mailbox:
 
     def _begin(self, session: str) -> None:
         self._session = session
-        self._seal = Seal(self._secret, self._run_id, session)
+        self._seal = MessageAuthenticator(self._secret, self._run_id, session)
         self._newest.clear()
 
     def _closed(self, place: str, body: str) -> str:

@@ -3,21 +3,21 @@
 import time
 from collections.abc import Callable
 
-from .leader_store import Place
+from .leader_store import StoreAddress
 from .messages import NodeEnd
 from .node_link import NodeLink
 from .node_texts import lost_text, missing_text, strange_text
 
 
-class Roster:
+class Membership:
     """Looks at what the link has read last, and tells each loss once."""
 
     def __init__(
         self,
         link: NodeLink,
-        place: Place,
+        place: StoreAddress,
         say: Callable[[str], None],
-        former: "Roster | None" = None,
+        former: "Membership | None" = None,
     ) -> None:
         """Prepare.
 
@@ -58,10 +58,10 @@ class Roster:
         known = {node: message.host for node, message in messages.items()}
         return known if self._former is None else {**self._former.hosts(), **known}
 
-    def places(self) -> dict[int, Place]:
+    def places(self) -> dict[int, StoreAddress]:
         """Return where the nodes could meet on each of the other nodes."""
         return {
-            node: Place(node=node, addr=message.addr, port=message.port)
+            node: StoreAddress(node=node, addr=message.addr, port=message.port)
             for node, message in self._link.others.items()
             if message.addr
         }

@@ -15,10 +15,10 @@ from ..contract.launcher_signals import Interrupted, SignalInbox
 from ..errors import StartError, UsageError
 from ..plan.launch_plan import LaunchPlan
 from .gathering import Gathering
-from .leader_election import GATHER_S, Heirs, SparePort, may_succeed
-from .leader_store import STORE_S, Place, open_if_here, reach, serve
+from .leader_election import GATHER_S, LeaderElection, SparePort, may_succeed
+from .leader_store import STORE_S, StoreAddress, open_if_here, reach, serve
 from .local import bind
-from .membership import Roster
+from .membership import Membership
 from .messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
 from .node_link import LOST_S, NodeLink, connect_to
 from .node_texts import waiting_text
@@ -36,7 +36,7 @@ SETTLE_S = 2.0
 Decide = Callable[[int, Mapping[int, NodeEnd], list[int], Collection[int]], Lead]
 
 
-class Meeting:
+class NodeSession:
     """This node's part in a run of several nodes."""
 
     def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
@@ -48,7 +48,7 @@ class Meeting:
         self._store: TCPStore | None = None
         self._spare: SparePort | None = None
         self._attempt = -1
-        self.place = Place(node=0, addr=plan.master_addr, port=plan.master_port)
+        self.place = StoreAddress(node=0, addr=plan.master_addr, port=plan.master_port)
         """Where the nodes meet."""
         message = NodeMessage(
             node_rank=self._nodes.node_rank or 0,
@@ -57,9 +57,9 @@ class Meeting:
             local_world_size=plan.local_world_size,
         )
         self._link = self._link_to(self.place, message, self._nodes.node_rank is None)
-        self.roster = Roster(self._link, self.place, say)
+        self.roster = Membership(self._link, self.place, say)
 
-    def _link_to(self, place: Place, message: NodeMessage, by_arrival: bool) -> NodeLink:
+    def _link_to(self, place: StoreAddress, message: NodeMessage, by_arrival: bool) -> NodeLink:
         return NodeLink(
             lambda: connect_to(place.addr, place.port, STORE_S),
             message,
@@ -223,7 +223,7 @@ class Meeting:
     def _succeed(self, end: NodeEnd, decide: Decide) -> Lead | None:
         """Meet anew at the lowest node that answers, and decide there what becomes of the run."""
         me, former, members = self.roster.node_rank, self.place, self.roster.members
-        heirs = Heirs.find(
+        heirs = LeaderElection.find(
             node_rank=me, leader=former.node, members=members, places=self.roster.places()
         )
         if (place := heirs.leader()) is not None:
@@ -234,7 +234,7 @@ class Meeting:
         dead = {former.node} if former.is_closed() else set()
         spare, self._spare = self._spare, None
         self._server = spare.serve()
-        self._meet_at(Place(node=me, addr=spare.addr, port=spare.port), leads=True)
+        self._meet_at(StoreAddress(node=me, addr=spare.addr, port=spare.port), leads=True)
         self._link.publish_lead(Lead(attempt=self._attempt, members=members, port=0))
 
         def lost(waited_s: float) -> list[int]:
@@ -243,13 +243,13 @@ class Meeting:
 
         return self._lead(end, decide, lost, dead)
 
-    def _meet_at(self, place: Place, *, leads: bool) -> None:
+    def _meet_at(self, place: StoreAddress, *, leads: bool) -> None:
         message = self._link.message
         self._link.stop(0.1)
         self._store = None
         self.place = place
         self._link = self._link_to(place, message, by_arrival=False)
-        self.roster = Roster(self._link, place, self._say, self.roster)
+        self.roster = Membership(self._link, place, self._say, self.roster)
         self._link.start(leads=leads)
 
     def is_lost(self, node: int) -> bool:

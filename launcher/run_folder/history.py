@@ -22,7 +22,7 @@ SIGNS = ("start", "saved", "best", *ENDS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
+class AttemptRecord:
     """One start of the run, with what it did until the next."""
 
     number: int
@@ -67,7 +67,7 @@ class RunFacts:
     """metrics.jsonl."""
     events: Sequence[Record]
     """events.jsonl."""
-    attempts: Sequence[Attempt]
+    attempts: Sequence[AttemptRecord]
 
     @property
     def name(self) -> str:
@@ -136,7 +136,7 @@ def read_run(path: Path) -> RunFacts:
     )
 
 
-def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Attempt]:
+def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[AttemptRecord]:
     """Return the starts of a run, each with what followed it; pure."""
     by_launcher = {e["attempt"]: e for e in events if e["event"] == ATTEMPT and e.keys() >= _TOLD}
     cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
@@ -148,10 +148,10 @@ def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Att
     return found or [_launched(event) for event in by_launcher.values()]
 
 
-def _launched(event: Record) -> Attempt:
+def _launched(event: Record) -> AttemptRecord:
     """Return an attempt of which only the launcher has told."""
     ended_s = seconds_of(event)
-    return Attempt(
+    return AttemptRecord(
         number=event["attempt"],
         began_s=ended_s - event["seconds"],
         start_s=0.0,
@@ -174,7 +174,7 @@ def _attempt(
     following: Record | None,
     records: Sequence[Record],
     by_launcher: Mapping[int, Record],
-) -> Attempt:
+) -> AttemptRecord:
     start = piece[0]
     seen = by_launcher.get(start["attempt"], {})
     mine = [r for r in records if r.get("attempt") == start["attempt"]]
@@ -187,7 +187,7 @@ def _attempt(
         # Its last records are gone, because their steps were done again.
         last_sign_s += following.get("lost_s", 0.0)
         end_step = following["step"] + following.get("lost_steps", 0)
-    return Attempt(
+    return AttemptRecord(
         number=start["attempt"],
         began_s=seconds_of(start),
         start_s=start.get("start_s", 0.0),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..agent.cluster import Advice, NoAdvice, Site
+from ..agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause
 from ..contract.environment import SECRET
 from ..contract.exit_codes import DO_NOT_RETRY
 from ..contract.launcher_signals import Interrupted, SignalInbox
@@ -24,7 +24,7 @@ from .hostlist import expand_nodes
 from .job_info import JobFacts, SiteFacts
 from .master_address import find_address, free_port
 from .preemption_cause import SlurmAdvice
-from .requeue import Settlement
+from .requeue import Requeue
 from .requeue_budget import Budget
 from .requeue_policy import Ended
 from .scontrol import Scontrol
@@ -33,9 +33,9 @@ _UNKNOWN_JOB = "Invalid job id"
 """In Slurm's words about a job that it does not know, or not any more."""
 
 
-def find_slurm_site(
+def find_slurm_environment(
     environ: Mapping[str, str], argv: Sequence[str], say: Callable[[str], None]
-) -> Site:
+) -> ClusterEnvironment:
     """Return this process's place in its Slurm job; raises UsageError on foreign variables."""
     scontrol = Scontrol()
 
@@ -51,10 +51,10 @@ def find_slurm_site(
     allocation = read_allocation(
         environ, host=socket.gethostname(), is_in_step=is_in_step(os.getpid()), expand=expand
     )
-    return SlurmSite(allocation, environ, argv, say, scontrol)
+    return SlurmEnvironment(allocation, environ, argv, say, scontrol)
 
 
-class SlurmSite(Site):
+class SlurmEnvironment(ClusterEnvironment):
     """What Slurm adds to a start; asks the controller only when that is needed, and once."""
 
     def __init__(
@@ -118,7 +118,7 @@ class SlurmSite(Site):
         return self._allocation.role is Role.BATCH and not self._by_hand
 
     def supply(self, words: Words) -> Words:
-        """See Site."""
+        """See ClusterEnvironment."""
         self._by_hand = is_by_hand(words)
         if self._by_hand:
             return words
@@ -147,7 +147,7 @@ class SlurmSite(Site):
             self._port = free_port(self._addr, self._port)
 
     def adjust(self, plan: LaunchPlan) -> LaunchPlan:
-        """See Site."""
+        """See ClusterEnvironment."""
         used = 0 if self._told is None else self._told.restarts_used
         left = max(0, plan.max_restarts - used)
         if self._settles_alone:
@@ -176,8 +176,8 @@ class SlurmSite(Site):
             kill_wait_s=site.kill_wait_s,
         )
 
-    def advice(self) -> Advice:
-        """See Site."""
+    def advice(self) -> PreemptionCause:
+        """See ClusterEnvironment."""
         if self._allocation.node_rank != 0:
             return NoAdvice()
         return SlurmAdvice(
@@ -187,7 +187,7 @@ class SlurmSite(Site):
         )
 
     def describe(self) -> tuple[str, ...]:
-        """See Site."""
+        """See ClusterEnvironment."""
         allocation = self._allocation
         lines = [f"Slurm job {allocation.key}, restart {allocation.restart_count}"]
         lines.append(f"its nodes: {','.join(allocation.nodes)}")
@@ -196,7 +196,7 @@ class SlurmSite(Site):
         return tuple(lines)
 
     def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int | None:
-        """See Site."""
+        """See ClusterEnvironment."""
         if not self._starts_agents:
             return None
         limits = self._limits()
@@ -224,7 +224,10 @@ class SlurmSite(Site):
         return self._settle(step.wait(inbox), plan, inbox)
 
     def conclude(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
-        """See Site; under `srun relaunch` nobody outlives the agents, so the first one asks."""
+        """See ClusterEnvironment.
+
+        Under `srun relaunch` nobody outlives the agents, so the first one asks.
+        """
         return self._settle(code, plan, inbox) if self._settles_alone else code
 
     @property
@@ -234,7 +237,7 @@ class SlurmSite(Site):
 
     def _settle(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
         limits = self._limits()
-        settlement = Settlement(
+        settlement = Requeue(
             self._allocation,
             scontrol=self._scontrol,
             inbox=inbox,

@@ -4,14 +4,14 @@ import contextlib
 import subprocess
 import time
 
-from ..contract.preemption import Warned, signal_name
+from ..contract.preemption import PreemptionNotice, signal_name
 from .job_info import JobFacts, parse_job
 from .scontrol import start
 
 
 def warned(
     facts: JobFacts, signum: int, *, now: float, own_restarts: int, kill_wait_s: float | None
-) -> Warned:
+) -> PreemptionNotice:
     """Return cause and deadline; pure.
 
     Args:
@@ -22,17 +22,17 @@ def warned(
         kill_wait_s: From SIGTERM to SIGKILL; None: not known.
     """
     if facts.state == "RUNNING" and facts.preempt_time_s is not None:
-        return Warned(cause="preempted by Slurm", deadline=facts.end_time_s)
+        return PreemptionNotice(cause="preempted by Slurm", deadline=facts.end_time_s)
     if facts.state == "RUNNING":
-        return Warned(cause=signal_name(signum), deadline=facts.end_time_s)
+        return PreemptionNotice(cause=signal_name(signum), deadline=facts.end_time_s)
     killed = None if kill_wait_s is None else now + kill_wait_s
     if facts.restarts > own_restarts:
-        return Warned(cause="requeued by Slurm", deadline=killed)
+        return PreemptionNotice(cause="requeued by Slurm", deadline=killed)
     if facts.reason == "TimeLimit":
-        return Warned(cause="time limit", deadline=killed)
+        return PreemptionNotice(cause="time limit", deadline=killed)
     if facts.preempt_time_s is not None:
-        return Warned(cause="end of the grace period", deadline=killed)
-    return Warned(cause="scancel", deadline=killed)
+        return PreemptionNotice(cause="end of the grace period", deadline=killed)
+    return PreemptionNotice(cause="scancel", deadline=killed)
 
 
 class SlurmAdvice:
@@ -52,7 +52,7 @@ class SlurmAdvice:
         with contextlib.suppress(OSError):
             self._process = start(["scontrol", "show", "job", self._key])
 
-    def answer(self) -> Warned | None:
+    def answer(self) -> PreemptionNotice | None:
         """See Advice."""
         process = self._process
         if process is None or process.poll() is None:

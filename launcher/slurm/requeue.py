@@ -8,7 +8,7 @@ from ..contract.exit_codes import DO_NOT_RETRY
 from ..contract.launcher_signals import SignalInbox
 from .allocation import Allocation
 from .job_info import JobFacts
-from .requeue_policy import Action, Cause, Ended, Verdict, judge
+from .requeue_policy import Cause, Ended, RequeueAction, RequeueDecision, judge
 from .scontrol import Scontrol
 
 WITHOUT_ANSWER_S = 120.0
@@ -21,10 +21,10 @@ HOLD_S = 10
 ahead when the last process of this start is gone. (Seen on 22.05.)"""
 HOLD_TRIES = 3
 
-Record = Callable[[Verdict], str | None]
+Record = Callable[[RequeueDecision], str | None]
 
 
-class Settlement:
+class Requeue:
     """The end of one start in a job."""
 
     def __init__(
@@ -74,33 +74,33 @@ class Settlement:
     def settle(self, ended: Ended) -> int:
         """Do what the end of the ranks calls for and return the exit code."""
         verdict = self._judge(ended)
-        if verdict.action is Action.REQUEUE:
+        if verdict.action is RequeueAction.REQUEUE:
             return self._requeue(verdict, ended)
         return self._leave(verdict)
 
-    def _leave(self, verdict: Verdict) -> int:
+    def _leave(self, verdict: RequeueDecision) -> int:
         if verdict.cause is Cause.REQUEUED:
             self._say("Slurm has put the job back into the queue by itself; it goes on from there.")
         elif verdict.cause is Cause.CANCELLED:
             self._say("the job was cancelled and stays so. The same command goes on with the run.")
-        elif verdict.action is not Action.LEAVE:
+        elif verdict.action is not RequeueAction.LEAVE:
             self._tell(verdict)
         return verdict.code
 
-    def _judge(self, ended: Ended) -> Verdict:
+    def _judge(self, ended: Ended) -> RequeueDecision:
         """Return the verdict on Slurm's answer; ASK_AGAIN where there was none in time."""
         pause_s = 0.5
         verdict = judge(ended, None)
         told = False
-        while verdict.action is Action.ASK_AGAIN:
+        while verdict.action is RequeueAction.ASK_AGAIN:
             came_before = self._inbox.num_warnings
             bound_s = max(1.0, min(12.0, self._time_left_s()))
             verdict = judge(ended, self._scontrol.job(self._allocation.key, bound_s))
-            if self._inbox.num_warnings != came_before and verdict.action is Action.REQUEUE:
+            if self._inbox.num_warnings != came_before and verdict.action is RequeueAction.REQUEUE:
                 # Slurm has begun to end the job meanwhile: the answer may be from before.
                 verdict = judge(ended, None)
                 continue
-            if verdict.action is not Action.ASK_AGAIN or self._time_left_s() <= 0:
+            if verdict.action is not RequeueAction.ASK_AGAIN or self._time_left_s() <= 0:
                 break
             if not told:
                 told = True
@@ -118,7 +118,7 @@ class Settlement:
             return min(self._deadline_s, killed_at_s) - RESERVE_S - self._clock()
         return self._deadline_s - RESERVE_S - self._clock()
 
-    def _requeue(self, verdict: Verdict, ended: Ended) -> int:
+    def _requeue(self, verdict: RequeueDecision, ended: Ended) -> int:
         refused = self._record(verdict)
         if refused is not None:
             self._say(refused)
@@ -130,7 +130,7 @@ class Settlement:
             now = judge(ended, self._scontrol.job(key))
             if now.cause is Cause.REQUEUED:
                 break  # it was taken, and only the answer was lost
-            if now.action not in (Action.REQUEUE, Action.ASK_AGAIN):
+            if now.action not in (RequeueAction.REQUEUE, RequeueAction.ASK_AGAIN):
                 return self._leave(now)
             if self._time_left_s() <= 0:
                 self._say(f"Slurm did not put job {key} back into the queue: {problem}.")
@@ -146,7 +146,7 @@ class Settlement:
         )
         return verdict.code
 
-    def _tell(self, verdict: Verdict) -> None:
+    def _tell(self, verdict: RequeueDecision) -> None:
         how = by_hand(self._allocation, self._known)
         if verdict.cause is Cause.UNKNOWN:
             self._say(

@@ -27,7 +27,7 @@ class Cause(enum.StrEnum):
     """Slurm gave no answer."""
 
 
-class Action(enum.Enum):
+class RequeueAction(enum.Enum):
     """What this process does about it."""
 
     LEAVE = enum.auto()
@@ -39,11 +39,11 @@ class Action(enum.Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class RequeueDecision:
     """What happened and what follows."""
 
     cause: Cause
-    action: Action
+    action: RequeueAction
     code: int
     """To leave with."""
 
@@ -74,7 +74,7 @@ _ASKED = frozenset({128 + 10, 128 + 12})
 Without `B:` this process gets none itself, and an agent that is still starting dies of it."""
 
 
-def judge(ended: Ended, facts: JobFacts | None) -> Verdict:
+def judge(ended: Ended, facts: JobFacts | None) -> RequeueDecision:
     """Return what happened and what to do.
 
     Args:
@@ -82,38 +82,42 @@ def judge(ended: Ended, facts: JobFacts | None) -> Verdict:
         facts: Slurm's answer from after that; None: there is none yet.
     """
     if ended.code == DONE:
-        return Verdict(cause=Cause.DONE, action=Action.LEAVE, code=DONE)
+        return RequeueDecision(cause=Cause.DONE, action=RequeueAction.LEAVE, code=DONE)
     may_continue = ended.was_asked_to_leave or ended.code in _TERMINATED
     if not may_continue:
-        return Verdict(cause=Cause.FAILED, action=Action.LEAVE, code=ended.code)
+        return RequeueDecision(cause=Cause.FAILED, action=RequeueAction.LEAVE, code=ended.code)
     if facts is None:
-        return Verdict(cause=Cause.UNKNOWN, action=Action.ASK_AGAIN, code=CONTINUE)
+        return RequeueDecision(cause=Cause.UNKNOWN, action=RequeueAction.ASK_AGAIN, code=CONTINUE)
     if facts.restarts > ended.own_restarts:
-        return Verdict(cause=Cause.REQUEUED, action=Action.LEAVE, code=ended.code)
+        return RequeueDecision(cause=Cause.REQUEUED, action=RequeueAction.LEAVE, code=ended.code)
     if facts.state == "RUNNING":
         return _judge_running(ended, facts)
     if facts.reason == "TimeLimit":
         # Only what has saved is worth starting again: else it would end the same way.
-        action = Action.REQUEUE if ended.code == CONTINUE else Action.LEAVE
-        return _allowed(Verdict(cause=Cause.TIME_LIMIT, action=action, code=ended.code), facts)
+        action = RequeueAction.REQUEUE if ended.code == CONTINUE else RequeueAction.LEAVE
+        return _allowed(
+            RequeueDecision(cause=Cause.TIME_LIMIT, action=action, code=ended.code), facts
+        )
     if facts.preempt_time_s is not None:
         # The grace is over: Slurm requeues it, or its partition says CANCEL.
-        return Verdict(cause=Cause.PREEMPTED, action=Action.LEAVE, code=ended.code)
-    return Verdict(cause=Cause.CANCELLED, action=Action.LEAVE, code=ended.code)
+        return RequeueDecision(cause=Cause.PREEMPTED, action=RequeueAction.LEAVE, code=ended.code)
+    return RequeueDecision(cause=Cause.CANCELLED, action=RequeueAction.LEAVE, code=ended.code)
 
 
-def _judge_running(ended: Ended, facts: JobFacts) -> Verdict:
+def _judge_running(ended: Ended, facts: JobFacts) -> RequeueDecision:
     if facts.preempt_time_s is not None:
-        preempted = Verdict(cause=Cause.PREEMPTED, action=Action.REQUEUE, code=ended.code)
+        preempted = RequeueDecision(
+            cause=Cause.PREEMPTED, action=RequeueAction.REQUEUE, code=ended.code
+        )
         return _allowed(preempted, facts)
     if ended.was_asked_to_leave or ended.code in _ASKED:
-        asked = Verdict(cause=Cause.ASKED, action=Action.REQUEUE, code=ended.code)
+        asked = RequeueDecision(cause=Cause.ASKED, action=RequeueAction.REQUEUE, code=ended.code)
         return _allowed(asked, facts)
-    return Verdict(cause=Cause.FAILED, action=Action.LEAVE, code=ended.code)
+    return RequeueDecision(cause=Cause.FAILED, action=RequeueAction.LEAVE, code=ended.code)
 
 
-def _allowed(verdict: Verdict, facts: JobFacts) -> Verdict:
+def _allowed(verdict: RequeueDecision, facts: JobFacts) -> RequeueDecision:
     """Return the verdict for a job that may not be requeued: --no-requeue, or no batch job."""
-    if verdict.action is not Action.REQUEUE or (facts.may_requeue and facts.is_batch):
+    if verdict.action is not RequeueAction.REQUEUE or (facts.may_requeue and facts.is_batch):
         return verdict
-    return Verdict(cause=verdict.cause, action=Action.TELL, code=verdict.code)
+    return RequeueDecision(cause=verdict.cause, action=RequeueAction.TELL, code=verdict.code)

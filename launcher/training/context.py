@@ -27,12 +27,12 @@ from ..run_folder.folder import RunFolder
 from ..run_folder.lock import FolderLock
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake
-from .lockstep import Itinerary
+from .lockstep import Lockstep
 from .rank_console import RankConsole
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class RankPlacement:
     """Where a rank runs."""
 
     host: str
@@ -71,7 +71,7 @@ class RunContext:
         self.seed = seed
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
-        self.itinerary = Itinerary(ranks, end_process=self._end_process)
+        self.lockstep = Lockstep(ranks, end_process=self._end_process)
         self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "auto")
         self.precision: Precision = precision_for(
             environment.precision or "fp32", ranks.device.type
@@ -101,13 +101,13 @@ class RunContext:
         """Whether the launcher's own start belongs to this one's."""
         return self.environment.launched and self.environment.restart_count == 0
 
-    def places(self) -> list[Place]:
+    def places(self) -> list[RankPlacement]:
         """Return where every rank runs, in rank order. Called on every rank."""
         device = self.ranks.device
         name = f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else ""
         mine: JSON = {"host": platform.node(), "device": name or str(device)}
         everyone: list[Any] = self.communicator.all_gather(mine)
-        return [Place(**one) for one in everyone]
+        return [RankPlacement(**one) for one in everyone]
 
     def describe(self) -> str:
         """Say where and how this start runs."""

@@ -48,7 +48,7 @@ LONGEST_WAIT_S = 1800.0
 """For ranks that have not come to the end; as long as a collective waits."""
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.001, 0.1
 """The pause between two looks at the others doubles: they mostly end within milliseconds."""
-_KEY = "relaunch/itinerary/{}"
+_KEY = "relaunch/lockstep/{}"
 _OWN = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("launcher", "strategies"))
 
 
@@ -68,7 +68,7 @@ class Stop:
     """`main` has returned."""
 
 
-class Itinerary:
+class Lockstep:
     """This rank's calls; the others' are read when this one ends."""
 
     def __init__(self, ranks: Ranks, *, end_process: Callable[[str], None]) -> None:
@@ -83,7 +83,7 @@ class Itinerary:
         self.loop: str | None = None
         """What this rank iterates over, while it does."""
 
-    def come_to(self, what: str) -> None:
+    def enter(self, what: str) -> None:
         """Note a call that all ranks make together.
 
         Raises:

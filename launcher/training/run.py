@@ -117,7 +117,7 @@ class Run(RunContext):
                 if unshielded is not None:
                     run.warn(unshielded)
                 start.pause()
-                run.itinerary.follow(lambda: run._call(main))
+                run.lockstep.follow(lambda: run._call(main))
             except Preempted:
                 code = CONTINUE
             except ConfigError as error:
@@ -127,7 +127,7 @@ class Run(RunContext):
                 leave(environment.error_file, str(error), _FAILURE)
             except Exception as error:
                 if run is not None:
-                    run.itinerary.stay()
+                    run.lockstep.stay()
                     write_exception(environment.error_file, error, run.describe_end(error))
                 raise
             end_well(environment, flag, start, code)
@@ -166,7 +166,7 @@ class Run(RunContext):
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
         self.before_first_step.go_on()
-        self.itinerary.come_to("run.prepare")
+        self.lockstep.enter("run.prepare")
         self._refuse_second_job()
         require_arguments(Recipe, recipe, where="run.prepare")
         self._job = Job(self, Recipe(**recipe))
@@ -251,9 +251,9 @@ class Run(RunContext):
 
         Called on every rank that has met one.
         """
-        self.itinerary.stay()
+        self.lockstep.stay()
         has_trained = self.has_trained
-        step = self.itinerary.step if has_trained else None
+        step = self.lockstep.step if has_trained else None
         sentence = mistake_text(str(error), where_raised(error), step=step)
         if self._job is not None and has_trained:
             sentence = f"{sentence} {self._job.save_after_mistake()}"
@@ -264,7 +264,7 @@ class Run(RunContext):
 
         One that came out of `measure` is met by all ranks: what is finished is saved first.
         """
-        where, words = self.itinerary.describe(error), f"{type(error).__name__}: {error}"
+        where, words = self.lockstep.describe(error), f"{type(error).__name__}: {error}"
         if self._job is None or not self._job.is_evaluating or is_peer_loss(words):
             return where
         return f"{where}\n{self._job.save_after_mistake()}"

@@ -28,7 +28,7 @@ Used = Mapping[str, int]
 """GPU, such as "GPU 0", to the MiB in use."""
 
 
-class Next(enum.Enum):
+class MemoryWait(enum.Enum):
     """What to do after a look at the GPUs."""
 
     START = enum.auto()
@@ -37,7 +37,7 @@ class Next(enum.Enum):
     """Start although memory is held."""
 
 
-def next_after(before: Used, now: Used, waited_s: float) -> Next:
+def next_after(before: Used, now: Used, waited_s: float) -> MemoryWait:
     """Return what to do; pure.
 
     Args:
@@ -46,8 +46,8 @@ def next_after(before: Used, now: Used, waited_s: float) -> Next:
         waited_s: Since the ranks have ended.
     """
     if not held(before, now):
-        return Next.START
-    return Next.LOOK_AGAIN if waited_s < LONGEST_S else Next.GIVE_UP
+        return MemoryWait.START
+    return MemoryWait.LOOK_AGAIN if waited_s < LONGEST_S else MemoryWait.GIVE_UP
 
 
 def held(before: Used, now: Used) -> str:
@@ -122,12 +122,12 @@ class AcceleratorMemory:
                 return
             waited_s = time.monotonic() - began
             step = next_after(self._before, now, waited_s)
-            if step is Next.START:
+            if step is MemoryWait.START:
                 if told:
                     self._say(f"the memory of the GPUs was released after {waited_s:.1f} s.")
                 return
             what = held(self._before, now)
-            if step is Next.GIVE_UP:
+            if step is MemoryWait.GIVE_UP:
                 self._say(
                     f"{what} {waited_s:.0f} s after the ranks have ended; starting all the same."
                 )

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from ..plan.python_command import parse_python_command, why_not_source, why_other_python
-from .forkserver.client import NotWarm, WarmServer
+from .forkserver.client import ForkServer, ForkServerUnavailableError
 from .forkserver.server import Warmth
 from .worker import Worker, WorkerStreams
 
@@ -16,7 +16,7 @@ class Starter:
         """Remember what every rank runs, as words to execute."""
         self._command = tuple(command)
         self._say = say
-        self._server: WarmServer | None = None
+        self._server: ForkServer | None = None
 
     def warm_up(
         self,
@@ -41,15 +41,15 @@ class Starter:
         program = parse_python_command(self._command, sys.executable)
         try:
             if (reason := why_other_python(self._command, sys.executable)) is not None:
-                raise NotWarm(reason)
+                raise ForkServerUnavailableError(reason)
             if program is None:
                 return
             if (reason := why_not_source(program)) is not None:
-                raise NotWarm(reason)
+                raise ForkServerUnavailableError(reason)
             warmth = Warmth(program=program, preload=preload, uses_run=uses_run, opened=opened)
-            self._server = WarmServer.fork(warmth, at_import)
+            self._server = ForkServer.fork(warmth, at_import)
             self._server.wait_until_ready(given_up)
-        except NotWarm as reason:
+        except ForkServerUnavailableError as reason:
             self._go_cold(reason)
 
     def start(
@@ -71,7 +71,7 @@ class Starter:
                     self._command, environment, streams, inherits_stdin=rank == 0
                 )
                 return Worker(rank, local_rank, process)
-            except NotWarm as reason:
+            except ForkServerUnavailableError as reason:
                 self._go_cold(reason)
         return Worker.start(self._command, environment, streams, rank=rank, local_rank=local_rank)
 
@@ -80,7 +80,7 @@ class Starter:
         if self._server is not None:
             try:
                 self._server.release()
-            except NotWarm as reason:
+            except ForkServerUnavailableError as reason:
                 self._go_cold(reason)
 
     def close(self) -> None:
@@ -89,7 +89,7 @@ class Starter:
             self._server.close()
             self._server = None
 
-    def _go_cold(self, reason: NotWarm) -> None:
+    def _go_cold(self, reason: ForkServerUnavailableError) -> None:
         if self._server is not None:
             self._server.close()
         self._say(f"{reason}. Each rank imports torch by itself from now on, as with --cold.")

@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import HashStore
 from checkpointing import JSON
 
 from .host_channel import GroupChannel, HostChannel
-from .socket_channel import Neighbours
+from .socket_channel import SocketChannel
 from .socket_connect import meet_neighbours
 
 COLLECTIVE_TIMEOUT_S = 1800
@@ -45,7 +45,7 @@ class Ranks:
     """A gloo group: CPU tensors, no synchronisation with a GPU, usable when NCCL is stuck."""
     node_rank: int = 0
     """The number of this process's node; ranks with the same one read a checkpoint together."""
-    neighbours: Neighbours | None = None
+    neighbours: SocketChannel | None = None
     """All other ranks, where they are on this host."""
 
     @property

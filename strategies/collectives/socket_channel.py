@@ -25,7 +25,7 @@ _PIECE_BYTES = 65536
 class _Sum:
     """One sum under way."""
 
-    def __init__(self, owner: Neighbours, number: int, own: Sequence[float]) -> None:
+    def __init__(self, owner: SocketChannel, number: int, own: Sequence[float]) -> None:
         self.number = number
         self.own = own
         self.total: list[float] | None = None
@@ -39,7 +39,7 @@ class _Sum:
         return self.total
 
 
-class Neighbours:
+class SocketChannel:
     """Connections to all other ranks, on this host. Every method is called on every rank.
 
     Each of them raises LostRankError where another rank is gone or does not come within the time,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from checkpointing import JSON
 
-from .socket_channel import Neighbours
+from .socket_channel import SocketChannel
 
 MOST_RANKS = 16
 """Among more, what each has to send for a sum takes longer than gloo does."""
@@ -27,7 +27,7 @@ AllGather = Callable[[JSON], Sequence[JSON]]
 
 def meet_neighbours(
     rank: int, world_size: int, all_gather: AllGather, *, limit_s: float
-) -> Neighbours | None:
+) -> SocketChannel | None:
     """Connect all ranks with each other, where that can be done. Called on every rank.
 
     Args:
@@ -41,7 +41,7 @@ def meet_neighbours(
         them could not be connected.
     """
     if world_size == 1:
-        return Neighbours(rank, {}, limit_s=limit_s)
+        return SocketChannel(rank, {}, limit_s=limit_s)
     if world_size > MOST_RANKS:
         return None
     door = _Door.open()
@@ -54,7 +54,7 @@ def meet_neighbours(
         links = door.meet(rank, known, time.monotonic() + _MEETING_S)
         if all(all_gather(links is not None)):
             assert links is not None
-            return Neighbours(rank, links, limit_s=limit_s)
+            return SocketChannel(rank, links, limit_s=limit_s)
     finally:
         if door is not None:
             door.close()

@@ -7,13 +7,13 @@ import pytest
 from launcher.agent.attempts.attempt import warning_text
 from launcher.agent.attempts.failure_report import failure_report, how_it_ended, own_command_text
 from launcher.contract.error_file import ErrorRecord
-from launcher.contract.exit_codes import Outcome
+from launcher.contract.exit_codes import RankEnd
 
 
 def outcome(rank, status, *, by_launcher=False):
     since_s = 0.5 if by_launcher else None
     place = {"rank": rank, "local_rank": rank - 8, "pid": 4000}
-    return Outcome(**place, status=status, alive_s=0.0, seen_s=1.0, ending_since_s=since_s)
+    return RankEnd(**place, status=status, alive_s=0.0, seen_s=1.0, ending_since_s=since_s)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,12 @@ import sys
 
 import pytest
 
-from launcher.contract.preemption import WARNING_SIGNALS, PreemptionFlag, Warned, signal_name
+from launcher.contract.preemption import (
+    WARNING_SIGNALS,
+    PreemptionFlag,
+    PreemptionNotice,
+    signal_name,
+)
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -80,7 +85,7 @@ def test_under_a_launcher_ctrl_c_twice_is_one_notice(tmp_path):
 )
 def test_what_comes_to_a_rank_alone_is_passed_on_once(tmp_path, signum, passed_on, is_told):
     if is_told:
-        Warned(cause="SIGTERM").write(tmp_path / "warning.json")
+        PreemptionNotice(cause="SIGTERM").write(tmp_path / "warning.json")
     code, out = run_python(
         f"""
 from pathlib import Path
@@ -147,7 +152,7 @@ def test_ignored_signal_stays_ignored():
 def test_cause_and_deadline_come_from_the_launcher(tmp_path):
     path = tmp_path / "warning.json"
     flag = PreemptionFlag(path)
-    Warned(cause="time limit", deadline=12.5).write(path)
+    PreemptionNotice(cause="time limit", deadline=12.5).write(path)
     assert flag.cause is None
     with flag.install():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -158,7 +163,7 @@ def test_cause_and_deadline_come_from_the_launcher(tmp_path):
 def test_odd_warning_file_is_no_warning_file(tmp_path, text):
     path = tmp_path / "warning.json"
     path.write_text(text)
-    assert Warned.read(path) is None
+    assert PreemptionNotice.read(path) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from launcher.agent.attempts.preemption import (
     ranks_text,
     unsaved_text,
 )
-from launcher.contract.exit_codes import Outcome, spare
+from launcher.contract.exit_codes import RankEnd, spare
 
 TERM, KILL, HUP = -int(signal.SIGTERM), -int(signal.SIGKILL), -int(signal.SIGHUP)
 
@@ -18,7 +18,7 @@ TERM, KILL, HUP = -int(signal.SIGTERM), -int(signal.SIGKILL), -int(signal.SIGHUP
 def ends(*statuses, ended=()):
     """Ranks from 0; those in `ended` were ended by the launcher."""
     return [
-        Outcome(
+        RankEnd(
             rank=rank,
             local_rank=rank,
             pid=4000 + rank,

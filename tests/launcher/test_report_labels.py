@@ -4,11 +4,11 @@ import random
 import pytest
 
 from launcher.commands.report.labels import MOST_ROWS, place
-from launcher.run_folder.history import Attempt
+from launcher.run_folder.history import AttemptRecord
 
 
-def attempt(number: int, step: int, strategy: str = "ddp", ranks: int = 2) -> Attempt:
-    return Attempt(
+def attempt(number: int, step: int, strategy: str = "ddp", ranks: int = 2) -> AttemptRecord:
+    return AttemptRecord(
         number=number,
         began_s=0.0,
         start_s=0.0,
@@ -28,7 +28,7 @@ def width(text: str) -> float:
     return 0.01 * len(text)
 
 
-def starts(*kinds: tuple[int, str, int]) -> list[Attempt]:
+def starts(*kinds: tuple[int, str, int]) -> list[AttemptRecord]:
     return [attempt(n, *kind) for n, kind in enumerate(kinds, 1)]
 
 
@@ -62,7 +62,9 @@ def starts(*kinds: tuple[int, str, int]) -> list[Attempt]:
         ),
     ],
 )
-def test_where_they_stand(attempts: list[Attempt], expected: list[tuple[str, float, int]]) -> None:
+def test_where_they_stand(
+    attempts: list[AttemptRecord], expected: list[tuple[str, float, int]]
+) -> None:
     found = [(one.text, one.left, one.row) for one in place(attempts, 100, width)]
     assert found == [(text, pytest.approx(left), row) for text, left, row in expected]
 

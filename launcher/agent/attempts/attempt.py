@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...contract.exit_codes import CONTINUE, DONE, NOBODY_READS, Outcome, is_notice
+from ...contract.exit_codes import CONTINUE, DONE, NOBODY_READS, RankEnd, is_notice
 from ...contract.launcher_signals import SignalInbox
-from ...contract.preemption import Warned, signal_name
+from ...contract.preemption import PreemptionNotice, signal_name
 from ...rendezvous.remote_status import RemoteStatus
 from ...workers.worker import Worker, wait_for_an_end
-from ..cluster import Advice, NoAdvice
+from ..cluster import NoAdvice, PreemptionCause
 from .hang_detection import HangWatch
 from .preemption import ranks_text
 from .stack_dump import kernel_stacks
-from .supervision import Bounds, Situation, Step, next_step
+from .supervision import Action, Bounds, Situation, next_step
 
 POLL_S = 0.05
 REMINDER_S = 60.0
@@ -38,7 +38,7 @@ class Attempt:
         hang: HangWatch | None = None,
         write_stacks: Callable[[Sequence[Worker], str], None] = lambda workers, elsewhere: None,
         elsewhere: Callable[[], RemoteStatus] = RemoteStatus,
-        advice: Advice | None = None,
+        advice: PreemptionCause | None = None,
         left: Callable[[int], int | None] = lambda rank: None,
         nothing_begun: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -56,26 +56,26 @@ class Attempt:
         """The code which a rank has told before it left; None: it has not."""
         self._nothing_begun = nothing_begun
         """Whether there is nothing to save yet."""
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[RankEnd] = []
         self._untold: list[Worker] = []
         self._reminded_at = 0.0
         self._deadline: float | None = None
         self._hung_elsewhere = ""
         self._seen = Situation(now=time.monotonic(), num_running=len(workers))
-        self._act: dict[Step, Callable[[], None]] = {
-            Step.WAIT: self._wait,
-            Step.ASK: self._ask,
-            Step.WARN: self._warn,
-            Step.TERMINATE: self._terminate,
-            Step.KILL: self._kill,
+        self._act: dict[Action, Callable[[], None]] = {
+            Action.WAIT: self._wait,
+            Action.ASK: self._ask,
+            Action.WARN: self._warn,
+            Action.TERMINATE: self._terminate,
+            Action.KILL: self._kill,
         }
 
-    def supervise(self) -> tuple[Outcome, ...]:
+    def supervise(self) -> tuple[RankEnd, ...]:
         """Return the outcome of every worker, after the last one has ended or was given up."""
         while True:
             self._look()
             step = next_step(self._seen, self._bounds)
-            if step in (Step.DONE, Step.ABANDON):
+            if step in (Action.DONE, Action.ABANDON):
                 break
             self._act[step]()
         for worker in self._running:
@@ -142,7 +142,7 @@ class Attempt:
         # No SIGKILL is ours before we have sent one.
         asked_at = None if status == -signal.SIGKILL else seen.terminated_at
         self._outcomes.append(
-            Outcome(
+            RankEnd(
                 rank=worker.rank,
                 local_rank=worker.local_rank,
                 pid=worker.pid,
@@ -182,7 +182,7 @@ class Attempt:
         grace_s = self._bounds.grace_s
         cause = "Ctrl-C" if signum == signal.SIGINT else signal_name(signum)
         self._deadline = None if grace_s is None else time.time() + grace_s
-        self._write_warning(Warned(cause=cause, deadline=self._deadline))
+        self._write_warning(PreemptionNotice(cause=cause, deadline=self._deadline))
         self._advice.ask(signum)
         self._say(warning_text(cause, len(self._running), grace_s))
         self._untold = list(self._running)
@@ -190,7 +190,7 @@ class Attempt:
         self._reminded_at = self._seen.now
         self._tell_those_ready()
 
-    def _write_warning(self, warned: Warned) -> None:
+    def _write_warning(self, warned: PreemptionNotice) -> None:
         with contextlib.suppress(OSError):  # a full disk takes the cause away, not the warning
             warned.write(self._warning_file)
 
@@ -266,7 +266,7 @@ def warning_text(cause: str, num_ranks: int, grace_s: float | None) -> str:
     return f"{text} Press Ctrl-C again to kill now." if cause == "Ctrl-C" else text
 
 
-def advice_text(warned: Warned, now: float) -> str:
+def advice_text(warned: PreemptionNotice, now: float) -> str:
     """Return the sentence about a cause that was found out."""
     if warned.deadline is None:
         return f"{warned.cause}: no deadline is known."

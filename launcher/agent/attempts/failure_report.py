@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...contract.error_file import ErrorRecord
-from ...contract.exit_codes import CONTINUE, DONE, NOTICES, Outcome
+from ...contract.exit_codes import CONTINUE, DONE, NOTICES, RankEnd
 from ...contract.preemption import signal_name
 
 TAIL_LINES = 20
 
 
 def failure_report(
-    first: Outcome,
-    outcomes: Sequence[Outcome],
+    first: RankEnd,
+    outcomes: Sequence[RankEnd],
     *,
     record: ErrorRecord | None = None,
     log_path: Path | None = None,

@@ -10,17 +10,17 @@ from ...plan.launch_plan import LaunchPlan
 from ...rendezvous.messages import NodeEnd, first_to_fail
 from ...run_folder.attempt_number import number_in
 from ...run_folder.jsonl import EVENTS, FOLDER, append_event
-from .restart_policy import AttemptRecord, Verdict, verdict
+from .restart_policy import FailedAttempt, RestartDecision, verdict
 
 
-class Judge:
+class AttemptHistory:
     """Keeps the attempts so far, decides about a restart, and writes events.jsonl."""
 
     def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
         self.say = say
         self._plan = plan
         self._inbox = inbox
-        self._history: list[AttemptRecord] = []
+        self._history: list[FailedAttempt] = []
         self._folder = assumed_folder(plan)
         self._is_known = plan.run_dir is not None
         """Whether the folder is more than assumed."""
@@ -40,7 +40,7 @@ class Judge:
                     append_event(before, FOLDER, path=told)
         return self._folder
 
-    def judge(self, ends: Mapping[int, NodeEnd], code: int) -> Verdict:
+    def judge(self, ends: Mapping[int, NodeEnd], code: int) -> RestartDecision:
         """Return the verdict on an attempt from its ends on all nodes."""
         record = merged(ends, code)
         self._history.append(record)
@@ -51,7 +51,9 @@ class Judge:
         self.record(ends, code, judged, judged.reason)
         return judged
 
-    def record(self, ends: Mapping[int, NodeEnd], code: int, judged: Verdict, reason: str) -> None:
+    def record(
+        self, ends: Mapping[int, NodeEnd], code: int, judged: RestartDecision, reason: str
+    ) -> None:
         """Write an attempt into events.jsonl."""
         record = merged(ends, code)
         folder = self.folder(ends)
@@ -73,12 +75,12 @@ class Judge:
                 )
 
 
-def merged(ends: Mapping[int, NodeEnd], code: int) -> AttemptRecord:
+def merged(ends: Mapping[int, NodeEnd], code: int) -> FailedAttempt:
     """Return the record of an attempt from its ends on all nodes; pure."""
     steps = [end.step for end in ends.values() if end.step is not None]
     errors = [end.error for end in ends.values() if end.error is not None]
     first = first_to_fail(ends)
-    return AttemptRecord(
+    return FailedAttempt(
         code=code,
         lived_s=max(end.lived_s for end in ends.values()),
         gives_signs=any(end.gives_signs for end in ends.values()),

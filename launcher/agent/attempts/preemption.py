@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ...contract.exit_codes import CONTINUE, DONE, Outcome, followers
+from ...contract.exit_codes import CONTINUE, DONE, RankEnd, followers
 from ...contract.preemption import signal_name
 
 GOES_ON = "The same command goes on."
@@ -14,7 +14,7 @@ def ranks_text(ranks: Iterable[int]) -> str:
     return f"rank{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def nothing_begun_text(outcomes: Sequence[Outcome]) -> str:
+def nothing_begun_text(outcomes: Sequence[RankEnd]) -> str:
     """Return why a notice cost nothing; empty where every rank has left by itself.
 
     Args:
@@ -35,7 +35,7 @@ def nothing_begun_text(outcomes: Sequence[Outcome]) -> str:
     return f"{ranks_text(spared)} had to be ended {before}" if spared else ""
 
 
-def followers_text(outcomes: Sequence[Outcome], causes: Mapping[int, str | None]) -> str:
+def followers_text(outcomes: Sequence[RankEnd], causes: Mapping[int, str | None]) -> str:
     """Return, in a line, who failed only since the others had left; empty: nobody.
 
     Args:
@@ -54,7 +54,7 @@ def followers_text(outcomes: Sequence[Outcome], causes: Mapping[int, str | None]
 
 
 def unsaved_text(
-    outcomes: Sequence[Outcome], *, step: int | None, newest: int | None, grace_s: float | None
+    outcomes: Sequence[RankEnd], *, step: int | None, newest: int | None, grace_s: float | None
 ) -> str:
     """Return why a run that saves by itself could not: who was ended, and what that costs.
 

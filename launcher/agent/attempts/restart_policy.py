@@ -21,7 +21,7 @@ _CHANGING = re.compile(r"0x[0-9a-fA-F]+|\d+(\.\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttemptRecord:
+class FailedAttempt:
     """What the decision needs to know about an attempt that has ended."""
 
     code: int
@@ -56,7 +56,7 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class RestartDecision:
     """What to do after an attempt."""
 
     restart: bool
@@ -66,7 +66,9 @@ class Verdict:
     """Why there is none, where that needs saying."""
 
 
-def verdict(history: Sequence[AttemptRecord], *, max_restarts: int, warned: bool) -> Verdict:
+def verdict(
+    history: Sequence[FailedAttempt], *, max_restarts: int, warned: bool
+) -> RestartDecision:
     """Decide from the attempts so far, the last one included.
 
     Args:
@@ -76,24 +78,24 @@ def verdict(history: Sequence[AttemptRecord], *, max_restarts: int, warned: bool
     """
     last = history[-1]
     if warned or last.code in NEVER_RESTARTED or max_restarts == 0:
-        return Verdict(restart=False)
+        return RestartDecision(restart=False)
     if not any(attempt.progressed for attempt in history):
         what = "its first step" if last.gives_signs else "the ranks met"
-        return Verdict(
+        return RestartDecision(
             restart=False,
             reason=f"not starting again: it failed before {what}, and would again.",
         )
     if len(history) > max_restarts:
-        return Verdict(restart=False, reason=f"--max-restarts {max_restarts} is used up.")
+        return RestartDecision(restart=False, reason=f"--max-restarts {max_restarts} is used up.")
     if len(history) > 1 and _same_failure(history[-2], last):
-        return Verdict(
+        return RestartDecision(
             restart=False,
             reason=f"not starting again: it failed twice {last.place} with the same error.",
         )
-    return Verdict(restart=True, wait_s=_wait_s(history))
+    return RestartDecision(restart=True, wait_s=_wait_s(history))
 
 
-def _same_failure(one: AttemptRecord, other: AttemptRecord) -> bool:
+def _same_failure(one: FailedAttempt, other: FailedAttempt) -> bool:
     if one.place is None or one.error is None or other.error is None:
         return False
     # Addresses, ports and times differ from one attempt to the next.
@@ -101,7 +103,7 @@ def _same_failure(one: AttemptRecord, other: AttemptRecord) -> bool:
     return one.place == other.place and same_error
 
 
-def _wait_s(history: Sequence[AttemptRecord]) -> float:
+def _wait_s(history: Sequence[FailedAttempt]) -> float:
     """Nothing after the first quick end in a row, then 1 s, 2 s, 4 s, ... up to LONGEST_WAIT_S."""
     num_quick = 0
     for attempt in reversed(history):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...contract.environment import RankFiles
 from ...contract.error_file import read_error
-from ...contract.exit_codes import Outcome, first_failure
+from ...contract.exit_codes import RankEnd, first_failure
 from ...contract.heartbeat import Beat, read_beat
 from ...contract.preemption import signal_name
 from ...contract.run_dir_file import told_folder
@@ -19,7 +19,7 @@ from .evidence import exception_of
 class AttemptEnd:
     """How an attempt ended, and where to read more about it."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RankEnd, ...]
     code: int
     files: Mapping[int, RankFiles]
     """Of each rank: it may have left its reason and its last sign of life."""

@@ -36,7 +36,7 @@ class Bounds:
         return replace(bounds, terminate_s=terminate_s, lost_s=terminate_s)
 
 
-class Step(enum.Enum):
+class Action(enum.Enum):
     """What to do next."""
 
     WAIT = enum.auto()
@@ -80,7 +80,7 @@ class Situation:
     """A second Ctrl-C came."""
 
 
-def next_step(seen: Situation, bounds: Bounds) -> Step:
+def next_step(seen: Situation, bounds: Bounds) -> Action:
     """Return the next step; called again and again until it is DONE or ABANDON."""
 
     def over(since: float | None, bound_s: float | None) -> bool:
@@ -88,23 +88,23 @@ def next_step(seen: Situation, bounds: Bounds) -> Step:
 
     terminate_s = bounds.terminate_s if seen.lost_at is None else bounds.lost_s
     if seen.num_running == 0:
-        return Step.DONE
+        return Action.DONE
     if seen.killed_at is not None:
-        return Step.ABANDON if over(seen.killed_at, bounds.abandon_s) else Step.WAIT
+        return Action.ABANDON if over(seen.killed_at, bounds.abandon_s) else Action.WAIT
     if seen.hung_at is not None and not seen.asked and not seen.kill_now:
-        return Step.ASK
+        return Action.ASK
     if (
         seen.kill_now
         or seen.hung_at is not None
         or over(seen.terminated_at, terminate_s)
         or over(seen.warned_at, bounds.grace_s)
     ):
-        return Step.KILL
+        return Action.KILL
     if seen.terminated_at is not None:
-        return Step.WAIT
+        return Action.WAIT
     ended = (seen.failed_at, seen.lost_at, seen.early_at)
     if any(at is not None for at in ended) or over(seen.left_at, bounds.leave_s):
-        return Step.TERMINATE
+        return Action.TERMINATE
     if seen.warned_at is not None and not seen.told:
-        return Step.WARN
-    return Step.WAIT
+        return Action.WARN
+    return Action.WAIT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...run_folder.history import Attempt
+from ...run_folder.history import AttemptRecord
 from ...run_folder.tables import plural
 
 MOST_ROWS = 7
@@ -31,7 +31,7 @@ class Label:
 
 
 def place(
-    attempts: Sequence[Attempt], end_step: int, width_of: Callable[[str], float]
+    attempts: Sequence[AttemptRecord], end_step: int, width_of: Callable[[str], float]
 ) -> list[Label]:
     """Return the labels, so that no two lie upon one another and every start is in one.
 
@@ -45,7 +45,7 @@ def place(
     """
     end_step = max(end_step, 1)
     for is_shared in (_goes_on_as_before, lambda group, attempt: True):
-        groups: list[list[Attempt]] = []
+        groups: list[list[AttemptRecord]] = []
         for attempt in attempts:
             near = groups and _is_near(groups[-1], attempt, end_step, width_of)
             if near and is_shared(groups[-1], attempt):
@@ -59,20 +59,23 @@ def place(
 
 
 def _is_near(
-    group: Sequence[Attempt], attempt: Attempt, end_step: int, width_of: Callable[[str], float]
+    group: Sequence[AttemptRecord],
+    attempt: AttemptRecord,
+    end_step: int,
+    width_of: Callable[[str], float],
 ) -> bool:
     return (attempt.step - group[0].step) / end_step < width_of(_text([*group, attempt]))
 
 
-def _goes_on_as_before(group: Sequence[Attempt], attempt: Attempt) -> bool:
+def _goes_on_as_before(group: Sequence[AttemptRecord], attempt: AttemptRecord) -> bool:
     return _kind(group[-1]) == _kind(attempt)
 
 
-def _kind(attempt: Attempt) -> tuple[str, int, str]:
+def _kind(attempt: AttemptRecord) -> tuple[str, int, str]:
     return attempt.strategy, attempt.world_size, attempt.precision
 
 
-def _text(group: Sequence[Attempt]) -> str:
+def _text(group: Sequence[AttemptRecord]) -> str:
     first, last = group[0], group[-1]
     numbers = f"{first.number}" if first is last else f"{first.number}-{last.number}"
     if len({_kind(attempt) for attempt in group}) == 1:
@@ -83,7 +86,7 @@ def _text(group: Sequence[Attempt]) -> str:
 
 
 def _in_rows(
-    groups: Sequence[Sequence[Attempt]], end_step: int, width_of: Callable[[str], float]
+    groups: Sequence[Sequence[AttemptRecord]], end_step: int, width_of: Callable[[str], float]
 ) -> list[Label]:
     ends: list[float] = []
     labels = []

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...run_folder.goodput import goodput
-from ...run_folder.history import Attempt, Record, RunFacts
+from ...run_folder.history import AttemptRecord, Record, RunFacts
 from ...run_folder.metric_text import is_table, measured_in, metric_text
 from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural, render
@@ -77,7 +77,7 @@ def state_sentence(facts: RunFacts) -> str:
     return f"Asked to leave at step {last.end_step}. The same command goes on."
 
 
-def ended_text(attempt: Attempt) -> str:
+def ended_text(attempt: AttemptRecord) -> str:
     """Return in a sentence how the launcher saw an attempt end."""
     why = f": {attempt.error}" if attempt.error else ""
     took = _time_text(attempt.last_sign_s - attempt.began_s)
@@ -92,7 +92,7 @@ def comparison(runs: Sequence[RunFacts]) -> str:
     return render(_COMPARED, rows, right="step best at training lost attempts ranks")
 
 
-def _state(attempt: Attempt) -> str:
+def _state(attempt: AttemptRecord) -> str:
     return "running or killed" if attempt.code is None else f"ended, code {attempt.code}"
 
 
@@ -133,7 +133,7 @@ def _compared(facts: RunFacts) -> tuple[str, ...]:
     )
 
 
-def _attempts(attempts: Sequence[Attempt]) -> str:
+def _attempts(attempts: Sequence[AttemptRecord]) -> str:
     return _table(
         ("attempt", "began (UTC)", "strategy", "ranks", "steps", "took", "start", "why it ended"),
         [
@@ -152,7 +152,7 @@ def _attempts(attempts: Sequence[Attempt]) -> str:
     )
 
 
-def _launched(attempts: Sequence[Attempt]) -> str:
+def _launched(attempts: Sequence[AttemptRecord]) -> str:
     return _table(
         ("attempt", "began (UTC)", "ranks", "took", "code", "why it ended"),
         [
@@ -169,7 +169,7 @@ def _launched(attempts: Sequence[Attempt]) -> str:
     )
 
 
-def _why(attempt: Attempt, *, is_last: bool) -> str:
+def _why(attempt: AttemptRecord, *, is_last: bool) -> str:
     if attempt.ending is not None:
         return f"{attempt.ending}: {attempt.reason}"
     if attempt.code:

@@ -11,7 +11,7 @@ from ..run_state import RunState, evaluation_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge:
+class EvaluationRules:
     """The script's rules. Every method is a pure function of numbers that all ranks share."""
 
     stop: EarlyStopping | None

@@ -73,7 +73,7 @@ class Job:
         Raises:
             Preempted: after a save, when any rank was asked to leave; it ends the process with 75.
         """
-        self.run.itinerary.come_to("the training loop")
+        self.run.lockstep.enter("the training loop")
         if (decision := self._loop.ending()) is None:
             yield from self._loop.iterate()
         else:
@@ -154,7 +154,7 @@ class Job:
             which: "best" (by early stopping; the last where there is no such rule), "last", or
                 "ema", the average of the last; left out: what `EarlyStopping(restore=...)` says.
         """
-        self.run.itinerary.come_to("job.export")
+        self.run.lockstep.enter("job.export")
         store, step = self._weights(which)
         is_done = export_model(
             self.run.folder,
@@ -191,7 +191,7 @@ class Job:
         """
         refuse_unknown(unknown, known=("which", "name", "collate"), where="job.test")
         measure = required(measure or self.recipe.measure, "measure", "job.test")
-        self.run.itinerary.come_to("job.test")
+        self.run.lockstep.enter("job.test")
         self._keeper.restore_weights(*self._weights(which), averaged=which == "ema")
         found = self._loop.measure(dataset, measure, name, collate)
         if found.metrics is None:

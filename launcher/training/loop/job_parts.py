@@ -24,12 +24,12 @@ from strategies.data.workers.sockets import require_sockets
 from ..context import RunContext
 from ..recipe.interval import Every
 from ..recipe.recipe import Recipe
-from ..reporting.run_log import ProgressLog
+from ..reporting.run_log import RunLog
 from ..run_state import common_to_ranks
-from ..saving.checkpointer import Keeper
+from ..saving.checkpointer import Checkpointer
 from ..saving.model_config import WithConfig
-from ..saving.save_at_boundary import Saver
-from .evaluation_rules import Judge
+from ..saving.save_at_boundary import SaveAtBoundary
+from .evaluation_rules import EvaluationRules
 from .strategy_choice import settle_strategy
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ class JobParts:
     strategy: Strategy
     statistics: RunningStatistics
     unfreezing: Unfreezing
-    judge: Judge
+    judge: EvaluationRules
     rates: Rates
     evaluate_every: Every
     boundary: Boundary
-    keeper: Keeper
-    log: ProgressLog
-    saver: Saver
+    keeper: Checkpointer
+    log: RunLog
+    saver: SaveAtBoundary
     model_config: dict[str, JSON] | None
     """Of a model that has a `config`, as JSON."""
     model_names: TransformersNames | None
@@ -78,14 +78,14 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
     statistics = RunningStatistics(strategy.module, run.ranks, strategy.catalogue.buffers)
     requested = current_hyperparameters(strategy.param_groups)
-    judge = Judge(stop=recipe.stop, plateau=recipe.plateau)
+    judge = EvaluationRules(stop=recipe.stop, plateau=recipe.plateau)
     rates = recipe.rates(strategy.param_groups, plan)
     unfreezing = Unfreezing(
         recipe.unfreeze, strategy.catalogue.trainable, strategy.catalogue.frozen
     )
     for note in (*statistics.notes, *rates.notes, *unfreezing.notes):
         run.warn(f"{note}.")
-    keeper = Keeper(
+    keeper = Checkpointer(
         run,
         strategy,
         retention=recipe.retention(plan.steps_per_epoch),
@@ -93,7 +93,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         objects=recipe.objects,
         own_position=own_position,
     )
-    log = ProgressLog(run, recipe, plan, save_every)
+    log = RunLog(run, recipe, plan, save_every)
     return JobParts(
         train=train,
         own_position=own_position,
@@ -107,7 +107,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         boundary=Boundary(run.ranks, common_to_ranks(plan, run, rates.text, repr(judge))),
         keeper=keeper,
         log=log,
-        saver=Saver(run, keeper, log, save_every),
+        saver=SaveAtBoundary(run, keeper, log, save_every),
         model_config=model.config,
         model_names=model.names,
     )

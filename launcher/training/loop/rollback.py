@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from strategies import BatchPlan, Jump, Restored, StrategyError
 
 from ..run_state import RunState
-from ..saving.checkpointer import Keeper
+from ..saving.checkpointer import Checkpointer
 
 MAX_ROLLBACKS = 10
 """In one run; more means that the data is not what is wrong."""
@@ -79,7 +79,7 @@ def newest_to_go_back_to(state: RunState, trouble: Trouble) -> int:
 
 
 def roll_back(
-    state: RunState, keeper: Keeper, plan: BatchPlan, trouble: Trouble, *, where: object
+    state: RunState, keeper: Checkpointer, plan: BatchPlan, trouble: Trouble, *, where: object
 ) -> RunState:
     """Load an earlier checkpoint; return the state to go on from. Called on every rank.
 

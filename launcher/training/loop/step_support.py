@@ -214,7 +214,7 @@ class StepSupport:
 
     def left(self, what: str) -> str | None:
         """See StepOwner."""
-        return None if self.is_leaving else self._run.itinerary.leave(what)
+        return None if self.is_leaving else self._run.lockstep.leave(what)
 
     def warn(self, sentence: str) -> None:
         """See StepOwner."""

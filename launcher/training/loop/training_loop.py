@@ -119,9 +119,9 @@ class TrainingLoop:
         Raises:
             Preempted: after a save, when any rank was asked to leave.
         """
-        itinerary = self._run.itinerary
+        lockstep = self._run.lockstep
         self._strategy.module.train()
-        itinerary.loop = "the training loop"
+        lockstep.loop = "the training loop"
         try:
             decision = yield from self._steps()
         except GeneratorExit:
@@ -134,7 +134,7 @@ class TrainingLoop:
             self.close()
             raise
         finally:
-            itinerary.loop = None
+            lockstep.loop = None
         self.close()
         self._end(decision)
 
@@ -215,7 +215,7 @@ class TrainingLoop:
         )
         self._strategy.hold_back(self._parts.unfreezing.held_at(self.step))
         done = self.step + 1
-        self._run.itinerary.step = self.step
+        self._run.lockstep.step = self.step
         return Step(
             number=self.step,
             seed=self._run.seed,
@@ -352,7 +352,7 @@ class TrainingLoop:
         Raises:
             Preempted: always.
         """
-        self._run.itinerary.loop = None
+        self._run.lockstep.loop = None
         self.close()
         self._end(decision)
         raise AssertionError("only a preempted run leaves in the middle")

@@ -29,7 +29,7 @@ from .start_table import (
     restored_text,
     start_table,
 )
-from .step_log import StepRecords
+from .step_log import StepLog
 
 if TYPE_CHECKING:
     from ..recipe.recipe import Recipe
@@ -54,7 +54,7 @@ def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
     )
 
 
-class ProgressLog:
+class RunLog:
     """Tells the story of a run, on the coordinator; the other ranks' copies are silent."""
 
     def __init__(self, run: RunContext, recipe: Recipe, plan: BatchPlan, save_every: Every) -> None:
@@ -71,7 +71,7 @@ class ProgressLog:
         )
         self._failed_in_a_row = 0
         self._newest: int | None = None
-        self.records = StepRecords(run, recipe, save_every)
+        self.records = StepLog(run, recipe, save_every)
         """What is told of every step."""
 
     def started(self, strategy: Strategy, step: int, restored: Restored | None) -> None:

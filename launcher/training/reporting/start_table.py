@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from strategies import IMPORTED, BatchPlan
 
-from ..context import Place
+from ..context import RankPlacement
 
 if TYPE_CHECKING:
     from checkpointing import TensorSpec
@@ -25,7 +25,7 @@ def start_table(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"  {label:<{width}}  {text}" for label, text in told)
 
 
-def places_text(places: Sequence[Place]) -> str:
+def places_text(places: Sequence[RankPlacement]) -> str:
     """Return which rank runs where, in runs of ranks: "0-1 on alpha (cpu)"."""
     parts = []
     for host, group in groupby(enumerate(places), key=lambda pair: pair[1].host):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..recipe.recipe import Recipe
 
 
-class StepRecords:
+class StepLog:
     """Tells of steps, on the coordinator; the other ranks' copies are silent."""
 
     def __init__(self, run: RunContext, recipe: Recipe, save_every: Every) -> None:

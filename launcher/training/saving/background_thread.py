@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 
-class Aside:
+class BackgroundThread:
     """Runs one action at a time in a thread; what it raised is raised where it is waited for."""
 
     def __init__(self, name: str) -> None:

@@ -27,11 +27,11 @@ from strategies.data.streams.own_position import OwnPosition, require_same_kind
 
 from ...run_folder.checkpoint_summary import best_step
 from ..context import RunContext
-from .background_thread import Aside
+from .background_thread import BackgroundThread
 from .pruning import Pruner
 
 
-class Keeper:
+class Checkpointer:
     """Saves, restores and prunes one run's checkpoints; every method is called on every rank."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Keeper:
             remove=self._writer.remove,
             report=lambda step, error: self._kept.append((step, error)),
         )
-        self._pruning = Aside("relaunch-prune")
+        self._pruning = BackgroundThread("relaunch-prune")
         """Under way between two commits, where checkpoints are far away: a new one, which no
         checkpoint refers to yet, must not come among those that it looks at."""
         self.newest_step: int | None = None

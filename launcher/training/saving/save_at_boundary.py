@@ -12,14 +12,14 @@ from strategies import EarlyStoppingState, Ending
 
 from ..context import RunContext
 from ..recipe.interval import Every
-from ..reporting.run_log import ProgressLog
+from ..reporting.run_log import RunLog
 from ..run_state import RunState
 from ..step_result import StepResult
-from .background_thread import Aside
-from .checkpointer import Keeper
-from .save_deadline import SaveClock
+from .background_thread import BackgroundThread
+from .checkpointer import Checkpointer
+from .save_deadline import SaveDeadline
 from .save_estimate import estimated_save_s, measured_bytes_per_s
-from .save_interval import SavePace
+from .save_interval import SaveInterval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +37,20 @@ class _Best:
     """How long the training stood still while they were copied."""
 
 
-class Saver:
+class SaveAtBoundary:
     """Saves what it is given when the job says so. Every method is called on every rank."""
 
-    def __init__(self, run: RunContext, keeper: Keeper, log: ProgressLog, every: Every) -> None:
+    def __init__(self, run: RunContext, keeper: Checkpointer, log: RunLog, every: Every) -> None:
         self._run = run
         self._keeper = keeper
         self._log = log
-        self.pace = SavePace.of_run(every, run.clock, run.folder.events())
+        self.pace = SaveInterval.of_run(every, run.clock, run.folder.events())
         """When the next save is due."""
-        self.clock = SaveClock(run.environment, run.preemption, warn=run.warn)
+        self.clock = SaveDeadline(run.environment, run.preemption, warn=run.warn)
         """Whether there is time for it."""
         self._best: _Best | None = None
         self._has_estimated = False
-        self._probing = Aside("relaunch-probe")
+        self._probing = BackgroundThread("relaunch-probe")
 
     def save(self, step: int, state: Mapping[str, JSON], ending: Ending | None) -> None:
         """Save now where the run ends; else begin a save that is concluded at a later boundary.

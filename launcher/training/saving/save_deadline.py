@@ -19,7 +19,7 @@ STEPS_JUDGED = 5
 """From then on it is known how long a step takes; the first ones warm up."""
 
 
-class SaveClock:
+class SaveDeadline:
     """What the coordinator tells the other ranks about the time; they take it from there."""
 
     def __init__(

@@ -91,7 +91,7 @@ def _between_s(began: datetime | None, last: datetime | None) -> float:
     return max(0.0, (last - began).total_seconds())
 
 
-class SavePace:
+class SaveInterval:
     """Measures saves. Every rank has one; only the coordinator's is asked whether one is due."""
 
     def __init__(
@@ -123,7 +123,7 @@ class SavePace:
     @classmethod
     def of_run(
         cls, every: Every, clock: Callable[[], float], events: Sequence[Mapping[str, Any]]
-    ) -> SavePace:
+    ) -> SaveInterval:
         """Return the pace of a run that has been through these events."""
         running_s, num_failures = failures_of(events)
         return cls(

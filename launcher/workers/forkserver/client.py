@@ -33,11 +33,11 @@ END_S = 0.5
 STDIN_FD, STDOUT_FD, STDERR_FD = 0, 1, 2
 
 
-class NotWarm(Exception):
+class ForkServerUnavailableError(Exception):
     """A rank cannot be forked from the warm server; the text says why."""
 
 
-class WarmServer:
+class ForkServer:
     """A process that has imported what the ranks need, and forks them.
 
     It has no part in a rank's life after the fork: when it dies, the ranks live on.
@@ -50,17 +50,19 @@ class WarmServer:
         self._group: ForkedGroup | None = None
 
     @classmethod
-    def fork(cls, warmth: Warmth, at_import: Mapping[str, str]) -> "WarmServer":
+    def fork(cls, warmth: Warmth, at_import: Mapping[str, str]) -> "ForkServer":
         """Fork the server from this process, which has imported torch.
 
         Called on the main thread and before any other is started: a lock that another thread
         holds would stay locked in the fork.
 
         Raises:
-            NotWarm: There are other threads, or there cannot be another process.
+            ForkServerUnavailableError: There are other threads, or there cannot be another process.
         """
         if (num_stray := num_stray_threads()) > 0:
-            raise NotWarm(f"the launcher runs {num_stray} other thread(s) by now")
+            raise ForkServerUnavailableError(
+                f"the launcher runs {num_stray} other thread(s) by now"
+            )
         flush_streams()
         ours, theirs = socket.socketpair()
         try:
@@ -68,7 +70,9 @@ class WarmServer:
         except OSError as error:
             ours.close()
             theirs.close()
-            raise NotWarm(f"the server cannot be forked ({error.strerror})") from None
+            raise ForkServerUnavailableError(
+                f"the server cannot be forked ({error.strerror})"
+            ) from None
         if pid == 0:
             _become_server(warmth, ours, theirs)
         theirs.close()
@@ -81,7 +85,7 @@ class WarmServer:
             given_up: Asked again and again; once it returns True nobody wants the server any more.
 
         Raises:
-            NotWarm: What was imported makes forks unsafe, or it took too long.
+            ForkServerUnavailableError: What was imported makes forks unsafe, or it took too long.
             UsageError: There is no module of a name in --preload.
         """
         end = time.monotonic() + READY_S
@@ -89,12 +93,12 @@ class WarmServer:
             if given_up():
                 return
             if time.monotonic() > end:
-                raise NotWarm(f"the imports took more than {READY_S:g} s")
+                raise ForkServerUnavailableError(f"the imports took more than {READY_S:g} s")
         answer = self._answer(1.0)
         if "wrong" in answer:
             raise UsageError(answer["wrong"])
         if answer["unsafe"] is not None:
-            raise NotWarm(str(answer["unsafe"]))
+            raise ForkServerUnavailableError(str(answer["unsafe"]))
 
     def start(
         self,
@@ -107,10 +111,10 @@ class WarmServer:
         """Fork a rank, which waits for `release`.
 
         Raises:
-            NotWarm: The server cannot make this one; there is no half-started rank.
+            ForkServerUnavailableError: The server cannot make this one; no rank is half started.
         """
         if (reason := other_variables(environment, self._at_import)) is not None:
-            raise NotWarm(reason)
+            raise ForkServerUnavailableError(reason)
         if self._group is None:
             self._group = ForkedGroup()
         devnull = os.open(os.devnull, os.O_RDONLY)
@@ -125,14 +129,14 @@ class WarmServer:
         finally:
             os.close(devnull)
         if "error" in answer:
-            raise NotWarm(f"the server failed: {answer['error']}")
+            raise ForkServerUnavailableError(f"the server failed: {answer['error']}")
         return self._group.add(int(answer["pid"]))
 
     def release(self) -> None:
         """Adopt the ranks that were forked since the last time and let them begin.
 
         Raises:
-            NotWarm: The server is lost; `close` lets these ranks begin.
+            ForkServerUnavailableError: The server is lost; `close` lets these ranks begin.
         """
         group = self._group
         if group is None:
@@ -157,7 +161,7 @@ class WarmServer:
         try:
             send(self._channel, request, fds)
         except Gone:
-            raise NotWarm(self._why_gone("it ended")) from None
+            raise ForkServerUnavailableError(self._why_gone("it ended")) from None
         return self._answer(ANSWER_S)
 
     def _answer(self, bound_s: float) -> dict[str, Any]:
@@ -166,12 +170,12 @@ class WarmServer:
         while not select.select([self._channel], [], [], LOOK_S)[0] and time.monotonic() < end:
             # Twice: when all that was suspended is woken up, this process may be the first.
             if is_suspended(self.pid) and was_suspended:
-                raise NotWarm("the server is suspended (SIGSTOP)")
+                raise ForkServerUnavailableError("the server is suspended (SIGSTOP)")
             was_suspended = is_suspended(self.pid)
         try:
             return receive(self._channel, max(0.0, end - time.monotonic()))[0]
         except Gone as gone:
-            raise NotWarm(self._why_gone(str(gone))) from None
+            raise ForkServerUnavailableError(self._why_gone(str(gone))) from None
 
     def _why_gone(self, seen: str) -> str:
         """Return what became of the server, as far as it can be known."""

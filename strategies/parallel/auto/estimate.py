@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from ...errors import ConfigError
-from .memory_model import ModelSizes, Need, Spread, needs
+from .memory_model import MemoryNeed, ModelSizes, Spread, needs
 from .offload_model import needs_offloaded
 
 KEPT_FREE = 0.1
@@ -45,7 +45,7 @@ class Memory:
     host_bytes: int | None = None
     """Of the host; None: not known, or not asked."""
 
-    def holds(self, need: Need) -> bool:
+    def holds(self, need: MemoryNeed) -> bool:
         """Whether it is enough."""
         if self.host_bytes is not None and need.host > self.host_bytes:
             return False
@@ -107,7 +107,7 @@ def choose(
     raise ConfigError("\n".join(line for line in told if line))
 
 
-def _reason(found: Mapping[str, Need], chosen: str, memory: Memory, *, where: str) -> str:
+def _reason(found: Mapping[str, MemoryNeed], chosen: str, memory: Memory, *, where: str) -> str:
     why = "there is one rank" if chosen == "single" else "the simplest that fits"
     first, need = next(iter(found)), found[chosen]
     if first != chosen:
@@ -118,7 +118,7 @@ def _reason(found: Mapping[str, Need], chosen: str, memory: Memory, *, where: st
     return f"{why}: {used}{host}"
 
 
-def _needs(sizes: ModelSizes, wishes: Wishes, spread: Spread) -> dict[str, Need]:
+def _needs(sizes: ModelSizes, wishes: Wishes, spread: Spread) -> dict[str, MemoryNeed]:
     return (needs_offloaded if wishes.offload else needs)(sizes, wishes.able, spread)
 
 
@@ -153,7 +153,7 @@ def _offloading(sizes: ModelSizes, wishes: Wishes, spread: Spread, memory: Memor
     return ""
 
 
-def table_of(found: Mapping[str, Need], memory: Memory, left_out: Mapping[str, str]) -> str:
+def table_of(found: Mapping[str, MemoryNeed], memory: Memory, left_out: Mapping[str, str]) -> str:
     """Return bytes a rank by strategy, for people.
 
     Args:
@@ -162,7 +162,7 @@ def table_of(found: Mapping[str, Need], memory: Memory, left_out: Mapping[str, s
         left_out: strategies that are not considered, and what they cannot do.
     """
     offloads = any(need.host for need in found.values())
-    heads = [each.name for each in fields(Need) if each.name != "host"] + ["total"]
+    heads = [each.name for each in fields(MemoryNeed) if each.name != "host"] + ["total"]
     heads += ["host"] if offloads else []
     lines = [f"{'strategy':>8}" + "".join(f"{head:>13}" for head in heads) + "  fits"]
     for name, need in found.items():

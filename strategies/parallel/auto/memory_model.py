@@ -58,7 +58,7 @@ class ModelSizes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Need:
+class MemoryNeed:
     """Bytes of one rank, on its device where nothing else is said."""
 
     parameters: int
@@ -97,7 +97,7 @@ class Spread:
     """The model is built without memory where the strategy can."""
 
 
-def _replicated(sizes: ModelSizes, spread: Spread) -> Need:
+def _replicated(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
     own = MASTER_BYTES * sizes.trainable
     # Autocast keeps what it has cast until the forward ends, and the graph until the backward.
     casts = sizes.compute_bytes * sizes.trainable if sizes.compute_bytes < MASTER_BYTES else 0
@@ -107,7 +107,7 @@ def _replicated(sizes: ModelSizes, spread: Spread) -> Need:
     # last one of the step copies into them.
     beside = own if spread.ranks > 1 and sizes.accumulates else 0
     sent = min(own, _DDP_BROADCAST_BYTES) if spread.ranks > 1 else 0
-    return Need(
+    return MemoryNeed(
         parameters=own + sizes.frozen_bytes,
         gradients=own,
         optimizer=sizes.optimizer_bytes,
@@ -119,7 +119,7 @@ def _replicated(sizes: ModelSizes, spread: Spread) -> Need:
     )
 
 
-def _fsdp(sizes: ModelSizes, spread: Spread) -> Need:
+def _fsdp(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
     shards = spread.shards
     whole = MASTER_BYTES * sizes.trainable + sizes.frozen_bytes
     own = ceil(whole / shards)
@@ -133,7 +133,7 @@ def _fsdp(sizes: ModelSizes, spread: Spread) -> Need:
     building = (
         own + _drawn(sizes) if spread.by_name else whole + ceil(MASTER_BYTES * largest / shards)
     )
-    return Need(
+    return MemoryNeed(
         parameters=own,
         gradients=ceil(MASTER_BYTES * sizes.trainable / shards),
         optimizer=ceil(sizes.optimizer_bytes / shards),
@@ -165,10 +165,10 @@ def flat_step(sizes: ModelSizes, share: int) -> int:
     return max(sizes.stepping_element_bytes * share, squares)
 
 
-def _zero12(stage: int) -> Callable[[ModelSizes, Spread], Need]:
+def _zero12(stage: int) -> Callable[[ModelSizes, Spread], MemoryNeed]:
     """Return the need of zero/stage_1_and_2.py."""
 
-    def need(sizes: ModelSizes, spread: Spread) -> Need:
+    def need(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
         low = sizes.compute_bytes * sizes.trainable
         whole = MASTER_BYTES * sizes.trainable
         share = ceil(sizes.trainable / spread.ranks)
@@ -191,7 +191,7 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], Need]:
         building = initial + max(whole, 2 * low, low + MASTER_BYTES * share)
         if spread.by_name:
             building = max(2 * low, low + MASTER_BYTES * share + _drawn(sizes))
-        return Need(
+        return MemoryNeed(
             parameters=low + MASTER_BYTES * share + sizes.frozen_bytes,
             gradients=gradients,
             optimizer=ceil(sizes.optimizer_bytes / spread.ranks),
@@ -206,7 +206,7 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], Need]:
     return need
 
 
-def _zero3(sizes: ModelSizes, spread: Spread) -> Need:
+def _zero3(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
     """Return the need of zero/stage3.py."""
     whole = MASTER_BYTES * sizes.trainable
     share = ceil(sizes.trainable / spread.ranks)
@@ -226,7 +226,7 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> Need:
         # A host's zeros take no memory before they are written.
         zeros = 0 if sizes.on_host else MASTER_BYTES * share
         building = kept + MASTER_BYTES * share + max(zeros, _drawn(sizes))
-    return Need(
+    return MemoryNeed(
         parameters=kept + sizes.frozen_bytes,
         gradients=MASTER_BYTES * share,
         optimizer=ceil(sizes.optimizer_bytes / spread.ranks),
@@ -241,7 +241,7 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> Need:
 
 
 # Simplest first: replicas; torch's own sharding; DeepSpeed's, from the least to the most.
-NEEDS: dict[str, Callable[[ModelSizes, Spread], Need]] = {
+NEEDS: dict[str, Callable[[ModelSizes, Spread], MemoryNeed]] = {
     "single": _replicated,
     "ddp": _replicated,
     "fsdp": _fsdp,
@@ -251,7 +251,7 @@ NEEDS: dict[str, Callable[[ModelSizes, Spread], Need]] = {
 }
 
 
-def needs(sizes: ModelSizes, strategies: Sequence[str], spread: Spread) -> dict[str, Need]:
+def needs(sizes: ModelSizes, strategies: Sequence[str], spread: Spread) -> dict[str, MemoryNeed]:
     """Return what each strategy that can run on so many ranks needs, simplest first.
 
     Only those are looked at that can do what else is asked.

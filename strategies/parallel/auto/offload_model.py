@@ -13,15 +13,15 @@ from .memory_model import (
     DEEPSPEED_LIVE,
     MASTER_BYTES,
     NEEDS,
+    MemoryNeed,
     ModelSizes,
-    Need,
     Spread,
     bucket_bytes,
     flat_step,
 )
 
 
-def _fsdp(sizes: ModelSizes, spread: Spread, plain: Need) -> Need:
+def _fsdp(sizes: ModelSizes, spread: Spread, plain: MemoryNeed) -> MemoryNeed:
     """Keep shards, gradients and optimizer state on the host; compute in gathered blocks."""
     shard = ceil(max(sizes.root, sizes.largest_block) / spread.shards)
     # The shards of a block are copied over, and cast there, before they are gathered
@@ -41,10 +41,10 @@ def _fsdp(sizes: ModelSizes, spread: Spread, plain: Need) -> Need:
     )
 
 
-def _zero12(stage: int) -> Callable[[ModelSizes, Spread, Need], Need]:
+def _zero12(stage: int) -> Callable[[ModelSizes, Spread, MemoryNeed], MemoryNeed]:
     """Return what moves in zero/stage_1_and_2.py under `cpu_offload`: all but the weights."""
 
-    def need(sizes: ModelSizes, spread: Spread, plain: Need) -> Need:
+    def need(sizes: ModelSizes, spread: Spread, plain: MemoryNeed) -> MemoryNeed:
         low = sizes.compute_bytes * sizes.trainable
         whole = 0 if spread.by_name else MASTER_BYTES * sizes.trainable
         share = ceil(sizes.trainable / spread.ranks)
@@ -75,7 +75,7 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread, Need], Need]:
     return need
 
 
-def _zero3(sizes: ModelSizes, spread: Spread, plain: Need) -> Need:
+def _zero3(sizes: ModelSizes, spread: Spread, plain: MemoryNeed) -> MemoryNeed:
     """Return what moves in zero/stage3.py when optimizer and parameters are offloaded: all."""
     frozen = sizes.frozen_bytes - sizes.buffer_bytes
     whole = 0 if spread.by_name else MASTER_BYTES * sizes.trainable
@@ -102,7 +102,7 @@ def _zero3(sizes: ModelSizes, spread: Spread, plain: Need) -> Need:
     )
 
 
-_MOVES: dict[str, Callable[[ModelSizes, Spread, Need], Need]] = {
+_MOVES: dict[str, Callable[[ModelSizes, Spread, MemoryNeed], MemoryNeed]] = {
     "fsdp": _fsdp,
     "zero1": _zero12(1),
     "zero2": _zero12(2),
@@ -112,7 +112,7 @@ _MOVES: dict[str, Callable[[ModelSizes, Spread, Need], Need]] = {
 
 def needs_offloaded(
     sizes: ModelSizes, strategies: Sequence[str], spread: Spread
-) -> dict[str, Need]:
+) -> dict[str, MemoryNeed]:
     """Return what `needs` does, with `offload=True`. One rank can offload too."""
     return {
         name: move(sizes, spread, NEEDS[name](sizes, spread))

@@ -13,7 +13,7 @@ from linear_run import prepare, samples, train, wait_for_save
 from strategies import EarlyStopping
 
 first = int(os.environ["TORCHELASTIC_RESTART_COUNT"]) == 0 and not pathlib.Path("again").exists()
-whole = keeper.Keeper.conclude
+whole = keeper.Checkpointer.conclude
 
 def conclude(self, best):
     step = self.saving_step
@@ -22,7 +22,7 @@ def conclude(self, best):
         os.kill(os.getpid(), signal.SIGKILL)  # it is committed, and nobody has been told
     return saved
 
-keeper.Keeper.conclude = conclude
+keeper.Checkpointer.conclude = conclude
 
 def measure(model, batch):
     x, y = batch

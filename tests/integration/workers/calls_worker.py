@@ -172,7 +172,7 @@ with process_groups(
             told[key] = explanation(error, strategy) or f"not explained: {error}"
         finally:
             # Some loops were left, on all ranks, and the process goes on to the next.
-            job.run.itinerary.stay()
+            job.run.lockstep.stay()
         if what == "forward":
             told[f"{strategy} measured"] = job.test(data, measure)["test/loss"]
 

@@ -66,6 +66,6 @@ with process_groups(
             train(job, 20, empty=range(100))
         except ConfigError as error:
             told[f"never {name}"] = str(error)
-        job.run.itinerary.stay()
+        job.run.lockstep.stay()
     if ranks.is_coordinator:
         (out / f"told-{ranks.world_size}.json").write_text(json.dumps(told))

@@ -99,7 +99,7 @@ with process_groups(
             except ConfigError as error:
                 if ranks.is_coordinator:
                     file.with_suffix(".json").write_text(json.dumps([job.step, str(error)]))
-                job.run.itinerary.stay()
+                job.run.lockstep.stay()
                 continue
             if ranks.is_coordinator:
                 save_file(

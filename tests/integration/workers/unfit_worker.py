@@ -64,7 +64,7 @@ with process_groups(
         finally:
             if job is not None:
                 # The loop was left alone here, on both ranks, and the process goes on to the next.
-                job.run.itinerary.stay()
+                job.run.lockstep.stay()
 
     if mode == "alone":
         job = make_job(ranks, sys.argv[3], out / "alone")

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.contract.exit_codes import (
     CONTINUE,
-    Outcome,
+    RankEnd,
     exit_code,
     first_failure,
     followers,
@@ -30,7 +30,7 @@ def outcomes(*ends):
 def outcome(rank, status, look, **more):
     """Looks are a second apart."""
     seen = {"alive_s": look - 1.0, "seen_s": float(look)}
-    return Outcome(rank=rank, local_rank=rank, pid=100 + rank, status=status, **seen, **more)
+    return RankEnd(rank=rank, local_rank=rank, pid=100 + rank, status=status, **seen, **more)
 
 
 @pytest.mark.parametrize(

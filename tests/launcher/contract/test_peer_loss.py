@@ -40,10 +40,10 @@ def test_our_own_channel(tmp_path):
     """What a rank really says when the one at the other end of its socket has gone."""
     import socket
 
-    from strategies.collectives.socket_channel import Neighbours
+    from strategies.collectives.socket_channel import SocketChannel
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    neighbours = Neighbours(0, {1: ours}, limit_s=5.0)
+    neighbours = SocketChannel(0, {1: ours}, limit_s=5.0)
     theirs.close()
     with pytest.raises(LostRankError) as lost:
         neighbours.start([1.0]).wait()

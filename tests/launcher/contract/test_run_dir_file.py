@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from launcher.agent.attempts.history import Judge
-from launcher.agent.attempts.restart_policy import Verdict
+from launcher.agent.attempts.history import AttemptHistory
+from launcher.agent.attempts.restart_policy import RestartDecision
 from launcher.contract.launcher_signals import SignalInbox
 from launcher.contract.run_dir_file import tell_folder, told_folder
 from launcher.plan.assumed_folder import assumed_folder
@@ -56,7 +56,7 @@ def test_a_rank_tells(tmp_path, monkeypatch):
 @pytest.fixture
 def judge_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return lambda asked: Judge(asked, SignalInbox(), print)
+    return lambda asked: AttemptHistory(asked, SignalInbox(), print)
 
 
 def events(folder):
@@ -77,10 +77,10 @@ def test_an_attempt_is_recorded_where_the_run_is(judge_of, tmp_path):
     there = tmp_path / "chosen"
     there.mkdir()
     (there / EVENTS).touch()
-    judge_of(plan()).record({0: end(there)}, 75, Verdict(restart=False), "")
+    judge_of(plan()).record({0: end(there)}, 75, RestartDecision(restart=False), "")
     (record,) = events(there)
     assert (record["event"], record["code"], record["step"]) == ("attempt", 75, 4)
-    judge_of(plan()).record({0: end()}, 75, Verdict(restart=False), "")
+    judge_of(plan()).record({0: end()}, 75, RestartDecision(restart=False), "")
     assert not (tmp_path / "runs").exists()
 
 

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from launcher.rendezvous.authentication import MAX_CHARS, Opened, Seal
+from launcher.rendezvous.authentication import MAX_CHARS, MessageAuthenticator, Opened
 from launcher.rendezvous.mailbox import SESSION, Mailbox
 
-SEAL = Seal(b"a secret of the run", "job", "session")
+SEAL = MessageAuthenticator(b"a secret of the run", "job", "session")
 
 
 class FakeStore:
@@ -40,11 +40,11 @@ def test_what_is_sealed_opens(body):
 @pytest.mark.parametrize(
     ("seal", "place"),
     [
-        (Seal(b"a secret of another", "job", "session"), "node/1"),
-        (Seal(b"", "job", "session"), "node/1"),
-        (Seal(b"a secret of the run", "job2", "session"), "node/1"),
-        (Seal(b"a secret of the run", "job", "an earlier session"), "node/1"),
-        (Seal(b"a secret of the run", "jobs", "ession"), "node/1"),
+        (MessageAuthenticator(b"a secret of another", "job", "session"), "node/1"),
+        (MessageAuthenticator(b"", "job", "session"), "node/1"),
+        (MessageAuthenticator(b"a secret of the run", "job2", "session"), "node/1"),
+        (MessageAuthenticator(b"a secret of the run", "job", "an earlier session"), "node/1"),
+        (MessageAuthenticator(b"a secret of the run", "jobs", "ession"), "node/1"),
         (SEAL, "node/2"),
         (SEAL, "lead"),
     ],

@@ -4,13 +4,13 @@ import socket
 
 import pytest
 
-from launcher.rendezvous.leader_election import GATHER_S, Heirs, SparePort, may_succeed
-from launcher.rendezvous.leader_store import Place
+from launcher.rendezvous.leader_election import GATHER_S, LeaderElection, SparePort, may_succeed
+from launcher.rendezvous.leader_store import StoreAddress
 
 
 def heirs(node_rank, *there, members=(0, 1, 2, 3)):
-    places = {node: Place(node=node, addr="10.0.0.1", port=4000 + node) for node in there}
-    return Heirs(node_rank=node_rank, members=members, there=places)
+    places = {node: StoreAddress(node=node, addr="10.0.0.1", port=4000 + node) for node in there}
+    return LeaderElection(node_rank=node_rank, members=members, there=places)
 
 
 @pytest.mark.parametrize(

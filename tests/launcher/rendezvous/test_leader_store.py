@@ -6,15 +6,15 @@ import pytest
 
 from launcher.contract.launcher_signals import Interrupted
 from launcher.errors import StartError
-from launcher.rendezvous.leader_store import Place, reach
+from launcher.rendezvous.leader_store import StoreAddress, reach
 
-PLACE = Place(node=0, addr="10.231.7.77", port=29511)
+PLACE = StoreAddress(node=0, addr="10.231.7.77", port=29511)
 
 
 def test_a_notice_is_not_held_up_by_a_knock(monkeypatch):
     """A firewall or a name server lets one knock take many seconds."""
     asked, answer = threading.Event(), threading.Event()
-    monkeypatch.setattr(Place, "why_not", lambda place: (asked.set(), answer.wait(60))[1])
+    monkeypatch.setattr(StoreAddress, "why_not", lambda place: (asked.set(), answer.wait(60))[1])
 
     def check():
         if asked.is_set():
@@ -28,13 +28,13 @@ def test_a_notice_is_not_held_up_by_a_knock(monkeypatch):
 
 def test_who_is_there_is_reached(monkeypatch):
     answers = [ConnectionRefusedError(111, "Connection refused"), None]
-    monkeypatch.setattr(Place, "why_not", lambda place: answers.pop(0))
+    monkeypatch.setattr(StoreAddress, "why_not", lambda place: answers.pop(0))
     reach(PLACE, timeout_s=600.0, say=print, check=lambda: None)
     assert answers == []
 
 
 def test_who_is_not_there_in_time_is_told(monkeypatch):
     refused = ConnectionRefusedError(111, "Connection refused")
-    monkeypatch.setattr(Place, "why_not", lambda place: refused)
+    monkeypatch.setattr(StoreAddress, "why_not", lambda place: refused)
     with pytest.raises(StartError, match=r"node 0 is not at .*: connection refused"):
         reach(PLACE, timeout_s=0.0, say=print, check=lambda: None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.contract.preemption import Warned
+from launcher.contract.preemption import PreemptionNotice
 from launcher.slurm.job_info import JobFacts
 from launcher.slurm.preemption_cause import SlurmAdvice, warned
 
@@ -32,7 +32,7 @@ def facts(state="RUNNING", **more):
 )
 def test_table(answer, cause, deadline):
     told = warned(answer, signal.SIGUSR1, now=NOW, own_restarts=0, kill_wait_s=30.0)
-    assert told == Warned(cause=cause, deadline=deadline)
+    assert told == PreemptionNotice(cause=cause, deadline=deadline)
 
 
 def test_an_unknown_wait_gives_no_deadline():
@@ -40,7 +40,7 @@ def test_an_unknown_wait_gives_no_deadline():
     assert told.deadline is None
 
 
-def ask(tmp_path: Path, monkeypatch, script: str) -> Warned | None:
+def ask(tmp_path: Path, monkeypatch, script: str) -> PreemptionNotice | None:
     program = tmp_path / "scontrol"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)

@@ -3,7 +3,7 @@
 import pytest
 
 from launcher.slurm.job_info import JobFacts
-from launcher.slurm.requeue_policy import Action, Cause, Ended, judge
+from launcher.slurm.requeue_policy import Cause, Ended, RequeueAction, judge
 
 TERM, USR1 = 15, 10
 
@@ -16,33 +16,54 @@ def facts(state="RUNNING", **more):
 PREEMPTED = facts(preempt_time_s=1.0)
 ROWS = [
     # code, signal here, Slurm's answer -> cause, action, code
-    (0, None, facts(), Cause.DONE, Action.LEAVE, 0),
-    (0, TERM, PREEMPTED, Cause.DONE, Action.LEAVE, 0),
-    (3, None, facts(), Cause.FAILED, Action.LEAVE, 3),
-    (3, None, PREEMPTED, Cause.FAILED, Action.LEAVE, 3),
-    (2, None, None, Cause.FAILED, Action.LEAVE, 2),
-    (93, None, PREEMPTED, Cause.FAILED, Action.LEAVE, 93),
-    (137, None, facts(), Cause.FAILED, Action.LEAVE, 137),
-    (75, None, PREEMPTED, Cause.PREEMPTED, Action.REQUEUE, 75),
-    (143, None, PREEMPTED, Cause.PREEMPTED, Action.REQUEUE, 143),
-    (143, None, facts(), Cause.FAILED, Action.LEAVE, 143),
-    (138, USR1, facts(), Cause.ASKED, Action.REQUEUE, 138),
-    (138, None, facts(), Cause.ASKED, Action.REQUEUE, 138),
-    (140, None, facts(), Cause.ASKED, Action.REQUEUE, 140),
-    (138, None, facts("COMPLETING"), Cause.CANCELLED, Action.LEAVE, 138),
-    (75, None, facts(), Cause.ASKED, Action.REQUEUE, 75),
-    (75, USR1, facts(), Cause.ASKED, Action.REQUEUE, 75),
-    (75, TERM, facts("COMPLETING"), Cause.CANCELLED, Action.LEAVE, 75),
-    (75, None, facts("CANCELLED"), Cause.CANCELLED, Action.LEAVE, 75),
-    (75, TERM, facts("COMPLETING", restarts=1), Cause.REQUEUED, Action.LEAVE, 75),
-    (143, TERM, facts("PENDING", restarts=1), Cause.REQUEUED, Action.LEAVE, 143),
-    (75, TERM, facts("COMPLETING", reason="TimeLimit"), Cause.TIME_LIMIT, Action.REQUEUE, 75),
-    (143, TERM, facts("COMPLETING", reason="TimeLimit"), Cause.TIME_LIMIT, Action.LEAVE, 143),
-    (75, TERM, facts("COMPLETING", preempt_time_s=1.0), Cause.PREEMPTED, Action.LEAVE, 75),
-    (75, None, None, Cause.UNKNOWN, Action.ASK_AGAIN, 75),
-    (143, None, None, Cause.UNKNOWN, Action.ASK_AGAIN, 75),
-    (75, None, facts(preempt_time_s=1.0, may_requeue=False), Cause.PREEMPTED, Action.TELL, 75),
-    (75, None, facts(is_batch=False), Cause.ASKED, Action.TELL, 75),
+    (0, None, facts(), Cause.DONE, RequeueAction.LEAVE, 0),
+    (0, TERM, PREEMPTED, Cause.DONE, RequeueAction.LEAVE, 0),
+    (3, None, facts(), Cause.FAILED, RequeueAction.LEAVE, 3),
+    (3, None, PREEMPTED, Cause.FAILED, RequeueAction.LEAVE, 3),
+    (2, None, None, Cause.FAILED, RequeueAction.LEAVE, 2),
+    (93, None, PREEMPTED, Cause.FAILED, RequeueAction.LEAVE, 93),
+    (137, None, facts(), Cause.FAILED, RequeueAction.LEAVE, 137),
+    (75, None, PREEMPTED, Cause.PREEMPTED, RequeueAction.REQUEUE, 75),
+    (143, None, PREEMPTED, Cause.PREEMPTED, RequeueAction.REQUEUE, 143),
+    (143, None, facts(), Cause.FAILED, RequeueAction.LEAVE, 143),
+    (138, USR1, facts(), Cause.ASKED, RequeueAction.REQUEUE, 138),
+    (138, None, facts(), Cause.ASKED, RequeueAction.REQUEUE, 138),
+    (140, None, facts(), Cause.ASKED, RequeueAction.REQUEUE, 140),
+    (138, None, facts("COMPLETING"), Cause.CANCELLED, RequeueAction.LEAVE, 138),
+    (75, None, facts(), Cause.ASKED, RequeueAction.REQUEUE, 75),
+    (75, USR1, facts(), Cause.ASKED, RequeueAction.REQUEUE, 75),
+    (75, TERM, facts("COMPLETING"), Cause.CANCELLED, RequeueAction.LEAVE, 75),
+    (75, None, facts("CANCELLED"), Cause.CANCELLED, RequeueAction.LEAVE, 75),
+    (75, TERM, facts("COMPLETING", restarts=1), Cause.REQUEUED, RequeueAction.LEAVE, 75),
+    (143, TERM, facts("PENDING", restarts=1), Cause.REQUEUED, RequeueAction.LEAVE, 143),
+    (
+        75,
+        TERM,
+        facts("COMPLETING", reason="TimeLimit"),
+        Cause.TIME_LIMIT,
+        RequeueAction.REQUEUE,
+        75,
+    ),
+    (
+        143,
+        TERM,
+        facts("COMPLETING", reason="TimeLimit"),
+        Cause.TIME_LIMIT,
+        RequeueAction.LEAVE,
+        143,
+    ),
+    (75, TERM, facts("COMPLETING", preempt_time_s=1.0), Cause.PREEMPTED, RequeueAction.LEAVE, 75),
+    (75, None, None, Cause.UNKNOWN, RequeueAction.ASK_AGAIN, 75),
+    (143, None, None, Cause.UNKNOWN, RequeueAction.ASK_AGAIN, 75),
+    (
+        75,
+        None,
+        facts(preempt_time_s=1.0, may_requeue=False),
+        Cause.PREEMPTED,
+        RequeueAction.TELL,
+        75,
+    ),
+    (75, None, facts(is_batch=False), Cause.ASKED, RequeueAction.TELL, 75),
 ]
 
 
@@ -59,10 +80,10 @@ def test_nothing_but_a_running_job_or_its_time_limit_is_ever_requeued():
                 for preempt in (None, 1.0):
                     answer = facts(state, restarts=restarts, preempt_time_s=preempt)
                     verdict = judge(Ended(code=code, own_restarts=0, warned_by=TERM), answer)
-                    assert verdict.action is not Action.REQUEUE
+                    assert verdict.action is not RequeueAction.REQUEUE
 
 
 def test_a_second_start_counts_from_its_own_restarts():
     ended = Ended(code=75, own_restarts=2)
-    assert judge(ended, facts(restarts=2, preempt_time_s=1.0)).action is Action.REQUEUE
-    assert judge(ended, facts(restarts=3, preempt_time_s=1.0)).action is Action.LEAVE
+    assert judge(ended, facts(restarts=2, preempt_time_s=1.0)).action is RequeueAction.REQUEUE
+    assert judge(ended, facts(restarts=3, preempt_time_s=1.0)).action is RequeueAction.LEAVE

@@ -7,7 +7,7 @@ import pytest
 from launcher.contract.launcher_signals import SignalInbox
 from launcher.slurm.allocation import Allocation, Role
 from launcher.slurm.job_info import JobFacts, parse_job
-from launcher.slurm.requeue import HOLD_S, RESERVE_S, WITHOUT_ANSWER_S, Settlement, by_hand
+from launcher.slurm.requeue import HOLD_S, RESERVE_S, WITHOUT_ANSWER_S, Requeue, by_hand
 from launcher.slurm.requeue_policy import Ended
 from launcher.slurm.scontrol import Answer, Scontrol
 
@@ -55,7 +55,7 @@ class Slurm:
         self.now += seconds
 
     def settle(self, code: int = 75, allocation: Allocation = ALLOCATION, **more) -> int:
-        settlement = Settlement(
+        settlement = Requeue(
             allocation,
             scontrol=Scontrol(self),
             inbox=self.inbox,

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from launcher.workers import gpu_memory as accelerator_memory
-from launcher.workers.gpu_memory import AcceleratorMemory, Next, held, next_after, parse_used
+from launcher.workers.gpu_memory import AcceleratorMemory, MemoryWait, held, next_after, parse_used
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -15,18 +15,18 @@ TEXT = "0, GPU-aaaa, 100\n1, GPU-bbbb, 8000\n2, GPU-cccc, [N/A]\n"
 @pytest.mark.parametrize(
     ("before", "now", "waited_s", "step"),
     [
-        ({}, {}, 0.0, Next.START),
-        ({"GPU 0": 100}, {"GPU 0": 100}, 0.0, Next.START),
-        ({"GPU 0": 100}, {"GPU 0": 612}, 0.0, Next.START),
-        ({"GPU 0": 100}, {"GPU 0": 613}, 0.0, Next.LOOK_AGAIN),
-        ({"GPU 0": 100}, {"GPU 0": 613}, 29.9, Next.LOOK_AGAIN),
-        ({"GPU 0": 100}, {"GPU 0": 613}, 30.0, Next.GIVE_UP),
-        ({"GPU 0": 100}, {"GPU 0": 100}, 30.0, Next.START),
+        ({}, {}, 0.0, MemoryWait.START),
+        ({"GPU 0": 100}, {"GPU 0": 100}, 0.0, MemoryWait.START),
+        ({"GPU 0": 100}, {"GPU 0": 612}, 0.0, MemoryWait.START),
+        ({"GPU 0": 100}, {"GPU 0": 613}, 0.0, MemoryWait.LOOK_AGAIN),
+        ({"GPU 0": 100}, {"GPU 0": 613}, 29.9, MemoryWait.LOOK_AGAIN),
+        ({"GPU 0": 100}, {"GPU 0": 613}, 30.0, MemoryWait.GIVE_UP),
+        ({"GPU 0": 100}, {"GPU 0": 100}, 30.0, MemoryWait.START),
         # What was there before the ranks is another's; so is a GPU that has come since.
-        ({"GPU 0": 70000}, {"GPU 0": 70000}, 0.0, Next.START),
-        ({"GPU 0": 70000}, {"GPU 0": 20}, 0.0, Next.START),
-        ({"GPU 0": 100}, {"GPU 0": 100, "GPU 1": 9000}, 0.0, Next.START),
-        ({"GPU 0": 100, "GPU 1": 5}, {"GPU 0": 100, "GPU 1": 9000}, 0.0, Next.LOOK_AGAIN),
+        ({"GPU 0": 70000}, {"GPU 0": 70000}, 0.0, MemoryWait.START),
+        ({"GPU 0": 70000}, {"GPU 0": 20}, 0.0, MemoryWait.START),
+        ({"GPU 0": 100}, {"GPU 0": 100, "GPU 1": 9000}, 0.0, MemoryWait.START),
+        ({"GPU 0": 100, "GPU 1": 5}, {"GPU 0": 100, "GPU 1": 9000}, 0.0, MemoryWait.LOOK_AGAIN),
     ],
 )
 def test_next(before, now, waited_s, step):

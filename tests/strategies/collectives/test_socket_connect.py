@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from strategies.collectives import socket_connect as module
-from strategies.collectives.socket_channel import Neighbours
+from strategies.collectives.socket_channel import SocketChannel
 from strategies.collectives.socket_connect import MOST_RANKS, meet_neighbours
 
 
@@ -27,12 +27,12 @@ class Meeting:
         self._barrier.wait()
         return gathered
 
-    def meet(self, rank: int) -> Neighbours | None:
+    def meet(self, rank: int) -> SocketChannel | None:
         return meet_neighbours(
             rank, self.world_size, lambda value: self.all_gather(rank, value), limit_s=30.0
         )
 
-    def all_meet(self) -> list[Neighbours | None]:
+    def all_meet(self) -> list[SocketChannel | None]:
         with ThreadPoolExecutor(self.world_size) as threads:
             return list(threads.map(self.meet, range(self.world_size)))
 

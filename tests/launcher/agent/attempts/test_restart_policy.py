@@ -2,11 +2,11 @@
 
 import pytest
 
-from launcher.agent.attempts.restart_policy import AttemptRecord, Verdict, verdict
+from launcher.agent.attempts.restart_policy import FailedAttempt, RestartDecision, verdict
 
 
 def attempt(*, code=1, lived_s=5.0, gives_signs=True, **more):
-    return AttemptRecord(code=code, lived_s=lived_s, gives_signs=gives_signs, **more)
+    return FailedAttempt(code=code, lived_s=lived_s, gives_signs=gives_signs, **more)
 
 
 def plain(**more):
@@ -29,13 +29,13 @@ def test_progress(one, progressed, place):
     assert (one.progressed, one.place) == (progressed, place)
 
 
-AGAIN = Verdict(restart=True)
-SILENT = Verdict(restart=False)
-USED_UP = Verdict(restart=False, reason="--max-restarts 3 is used up.")
-NO_STEP = Verdict(
+AGAIN = RestartDecision(restart=True)
+SILENT = RestartDecision(restart=False)
+USED_UP = RestartDecision(restart=False, reason="--max-restarts 3 is used up.")
+NO_STEP = RestartDecision(
     restart=False, reason="not starting again: it failed before its first step, and would again."
 )
-NOT_MET = Verdict(
+NOT_MET = RestartDecision(
     restart=False, reason="not starting again: it failed before the ranks met, and would again."
 )
 TWICE = "not starting again: it failed twice {} with the same error."
@@ -53,27 +53,30 @@ TWICE = "not starting again: it failed twice {} with the same error."
         ([attempt(step=5, code=93)], SILENT),
         ([attempt()], NO_STEP),
         ([plain()], NOT_MET),
-        ([attempt(step=5, error="A"), attempt(error="A")], Verdict(restart=True, wait_s=1.0)),
+        (
+            [attempt(step=5, error="A"), attempt(error="A")],
+            RestartDecision(restart=True, wait_s=1.0),
+        ),
         (
             [attempt(step=5, error="A"), attempt(step=5, error="B")],
-            Verdict(restart=True, wait_s=1.0),
+            RestartDecision(restart=True, wait_s=1.0),
         ),
         (
             [attempt(step=5, error="A"), attempt(step=6, error="A")],
-            Verdict(restart=True, wait_s=1.0),
+            RestartDecision(restart=True, wait_s=1.0),
         ),
         ([attempt(step=5, lived_s=61, error="A"), attempt(step=9, lived_s=61, error="A")], AGAIN),
         (
             [attempt(step=5, error="bad 0x7f at 12.5"), attempt(step=5, error="bad 0x11 at 3")],
-            Verdict(restart=False, reason=TWICE.format("after step 5")),
+            RestartDecision(restart=False, reason=TWICE.format("after step 5")),
         ),
         (
             [attempt(step=5), attempt(error="A"), attempt(error="A")],
-            Verdict(restart=False, reason=TWICE.format("before the first step")),
+            RestartDecision(restart=False, reason=TWICE.format("before the first step")),
         ),
         (
             [plain(joined=True, error="A"), plain(joined=True, error="A")],
-            Verdict(restart=True, wait_s=1.0),
+            RestartDecision(restart=True, wait_s=1.0),
         ),
         ([attempt(step=n) for n in range(4)], USED_UP),
     ],

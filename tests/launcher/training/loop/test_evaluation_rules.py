@@ -2,18 +2,18 @@
 
 import pytest
 
-from launcher.training.loop.evaluation_rules import Judge
+from launcher.training.loop.evaluation_rules import EvaluationRules
 from strategies import ConfigError, EarlyStopping, ReduceOnPlateau
 
-JUDGE = Judge(stop=EarlyStopping("val/loss"), plateau=None)
-PLATEAU = Judge(stop=None, plateau=ReduceOnPlateau("test/loss"))
+JUDGE = EvaluationRules(stop=EarlyStopping("val/loss"), plateau=None)
+PLATEAU = EvaluationRules(stop=None, plateau=ReduceOnPlateau("test/loss"))
 
 
 def test_what_is_measured_will_do():
     JUDGE.require_measured({"val/loss": 1.0}, 4)
     JUDGE.require_measured_as("val", {"val/loss": 1.0})
     JUDGE.require_measured_as("other", {"other/x": 1.0})  # val/loss may come yet
-    Judge(stop=None, plateau=None).require_measured({}, 4)
+    EvaluationRules(stop=None, plateau=None).require_measured({}, 4)
 
 
 @pytest.mark.parametrize("metrics", [{}, {"val/accuracy": 1.0}, {"val/loss": [[1.0]]}])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from launcher.training.loop.evaluation_rules import Judge
+from launcher.training.loop.evaluation_rules import EvaluationRules
 from launcher.training.loop.rollback import (
     MAX_ROLLBACKS,
     bad_evaluation,
@@ -38,9 +38,13 @@ def test_where_to(state: RunState, newest: int) -> None:
     assert newest_to_go_back_to(state, skipped_steps(state)) == newest
 
 
-def measured(*values: float, jumps: tuple[Jump, ...] = (), **rule: Any) -> tuple[Judge, RunState]:
+def measured(
+    *values: float, jumps: tuple[Jump, ...] = (), **rule: Any
+) -> tuple[EvaluationRules, RunState]:
     """A run that is evaluated every 5 steps."""
-    judge = Judge(stop=EarlyStopping("val/loss", on_nonfinite="rollback", **rule), plateau=None)
+    judge = EvaluationRules(
+        stop=EarlyStopping("val/loss", on_nonfinite="rollback", **rule), plateau=None
+    )
     state = RunState(jumps=jumps)
     for number, value in enumerate(values):
         state, _, _ = judge.after(replace(state, step=5 * (number + 1)), {"val/loss": value})
@@ -83,7 +87,7 @@ def test_when_it_does_not_go_back(values: tuple[float, ...], rule: dict[str, Any
 @pytest.mark.parametrize("on_nonfinite", ["count", "stop"])
 def test_only_where_it_was_asked_for(on_nonfinite: Any) -> None:
     rule = EarlyStopping("val/loss", on_nonfinite=on_nonfinite)
-    judge = Judge(stop=rule, plateau=None)
+    judge = EvaluationRules(stop=rule, plateau=None)
     state, _, _ = judge.after(RunState(step=5), {"val/loss": math.nan})
     assert not judge.asks_to_go_back(state)
     assert (state.stopper.reason is not None) == (on_nonfinite == "stop")

@@ -1,8 +1,8 @@
 import pytest
 
 from checkpointing import TensorSpec
+from launcher.training.context import RankPlacement
 from launcher.training.reporting.start_table import (
-    Place,
     batch_text,
     data_text,
     interval_text,
@@ -30,7 +30,7 @@ def plan(**changes):
     ],
 )
 def test_what_runs_where(places, text):
-    assert places_text([Place(host=h, device=d) for h, d in places]) == text
+    assert places_text([RankPlacement(host=h, device=d) for h, d in places]) == text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.run_folder.progress_line import NextSave
 from launcher.training.recipe.interval import Every
-from launcher.training.reporting.step_log import StepRecords, next_save
+from launcher.training.reporting.step_log import StepLog, next_save
 from strategies import Agreed, BatchPlan, StepOutcome
 
 PLAN = BatchPlan(num_samples=80, global_batch=8, micro_batch=4, epochs=1, seed=0)
@@ -33,7 +33,7 @@ class Told:
         )
 
     def records(self, log_every=1):
-        return StepRecords(self.run, SimpleNamespace(log_every=log_every), Every(steps=100))
+        return StepLog(self.run, SimpleNamespace(log_every=log_every), Every(steps=100))
 
 
 def agreed(step):

@@ -2,11 +2,11 @@ import threading
 
 import pytest
 
-from launcher.training.saving.background_thread import Aside
+from launcher.training.saving.background_thread import BackgroundThread
 
 
 def test_actions_run_beside_and_one_after_the_other() -> None:
-    aside, go_on, done = Aside("test-aside"), threading.Event(), []
+    aside, go_on, done = BackgroundThread("test-aside"), threading.Event(), []
 
     def first() -> None:
         assert go_on.wait(20)
@@ -22,7 +22,7 @@ def test_actions_run_beside_and_one_after_the_other() -> None:
 
 
 def test_what_was_raised_is_raised_once_where_it_is_waited_for() -> None:
-    aside = Aside("test-aside")
+    aside = BackgroundThread("test-aside")
 
     def fail() -> None:
         raise LookupError("gone")
@@ -38,7 +38,7 @@ def test_without_a_thread_it_is_done_at_once(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    aside, done = Aside("test-aside"), []
+    aside, done = BackgroundThread("test-aside"), []
     aside.start(lambda: done.append(1))
     assert done == [1]
     aside.wait()

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.contract.environment import RankEnvironment
 from launcher.contract.preemption import PreemptionFlag
-from launcher.training.saving.save_deadline import SaveClock, too_little_time
+from launcher.training.saving.save_deadline import SaveDeadline, too_little_time
 from strategies import Look
 
 PLAIN = RankEnvironment.from_environ({})
@@ -26,8 +26,8 @@ class Watch:
         return self.now
 
 
-def make(watch: Watch, warned: list[str], flag: Flag, **environment: Any) -> SaveClock:
-    return SaveClock(
+def make(watch: Watch, warned: list[str], flag: Flag, **environment: Any) -> SaveDeadline:
+    return SaveDeadline(
         replace(PLAIN, **environment),
         cast(PreemptionFlag, flag),
         warn=warned.append,

@@ -8,7 +8,7 @@ from launcher.training.saving.save_interval import (
     FIRST_S,
     LEAST_S,
     MOST_S,
-    SavePace,
+    SaveInterval,
     auto_interval_s,
     failures_of,
     saves_of,
@@ -89,7 +89,7 @@ def save(pace, clock, stall_s, duration_s):
 
 def test_the_pace_follows_what_saves_cost():
     clock = Clock()
-    pace = SavePace(Every(auto=True), clock, running_s=20_000.0 - FIRST_S)
+    pace = SaveInterval(Every(auto=True), clock, running_s=20_000.0 - FIRST_S)
     assert pace.interval_s == FIRST_S
     assert not pace.is_due_now()
     assert not pace.is_due_after(10)
@@ -109,7 +109,7 @@ def test_the_pace_follows_what_saves_cost():
 def test_a_young_run_saves_often_and_what_it_pays_stays_little():
     """As much as with Young's interval and one failure in the run's whole length, at most."""
     clock = Clock()
-    pace = SavePace(Every(auto=True), clock)
+    pace = SaveInterval(Every(auto=True), clock)
     begin_s, stall_s, num_saves = clock.now_s, 0.5, 0
     gaps = []
     while clock.now_s - begin_s < 3600.0:
@@ -137,14 +137,14 @@ def test_what_earlier_starts_have_seen_counts_from_the_first_save_on():
         {"event": "saved", "time": "2026-01-01T10:00:09.000+00:00", "stall_s": 9, "seconds": 9},
     ]
     assert saves_of(events) == [(0.5, pytest.approx(0.25 + n / 100)) for n in range(3, 8)]
-    pace = SavePace.of_run(Every(auto=True), Clock(), events)
+    pace = SaveInterval.of_run(Every(auto=True), Clock(), events)
     # Nine seconds under way and one failure: half as long between two, Young's formula.
     assert pace.interval_s == pytest.approx(math.sqrt(2 * 0.5 * (9.0 + FIRST_S) / 2))
 
 
 def test_a_failed_save_is_not_tried_again_at_once():
     clock = Clock()
-    pace = SavePace(Every(seconds=30.0), clock)
+    pace = SaveInterval(Every(seconds=30.0), clock)
     clock.now_s += 31.0
     assert pace.is_due_now()
     pace.begin()
@@ -155,7 +155,7 @@ def test_a_failed_save_is_not_tried_again_at_once():
 
 def test_steps_know_no_clock():
     clock = Clock()
-    pace = SavePace(Every(steps=5), clock)
+    pace = SaveInterval(Every(steps=5), clock)
     clock.now_s += 1e9
     assert (pace.interval_s, pace.is_due_now()) == (None, False)
     assert [step for step in range(1, 12) if pace.is_due_after(step)] == [5, 10]

@@ -7,7 +7,7 @@ import pytest
 
 from strategies import BuildOptions, ConfigError
 from strategies.parallel.auto.estimate import Choice, Wishes, choose
-from strategies.parallel.auto.memory_model import ModelSizes, Need, Spread, needs
+from strategies.parallel.auto.memory_model import MemoryNeed, ModelSizes, Spread, needs
 from strategies.parallel.auto.offload_model import needs_offloaded
 
 MIB = 1024**2
@@ -34,7 +34,7 @@ LOW = replace(LARGE, compute_bytes=2)
 
 def both(
     name: str, sizes: ModelSizes = LARGE, *, ranks: int = 4, by_name: bool = False
-) -> tuple[Need, Need]:
+) -> tuple[MemoryNeed, MemoryNeed]:
     """Return what a strategy needs without offloading and with it."""
     spread = Spread(ranks=ranks, shards=ranks, by_name=by_name)
     plain, offloaded = (reckon(sizes, (name,), spread) for reckon in (needs, needs_offloaded))
