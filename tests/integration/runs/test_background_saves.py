@@ -106,8 +106,8 @@ def test_saves_that_keep_failing_are_told_loudly_and_end_with_the_cause(launch):
 def test_auto_saves_by_the_coordinators_clock_and_says_when_the_next_is_due(launch):
     script = SCRIPT.replace('"4 steps"', '"auto"').replace(
         "def main(run):",
-        "from launcher import save_pace\n"
-        "save_pace.FIRST_S = save_pace.LEAST_S = 0.0 if rank == 0 else 1e9\n"
+        "from launcher.training.saving import save_interval\n"
+        "save_interval.FIRST_S = save_interval.LEAST_S = 0.0 if rank == 0 else 1e9\n"
         "def main(run):",
     )
     script = launch.script(script.replace("{AT_STEP}", "pass"))
@@ -139,7 +139,7 @@ import pathlib
 import sys
 import threading
 import time
-from checkpointing import shard_copy
+from checkpointing.background import shard_copy
 from launcher import Run
 from linear_run import prepare, train
 
@@ -184,7 +184,7 @@ def test_moments_that_are_copied_during_the_next_step_are_those_of_their_own(lau
 
 
 FULL = """
-from checkpointing import staging
+from checkpointing.background import staging
 from launcher import Run
 from linear_run import prepare, train
 

@@ -131,11 +131,12 @@ def test_a_folder_elsewhere_holds_the_checkpoints(launch):
 # Every second step brings a better evaluation, and looking through the checkpoints takes long.
 SLOW_PRUNING = """
 import threading, time
-from launcher import Run, pruner
+from launcher import Run
+from launcher.training.saving import pruning
 from linear_run import prepare, samples, train
 from strategies import EarlyStopping
 
-prune = pruner.Pruner._prune
+prune = pruning.Pruner._prune
 
 def slowly(self, current_best):
     found = self._checkpoints.steps(), self._best.steps()
@@ -144,7 +145,7 @@ def slowly(self, current_best):
     (rank == 0) and print("aside", threading.current_thread() is not threading.main_thread())
     prune(self, current_best)
 
-pruner.Pruner._prune = slowly
+pruning.Pruner._prune = slowly
 
 def main(run):
     stop = EarlyStopping("val/loss", patience=99)

@@ -8,12 +8,13 @@ import pytest
 pytestmark = pytest.mark.timeout(120)
 
 SCRIPT = """
-from launcher import Run, keeper
+from launcher import Run
+from launcher.training.saving import checkpointer
 from linear_run import prepare, samples, train, wait_for_save
 from strategies import EarlyStopping
 
 first = int(os.environ["TORCHELASTIC_RESTART_COUNT"]) == 0 and not pathlib.Path("again").exists()
-whole = keeper.Checkpointer.conclude
+whole = checkpointer.Checkpointer.conclude
 
 def conclude(self, best):
     step = self.saving_step
@@ -22,7 +23,7 @@ def conclude(self, best):
         os.kill(os.getpid(), signal.SIGKILL)  # it is committed, and nobody has been told
     return saved
 
-keeper.Checkpointer.conclude = conclude
+checkpointer.Checkpointer.conclude = conclude
 
 def measure(model, batch):
     x, y = batch
