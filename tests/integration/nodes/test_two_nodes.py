@@ -255,8 +255,8 @@ Run.start(main)
     )
     words = ("--run-dir", str(hosts.folder / "run"))
     nodes = [hosts.static(host, *words, script) for host in (0, 1)]
-    assert [node.wait() for node in nodes] == [2, 2], [node.stderr for node in nodes]
+    assert [node.wait() for node in nodes] == [1, 1], [node.stderr for node in nodes]
     for node in nodes:
         (on_node, cause) = node.said()[-2:]
         assert on_node.startswith("relaunch: on node 1 (")
-        assert cause.startswith("relaunch: error: rank 1 left the training loop in step 5 by")
+        assert "rank 1 left the training loop in step 5 by" in cause
