@@ -5,6 +5,8 @@ import importlib.util
 import pytest
 import torch
 
+SLOW = pytest.mark.slow
+
 pytestmark = pytest.mark.timeout(240)
 NO_LIBRARY = importlib.util.find_spec("transformers") is None
 SMALL = {
@@ -45,7 +47,16 @@ Run.start(main)
 
 
 @pytest.mark.skipif(NO_LIBRARY, reason="transformers is not installed (an extra of the tests)")
-@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp", "zero1", "zero3"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "single",
+        pytest.param("ddp", marks=SLOW),
+        "fsdp",
+        pytest.param("zero1", marks=SLOW),
+        pytest.param("zero3", marks=SLOW),
+    ],
+)
 def test_experts_that_are_apart_in_files(strategy, launch, run, tmp_path):
     from transformers import AutoModelForCausalLM, MixtralConfig
 
@@ -102,7 +113,17 @@ Run.start(main)
 """
 
 
-@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "single",
+        "ddp",
+        "fsdp",
+        pytest.param("zero1", marks=SLOW),
+        pytest.param("zero2", marks=SLOW),
+        pytest.param("zero3", marks=SLOW),
+    ],
+)
 def test_a_buffer_of_a_newer_dtype(strategy, launch, run):
     count = "1" if strategy == "single" else "2"
     to = ("--nproc-per-node", count, "--strategy", strategy, "--run-dir", str(run.path))

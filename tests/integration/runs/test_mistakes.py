@@ -2,6 +2,8 @@
 
 import pytest
 
+SLOW = pytest.mark.slow
+
 pytestmark = pytest.mark.timeout(180)
 
 SCRIPT = """
@@ -64,7 +66,17 @@ def line_of(launch, mistake):
     return f"train.py:{number}"
 
 
-@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp", "zero1", "zero2", "zero3"])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "single",
+        "ddp",
+        pytest.param("fsdp", marks=SLOW),
+        pytest.param("zero1", marks=SLOW),
+        pytest.param("zero2", marks=SLOW),
+        "zero3",
+    ],
+)
 def test_a_mistake_in_measure_costs_no_step(strategy, launch, run):
     count = "1" if strategy == "single" else "2"
     to = ("--nproc-per-node", count, "--strategy", strategy, "--run-dir", str(run.path))
@@ -88,7 +100,10 @@ def test_a_mistake_in_measure_costs_no_step(strategy, launch, run):
         assert run.difference(undisturbed) == 0.0
 
 
-@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp", "zero3"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["single", pytest.param("ddp", marks=SLOW), "fsdp", pytest.param("zero3", marks=SLOW)],
+)
 def test_what_prepare_knows_is_tried_before_step_0(strategy, launch, run):
     count = "1" if strategy == "single" else "2"
     to = ("--nproc-per-node", count, "--strategy", strategy, "--run-dir", str(run.path))

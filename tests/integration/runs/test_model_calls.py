@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+SLOW = pytest.mark.slow
+
 WORKER = str(Path(__file__).parents[1] / "workers" / "calls_worker.py")
 GENERATE = str(Path(__file__).parents[1] / "workers" / "generate_worker.py")
 SHARDED = ("ddp", "fsdp", "zero1", "zero2", "zero3", "accelerate")
@@ -27,6 +29,7 @@ class Net(nn.Module):
     def forward(self, x):
         return self.head(self.first(x))
 
+torch.manual_seed(0)
 net = Net()
 
 def main(run):
@@ -104,7 +107,7 @@ def test_what_goes_beside_the_engine_is_right_or_refused(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("num_ranks", [1, 2])
+@pytest.mark.parametrize("num_ranks", [pytest.param(1, marks=SLOW), 2])
 def test_a_language_model_generates_and_is_trained_on_its_embeddings(
     num_ranks: int, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -117,7 +120,7 @@ def test_a_language_model_generates_and_is_trained_on_its_embeddings(
         assert found[strategy]["found"] == base["found"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero3"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", pytest.param("zero3", marks=SLOW)])
 def test_a_model_called_beside_the_engine_ends_the_run(
     strategy: str, launch: Callable[..., Any]
 ) -> None:
@@ -128,7 +131,7 @@ def test_a_model_called_beside_the_engine_ends_the_run(
     assert "Traceback" not in launched.stderr
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero2", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero2", marks=SLOW), "fsdp"])
 def test_one_rank_beside_the_engine_is_no_hang(strategy: str, launch: Callable[..., Any]) -> None:
     script = launch.script(SCRIPT.replace("BESIDE", "rank == 1"))
     launched = launch("--nproc-per-node", "2", "--strategy", strategy, script, env={"STEP": "3"})

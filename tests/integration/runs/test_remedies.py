@@ -20,6 +20,7 @@ REMEDIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_they_give_one_curve(launch: Callable[..., Any], tmp_path: Path) -> None:
     for world_size, strategies in ((1, ("single", "fsdp", "zero3")), (2, ON_TWO)):
