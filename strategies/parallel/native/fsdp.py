@@ -234,7 +234,11 @@ class FSDP(TorchEngine):
             return Replicas(self._scalars.named)
         self._reshard()
         local = self.ranks.rank % (self.ranks.world_size // self._replicas)
-        return Replicas([(n, _local(p)) for n, p in self._model.named_parameters()], local)
+        held = [
+            (name, _local(p) if isinstance(p, DTensor) else p)
+            for name, p in self._model.named_parameters()
+        ]
+        return Replicas(held, local)
 
     def load(self, source: TensorSource, saved: SavedState | None) -> None:
         """Read this rank's rows."""
