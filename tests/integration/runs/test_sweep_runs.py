@@ -1,8 +1,7 @@
-import re
-
 """A sweep of real runs is killed, is asked to leave, and goes on where it was."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
