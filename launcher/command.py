@@ -13,7 +13,8 @@ from .agent.cluster import ClusterEnvironment
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .console import say
-from .contract.launcher_signals import Interrupted, SignalInbox
+from .contract.interrupted import Interrupted
+from .contract.launcher_signals import SignalInbox
 from .errors import LauncherError, ToldElsewhere
 from .plan.launch_plan import make_plan, prepare_run_folder
 from .plan.machine import Machine, count_installed, count_visible

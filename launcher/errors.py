@@ -4,7 +4,7 @@ LauncherError
 +-- UsageError (ValueError)      what was asked cannot be done; leaves with exit code 2
 |   +-- ToldElsewhere            another process of the same start says why
 +-- StartError (RuntimeError)    it could be done, but this machine failed; exit code 1
-+-- Interrupted                  contract.launcher_signals: a signal came before there were ranks
++-- Interrupted                  contract.interrupted: a signal came before there were ranks
 """
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from ..contract.environment import default_environment
 from ..contract.error_file import read_error
 from ..contract.exit_codes import CONTINUE, DONE, RankEnd, ended_by_warning, first_failure
-from ..contract.launcher_signals import Interrupted, SignalInbox
+from ..contract.interrupted import Interrupted
+from ..contract.launcher_signals import SignalInbox
 from ..contract.preemption import signal_name
 from ..plan.launch_plan import LaunchPlan
 from ..workers.forkserver.descriptors import open_descriptors

@@ -32,7 +32,8 @@ from ..contract.exit_codes import (
     spare,
 )
 from ..contract.heartbeat import read_beat
-from ..contract.launcher_signals import Interrupted, SignalInbox
+from ..contract.interrupted import Interrupted
+from ..contract.launcher_signals import SignalInbox
 from ..contract.leaving import read_leaving, told_leaving
 from ..contract.peer_loss import is_peer_loss
 from ..contract.run_dir_file import working_folder

@@ -1,6 +1,7 @@
 """From the words after `relaunch` to LaunchOptions, and the help."""
 
 import argparse
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..plan.program import ProgramKind
 from .argv import read_words
 from .ignored_options import notes
 from .option_table import OWN_OPTIONS, TORCHRUN_OPTIONS
-from .subcommands import refuse_misspelled_subcommand
+from .subcommands import SUBCOMMANDS
 
 _EPILOG = """\
 The options of torchrun mean what they mean there. Each may be cut short, be written with
@@ -67,7 +68,7 @@ def parse_options(words: Words) -> LaunchOptions:
         raise UsageError("no script is given: relaunch [options] script.py [script args].")
     kind = _kind(words)
     if kind is ProgramKind.SCRIPT:
-        refuse_misspelled_subcommand(Path(words.rest[0]))
+        _refuse_misspelled_subcommand(Path(words.rest[0]))
     given = words.given.get
     terminate_s = optional(given("--shutdown-timeout"), values.seconds)
     grace_s = optional(given("--grace"), values.seconds)
@@ -185,3 +186,21 @@ def _join_timeout(configuration: Mapping[str, str]) -> float:
             text = configuration[key]
             return values.seconds(Given(text=text, spelled=f"--rdzv-conf {key}={text}"))
     return 600.0
+
+
+def _refuse_misspelled_subcommand(script: Path) -> None:
+    """Refuse a script that does not exist and whose name is close to a subcommand's.
+
+    Raises:
+        UsageError: It is; close names in the folder are shown, too.
+    """
+    if script.suffix or len(script.parts) != 1 or script.exists():
+        return
+    near = [f"relaunch {name}" for name in difflib.get_close_matches(script.name, SUBCOMMANDS, n=1)]
+    if not near:
+        return
+    names = {path.name for path in script.parent.iterdir()}
+    near += difflib.get_close_matches(script.name, names, n=1)
+    raise UsageError(
+        f"{script} is neither a script nor a subcommand; did you mean {' or '.join(near)}?"
+    )

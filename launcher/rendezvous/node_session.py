@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from ..contract.launcher_signals import Interrupted, SignalInbox
+from ..contract.interrupted import Interrupted
+from ..contract.launcher_signals import SignalInbox
 from ..errors import StartError, UsageError
 from ..plan.launch_plan import LaunchPlan
 from .gathering import Gathering

@@ -11,7 +11,8 @@ from dataclasses import replace
 from ..agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause
 from ..contract.environment import SECRET
 from ..contract.exit_codes import DO_NOT_RETRY
-from ..contract.launcher_signals import Interrupted, SignalInbox
+from ..contract.interrupted import Interrupted
+from ..contract.launcher_signals import SignalInbox
 from ..contract.limits import Limits
 from ..errors import UsageError
 from ..plan.given_options import Words

@@ -31,7 +31,7 @@ _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 
 def end_launcher(code: int) -> NoReturn:
     """End the launcher, which holds nothing of the user's."""
-    _end_python()
+    end_python()
     flush_streams()
     os._exit(code)
 
@@ -47,7 +47,7 @@ def end_program(code: int, modules_before: Collection[str]) -> NoReturn:
         code: the exit code.
         modules_before: names in sys.modules that do not belong to the program.
     """
-    _end_python()
+    end_python()
     _destroy(modules_before)
     flush_streams()
     ctypes.PyDLL(None).exit(code)
@@ -62,7 +62,8 @@ def flush_streams() -> None:
                 stream.flush()
 
 
-def _end_python() -> None:
+def end_python() -> None:
+    """Wait for threads and call exit handlers, as Python does before anything is taken apart."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
 

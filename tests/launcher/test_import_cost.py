@@ -42,3 +42,22 @@ def test_standalone_programs_import_only_the_standard_library(name: str) -> None
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             assert node.module in sys.stdlib_module_names or node.module == "collections.abc"
+
+
+def test_little_is_imported_before_the_handlers_are_installed() -> None:
+    """Until then a signal ends the launcher as it ends any process."""
+    ours = "sorted(name for name in sys.modules if name.startswith('launcher'))"
+    code = f"import sys, launcher.cli; print(*{ours})"
+    command = [sys.executable, "-S", "-c", code]
+    environ = {"PYTHONPATH": str(PACKAGE.parent)}
+    imported = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert imported.stdout.split() == [
+        "launcher",
+        "launcher.cli",
+        "launcher.command_line",
+        "launcher.command_line.subcommands",
+        "launcher.contract",
+        "launcher.contract.launcher_signals",
+    ]

@@ -5,7 +5,6 @@ pythonrun.c): `__main__`, sys.argv and sys.path, the unbuffered streams of `-u`,
 exit code, the threads and exit handlers at the end.
 """
 
-import atexit
 import builtins
 import ctypes
 import io
@@ -13,7 +12,6 @@ import os
 import runpy
 import signal
 import sys
-import threading
 from collections.abc import Collection
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -21,7 +19,7 @@ from types import ModuleType, TracebackType
 from typing import Any, NoReturn, TextIO
 
 from ...plan.python_command import PYTHON_FLAGS, PythonProgram
-from ..process_end import end_program, flush_streams
+from ..process_end import end_program, end_python, flush_streams
 
 
 def run_and_exit(program: PythonProgram, modules_before: Collection[str] | None) -> NoReturn:
@@ -155,8 +153,7 @@ def _user_part(trace: TracebackType | None) -> TracebackType | None:
 
 def _end_by_interrupt() -> NoReturn:
     """End by SIGINT itself, so that whoever waits sees why."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
+    end_python()
     flush_streams()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from launcher.contract.launcher_signals import Interrupted
+from launcher.contract.interrupted import Interrupted
 from launcher.errors import StartError
 from launcher.rendezvous.leader_store import StoreAddress, reach
 
