@@ -7,20 +7,21 @@ micro-batch and after its last, and once more after the second step where the fi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from checkpointing import JSON
 
 from ..collectives.process_group import HostCommunicator, Ranks
+from ..collectives.replicas import digests_of
 
 _SHOWN = 5
+_NONE = -1
+"""In place of the digest of a buffer that is not there."""
 
 Owner: TypeAlias = tuple[nn.Module, str]
 """A module and its own name for a buffer."""
@@ -30,7 +31,7 @@ Owner: TypeAlias = tuple[nn.Module, str]
 class Seen:
     """A buffer on one rank, in one step."""
 
-    digest: str
+    digest: int
     """Of its bytes after the step."""
     moved_first: bool
     """By the first micro-batch."""
@@ -111,8 +112,8 @@ class BufferWatch:
             if (known := _known(f"{prefix}.{name}", names)) is not None
         }
         self._steps = 0
-        self._before: dict[str, str] = {}
-        self._first: dict[str, str] = {}
+        self._before: dict[str, int] = {}
+        self._first: dict[str, int] = {}
 
     def begin_step(self) -> None:
         """Remember where the buffers are."""
@@ -155,8 +156,15 @@ class BufferWatch:
         gathered: list[Any] = HostCommunicator(self._ranks).all_gather(sent)
         return [{name: Seen(**seen) for name, seen in one.items()} for one in gathered]
 
-    def _digests(self) -> dict[str, str]:
-        return {key: _digest(m._buffers.get(name)) for key, (m, name) in self._open.items()}
+    def _digests(self) -> dict[str, int]:
+        held = {
+            key: buffer
+            for key, (module, name) in self._open.items()
+            if (buffer := module._buffers.get(name)) is not None
+        }
+        return dict.fromkeys(self._open, 0) | dict(
+            zip(held, digests_of(held.values()), strict=True)
+        )
 
 
 def _known(name: str, names: Collection[str]) -> str | None:
@@ -166,10 +174,3 @@ def _known(name: str, names: Collection[str]) -> str | None:
         if not dot:
             return None
     return name
-
-
-def _digest(buffer: torch.Tensor | None) -> str:
-    if buffer is None:
-        return ""
-    values = buffer.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return hashlib.blake2b(values.numpy().tobytes(), digest_size=16).hexdigest()
