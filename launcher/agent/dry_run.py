@@ -44,7 +44,7 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
         master_addr=plan.master_addr,
         master_port=plan.master_port,
         restart_count=0,
-        attempt=None if plan.run_dir is None else next_number(plan.run_dir),
+        attempt=None if plan.run.run_dir is None else next_number(plan.run.run_dir),
         start_dir=working_folder(),
         interface=interface_of_run(plan),
     )
@@ -75,11 +75,11 @@ def _plan(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[tuple[str, s
     yield "meeting at", f"{plan.master_addr}:{plan.master_port or 'a free port'}"
     if nodes.several:
         yield "messages between nodes", plan.secret.describe(nodes.run_id)
-    yield "strategy", plan.strategy or ("auto" if plan.uses_run else "left to the script")
-    yield "precision", plan.precision or "left to the script"
-    yield "run folder", str(plan.run_dir or "left to the script")
-    if plan.checkpoints is not None:
-        yield "checkpoints", plan.checkpoints
+    yield "strategy", plan.run.strategy or ("auto" if plan.uses_run else "left to the script")
+    yield "precision", plan.run.precision or "left to the script"
+    yield "run folder", str(plan.run.run_dir or "left to the script")
+    if plan.run.checkpoints is not None:
+        yield "checkpoints", plan.run.checkpoints
     yield "logs", str(plan.log_dir or "none on disk")
     yield "restarts", f"at most {plan.max_restarts}"
     if plan.hang_timeout_s is not None:

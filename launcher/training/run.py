@@ -88,7 +88,7 @@ class Run(RunContext):
             leave(None, str(error), USAGE)
         began_in = environment.start_dir or _IMPORTED_IN or Path()
         usual = began_in / "runs" / Path(sys.argv[0]).stem
-        path = environment.run_dir or (usual if run_dir is None else Path(run_dir))
+        path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
         launcher = None if environment.warning_file is None else os.getppid()
@@ -111,7 +111,7 @@ class Run(RunContext):
         ):
             run: Run | None = None
             try:
-                folder = run_folder_at(path, environment.checkpoints or checkpoints)
+                folder = run_folder_at(path, environment.run.checkpoints or checkpoints)
                 run = cls(
                     environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
                 )

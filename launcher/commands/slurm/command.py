@@ -109,7 +109,7 @@ def own_program(program: str) -> list[str]:
 def run_folder_of(options: LaunchOptions) -> Path:
     """Return the run folder, as `Run` chooses it."""
     program = Program(kind=options.kind, name=options.script, args=options.script_args)
-    return options.run_dir or usual_folder(program) or Path("runs") / Path(options.script).stem
+    return options.run.run_dir or usual_folder(program) or Path("runs") / Path(options.script).stem
 
 
 def check_readable(sbatch: SbatchOptions, options: LaunchOptions, ask: Call) -> None:
