@@ -29,7 +29,7 @@ COLUMNS = (
 
 def shown(value: int | str | None) -> str:
     if value is None:
-        return "goes on"
+        return "continues"
     return "refused" if str(value).startswith("refused") else str(value)
 
 
