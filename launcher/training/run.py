@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from torch.utils.data import Subset
 
@@ -45,6 +45,7 @@ from .recipe.arguments import require_arguments
 from .recipe.measure import Measure
 from .recipe.recipe import Recipe
 from .recipe.script_config import Settings, build_config, to_json
+from .recipe.signature import FitArguments, PrepareArguments, with_recipe
 from .run_state import Preempted
 
 _FAILURE = 1
@@ -157,10 +158,11 @@ class Run(RunContext):
         """
         return notice_of(self.preemption, time.time())
 
-    def prepare(self, **recipe: Any) -> Job:
-        """Build the model under the run's strategy and go on where the run was.
+    @with_recipe
+    def prepare(self, **recipe: Unpack[PrepareArguments]) -> Job:
+        """Build the model under the run's strategy, and resume where the run was.
 
-        Called on every rank. The arguments are the fields of `Recipe`.
+        Called on every rank. The arguments are the fields of `Recipe`, which says what they mean.
 
         Raises:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
@@ -172,6 +174,7 @@ class Run(RunContext):
         self._job = Job(self, Recipe(**recipe))
         return self._job
 
+    @with_recipe
     def fit(
         self,
         *,
@@ -180,7 +183,7 @@ class Run(RunContext):
         validate: MapDataset | None = None,
         test: MapDataset | None = None,
         export: str | None = "best",
-        **recipe: Any,
+        **recipe: Unpack[FitArguments],
     ) -> Job:
         """Train without a loop of one's own, on the same engine. Called on every rank.
 
@@ -190,7 +193,7 @@ class Run(RunContext):
             validate: evaluated whenever `evaluate_every` says so.
             test: measured at the end, with the best weights.
             export: "best" or "last" is written as plain safetensors; None: neither.
-            recipe: the fields of `Recipe`.
+            recipe: the other fields of `Recipe`.
 
         Raises:
             ConfigError: something in it cannot work.

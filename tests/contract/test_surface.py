@@ -22,7 +22,6 @@ import pytest
 from launcher.command_line.option_table import OWN_OPTIONS, TORCHRUN_OPTIONS
 from launcher.command_line.parser import help_text
 from launcher.command_line.subcommands import SUBCOMMANDS
-from launcher.training.recipe.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "recorded"
@@ -35,8 +34,7 @@ GIVEN = frozenset({"launcher.Run", "launcher.Job", "launcher.Step"})
 
 def names() -> str:
     """Return every public name, with the arguments of what is called."""
-    named = _lines(line for name in (*PACKAGES, *MODULES) for line in _names_of(name))
-    return named + f"run.prepare{_arguments(Recipe)}\n"
+    return _lines(line for name in (*PACKAGES, *MODULES) for line in _names_of(name))
 
 
 def options() -> str:

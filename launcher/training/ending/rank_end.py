@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from strategies.errors import first_line
+
 from ...contract.environment import RankEnvironment
-from ...contract.error_file import write_error
+from ...contract.error_file import EXCEPTION, write_error
 from ...contract.exit_codes import CONTINUE
 from ...contract.leaving import others_left, tell_leaving
 from ...contract.peer_loss import is_peer_loss
@@ -28,18 +30,24 @@ def end_well(
 
 @contextmanager
 def leaving_with_others(environment: RankEnvironment, start: BeforeFirstStep) -> Iterator[None]:
-    """Leave with 75, too, where another rank of this node has left before the first step.
+    """End a rank whose connection to another one broke, since that one has left.
 
-    It has closed its connections, on which this one may have waited: that is no failure.
+    Before the first step it leaves with 75 if another rank of this node did so: that is no failure.
+    Later the other rank has the cause, and the launcher reports it. One line stands for this rank:
+    a traceback of each peer would bury the cause. Where nobody reports, the exception is raised.
     """
     try:
         yield
     except Exception as error:
-        has_lost_peer = is_peer_loss(f"{type(error).__name__}: {error}")
-        if start.is_under_way and has_lost_peer and others_left(environment.leaving_file, CONTINUE):
+        if not is_peer_loss(f"{type(error).__name__}: {error}"):
+            raise
+        if start.is_under_way and others_left(environment.leaving_file, CONTINUE):
             tell_leaving(environment.leaving_file, CONTINUE)
             sys.exit(CONTINUE)
-        raise
+        if environment.error_file is None or not environment.error_file.exists():
+            raise
+        print(f"relaunch: rank {environment.rank} ended: {first_line(error)}", file=sys.stderr)
+        sys.exit(EXCEPTION)
 
 
 def leave_unsaved(

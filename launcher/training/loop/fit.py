@@ -12,6 +12,7 @@ from strategies import ConfigError, MapDataset
 from ..recipe.arguments import require_arguments
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
+from ..recipe.signature import FitArguments
 from .job import Job
 
 _OWN = ("loss", "measure", "validate", "test", "export")
@@ -28,7 +29,7 @@ def fit(
     validate: MapDataset | None,
     test: MapDataset | None,
     export: str | None,
-    recipe: dict[str, Any],
+    recipe: FitArguments,
 ) -> Job:
     """Train, evaluate, export and test. Called on every rank; see `Run.fit`."""
     require_arguments(Recipe, recipe, where="run.fit", also=_OWN)

@@ -18,6 +18,7 @@ from ..catalogue import Catalogue, catalogue_of, persistent_buffers
 from ..grad_norm import combined_scale, sum_of_squares
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_model
+from ..model.same_model import refuse_unlike_models
 from ..state.optimizer_extras import plain_attributes
 from ..state.optimizer_state import copy_flat, kept_state, whole
 from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
@@ -31,6 +32,7 @@ class TorchEngine(Strategy):
         super().__init__(blueprint)
         deferred = self._deferred(blueprint)
         self._model = build_model(blueprint) if deferred is None else deferred.model
+        refuse_unlike_models(self._model, self.ranks)
         self.catalogue: Catalogue = catalogue_of(self._model)
         built = [(name, ref(p)) for name, p in self._model.named_parameters()]
         work_on_blocks(self._model, self.options)

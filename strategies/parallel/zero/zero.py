@@ -23,6 +23,7 @@ from ..catalogue import catalogue_of, persistent_buffers
 from ..grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_deferred, build_model
+from ..model.same_model import refuse_unlike_models
 from ..native.engine import load_buffers
 from ..state.optimizer_extras import plain_attributes
 from ..state.optimizer_state import (
@@ -69,6 +70,7 @@ class Zero(Strategy):
         by_name = self.options.init == BY_NAME
         deferred = build_deferred(blueprint) if by_name else None
         model = build_model(blueprint) if deferred is None else deferred.model
+        refuse_unlike_models(model, self.ranks)
         self.catalogue = catalogue_of(model)
         self._refuse_rounded_statistics(model)
         work_on_blocks(model, self.options)
