@@ -39,10 +39,10 @@ class BlockPiece:
 
 
 class CheckpointReader:
-    """A checkpoint whose manifest is proved and whose files are there.
+    """A checkpoint whose manifest is verified and whose files are present.
 
-    The bytes are checked as they are read, each block once per reader. Torch is imported by the
-    first read, so that listing and verifying do without it. Not for several threads at once.
+    The bytes are verified as they are read, each block once per reader. Torch is imported by the
+    first read, so that listing and verifying do not need it. Not thread-safe.
 
     Attributes:
         folder: The checkpoint's folder.
@@ -75,17 +75,17 @@ class CheckpointReader:
         self.close()
 
     def close(self) -> None:
-        """Close all files, whatever the closing of one of them says."""
+        """Close all files, even if closing one of them fails."""
         with ExitStack() as closing:
             while self._recently_used:
                 closing.callback(self._recently_used.popitem()[1].close)
 
     def has(self, fqn: str, key: str) -> bool:
-        """Tell whether the checkpoint has this tensor."""
+        """Return whether the checkpoint has this tensor."""
         return (fqn, key) in self._tensors
 
     def spec(self, fqn: str, key: str) -> TensorSpec:
-        """Return what a tensor is.
+        """Return dtype and shape of a tensor.
 
         Raises:
             ModelMismatchError: If the checkpoint has no such tensor.
@@ -246,7 +246,7 @@ class CheckpointReader:
 
 
 def open_folder(folder: PurePath, files: Files = LOCAL_FILES) -> CheckpointReader:
-    """Open one checkpoint, whatever its folder is called: a copy, or one that was refused.
+    """Open one checkpoint under any folder name: also a copy, or one that was refused.
 
     Raises:
         DamagedCheckpointError: Naming the file.

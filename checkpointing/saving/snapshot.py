@@ -1,4 +1,4 @@
-"""What a checkpoint is made of, as one value."""
+"""The content of a checkpoint, as one value."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The state at one step: what this rank writes of it, and what all ranks know."""
+    """The state at one step: what this rank writes, and what all ranks know."""
 
     step: int
     """The optimizer step, the same on every rank."""
 
     specs: Sequence[TensorSpec]
-    """All tensors of the state; the coordinator's list counts."""
+    """All tensors of the state; the coordinator's list is used."""
 
     fragments: "Iterable[Fragment]"
-    """What this rank writes; used up by the save. Over all ranks every element of every spec'd
-    tensor appears exactly once. May be empty: such a rank writes no file."""
+    """What this rank writes; consumed by the save. Over all ranks, every element of every tensor in
+    `specs` appears exactly once. May be empty: such a rank writes no file."""
 
     state: Mapping[str, JSON]
-    """Anything else to be stored; the coordinator's counts. Not to be changed meanwhile."""
+    """Other state; the coordinator's is used. It must not change during the save."""
 
     created_by: Mapping[str, JSON]
-    """What the caller says about itself; the coordinator's counts."""
+    """Description of the writer; the coordinator's is used."""
 
     def without_fragments(self) -> "Snapshot":
         """Return the same without its live views, which would keep their memory alive."""

@@ -1,4 +1,4 @@
-"""Which checkpoints may go. Pure; deleting is `CheckpointStore.delete`, after a commit."""
+"""Which checkpoints are pruned. Pure; `CheckpointStore.delete` deletes, after a commit."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
-    """Which checkpoints stay; one that any of the rules wants stays.
+    """Which checkpoints are kept: those that at least one of the rules keeps.
 
     Raises:
         ValueError: If a number is too small.
     """
 
     keep: int
-    """How many of the newest, at least 1."""
+    """Number of newest checkpoints, at least 1."""
 
     keep_every_steps: int | None = None
-    """Of each so many steps the first checkpoint, for good; None: none."""
+    """The first checkpoint of each interval of this many steps, permanently; None: none."""
 
     keep_best: int = 0
-    """How many of those with the lowest scores."""
+    """Number of checkpoints with the lowest scores."""
 
     def __post_init__(self) -> None:
         if self.keep < 1:
@@ -39,16 +39,16 @@ def steps_to_delete(
     scores: Mapping[int, float] | None = None,
     protected: Collection[int] = (),
 ) -> list[int]:
-    """Return the steps that retention gives up, oldest first.
+    """Return the steps to delete, oldest first.
 
-    What stays now stays with every later call, apart from the newest and the best, which are
-    overtaken.
+    What is kept now is kept by every later call, except the newest and the best, which newer ones
+    replace.
 
     Args:
         steps: Those of the complete checkpoints, in any order.
         retention: The rules.
         scores: Of the steps that have one; lower is better. Of equal ones the older is kept.
-        protected: Steps that stay in any case (pinned, or the one resumed from).
+        protected: Steps that are kept in any case (pinned, or the one resumed from).
     """
     ordered = sorted(set(steps))
     known = {step: score for step, score in (scores or {}).items() if step in ordered}

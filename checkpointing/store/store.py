@@ -92,10 +92,10 @@ class CheckpointStore:
                 raise self._not_deleted(step, error) from error
 
     def withdraw(self, step: int) -> list[PurePath]:
-        """Let a checkpoint be none any more; return the folders to be removed, by `sweep` at last.
+        """Make a checkpoint invisible; return the folders that are to be removed.
 
-        Removing gigabytes takes seconds, which this does not. Called on the coordinator only,
-        after a newer checkpoint was committed.
+        This is fast; removing gigabytes takes seconds. What the caller does not remove, `sweep`
+        does. Called on the coordinator only, after a newer checkpoint was committed.
 
         Raises:
             NoCheckpointError: If there is no such step.
@@ -110,11 +110,11 @@ class CheckpointStore:
             raise self._not_deleted(step, error) from error
 
     def is_pinned(self, step: int) -> bool:
-        """Tell whether a person wants this step to stay, whatever retention says."""
+        """Return whether this step is pinned: kept regardless of retention."""
         return self.files.exists(self.path(step) / PIN_NAME)
 
     def pin(self, step: int) -> None:
-        """Keep a checkpoint for good, durably; it may be pinned already.
+        """Keep a checkpoint permanently; it may be pinned already. Durable on return.
 
         Raises:
             NoCheckpointError: If there is no such step.
@@ -126,7 +126,7 @@ class CheckpointStore:
             self.files.fsync_dir(self.path(step))
 
     def unpin(self, step: int) -> None:
-        """Take the pin away, if there is one.
+        """Remove the pin, if there is one.
 
         Raises:
             NoCheckpointError: If there is no such step.
@@ -138,13 +138,13 @@ class CheckpointStore:
             self.files.fsync_dir(self.path(step))
 
     def set_aside(self, step: int) -> PurePath:
-        """Move a checkpoint away that was found damaged, so that nothing takes it for the newest.
+        """Rename a damaged checkpoint, so that it is not mistaken for the newest.
 
-        The run that fell back behind it will pass this step again, and retention must not count
+        The run that fell back behind it will reach this step again, and retention must not count
         it. Called on the coordinator only.
 
         Returns:
-            Where it is now, with all it holds.
+            Its new folder, with all its files.
 
         Raises:
             NoCheckpointError: If there is no such step.
@@ -157,7 +157,7 @@ class CheckpointStore:
             raise SaveFailedError(f"{self.path(step)} could not be set aside: {error}") from error
 
     def sweep(self) -> list[str]:
-        """Remove what dead saves and deletions have left; return the names removed.
+        """Remove the remains of interrupted saves and deletions; return the names removed.
 
         Called on the coordinator only, at the start of a run, when no save is in flight. In an
         object store, whose writers no lock keeps apart, it also takes the store over: what an

@@ -56,7 +56,7 @@ otherwise, so that the same command finds them."""
 
 
 class Run(RunContext):
-    """One start of a run, as its training script holds it."""
+    """One start of a run; the object that `Run.start` passes to the script's main function."""
 
     _job: Job | None = None
 
@@ -72,15 +72,15 @@ class Run(RunContext):
         """Run `main` under torch.distributed and end the process with the run's exit code.
 
         Called on every rank, from the script's `if __name__ == "__main__":`. Under `relaunch` the
-        place, the strategy and the precision come from the command line; as `python train.py` it
-        is one rank with the same numbers.
+        run folder, the strategy and the precision come from the command line. `python train.py`
+        runs one rank with the same numbers.
 
         Args:
-            main: the training script's own function.
-            run_dir: the run folder, unless --run-dir says otherwise; default runs/<script's name>.
-            checkpoints: where checkpoints and the best weights go, a folder or a URL, unless
-                --checkpoints says otherwise; default: the run folder.
-            seed: of everything that is random, 0 <= seed < 2**63.
+            main: the function of the script that trains; it gets the `Run`.
+            run_dir: the run folder, unless --run-dir is given; default: runs/<script's name>.
+            checkpoints: a folder or a URL for checkpoints and best weights, unless --checkpoints is
+                given; default: the run folder.
+            seed: seed of all random numbers, 0 <= seed < 2**63.
         """
         try:
             environment = RankEnvironment.from_environ(os.environ)
@@ -150,11 +150,11 @@ class Run(RunContext):
 
     @property
     def notice(self) -> Notice | None:
-        """The preemption notice that this rank has: its cause and the seconds left; else None.
+        """The preemption notice of this rank, with its cause and the seconds left; or None.
 
-        For a long phase of the script's own: the ranks leave by themselves at the next step,
-        evaluation, test or export. Other ranks may not have it yet: nothing that all ranks do
-        together may depend on it.
+        For long phases of the script: the ranks exit automatically at the next step, evaluation,
+        test or export. Other ranks may not have received it yet, so no collective may depend on
+        it.
         """
         return notice_of(self.preemption, time.time())
 
@@ -185,14 +185,14 @@ class Run(RunContext):
         export: str | None = "best",
         **recipe: Unpack[FitArguments],
     ) -> Job:
-        """Train without a loop of one's own, on the same engine. Called on every rank.
+        """Train, evaluate, export and test without your own loop. Called on every rank.
 
         Args:
-            loss: (model, batch) -> (sum of the losses, of how many samples or tokens).
-            measure: (model, batch) -> {metric: one value a sample}; for `validate` and `test`.
-            validate: evaluated whenever `evaluate_every` says so.
+            loss: (model, batch) -> (sum of the losses, number of samples or tokens).
+            measure: (model, batch) -> {metric: one value per sample}; for `validate` and `test`.
+            validate: evaluated at every `evaluate_every`.
             test: measured at the end, with the best weights.
-            export: "best" or "last" is written as plain safetensors; None: neither.
+            export: "best", "last" or "ema": the weights that are exported. None: no export.
             recipe: the other fields of `Recipe`.
 
         Raises:
@@ -209,14 +209,14 @@ class Run(RunContext):
         )
 
     def config(self, cls: type[Settings], *, file: str | Path | None = None) -> Settings:
-        """Return the script's settings; they are kept in run.json and shown. Called on every rank.
+        """Return the script's settings, print and store them in run.json. Called on every rank.
 
         Args:
-            cls: a dataclass, or what `launcher.config_from_file` makes of a file.
-            file: TOML, YAML or JSON, unless `--config FILE` is given; `--key=value` wins over it.
+            cls: a dataclass, or the result of `launcher.config_from_file`.
+            file: TOML, YAML or JSON, unless `--config FILE` is given; `--key=value` overrides it.
 
         Raises:
-            ConfigError: a key that does not exist, or a value of another type.
+            ConfigError: an unknown key, or a value of another type.
         """
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         if self.ranks.is_coordinator:
@@ -232,9 +232,9 @@ class Run(RunContext):
         *,
         stratify: Sequence[Hashable] | None = None,
     ) -> list[Subset[Any]]:
-        """Split a data set by shares such as (0.70, 0.15, 0.15), the same on every rank.
+        """Split a data set by fractions such as (0.70, 0.15, 0.15), the same on every rank.
 
-        `stratify` is one label a sample; every part then holds each label in the same share.
+        `stratify` is one label per sample; each part then has each label in the same proportion.
         """
         parts = split_indices(len(dataset), fractions, seed=self.seed, stratify=stratify)
         return [Subset(dataset, part.tolist()) for part in parts]  # type: ignore[arg-type]

@@ -15,14 +15,14 @@ def weighted(losses: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor,
         step.backward(*weighted(F.cross_entropy(out, y, reduction="none"), weights))
 
     Args:
-        losses: shape (n,) or (n, ...), one value a sample or several.
+        losses: shape (n,) or (n, ...), one value or several per sample.
         weights: shape (n,), or the shape of the losses; finite, and not negative.
 
     Returns:
         Two 0-dim tensors; gradients flow through the first.
 
     Raises:
-        ConfigError: shapes that do not fit, or a weight that is negative or not finite.
+        ConfigError: shapes that do not match, or a negative or non-finite weight.
     """
     if losses.ndim == 0:
         raise ConfigError(

@@ -1,18 +1,18 @@
-"""Metrics as sums over samples. Return them from `measure`, one entry each.
+"""Metrics as sums over samples, to return from `measure`; docs/metrics.md lists them.
 
     def measure(model, batch):
         x, labels = batch
         logits = model(x)
         return {
-            "loss": F.cross_entropy(logits, labels, reduction="none"),  # one value a sample
+            "loss": F.cross_entropy(logits, labels, reduction="none"),  # one value per sample
             "accuracy": metrics.accuracy(logits, labels),
             "f1": metrics.f1(logits, labels, num_classes=10),
             "mine": (my_sum, my_count),
         }
 
-`weights` has one number a sample: 0 for padding or what a mask leaves out. Predictions are classes
-(n, ...) or scores with one more, last dimension: the highest is taken. Definitions and edge cases
-are scikit-learn's, with zero_division=0; tests compare them.
+`weights` has one number per sample: 0 for padding and masked elements. Predictions are classes
+(n, ...), or scores (n, ..., classes), of which the highest is taken. Definitions and edge cases are
+those of scikit-learn with zero_division=0; tests compare them.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def confusion_matrix(
 ) -> Tally:
     """How often label i was predicted as j: a table with a row for each label, as one value.
 
-    It is kept in metrics.jsonl and shown in the report; trackers, which draw numbers, are not told.
+    It is stored in metrics.jsonl and shown in the report; trackers get numbers only.
     """
     counts = _pairs(predictions, labels, num_classes, weights, "confusion_matrix")
 
@@ -87,7 +87,7 @@ def precision(
     average: Average = "macro",
     weights: Weights = None,
 ) -> Tally:
-    """Of the samples predicted as a class, the share that is of it; see `f1`."""
+    """Of the samples predicted as a class, the share that belongs to it; see `f1`."""
     return _by_class("precision", predictions, labels, num_classes, average, weights)
 
 
@@ -116,10 +116,10 @@ def f1(
     Args:
         predictions: classes (n, ...), or scores (n, ..., classes).
         labels: (n, ...), integers in [0, num_classes).
-        num_classes: how many there are.
+        num_classes: the number of classes.
         average: "macro": the mean over the classes that occur among labels or predictions;
             "weighted": by how often each is a label; "micro": over all samples; "binary": class 1
-            of two; "none": one number a class, named by it.
+            of two; "none": one number per class, named by its number.
         weights: (n, ...).
     """
     return _by_class("f1", predictions, labels, num_classes, average, weights)
@@ -194,8 +194,8 @@ def bits_per_byte(losses: torch.Tensor, num_bytes: float, weights: Weights = Non
 
     Args:
         losses: one natural-log loss a token, of any shape.
-        num_bytes: how many bytes these tokens stand for.
-        weights: as `losses`.
+        num_bytes: the number of bytes that these tokens stand for.
+        weights: shape as `losses`.
     """
     total = _weighted(losses, weights, "bits_per_byte")[0] / math.log(2)
     sums = torch.stack([total, torch.as_tensor(num_bytes, dtype=torch.float64).to(total.device)])
@@ -203,15 +203,15 @@ def bits_per_byte(losses: torch.Tensor, num_bytes: float, weights: Weights = Non
 
 
 def torchmetric(metric: Any, *arguments: Any, **named: Any) -> Tally:
-    """Use a metric object of torchmetrics on this batch; its own state is not touched.
+    """Use a metric object of torchmetrics on this batch; its own state does not change.
 
     Args:
-        metric: whose states are all reduced by sums.
-        arguments: what its `update` takes.
-        named: the same.
+        metric: a metric whose states are all reduced by sums.
+        arguments: the arguments of its `update`.
+        named: its keyword arguments.
 
     Raises:
-        ConfigError: a state is no sum, such as a list of all predictions.
+        ConfigError: a state is not a sum, such as a list of all predictions.
     """
     from .torchmetrics import tally
 

@@ -30,18 +30,18 @@ Finish: TypeAlias = "Callable[[Sequence[float]], float | Table | Mapping[str, fl
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """Sums over the samples of one batch, and what is to be computed from their totals."""
+    """Sums over the samples of one batch, and a function of their totals."""
 
     kind: str
-    """What it is, with its arguments; the same in every batch and on every rank."""
+    """Name of the metric with its arguments; the same in every batch and on every rank."""
     sums: torch.Tensor
     """Shape (k,), any real dtype."""
     finish: Finish
 
 
 Measurement: TypeAlias = "torch.Tensor | tuple[torch.Tensor | float, torch.Tensor | float] | Tally"
-"""One value a sample, of shape (n,) or more, any real dtype; or a pair (numerator, denominator),
-which are summed each for itself; or a `Tally`, such as `metrics.f1(...)` returns."""
+"""One value per sample, of shape (n,) or more, any real dtype; or a pair (numerator, denominator),
+each summed separately; or a `Tally`, such as `metrics.f1(...)` returns."""
 
 
 class MetricSums:

@@ -19,9 +19,10 @@ AVERAGE = "ema"
 
 @dataclass(frozen=True, kw_only=True)
 class EMA:
-    """After each applied step: average <- decay * average + (1 - decay) * weights.
+    """Moving average of the weights: average <- decay * average + (1 - decay) * weights.
 
-    It begins as the weights after the first step of the parameter.
+    It is updated after each applied step, and starts as the weights after the parameter's first
+    step.
     """
 
     decay: float = 0.999

@@ -14,15 +14,15 @@ from ..errors import ConfigError
 class Penalty:
     """l1 * sum |w| + l2 * sum w**2, added to the mean loss of a step.
 
-    Its gradient is added to each element of the summed gradient, once, on the rank that holds the
-    element: nothing depends on micro-batches and ranks. Clipping sees it; the loss in
-    metrics.jsonl is without it.
+    Its gradient is added once to each element of the summed gradient, on the rank that holds the
+    element, so it does not depend on micro-batches and ranks. Clipping includes it; the loss in
+    metrics.jsonl does not.
     """
 
     l1: float = 0.0
     l2: float = 0.0
     names: tuple[str, ...] = ("*",)
-    """Patterns of the parameters that it holds for, as in "*.weight"."""
+    """Name patterns of the parameters that it applies to, such as "*.weight"."""
 
     def __post_init__(self) -> None:
         for name in ("l1", "l2"):
@@ -30,7 +30,7 @@ class Penalty:
                 raise ConfigError(f"{name}={getattr(self, name)} must be 0 or above.")
 
     def covers(self, fqn: str) -> bool:
-        """Whether it holds for the parameter of this name."""
+        """Whether it applies to the parameter of this name."""
         return any(fnmatchcase(fqn, pattern) for pattern in self.names)
 
     def add_gradient(self, grad: torch.Tensor, weight: torch.Tensor, divisor: float) -> None:

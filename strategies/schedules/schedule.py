@@ -16,7 +16,7 @@ from .length import Length, Span, require_length, steps_of
 
 @dataclass(frozen=True)
 class Factor:
-    """A multiple of a parameter group's own rate, between 0 and 1."""
+    """A factor on a parameter group's own learning rate, between 0 and 1."""
 
     value: float
 
@@ -32,7 +32,7 @@ class Rate:
     value: float
 
     def on(self, base: float) -> float:
-        """Return the rate, whatever the group's own rate is."""
+        """Return the rate; the group's own rate does not matter."""
         return self.value
 
 
@@ -68,7 +68,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Pieces that follow each other without overlap or gap, from step 0."""
+    """A learning-rate schedule: pieces without overlap or gap, from step 0."""
 
     pieces: tuple[Piece, ...]
 
@@ -76,12 +76,12 @@ class Schedule:
         """Return this schedule, followed by another.
 
         Args:
-            following: what comes next.
-            at: where it begins, from the start of the run. Needed after a piece without an end;
+            following: the next schedule.
+            at: where it begins, from the start of the run. Required after a piece without an end;
                 after a piece with an end it must be the same place.
 
         Raises:
-            ConfigError: this schedule has no end, and nothing says where the next begins.
+            ConfigError: this schedule has no end, and `at` is not given.
         """
         if not isinstance(following, Schedule):
             raise ConfigError(f"{self}.then({following!r}) needs a schedule, such as cosine().")

@@ -41,8 +41,8 @@ def torch_schedule(
     """Use a scheduler of torch, such as `lambda optimizer: StepLR(optimizer, 30)`.
 
     Args:
-        build: makes the scheduler from an optimizer. It must depend on nothing else that changes.
-        every: how often it is stepped: 1 (optimizer step) or for example "1 epoch".
+        build: builds the scheduler from an optimizer. It must not depend on anything that changes.
+        every: interval at which it is stepped: 1 (optimizer step) or for example "1 epoch".
     """
     if not callable(build):
         raise ConfigError(

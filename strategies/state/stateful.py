@@ -22,14 +22,14 @@ State: TypeAlias = Any
 
 @runtime_checkable
 class Stateful(Protocol):
-    """An object whose state belongs to the run, such as a moving average or a curriculum."""
+    """An object whose state is stored in the checkpoint, such as a curriculum."""
 
     def state(self) -> State:
         """Return the state. Called on the coordinator, so it must be the same on every rank."""
         ...
 
     def restore(self, state: State) -> None:
-        """Take over what `state` returned; tensors are on the CPU. Called on every rank."""
+        """Restore what `state` returned; tensors are on the CPU. Called on every rank."""
         ...
 
 

@@ -27,27 +27,27 @@ _CHOICES = {"on_nonfinite": ("count", "stop", "rollback"), "restore": ("best", "
 
 @dataclass(frozen=True, kw_only=True)
 class EarlyStoppingState:
-    """What every checkpoint keeps. The arguments are not part of it: the user's new ones win."""
+    """State stored in every checkpoint. Arguments are not stored: those of the script apply."""
 
     monitor: str | None = None
     """The metric that the numbers below are of; None before the first evaluation."""
     mode: Mode | None = None
     anchor: float | None = None
-    """The value to beat by `min_delta`; it moves on real improvements only."""
+    """The value to beat by `min_delta`; it changes only when it is beaten by more than that."""
     best: float | None = None
-    """The best finite value seen, by however little."""
+    """The best finite value seen, by any margin."""
     best_step: int | None = None
     last: float | None = None
     """The newest value, finite or not."""
     finite_step: int | None = None
     """The step of the newest value that was finite."""
     bad: int = 0
-    """Evaluations in a row that counted and brought no real improvement."""
+    """Counted evaluations in a row without improvement."""
     grace: int = 0
     """Evaluations still to come that do not count, because the learning rate was cut."""
     evaluations: int = 0
     reason: str | None = None
-    """Why the run stopped, once it has."""
+    """Why the run stopped; None before."""
 
     def to_json(self) -> dict[str, float | int | str | None]:
         """What a checkpoint keeps. JSON has no nan: a value that is not finite becomes a word."""
@@ -68,35 +68,35 @@ class EarlyStopping:
     """Stop when `monitor` has not improved for `patience` evaluations in a row.
 
     Raises:
-        ConfigError: an argument that means nothing; the sentence says which.
+        ConfigError: an invalid argument.
     """
 
     monitor: str
     """Name of the metric, such as "val/loss"."""
     mode: Mode | None = None
-    """Whether a lower or a higher value is better. Needed where the name does not say it."""
+    """Whether a lower or a higher value is better. Required if the name does not imply it."""
     patience: int = 5
-    """Evaluations without improvement that are borne; the last of them stops the run."""
+    """Evaluations in a row without improvement after which the run stops; at least 1."""
     min_delta: float = 0.0
     """An improvement must be larger than this."""
     delta: Delta = "absolute"
-    """What `min_delta` is: in the metric's own unit, or a share of the value to beat."""
+    """Unit of `min_delta`: that of the metric, or a fraction of the value to beat."""
     baseline: float | None = None
-    """The value that the first improvement must beat; None: any finite value is one."""
+    """The value that the first improvement must beat. None: any finite value is one."""
     start_after: int = 0
-    """The first so many evaluations cannot stop the run, unless they reach `target`."""
+    """Number of first evaluations that cannot stop the run, unless they reach `target`."""
     target: float | None = None
-    """Stop as soon as a value is at least as good as this."""
+    """Stop when a value is at least as good as this."""
     diverge: float | None = None
-    """Stop as soon as a value is worse than this."""
+    """Stop when a value is worse than this."""
     on_nonfinite: Literal["count", "stop", "rollback"] = "count"
-    """What nan and inf do: count as an evaluation without improvement, stop the run, or let it go
-    back to a checkpoint from before the last finite value and leave out the data since."""
+    """For nan and inf: count as an evaluation without improvement, stop the run, or roll back to a
+    checkpoint from when the value was finite and skip the data since."""
     restore: Literal["best", "last"] = "best"
-    """Which weights the model holds once the run has finished, and are exported and tested."""
+    """Which weights the model holds after the run, and which are exported and tested."""
     grace_after_lr_cut: int = 0
-    """The evaluation at which `ReduceOnPlateau` cuts the rate, and so many after it, do not count
-    against the run; 0: they all do."""
+    """The evaluation at which `ReduceOnPlateau` reduces the rate, and this many after it, do not
+    count; 0: all count."""
 
     def __post_init__(self) -> None:
         require_count(self.patience, "patience", at_least=1, where=_WHERE)

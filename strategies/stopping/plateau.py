@@ -24,7 +24,7 @@ _WHERE = "ReduceOnPlateau"
 
 @dataclass(frozen=True, kw_only=True)
 class PlateauState:
-    """What every checkpoint keeps; the arguments are not part of it."""
+    """State stored in every checkpoint; the arguments are not stored."""
 
     monitor: str | None = None
     mode: Mode | None = None
@@ -52,25 +52,25 @@ class ReduceOnPlateau:
     """Multiply the learning rates when `monitor` has not improved for `patience` evaluations.
 
     Raises:
-        ConfigError: an argument that means nothing; the sentence says which.
+        ConfigError: an invalid argument.
     """
 
     monitor: str
     """Name of the metric, such as "val/loss"."""
     mode: Mode | None = None
-    """Whether a lower or a higher value is better. Needed where the name does not say it."""
+    """Whether a lower or a higher value is better. Required if the name does not imply it."""
     factor: float = 0.1
-    """What each cut multiplies the rates with."""
+    """Factor of each reduction."""
     patience: int = 5
-    """Evaluations without improvement that are borne; the last of them cuts the rate."""
+    """Evaluations in a row without improvement after which the rate is reduced; at least 1."""
     min_delta: float = 0.0
     """An improvement must be larger than this."""
     delta: Delta = "absolute"
-    """What `min_delta` is: in the metric's own unit, or a share of the value to beat."""
+    """Unit of `min_delta`: that of the metric, or a fraction of the value to beat."""
     cooldown: int = 0
-    """Evaluations after a cut that do not count."""
+    """Evaluations after a reduction that do not count."""
     floor: float = 0.0
-    """The cuts together never multiply the rates with less than this."""
+    """Lower limit of all reductions together, as a factor on the schedule's rate."""
 
     def __post_init__(self) -> None:
         require_count(self.patience, "patience", at_least=1, where=_WHERE)

@@ -26,10 +26,10 @@ from .training_loop import TrainingLoop
 
 
 class Job:
-    """A prepared training run. Iterate over it for its steps; it ends by itself."""
+    """A prepared training run. Iterating over it yields one `Step` per optimizer step."""
 
     def __init__(self, run: RunContext, recipe: Recipe) -> None:
-        """Build the strategy and go on from the newest checkpoint. Called on every rank."""
+        """Build the strategy and restore the newest checkpoint. Called on every rank."""
         self.recipe = recipe
         self.run = run
         parts = build_parts(run, recipe)
@@ -49,17 +49,17 @@ class Job:
 
     @property
     def plan(self) -> BatchPlan:
-        """Which data each step has, around what the run has left out."""
+        """Which data each step has, without the data that the run has skipped."""
         return self._loop.plan
 
     @property
     def model(self) -> Any:
-        """What the loop calls; wrapped or sharded by the strategy."""
+        """The model under the strategy; it behaves as the user's model."""
         return self._strategy.module
 
     @property
     def device(self) -> torch.device:
-        """Where this rank's batches and model are: for a teacher, or the weights of a loss."""
+        """This rank's device, where batches and model are."""
         return self.run.device
 
     @property
@@ -68,10 +68,10 @@ class Job:
         return self.plan.epoch_of(self.step)
 
     def __iter__(self) -> Iterator[Step]:
-        """Yield one `Step` after the other until the run is done, stopped or asked to leave.
+        """Yield one `Step` after the other until the run is done, stopped or preempted.
 
         Raises:
-            Preempted: after a save, when any rank was asked to leave; it ends the process with 75.
+            Preempted: after a save, if any rank got a preemption notice; the process ends with 75.
         """
         self.run.lockstep.enter("the training loop")
         if (decision := self._loop.ending()) is None:
@@ -88,18 +88,20 @@ class Job:
         name: str = "val",
         collate: Collate | None = None,
     ) -> None:
-        """Measure a few samples of a data set, so that a mistake shows now. Called on every rank.
+        """Measure a few samples, so that a mistake shows now. Called on every rank.
 
-        `run.prepare(validate=, measure=)` and `run.fit` have done it. Nothing is recorded, and the
-        run is as before.
+        `run.prepare(validate=, measure=)` and `run.fit` do this automatically. Nothing is recorded,
+        and the state of the run does not change.
 
         Args:
-            dataset: that will be evaluated.
+            dataset: the data set that will be evaluated.
             measure: as for `step.evaluate`.
-            name: of that evaluation.
+            name: the name of that evaluation.
+            collate: as for `step.evaluate`.
 
         Raises:
-            ConfigError: it cannot be measured, or a rule for stopping monitors what is not.
+            ConfigError: it cannot be measured, or early stopping monitors a metric that is not
+                measured.
         """
         require_samples(dataset, name)
         if self._loop.ending() is not None:
@@ -142,17 +144,17 @@ class Job:
             loop.close()
 
     def stop(self, reason: str) -> None:
-        """Ask for the run to end at the next boundary; one rank is enough."""
+        """Ask for the run to end at the next boundary. One rank is enough."""
         self._loop.asked_to_stop = reason
 
     def export(self, which: str | None = None) -> None:
-        """Write the model as one plain safetensors file. Called on every rank.
+        """Write the model as one safetensors file. Called on every rank.
 
-        A model with a `config`, as transformers' have it, gets its config.json beside that.
+        For a model with a `config`, as in transformers, config.json is written beside it.
 
         Args:
-            which: "best" (by early stopping; the last where there is no such rule), "last", or
-                "ema", the average of the last; left out: what `EarlyStopping(restore=...)` says.
+            which: "best" (by early stopping; the last weights without it), "last", or "ema", the
+                moving average at the last step. None: the choice of `EarlyStopping(restore=...)`.
         """
         self.run.lockstep.enter("job.export")
         store, step = self._weights(which)
@@ -182,9 +184,18 @@ class Job:
     ) -> Metrics:
         """Measure the best, last or averaged weights on a data set. Called on every rank.
 
-        The model holds those weights afterwards. `which` is as in `export`, `collate` as in
-        `step.evaluate`; `measure`, left out, is that of `run.prepare`; no other argument is
-        accepted.
+        The model holds those weights afterwards.
+
+        Args:
+            dataset: a map-style data set.
+            measure: as for `step.evaluate`. None: the `measure` of `run.prepare`.
+            which: as for `export`.
+            name: prefix of the metrics.
+            collate: as for `step.evaluate`.
+            unknown: refused; names that other libraries use are answered with ours.
+
+        Returns:
+            The exact metrics over all samples, the same on every rank.
 
         Raises:
             ConfigError: it cannot be measured.

@@ -81,7 +81,9 @@ class StepOwner(Protocol):
 
 
 class Step:
-    """Iterate over it for this rank's micro-batches; the parameters are updated after the last.
+    """One optimizer step. Iterating over it yields this rank's micro-batches on the device.
+
+    The parameters are updated after the last one.
 
     for x, y in step:
         loss = F.cross_entropy(model(x), y, reduction="sum")
@@ -104,15 +106,15 @@ class Step:
         self.evaluation_due = evaluation_due
         """Whether to evaluate after this step; the same on every rank."""
         self.only_evaluation = not turns
-        """Whether an earlier start has done the step, and left before its evaluation: there are no
-        micro-batches, and what the script itself counts was counted."""
+        """Whether an earlier start has done this step and only its evaluation is missing. There are
+        no micro-batches, and counters of the script have already counted this step."""
         self.outcome: StepOutcome | None = None
         """Set once the parameters have been updated."""
         self.notice: AgreedNotice | None = None
-        """What the ranks knew of a preemption notice in the step's last backward."""
+        """The preemption notice that the ranks agreed on in the step's last backward."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=owner.ranks.device)
         self.loss_count = 0.0
-        """Samples that this rank counted; padding is none."""
+        """Samples that this rank counted, without padding."""
         self.metrics: Metrics = {}
         self.seconds = 0.0
         self.evaluation_s = 0.0
@@ -175,8 +177,8 @@ class Step:
 
         Args:
             loss: the SUM of the losses of the samples (or tokens) that count, 0-dim.
-            count: how many those are. The gradient of the step is the sum over all micro-batches
-                and ranks, divided by the total count: the exact mean, whatever the sizes.
+            count: their number. The gradient of the step is the sum over all micro-batches and
+                ranks, divided by the total count: the exact mean for any sizes.
 
         Raises:
             ConfigError: a loss that is not one number, or that cannot be trained on; a second call
@@ -241,13 +243,14 @@ class Step:
         """Measure the model on `dataset`, each sample exactly once. Called on every rank.
 
         Args:
-            dataset: a map-style data set; left out: `run.prepare(validate=...)`.
-            measure: (model, batch) -> {metric: one value a sample, a pair (numerator, denominator),
-                or what a function of `strategies.metrics` returns}; left out:
-                `run.prepare(measure=...)`.
+            dataset: a map-style data set. None: `run.prepare(validate=...)`.
+            measure: (model, batch) -> {metric: value}. A value is a tensor with one number per
+                sample, a pair (numerator, denominator), or the result of a function of
+                `strategies.metrics`. None: `run.prepare(measure=...)`.
             name: prefix of the metrics: "val" gives "val/loss".
-            collate: makes a batch of a list of samples; None: as in training.
-            unknown: none is accepted; names that other libraries use are answered with ours.
+            collate: function from a list of samples to a batch. None: `evaluation_collate` or
+                `collate` of `run.prepare`.
+            unknown: refused; names that other libraries use are answered with ours.
 
         Returns:
             The exact metrics over all samples, the same on every rank.

@@ -51,104 +51,106 @@ _FACTORIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The arguments of `Run.prepare`."""
+    """The arguments of `Run.prepare`; docs/reference.md has them with examples."""
 
     model: Callable[[], nn.Module]
     """Builds the model, in float32; called under the run's seed."""
     optimizer: Callable[[Parameters], torch.optim.Optimizer]
-    """Builds the optimizer from the parameters it is given, which may be sharded already."""
+    """Builds the optimizer from the parameters it is given, which may already be sharded."""
     train: TrainingData
-    """A map-style data set, a stream that can seek (`strategies.SeekableStream`), or one that keeps
-    its position itself (state_dict and load_state_dict; see docs/data.md)."""
+    """A map-style data set, a stream that can seek (`strategies.SeekableStream`), or a stream that
+    keeps its position (state_dict and load_state_dict; see docs/data.md)."""
     global_batch: int
-    """Samples in one optimizer step over all ranks. It never changes with the number of GPUs."""
+    """Samples in one optimizer step over all ranks; independent of the number of ranks."""
     micro_batch: int
-    """Samples in one forward and backward of one rank; it must divide `global_batch`."""
+    """Samples in one forward and backward pass of one rank; it must divide `global_batch`."""
     epochs: int | None = None
-    """How often the data set is gone through; this or `steps`."""
+    """Passes over the data set. Give either `epochs` or `steps`."""
     steps: int | None = None
-    """Optimizer steps of the whole run; this or `epochs`, and needed with a stream."""
+    """Optimizer steps of the whole run. Required for streams."""
     schedule: RateRule = field(default_factory=schedules.constant)
-    """The optimizer's learning rates as a function of the step: one schedule, or a list or dict of
-    one for each parameter group, or `torch_schedule(...)`."""
+    """Learning rate as a function of the step: one schedule, a list or dict with one schedule per
+    parameter group, or `torch_schedule(...)`."""
     plateau: ReduceOnPlateau | None = None
-    """Cuts the schedule's rates further when a metric stops improving."""
+    """Reduces the learning rate further when a metric stops improving."""
     evaluate_every: str = "1 epoch"
-    """When `step.evaluation_due` is true, in steps or epochs; it is at the last step in any case.
-    """
+    """Interval at which `step.evaluation_due` is true, in steps or epochs. It is always true at the
+    last step."""
     save_every: str = "5 min"
-    """In steps, epochs or time, or "auto": from what a save is seen to cost and how often the run
-    is seen to fail. Leaving saves in any case."""
+    """Interval between checkpoints, in steps, epochs or time, or "auto": computed from the measured
+    cost of a save and the failure rate. A preempted run saves in any case."""
     keep: int = 3
-    """How many of the newest checkpoints stay."""
+    """Number of newest checkpoints to keep."""
     keep_every: str | None = None
-    """In steps or epochs: of each such stretch the first checkpoint stays for good."""
+    """In steps or epochs: keep the first checkpoint of each such interval permanently."""
     keep_best: int = 0
-    """How many of the checkpoints with the best value of what `stop` monitors stay."""
+    """Number of checkpoints to keep with the best value of the metric that `stop` monitors."""
     objects: Objects = field(default_factory=dict)
-    """Your own objects whose state belongs to the run, by name: each with `state()`, which returns
-    JSON and tensors, and `restore(state)`."""
+    """Your own objects to store in the checkpoint, by name. Each has `state()`, which returns JSON
+    and tensors, and `restore(state)`."""
     stop: EarlyStopping | None = None
+    """Early stopping."""
     max_grad_norm: float | None = None
-    """Clip the norm of the mean gradient over all parameters to this."""
+    """Clips the norm of the mean gradient over all parameters to this value."""
     workers: int = 0
-    """Loader processes of each rank; 0: the rank reads by itself."""
+    """Loader processes per rank. 0: the rank reads the data itself."""
     collate: Collate | None = None
-    """Makes a batch of the list of a micro-batch's samples, for training, and for evaluations that
-    are given none of their own; None: torch's default_collate. What it draws follows the seed."""
+    """Function from a list of samples to a batch, for training, and for evaluations that have no
+    other. None: torch's default_collate. Random numbers in it follow the seed."""
     evaluation_collate: Collate | None = None
-    """Makes a batch of a list of samples that are evaluated or tested; None: `collate` does."""
+    """The same for evaluations and tests. None: `collate` is used."""
     worker_init: Callable[[int], object] | None = None
     """Called in each loader process with its number, before it reads."""
     prefetch: int | None = None
-    """Micro-batches that each loader process reads ahead; None: torch's 2."""
+    """Micro-batches that each loader process reads ahead. None: torch's default, 2."""
     persistent: bool = False
-    """Whether the loader processes of an evaluation live on until the next of the same data set.
-    Those of the training live until its end in any case."""
+    """Keep the loader processes of an evaluation alive until the next evaluation of the same data
+    set. Those of the training live until its end in any case."""
     penalty: Penalty | None = None
-    """L1 and L2 on the weights, the same under every strategy."""
+    """L1 and L2 penalty on the weights."""
     ema: EMA | None = None
     """Keep a moving average of the weights, in every checkpoint and for job.export("ema")."""
     unfreeze: Mapping[str, int] = field(default_factory=dict)
-    """Parameters by name pattern and the step at which they begin to be trained, such as
+    """Name patterns and the step from which the matching parameters are trained, such as
     {"backbone.*": 500}."""
     max_skipped: int = 25
-    """After so many steps in a row whose gradients were not finite, go back to the newest
-    checkpoint from before and leave out the data since. fp16's loss scale may need a score to
-    come down from its start."""
+    """After this many steps in a row with non-finite gradients, roll back to the newest checkpoint
+    from before and skip the data since. fp16's loss scale may need about twenty steps to come down
+    from its start."""
     accelerator: Any = None
     """Your `accelerate.Accelerator`, for --strategy accelerate."""
     log_every: int = 10
     """Optimizer steps between two records of metrics.jsonl."""
     shard_blocks: str | tuple[str, ...] = ()
-    """Blocks that fsdp shards on their own, such as "layers.*", or names of classes; left out:
-    the repeated modules. --shard-blocks goes before it."""
+    """Blocks that fsdp shards separately: name patterns such as "layers.*", or class names.
+    Default: the repeated modules. --shard-blocks takes precedence."""
     hybrid_shard: bool = False
-    """Under fsdp: shard inside a node and replicate over the nodes; or --hybrid-shard."""
+    """Under fsdp: shard within a node and replicate across nodes; also --hybrid-shard."""
     checkpoint_blocks: bool | str | tuple[str, ...] = False
-    """Compute the activations of blocks again in the backward, to save their memory."""
+    """Activation checkpointing: recompute the activations of blocks in the backward pass."""
     compile_blocks: bool | str | tuple[str, ...] = False
     """Compile blocks with torch.compile."""
     offload: bool = False
-    """Under fsdp and ZeRO, on GPUs: keep masters, gradients and optimizer state on the host."""
+    """Under fsdp and ZeRO, on GPUs: keep master weights, gradients and optimizer state in host
+    memory."""
     track: Sequence[Any] | None = None
-    """Who else is told: names of Accelerate's trackers such as "wandb", or objects. None:
-    TensorBoard where it is installed."""
+    """Trackers: names of Accelerate's trackers such as "wandb", or objects. None: TensorBoard, if
+    it is installed."""
     init: str = "as-built"
-    """ "as-built": the model's factory fills the parameters, on every rank all of them. "by-name":
-    the model is built without memory, under fsdp sharded, and then filled; each parameter from a
-    stream of random numbers of its own, so that the start is the same under every strategy, and
-    another than as built."""
+    """ "as-built": the model's function fills the parameters; every rank builds the whole model.
+    "by-name": the model is built without memory, sharded under fsdp, and then filled, each
+    parameter from its own stream of random numbers. The initial weights are then the same under
+    every strategy, and differ from those of "as-built"."""
     forward: Callable[[Any, Any], Any] | None = None
-    """(model, batch) -> the outputs or the loss: how --strategy auto calls the model to measure
-    what activations need; None: it tries the usual ways."""
+    """(model, batch) -> outputs or loss: how --strategy auto calls the model to measure
+    activations. None: it tries the usual ways."""
     validate: MapDataset | None = None
-    """What `step.evaluate()` measures on; with it `measure` is tried before the first step."""
+    """Data for `step.evaluate()`. With it, `measure` is tried before the first step."""
     measure: Measure | None = None
-    """(model, batch) -> {metric: one value a sample}: what `step.evaluate()` calls."""
+    """(model, batch) -> {metric: one value per sample}, used by `step.evaluate()`."""
     weights: str | Path | None = None
-    """Where a new run takes its weights from: a safetensors file, or a folder with one or with
-    Hugging Face's index. Names and shapes must be the model's."""
+    """Initial weights of a new run: a safetensors file, or a folder with one or with Hugging Face's
+    index. Names and shapes must match the model. A resumed run reads its checkpoint instead."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "log_every", "max_skipped"):

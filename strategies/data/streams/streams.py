@@ -19,7 +19,7 @@ WITHOUT_END = 2**62
 
 
 class SeekableStream(Protocol):
-    """What a stream must offer: samples from a position on."""
+    """A stream that yields its samples from a given position on."""
 
     def seek(self, position: int, /) -> None:
         """Let the next `iter()` begin with sample number `position`, from 0."""
