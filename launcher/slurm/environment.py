@@ -169,7 +169,7 @@ class SlurmEnvironment(ClusterEnvironment):
             self._facts = self._scontrol.job(self._allocation.key)
         site = self._site_facts()
         end_time_s = self._allocation.end_time_s
-        if self._facts is not None:
+        if self._facts is not None and self._facts.end_time_s is not None:
             end_time_s = self._facts.end_time_s
         return Limits(
             end_time_s=end_time_s,

@@ -59,7 +59,9 @@ def ask(tmp_path: Path, monkeypatch, script: str) -> PreemptionNotice | None:
 
 
 def test_an_answer_comes_even_if_the_whole_step_is_signalled(tmp_path, monkeypatch):
-    told = ask(tmp_path, monkeypatch, "kill -TERM $$; echo JobState=COMPLETING Restarts=1")
+    lines = ("JobId=12 JobName=x", "UserId=a", "JobState=COMPLETING", "Requeue=1 Restarts=1")
+    shown = "\\n   ".join((*lines, "Partition=low"))
+    told = ask(tmp_path, monkeypatch, f"kill -TERM $$; printf '{shown}\\n'")
     assert told is not None
     assert told.cause == "requeued by Slurm"
 
