@@ -69,7 +69,8 @@ class Requeue:
         self._clock = clock
         self._sleep = sleep
         self._deadline_s = clock() + max(grace_s or 0.0, WITHOUT_ANSWER_S)
-        if end_time_s is not None:
+        # A job that still runs after its end has been given more time meanwhile.
+        if end_time_s is not None and end_time_s > clock():
             self._deadline_s = min(self._deadline_s, end_time_s)
 
     def settle(self, ended: Ended) -> int:

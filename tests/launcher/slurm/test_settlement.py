@@ -227,3 +227,10 @@ def test_arguments_of_a_script_are_not_taken_for_its_path(is_file, how):
     assert facts is not None
     told = by_hand(ALLOCATION, replace(facts, folder=None), is_file=lambda path: is_file)
     assert told == (how if is_file else "scontrol requeue 12")
+
+
+def test_an_end_that_has_gone_by_does_not_stop_the_asking():
+    """The limit was raised meanwhile: this process knows the former end only."""
+    slurm = Slurm(DOWN, DOWN, DOWN, PREEMPTED)
+    assert slurm.settle(end_time_s=990.0) == 75
+    assert slurm.num_requeues() == 1
