@@ -16,6 +16,17 @@ def say(text: str) -> None:
     write(STDERR_FD, lines.encode(errors="replace"))
 
 
+def is_screen(fd: int) -> bool:
+    """Tell whether somebody looks at a terminal there.
+
+    A pseudo-terminal without columns is only somebody's pipe: `srun -u` makes one for each task.
+    """
+    try:
+        return os.isatty(fd) and os.get_terminal_size(fd).columns > 0
+    except OSError:
+        return False
+
+
 def write(fd: int, data: bytes) -> None:
     """Write all the bytes, whole lines undivided; a console that went away is not an error."""
     with _one_writer, contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause
 from ..contract.environment import SECRET
-from ..contract.exit_codes import DO_NOT_RETRY
+from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
 from ..contract.limits import Limits
@@ -20,12 +20,12 @@ from ..plan.launch_plan import LaunchPlan
 from .agent_handoff import HandOver
 from .allocation import Allocation, Role, is_in_step, read_allocation
 from .batch_step import AgentStep, own_command, srun_command
-from .default_options import check, is_by_hand, with_job
+from .default_options import by_hand_word, check, is_by_hand, is_last_word, with_job
 from .hostlist import expand_nodes
 from .job_info import JobFacts, SiteFacts
 from .master_address import find_address, free_port
 from .preemption_cause import SlurmAdvice
-from .requeue import Requeue
+from .requeue import Requeue, by_hand
 from .requeue_budget import Budget
 from .requeue_policy import Ended
 from .scontrol import Scontrol
@@ -50,7 +50,11 @@ def find_slurm_environment(
             raise
 
     allocation = read_allocation(
-        environ, host=socket.gethostname(), is_in_step=is_in_step(os.getpid()), expand=expand
+        environ,
+        host=socket.gethostname(),
+        is_in_step=is_in_step(os.getpid()),
+        pid=os.getpid(),
+        expand=expand,
     )
     return SlurmEnvironment(allocation, environ, argv, say, scontrol)
 
@@ -75,7 +79,9 @@ class SlurmEnvironment(ClusterEnvironment):
         self._facts: JobFacts | None = None
         self._site: SiteFacts | None = None
         self._addr, self._port = "", 0
-        self._by_hand = False
+        self._by_hand = ""
+        """The word that says how the nodes meet; empty: Slurm does."""
+        self._has_last_word = True
         self._container: tuple[str, ...] = ()
 
     def _enter_from_outside(self) -> None:
@@ -120,8 +126,9 @@ class SlurmEnvironment(ClusterEnvironment):
 
     def supply(self, words: Words) -> Words:
         """See ClusterEnvironment."""
-        self._by_hand = is_by_hand(words)
-        if self._by_hand:
+        if is_by_hand(words):
+            self._by_hand = by_hand_word(words)
+            self._has_last_word = is_last_word(words, self._allocation)
             return words
         if self._allocation.role is Role.OUTSIDE:
             self._enter_from_outside()
@@ -151,11 +158,14 @@ class SlurmEnvironment(ClusterEnvironment):
         """See ClusterEnvironment."""
         used = 0 if self._told is None else self._told.restarts_used
         left = max(0, plan.max_restarts - used)
+        limits = self._limits()
         if self._settles_alone:
             Budget.of(self._allocation, plan).begin()  # a refusal is told at the end, by 93
+        elif self._leaves_it_to_others:
+            self._say(others_text(self._allocation.key, self._by_hand))
         if left != plan.max_restarts and self._allocation.node_rank == 0:
             self._say(f"--max-restarts {plan.max_restarts}: {used} were used before the requeue.")
-        return replace(plan, limits=self._limits(), max_restarts=left)
+        return replace(plan, limits=limits, max_restarts=left)
 
     def _limits(self) -> Limits:
         if self._told is not None:
@@ -164,12 +174,13 @@ class SlurmEnvironment(ClusterEnvironment):
                 end_time_s=told.end_time_s, grace_s=told.grace_s, kill_wait_s=told.kill_wait_s
             )
         if self._allocation.node_rank != 0:
-            return Limits()  # one question for all nodes
+            # One question for all nodes; where nobody hands the answer in, this may be known.
+            return Limits(end_time_s=self._allocation.end_time_s)
         if self._facts is None:
             self._facts = self._scontrol.job(self._allocation.key)
         site = self._site_facts()
         end_time_s = self._allocation.end_time_s
-        if self._facts is not None:
+        if self._facts is not None and self._facts.end_time_s is not None:
             end_time_s = self._facts.end_time_s
         return Limits(
             end_time_s=end_time_s,
@@ -184,7 +195,8 @@ class SlurmEnvironment(ClusterEnvironment):
         return SlurmAdvice(
             self._allocation.key,
             own_restarts=self._allocation.restart_count,
-            kill_wait_s=self._limits().kill_wait_s,
+            kill_wait_s=(limits := self._limits()).kill_wait_s,
+            end_time_s=limits.end_time_s,
         )
 
     def describe(self) -> tuple[str, ...]:
@@ -229,12 +241,25 @@ class SlurmEnvironment(ClusterEnvironment):
 
         Under `srun relaunch` nobody outlives the agents, so the first one asks.
         """
-        return self._settle(code, plan, inbox) if self._settles_alone else code
+        if self._settles_alone:
+            return self._settle(code, plan, inbox)
+        if code == CONTINUE and self._leaves_it_to_others:
+            key, how = self._allocation.key, by_hand(self._allocation, self._facts)
+            self._say(f"nothing puts job {key} back into the queue. Continue by hand: {how}")
+        return code
 
     @property
     def _settles_alone(self) -> bool:
         """Whether this is the first agent of `srun relaunch`, which nothing outlives."""
-        return self._told is None and self._allocation.node_rank == 0 and not self._by_hand
+        is_first = self._told is None and self._allocation.node_rank == 0
+        return is_first and self._has_last_word
+
+    @property
+    def _leaves_it_to_others(self) -> bool:
+        """Whether this is a batch job's process that does not requeue it, and has to say so."""
+        is_first = self._allocation.node_rank == self._allocation.task == 0
+        is_batch = self._facts is not None and self._facts.is_batch
+        return bool(self._by_hand) and is_first and is_batch and not self._has_last_word
 
     def _settle(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
         limits = self._limits()
@@ -271,3 +296,12 @@ class SlurmEnvironment(ClusterEnvironment):
         if self._site is None:
             self._site = self._scontrol.site(self._allocation.partition)
         return self._site
+
+
+def others_text(key: str, word: str) -> str:
+    """Return what to say at the start where this process must not requeue the job; pure."""
+    return (
+        f"{word} inside Slurm job {key}: after a preemption or the time limit nothing puts the job "
+        "back into the queue. Leave it out, and write `exec relaunch` as the last line of the "
+        "batch script."
+    )

@@ -17,6 +17,7 @@ import torch
 from checkpointing import JSON
 from strategies import ConfigError, HostCommunicator, Precision, Ranks, precision_for
 
+from ..contract.end_time import EndTime, end_time_file
 from ..contract.environment import RankEnvironment
 from ..contract.error_file import write_error
 from ..contract.heartbeat import Heartbeat
@@ -62,6 +63,9 @@ class RunContext:
         self.environment = environment
         self.ranks = ranks
         self.preemption = preemption
+        told = environment.warning_file
+        self.end_time = EndTime(environment.end_time_s, told and end_time_file(told))
+        """When the job's time is over."""
         self.before_first_step = before_first_step or BeforeFirstStep(preemption)
         """Lets a notice end this rank at once, until it has something to save."""
         self.heartbeat = Heartbeat(environment.heartbeat_file)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from ..console import is_screen
+
 REDRAW_S = 0.2
 """How often the line in place changes."""
 LINE_S = 5.0
@@ -77,6 +79,6 @@ class RankConsole:
 
     def _is_terminal(self) -> bool:
         try:
-            return os.isatty(self._out().fileno()) and os.environ.get("TERM") != "dumb"
+            return is_screen(self._out().fileno()) and os.environ.get("TERM") != "dumb"
         except (OSError, ValueError):  # a stream that was replaced by one without a descriptor
             return False
