@@ -15,7 +15,7 @@ from ...console import say
 from ...contract.exit_codes import CONTINUE, DONE, USAGE
 from ...contract.launcher_signals import SignalInbox
 from ...errors import UsageError
-from ...run_folder.history import read_run
+from ...run_folder.history import is_over, read_run
 from ...run_folder.jsonl import EVENTS
 from ..parser import CommandParser
 from .results import Result, best_of, spread_table, trial_table
@@ -208,7 +208,7 @@ def _run_unless_over(
 
 
 def _is_over(folder: Path) -> bool:
-    return (folder / EVENTS).exists() and read_run(folder).is_over
+    return (folder / EVENTS).exists() and is_over(folder)
 
 
 def _result(
