@@ -22,11 +22,10 @@ from .lines.fields import Record, is_event, skipped_text
 from .lines.reading import newest
 from .lock import FolderUnavailableError
 from .lost_work import LostWork
-from .plain_files import open_plain, replace_text, require_plain
+from .plain_files import NO_ROOM, open_plain, replace_text, require_plain
 
 RECENT_BYTES = 1 << 19
 """Of events.jsonl, from which a start learns how saves and failures went of late."""
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _OWN_FILES = ("run.json", EVENTS, METRICS, ".lock")
 
 

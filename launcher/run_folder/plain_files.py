@@ -5,6 +5,9 @@ import os
 import stat
 from pathlib import Path
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""Of errors of the disk those that may pass."""
+
 
 def open_plain(path: Path, flags: int, mode: int = 0o666) -> int:
     """Open a regular file by its very name; return the descriptor, which no program inherits.

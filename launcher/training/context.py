@@ -23,9 +23,10 @@ from ..contract.heartbeat import Heartbeat
 from ..contract.masking import mask_text, secrets_of
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import next_number
-from ..run_folder.folder import NO_ROOM, RunFolder, unwritable_text
+from ..run_folder.folder import RunFolder, unwritable_text
 from ..run_folder.lines.fields import Record
 from ..run_folder.lock import FolderLock, FolderUnavailableError
+from ..run_folder.plain_files import NO_ROOM
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake
 from .lockstep import Lockstep

@@ -16,6 +16,7 @@ from ...plan.python_command import OWN_START
 from ...run_folder.jsonl import METRICS
 from ...run_folder.lines.fields import is_metric
 from ...run_folder.lines.follow import Follower, is_newer_metric
+from ...run_folder.plain_files import open_plain
 from ...workers import exec_worker
 from .space import Parameters
 
@@ -47,7 +48,8 @@ def run_trial(
     killed, so is the trial.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / OUTPUT).open("ab") as log:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with os.fdopen(open_plain(folder / OUTPUT, flags), "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", exec_worker.__file__, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,

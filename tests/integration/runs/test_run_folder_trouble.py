@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,16 @@ def test_a_full_disk_under_the_run_folder_ends_nothing(launch, disk):
     assert "end" in kinds
     assert launched.stderr.count("metrics.jsonl cannot be written (No space left on device)") == 1
     assert "metrics.jsonl is written again, with the lines that were kept." in launched.stderr
+
+    with (disk / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    again = launch("--log-dir", "logs", "--run-dir", "disk/run", launch.script(FULL))
+    assert again.wait(100) == 75, again.stderr
+    assert "disk/run cannot be written: No space left on device." in again.stdout
+    assert "Later the same command resumes from step 48." in again.stdout
+    assert not list((disk / "run").glob(".*draft"))
+    assert not list((disk / "run").glob(".relaunch-*"))
 
 
 SHARED = """
