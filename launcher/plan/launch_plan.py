@@ -7,6 +7,7 @@ from pathlib import Path
 from ..contract.limits import Limits
 from ..contract.run_options import RunOptions
 from ..errors import UsageError
+from ..run_folder.plain_files import NO_ROOM, open_plain, write_all
 from .machine import Machine
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
@@ -172,6 +173,8 @@ def _source(script: Path) -> str:
 def prepare_run_folder(asked: Path | None) -> None:
     """Create the run folder and prove that a file can be written there; permissions alone lie.
 
+    That it is full is for the ranks to judge, which know whether there is a checkpoint.
+
     Raises:
         UsageError: It cannot be written.
     """
@@ -180,9 +183,15 @@ def prepare_run_folder(asked: Path | None) -> None:
     try:
         asked.mkdir(parents=True, exist_ok=True)
         probe = asked / f".relaunch-{os.getpid()}"
-        probe.write_bytes(b"may this process write here?")
-        probe.unlink()
+        fd = open_plain(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            write_all(fd, b"may this process write here?")
+        finally:
+            os.close(fd)
+            probe.unlink()
     except OSError as error:
+        if error.errno in NO_ROOM:
+            return
         where = error.filename if isinstance(error.filename, str) else asked
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UsageError(

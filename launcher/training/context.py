@@ -23,9 +23,11 @@ from ..contract.error_file import write_error
 from ..contract.heartbeat import Heartbeat
 from ..contract.masking import mask_text, secrets_of
 from ..contract.preemption import PreemptionFlag
-from ..run_folder.attempt_number import last_number
-from ..run_folder.folder import RunFolder
-from ..run_folder.lock import FolderLock
+from ..run_folder.attempt_number import next_number
+from ..run_folder.folder import RunFolder, unwritable_text
+from ..run_folder.lines.fields import Record
+from ..run_folder.lock import FolderLock, FolderUnavailableError
+from ..run_folder.plain_files import NO_ROOM
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake
 from .lockstep import Lockstep
@@ -80,6 +82,8 @@ class RunContext:
         self.precision: Precision = precision_for(
             environment.run.precision or "fp32", ranks.device.type
         )
+        self.past_events: list[Record] = []
+        """On the coordinator the newest events of the run's earlier starts, oldest first."""
         self.attempt = self._open_folder()
         """Number of this start of the run, from 1; higher than that of any start before."""
 
@@ -138,23 +142,68 @@ class RunContext:
         os._exit(code)
 
     def _open_folder(self) -> int:
-        """Make the run folder; every rank hears whether it worked. Called on every rank."""
+        """Make the run folder; every rank hears whether it worked. Called on every rank.
+
+        Raises:
+            FolderUnavailableError: another run is in it, or there is no room.
+            ConfigError: it cannot be written, or the checkpoints are elsewhere.
+        """
         answer: JSON = None
         if self.ranks.is_coordinator:
             try:
-                self.folder.create()
-                self._lock = FolderLock.take(self.folder.path, warn=self.warn)
-                self.folder.require_same_checkpoints()
-                former = last_number(self.folder.events())
-                number = max(former + 1, self.environment.attempt)
-                self.folder.write_run(self._description(number))
-                answer = number
+                answer = {"attempt": self._take_folder()}
+            except FolderUnavailableError as error:
+                answer = {"error": str(error), "may_pass": error.may_pass}
             except (ConfigError, OSError) as error:
-                answer = str(error)
-        answer = self.communicator.broadcast(answer)
-        if not isinstance(answer, int):
-            raise ConfigError(str(answer))
-        return answer
+                answer = {"error": str(error)}
+        found: Any = self.communicator.broadcast(answer)
+        if "may_pass" in found:
+            raise FolderUnavailableError(found["error"], may_pass=found["may_pass"])
+        if "error" in found:
+            raise ConfigError(found["error"])
+        return int(found["attempt"])
+
+    def _take_folder(self) -> int:
+        """Make the run folder this start's own; return the start's number. On the coordinator.
+
+        Raises:
+            FolderUnavailableError: another run is in it, or there is no room.
+            ConfigError: it cannot be written, or the checkpoints are elsewhere.
+            OSError: from the file system.
+        """
+        folder = self.folder
+        folder.warn = self.warn
+        try:
+            folder.create()
+            lock = FolderLock.take(folder.path, warn=self.warn, sleep=self._sleep)
+            folder.require_same_checkpoints()
+            self.past_events = folder.recent_events()
+            number = max(next_number(folder.path), self.environment.attempt)
+            folder.write_run(self._description(number))
+        except FolderUnavailableError as error:
+            raise self._with_what_is_there(error) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            busy = FolderUnavailableError(unwritable_text(folder.path, error), may_pass=True)
+            raise self._with_what_is_there(busy) from error
+        for store in (folder.checkpoints, folder.best):
+            store.publishing.before_publish = lock.require_held
+        return number
+
+    def _with_what_is_there(self, error: FolderUnavailableError) -> FolderUnavailableError:
+        """Return the error; the same command is worth another try where it has a checkpoint."""
+        steps = self.folder.checkpoints.steps() if error.may_pass else []
+        if not steps:
+            return FolderUnavailableError(str(error), may_pass=False)
+        return FolderUnavailableError(
+            f"{error} Later the same command resumes from step {steps[0]}.", may_pass=True
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait for the folder; that is no hang."""
+        time.sleep(seconds)
+        self.heartbeat.beat()
 
     def _description(self, attempt: int) -> dict[str, Any]:
         return {

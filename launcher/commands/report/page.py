@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...run_folder.goodput import goodput
 from ...run_folder.history import AttemptRecord, Record, RunFacts
+from ...run_folder.lines.fields import skipped_text
 from ...run_folder.metric_text import is_table, measured_in, metric_text
 from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural, render
@@ -52,6 +53,7 @@ def page(facts: RunFacts, *, picture: str | None, missing: str = "") -> str:
     if tables := _tables(facts):
         parts += ["## Tables", tables]
     notable = [_NOTABLE[e["event"]](e) for e in facts.events if e["event"] in _NOTABLE]
+    notable += [f"{skipped_text(name, count)}." for name, count in facts.skipped.items()]
     if notable:
         parts += ["## Worth knowing", "\n".join(f"- {sentence}" for sentence in notable)]
     parts += ["## What it was made of", _made_of(facts)]

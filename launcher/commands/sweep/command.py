@@ -15,8 +15,9 @@ from ...console import say
 from ...contract.exit_codes import CONTINUE, DONE, USAGE
 from ...contract.launcher_signals import SignalInbox
 from ...errors import UsageError
-from ...run_folder.history import read_run
+from ...run_folder.history import is_over, read_run
 from ...run_folder.jsonl import EVENTS
+from ...run_folder.plain_files import replace_text
 from ..parser import CommandParser
 from .results import Result, best_of, spread_table, trial_table
 from .search import FixedSearch, OptunaSearch, Search
@@ -181,7 +182,7 @@ def _keep_plan(given: argparse.Namespace, words: Sequence[str]) -> None:
                 f"{given.sweep_dir} holds a sweep with another {', '.join(changed)}. Use the same, "
                 "or another --sweep-dir."
             )
-    path.write_text(json.dumps(fixed, indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(fixed, indent=2) + "\n")
 
 
 def _run_unless_over(
@@ -208,7 +209,7 @@ def _run_unless_over(
 
 
 def _is_over(folder: Path) -> bool:
-    return (folder / EVENTS).exists() and read_run(folder).is_over
+    return (folder / EVENTS).exists() and is_over(folder)
 
 
 def _result(
@@ -232,6 +233,4 @@ def _show(results: Sequence[Result], given: argparse.Namespace) -> None:
     text = trial_table(results, given.monitor, given.mode)
     if given.seeds or given.folds:
         text += "\n\n" + spread_table(results, given.monitor, given.mode)
-    draft = given.sweep_dir / f".{RESULTS}.draft"
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(given.sweep_dir / RESULTS)
+    replace_text(given.sweep_dir / RESULTS, text + "\n")

@@ -23,7 +23,8 @@ def record_sentence(record: Event) -> RecordSentence:
     """Return a record as a line."""
     measured = measured_in(record)
     at = f"{_clock(record['time'])}  " if "time" in record else ""
-    parts = [f"{at}step {record['step']}", f"epoch {record['epoch']}"]
+    parts = [f"{at}step {record['step']}"]
+    parts += [f"epoch {record['epoch']}"] if "epoch" in record else []
     formats = {"loss": "loss {:.4g}", "lr": "lr {:.3g}", "grad_norm": "grad {:.3g}"}
     formats["samples_per_s"] = "{:.4g} samples/s"
     parts += [text.format(record[name]) for name, text in formats.items() if name in record]
