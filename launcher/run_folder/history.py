@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..printable import printable_values
 from .folder import RunFolder
 from .jsonl import ATTEMPT, ENDS, EVENTS
 from .metric_text import is_table, measured_in
@@ -117,7 +118,7 @@ class RunFacts:
 
 
 def read_run(path: Path) -> RunFacts:
-    """Read a run folder.
+    """Read a run folder; every text in it as `printable` shows it.
 
     Raises:
         UsageError: it is none.
@@ -126,10 +127,11 @@ def read_run(path: Path) -> RunFacts:
         what = "is not a folder" if not path.is_dir() else f"holds no {EVENTS}"
         raise UsageError(f"{path} {what}; pass a run folder, such as runs/train.")
     folder = RunFolder(path)
-    records, events = folder.metrics_records(), folder.events()
+    records = printable_values(folder.metrics_records())
+    events = printable_values(folder.events())
     return RunFacts(
         path=path,
-        description=folder.description(),
+        description=printable_values(folder.description()),
         records=records,
         events=events,
         attempts=attempts_of(records, events),

@@ -20,7 +20,7 @@ from strategies import ConfigError, HostCommunicator, Precision, Ranks, precisio
 from ..contract.environment import RankEnvironment
 from ..contract.error_file import write_error
 from ..contract.heartbeat import Heartbeat
-from ..contract.masking import mask_text, secrets_of
+from ..contract.masking import mask_description, secrets_of
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import last_number
 from ..run_folder.folder import RunFolder
@@ -143,7 +143,7 @@ class RunContext:
                 self.folder.require_same_checkpoints()
                 former = last_number(self.folder.events())
                 number = max(former + 1, self.environment.attempt)
-                self.folder.write_run(self._description(number))
+                self.folder.write_run(self.describe_run(number))
                 answer = number
             except (ConfigError, OSError) as error:
                 answer = str(error)
@@ -152,10 +152,11 @@ class RunContext:
             raise ConfigError(str(answer))
         return answer
 
-    def _description(self, attempt: int) -> dict[str, Any]:
-        return {
+    def describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
+        """Return what this run is made of, without secrets: run.json, and what trackers show."""
+        told = {
             "script": str(Path(sys.argv[0]).resolve()),
-            "arguments": [mask_text(word, secrets_of(os.environ)) for word in sys.argv[1:]],
+            "arguments": sys.argv[1:],
             "attempt": attempt,
             "checkpoints": self.folder.elsewhere,
             "seed": self.seed,
@@ -169,7 +170,9 @@ class RunContext:
                 "python": platform.python_version(),
             },
             "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
+            **more,
         }
+        return mask_description(told, secrets_of(os.environ))
 
     @property
     def has_trained(self) -> bool:

@@ -208,6 +208,8 @@ class Run(RunContext):
     def config(self, cls: type[Settings], *, file: str | Path | None = None) -> Settings:
         """Return the script's settings; they are kept in run.json and shown. Called on every rank.
 
+        What is a secret by its name or its looks is kept and shown as ***.
+
         Args:
             cls: a dataclass, or what `launcher.config_from_file` makes of a file.
             file: TOML, YAML or JSON, unless `--config FILE` is given; `--key=value` wins over it.
@@ -217,9 +219,9 @@ class Run(RunContext):
         """
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         if self.ranks.is_coordinator:
-            told = to_json(found)
-            self.folder.write_run({**self._description(self.attempt), "config": told})
-            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told.items()))
+            told = self.describe_run(self.attempt, config=to_json(found))
+            self.folder.write_run(told)
+            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
         return found
 
     def split(
