@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..contract.environment import RankFiles, WorkerPlace, worker_environment
-from ..contract.masking import mask_environment, mask_text, secrets_of
+from ..contract.masking import mask_arguments, mask_environment, mask_text, secrets_of
 from ..contract.run_dir_file import working_folder
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.network import interface_of_run
@@ -66,7 +66,8 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
 
 def _plan(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     nodes = plan.nodes
-    yield "command", shlex.join(plan.program.command(environ))
+    words = mask_arguments(plan.program.command(environ), secrets_of(environ))
+    yield "command", shlex.join(words)
     yield "ranks on this node", str(plan.local_world_size)
     if nodes.several:
         number = "as it arrives" if nodes.node_rank is None else str(nodes.node_rank)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..printable import printable_values
 from .folder import RunFolder
 from .jsonl import ATTEMPT, ENDS, EVENTS, METRICS, metrics_of, whole_events_of
 from .metric_text import is_table, measured_in
@@ -119,7 +120,7 @@ class RunFacts:
 
 
 def read_run(path: Path) -> RunFacts:
-    """Read a run folder.
+    """Read a run folder; every text in it as `printable` shows it.
 
     Raises:
         UsageError: it is none.
@@ -128,10 +129,11 @@ def read_run(path: Path) -> RunFacts:
         what = "is not a folder" if not path.is_dir() else f"holds no {EVENTS}"
         raise UsageError(f"{path} {what}; pass a run folder, such as runs/train.")
     lines = {METRICS: metrics_of(path), EVENTS: whole_events_of(path)}
-    records, events = list(lines[METRICS]), list(lines[EVENTS])
+    records = printable_values(list(lines[METRICS]))
+    events = printable_values(list(lines[EVENTS]))
     return RunFacts(
         path=path,
-        description=RunFolder(path).description(),
+        description=printable_values(RunFolder(path).description()),
         records=records,
         events=events,
         attempts=attempts_of(records, events),

@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause
-from ..contract.environment import SECRET
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
 from ..contract.limits import Limits
+from ..contract.masking import mask_arguments, secrets_of
 from ..errors import UsageError
 from ..plan.given_options import Words
 from ..plan.launch_plan import LaunchPlan
+from ..plan.secret import with_secret
 from .agent_handoff import HandOver
 from .allocation import Allocation, Role, is_in_step, read_allocation
 from .batch_step import AgentStep, own_command, srun_command
@@ -116,7 +117,7 @@ class SlurmEnvironment(ClusterEnvironment):
             state = f"the job is {facts.state}"
         return UsageError(
             f"SLURM_JOB_ID={job} is left over in this shell: {state}{where}. To start outside of "
-            f"the job write: env -u SLURM_JOB_ID relaunch {shlex.join(self._argv)}"
+            f"the job write: env -u SLURM_JOB_ID relaunch {self._shown(self._argv)}"
         )
 
     @property
@@ -205,7 +206,7 @@ class SlurmEnvironment(ClusterEnvironment):
         lines = [f"Slurm job {allocation.key}, restart {allocation.restart_count}"]
         lines.append(f"its nodes: {','.join(allocation.nodes)}")
         if self._starts_agents:
-            lines.append(f"starts: {shlex.join(self._command())}")
+            lines.append(f"starts: {self._shown(self._command())}")
         return tuple(lines)
 
     def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int | None:
@@ -227,7 +228,8 @@ class SlurmEnvironment(ClusterEnvironment):
             restarts_used=budget.restarts_used(),
         )
         # Whoever reaches the agents' port must not be able to speak for one of them.
-        environ = {SECRET: secrets.token_hex(16), **self._environ, **hand_over.to_environ()}
+        made = secrets.token_hex(16)
+        environ = {**with_secret(self._environ, made), **hand_over.to_environ()}
         if inbox.warned_by is not None:
             asked = Interrupted(inbox.warned_by)
             self._say(str(asked))
@@ -281,6 +283,9 @@ class SlurmEnvironment(ClusterEnvironment):
                 warned_by=inbox.warned_by,
             )
         )
+
+    def _shown(self, command: Sequence[str]) -> str:
+        return shlex.join(mask_arguments(command, secrets_of(self._environ)))
 
     def _command(self) -> list[str]:
         own = own_command(sys.executable, os.path.abspath(sys.argv[0]))

@@ -21,7 +21,7 @@ from ..contract.end_time import EndTime, end_time_file
 from ..contract.environment import RankEnvironment
 from ..contract.error_file import write_error
 from ..contract.heartbeat import Heartbeat
-from ..contract.masking import mask_text, secrets_of
+from ..contract.masking import mask_description, secrets_of
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import next_number
 from ..run_folder.folder import RunFolder, unwritable_text
@@ -179,7 +179,7 @@ class RunContext:
             folder.require_same_checkpoints()
             self.past_events = folder.recent_events()
             number = max(next_number(folder.path), self.environment.attempt)
-            folder.write_run(self._description(number))
+            folder.write_run(self.describe_run(number))
         except FolderUnavailableError as error:
             raise self._with_what_is_there(error) from error
         except OSError as error:
@@ -205,10 +205,11 @@ class RunContext:
         time.sleep(seconds)
         self.heartbeat.beat()
 
-    def _description(self, attempt: int) -> dict[str, Any]:
-        return {
+    def describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
+        """Return what this run is made of, without secrets: run.json, and what trackers show."""
+        told = {
             "script": str(Path(sys.argv[0]).resolve()),
-            "arguments": [mask_text(word, secrets_of(os.environ)) for word in sys.argv[1:]],
+            "arguments": sys.argv[1:],
             "attempt": attempt,
             "checkpoints": self.folder.elsewhere,
             "seed": self.seed,
@@ -222,7 +223,9 @@ class RunContext:
                 "python": platform.python_version(),
             },
             "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
+            **more,
         }
+        return mask_description(told, secrets_of(os.environ))
 
     @property
     def has_trained(self) -> bool:

@@ -221,6 +221,8 @@ class Run(RunContext):
     def config(self, cls: type[Settings], *, file: str | Path | None = None) -> Settings:
         """Return the script's settings, print and store them in run.json. Called on every rank.
 
+        What is a secret by its name or its looks is kept and shown as ***.
+
         Args:
             cls: a dataclass, or the result of `launcher.config_from_file`.
             file: TOML, YAML or JSON, unless `--config FILE` is given; `--key=value` overrides it.
@@ -230,9 +232,9 @@ class Run(RunContext):
         """
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         if self.ranks.is_coordinator:
-            told = to_json(found)
-            self.folder.write_run({**self._description(self.attempt), "config": told})
-            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told.items()))
+            told = self.describe_run(self.attempt, config=to_json(found))
+            self.folder.write_run(told)
+            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
         return found
 
     def split(

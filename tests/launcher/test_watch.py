@@ -156,3 +156,13 @@ def test_wrong_usage(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         run(words)
+
+
+def test_what_others_have_written_moves_no_terminal():
+    bad = "x\x1b[2J\nfaked"
+    record = {"step": 1, "epoch": 0, "time": 1.0, f"val/{bad}": 0.5}
+    event = {"event": "checkpoint refused", "time": "2027-01-15T08:00:00", "reason": bad}
+    assert lines([event], [record]) == [
+        r"00:00:01  step 1  epoch 0  val/x\x1b[2J\nfaked 0.5",
+        r"08:00:00  x\x1b[2J\nfaked",
+    ]
