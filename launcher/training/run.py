@@ -83,14 +83,8 @@ class Run(RunContext):
                 given; default: the run folder.
             seed: seed of all random numbers, 0 <= seed < 2**63.
         """
-        try:
-            environment = RankEnvironment.from_environ(os.environ)
-        except ValueError as error:
-            leave(None, str(error), USAGE)
-        began_in = environment.start_dir or _IMPORTED_IN or Path()
-        usual = began_in / "runs" / Path(sys.argv[0]).stem
-        path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
-        path = path.absolute()  # the script may go elsewhere
+        environment = _own_environment()
+        path = _run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
         launcher = None if environment.warning_file is None else os.getppid()
@@ -101,7 +95,6 @@ class Run(RunContext):
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
-        code = DONE
         with (
             leaving_with_others(environment, start),
             process_groups(
@@ -111,8 +104,8 @@ class Run(RunContext):
                 node_rank=environment.node_rank,
             ) as ranks,
         ):
-            run: Run | None = None
-            try:
+
+            def begin() -> Run:
                 folder = run_folder_at(path, environment.run.checkpoints or checkpoints)
                 run = cls(
                     environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
@@ -120,27 +113,9 @@ class Run(RunContext):
                 if unshielded is not None:
                     run.warn(unshielded)
                 start.pause()
-                run.lockstep.follow(lambda: run._call(main))
-            except Preempted:
-                code = CONTINUE
-            except FolderUnavailableError as error:
-                if not error.may_pass:
-                    leave(environment.error_file, str(error), USAGE)
-                if ranks.is_coordinator:
-                    print(f"relaunch: {error}", flush=True)
-                code = CONTINUE
-            except FolderTakenError as error:
-                leave(environment.error_file, str(error), DO_NOT_RETRY)
-            except ConfigError as error:
-                sentence, code = (str(error), USAGE) if run is None else run.mistaken(error)
-                leave(environment.error_file, sentence, code)
-            except (StrategyError, CheckpointError) as error:
-                leave(environment.error_file, str(error), _FAILURE)
-            except Exception as error:
-                if run is not None:
-                    run.lockstep.stay()
-                    write_exception(environment.error_file, error, run.describe_end(error))
-                raise
+                return run
+
+            code = _code_of(begin, main, environment, is_coordinator=ranks.is_coordinator)
             end_well(environment, flag, start, code)
         sys.exit(code)
 
@@ -296,3 +271,56 @@ class Run(RunContext):
                 "one folder. Train a second model in a script and a --run-dir of its own; two "
                 "networks that are trained in turns can be one module whose losses are added."
             )
+
+
+def _own_environment() -> RankEnvironment:
+    try:
+        return RankEnvironment.from_environ(os.environ)
+    except ValueError as error:
+        leave(None, str(error), USAGE)
+
+
+def _run_path(environment: RankEnvironment, run_dir: str | Path | None) -> Path:
+    """Return the run folder: asked on the command line, in the script, or runs/<its name>."""
+    began_in = environment.start_dir or _IMPORTED_IN or Path()
+    usual = began_in / "runs" / Path(sys.argv[0]).stem
+    path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
+    return path.absolute()  # the script may go elsewhere
+
+
+def _code_of(
+    begin: Callable[[], Run],
+    main: Callable[[Run], None],
+    environment: RankEnvironment,
+    *,
+    is_coordinator: bool,
+) -> int:
+    """Begin the run, call the script's main and return the exit code, where all is well.
+
+    Whatever else ends the run ends this process, with its sentence or its exception.
+    """
+    run: Run | None = None
+    try:
+        run = begin()
+        run.lockstep.follow(partial(run._call, main))
+    except Preempted:
+        return CONTINUE
+    except FolderUnavailableError as error:
+        if not error.may_pass:
+            leave(environment.error_file, str(error), USAGE)
+        if is_coordinator:
+            print(f"relaunch: {error}", flush=True)
+        return CONTINUE
+    except FolderTakenError as error:
+        leave(environment.error_file, str(error), DO_NOT_RETRY)
+    except ConfigError as error:
+        sentence, code = (str(error), USAGE) if run is None else run.mistaken(error)
+        leave(environment.error_file, sentence, code)
+    except (StrategyError, CheckpointError) as error:
+        leave(environment.error_file, str(error), _FAILURE)
+    except Exception as error:
+        if run is not None:
+            run.lockstep.stay()
+            write_exception(environment.error_file, error, run.describe_end(error))
+        raise
+    return DONE
