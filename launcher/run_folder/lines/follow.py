@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .fields import IsRecord, Record
 from .reading import Lines, lines_backwards, open_to_read
@@ -20,6 +20,7 @@ class Follower:
         path: of the file, which need not exist.
         is_record: tells whether an object is one of its records.
         is_newer: tells whether a record is new, given the newest known; all are, if left out.
+        having: only lines that contain one of these are looked at; all, if empty.
     """
 
     def __init__(
@@ -27,10 +28,12 @@ class Follower:
         path: Path,
         is_record: IsRecord,
         is_newer: Callable[[Record, Record], bool] = lambda record, than: True,
+        *,
+        having: Sequence[bytes] = (),
     ) -> None:
         self._path = path
         self._is_newer = is_newer
-        self._lines = Lines(path, is_record)
+        self._lines = Lines(path, is_record, having=having)
         self._inode: int | None = None
         self._offset = 0
         self._tail = b""
@@ -66,11 +69,7 @@ class Follower:
             file.seek(max(0, self._offset - len(self._tail)))
             if not is_another and file.read(len(self._tail)) == self._tail:
                 self._inode = inode
-                file.seek(self._offset)
-                data = file.read()
-                whole = data[: data.rfind(b"\n") + 1]
-                self._passed(whole)
-                lines = whole.split(b"\n")
+                lines = self._whole_lines(file)
                 found = [r for line in lines if (r := self._lines.record(line)) is not None]
                 self._newest = found[-1] if found else self._newest
                 return found
@@ -105,9 +104,14 @@ class Follower:
         self._newest = found[-1] if found else self._newest
         return found
 
-    def _passed(self, whole: bytes) -> None:
-        self._offset += len(whole)
-        self._tail = (self._tail + whole)[-_REMEMBERED_BYTES:]
+    def _whole_lines(self, file: BinaryIO) -> Iterator[bytes]:
+        """Yield the lines from where it was, but for one that is still being written."""
+        file.seek(self._offset)
+        for line in file:
+            if line.endswith(b"\n"):
+                self._offset += len(line)
+                self._tail = (self._tail + line)[-_REMEMBERED_BYTES:]
+                yield line
 
 
 def is_newer_metric(record: Record, than: Record) -> bool:
