@@ -123,6 +123,13 @@ class RunFolder:
         text = json.dumps(description, indent=2, default=str) + "\n"
         replace_text(self.path / "run.json", text)
 
+    def update_run(self, description: Mapping[str, Any]) -> None:
+        """Write run.json in the middle of a run, which does not depend on it."""
+        try:
+            self.write_run(description)
+        except OSError as error:
+            self.warn(f"{self.path / 'run.json'} cannot be written ({error.strerror}).")
+
     def description(self) -> dict[str, Any]:
         """Return what run.json says; nothing where it is not there."""
         try:

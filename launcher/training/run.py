@@ -228,7 +228,7 @@ class Run(RunContext):
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         if self.ranks.is_coordinator:
             told = to_json(found)
-            self.folder.write_run({**self._description(self.attempt), "config": told})
+            self.folder.update_run({**self._description(self.attempt), "config": told})
             self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told.items()))
         return found
 

@@ -45,15 +45,23 @@ class Follower:
         """Lines so far that were no records."""
         return self._lines.skipped
 
-    def latest(self, is_last: Callable[[Record], bool]) -> list[dict[str, Any]]:
+    def latest(
+        self,
+        is_last: Callable[[Record], bool],
+        is_wanted: Callable[[Record], bool] = lambda record: True,
+    ) -> list[dict[str, Any]]:
         """Return the newest records, back to the first for which `is_last`, which is among them.
 
         Called before `news`, which then returns what comes after them. No more is read than that.
 
+        Args:
+            is_last: tells where to stop.
+            is_wanted: tells which of them are returned; the newest is in any case.
+
         Raises:
             OSError: the file is there and cannot be read.
         """
-        return self._backwards(lambda record: False, is_last)
+        return self._backwards(lambda record: False, is_last, is_wanted)
 
     def news(self) -> list[dict[str, Any]]:
         """Return the whole lines since the last call.
@@ -77,7 +85,10 @@ class Follower:
         return self._backwards(lambda record: than is not None and not self._is_newer(record, than))
 
     def _backwards(
-        self, is_known: Callable[[Record], bool], is_last: Callable[[Record], bool] | None = None
+        self,
+        is_known: Callable[[Record], bool],
+        is_last: Callable[[Record], bool] = lambda record: False,
+        is_wanted: Callable[[Record], bool] = lambda record: True,
     ) -> list[dict[str, Any]]:
         """Return the records at the end of the file, and go on from there."""
         found: list[dict[str, Any]] = []
@@ -97,8 +108,9 @@ class Follower:
                     continue
                 if is_known(record):
                     break
-                found.append(record)
-                if is_last is not None and is_last(record):
+                if not found or is_wanted(record):
+                    found.append(record)
+                if is_last(record):
                     break
         found.reverse()
         self._newest = found[-1] if found else self._newest

@@ -241,9 +241,11 @@ def test_a_planted_file_is_refused_and_what_it_points_to_is_left_alone(
 
 
 def test_a_planted_draft_or_probe_is_not_followed(tmp_path: Path) -> None:
+    from launcher.agent.output.log_folder import LogFolder
     from launcher.run_folder.folder import RunFolder
     from launcher.run_folder.plain_files import replace_text
     from launcher.training.reporting.tracker_resume import run_id
+    from launcher.training.saving.model_config import write_config
 
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -259,6 +261,12 @@ def test_a_planted_draft_or_probe_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
     assert not (folder.path / "report.md").is_symlink()
     assert folder.description() == {"seed": 1}
+    (folder.path / ".config.json.draft").symlink_to(victim)
+    write_config({"hidden_size": 8}, folder.path)
+    log = LogFolder(folder.path, 1, warn=lambda sentence: None)
+    log.rank_log(0).symlink_to(victim)
+    log.append(log.rank_log(0), b"a line of a rank")
+    assert victim.read_text() == "precious"
     (folder.path / f".writable-{os.getpid()}").symlink_to(victim)
     with pytest.raises(ValueError, match="cannot be written"):
         folder.create()

@@ -97,6 +97,14 @@ def test_the_latest_are_found_from_the_end(
     assert follower.skipped == 0
 
 
+def test_of_the_latest_the_wanted_ones_and_the_newest_are_kept(
+    path: Path, follower: Follower
+) -> None:
+    add(path, *({**row(n), **({} if n % 5 else {"val/loss": 0.5})} for n in range(1, 13)))
+    found = follower.latest(lambda one: one["step"] == 4, lambda one: "val/loss" in one)
+    assert steps(found) == [5, 10, 12]
+
+
 def test_of_a_long_history_the_wanted_lines_alone_are_looked_at(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
