@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 from checkpointing import CheckpointError
 from strategies import (
     ConfigError,
+    HostCommunicator,
     MapDataset,
     StrategyError,
     fold_indices,
@@ -112,6 +113,11 @@ class Run(RunContext):
         ):
             run: Run | None = None
             try:
+                # Where no folder is named, nodes may have been started in different ones.
+                of_coordinator = HostCommunicator(ranks).broadcast(str(path))
+                if environment.run_dir is None and run_dir is None:
+                    path = Path(str(of_coordinator))
+                    tell_folder(environment.folder_file, path)
                 folder = run_folder_at(path, environment.checkpoints or checkpoints)
                 run = cls(
                     environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
