@@ -7,7 +7,7 @@ hand edit or another program. What it says is left out, and counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -56,6 +56,17 @@ def parse(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):  # cut off by a kill, no text, or nested without end
         return None
     return found if isinstance(found, dict) else None
+
+
+def parse_all(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
+    """Return the objects of lines that hold one each; None where one of them may not."""
+    if not all(line.startswith(b"{") and line.endswith(b"}\n") for line in lines):
+        return None
+    try:
+        found: list[Any] = json.loads(b"[" + b",".join(lines) + b"]")
+    except (ValueError, RecursionError):
+        return None
+    return found if len(found) == len(lines) else None
 
 
 def is_metric(record: Record) -> bool:
