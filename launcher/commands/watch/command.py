@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...console import say
 from ...errors import UsageError
@@ -91,7 +92,15 @@ def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
         if QUIET_S <= quiet_s < QUIET_S + every_s:
             show(f"no sign of the run for {duration_text(QUIET_S)}; still looking.")
         time.sleep(every_s)
-        new_events, new_records = events.news(), records.news()
+        new_events, new_records = _news(events), _news(records)
+
+
+def _news(follower: Follower) -> list[dict[str, Any]]:
+    """Return what is new; nothing while the disk does not answer, which may pass."""
+    try:
+        return follower.news()
+    except OSError:
+        return []
 
 
 def is_end(event: Record) -> bool:

@@ -264,3 +264,11 @@ def test_both_start_without_torch_and_matplotlib(module):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, write_run, capfd):
+    folder = write_run(tmp_path / "run")
+    (folder / "metrics.jsonl").unlink()
+    (folder / "metrics.jsonl").mkdir()
+    assert report([str(folder)]) == 1
+    assert f"{folder}/metrics.jsonl cannot be read" in capfd.readouterr().err
