@@ -18,7 +18,7 @@ from strategies import ConfigError
 
 from .jsonl import EVENTS, METRICS, event_of, events_of, metrics_of
 from .lines.appending import LineFile
-from .lines.fields import Record, is_event, skipped_text
+from .lines.fields import Record, is_event, parse, skipped_text
 from .lines.reading import newest
 from .lock import FolderUnavailableError
 from .lost_work import LostWork
@@ -133,10 +133,10 @@ class RunFolder:
     def description(self) -> dict[str, Any]:
         """Return what run.json says; nothing where it is not there."""
         try:
-            told: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            told = parse((self.path / "run.json").read_bytes())
+        except OSError:
             return {}
-        return told
+        return {} if told is None else told
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl, now or later. Called on the coordinator only."""

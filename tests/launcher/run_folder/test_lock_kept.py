@@ -146,6 +146,19 @@ def test_a_folder_that_is_made_again_is_locked_again(tmp_path: Path) -> None:
         lock.require_held()
 
 
+def test_a_script_that_closes_every_descriptor(tmp_path: Path) -> None:
+    lock = FolderLock.take(tmp_path, warn=never)
+    for reused in (False, True):
+        os.close(lock._fd)
+        if reused:
+            assert os.open(os.devnull, os.O_RDONLY) == lock._fd
+        lock.require_held()
+        assert not is_free(tmp_path)
+    os.close(lock._fd)
+    with holder(tmp_path), pytest.raises(FolderTakenError):
+        lock.require_held()
+
+
 def test_a_full_disk_does_not_keep_a_start_from_its_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,12 @@ def test_a_start_reads_an_ill_folder(tmp_path: Path) -> None:
     assert [r["step"] for r in metrics_of(tmp_path)] == [4]
 
 
+@pytest.mark.parametrize("text", [*BAD[:9], b""])
+def test_a_description_that_is_none(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(text)
+    assert RunFolder(tmp_path).description() == {}
+
+
 def test_a_report_says_how_much_it_left_out(tmp_path: Path) -> None:
     append_event(tmp_path, "start", attempt=1)  # of another program: it has no strategy
     append_event(tmp_path, "note", sentence="ours")
