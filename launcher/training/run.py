@@ -15,7 +15,9 @@ from torch.utils.data import Subset
 from checkpointing import CheckpointError
 from strategies import (
     ConfigError,
+    HostCommunicator,
     MapDataset,
+    Ranks,
     StrategyError,
     fold_indices,
     process_groups,
@@ -106,7 +108,9 @@ class Run(RunContext):
         ):
 
             def begin() -> Run:
-                folder = run_folder_at(path, environment.run.checkpoints or checkpoints)
+                is_named = environment.run.run_dir is not None or run_dir is not None
+                kept = path if is_named else _path_of_coordinator(path, environment, ranks)
+                folder = run_folder_at(kept, environment.run.checkpoints or checkpoints)
                 run = cls(
                     environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
                 )
@@ -208,7 +212,7 @@ class Run(RunContext):
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         if self.ranks.is_coordinator:
             told = self.describe_run(self.attempt, config=to_json(found))
-            self.folder.write_run(told)
+            self.folder.update_run(told)
             self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
         return found
 
@@ -286,6 +290,13 @@ def _run_path(environment: RankEnvironment, run_dir: str | Path | None) -> Path:
     usual = began_in / "runs" / Path(sys.argv[0]).stem
     path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
     return path.absolute()  # the script may go elsewhere
+
+
+def _path_of_coordinator(path: Path, environment: RankEnvironment, ranks: Ranks) -> Path:
+    """Return the coordinator's run folder: nodes may have been started in different folders."""
+    found = Path(str(HostCommunicator(ranks).broadcast(str(path))))
+    tell_folder(environment.folder_file, found)
+    return found
 
 
 def _code_of(

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from launcher.agent.output import log_folder
 from launcher.agent.output.console_policy import Share, shares, wants_logs
 from launcher.agent.output.line_splitter import LineSplitter, PieceHolder, last_lines
 from launcher.agent.output.log_folder import LogFolder, next_attempt
@@ -162,10 +163,11 @@ def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path):
     assert said[0].startswith(f"warning: no logs are written: {tmp_path}/file")
 
 
-def test_a_full_disk_is_said_once(tmp_path):
+def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
     said = []
     logs = LogFolder.create(tmp_path, said.append)
-    logs.rank_log(0).symlink_to("/dev/full")
+    full = lambda path, flags: os.open("/dev/full", os.O_WRONLY)  # noqa: E731
+    monkeypatch.setattr(log_folder, "open_plain", full)
     logs.append(logs.rank_log(0), b"x")
     logs.append(logs.rank_log(0), b"y")
     assert said == [f"warning: {logs.rank_log(0)} cannot be written (No space left on device)."]

@@ -198,6 +198,8 @@ class TrainingLoop:
             Preempted: the ranks are to leave.
             StrategyError: so it is, and there is no checkpoint to go on from.
         """
+        if decision.ending is Ending.PREEMPTED and self._keeper.newest_step != self.step:
+            self._keeper.look_for_newest()
         self._log.ended(decision, self._state, self._keeper.newest_step)
         if decision.ending is not Ending.PREEMPTED:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from checkpointing import (
     JSON,
@@ -201,6 +202,18 @@ class Checkpointer:
             SaveFailedError: on every rank; the former best is untouched.
         """
         return self._finish()
+
+    def look_for_newest(self) -> None:
+        """See whether there is still a checkpoint to resume from. Called on every rank."""
+        found: JSON = self.newest_step
+        if self._is_coordinator and found is not None:
+            with suppress(OSError):  # of another kind: what cannot be seen now was there
+                try:
+                    found = next(iter(self._folder.checkpoints.steps()), None)
+                except (FileNotFoundError, NotADirectoryError):
+                    found = None
+        found = self._communicator.broadcast(found)
+        self.newest_step = found if isinstance(found, int) else None
 
     def close(self) -> None:
         """End this rank's writer process. No collective; a save in flight is dropped."""
