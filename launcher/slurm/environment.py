@@ -146,9 +146,12 @@ class SlurmEnvironment(ClusterEnvironment):
         if self._told is not None:
             self._addr, self._port = self._told.master_addr, self._told.master_port
             return
-        is_first = allocation.node_rank == 0
+        if allocation.role is Role.TASK and allocation.hostfile and not words.text("--master-addr"):
+            raise UsageError(hostfile_text(allocation.hostfile))
         self._addr = words.text("--master-addr") or find_address(
-            allocation.nodes, is_first=is_first, node_addr=self._scontrol.node_addr
+            allocation.nodes,
+            is_first=allocation.is_on_first,
+            node_addr=self._scontrol.node_addr,
         )
         self._port = allocation.port
         if self._starts_agents:
@@ -296,6 +299,15 @@ class SlurmEnvironment(ClusterEnvironment):
         if self._site is None:
             self._site = self._scontrol.site(self._allocation.partition)
         return self._site
+
+
+def hostfile_text(path: str) -> str:
+    """Return why a task of a step with another order of nodes cannot tell where they meet; pure."""
+    return (
+        f"the order of the nodes is that of SLURM_HOSTFILE={path}, which cannot be read here or "
+        "does not name all of them. Put it where every node reads it, or pass --master-addr with "
+        "an address of the first node."
+    )
 
 
 def others_text(key: str, word: str) -> str:

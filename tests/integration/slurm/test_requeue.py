@@ -213,11 +213,6 @@ def test_a_heterogeneous_job_is_refused(jobs: Any, cluster: Any) -> None:
         (("--ntasks=2", "--nodes=1"), "srun", "srun --nodes=1 --ntasks-per-node=1 relaunch"),
         (("--nodes=2",), "exec", "--nnodes 3, but job"),
         (("--nodes=1",), "srun --ntasks=8 --overcommit", "has 8 tasks on a node, but"),
-        (
-            ("--nodes=1", "--ntasks-per-node=1", "--gpus-per-task=2"),
-            "exec",
-            "#SBATCH --nodes=1 --ntasks-per-node=1 --gpus-per-node=2",
-        ),
     ],
 )
 def test_a_wrong_layout_is_refused(
