@@ -139,7 +139,7 @@ def check_options(options: SbatchOptions, nnodes: Given | None) -> None:
             f"{what}: relaunch starts the ranks of a node itself. "
             f"Write: --nodes={nodes or 1} --gpus-per-node=N, without --ntasks."
         )
-    for name in ("gpus-per-task", "gpu-bind", "ntasks-per-gpu"):
+    for name in ("gpu-bind", "ntasks-per-gpu"):  # --gpus-per-task of the one task is all
         if options.has(name):
             raise UsageError(
                 f"--{name}={options.get(name)} binds GPUs to tasks, but the one task of a node "

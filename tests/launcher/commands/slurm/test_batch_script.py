@@ -79,6 +79,10 @@ def test_what_was_given_is_kept():
     assert lines[1] == "#SBATCH --job-name=job"
 
 
+def test_the_one_task_of_a_node_may_have_its_gpus_by_task():
+    check("--nodes=2 --gpus-per-task=8 a.py")
+
+
 def test_the_elements_of_an_array_have_run_folders_of_their_own():
     last = text("--array=0-3", "--run-dir", "out/x", "a.py").splitlines()[-1]
     assert '--run-dir out/x/"$SLURM_ARRAY_TASK_ID"' in last
@@ -96,7 +100,7 @@ def test_the_elements_of_an_array_have_places_for_checkpoints_of_their_own():
         ("--nnodes 4 a.py", "write --nodes=4"),
         ("--nodes=2 --ntasks-per-node=8 a.py", "Write: --nodes=2 --gpus-per-node=N"),
         ("--nodes=2 --ntasks=16 a.py", "--ntasks=16: relaunch starts the ranks"),
-        ("--gpus-per-task=1 a.py", "Write: --gpus-per-node=N"),
+        ("--gpu-bind=single:1 a.py", "Write: --gpus-per-node=N"),
         ("--wrap=x a.py", "--wrap has no place here"),
         ("-Z a.py", "unknown option -Z"),
         ("--nodse=2 a.py", "unknown option --nodse"),
