@@ -21,7 +21,7 @@ from ...plan.program import Program
 from ...slurm.job_info import parse_job
 from ...slurm.scontrol import Answer, Call, call
 from .batch_script import BatchScript
-from .sbatch_options import SbatchOptions, check_options, split_words
+from .sbatch_options import SbatchOptions, check_options, split_words, submission_environment
 
 _HELP = """\
 usage: relaunch slurm [sbatch options] [relaunch options] script.py [script args]
@@ -65,8 +65,9 @@ def run(argv: Sequence[str]) -> int:
     if is_dry_run:
         print(script.text(), end="")
         return 0
+    environ = submission_environment(os.environ, sbatch)
     check_readable(sbatch, options, call)
-    return submit(script, run_folder_of(options), dict(os.environ))
+    return submit(script, run_folder_of(options), environ)
 
 
 def make_script(
@@ -166,10 +167,6 @@ def submit(script: BatchScript, folder: Path, environ: Mapping[str, str], ask: C
 
 def sbatch_file(path: Path, environ: Mapping[str, str]) -> Answer:
     """Submit a script; what Slurm says against it is the answer's problem, once."""
-    # What a surrounding job was given is not what this one asks for.
-    kept = {k: v for k, v in environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
-    if "SLURM_CONF" in environ:
-        kept["SLURM_CONF"] = environ["SLURM_CONF"]
     try:
         done = subprocess.run(
             ["sbatch", "--parsable", str(path)],
@@ -177,13 +174,13 @@ def sbatch_file(path: Path, environ: Mapping[str, str]) -> Answer:
             capture_output=True,
             text=True,
             timeout=_SUBMIT_S,
-            env=kept,
+            env=environ,
             check=False,
         )
     except FileNotFoundError:
         raise StartError(
             "relaunch slurm needs sbatch, and there is none here. Log in to a machine of the "
-            f"cluster and write: sbatch {path}"
+            f"cluster and write: sbatch {shlex.quote(str(path))}"
         ) from None
     except subprocess.TimeoutExpired:
         raise StartError(f"sbatch did not answer within {_SUBMIT_S:g} s; try again.") from None

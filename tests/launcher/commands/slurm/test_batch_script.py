@@ -9,7 +9,11 @@ from launcher.command_line.argv import read_words
 from launcher.command_line.parser import parse_options
 from launcher.commands.slurm.batch_script import quote
 from launcher.commands.slurm.command import make_script, refusal_text
-from launcher.commands.slurm.sbatch_options import check_options, split_words
+from launcher.commands.slurm.sbatch_options import (
+    check_options,
+    split_words,
+    submission_environment,
+)
 from launcher.errors import UsageError
 
 ROOT = Path(__file__).parents[4]
@@ -110,6 +114,32 @@ def test_the_elements_of_an_array_have_places_for_checkpoints_of_their_own():
 def test_mistakes_are_told_before_anything_is_submitted(words, sentence):
     with pytest.raises(UsageError, match=sentence):
         check(words)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words", "kept"),
+    [
+        ({"SBATCH_ACCOUNT": "a"}, "a.py", {"SBATCH_ACCOUNT": "a"}),
+        ({"SBATCH_ACCOUNT": "a"}, "-A b a.py", {}),
+        ({"SBATCH_TIMELIMIT": "1"}, "--time=2 a.py", {}),
+        ({"SBATCH_NO_REQUEUE": "1"}, "--requeue a.py", {}),
+        ({"SLURM_CLUSTERS": "c", "SBATCH_WAIT": "1"}, "a.py", {"SLURM_CLUSTERS": "c"}),
+        ({"SLURM_CONF": "/c", "SLURM_JWT": "t"}, "a.py", {"SLURM_CONF": "/c", "SLURM_JWT": "t"}),
+        (
+            {"SLURM_JOB_ID": "1", "SBATCH_PARTITION": "p", "SLURM_CONF": "/c", "HOME": "/h"},
+            "a.py",
+            {"SLURM_CONF": "/c", "HOME": "/h"},
+        ),
+        ({"SBATCH_ARRAY_INX": "0-3"}, "--array=0-1 a.py", {}),
+    ],
+)
+def test_sbatch_is_given_the_profiles_variables_where_no_option_says_it(environ, words, kept):
+    assert submission_environment(environ, split_words(words.split())[0]) == kept
+
+
+def test_an_array_by_variable_is_refused():
+    with pytest.raises(UsageError, match=r"SBATCH_ARRAY_INX=0-3 .* pass --array"):
+        submission_environment({"SBATCH_ARRAY_INX": "0-3"}, split_words(["a.py"])[0])
 
 
 @pytest.mark.parametrize(
