@@ -248,7 +248,7 @@ class SlurmEnvironment(ClusterEnvironment):
             return self._settle(code, plan, inbox)
         if code == CONTINUE and self._leaves_it_to_others:
             key, how = self._allocation.key, by_hand(self._allocation, self._facts)
-            self._say(f"nothing puts job {key} back into the queue. Continue by hand: {how}")
+            self._say(f"unless Slurm puts job {key} back into the queue, continue by hand: {how}")
         return code
 
     @property
@@ -313,7 +313,7 @@ def hostfile_text(path: str) -> str:
 def others_text(key: str, word: str) -> str:
     """Return what to say at the start where this process must not requeue the job; pure."""
     return (
-        f"{word} inside Slurm job {key}: after a preemption or the time limit nothing puts the job "
-        "back into the queue. Leave it out, and write `exec relaunch` as the last line of the "
-        "batch script."
+        f"{word} inside Slurm job {key}: after a preemption or the time limit relaunch does not "
+        "put the job back into the queue. Leave the word out, and write `exec relaunch` as the "
+        "last line of the batch script."
     )

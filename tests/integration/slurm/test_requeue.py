@@ -172,6 +172,18 @@ def test_srun_with_words_that_say_how_the_nodes_meet(jobs: Any, cluster: Any, ru
 
 
 @pytest.mark.slow
+def test_a_batch_script_that_says_standalone(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=1", relaunch="--standalone", script=SLOW)
+    jobs.wait_for_step(3)
+    # A preemption is told to steps; a script without one hears of it when the grace is over.
+    cluster.ask("scancel", "--batch", "--signal=USR1", job)
+    jobs.wait_for_requeue(job)
+    assert cluster.facts(job).restarts == 1
+    assert f"put job {job} back into the queue" in jobs.said
+    assert run.steps_on_disk()[0] == run.events("end")[0]["step"]
+
+
+@pytest.mark.slow
 def test_without_scontrol_the_job_stays_until_slurm_requeues_it(
     jobs: Any, cluster: Any, run: Any
 ) -> None:
