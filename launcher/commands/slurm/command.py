@@ -151,16 +151,19 @@ def submit(script: BatchScript, folder: Path, environ: Mapping[str, str], ask: C
     answer = sbatch_file(path, environ)
     if answer.problem:
         raise UsageError(answer.problem)
-    job = answer.text.strip().partition(";")[0]
-    shown = parse_job(ask(("scontrol", "show", "job", job), _SUBMIT_S).text)
+    job, _, cluster = answer.text.strip().partition(";")
+    there = ("-M", cluster) if cluster else ()
+    shown = parse_job(ask(("scontrol", *there, "show", "job", job), _SUBMIT_S).text)
+    key = shlex.join((*there, job))
     say(f"submitted job {job}: {path}")
     if shown is not None and shown.output is not None:
         say(f"follow it:  tail -F {shlex.quote(shown.output)}")
-    say(f"its state:  squeue -j {job}     end it, with a save:  scancel {job}")
+    of_job = shlex.join((*there, "-j", job))
+    say(f"its state:  squeue {of_job}     end it, with a save:  scancel {key}")
     if shown is not None and shown.reason in _NEVER:
         say(
             f"warning: Slurm does not start it as it is (Reason={shown.reason}): the partition "
-            f"cannot give what the script asks for. Take it back with scancel {job}."
+            f"cannot give what the script asks for. Take it back with scancel {key}."
         )
     return 0
 

@@ -1,5 +1,6 @@
 """`relaunch slurm`: which words are whose, what is refused, and the script's exact text."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -7,14 +8,15 @@ import pytest
 
 from launcher.command_line.argv import read_words
 from launcher.command_line.parser import parse_options
-from launcher.commands.slurm.batch_script import quote
-from launcher.commands.slurm.command import make_script, refusal_text
+from launcher.commands.slurm.batch_script import BatchScript, quote
+from launcher.commands.slurm.command import make_script, refusal_text, submit
 from launcher.commands.slurm.sbatch_options import (
     check_options,
     split_words,
     submission_environment,
 )
 from launcher.errors import UsageError
+from launcher.slurm.scontrol import Answer
 
 ROOT = Path(__file__).parents[4]
 EXAMPLES = {
@@ -140,6 +142,35 @@ def test_sbatch_is_given_the_profiles_variables_where_no_option_says_it(environ,
 def test_an_array_by_variable_is_refused():
     with pytest.raises(UsageError, match=r"SBATCH_ARRAY_INX=0-3 .* pass --array"):
         submission_environment({"SBATCH_ARRAY_INX": "0-3"}, split_words(["a.py"])[0])
+
+
+@pytest.mark.parametrize(
+    ("printed", "asked", "said"),
+    [
+        ("12", ("scontrol", "show", "job", "12"), "squeue -j 12     end it, with a save:  scancel"),
+        (
+            "12;far",
+            ("scontrol", "-M", "far", "show", "job", "12"),
+            "squeue -M far -j 12     end it, with a save:  scancel -M far 12",
+        ),
+    ],
+)
+def test_a_job_on_another_cluster_is_asked_for_there(
+    tmp_path, monkeypatch, capfd, printed, asked, said
+):
+    sbatch, seen = tmp_path / "sbatch", []
+    sbatch.write_text(f"#!/bin/sh\necho '{printed}'\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def ask(words, bound_s):
+        seen.append(tuple(words))
+        return Answer(text="")
+
+    script = BatchScript(name="x", options=split_words([])[0], command=("relaunch",), words=())
+    assert submit(script, tmp_path / "run", dict(os.environ), ask) == 0
+    assert seen == [asked]
+    assert said in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
