@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from checkpointing import CheckpointError
 from strategies import (
     ConfigError,
     MapDataset,
+    Ranks,
     StrategyError,
     fold_indices,
     process_groups,
@@ -101,12 +103,7 @@ class Run(RunContext):
         code = DONE
         with (
             leaving_with_others(environment, start),
-            process_groups(
-                rank=environment.rank,
-                local_rank=environment.local_rank,
-                world_size=environment.world_size,
-                node_rank=environment.node_rank,
-            ) as ranks,
+            _process_groups(environment) as ranks,
         ):
             run: Run | None = None
             try:
@@ -281,3 +278,21 @@ class Run(RunContext):
                 "one folder. Train a second model in a script and a --run-dir of its own; two "
                 "networks that are trained in turns can be one module whose losses are added."
             )
+
+
+@contextmanager
+def _process_groups(environment: RankEnvironment) -> Iterator[Ranks]:
+    """Meet the other ranks, or leave where this one has no device."""
+    groups = process_groups(
+        rank=environment.rank,
+        local_rank=environment.local_rank,
+        world_size=environment.world_size,
+        node_rank=environment.node_rank,
+        cuda_backend=environment.cuda_backend,
+    )
+    with ExitStack() as stack:
+        try:
+            ranks = stack.enter_context(groups)
+        except ConfigError as error:
+            leave(environment.error_file, str(error), USAGE)
+        yield ranks

@@ -39,4 +39,5 @@ def test_a_start_with_deepspeed_starts_no_compiler(
     launched = launch(WORKER, str(tmp_path), "zero2")
     assert launched.wait(200) == 0, launched.stderr
     programs = set(json.loads((tmp_path / "programs.json").read_text()))
-    assert all(name.startswith("python") for name in programs), programs
+    # The writer, and git for what run.json tells of the script.
+    assert all(name.startswith("python") for name in programs - {"git"}), programs
