@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .limits import Limits
+from .planned_machines import PLAN, PlannedMachines
 
 RUN_ID = "RELAUNCH_RUN_ID"
 STRATEGY = "RELAUNCH_STRATEGY"
@@ -42,7 +43,7 @@ CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 OWN_NAMES = frozenset(
     {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
     | {RUN_DIR, ATTEMPT, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
-    | {START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER}
+    | {PLAN, START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER}
 )
 
 _Number = TypeVar("_Number", int, float)
@@ -79,6 +80,8 @@ class RankEnvironment:
     """Where this rank writes its stacks when it is asked to."""
     cuda_backend: str | None = None
     """What sums tensors of GPUs over the ranks: "gloo", or None for NCCL."""
+    planned: PlannedMachines | None = None
+    """Machines that are not there: the script is to tell what it would need, and to end."""
     attempt: int = 1
     """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
@@ -134,6 +137,7 @@ class RankEnvironment:
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
             stacks_file=_path(environ, STACKS_FILE),
             cuda_backend=cuda_backend(environ),
+            planned=PlannedMachines.of(environ.get(PLAN)),
             attempt=_number(environ, ATTEMPT, 1),
             folder_file=_path(environ, FOLDER_FILE),
             start_dir=_path(environ, START_DIR),

@@ -74,7 +74,8 @@ class RunContext:
         self.lockstep = Lockstep(ranks, end_process=self._end_process)
         self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "auto")
         self.precision: Precision = precision_for(
-            environment.precision or "fp32", ranks.device.type
+            environment.precision or "fp32",
+            "cuda" if environment.planned is not None else ranks.device.type,
         )
         self.attempt = self._open_folder()
         """Number of this start of the run, from 1; higher than that of any start before."""

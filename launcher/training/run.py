@@ -43,6 +43,7 @@ from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others
 from .lockstep import where_raised
 from .loop.fit import Loss, fit
 from .loop.job import Job
+from .loop.planning import leave_plan
 from .recipe.arguments import require_arguments
 from .recipe.measure import Measure
 from .recipe.recipe import Recipe
@@ -162,6 +163,9 @@ class Run(RunContext):
         Raises:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
+        if self.environment.planned is not None:
+            require_arguments(Recipe, recipe, where="run.prepare")
+            leave_plan(self, Recipe(**recipe), self.environment.planned)
         self.before_first_step.go_on()
         self.lockstep.enter("run.prepare")
         self._refuse_second_job()
