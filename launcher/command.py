@@ -13,10 +13,11 @@ from .agent.cluster import ClusterEnvironment
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .console import say
+from .contract.environment import cuda_backend
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
-from .errors import LauncherError, ToldElsewhere
-from .plan.launch_plan import make_plan, prepare_run_folder
+from .errors import LauncherError, ToldElsewhere, UsageError
+from .plan.launch_plan import make_plan, prepare_run_folder, sharing_note
 from .plan.machine import Machine, count_installed, count_visible
 from .plan.secret import read_secret, unbound_text
 
@@ -48,7 +49,10 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     inbox.install(options.warning_signals)
     for note in options.notes:
         say(note)
-    plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
+    here = machine(environ)
+    plan = make_plan(options, here)
+    if (shared := sharing_note(plan.local_world_size, here)) is not None:
+        say(shared)
     if plan.nodes.several:
         plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
     if options.dry_run:
@@ -89,12 +93,22 @@ def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> ClusterEnviron
     return find_slurm_environment(environ, argv, say)
 
 
-def machine(cuda_visible_devices: str | None) -> Machine:
-    """Look at this machine; takes milliseconds and starts no CUDA."""
+def machine(environ: Mapping[str, str]) -> Machine:
+    """Look at this machine; takes milliseconds and starts no CUDA.
+
+    Raises:
+        UsageError: RELAUNCH_CUDA_BACKEND is neither nccl nor gloo.
+    """
+    cuda_visible_devices = environ.get("CUDA_VISIBLE_DEVICES")
+    try:
+        shares_gpus = cuda_backend(environ) == "gloo"
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
     return Machine(
         num_gpus=count_visible(cuda_visible_devices, count_installed()),
         num_cpus=len(os.sched_getaffinity(0)),
         cuda_visible_devices=cuda_visible_devices,
+        shares_gpus=shares_gpus,
     )
 
 

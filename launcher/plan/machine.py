@@ -15,6 +15,8 @@ class Machine:
     """CPUs on which this process may run."""
     cuda_visible_devices: str | None = None
     """The variable as it was given, for messages."""
+    shares_gpus: bool = False
+    """Several ranks may have one GPU: RELAUNCH_CUDA_BACKEND=gloo."""
 
     def describe_gpus(self) -> str:
         """Return "4 GPUs (CUDA_VISIBLE_DEVICES=0,1,2,3)"."""

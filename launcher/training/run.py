@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -44,6 +45,7 @@ from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others
 from .lockstep import where_raised
 from .loop.fit import Loss, fit
 from .loop.job import Job
+from .loop.planning import leave_plan
 from .recipe.arguments import require_arguments
 from .recipe.measure import Measure
 from .recipe.recipe import Recipe
@@ -99,12 +101,7 @@ class Run(RunContext):
         Heartbeat(environment.heartbeat_file).beat()
         with (
             leaving_with_others(environment, start),
-            process_groups(
-                rank=environment.rank,
-                local_rank=environment.local_rank,
-                world_size=environment.world_size,
-                node_rank=environment.node_rank,
-            ) as ranks,
+            _process_groups(environment) as ranks,
         ):
 
             def begin() -> Run:
@@ -156,6 +153,9 @@ class Run(RunContext):
         Raises:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
+        if self.environment.planned is not None:
+            require_arguments(Recipe, recipe, where="run.prepare")
+            leave_plan(self, Recipe(**recipe), self.environment.planned)
         self.before_first_step.go_on()
         self.lockstep.enter("run.prepare")
         self._refuse_second_job()
@@ -275,6 +275,24 @@ class Run(RunContext):
                 "one folder. Train a second model in a script and a --run-dir of its own; two "
                 "networks that are trained in turns can be one module whose losses are added."
             )
+
+
+@contextmanager
+def _process_groups(environment: RankEnvironment) -> Iterator[Ranks]:
+    """Meet the other ranks, or leave where this one has no device."""
+    groups = process_groups(
+        rank=environment.rank,
+        local_rank=environment.local_rank,
+        world_size=environment.world_size,
+        node_rank=environment.node_rank,
+        cuda_backend=environment.cuda_backend,
+    )
+    with ExitStack() as stack:
+        try:
+            ranks = stack.enter_context(groups)
+        except ConfigError as error:
+            leave(environment.error_file, str(error), USAGE)
+        yield ranks
 
 
 def _own_environment() -> RankEnvironment:

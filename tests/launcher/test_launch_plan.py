@@ -4,7 +4,7 @@ import pytest
 
 from launcher.contract.run_options import RunOptions
 from launcher.errors import UsageError
-from launcher.plan.launch_plan import make_plan, resolve_nproc
+from launcher.plan.launch_plan import make_plan, resolve_nproc, sharing_note
 from launcher.plan.machine import Machine
 from launcher.plan.options import LaunchOptions
 
@@ -42,7 +42,8 @@ def test_nproc(asked, machine, strategy, nproc):
             True,
             "--nproc-per-node 8 is 8 ranks, but this machine shows 4 GPUs "
             "(CUDA_VISIBLE_DEVICES=0,1,2,3). Pass --nproc-per-node 4, or hide the GPUs with "
-            "CUDA_VISIBLE_DEVICES= to train on the CPU.",
+            "CUDA_VISIBLE_DEVICES= to train on the CPU. To try a run of several ranks on fewer "
+            "GPUs, set RELAUNCH_CUDA_BACKEND=gloo.",
         ),
         (
             "gpu",
@@ -111,3 +112,26 @@ def test_fp16_needs_a_gpu(tmp_path):
     assert str(caught.value) == (
         "fp16 needs a GPU; this machine shows none. Use --precision bf16 or fp32."
     )
+
+
+ONE_SHARED = Machine(num_gpus=1, num_cpus=6, shares_gpus=True)
+
+
+@pytest.mark.parametrize("strategy", [None, "auto", "ddp", "fsdp"])
+def test_ranks_may_share_gpus_for_a_trial(strategy):
+    options = LaunchOptions(script="x.py", nproc_per_node=2, run=RunOptions(strategy=strategy))
+    assert resolve_nproc(options, ONE_SHARED, uses_run=True) == 2
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "accelerate"])
+def test_strategies_that_cannot_share_a_gpu(strategy):
+    options = LaunchOptions(script="x.py", nproc_per_node=2, run=RunOptions(strategy=strategy))
+    with pytest.raises(UsageError, match="pass --strategy ddp or fsdp, or --nproc-per-node 1"):
+        resolve_nproc(options, ONE_SHARED, uses_run=True)
+
+
+@pytest.mark.parametrize(("machine", "is_said"), [(ONE_SHARED, True), (GPUS, False), (CPU, False)])
+def test_what_shared_gpus_are_is_said(machine, is_said):
+    note = sharing_note(2, machine)
+    assert (note is not None) == is_said
+    assert note is None or "2 ranks share 1 GPU" in note

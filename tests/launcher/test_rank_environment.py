@@ -120,6 +120,31 @@ def test_defaults_yield_to_what_the_user_set():
     assert written["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
 
 
+def test_what_nccl_leaves_goes_with_the_logs():
+    names = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
+    written = write(replace(SETTINGS, run_dir=Path("/runs/one"), attempt=4))
+    for name in names:
+        assert written[name] == "/runs/one/logs/attempt-4/nccl-trace-rank-"
+        assert write(**{name: "/own"})[name] == "/own"
+        assert name not in write(replace(SETTINGS, run_dir=None, attempt=None))
+    # An error of CUDA is told by the main thread, not by NCCL's, which would end the process.
+    assert written["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "0"
+    assert write(TORCH_NCCL_RETHROW_CUDA_ERRORS="1")["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "1"
+
+
+@pytest.mark.parametrize(("given", "backend"), [(None, None), ("", None), ("nccl", None)])
+def test_nccl_sums_on_gpus(given, backend):
+    environ = {} if given is None else {"RELAUNCH_CUDA_BACKEND": given}
+    assert RankEnvironment.from_environ(environ).cuda_backend == backend
+
+
+def test_ranks_are_told_to_share_gpus():
+    told = write(RELAUNCH_CUDA_BACKEND="gloo")
+    assert RankEnvironment.from_environ(told).cuda_backend == "gloo"
+    with pytest.raises(ValueError, match='RELAUNCH_CUDA_BACKEND="mpi"; it can be nccl'):
+        RankEnvironment.from_environ({"RELAUNCH_CUDA_BACKEND": "mpi"})
+
+
 def test_one_rank_keeps_all_threads():
     alone = replace(PLACE, rank=0, local_rank=0, world_size=1, local_world_size=1)
     assert "OMP_NUM_THREADS" not in write(place=alone)

@@ -110,6 +110,7 @@ EXAMPLES = {
     "weights": ({"path": "a.safetensors"}, "begins with the weights in a.safetensors"),
     "strategy": ({"chosen": "ddp", "reason": "it fits"}, "chose ddp: it fits"),
     "not deleted": ({"step": 3, "reason": "step 3 is busy"}, "step 3 is busy"),
+    "memory not locked": ({"reason": "rank 0: CUDA did not"}, "rank 0: CUDA did not"),
     "saved in the foreground": ({"reason": "rank 1: no memory"}, "rank 1: no memory"),
     "attempt": ({"code": 1, "error": "rank 0", "restart": True}, "rank 0; starting again"),
 }

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ...collectives.process_group import HostCommunicator
+from ...collectives.process_group import HostCommunicator, Ranks
+from ...errors import ConfigError
 from ..build_options import BY_NAME, BuildOptions
 from ..strategy import Blueprint
 from .available import available_bytes
@@ -60,13 +61,61 @@ def choose_strategy(
     return choose(
         ModelSizes(**measured),
         _wishes(options, able, ranks.device.type),
-        Spread(
-            ranks=ranks.world_size,
-            shards=options.local_world_size if options.hybrid_shard else ranks.world_size,
-            by_name=options.init == BY_NAME,
-        ),
+        _spread(ranks, options),
         memory_bytes=min(devices),
         host_bytes=None if None in hosts else min(hosts),
+    )
+
+
+def plan_strategy(
+    blueprint: Blueprint,
+    *,
+    batch: Any,
+    forward: Forward | None,
+    accumulates: bool,
+    memory_bytes: int,
+    only: str | None = None,
+) -> tuple[Choice, ModelSizes]:
+    """Return what would be chosen on machines that are not there, and what was measured.
+
+    No collective: `blueprint.ranks` says how many ranks there would be, and on which device.
+
+    Args:
+        blueprint: of the run.
+        batch: one collated micro-batch.
+        forward: see `choose_strategy`.
+        accumulates: whether a rank would have more than one micro-batch in a step.
+        memory_bytes: of a rank's device.
+        only: the one strategy that is asked for; None: any.
+
+    Raises:
+        ConfigError: none fits, or nothing could be measured.
+    """
+    ranks, options = blueprint.ranks, blueprint.options
+    measured = _measured(blueprint, lambda: batch, forward, accumulates)
+    if isinstance(measured, str):
+        raise ConfigError(
+            f"nothing could be measured ({measured}): the model is built and called once without "
+            "memory. Pass forward= to run.prepare, or build the model without looking at values."
+        )
+    sizes: Any = measured
+    able = [name for name in options.strategies() if only in (None, name)]
+    if only is not None and not able:
+        options.require(only, ranks.device.type)
+    choice = choose(
+        ModelSizes(**sizes),
+        _wishes(options, able, ranks.device.type),
+        _spread(ranks, options),
+        memory_bytes=memory_bytes,
+    )
+    return choice, ModelSizes(**sizes)
+
+
+def _spread(ranks: Ranks, options: BuildOptions) -> Spread:
+    return Spread(
+        ranks=ranks.world_size,
+        shards=options.local_world_size if options.hybrid_shard else ranks.world_size,
+        by_name=options.init == BY_NAME,
     )
 
 

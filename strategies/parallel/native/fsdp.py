@@ -204,8 +204,10 @@ class FSDP(TorchEngine):
         """Sum over the ranks; those with the same rows count them as often."""
         shards, whole = self._scalars.part(grads)
         own = sum_of_squares(shards, self.ranks.device)
-        squares = sum_over_ranks(own, self.ranks) / self._replicas
-        return squares + float(sum_of_squares(whole, self.ranks.device))
+        if whole and self.ranks.is_coordinator:
+            # One rank for all: a number that each read for itself would be one wait more.
+            own = own + sum_of_squares(whole, self.ranks.device) * self._replicas
+        return sum_over_ranks(own, self.ranks) / self._replicas
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the rows of every parameter that this rank holds."""

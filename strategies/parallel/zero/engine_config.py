@@ -65,8 +65,10 @@ def import_deepspeed(device: torch.device) -> Any:
 
     logger.setLevel(logging.WARNING)
     # Otherwise DeepSpeed compiles a shared-memory extension at its first collective, under a lock
-    # that a killed rank leaves behind for ever. gloo does the same work.
-    deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
+    # that a killed rank leaves behind for ever. gloo does the same work. Written past the module's
+    # `__getattr__`, which would try every one of its extensions, with compilers, on every rank.
+    if device.type == "cpu":
+        vars(deepspeed.ops).setdefault("__compatible_ops__", {})[_SHARED_MEMORY_OP] = False
     if not dist.is_initialized():
         raise AssertionError("process groups must be initialised before DeepSpeed")
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)

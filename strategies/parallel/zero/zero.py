@@ -244,7 +244,7 @@ class Zero(Strategy):
 
     def _gradients(self, divisor: float) -> list[torch.Tensor]:
         """Return this rank's share of the gradients of what is trained, with the penalty's."""
-        found = []
+        found, penalised = [], []
         for piece, grad in self._layout.gradients():
             if piece.fqn in self.held_back:
                 # So that DeepSpeed finds nothing in it for which it would skip the step.
@@ -252,8 +252,10 @@ class Zero(Strategy):
                 continue
             if self.penalty is not None and self.penalty.covers(piece.fqn):
                 weight = piece.of(piece.buffer).view(grad.shape)
-                self.penalty.add_gradient(grad, weight, divisor)
+                penalised.append((grad, weight))
             found.append(grad)
+        if self.penalty is not None:
+            self.penalty.add_gradients(penalised, divisor)
         return found
 
     def hold_back(self, names: frozenset[str]) -> None:

@@ -52,7 +52,7 @@ def test_same_environment_as_torchrun(launch, monkeypatch):
         missing = set(their["environ"]) - set(our["environ"])
         assert {name for name in added if not name.startswith("RELAUNCH_")} == {
             launch.mark[:16],
-            *("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"),
+            *("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "TORCH_NCCL_RETHROW_CUDA_ERRORS"),
         }
         # This one is from torchrun to its own agent, and only happens to be inherited.
         assert missing - {"TORCHELASTIC_SIGNALS_TO_HANDLE"} == set()
