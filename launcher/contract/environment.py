@@ -34,6 +34,8 @@ HAND_OVER = "RELAUNCH_SLURM"
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
+HIP_DEVICES = "HIP_VISIBLE_DEVICES"
+"""As CUDA_DEVICES, over which it wins on ROCm; elsewhere it means nothing."""
 
 OWN_NAMES = frozenset(
     {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
@@ -245,10 +247,7 @@ def worker_environment(
         GRACE: _text(settings.limits.grace_s),
     }
     if settings.virtual_local_rank:
-        told |= {
-            "LOCAL_RANK": "0",
-            CUDA_DEVICES: only_device(inherited.get(CUDA_DEVICES), place.local_rank),
-        }
+        told |= {"LOCAL_RANK": "0", **only_devices(inherited, place.local_rank)}
     defaults = default_environment(place.local_world_size)
     if settings.interface is not None:
         # Otherwise they listen on whatever interface the host's name stands for.
@@ -269,8 +268,14 @@ def default_environment(local_world_size: int) -> dict[str, str]:
     return defaults
 
 
+def only_devices(inherited: Mapping[str, str], local_rank: int) -> dict[str, str]:
+    """Return the variables that show a local rank its one GPU: each that is given, else CUDA's."""
+    given = [name for name in (HIP_DEVICES, CUDA_DEVICES) if name in inherited]
+    return {n: only_device(inherited.get(n), local_rank) for n in given or [CUDA_DEVICES]}
+
+
 def only_device(visible: str | None, local_rank: int) -> str:
-    """Return CUDA_VISIBLE_DEVICES for the one GPU of a local rank; empty where it has none."""
+    """Return such a variable's value for the one GPU of a local rank; empty where it has none."""
     if visible is None:
         return str(local_rank)
     devices = visible.split(",")

@@ -187,6 +187,11 @@ class SlurmEnvironment(ClusterEnvironment):
             kill_wait_s=self._limits().kill_wait_s,
         )
 
+    @property
+    def in_container(self) -> bool:
+        """See ClusterEnvironment."""
+        return bool(self._container)
+
     def describe(self) -> tuple[str, ...]:
         """See ClusterEnvironment."""
         allocation = self._allocation
