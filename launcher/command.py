@@ -13,12 +13,11 @@ from .agent.cluster import ClusterEnvironment
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .console import say
-from .contract.environment import cuda_backend
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
-from .errors import LauncherError, ToldElsewhere, UsageError
-from .plan.launch_plan import make_plan, prepare_run_folder, sharing_note
-from .plan.machine import Machine, count_installed, count_visible
+from .errors import LauncherError, ToldElsewhere
+from .plan.launch_plan import make_plan, prepare_run_folder, require_engine, sharing_note
+from .plan.machine import Machine
 from .plan.secret import read_secret, unbound_text
 
 
@@ -44,17 +43,19 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     site = find_site(environ, argv)
     options = parse_command_line(argv, environ, site.supply)
     if isinstance(options, str):
-        print(help_text() if options == "--help" else f"relaunch {version()}")
+        print(_printed(options))
         return 0
     inbox.install(options.warning_signals)
     for note in options.notes:
         say(note)
-    here = machine(environ)
+    here = Machine.here(environ)
     plan = make_plan(options, here)
     if (shared := sharing_note(plan.local_world_size, here)) is not None:
         say(shared)
     if plan.nodes.several:
         plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
+    if not site.in_container:
+        require_engine(plan)
     if options.dry_run:
         from .agent.dry_run import describe
 
@@ -78,6 +79,16 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     return site.conclude(code, plan, inbox)
 
 
+def _printed(asked: str) -> str:
+    """Return what an option asks to be printed instead of a start."""
+    name, _, value = asked.partition("=")
+    if name == "--print-completion":
+        from .command_line.completion import completion  # asked for once in a lifetime
+
+        return completion(value)
+    return help_text() if name == "--help" else f"relaunch {version()}"
+
+
 def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> ClusterEnvironment:
     """Return where this start takes place.
 
@@ -91,25 +102,6 @@ def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> ClusterEnviron
     )
 
     return find_slurm_environment(environ, argv, say)
-
-
-def machine(environ: Mapping[str, str]) -> Machine:
-    """Look at this machine; takes milliseconds and starts no CUDA.
-
-    Raises:
-        UsageError: RELAUNCH_CUDA_BACKEND is neither nccl nor gloo.
-    """
-    cuda_visible_devices = environ.get("CUDA_VISIBLE_DEVICES")
-    try:
-        shares_gpus = cuda_backend(environ) == "gloo"
-    except ValueError as error:
-        raise UsageError(f"{error}.") from None
-    return Machine(
-        num_gpus=count_visible(cuda_visible_devices, count_installed()),
-        num_cpus=len(os.sched_getaffinity(0)),
-        cuda_visible_devices=cuda_visible_devices,
-        shares_gpus=shares_gpus,
-    )
 
 
 def version() -> str:

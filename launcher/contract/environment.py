@@ -34,6 +34,8 @@ NCCL_TRACE_NAMES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE"
 """Where torch writes NCCL's flight recorder, followed by the rank; the second until torch 2.8."""
 NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
+HIP_DEVICES = "HIP_VISIBLE_DEVICES"
+"""As CUDA_DEVICES, over which it wins on ROCm; elsewhere it means nothing."""
 
 OWN_NAMES = VARIABLES | {
     *(RUN_ID, SECRET, ATTEMPT, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE),
@@ -229,10 +231,7 @@ def worker_environment(
         GRACE: _text(settings.limits.grace_s),
     }
     if settings.virtual_local_rank:
-        told |= {
-            "LOCAL_RANK": "0",
-            CUDA_DEVICES: only_device(inherited.get(CUDA_DEVICES), place.local_rank),
-        }
+        told |= {"LOCAL_RANK": "0", **only_devices(inherited, place.local_rank)}
     defaults = default_environment(place.local_world_size)
     if settings.run.run_dir is not None and settings.attempt is not None:
         # Where NCCL gives up, the collectives of each rank; by default they go to /tmp.
@@ -277,8 +276,14 @@ def cuda_backend(environ: Mapping[str, str]) -> str | None:
     return "gloo" if given == "gloo" else None
 
 
+def only_devices(inherited: Mapping[str, str], local_rank: int) -> dict[str, str]:
+    """Return the variables that show a local rank its one GPU: each that is given, else CUDA's."""
+    given = [name for name in (HIP_DEVICES, CUDA_DEVICES) if name in inherited]
+    return {n: only_device(inherited.get(n), local_rank) for n in given or [CUDA_DEVICES]}
+
+
 def only_device(visible: str | None, local_rank: int) -> str:
-    """Return CUDA_VISIBLE_DEVICES for the one GPU of a local rank; empty where it has none."""
+    """Return such a variable's value for the one GPU of a local rank; empty where it has none."""
     if visible is None:
         return str(local_rank)
     devices = visible.split(",")

@@ -4,6 +4,10 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from strategies.errors import ConfigError
+from strategies.parallel.zero.required import STRATEGIES as ZERO_STRATEGIES
+from strategies.parallel.zero.required import installed, require
+
 from ..contract.limits import Limits
 from ..contract.run_options import RunOptions
 from ..errors import UsageError
@@ -162,7 +166,7 @@ def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -
         raise UsageError(
             f"--nproc-per-node {asked} is {nproc} ranks, but this machine shows "
             f"{machine.describe_gpus()}. Pass --nproc-per-node {machine.num_gpus}, or hide the "
-            "GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU. To try a run of several ranks on "
+            f"GPUs with {machine.variable}= to train on the CPU. To try a run of several ranks on "
             "fewer GPUs, set RELAUNCH_CUDA_BACKEND=gloo."
         )
     if options.run.strategy == "single" and nproc > 1:
@@ -189,6 +193,21 @@ def _source(script: Path) -> str:
         return script.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"{script} cannot be read: {error.strerror}.") from None
+
+
+def require_engine(plan: LaunchPlan) -> None:
+    """Prove that the package which the strategy is built on is installed; imports it not.
+
+    Raises:
+        UsageError: It is not, or too old.
+    """
+    # Another program than this Python may well find other packages.
+    if plan.run.strategy not in ZERO_STRATEGIES or plan.program.kind is ProgramKind.COMMAND:
+        return
+    try:
+        require(plan.run.strategy, installed())
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
 
 
 def prepare_run_folder(asked: Path | None) -> None:

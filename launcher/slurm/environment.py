@@ -203,6 +203,11 @@ class SlurmEnvironment(ClusterEnvironment):
             end_time_s=limits.end_time_s,
         )
 
+    @property
+    def in_container(self) -> bool:
+        """See ClusterEnvironment."""
+        return bool(self._container)
+
     def describe(self) -> tuple[str, ...]:
         """See ClusterEnvironment."""
         allocation = self._allocation

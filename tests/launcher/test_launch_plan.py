@@ -4,9 +4,11 @@ import pytest
 
 from launcher.contract.run_options import RunOptions
 from launcher.errors import UsageError
-from launcher.plan.launch_plan import make_plan, resolve_nproc, sharing_note
+from launcher.plan import launch_plan
+from launcher.plan.launch_plan import make_plan, require_engine, resolve_nproc, sharing_note
 from launcher.plan.machine import Machine
 from launcher.plan.options import LaunchOptions
+from launcher.plan.program import ProgramKind
 
 CPU = Machine(num_gpus=0, num_cpus=6)
 GPUS = Machine(num_gpus=4, num_cpus=6, cuda_visible_devices="0,1,2,3")
@@ -135,3 +137,32 @@ def test_what_shared_gpus_are_is_said(machine, is_said):
     note = sharing_note(2, machine)
     assert (note is not None) == is_said
     assert note is None or "2 ranks share 1 GPU" in note
+
+
+@pytest.mark.parametrize("installed", [None, "0.19.7"])
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
+def test_zero_without_a_deepspeed_that_it_can_use(tmp_path, monkeypatch, strategy, installed):
+    monkeypatch.setattr(launch_plan, "installed", lambda: installed)
+    (tmp_path / "x.py").write_text("")
+    options = LaunchOptions(script=str(tmp_path / "x.py"), run=RunOptions(strategy=strategy))
+    with pytest.raises(UsageError, match=rf"strategy={strategy} needs DeepSpeed 0\.19\.8"):
+        require_engine(make_plan(options, CPU))
+
+
+@pytest.mark.parametrize("strategy", [None, "auto", "ddp", "fsdp", "accelerate"])
+def test_other_strategies_do_not_ask_for_deepspeed(tmp_path, monkeypatch, strategy):
+    monkeypatch.setattr(launch_plan, "installed", lambda: None)
+    (tmp_path / "x.py").write_text("")
+    require_engine(
+        make_plan(
+            LaunchOptions(script=str(tmp_path / "x.py"), run=RunOptions(strategy=strategy)), CPU
+        )
+    )
+
+
+def test_a_program_that_is_no_python_may_find_other_packages(monkeypatch):
+    monkeypatch.setattr(launch_plan, "installed", lambda: None)
+    options = LaunchOptions(
+        script="true", kind=ProgramKind.COMMAND, run=RunOptions(strategy="zero2")
+    )
+    require_engine(make_plan(options, CPU))

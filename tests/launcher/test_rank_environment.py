@@ -11,6 +11,7 @@ from launcher.contract.environment import (
     RankFiles,
     WorkerPlace,
     only_device,
+    only_devices,
     worker_environment,
 )
 from launcher.contract.run_options import RunOptions
@@ -156,6 +157,22 @@ def test_one_rank_keeps_all_threads():
 )
 def test_the_one_device_of_a_virtual_local_rank(visible, local_rank, device):
     assert only_device(visible, local_rank) == device
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ({}, {"CUDA_VISIBLE_DEVICES": "1"}),
+        ({"CUDA_VISIBLE_DEVICES": "2,3"}, {"CUDA_VISIBLE_DEVICES": "3"}),
+        ({"HIP_VISIBLE_DEVICES": "4,5"}, {"HIP_VISIBLE_DEVICES": "5"}),
+        (
+            {"HIP_VISIBLE_DEVICES": "4,5", "CUDA_VISIBLE_DEVICES": "0,1"},
+            {"HIP_VISIBLE_DEVICES": "5", "CUDA_VISIBLE_DEVICES": "1"},
+        ),
+    ],
+)
+def test_each_variable_that_is_given_shows_the_rank_its_device(given, written):
+    assert only_devices(given, 1) == written
 
 
 def test_virtual_local_rank():

@@ -78,22 +78,28 @@ def test_last_lines(tmp_path):
 )
 def test_what_the_console_shows(options, has_logs, streams):
     found = shares(
-        StreamOptions(**options), ranks={0: 0, 1: 1, 2: 2}, role="default", has_logs=has_logs
+        StreamOptions(**options),
+        ranks={0: 0, 1: 1, 2: 2},
+        role="default",
+        has_logs=has_logs,
+        hostname="h",
     )
     assert [found[rank].streams for rank in (0, 1, 2)] == streams
 
 
 def test_prefixes():
-    ranks = {4: 0, 5: 1}
-    assert shares(StreamOptions(), ranks=ranks, role="r", has_logs=False) == {
+    here = {"ranks": {4: 0, 5: 1}, "role": "r", "hostname": "node7"}
+    assert shares(StreamOptions(), **here, has_logs=False) == {
         4: Share(streams=3, prefix="[rank 4] "),
         5: Share(streams=3, prefix="[rank 5] "),
     }
     only = StreamOptions(shown=frozenset({1}))
-    assert shares(only, ranks=ranks, role="r", has_logs=True)[5] == Share(streams=3, alone=True)
-    template = "${role_name}${local_rank}/${rank}: "
-    found = shares(StreamOptions(), ranks=ranks, role="r", has_logs=False, template=template)
-    assert found[5].prefix == "r1/5: "
+    assert shares(only, **here, has_logs=True)[5] == Share(streams=3, alone=True)
+    template = "${hostname} ${role_name}${local_rank}/${rank}: "
+    found = shares(StreamOptions(), **here, has_logs=False, template=template)
+    assert found[5].prefix == "node7 r1/5: "
+    option = StreamOptions(prefix_template="${rank}>")
+    assert shares(option, **here, has_logs=False, template=template)[5].prefix == "5>"
 
 
 @pytest.mark.parametrize(

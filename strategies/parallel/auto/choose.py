@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from ...collectives.process_group import HostCommunicator, Ranks
 from ...errors import ConfigError
 from ..build_options import BY_NAME, BuildOptions
 from ..strategy import Blueprint
+from ..zero.required import OLDEST, STRATEGIES, installed, trouble
 from .available import available_bytes
 from .estimate import Choice, Wishes, choose
 from .measure import Forward, measure_model
@@ -39,7 +40,10 @@ def choose_strategy(
         ConfigError: on every rank, when none fits, or when there is nothing to offload to.
     """
     ranks, options = blueprint.ranks, blueprint.options
-    able, alone = options.strategies(), ranks.world_size == 1
+    troubles: list[Any] = communicator.all_gather(trouble(installed()))
+    missing = not_installed(troubles)
+    able = [strategy for strategy in options.strategies() if strategy not in missing]
+    alone = ranks.world_size == 1
     if options.offload:
         options.require(able[0], ranks.device.type)
     elif alone and "single" not in able:
@@ -60,7 +64,7 @@ def choose_strategy(
         return Choice(strategy=guess, reason=reason, table="")
     return choose(
         ModelSizes(**measured),
-        _wishes(options, able, ranks.device.type),
+        _wishes(options, missing, ranks.device.type),
         _spread(ranks, options),
         memory_bytes=min(devices),
         host_bytes=None if None in hosts else min(hosts),
@@ -99,12 +103,15 @@ def plan_strategy(
             "memory. Pass forward= to run.prepare, or build the model without looking at values."
         )
     sizes: Any = measured
-    able = [name for name in options.strategies() if only in (None, name)]
-    if only is not None and not able:
-        options.require(only, ranks.device.type)
+    missing = not_installed([trouble(installed())])
+    if only is not None:
+        if only not in options.strategies():
+            options.require(only, ranks.device.type)
+        others = [name for name in options.strategies() if name != only]
+        missing |= dict.fromkeys(others, f"only {only} is asked for")
     choice = choose(
         ModelSizes(**sizes),
-        _wishes(options, able, ranks.device.type),
+        _wishes(options, missing, ranks.device.type),
         _spread(ranks, options),
         memory_bytes=memory_bytes,
     )
@@ -119,6 +126,20 @@ def _spread(ranks: Ranks, options: BuildOptions) -> Spread:
     )
 
 
+def not_installed(troubles: Sequence[str | None]) -> dict[str, str]:
+    """Return the strategies whose package some rank lacks, and the sentence why. Pure.
+
+    Args:
+        troubles: of each rank, why it cannot use DeepSpeed; None: it can.
+    """
+    first = next(((rank, why) for rank, why in enumerate(troubles) if why is not None), None)
+    if first is None:
+        return {}
+    where = "" if len(set(troubles)) == 1 else f" on rank {first[0]}"
+    sentence = f"it needs DeepSpeed {OLDEST} or newer; {first[1]}{where}"
+    return dict.fromkeys(STRATEGIES, sentence)
+
+
 def _free(device: torch.device, local_world_size: int) -> dict[str, int | None]:
     host = torch.device("cpu")
     return {
@@ -127,13 +148,16 @@ def _free(device: torch.device, local_world_size: int) -> dict[str, int | None]:
     }
 
 
-def _wishes(options: BuildOptions, able: Sequence[str], device_type: str) -> Wishes:
+def _wishes(options: BuildOptions, missing: Mapping[str, str], device_type: str) -> Wishes:
+    def able(asked: BuildOptions) -> list[str]:
+        return [strategy for strategy in asked.strategies() if strategy not in missing]
+
     on_host = device_type == "cpu"
     return Wishes(
-        able=able,
-        left_out=options.left_out(),
+        able=able(options),
+        left_out={**options.left_out(), **missing},
         offload=options.offload,
-        able_offloaded=() if on_host else replace(options, offload=True).strategies(),
+        able_offloaded=() if on_host else able(replace(options, offload=True)),
     )
 
 
