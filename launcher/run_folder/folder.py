@@ -73,7 +73,7 @@ class RunFolder:
             again = "leave --checkpoints out" if former is None else f"pass --checkpoints {former}"
             raise ConfigError(
                 f"the run in {self.path} has its checkpoints in {store.folder}, and this start "
-                f"looks in {self.checkpoints.folder}. To go on, {again}; to train anew, choose "
+                f"looks in {self.checkpoints.folder}. To continue, {again}; to train anew, choose "
                 "another --run-dir."
             )
 

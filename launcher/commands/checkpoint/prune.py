@@ -104,7 +104,7 @@ def _protected(stores: _Stores, run: Path | None, steps: list[int]) -> dict[int,
     events = [] if run is None else RunFolder(run).events()
     starts = [event for event in events if event.get("event") == "start"]
     if starts and starts[-1].get("resumed"):
-        found.setdefault(starts[-1].get("step", -1), "the run went on from it the last time")
+        found.setdefault(starts[-1].get("step", -1), "the run last resumed from it")
     return found
 
 

@@ -42,7 +42,7 @@ def _clock(seconds: float) -> str:
 
 
 def _start(event: Event) -> str:
-    verb = "goes on from" if event["resumed"] else "starts at"
+    verb = "resumes from" if event["resumed"] else "starts at"
     return (
         f"attempt {event['attempt']} {verb} step {event['step']}: {event['strategy']} on "
         f"{plural(event['world_size'], 'rank')} ({event['device']}), {event['precision']}"
@@ -51,7 +51,7 @@ def _start(event: Event) -> str:
 
 def _end(event: Event) -> str:
     if event["ending"] == "preempted":
-        return f"asked to leave at step {event['step']}; the same command goes on"
+        return f"asked to leave at step {event['step']}; the same command resumes the run"
     return f"finished at step {event['step']}: {event['ending']}, {event['reason']}"
 
 

@@ -123,7 +123,7 @@ def kept_text(step: int, newest: int | None, *, why: str = "") -> str:
     if newest == step:
         steps = "step is" if step == 1 else "steps are"
         return (
-            f"The {step} finished {steps} saved: once this is mended, the same command goes on "
+            f"The {step} finished {steps} saved: once this is mended, the same command resumes "
             "from there."
         )
     from_where = "anew" if newest is None else f"from step {newest}"

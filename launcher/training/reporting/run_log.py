@@ -142,7 +142,7 @@ class RunLog:
         ranks = plural(before["world_size"], "rank")
         was = f"{before['strategy']} on {ranks}, {before['precision']}"
         self._run.say(
-            f"going on from step {restored.step} of {self._total_steps} (saved under {was}), "
+            f"resuming from step {restored.step} of {self._total_steps} (saved under {was}), "
             f"{self._run.describe()}"
         )
         for change in changes:
@@ -311,9 +311,9 @@ class RunLog:
         if decision.ending is Ending.PREEMPTED:
             cause = self._run.preemption.cause
             told = f" ({cause})" if cause else ""
-            done = f"saved step {step}. The same command goes on."
+            done = f"saved step {step}. The same command resumes the run."
             if newest_step != step:
-                done = f"at step {step}. The same command goes on from step {newest_step}."
+                done = f"at step {step}. The same command resumes from step {newest_step}."
             self._run.say(f"{decision.reason}{told}: {done}")
         else:
             empty = plural(state.empty_steps, "step")
@@ -329,7 +329,7 @@ class RunLog:
             self._folder.event("left", attempt=self._run.attempt, where=where, step=step)
             self._run.say(
                 f"asked to leave{told} in {where}, which is done again: the training is saved, up "
-                f"to step {step}. The same command goes on."
+                f"to step {step}. The same command resumes the run."
             )
 
     def already_over(self, decision: Decision) -> None:
