@@ -61,7 +61,7 @@ def _test(event: Event) -> str:
 
 def _attempt(event: Event) -> str:
     again = "; starting again" if event.get("restart") else ""
-    error = event.get("error") or "no rank said why"
+    error = event.get("error") or "no rank reported a reason"
     return f"the ranks ended with code {event['code']}: {error}{again}"
 
 

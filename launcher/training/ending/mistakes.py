@@ -109,7 +109,7 @@ def save_before_leaving(
         newest = save()
     except Exception as error:  # the mistake is what the run ends with, whatever follows from it
         return kept_text(standing.step, newest, why=f"the save failed: {error}")
-    return kept_text(standing.step, newest, why="the save failed, as said above")
+    return kept_text(standing.step, newest, why="the save failed, see above")
 
 
 def kept_text(step: int, newest: int | None, *, why: str = "") -> str:

@@ -244,8 +244,8 @@ class RunLog:
                 **({} if interval_s is None else {"next_in_s": round(interval_s, 1)}),
             )
             self._run.say(
-                f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s, for "
-                f"{seconds if stall_s is None else stall_s:.2f} s of which the training stood still"
+                f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s; "
+                f"the training waited for {seconds if stall_s is None else stall_s:.2f} s of it"
             )
 
     def save_failed(self, step: int, error: SaveFailedError) -> None:

@@ -271,7 +271,7 @@ class Checkpointer:
         others = f", and it is so on {len(notes) - 1} other ranks" if notes[1:] else ""
         reason = f"{notes[0]}{others}"
         self._run.folder.event("saved in the foreground", reason=reason)
-        self._run.warn(f"{reason}. The training stands still while that part of a save is written.")
+        self._run.warn(f"{reason}. The training waits while that part of a save is written.")
 
     def _tell_what_was_kept(self) -> None:
         while self._kept:
