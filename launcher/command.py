@@ -56,7 +56,7 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
 
         print("\n".join((*site.describe(), describe(plan, environ))))
         return 0
-    prepare_run_folder(options.run_dir)
+    prepare_run_folder(options.run.run_dir)
     if (code := site.run_agents(plan, inbox)) is not None:
         return code
     if plan.nodes.several and not plan.secret.value:

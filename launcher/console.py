@@ -4,6 +4,8 @@ import contextlib
 import os
 import threading
 
+from .printable import printable_lines
+
 STDOUT_FD = 1
 STDERR_FD = 2
 
@@ -11,9 +13,24 @@ _one_writer = threading.Lock()
 
 
 def say(text: str) -> None:
-    """Print lines of the launcher's own on stderr, each with its name in front."""
-    lines = "".join(f"relaunch: {line}\n" if line else "\n" for line in text.splitlines())
+    """Print lines of the launcher's own on stderr, each with its name in front.
+
+    They may name what others have written: nothing in them moves a terminal.
+    """
+    shown = printable_lines(text).removesuffix("\n")
+    lines = "".join(f"relaunch: {line}\n" if line else "\n" for line in shown.split("\n"))
     write(STDERR_FD, lines.encode(errors="replace"))
+
+
+def is_screen(fd: int) -> bool:
+    """Tell whether somebody looks at a terminal there.
+
+    A pseudo-terminal without columns is only somebody's pipe: `srun -u` makes one for each task.
+    """
+    try:
+        return os.isatty(fd) and os.get_terminal_size(fd).columns > 0
+    except OSError:
+        return False
 
 
 def write(fd: int, data: bytes) -> None:

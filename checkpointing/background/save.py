@@ -201,6 +201,7 @@ class BackgroundSave:
     def _begin_commit(self, messages: Sequence[JSON]) -> JSON:
         """Return the checkpoint's size if it was published here; None: it is under way."""
         commit = commit_of(self._attempt, messages, self._snapshot)
+        self._store.publishing.before_publish()
         try:
             self._writer.publish(self._store.publishing, commit)
         except OSError:  # no memory, no process: it is as good here

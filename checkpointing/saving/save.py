@@ -105,7 +105,7 @@ def conclude(
             lambda: or_abandon(
                 publishing,
                 attempt,
-                lambda: commit_of(attempt, messages, snapshot).publish(publishing),
+                lambda: _publish(commit_of(attempt, messages, snapshot), publishing),
             )
         )
     return announce(store, snapshot.step, wrote, committed, communicator, notes)
@@ -186,6 +186,11 @@ def commit_of(attempt: SaveToken, messages: Sequence[JSON], snapshot: Snapshot) 
         state=snapshot.state,
         created_by=snapshot.created_by,
     )
+
+
+def _publish(commit: Commit, publishing: CommitProtocol) -> int:
+    publishing.before_publish()
+    return commit.publish(publishing)
 
 
 def or_abandon(publishing: CommitProtocol, attempt: SaveToken, action: Callable[[], JSON]) -> JSON:

@@ -7,6 +7,7 @@ later save of another step.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -56,6 +57,9 @@ class CommitProtocol(ABC):
         self.claim = ""
         """By what this run shows that the store is its own, where it has to: any process that has
         it may publish for this one."""
+        self.before_publish: Callable[[], None] = lambda: None
+        """Called on the coordinator right before a checkpoint is published, in the process that
+        trains; what it raises is raised there, and nothing is published."""
 
     def path(self, step: int) -> PurePath:
         """Return where a complete checkpoint is.

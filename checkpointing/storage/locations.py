@@ -91,6 +91,15 @@ def require_place(text: str) -> None:
 
 def _require_sound(url: str) -> None:
     protocol, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    if ":" in host.rpartition("@")[0] or "?" in rest:
+        # It would be written into the run's records, and the back end would not be given it.
+        plain = f"{protocol}://{host.rpartition('@')[2]}/{path.partition('?')[0]}"
+        raise PlaceError(
+            f"a URL for checkpoints must hold no password and no query: write {plain}, and give "
+            f"the credentials to fsspec, in the environment as FSSPEC_{protocol.upper()}_PASSWORD "
+            "or in ~/.config/fsspec/conf.json."
+        )
     if not rest.strip("/"):
         raise PlaceError(f"{url} names no place; write for example s3://bucket/run.")
     if protocol in _LOCAL_PROTOCOLS and not rest.startswith("/"):

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from ..contract.end_time import ToldEnd
 from ..contract.launcher_signals import SignalInbox
 from ..contract.preemption import PreemptionNotice
 from ..plan.given_options import Words
@@ -9,13 +10,19 @@ from ..plan.launch_plan import LaunchPlan
 
 
 class PreemptionCause(Protocol):
-    """Finds out, without blocking, why a warning came and when the ranks will be killed."""
+    """Finds out, without blocking, why a warning came and when the ranks will be killed.
+
+    Before a warning it looks now and then whether the end of the job's time has moved.
+    """
 
     def ask(self, signum: int) -> None:
         """Begin; called once, when the first warning has come."""
 
     def answer(self) -> PreemptionNotice | None:
         """Return what was found out, once; None before and after."""
+
+    def end_time(self) -> tuple[ToldEnd, str] | None:
+        """Return an end that was asked for anew, once, and what to say about it; None: no news."""
 
 
 class NoAdvice:
@@ -25,6 +32,10 @@ class NoAdvice:
         """See PreemptionCause."""
 
     def answer(self) -> PreemptionNotice | None:
+        """See PreemptionCause."""
+        return None
+
+    def end_time(self) -> tuple[ToldEnd, str] | None:
         """See PreemptionCause."""
         return None
 

@@ -125,7 +125,7 @@ class MultiNode:
         if not self._meeting.is_lost(leader):
             return Decided(code=end.code, restart=False)
         ends = {roster.node_rank: end}
-        continues = has_checkpoint(self._judge.folder(ends), self._plan.checkpoints)
+        continues = has_checkpoint(self._judge.folder(ends), self._plan.run.checkpoints)
         code = code_after_loss(end.code, continues=continues)
         text = without_leader_text(leader, roster.hosts().get(leader), continues=continues)
         self._judge.say(text)
@@ -140,7 +140,7 @@ class MultiNode:
         members, hosts = self._meeting.roster.members, self._meeting.roster.hosts()
         if lost:
             before, members = members, tuple(node for node in members if node not in lost)
-            continues = has_checkpoint(self._judge.folder(ends), self._plan.checkpoints)
+            continues = has_checkpoint(self._judge.folder(ends), self._plan.run.checkpoints)
             code = code_after_loss(code_of_nodes(ends), continues=continues)
             judged = self._without(lost, before, dead, continues=continues)
             said = [self._meeting.roster.lost_sentence(node) for node in lost]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..contract.environment import RankFiles, WorkerPlace, worker_environment
-from ..contract.masking import mask_environment, mask_text, secrets_of
+from ..contract.masking import mask_arguments, mask_environment, mask_text, secrets_of
 from ..contract.run_dir_file import working_folder
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.network import interface_of_run
@@ -44,7 +44,7 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
         master_addr=plan.master_addr,
         master_port=plan.master_port,
         restart_count=0,
-        attempt=None if plan.run_dir is None else next_number(plan.run_dir),
+        attempt=None if plan.run.run_dir is None else next_number(plan.run.run_dir),
         start_dir=working_folder(),
         interface=interface_of_run(plan),
     )
@@ -66,7 +66,8 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
 
 def _plan(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     nodes = plan.nodes
-    yield "command", shlex.join(plan.program.command(environ))
+    words = mask_arguments(plan.program.command(environ), secrets_of(environ))
+    yield "command", shlex.join(words)
     yield "ranks on this node", str(plan.local_world_size)
     if nodes.several:
         number = "as it arrives" if nodes.node_rank is None else str(nodes.node_rank)
@@ -75,11 +76,11 @@ def _plan(plan: LaunchPlan, environ: Mapping[str, str]) -> Iterator[tuple[str, s
     yield "meeting at", f"{plan.master_addr}:{plan.master_port or 'a free port'}"
     if nodes.several:
         yield "messages between nodes", plan.secret.describe(nodes.run_id)
-    yield "strategy", plan.strategy or ("auto" if plan.uses_run else "left to the script")
-    yield "precision", plan.precision or "left to the script"
-    yield "run folder", str(plan.run_dir or "left to the script")
-    if plan.checkpoints is not None:
-        yield "checkpoints", plan.checkpoints
+    yield "strategy", plan.run.strategy or ("auto" if plan.uses_run else "left to the script")
+    yield "precision", plan.run.precision or "left to the script"
+    yield "run folder", str(plan.run.run_dir or "left to the script")
+    if plan.run.checkpoints is not None:
+        yield "checkpoints", plan.run.checkpoints
     yield "logs", str(plan.log_dir or "none on disk")
     yield "restarts", f"at most {plan.max_restarts}"
     if plan.hang_timeout_s is not None:

@@ -172,7 +172,7 @@ def _without_failure(
         return nothing_begun_text(end.outcomes)
     if end.code not in (DONE, CONTINUE) and inbox.warned_by is not None and plan.uses_run:
         step = end.step()
-        newest = newest_step(plan.run_dir or end.run_dir(), plan.checkpoints)
+        newest = newest_step(plan.run.run_dir or end.run_dir(), plan.run.checkpoints)
         return unsaved_text(end.outcomes, step=step, newest=newest, grace_s=plan.grace_s)
     if died is not None and died.status is not None:
         name = signal_name(-died.status)

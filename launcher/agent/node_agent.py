@@ -236,12 +236,12 @@ class NodeAgent(SimpleElasticAgent):
         if log_dir is not None and plan.nodes.several:
             # A folder that the nodes share: each one numbers its attempts by itself.
             log_dir = log_dir / f"node-{worker_group.group_rank}"
-        number = next_number(plan.run_dir)
+        number = next_number(plan.run.run_dir)
         logs = None
         if log_dir is not None:
             logs = LogFolder.create(log_dir, self._say, at_least=number)
-        if plan.run_dir is not None:
-            is_of_run = logs is not None and logs.path.is_relative_to(plan.run_dir)
+        if plan.run.run_dir is not None:
+            is_of_run = logs is not None and logs.path.is_relative_to(plan.run.run_dir)
             self._number = logs.number if logs is not None and is_of_run else number
         share = shares(
             plan.streams,

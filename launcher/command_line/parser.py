@@ -5,6 +5,8 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..contract import run_options
+from ..contract.run_options import RunOptions
 from ..errors import UsageError
 from ..plan import option_types as values
 from ..plan.given_options import Given, Words
@@ -78,12 +80,7 @@ def parse_options(words: Words) -> LaunchOptions:
         script_args=words.rest[1:],
         kind=kind,
         nproc_per_node=optional(given("--nproc-per-node"), values.nproc),
-        strategy=words.text("--strategy"),
-        precision=words.text("--precision"),
-        shard_blocks=words.text("--shard-blocks"),
-        hybrid_shard=words.flag("--hybrid-shard"),
-        run_dir=optional(given("--run-dir"), values.path),
-        checkpoints=words.text("--checkpoints"),
+        run=_run_options(words),
         log_dir=optional(given("--log-dir"), values.path),
         nodes=nodes,
         streams=_streams(words),
@@ -124,6 +121,17 @@ def parse_command_line(
         if words.flag(name):
             return name
     return parse_options(supply(words))
+
+
+def _run_options(words: Words) -> RunOptions:
+    """Return what ranks read; each option has the name of its field."""
+    texts = {}
+    for name in run_options.NAMES:
+        option = f"--{name.replace('_', '-')}"
+        is_given = words.flag(option) if name in run_options.FLAGS else option in words.given
+        if is_given:
+            texts[name] = words.given[option].text
+    return RunOptions.of(texts)
 
 
 def _kind(words: Words) -> ProgramKind:

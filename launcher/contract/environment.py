@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from .limits import Limits
+from .run_options import VARIABLES, RunOptions
 
 RUN_ID = "RELAUNCH_RUN_ID"
-STRATEGY = "RELAUNCH_STRATEGY"
-PRECISION = "RELAUNCH_PRECISION"
-SHARD_BLOCKS = "RELAUNCH_SHARD_BLOCKS"
-HYBRID_SHARD = "RELAUNCH_HYBRID_SHARD"
-RUN_DIR = "RELAUNCH_RUN_DIR"
 START_DIR = "RELAUNCH_START_DIR"
 ATTEMPT = "RELAUNCH_ATTEMPT"
-CHECKPOINTS = "RELAUNCH_CHECKPOINTS"
 WARNING_FILE = "RELAUNCH_WARNING_FILE"
 HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
@@ -35,11 +30,10 @@ INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 
-OWN_NAMES = frozenset(
-    {RUN_ID, STRATEGY, PRECISION, SHARD_BLOCKS, HYBRID_SHARD, SECRET}
-    | {RUN_DIR, ATTEMPT, CHECKPOINTS, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE}
-    | {START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER}
-)
+OWN_NAMES = VARIABLES | {
+    *(RUN_ID, SECRET, ATTEMPT, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE),
+    *(START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER),
+}
 
 _Number = TypeVar("_Number", int, float)
 
@@ -58,13 +52,7 @@ class RankEnvironment:
     """This start of the command; empty under plain `python train.py`."""
     launched: bool
     """False: plain `python train.py`, rank 0 of 1."""
-    strategy: str | None
-    precision: str | None
-    shard_blocks: str | None
-    hybrid_shard: bool
-    run_dir: Path | None
-    checkpoints: str | None
-    """Where the checkpoints go, if not into the run folder: a folder or a URL."""
+    run: RunOptions
     error_file: Path | None
     """Where this rank may leave the reason of its failure for the launcher."""
     warning_file: Path | None
@@ -117,12 +105,7 @@ class RankEnvironment:
             restart_count=_number(environ, "TORCHELASTIC_RESTART_COUNT", 0),
             run_id=environ.get(RUN_ID) or environ.get("TORCHELASTIC_RUN_ID", ""),
             launched="RANK" in environ,
-            strategy=environ.get(STRATEGY) or None,
-            precision=environ.get(PRECISION) or None,
-            shard_blocks=environ.get(SHARD_BLOCKS) or None,
-            hybrid_shard=bool(environ.get(HYBRID_SHARD)),
-            run_dir=_path(environ, RUN_DIR),
-            checkpoints=environ.get(CHECKPOINTS) or None,
+            run=RunOptions.from_environ(environ),
             error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
@@ -188,17 +171,12 @@ class GroupSettings:
     virtual_local_rank: bool
     interface: str | None
     """The network interface towards the other ranks; None leaves the choice to gloo and NCCL."""
-    strategy: str | None
-    precision: str | None
-    shard_blocks: str | None
-    hybrid_shard: bool
-    run_dir: Path | None
-    checkpoints: str | None
+    run: RunOptions
     warning_file: Path
     start_dir: Path | None = None
     """The launcher's working folder."""
     attempt: int | None = None
-    """Its number in `run_dir`; None where the folder is left to the script."""
+    """Its number in the run's folder; None where the folder is left to the script."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -227,20 +205,15 @@ def worker_environment(
         "TORCHELASTIC_RUN_ID": settings.rendezvous_id,
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_ERROR_FILE": str(files.error),
+        **settings.run.to_environ(),
         RUN_ID: settings.run_id,
         WARNING_FILE: str(settings.warning_file),
         HEARTBEAT_FILE: str(files.heartbeat),
         STACKS_FILE: str(files.stacks),
         FOLDER_FILE: str(files.folder),
         LEAVING_FILE: str(files.leaving),
-        STRATEGY: settings.strategy,
-        PRECISION: settings.precision,
-        SHARD_BLOCKS: settings.shard_blocks,
-        HYBRID_SHARD: "1" if settings.hybrid_shard else None,
-        RUN_DIR: None if settings.run_dir is None else str(settings.run_dir),
         START_DIR: None if settings.start_dir is None else str(settings.start_dir),
         ATTEMPT: None if settings.attempt is None else str(settings.attempt),
-        CHECKPOINTS: settings.checkpoints,
         END_TIME: _text(settings.limits.end_time_s),
         GRACE: _text(settings.limits.grace_s),
     }

@@ -20,6 +20,6 @@ def usual_folder(program: Program) -> Path | None:
 
 def assumed_folder(plan: LaunchPlan) -> Path | None:
     """Return where the run is kept, as long as it has not said so itself; None: not known."""
-    if plan.run_dir is not None:
-        return plan.run_dir
+    if plan.run.run_dir is not None:
+        return plan.run.run_dir
     return usual_folder(plan.program) if plan.uses_run else None

@@ -1,11 +1,13 @@
 """From what was asked and what the machine has to one resolved plan, or one sentence why not."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..contract.limits import Limits
+from ..contract.run_options import RunOptions
 from ..errors import UsageError
+from ..run_folder.plain_files import NO_ROOM, open_plain, write_all
 from .machine import Machine
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
@@ -23,12 +25,8 @@ class LaunchPlan:
     uses_run: bool
     """The script imports `launcher`, so each rank will soon handle SIGTERM."""
     local_world_size: int
-    strategy: str | None
-    precision: str | None
-    shard_blocks: str | None
-    hybrid_shard: bool
-    run_dir: Path | None
-    checkpoints: str | None
+    run: RunOptions
+    """Its folders as absolute paths."""
     log_dir: Path | None
     """Where `attempt-K/rank-N.log` are written; None: all ranks write to the console."""
     streams: StreamOptions
@@ -77,12 +75,12 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
     program = Program(kind=options.kind, name=options.script, args=options.script_args)
     uses_run = check_packages(program)
     local_world_size = resolve_nproc(options, machine, uses_run=uses_run)
-    if options.precision == "fp16" and machine.num_gpus == 0:
+    if options.run.precision == "fp16" and machine.num_gpus == 0:
         shown = "" if machine.cuda_visible_devices is None else f": {machine.describe_gpus()}"
         raise UsageError(
             f"fp16 needs a GPU; this machine shows none{shown}. Use --precision bf16 or fp32."
         )
-    run_dir = None if options.run_dir is None else options.run_dir.resolve()
+    run_dir = None if options.run.run_dir is None else options.run.run_dir.resolve()
     log_dir = None if options.log_dir is None else options.log_dir.resolve()
     if log_dir is None and run_dir is not None:
         log_dir = run_dir / "logs"
@@ -90,12 +88,9 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         program=program,
         uses_run=uses_run,
         local_world_size=local_world_size,
-        strategy=options.strategy,
-        precision=options.precision,
-        shard_blocks=options.shard_blocks,
-        hybrid_shard=options.hybrid_shard,
-        run_dir=run_dir,
-        checkpoints=_whole_place(options.checkpoints),
+        run=replace(
+            options.run, run_dir=run_dir, checkpoints=_whole_place(options.run.checkpoints)
+        ),
         log_dir=log_dir,
         streams=options.streams,
         nodes=options.nodes,
@@ -146,21 +141,21 @@ def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -
             "Pass a number or cpu."
         )
     words = {
-        None: 1 if options.strategy == "single" else machine.num_gpus or 1,
+        None: 1 if options.run.strategy == "single" else machine.num_gpus or 1,
         "gpu": machine.num_gpus,
         "cpu": machine.num_cpus,
         "auto": machine.num_gpus or machine.num_cpus,
     }
     nproc = asked if isinstance(asked, int) else words[asked]
     # A script of another kind may well run several ranks per GPU or on the CPU: it decides.
-    is_ours = uses_run or options.strategy is not None or options.precision is not None
+    is_ours = uses_run or options.run.strategy is not None or options.run.precision is not None
     if is_ours and 0 < machine.num_gpus < nproc:
         raise UsageError(
             f"--nproc-per-node {asked} is {nproc} ranks, but this machine shows "
             f"{machine.describe_gpus()}. Pass --nproc-per-node {machine.num_gpus}, or hide the "
             "GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU."
         )
-    if options.strategy == "single" and nproc > 1:
+    if options.run.strategy == "single" and nproc > 1:
         raise UsageError(
             f"--strategy single is one rank, but --nproc-per-node {asked} is {nproc}. "
             "Pass --nproc-per-node 1 or another strategy."
@@ -178,6 +173,8 @@ def _source(script: Path) -> str:
 def prepare_run_folder(asked: Path | None) -> None:
     """Create the run folder and prove that a file can be written there; permissions alone lie.
 
+    That it is full is for the ranks to judge, which know whether there is a checkpoint.
+
     Raises:
         UsageError: It cannot be written.
     """
@@ -186,9 +183,15 @@ def prepare_run_folder(asked: Path | None) -> None:
     try:
         asked.mkdir(parents=True, exist_ok=True)
         probe = asked / f".relaunch-{os.getpid()}"
-        probe.write_bytes(b"may this process write here?")
-        probe.unlink()
+        fd = open_plain(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        try:
+            write_all(fd, b"may this process write here?")
+        finally:
+            os.close(fd)
+            probe.unlink()
     except OSError as error:
+        if error.errno in NO_ROOM:
+            return
         where = error.filename if isinstance(error.filename, str) else asked
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UsageError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from strategies.names import PRECISION_NAMES
 from strategies.parallel.registry import STRATEGY_CHOICES
 
+from ..contract.run_options import RunOptions
 from ..errors import UsageError
 from .program import ProgramKind
 
@@ -88,13 +89,7 @@ class LaunchOptions:
     kind: ProgramKind = ProgramKind.SCRIPT
     nproc_per_node: str | int | None = None
     """A number, or one of NPROC_WORDS; None: one rank per visible GPU, one where there is none."""
-    strategy: str | None = None
-    precision: str | None = None
-    shard_blocks: str | None = None
-    hybrid_shard: bool = False
-    run_dir: Path | None = None
-    checkpoints: str | None = None
-    """A folder or a URL; None: the run's folder."""
+    run: RunOptions = field(default_factory=RunOptions)
     log_dir: Path | None = None
     nodes: NodeOptions = field(default_factory=NodeOptions)
     streams: StreamOptions = field(default_factory=StreamOptions)
@@ -119,9 +114,9 @@ class LaunchOptions:
     """Modules that the warm server imports before it forks the ranks."""
 
     def __post_init__(self) -> None:
-        _check_choice("strategy", self.strategy, STRATEGY_CHOICES)
-        _check_choice("precision", self.precision, PRECISION_NAMES)
-        if self.strategy == "single" and self.nodes.several:
+        _check_choice("strategy", self.run.strategy, STRATEGY_CHOICES)
+        _check_choice("precision", self.run.precision, PRECISION_NAMES)
+        if self.run.strategy == "single" and self.nodes.several:
             raise UsageError(
                 f"--strategy single is one rank, but --nnodes {self.nodes.num_max} is several. "
                 "Pass another strategy."

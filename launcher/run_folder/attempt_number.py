@@ -4,10 +4,13 @@ The launcher draws it, since a start may fail before its ranks write anything; `
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .jsonl import EVENTS, records
+from .jsonl import EVENTS
+from .lines.fields import Record
+from .lines.reading import Lines
 
 _OF_RANKS, _OF_LAUNCHER = "start", "attempt"
 """The kinds of events with an attempt's number."""
@@ -23,12 +26,7 @@ def last_number(
 
 def next_number(run_dir: Path | None) -> int:
     """Return the number after the last one in a run's folder; 1 where nothing is known."""
-    if run_dir is None:
-        return 1
-    try:
-        return last_number(records(run_dir / EVENTS)) + 1
-    except (OSError, ValueError):
-        return 1
+    return last_number(_newest_numbered(run_dir)) + 1
 
 
 def number_in(run_dir: Path) -> int:
@@ -36,8 +34,27 @@ def number_in(run_dir: Path) -> int:
 
     That is of the ranks' start, or where they wrote none the one after the launcher's last.
     """
-    try:
-        events = list(records(run_dir / EVENTS))
-    except (OSError, ValueError):
-        return 1
+    events = _newest_numbered(run_dir)
     return max(last_number(events, (_OF_RANKS,)), last_number(events, (_OF_LAUNCHER,)) + 1)
+
+
+def _newest_numbered(run_dir: Path | None) -> list[Record]:
+    """Return the numbered events, back to the newest start of the ranks, which has the highest.
+
+    Nothing older is read, so that a run's thousandth start costs what its first does.
+    """
+    found: list[Record] = []
+    if run_dir is None:
+        return found
+    kinds = tuple(f'"{kind}"'.encode() for kind in (_OF_RANKS, _OF_LAUNCHER))
+    with suppress(OSError):
+        for event in reversed(Lines(run_dir / EVENTS, _is_numbered, having=kinds)):
+            found.append(event)
+            if event["event"] == _OF_RANKS:
+                break
+    return found
+
+
+def _is_numbered(event: Record) -> bool:
+    is_known = event.get("event") in (_OF_RANKS, _OF_LAUNCHER)
+    return is_known and isinstance(event.get("attempt"), int)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,28 @@ from checkpointing import CheckpointStore, Place, PlaceError, SaveFailedError, i
 from checkpointing.storage.local_files import LOCAL_FILES
 from strategies import ConfigError
 
-from .jsonl import EVENTS, METRICS, append_event, append_record, records
+from .jsonl import EVENTS, METRICS, event_of, events_of, metrics_of
+from .lines.appending import LineFile
+from .lines.fields import Record, is_event, skipped_text
+from .lines.reading import newest
+from .lock import FolderUnavailableError
+from .lost_work import LostWork
+from .plain_files import NO_ROOM, open_plain, replace_text, require_plain
+
+RECENT_BYTES = 1 << 19
+"""Of events.jsonl, from which a start learns how saves and failures went of late."""
+_OWN_FILES = ("run.json", EVENTS, METRICS, ".lock")
+
+
+def unwritable_text(path: Path, error: OSError) -> str:
+    """Return the sentence about a run folder that cannot be written at the start."""
+    return (
+        f"the run folder {path} cannot be written: {error.strerror}. Choose another with --run-dir."
+    )
+
+
+def _to_stderr(sentence: str) -> None:
+    print(f"relaunch: warning: {sentence}", file=sys.stderr, flush=True)
 
 
 class RunFolder:
@@ -33,22 +57,33 @@ class RunFolder:
         self.checkpoints = CheckpointStore(at.folder / "checkpoints", at.files)
         self.best = CheckpointStore(at.folder / "best", at.files)
         self._now = now
+        self.warn: Callable[[str], None] = _to_stderr
+        """Takes a sentence about what does not work here."""
+        self._described: Mapping[str, Any] | None = None
+        self._events = self._line_file(EVENTS)
+        self._metrics = self._line_file(METRICS)
 
     def create(self) -> None:
         """Make the folder and prove that it can be written. Called on the coordinator only.
 
         Raises:
-            ConfigError: it cannot.
+            FolderUnavailableError: it cannot.
+            ConfigError: one of its files is a link, or the checkpoints' place cannot be written.
         """
         probe = self.path / f".writable-{os.getpid()}"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"")
+            os.close(open_plain(probe, os.O_WRONLY | os.O_CREAT))
             probe.unlink()
+            for name in _OWN_FILES:
+                require_plain(self.path / name)
         except OSError as error:
-            raise ConfigError(
-                f"the run folder {self.path} cannot be written: {error.strerror}. "
-                "Choose another with --run-dir."
+            if error.errno == errno.ELOOP and error.filename:
+                raise ConfigError(
+                    f"{error.filename} cannot be written: {error.strerror}."
+                ) from error
+            raise FolderUnavailableError(
+                unwritable_text(self.path, error), may_pass=error.errno in NO_ROOM
             ) from error
         if self.elsewhere is not None:
             try:
@@ -84,7 +119,9 @@ class RunFolder:
 
     def write_run(self, description: Mapping[str, Any]) -> None:
         """Write run.json, what this run is made of. Called on the coordinator only."""
-        _replace(self.path / "run.json", json.dumps(description, indent=2, default=str) + "\n")
+        self._described = description
+        text = json.dumps(description, indent=2, default=str) + "\n"
+        replace_text(self.path / "run.json", text)
 
     def description(self) -> dict[str, Any]:
         """Return what run.json says; nothing where it is not there."""
@@ -95,27 +132,54 @@ class RunFolder:
         return told
 
     def event(self, kind: str, **details: Any) -> None:
-        """Append one line to events.jsonl. Called on the coordinator only."""
-        append_event(self.path, kind, now=self._now(), **details)
+        """Append one line to events.jsonl, now or later. Called on the coordinator only."""
+        self._events.append(event_of(kind, now=self._now(), **details))
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events so far, oldest first."""
-        return list(records(self.path / EVENTS))
+        return list(events_of(self.path))
+
+    def recent_events(self) -> list[Record]:
+        """Return the newest events, oldest first: a bounded part, however long the run is.
+
+        Lines that are no events are reported.
+        """
+        try:
+            found, skipped = newest(self.path / EVENTS, is_event, RECENT_BYTES)
+        except OSError as error:
+            self.warn(f"{self.path / EVENTS} cannot be read ({error.strerror}).")
+            return []
+        if skipped:
+            self.warn(f"{skipped_text(str(self.path / EVENTS), skipped)}.")
+        return found
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Called on the coordinator only."""
-        append_record(self.path / METRICS, record)
+        """Append one line to metrics.jsonl, now or later. Called on the coordinator only."""
+        self._metrics.append(record)
 
     def metrics_records(self) -> list[dict[str, Any]]:
         """Return the records so far, oldest first."""
-        return list(records(self.path / METRICS))
+        return list(metrics_of(self.path))
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Drop the records of steps that will be done again. Called on the coordinator only."""
-        path = self.path / METRICS
-        kept = [record for record in records(path) if record["step"] <= step]
-        if path.exists():
-            _replace(path, "".join(json.dumps(record) + "\n" for record in kept))
+    def forget_metrics_after(self, step: int) -> LostWork:
+        """Drop the records of steps that will be done again. Called on the coordinator only.
+
+        Returns:
+            What these steps had cost, as far as their records say.
+        """
+        return self._metrics.forget_after(step)
+
+    def _line_file(self, name: str) -> LineFile:
+        return LineFile(self.path / name, warn=lambda text: self.warn(text), remade=self._remade)
+
+    def _remade(self) -> None:
+        """The folder was gone in the middle of a run: put back what says what the run is."""
+        if (self.path / "run.json").exists():
+            return
+        self.warn(f"{self.path} was removed during the run; it is created again.")
+        if self._described is not None:
+            with suppress(OSError):
+                self.write_run(self._described)
 
 
 def run_folder_at(path: Path, checkpoints: str | Path | None) -> RunFolder:
@@ -140,9 +204,3 @@ def checkpoints_elsewhere(path: Path) -> str | None:
     """Return where the checkpoints of a run are, as run.json says; None: in its folder."""
     told = RunFolder(path).description().get("checkpoints")
     return told if isinstance(told, str) else None
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..printable import printable_values
 from .folder import RunFolder
-from .jsonl import ATTEMPT, ENDS, EVENTS
+from .jsonl import ATTEMPT, ENDS, EVENTS, METRICS, metrics_of, whole_events_of
 from .metric_text import is_table, measured_in
 
 Record = Mapping[str, Any]
@@ -68,6 +69,8 @@ class RunFacts:
     events: Sequence[Record]
     """events.jsonl."""
     attempts: Sequence[AttemptRecord]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many lines of which file were no records."""
 
     @property
     def name(self) -> str:
@@ -117,7 +120,7 @@ class RunFacts:
 
 
 def read_run(path: Path) -> RunFacts:
-    """Read a run folder.
+    """Read a run folder; every text in it as `printable` shows it.
 
     Raises:
         UsageError: it is none.
@@ -125,15 +128,32 @@ def read_run(path: Path) -> RunFacts:
     if not (path / EVENTS).is_file():
         what = "is not a folder" if not path.is_dir() else f"holds no {EVENTS}"
         raise UsageError(f"{path} {what}; pass a run folder, such as runs/train.")
-    folder = RunFolder(path)
-    records, events = folder.metrics_records(), folder.events()
+    lines = {METRICS: metrics_of(path), EVENTS: whole_events_of(path)}
+    records = printable_values(list(lines[METRICS]))
+    events = printable_values(list(lines[EVENTS]))
     return RunFacts(
         path=path,
-        description=folder.description(),
+        description=printable_values(RunFolder(path).description()),
         records=records,
         events=events,
         attempts=attempts_of(records, events),
+        skipped={name: found.skipped for name, found in lines.items() if found.skipped},
     )
+
+
+def is_over(path: Path) -> bool:
+    """Tell whether the run in a folder has finished; only its newest start is read.
+
+    Raises:
+        OSError: the events are there and cannot be read.
+    """
+    ending = None
+    for event in reversed(whole_events_of(path)):
+        if event["event"] in ENDS:
+            ending = event["ending"]
+        if event["event"] == "start":
+            break
+    return ending is not None and ending != "preempted"
 
 
 def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[AttemptRecord]:

@@ -1,11 +1,15 @@
-"""The lines of the run folder's JSON files, in the launcher and in a rank; no torch."""
+"""The names in the run folder's JSON files, and the launcher's events there; no torch."""
 
-import json
-import os
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from .lines.appending import append_lines, line_of
+from .lines.fields import is_event, is_metric, is_whole_event
+from .lines.reading import Lines
 
 EVENTS = "events.jsonl"
 METRICS = "metrics.jsonl"
@@ -17,39 +21,50 @@ FOLDER = "run folder"
 """The event that says where a run is kept whose record was begun in another folder."""
 
 
-def append_event(run_dir: Path, kind: str, *, now: datetime | None = None, **details: Any) -> None:
+def event_of(kind: str, *, now: datetime | None = None, **details: Any) -> dict[str, Any]:
+    """Return an event with its time; the file's lines are of this form."""
+    time = (now or datetime.now(UTC)).isoformat(timespec="milliseconds")
+    return {"time": time, "event": kind, **details}
+
+
+def append_event(run_dir: Path, kind: str, **details: Any) -> None:
     """Append one event with its time.
 
     Raises:
         OSError: the file cannot be written.
     """
-    time = (now or datetime.now(UTC)).isoformat(timespec="milliseconds")
-    append_record(run_dir / EVENTS, {"time": time, "event": kind, **details})
+    append_lines(run_dir / EVENTS, line_of(event_of(kind, **details)))
 
 
-def append_record(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one line to a file of JSON lines.
+def events_of(run_dir: Path) -> Lines:
+    """Return the events of a run folder, to be read from either end."""
+    return Lines(run_dir / EVENTS, is_event)
+
+
+def whole_events_of(run_dir: Path) -> Lines:
+    """Return those of them that hold all that is told of their kind."""
+    return Lines(run_dir / EVENTS, is_whole_event)
+
+
+def newest_start(run_dir: Path) -> dict[str, Any] | None:
+    """Return the event of the ranks' newest start; None where there is none.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the events are there and cannot be read.
     """
-    with path.open("ab+") as file:
-        # A kill may have cut the last line off; what follows must not become part of it.
-        lead = b"" if file.tell() == 0 or _ends_a_line(file) else b"\n"
-        file.write(lead + json.dumps(record).encode() + b"\n")
+    events = Lines(run_dir / EVENTS, is_event, having=(b'"start"',))
+    return next((event for event in reversed(events) if event["event"] == "start"), None)
+
+
+def metrics_of(run_dir: Path) -> Lines:
+    """Return the records of a run folder's metrics.jsonl, to be read from either end."""
+    return Lines(run_dir / METRICS, is_metric)
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a JSONL file; a line cut off by a kill is not one."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            continue
+    """Yield the objects in a file of JSON lines, whatever they hold.
 
-
-def _ends_a_line(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) == b"\n"
+    Raises:
+        OSError: the file is there and cannot be read.
+    """
+    return iter(Lines(path, lambda record: True))

@@ -1,4 +1,4 @@
-"""One run at a time in a run folder: two would remove each other's unfinished checkpoints."""
+"""One run at a time in a run folder: two would mix their records and checkpoints."""
 
 from __future__ import annotations
 
@@ -6,29 +6,101 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import socket
+import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from strategies import ConfigError
+from strategies import ConfigError, StrategyError
 
+from .plain_files import open_plain, write_all
+
+LOCK = ".lock"
 WAIT_S = 15.0
 """A start that follows a kill at once must outwait the ranks of the killed one."""
+LEASE_S = 120.0
+"""A file server keeps the lock of a host that is gone for its lease, 90 s by default (NFSv4)."""
+REPORT_S = 30.0
 _LOOK_EVERY_S = 0.2
+_MOST_BYTES = 4096
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+_WHOLE_FILE = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+
+
+class FolderUnavailableError(ConfigError):
+    """A start cannot have the folder: another run holds it, or there is no room."""
+
+    def __init__(self, sentence: str, *, may_pass: bool) -> None:
+        super().__init__(sentence)
+        self.may_pass = may_pass
+        """The same command may well work later."""
+
+
+class FolderTakenError(StrategyError):
+    """Another run has taken the folder of this one, which must write nothing there any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """What a lock file says."""
+
+    host: str | None = None
+    pid: int | None = None
+    word: str | None = None
+    """By which a holder knows its own lock again."""
+
+    @classmethod
+    def parse(cls, text: bytes) -> Owner:
+        """Read it; what is not there is None."""
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return cls()
+        if not isinstance(found, dict):
+            return cls()
+        host, pid, word = (found.get(name) for name in ("host", "pid", "word"))
+        return cls(
+            host=host if isinstance(host, str) else None,
+            pid=pid if isinstance(pid, int) else None,
+            word=word if isinstance(word, str) else None,
+        )
+
+    def __str__(self) -> str:
+        if self.host is None or self.pid is None:
+            return "it has not said who it is"
+        return f"pid {self.pid} on {self.host}"
+
+
+def may_be_gone(owner: Owner, host: str, is_alive: Callable[[int], bool]) -> bool:
+    """Tell whether a lock may outlive its holder: a file server keeps it, or a process it left.
+
+    Args:
+        owner: what the lock file says.
+        host: this one.
+        is_alive: tells whether a process of this host is there.
+    """
+    if owner.host is None or owner.pid is None:
+        return False
+    return owner.host != host or not is_alive(owner.pid)
 
 
 class FolderLock:
-    """A POSIX lock on `<run folder>/.lock`, which ends with its process however that ends.
+    """A lock on `<run folder>/.lock`, which ends with its process however that ends.
 
-    Not inherited by forked children, and valid between the hosts of a shared file system where
-    that has locks at all.
+    It belongs to an open file description: other descriptors of the file may be opened and closed
+    in this process, as by a script that copies its run folder, and it stays. Forked children close
+    theirs. It is valid between the hosts of a shared file system where that has locks at all.
     """
 
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
+    def __init__(self, path: Path, fd: int, word: str) -> None:
+        self._path = path
+        self._fd = fd
+        self._word = word
+        _HELD[_inode(fd)] = self
 
     @classmethod
     def take(
@@ -37,6 +109,7 @@ class FolderLock:
         *,
         warn: Callable[[str], None],
         wait_s: float = WAIT_S,
+        lease_s: float = LEASE_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> FolderLock:
@@ -44,47 +117,166 @@ class FolderLock:
 
         Args:
             folder: the run folder, which exists.
-            warn: told when the file system has no locks; the run then goes on without.
+            warn: told when the file system has no locks; the run then goes on without. Also of a
+                long wait, every 30 s.
             wait_s: how long another run may take to end.
+            lease_s: how long to wait where its holder may be gone.
             clock: seconds, monotonic.
             sleep: waits for some seconds.
 
         Raises:
-            ConfigError: another run is still in the folder after `wait_s`.
+            FolderUnavailableError: another run is still in the folder.
             OSError: the lock file cannot be made.
         """
-        file = (folder / ".lock").open("a+", encoding="utf-8")
-        end = clock() + wait_s
-        while not _try_lock(file, folder, warn):
-            if clock() >= end:
-                file.seek(0)
-                raise ConfigError(
-                    f"another run is at work in {folder} ({_owner(file.read())}). "
-                    "Wait for its end, or choose another --run-dir."
+        path, began_s = folder / LOCK, clock()
+        report_s = began_s + REPORT_S
+        while True:
+            lock, owner = _try_to_take(path, warn)
+            if lock is not None:
+                return lock
+            is_lost = may_be_gone(owner, socket.gethostname(), _is_alive)
+            most_s, now_s = max(wait_s, lease_s if is_lost else 0.0), clock()
+            if now_s - began_s >= most_s:
+                raise FolderUnavailableError(
+                    f"another run is at work in {folder} ({owner}). "
+                    "Wait for its end, or choose another --run-dir.",
+                    may_pass=is_lost,
+                )
+            if now_s >= report_s:
+                report_s += REPORT_S
+                left_s = most_s - (now_s - began_s)
+                warn(
+                    f"the lock of {folder} is held ({owner}), by a run that may be gone: waiting "
+                    f"for it for up to {left_s:.0f} s more."
                 )
             sleep(_LOOK_EVERY_S)
-        file.truncate(0)
-        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-        file.flush()
-        return cls(file)
 
+    def require_held(self) -> None:
+        """Take the lock again, which costs nothing where it is held, before something is published.
 
-def _try_lock(file: IO[str], folder: Path, warn: Callable[[str], None]) -> bool:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            warn(f"{folder} is on a file system without locks: start one run at a time in it.")
-            return True
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
+        A server may have revoked it, or somebody removed the folder or the file.
+
+        Raises:
+            FolderTakenError: another run has it.
+        """
+        # What cannot be seen is no other run; the save, which needs the same disk, will say it.
+        with suppress(OSError):
+            if not self._is_at_path():
+                self._take_anew()
+                return
+            is_free = _lock(self._fd) is not False
+            owner = Owner.parse(os.pread(self._fd, _MOST_BYTES, 0))
+            if not is_free or owner.word not in (None, self._word):
+                raise _taken(self._path, owner)
+
+    def _is_at_path(self) -> bool:
+        try:
+            return _is_at(self._path, self._fd)
+        except OSError as error:
+            if error.errno == errno.ESTALE:
+                return False
             raise
-        return False
-    return True
+
+    def _take_anew(self) -> None:
+        lock, owner = _try_to_take(self._path, lambda sentence: None)
+        if lock is None:
+            raise _taken(self._path, owner)
+        self._fd, self._word = lock._fd, lock._word
 
 
-def _owner(text: str) -> str:
+_HELD: dict[tuple[int, int], FolderLock] = {}
+"""The locks of this process: two runs that follow each other in it may share one."""
+
+
+def _try_to_take(path: Path, warn: Callable[[str], None]) -> tuple[FolderLock | None, Owner]:
+    """Return the lock, or who has it."""
+    fd = open_plain(path, os.O_RDWR | os.O_CREAT)
     try:
-        owner = json.loads(text)
-        return f"pid {owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "it has not said who it is"
+        if (held := _HELD.get(_inode(fd))) is not None:
+            os.close(fd)
+            return held, Owner()
+        is_locked = _lock(fd)
+        if is_locked is False:
+            owner = Owner.parse(os.pread(fd, _MOST_BYTES, 0))
+            os.close(fd)
+            return None, owner
+    except OSError:
+        os.close(fd)
+        raise
+    if not _is_at(path, fd):
+        os.close(fd)  # removed meanwhile, or replaced: the next look finds what is there
+        return None, Owner()
+    if is_locked is None:
+        warn(f"{path.parent} is on a file system without locks: start one run at a time in it.")
+    word = secrets.token_hex(8)
+    text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "word": word})
+    with suppress(OSError):  # the disk is full: the lock holds without
+        os.ftruncate(fd, 0)
+        write_all(fd, text.encode())
+    return FolderLock(path, fd, word), Owner()
+
+
+def _lock(fd: int) -> bool | None:
+    """Lock an open file description; return whether it is locked, None: there are no locks.
+
+    Raises:
+        OSError: from the file system.
+    """
+    for lock in (_lock_description, _flock):
+        try:
+            lock(fd)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            if error.errno not in _UNSUPPORTED:
+                raise
+        else:
+            return True
+    return None
+
+
+def _lock_description(fd: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
+
+
+def _flock(fd: int) -> None:
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _taken(path: Path, owner: Owner) -> FolderTakenError:
+    return FolderTakenError(
+        f"another run has taken {path.parent} ({owner}): this one ends, and publishes nothing more "
+        "there. Start one run at a time in a folder, or choose another --run-dir."
+    )
+
+
+def _inode(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    """Tell whether a path still leads to an open file.
+
+    Raises:
+        OSError: From the file system, for another reason than that nothing is there.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == _inode(fd)
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _close_in_child() -> None:
+    for lock in _HELD.values():
+        with suppress(OSError):
+            os.close(lock._fd)
+    _HELD.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_child)

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 
+from ..printable import printable
+
 
 def render(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:
     """Return lines of aligned columns.
 
     Args:
         headers: The names of the columns.
-        rows: Each with one cell per column.
+        rows: Each with one cell per column; shown as `printable` does.
         right: The names, separated by spaces, of the columns that are aligned to the right.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     is_right = [header in right.split() for header in headers]
     lines = []

@@ -38,6 +38,10 @@ class Allocation:
     """One of Slurm's own processes was seen above this one; else only names say that it is here."""
     task: int = 0
     """Of the step, counted over all nodes."""
+    is_whole_job: bool = True
+    """The step, if this is one of its tasks, has all nodes of the job."""
+    is_script: bool = False
+    """This process is what Slurm has started: the batch script by `exec`, or a task of srun's."""
     array_job_id: int | None = None
     array_task_id: int | None = None
     restart_count: int = 0
@@ -81,6 +85,7 @@ def read_allocation(
     *,
     host: str,
     is_in_step: bool,
+    pid: int | None = None,
     expand: Callable[[str], tuple[str, ...]] = expand_nodes,
 ) -> Allocation:
     """Read the variables of a job; the only place that does.
@@ -89,6 +94,7 @@ def read_allocation(
         environ: It has SLURM_JOB_ID.
         host: This machine's name.
         is_in_step: This process was seen to be one of Slurm's (see `is_in_step`).
+        pid: This process's; None: not known.
         expand: From a node list to the names.
 
     Raises:
@@ -97,7 +103,8 @@ def read_allocation(
     step = _number(environ, "SLURM_STEP_ID")
     is_task = step is not None and step not in _NO_TASK_STEPS
     prefix = "SLURM_STEP_" if is_task and "SLURM_STEP_NODELIST" in environ else "SLURM_JOB_"
-    nodes = expand(environ.get(f"{prefix}NODELIST") or environ.get("SLURM_NODELIST", ""))
+    of_job = environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST", "")
+    nodes = expand(environ.get(f"{prefix}NODELIST") or of_job)
     here = {environ.get("SLURMD_NODENAME"), host, host.partition(".")[0]}
     # In a container Slurm's own processes cannot be seen; then a node's name has to do.
     if not is_in_step and here.isdisjoint(nodes):
@@ -111,6 +118,8 @@ def read_allocation(
         node_rank=_number(environ, "SLURM_NODEID") or 0,
         in_step=is_in_step,
         task=(_number(environ, "SLURM_PROCID") or 0) if role is Role.TASK else 0,
+        is_whole_job=set(nodes) == set(expand(of_job)),
+        is_script=pid is not None and _number(environ, "SLURM_TASK_PID") == pid,
         array_job_id=_number(environ, "SLURM_ARRAY_JOB_ID"),
         array_task_id=_number(environ, "SLURM_ARRAY_TASK_ID"),
         restart_count=_number(environ, "SLURM_RESTART_COUNT") or 0,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ..errors import ToldElsewhere, UsageError
 from ..plan import option_types as values
 from ..plan.given_options import Given, Words
-from .allocation import Allocation
+from .allocation import Allocation, Role
 from .job_layout import check_layout, check_nodes
 
 _BY_HAND = ("--standalone", "--node-rank", "--rdzv-endpoint", "--rdzv-backend")
@@ -14,6 +14,25 @@ _BY_HAND = ("--standalone", "--node-rank", "--rdzv-endpoint", "--rdzv-backend")
 def is_by_hand(words: Words) -> bool:
     """Tell whether the words say themselves how the nodes meet; then Slurm adds nothing."""
     return any(name in words.given for name in _BY_HAND)
+
+
+def is_last_word(words: Words, allocation: Allocation) -> bool:
+    """Tell whether a process whose words say how the nodes meet may requeue the job at its end.
+
+    It may where the job has nothing else to do: it is the batch script, or the first task of a step
+    on all nodes. What is started beside others, each by itself, must not end them.
+    """
+    if not allocation.in_step:
+        return False
+    if allocation.role is Role.BATCH:
+        return allocation.is_script
+    is_first = allocation.role is Role.TASK and allocation.task == 0
+    return is_first and allocation.is_whole_job and "--standalone" not in words.given
+
+
+def by_hand_word(words: Words) -> str:
+    """Return the option by which the words say how the nodes meet."""
+    return next(words.given[name].spelled for name in _BY_HAND if name in words.given)
 
 
 def check(words: Words, allocation: Allocation) -> None:

@@ -9,23 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause
-from ..contract.environment import SECRET
-from ..contract.exit_codes import DO_NOT_RETRY
+from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
 from ..contract.limits import Limits
+from ..contract.masking import mask_arguments, secrets_of
 from ..errors import UsageError
 from ..plan.given_options import Words
 from ..plan.launch_plan import LaunchPlan
+from ..plan.secret import with_secret
 from .agent_handoff import HandOver
 from .allocation import Allocation, Role, is_in_step, read_allocation
 from .batch_step import AgentStep, own_command, srun_command
-from .default_options import check, is_by_hand, with_job
+from .default_options import by_hand_word, check, is_by_hand, is_last_word, with_job
 from .hostlist import expand_nodes
 from .job_info import JobFacts, SiteFacts
 from .master_address import find_address, free_port
 from .preemption_cause import SlurmAdvice
-from .requeue import Requeue
+from .requeue import Requeue, by_hand
 from .requeue_budget import Budget
 from .requeue_policy import Ended
 from .scontrol import Scontrol
@@ -50,7 +51,11 @@ def find_slurm_environment(
             raise
 
     allocation = read_allocation(
-        environ, host=socket.gethostname(), is_in_step=is_in_step(os.getpid()), expand=expand
+        environ,
+        host=socket.gethostname(),
+        is_in_step=is_in_step(os.getpid()),
+        pid=os.getpid(),
+        expand=expand,
     )
     return SlurmEnvironment(allocation, environ, argv, say, scontrol)
 
@@ -75,7 +80,9 @@ class SlurmEnvironment(ClusterEnvironment):
         self._facts: JobFacts | None = None
         self._site: SiteFacts | None = None
         self._addr, self._port = "", 0
-        self._by_hand = False
+        self._by_hand = ""
+        """The word that says how the nodes meet; empty: Slurm does."""
+        self._has_last_word = True
         self._container: tuple[str, ...] = ()
 
     def _enter_from_outside(self) -> None:
@@ -110,7 +117,7 @@ class SlurmEnvironment(ClusterEnvironment):
             state = f"the job is {facts.state}"
         return UsageError(
             f"SLURM_JOB_ID={job} is left over in this shell: {state}{where}. To start outside of "
-            f"the job write: env -u SLURM_JOB_ID relaunch {shlex.join(self._argv)}"
+            f"the job write: env -u SLURM_JOB_ID relaunch {self._shown(self._argv)}"
         )
 
     @property
@@ -120,8 +127,9 @@ class SlurmEnvironment(ClusterEnvironment):
 
     def supply(self, words: Words) -> Words:
         """See ClusterEnvironment."""
-        self._by_hand = is_by_hand(words)
-        if self._by_hand:
+        if is_by_hand(words):
+            self._by_hand = by_hand_word(words)
+            self._has_last_word = is_last_word(words, self._allocation)
             return words
         if self._allocation.role is Role.OUTSIDE:
             self._enter_from_outside()
@@ -151,11 +159,14 @@ class SlurmEnvironment(ClusterEnvironment):
         """See ClusterEnvironment."""
         used = 0 if self._told is None else self._told.restarts_used
         left = max(0, plan.max_restarts - used)
+        limits = self._limits()
         if self._settles_alone:
             Budget.of(self._allocation, plan).begin()  # a refusal is told at the end, by 93
+        elif self._leaves_it_to_others:
+            self._say(others_text(self._allocation.key, self._by_hand))
         if left != plan.max_restarts and self._allocation.node_rank == 0:
             self._say(f"--max-restarts {plan.max_restarts}: {used} were used before the requeue.")
-        return replace(plan, limits=self._limits(), max_restarts=left)
+        return replace(plan, limits=limits, max_restarts=left)
 
     def _limits(self) -> Limits:
         if self._told is not None:
@@ -164,12 +175,13 @@ class SlurmEnvironment(ClusterEnvironment):
                 end_time_s=told.end_time_s, grace_s=told.grace_s, kill_wait_s=told.kill_wait_s
             )
         if self._allocation.node_rank != 0:
-            return Limits()  # one question for all nodes
+            # One question for all nodes; where nobody hands the answer in, this may be known.
+            return Limits(end_time_s=self._allocation.end_time_s)
         if self._facts is None:
             self._facts = self._scontrol.job(self._allocation.key)
         site = self._site_facts()
         end_time_s = self._allocation.end_time_s
-        if self._facts is not None:
+        if self._facts is not None and self._facts.end_time_s is not None:
             end_time_s = self._facts.end_time_s
         return Limits(
             end_time_s=end_time_s,
@@ -184,7 +196,8 @@ class SlurmEnvironment(ClusterEnvironment):
         return SlurmAdvice(
             self._allocation.key,
             own_restarts=self._allocation.restart_count,
-            kill_wait_s=self._limits().kill_wait_s,
+            kill_wait_s=(limits := self._limits()).kill_wait_s,
+            end_time_s=limits.end_time_s,
         )
 
     def describe(self) -> tuple[str, ...]:
@@ -193,7 +206,7 @@ class SlurmEnvironment(ClusterEnvironment):
         lines = [f"Slurm job {allocation.key}, restart {allocation.restart_count}"]
         lines.append(f"its nodes: {','.join(allocation.nodes)}")
         if self._starts_agents:
-            lines.append(f"starts: {shlex.join(self._command())}")
+            lines.append(f"starts: {self._shown(self._command())}")
         return tuple(lines)
 
     def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int | None:
@@ -215,7 +228,8 @@ class SlurmEnvironment(ClusterEnvironment):
             restarts_used=budget.restarts_used(),
         )
         # Whoever reaches the agents' port must not be able to speak for one of them.
-        environ = {SECRET: secrets.token_hex(16), **self._environ, **hand_over.to_environ()}
+        made = secrets.token_hex(16)
+        environ = {**with_secret(self._environ, made), **hand_over.to_environ()}
         if inbox.warned_by is not None:
             asked = Interrupted(inbox.warned_by)
             self._say(str(asked))
@@ -229,12 +243,25 @@ class SlurmEnvironment(ClusterEnvironment):
 
         Under `srun relaunch` nobody outlives the agents, so the first one asks.
         """
-        return self._settle(code, plan, inbox) if self._settles_alone else code
+        if self._settles_alone:
+            return self._settle(code, plan, inbox)
+        if code == CONTINUE and self._leaves_it_to_others:
+            key, how = self._allocation.key, by_hand(self._allocation, self._facts)
+            self._say(f"nothing puts job {key} back into the queue. Continue by hand: {how}")
+        return code
 
     @property
     def _settles_alone(self) -> bool:
         """Whether this is the first agent of `srun relaunch`, which nothing outlives."""
-        return self._told is None and self._allocation.node_rank == 0 and not self._by_hand
+        is_first = self._told is None and self._allocation.node_rank == 0
+        return is_first and self._has_last_word
+
+    @property
+    def _leaves_it_to_others(self) -> bool:
+        """Whether this is a batch job's process that does not requeue it, and has to say so."""
+        is_first = self._allocation.node_rank == self._allocation.task == 0
+        is_batch = self._facts is not None and self._facts.is_batch
+        return bool(self._by_hand) and is_first and is_batch and not self._has_last_word
 
     def _settle(self, code: int, plan: LaunchPlan, inbox: SignalInbox) -> int:
         limits = self._limits()
@@ -257,6 +284,9 @@ class SlurmEnvironment(ClusterEnvironment):
             )
         )
 
+    def _shown(self, command: Sequence[str]) -> str:
+        return shlex.join(mask_arguments(command, secrets_of(self._environ)))
+
     def _command(self) -> list[str]:
         own = own_command(sys.executable, os.path.abspath(sys.argv[0]))
         if self._container:
@@ -271,3 +301,12 @@ class SlurmEnvironment(ClusterEnvironment):
         if self._site is None:
             self._site = self._scontrol.site(self._allocation.partition)
         return self._site
+
+
+def others_text(key: str, word: str) -> str:
+    """Return what to say at the start where this process must not requeue the job; pure."""
+    return (
+        f"{word} inside Slurm job {key}: after a preemption or the time limit nothing puts the job "
+        "back into the queue. Leave it out, and write `exec relaunch` as the last line of the "
+        "batch script."
+    )

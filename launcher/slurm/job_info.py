@@ -1,11 +1,21 @@
-"""What `scontrol show` says about a job, a partition and the site, as values; pure."""
+"""What `scontrol show` says about a job, a partition and the site, as values; pure.
+
+Names, comments and paths are free text and may look like fields, over several lines even. So a
+field is read from its own line of the record only, and lines only where they stand: the job's name
+comes before the line of its user, paths and comments after that of its partition. (Seen on 22.05.)
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 _PAIR = re.compile(r"(?:^|\s)([A-Za-z][\w:/]*)=(\S*)")
+_OWNER = "UserId="
+"""Begins the first line after the job's name."""
+_LINES = ("JobState=", "Requeue=", "StartTime=", "PreemptEligibleTime=", "PreemptTime=")
+"""What the lines of a job begin with that hold no free text; each is there once."""
+_LAST_LINE = "Partition="
 _DURATION = re.compile(r"(?:(?P<d>\d+)-)?(?:(?P<a>\d+):)?(?:(?P<b>\d+):)?(?P<c>\d+)")
 _NEVER = frozenset({"", "None", "N/A", "Unknown", "(null)", "UNLIMITED", "NONE"})
 
@@ -25,11 +35,15 @@ class JobFacts:
     """When Slurm will end it, in seconds since the epoch."""
     may_requeue: bool = True
     is_batch: bool = True
+    exit_code: str = ""
+    """`code:signal`, of the batch script."""
     partition: str | None = None
     script: str | None = None
-    """The batch script's path, where it was not read from a pipe."""
+    """The batch script's path and arguments, which Slurm does not keep apart; None: a pipe."""
     folder: str | None = None
     """Where the job was submitted."""
+    output: str | None = None
+    """The file of its standard output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +60,7 @@ class SiteFacts:
 
 def parse_job(text: str) -> JobFacts | None:
     """Read `scontrol show job ID`; None where that is no job."""
-    found = pairs(text)
+    found, rest = _job_fields(text.split("\n"))
     if "JobState" not in found:
         return None
     return JobFacts(
@@ -57,9 +71,12 @@ def parse_job(text: str) -> JobFacts | None:
         end_time_s=parse_time(found.get("EndTime")),
         may_requeue=found.get("Requeue", "1") != "0",
         is_batch=found.get("BatchFlag", "1") != "0",
+        exit_code=found.get("ExitCode", ""),
         partition=_known(found.get("Partition")),
-        script=_known(_line(text, "Command")),
-        folder=_known(_line(text, "WorkDir")),
+        script=_known(_first(rest, "Command=")),
+        folder=_known(_first(rest, "WorkDir=")),
+        # Comments stand before it and may look like it.
+        output=_known(_first(tuple(reversed(rest)), "StdOut=")),
     )
 
 
@@ -67,25 +84,24 @@ def parse_site(partition: str, config: str) -> SiteFacts:
     """Read `scontrol show partition NAME` and `scontrol show config`."""
     kill_wait = re.search(r"^KillWait\s*=\s*(\d+)", config, re.MULTILINE)
     plugins = re.search(r"^TaskPlugin\s*=\s*(.*)$", config, re.MULTILINE)
+    times = _first(partition.split("\n"), "DefaultTime=") or ""
     return SiteFacts(
-        grace_s=parse_duration(pairs(partition).get("GraceTime")),
+        grace_s=parse_duration(_pairs(times).get("GraceTime")),
         kill_wait_s=None if kill_wait is None else float(kill_wait[1]),
         binds_cpus=plugins is not None and "affinity" in plugins[1],
     )
 
 
-def pairs(text: str) -> Mapping[str, str]:
-    """Return the first value of every `Name=value` in the text."""
-    found: dict[str, str] = {}
-    for name, value in _PAIR.findall(text):
-        found.setdefault(name, value)
-    return found
+def parse_node_addr(text: str) -> str | None:
+    """Read from `scontrol show node NAME` under which address Slurm reaches it."""
+    value = _first(text.split("\n"), "NodeAddr=")
+    return None if value is None else _known(value.partition(" ")[0])
 
 
 def parse_time(text: str | None) -> float | None:
-    """Return seconds since the epoch for Slurm's local time; None where it is none."""
+    """Return seconds since the epoch for a time that Slurm writes in UTC; None: it is none."""
     try:
-        return datetime.fromisoformat(text or "").timestamp()
+        return datetime.fromisoformat(text or "").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return None
 
@@ -102,10 +118,39 @@ def parse_duration(text: str | None) -> float | None:
     return float(seconds + 86400 * int(match["d"] or 0))
 
 
-def _line(text: str, name: str) -> str | None:
-    """Return all that follows `Name=` to the end of its line: a path may have blanks."""
-    match = re.search(rf"^\s*{name}=(.*?)\s*$", text, re.MULTILINE)
-    return None if match is None else match[1]
+def _job_fields(lines: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
+    """Return the fields of a job's record, and the lines behind them, which hold free text."""
+    begin = _number_of(lines, _OWNER, 1)
+    end = None if begin is None else _number_of(lines, _LAST_LINE, begin)
+    if end is None:
+        return {}, ()
+    record = lines[begin : end + 1]
+    texts = {name: _first(record, name) for name in (*_LINES, _LAST_LINE)}
+    found: dict[str, str] = {}
+    for name, text in texts.items():
+        found |= {} if text is None else _pairs(name + text)
+    return found, lines[end + 1 :]
+
+
+def _number_of(lines: Sequence[str], begin: str, after: int) -> int | None:
+    found = (n for n in range(after, len(lines)) if lines[n].strip().startswith(begin))
+    return next(found, None)
+
+
+def _pairs(line: str) -> Mapping[str, str]:
+    """Return every `Name=value` of a line that holds no free text."""
+    return dict(_PAIR.findall(line))
+
+
+def _first(lines: Sequence[str], begin: str) -> str | None:
+    """Return what follows `begin` in the first line that begins so: a path may have blanks."""
+    values = (_after(line, begin) for line in lines)
+    return next((value for value in values if value is not None), None)
+
+
+def _after(line: str, begin: str) -> str | None:
+    text = line.strip()
+    return text[len(begin) :] if text.startswith(begin) else None
 
 
 def _known(text: str | None) -> str | None:

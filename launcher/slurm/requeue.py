@@ -1,5 +1,6 @@
 """After the last rank has left: ask Slurm what happened, and do what was decided."""
 
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -68,7 +69,8 @@ class Requeue:
         self._clock = clock
         self._sleep = sleep
         self._deadline_s = clock() + max(grace_s or 0.0, WITHOUT_ANSWER_S)
-        if end_time_s is not None:
+        # A job that still runs after its end has been given more time meanwhile.
+        if end_time_s is not None and end_time_s > clock():
             self._deadline_s = min(self._deadline_s, end_time_s)
 
     def settle(self, ended: Ended) -> int:
@@ -159,11 +161,18 @@ class Requeue:
         self._say(f"{verdict.cause}, and {kind} be requeued. Continue by hand: {how}")
 
 
-def by_hand(allocation: Allocation, known: JobFacts | None) -> str:
-    """Return the one command with which a person goes on; pure."""
+def by_hand(
+    allocation: Allocation,
+    known: JobFacts | None,
+    is_file: Callable[[str], bool] = os.path.isfile,
+) -> str:
+    """Return the one command with which a person goes on; pure, but for a look at a path."""
     if known is not None and not known.is_batch:
         return "start the same command again, in a new allocation."
-    if known is None or known.script is None:
+    # With a blank it may be a path, or a path and arguments that lack their quotes.
+    script = None if known is None else known.script
+    if script is None or (" " in script and not is_file(script)):
         return f"scontrol requeue {allocation.key}"
-    folder = "" if known.folder is None else f"--chdir={shlex.quote(known.folder)} "
-    return f"sbatch {folder}{shlex.quote(known.script)}"
+    folder = known.folder if known is not None else None
+    where = "" if folder is None else f"--chdir={shlex.quote(folder)} "
+    return f"sbatch {where}{shlex.quote(script)}"

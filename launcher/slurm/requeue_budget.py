@@ -1,7 +1,6 @@
 """How often a job may come back: freely while it gets on. The record is in the run folder."""
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from ..plan.assumed_folder import assumed_folder
 from ..plan.launch_plan import LaunchPlan
-from ..run_folder.jsonl import EVENTS, FOLDER, append_event
+from ..run_folder.jsonl import FOLDER, append_event, events_of
 from .allocation import Allocation
 from .requeue_policy import Cause
 
@@ -21,7 +20,7 @@ _REQUEUE = "requeue"
 
 def saved_step(events: Sequence[Mapping[str, Any]]) -> int:
     """Return the step of the newest checkpoint that was told of; 0: none so far."""
-    steps = [e["step"] for e in events if e.get("event") == "saved" and "step" in e]
+    steps = [e["step"] for e in events if e.get("event") == "saved" and e.get("step") is not None]
     return max(steps, default=0)
 
 
@@ -105,19 +104,13 @@ class Budget:
         if self.folder is None:
             return []
         found = _read(self.folder)
-        told = [event["path"] for event in found if event.get("event") == FOLDER]
+        told = [e["path"] for e in found if e.get("event") == FOLDER and e.get("path")]
         if told:
             found = sorted([*found, *_read(Path(told[-1]))], key=lambda e: str(e.get("time", "")))
         return found
 
 
 def _read(folder: Path) -> list[dict[str, Any]]:
-    try:
-        text = (folder / EVENTS).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    found = []
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):  # cut off by a kill
-            found.append(json.loads(line))
-    return found
+    with contextlib.suppress(OSError):
+        return list(events_of(folder))
+    return []

@@ -1,14 +1,26 @@
-"""Asking Slurm's controller: every call has a bound, and no answer is an answer."""
+"""Asking Slurm's controller: every call has a bound, and no answer is an answer.
 
+Variables of the user's or the site's profile change what Slurm's commands print, and of which
+cluster. What is read here is asked for in one fixed form.
+"""
+
+import os
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .job_info import JobFacts, SiteFacts, pairs, parse_job, parse_site
+from .job_info import JobFacts, SiteFacts, parse_job, parse_node_addr, parse_site
 
 ANSWER_S = 12.0
 """How long one call may take; scontrol itself gives up on a silent controller after 10 s."""
+
+
+_STEERING = ("SLURM_", "SACCT_", "SBATCH_", "SCANCEL_", "SCONTROL_", "SINFO_", "SQUEUE_")
+_REACHING = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_SOCKET"})
+"""Where the controller is and who asks; all others of Slurm's steer what is asked and printed."""
+_FORM = {"SLURM_TIME_FORMAT": "standard", "TZ": "UTC0", "LC_ALL": "C"}
+"""In UTC: an hour of local time that the end of summer time repeats would be two times."""
 
 
 SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -27,6 +39,16 @@ class Answer:
 Call = Callable[[Sequence[str], float], Answer]
 
 
+def fixed_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment in which Slurm's commands answer in the form that is read; pure."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _REACHING or not name.startswith(_STEERING)
+    }
+    return {**kept, **_FORM}
+
+
 def start(words: Sequence[str]) -> "subprocess.Popen[str]":
     """Start one of Slurm's commands, out of reach of the signals of a step that ends.
 
@@ -39,6 +61,7 @@ def start(words: Sequence[str]) -> "subprocess.Popen[str]":
     try:
         return subprocess.Popen(
             words,
+            env=fixed_environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -96,7 +119,7 @@ class Scontrol:
 
     def node_addr(self, name: str) -> str | None:
         """Return the address under which Slurm reaches a node; None where there is no answer."""
-        return pairs(self._run(("show", "node", name), ANSWER_S).text).get("NodeAddr")
+        return parse_node_addr(self._run(("show", "node", name), ANSWER_S).text)
 
     def requeue(self, key: str) -> bool:
         """Put the job back into the queue; return whether Slurm took it."""

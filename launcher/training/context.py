@@ -17,14 +17,17 @@ import torch
 from checkpointing import JSON
 from strategies import ConfigError, HostCommunicator, Precision, Ranks, precision_for
 
+from ..contract.end_time import EndTime, end_time_file
 from ..contract.environment import RankEnvironment
 from ..contract.error_file import write_error
 from ..contract.heartbeat import Heartbeat
-from ..contract.masking import mask_text, secrets_of
+from ..contract.masking import mask_description, secrets_of
 from ..contract.preemption import PreemptionFlag
-from ..run_folder.attempt_number import last_number
-from ..run_folder.folder import RunFolder
-from ..run_folder.lock import FolderLock
+from ..run_folder.attempt_number import next_number
+from ..run_folder.folder import RunFolder, unwritable_text
+from ..run_folder.lines.fields import Record
+from ..run_folder.lock import FolderLock, FolderUnavailableError
+from ..run_folder.plain_files import NO_ROOM
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake
 from .lockstep import Lockstep
@@ -62,6 +65,9 @@ class RunContext:
         self.environment = environment
         self.ranks = ranks
         self.preemption = preemption
+        told = environment.warning_file
+        self.end_time = EndTime(environment.end_time_s, told and end_time_file(told))
+        """When the job's time is over."""
         self.before_first_step = before_first_step or BeforeFirstStep(preemption)
         """Lets a notice end this rank at once, until it has something to save."""
         self.heartbeat = Heartbeat(environment.heartbeat_file)
@@ -72,10 +78,12 @@ class RunContext:
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
         self.lockstep = Lockstep(ranks, end_process=self._end_process)
-        self.strategy = environment.strategy or ("single" if ranks.world_size == 1 else "auto")
+        self.strategy = environment.run.strategy or ("single" if ranks.world_size == 1 else "auto")
         self.precision: Precision = precision_for(
-            environment.precision or "fp32", ranks.device.type
+            environment.run.precision or "fp32", ranks.device.type
         )
+        self.past_events: list[Record] = []
+        """On the coordinator the newest events of the run's earlier starts, oldest first."""
         self.attempt = self._open_folder()
         """Number of this start of the run, from 1; higher than that of any start before."""
 
@@ -134,28 +142,74 @@ class RunContext:
         os._exit(code)
 
     def _open_folder(self) -> int:
-        """Make the run folder; every rank hears whether it worked. Called on every rank."""
+        """Make the run folder; every rank hears whether it worked. Called on every rank.
+
+        Raises:
+            FolderUnavailableError: another run is in it, or there is no room.
+            ConfigError: it cannot be written, or the checkpoints are elsewhere.
+        """
         answer: JSON = None
         if self.ranks.is_coordinator:
             try:
-                self.folder.create()
-                self._lock = FolderLock.take(self.folder.path, warn=self.warn)
-                self.folder.require_same_checkpoints()
-                former = last_number(self.folder.events())
-                number = max(former + 1, self.environment.attempt)
-                self.folder.write_run(self._description(number))
-                answer = number
+                answer = {"attempt": self._take_folder()}
+            except FolderUnavailableError as error:
+                answer = {"error": str(error), "may_pass": error.may_pass}
             except (ConfigError, OSError) as error:
-                answer = str(error)
-        answer = self.communicator.broadcast(answer)
-        if not isinstance(answer, int):
-            raise ConfigError(str(answer))
-        return answer
+                answer = {"error": str(error)}
+        found: Any = self.communicator.broadcast(answer)
+        if "may_pass" in found:
+            raise FolderUnavailableError(found["error"], may_pass=found["may_pass"])
+        if "error" in found:
+            raise ConfigError(found["error"])
+        return int(found["attempt"])
 
-    def _description(self, attempt: int) -> dict[str, Any]:
-        return {
+    def _take_folder(self) -> int:
+        """Make the run folder this start's own; return the start's number. On the coordinator.
+
+        Raises:
+            FolderUnavailableError: another run is in it, or there is no room.
+            ConfigError: it cannot be written, or the checkpoints are elsewhere.
+            OSError: from the file system.
+        """
+        folder = self.folder
+        folder.warn = self.warn
+        try:
+            folder.create()
+            lock = FolderLock.take(folder.path, warn=self.warn, sleep=self._sleep)
+            folder.require_same_checkpoints()
+            self.past_events = folder.recent_events()
+            number = max(next_number(folder.path), self.environment.attempt)
+            folder.write_run(self.describe_run(number))
+        except FolderUnavailableError as error:
+            raise self._with_what_is_there(error) from error
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            busy = FolderUnavailableError(unwritable_text(folder.path, error), may_pass=True)
+            raise self._with_what_is_there(busy) from error
+        for store in (folder.checkpoints, folder.best):
+            store.publishing.before_publish = lock.require_held
+        return number
+
+    def _with_what_is_there(self, error: FolderUnavailableError) -> FolderUnavailableError:
+        """Return the error; the same command is worth another try where it has a checkpoint."""
+        steps = self.folder.checkpoints.steps() if error.may_pass else []
+        if not steps:
+            return FolderUnavailableError(str(error), may_pass=False)
+        return FolderUnavailableError(
+            f"{error} Later the same command resumes from step {steps[0]}.", may_pass=True
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait for the folder; that is no hang."""
+        time.sleep(seconds)
+        self.heartbeat.beat()
+
+    def describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
+        """Return what this run is made of, without secrets: run.json, and what trackers show."""
+        told = {
             "script": str(Path(sys.argv[0]).resolve()),
-            "arguments": [mask_text(word, secrets_of(os.environ)) for word in sys.argv[1:]],
+            "arguments": sys.argv[1:],
             "attempt": attempt,
             "checkpoints": self.folder.elsewhere,
             "seed": self.seed,
@@ -169,7 +223,9 @@ class RunContext:
                 "python": platform.python_version(),
             },
             "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
+            **more,
         }
+        return mask_description(told, secrets_of(os.environ))
 
     @property
     def has_trained(self) -> bool:

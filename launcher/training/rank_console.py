@@ -8,6 +8,9 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from ..console import is_screen
+from ..printable import printable, printable_lines
+
 REDRAW_S = 0.2
 """How often the line in place changes."""
 LINE_S = 5.0
@@ -59,7 +62,8 @@ class RankConsole:
             self.say(line(None))
             return
         room = os.get_terminal_size(self._out().fileno()).columns - len("relaunch: ") - 1
-        self._out().write(f"{_ERASE}relaunch: {line(room if room > 0 else None)}")
+        text = printable(line(room if room > 0 else None))
+        self._out().write(f"{_ERASE}relaunch: {text}")
         self._out().flush()
         self._has_line = True
 
@@ -73,10 +77,11 @@ class RankConsole:
     def _print(self, text: str, stream: TextIO) -> None:
         if self._is_heard:
             self.clear()
-            print("\n".join(f"relaunch: {t}" for t in text.split("\n")), file=stream, flush=True)
+            lines = printable_lines(text).split("\n")
+            print("\n".join(f"relaunch: {line}" for line in lines), file=stream, flush=True)
 
     def _is_terminal(self) -> bool:
         try:
-            return os.isatty(self._out().fileno()) and os.environ.get("TERM") != "dumb"
+            return is_screen(self._out().fileno()) and os.environ.get("TERM") != "dumb"
         except (OSError, ValueError):  # a stream that was replaced by one without a descriptor
             return False

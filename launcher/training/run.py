@@ -27,12 +27,13 @@ from strategies.parallel.calls.bypass import explanation
 
 from ..contract.environment import RankEnvironment
 from ..contract.error_file import write_exception
-from ..contract.exit_codes import CONTINUE, DONE, USAGE
+from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
 from ..contract.heartbeat import Heartbeat, listen_for_stacks
 from ..contract.peer_loss import is_peer_loss
 from ..contract.preemption import PreemptionFlag
 from ..contract.run_dir_file import tell_folder, working_folder
 from ..run_folder.folder import run_folder_at
+from ..run_folder.lock import FolderTakenError, FolderUnavailableError
 from .context import RunContext
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake, mistake_text
@@ -88,7 +89,8 @@ class Run(RunContext):
             leave(None, str(error), USAGE)
         began_in = environment.start_dir or _IMPORTED_IN or Path()
         usual = began_in / "runs" / Path(sys.argv[0]).stem
-        path = environment.run_dir or (usual if run_dir is None else Path(run_dir))
+        path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
+        path = path.absolute()  # the script may go elsewhere
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
         launcher = None if environment.warning_file is None else os.getppid()
@@ -111,7 +113,7 @@ class Run(RunContext):
         ):
             run: Run | None = None
             try:
-                folder = run_folder_at(path, environment.checkpoints or checkpoints)
+                folder = run_folder_at(path, environment.run.checkpoints or checkpoints)
                 run = cls(
                     environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
                 )
@@ -121,6 +123,14 @@ class Run(RunContext):
                 run.lockstep.follow(lambda: run._call(main))
             except Preempted:
                 code = CONTINUE
+            except FolderUnavailableError as error:
+                if not error.may_pass:
+                    leave(environment.error_file, str(error), USAGE)
+                if ranks.is_coordinator:
+                    print(f"relaunch: {error}", flush=True)
+                code = CONTINUE
+            except FolderTakenError as error:
+                leave(environment.error_file, str(error), DO_NOT_RETRY)
             except ConfigError as error:
                 sentence, code = (str(error), USAGE) if run is None else run.mistaken(error)
                 leave(environment.error_file, sentence, code)
@@ -211,6 +221,8 @@ class Run(RunContext):
     def config(self, cls: type[Settings], *, file: str | Path | None = None) -> Settings:
         """Return the script's settings, print and store them in run.json. Called on every rank.
 
+        What is a secret by its name or its looks is kept and shown as ***.
+
         Args:
             cls: a dataclass, or the result of `launcher.config_from_file`.
             file: TOML, YAML or JSON, unless `--config FILE` is given; `--key=value` overrides it.
@@ -220,9 +232,9 @@ class Run(RunContext):
         """
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         if self.ranks.is_coordinator:
-            told = to_json(found)
-            self.folder.write_run({**self._description(self.attempt), "config": told})
-            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told.items()))
+            told = self.describe_run(self.attempt, config=to_json(found))
+            self.folder.write_run(told)
+            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
         return found
 
     def split(

@@ -310,14 +310,28 @@ def test_two_writers_of_one_step_never_mix(kit, url):
         ("simplecache::memory://run", None),
         ("memory://a::b", '"::"'),
         ("memory://a/../b", r'"\.\."'),
+        ("memory://me:p@ss@host/a", r"no password .* write memory://host/a, .*MEMORY_PASSWORD"),
+        ("memory://b/a?sig=x", r"no query: write memory://b/a, and give"),
     ],
 )
 def test_a_url_that_is_none_is_refused(text, said):
     if said is None:
         assert str(place_at(text).folder) == "simplecache::memory:/run"  # a path, as it was given
         return
-    with pytest.raises(PlaceError, match=said):
+    with pytest.raises(PlaceError, match=said) as refused:
         place_at(text)
+    assert "p@ss" not in str(refused.value)
+    assert "sig=x" not in str(refused.value)
+
+
+def test_credentials_come_from_the_environment_as_the_refusal_says(monkeypatch):
+    from fsspec.config import conf, set_conf_env
+
+    set_conf_env(found := {}, {"FSSPEC_MEMORY_PASSWORD": "geheim"})
+    monkeypatch.setitem(conf, "memory", found["memory"])
+    files = place_at("memory://me@host/a").files
+    assert isinstance(files, object_files.ObjectFiles)
+    assert files._filesystem.storage_options["password"] == "geheim"
 
 
 def test_a_path_is_a_folder(tmp_path):

@@ -22,6 +22,7 @@ import pytest
 from launcher.command_line.option_table import OWN_OPTIONS, TORCHRUN_OPTIONS
 from launcher.command_line.parser import help_text
 from launcher.command_line.subcommands import SUBCOMMANDS
+from launcher.contract.run_options import VARIABLES
 
 ROOT = Path(__file__).parents[2]
 RECORDED = Path(__file__).parent / "recorded"
@@ -65,7 +66,7 @@ def variables() -> str:
         for path in (ROOT / package).rglob("*.py")
         for name in re.findall(r"\bRELAUNCH_[A-Z_]+[A-Z]\b", path.read_text(encoding="utf-8"))
     }
-    return _lines(sorted(found))
+    return _lines(sorted(found | VARIABLES))
 
 
 PAGES: dict[str, Callable[[], str]] = {

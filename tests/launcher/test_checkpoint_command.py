@@ -171,3 +171,19 @@ def test_wrong_usage(folder, words, message):
     with pytest.raises(UsageError, match=message):
         run([word.replace("F", str(folder), 1) for word in words.split()])
     assert find_target(folder).stores
+
+
+@pytest.mark.parametrize("command", ["list", "show", "verify", "diff"])
+def test_no_text_of_a_manifest_moves_the_terminal_or_fakes_a_line(kit, tmp_path, answer, command):
+    name = "x\x1b[2J\nfaked\u202e\x9b"
+    for step, more in ((1, {}), (2, {f"fp32/{name}": torch.ones(3)})):
+        state = {"ending": name, "other": {name: [name, step]}}
+        kit.save(tmp_path / "checkpoints", step, more, **state)
+    (shard,) = (tmp_path / "checkpoints" / "step-00000002").glob("*.safetensors")
+    if command in ("list", "verify"):
+        kit.damage(shard)
+    folders = [tmp_path / "checkpoints" / f"step-0000000{step}" for step in (1, 2)]
+    _, out = answer(command, *(folders if command == "diff" else [tmp_path]))
+    assert all(c == "\n" or c.isprintable() for c in out)
+    assert "\\x1b" in out or command == "verify"
+    assert not any(line.startswith("faked") for line in out.splitlines())

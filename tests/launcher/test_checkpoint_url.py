@@ -8,6 +8,7 @@ import pytest
 
 from checkpointing import CheckpointStore, place_at
 from launcher.commands.checkpoint import run
+from launcher.contract.run_options import RunOptions
 from launcher.errors import UsageError
 from launcher.plan.launch_plan import make_plan
 from launcher.plan.machine import Machine
@@ -63,8 +64,9 @@ def test_the_launcher_makes_no_file_system(tmp_path, monkeypatch):
     script = tmp_path / "train.py"
     script.write_text("from launcher import Run")
     options = LaunchOptions(
-        script=str(script), run_dir=tmp_path / "run", checkpoints="file:///bucket/run"
+        script=str(script),
+        run=RunOptions(run_dir=tmp_path / "run", checkpoints="file:///bucket/run"),
     )
-    assert make_plan(options, machine).checkpoints == "file:///bucket/run"
+    assert make_plan(options, machine).run.checkpoints == "file:///bucket/run"
     with pytest.raises(UsageError, match="--checkpoints nonsense://bucket/run"):
-        make_plan(replace(options, checkpoints="nonsense://bucket/run"), machine)
+        make_plan(replace(options, run=RunOptions(checkpoints="nonsense://bucket/run")), machine)

@@ -13,6 +13,7 @@ from launcher.contract.environment import (
     only_device,
     worker_environment,
 )
+from launcher.contract.run_options import RunOptions
 
 PLACE = WorkerPlace(
     rank=5,
@@ -25,6 +26,14 @@ PLACE = WorkerPlace(
     role_world_size=8,
     role_name="default",
 )
+ASKED = RunOptions(
+    strategy="fsdp",
+    precision="bf16",
+    shard_blocks="layers.*",
+    hybrid_shard=True,
+    run_dir=Path("/runs/one"),
+    checkpoints="s3://bucket/one",
+)
 SETTINGS = GroupSettings(
     master_addr="127.0.0.1",
     master_port=4711,
@@ -34,13 +43,8 @@ SETTINGS = GroupSettings(
     rendezvous_id="job",
     virtual_local_rank=False,
     interface="eth7",
-    strategy="fsdp",
-    precision="bf16",
-    shard_blocks="layers.*",
-    hybrid_shard=True,
-    run_dir=Path("/runs/one"),
+    run=ASKED,
     attempt=4,
-    checkpoints="s3://bucket/one",
     warning_file=Path("/tmp/x/warning.json"),
 )
 
@@ -61,13 +65,8 @@ def test_what_is_written_is_read_back():
         restart_count=2,
         run_id="abc",
         launched=True,
-        strategy="fsdp",
-        precision="bf16",
-        shard_blocks="layers.*",
-        hybrid_shard=True,
-        run_dir=Path("/runs/one"),
+        run=ASKED,
         attempt=4,
-        checkpoints="s3://bucket/one",
         error_file=Path("/tmp/x/rank-5-error.json"),
         warning_file=Path("/tmp/x/warning.json"),
         heartbeat_file=Path("/tmp/x/rank-5-heartbeat"),
@@ -81,7 +80,7 @@ def test_plain_python_is_rank_0_of_1():
     seen = RankEnvironment.from_environ({"PATH": "/bin"})
     assert (seen.rank, seen.local_rank, seen.world_size, seen.node_rank) == (0, 0, 1, 0)
     assert not seen.launched
-    assert (seen.strategy, seen.precision, seen.run_dir, seen.error_file) == (None,) * 4
+    assert (seen.run, seen.error_file) == (RunOptions(), None)
 
 
 def test_torchrun_counts_as_launched():
@@ -107,7 +106,7 @@ def test_half_or_wrong_environment(environ, message):
 
 
 def test_wishes_of_an_outer_run_are_not_inherited():
-    bare = replace(SETTINGS, strategy=None, precision=None, run_dir=None)
+    bare = replace(SETTINGS, run=RunOptions())
     written = write(bare, RELAUNCH_STRATEGY="ddp", RELAUNCH_RUN_DIR="/other", HOME="/root")
     assert "RELAUNCH_STRATEGY" not in written
     assert "RELAUNCH_RUN_DIR" not in written

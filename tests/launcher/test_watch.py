@@ -13,10 +13,11 @@ import pytest
 import launcher
 from launcher.commands.watch import run
 from launcher.commands.watch.command import is_launched_again, lines, watch
-from launcher.commands.watch.follow import Follower
 from launcher.commands.watch.sentences import _SENTENCES, event_sentence
 from launcher.errors import UsageError
 from launcher.run_folder.jsonl import append_event
+from launcher.run_folder.lines.fields import is_metric
+from launcher.run_folder.lines.follow import Follower, is_newer_metric
 
 
 def test_a_run_that_has_ended_is_told_and_left(tmp_path, write_run):
@@ -87,7 +88,7 @@ def test_of_many_records_the_measured_ones_and_the_newest_are_told():
 
 def test_what_is_written_anew_is_not_told_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    follower = Follower(path)
+    follower = Follower(path, is_metric, is_newer_metric)
     assert follower.news() == []
     path.write_text('{"step": 1, "time": 1.0}\n{"step": 2, "time": 2.0}\n{"step"')
     assert [r["step"] for r in follower.news()] == [1, 2]
@@ -155,3 +156,13 @@ def test_wrong_usage(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         run(words)
+
+
+def test_what_others_have_written_moves_no_terminal():
+    bad = "x\x1b[2J\nfaked"
+    record = {"step": 1, "epoch": 0, "time": 1.0, f"val/{bad}": 0.5}
+    event = {"event": "checkpoint refused", "time": "2027-01-15T08:00:00", "reason": bad}
+    assert lines([event], [record]) == [
+        r"00:00:01  step 1  epoch 0  val/x\x1b[2J\nfaked 0.5",
+        r"08:00:00  x\x1b[2J\nfaked",
+    ]

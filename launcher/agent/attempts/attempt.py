@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...contract.end_time import end_time_file
 from ...contract.exit_codes import CONTINUE, DONE, NOBODY_READS, RankEnd, is_notice
 from ...contract.launcher_signals import SignalInbox
 from ...contract.preemption import PreemptionNotice, signal_name
@@ -169,6 +170,7 @@ class Attempt:
     def _wait(self) -> None:
         self._tell_those_ready()
         self._pass_advice_on()
+        self._pass_the_end_on()
         self._remind()
         wait_for_an_end(self._running, POLL_S)
 
@@ -203,6 +205,15 @@ class Attempt:
         warned = replace(warned, deadline=min(known, default=None))
         self._write_warning(warned)
         self._say(advice_text(warned, time.time()))
+
+    def _pass_the_end_on(self) -> None:
+        """Tell the ranks when the job's time ends now."""
+        if (found := self._advice.end_time()) is None:
+            return
+        told, text = found
+        told.write(end_time_file(self._warning_file))
+        if text:
+            self._say(text)
 
     def _tell_those_ready(self) -> None:
         """Pass the warning on to each rank, once; to one of ours as soon as it can take it.

@@ -22,7 +22,7 @@ class AttemptHistory:
         self._inbox = inbox
         self._history: list[FailedAttempt] = []
         self._folder = assumed_folder(plan)
-        self._is_known = plan.run_dir is not None
+        self._is_known = plan.run.run_dir is not None
         """Whether the folder is more than assumed."""
 
     def folder(self, ends: Mapping[int, NodeEnd]) -> Path | None:
@@ -32,7 +32,7 @@ class AttemptHistory:
         there, the record is told where the run is.
         """
         told = next((end.run_dir for _, end in sorted(ends.items()) if end.run_dir), None)
-        if self._plan.run_dir is None and told is not None:
+        if self._plan.run.run_dir is None and told is not None:
             before, self._folder, self._is_known = self._folder, Path(told), True
             elsewhere = before is not None and before.resolve() != self._folder
             if before is not None and elsewhere and (before / EVENTS).exists():

@@ -102,7 +102,7 @@ class RankOutput:
         share = self._shares[rank]
         console_fd = _CONSOLE[stream] if share.streams & stream and stream != BOTH else None
         as_it_comes = console_fd is not None and not share.prefix
-        is_terminal = as_it_comes and console_fd is not None and os.isatty(console_fd)
+        is_terminal = as_it_comes and console_fd is not None and console.is_screen(console_fd)
         read_end, write_end = _terminal(console_fd or 0) if is_terminal else os.pipe()
         # A daemon: a blocked console must not keep the launcher from leaving.
         reader = threading.Thread(

@@ -9,6 +9,7 @@ from checkpointing import CheckpointError, NoCheckpointError
 
 from ...console import STDOUT_FD, say
 from ...errors import UsageError
+from ...printable import printable
 from ..parser import CommandParser
 from . import diff, export, pin, prune, show, verify
 from . import import_ as importing
@@ -72,6 +73,6 @@ def run(argv: Sequence[str]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT_FD)
         return CLOSED_PIPE
     except (CheckpointError, OSError) as error:
-        say(f"error: {error}")
+        say(f"error: {printable(str(error))}")
         return DAMAGED
     return code

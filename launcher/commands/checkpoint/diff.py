@@ -85,7 +85,7 @@ def _lines(document: dict[str, Any], *, with_values: bool) -> list[str]:
     if document["values"]:
         rows = [(v["name"], str(v["num_elements"]), f"{v['largest']}") for v in document["values"]]
         headers = ("tensor", "elements", "largest")
-        lines += ["", render(headers, rows, right="elements largest"), ""]
+        lines += ["", *render(headers, rows, right="elements largest").split("\n"), ""]
     lines += [
         f"{part}.{one['path']}: {_short(one['left'])} | {_short(one['right'])}"
         for part in ("state", "created_by")

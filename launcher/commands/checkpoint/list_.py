@@ -47,7 +47,8 @@ def run(given: Namespace) -> int:
     if given.json:
         print_json(sections)
     else:
-        print_lines("\n\n".join(_text(section) for section in sections))
+        for number, section in enumerate(sections):
+            print_lines(*([""] if number else []), *_lines(section))
     is_damaged = any(row["problem"] for section in sections for row in section["checkpoints"])
     return DAMAGED if is_damaged else FINE
 
@@ -89,14 +90,11 @@ def _row(found: Found, files: Files) -> dict[str, Any]:
     return row
 
 
-def _text(section: dict[str, Any]) -> str:
+def _lines(section: dict[str, Any]) -> list[str]:
     lines = [f"{section['folder']}:"]
     if section["checkpoints"]:
-        lines.append(
-            render(
-                _HEADERS, [_cells(row) for row in section["checkpoints"]], right="step size ranks"
-            )
-        )
+        rows = [_cells(row) for row in section["checkpoints"]]
+        lines += render(_HEADERS, rows, right="step size ranks").split("\n")
     else:
         lines.append("no checkpoint")
     lines += [row["problem"] for row in section["checkpoints"] if row["problem"]]
@@ -105,7 +103,7 @@ def _text(section: dict[str, Any]) -> str:
         f"{name}: a save in flight or of a run that died; the next start removes it"
         for name in section["leftovers"]
     ]
-    return "\n".join(lines)
+    return lines
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ import sys
 
 from checkpointing import JSON
 
+from ...printable import printable
+
 
 def print_json(document: JSON) -> None:
     """Print one JSON document, indented."""
@@ -12,7 +14,7 @@ def print_json(document: JSON) -> None:
 
 
 def print_lines(*lines: str) -> None:
-    """Print lines; a name that the terminal's encoding lacks is shown with escapes."""
+    """Print each as one line; what a terminal obeys or cannot show is shown with escapes."""
     encoding = sys.stdout.encoding or "ascii"
-    text = "\n".join(lines).encode(encoding, "backslashreplace").decode(encoding)
+    text = "\n".join(map(printable, lines)).encode(encoding, "backslashreplace").decode(encoding)
     print(text, flush=True)

@@ -8,7 +8,7 @@ from checkpointing import CheckpointStore, Found, Retention, take_inventory
 
 from ...errors import UsageError
 from ...run_folder.checkpoint_summary import best_step, score
-from ...run_folder.folder import RunFolder
+from ...run_folder.jsonl import newest_start
 from ...run_folder.tables import plural, size_text
 from .exit_codes import FINE
 from .printing import print_json, print_lines
@@ -101,10 +101,9 @@ def _is_pinned(store: CheckpointStore | None, step: int) -> bool:
 def _protected(stores: _Stores, run: Path | None, steps: list[int]) -> dict[int, str]:
     """Return the steps that nobody may delete, and why."""
     found = {step: "it is pinned" for step in steps if stores.checkpoints.is_pinned(step)}
-    events = [] if run is None else RunFolder(run).events()
-    starts = [event for event in events if event.get("event") == "start"]
-    if starts and starts[-1].get("resumed"):
-        found.setdefault(starts[-1].get("step", -1), "the run last resumed from it")
+    start = None if run is None else newest_start(run)
+    if start is not None and start.get("resumed"):
+        found.setdefault(start.get("step", -1), "the run last resumed from it")
     return found
 
 

@@ -66,8 +66,7 @@ def _lines(reader: CheckpointReader) -> list[str]:
     manifest = reader.manifest
     rows = [
         (
-            # A name may hold anything, line ends too.
-            json.dumps(t.spec.fqn, ensure_ascii=False)[1:-1],
+            t.spec.fqn,
             t.spec.key,
             " x ".join(map(str, t.spec.shape)) or "scalar",
             t.spec.dtype,
@@ -80,7 +79,7 @@ def _lines(reader: CheckpointReader) -> list[str]:
         f"{reader.folder}: step {manifest.step}, {size_text(manifest.size_bytes)}, "
         f"{plural(len(manifest.tensors), 'tensor')} in {plural(len(manifest.files), 'file')}",
         "",
-        render(_HEADERS, rows, right="size chunks"),
+        *render(_HEADERS, rows, right="size chunks").split("\n"),
         "",
         *[f"{file.name}  {size_text(file.size_bytes)}" for file in manifest.files],
         "",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...console import say
 from ...run_folder.history import RunFacts, read_run
+from ...run_folder.plain_files import replace_text
 from ..parser import CommandParser
 from .curves import NoMatplotlibError, draw
 from .page import comparison, page
@@ -53,10 +54,14 @@ def write_report(facts: RunFacts) -> str:
     missing = "" if facts.records else "nothing has been measured yet."
     try:
         if facts.records:
-            draw(facts, facts.path / CURVES)
+            # Never through a link that somebody has left in a shared folder.
+            draft = facts.path / f".draft-{CURVES}"
+            draft.unlink(missing_ok=True)
+            draw(facts, draft)
+            draft.replace(facts.path / CURVES)
     except NoMatplotlibError as error:
         missing = str(error)
     text = page(facts, picture=None if missing else CURVES, missing=missing)
-    (facts.path / REPORT).write_text(text, encoding="utf-8")
+    replace_text(facts.path / REPORT, text)
     written = str(facts.path / REPORT)
     return f"{written}; {missing}" if missing else f"{written} and {CURVES}"

@@ -71,25 +71,28 @@ def draw(facts: RunFacts, path: Path) -> None:
         OSError: the file cannot be written.
     """
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise NoMatplotlibError(
             "matplotlib is not installed. Install it with: pip install 'relaunch[plots]'."
         ) from error
-    wanted = panels(facts)
-    figure = Figure(figsize=(_WIDTH_IN, _PANEL_IN * len(wanted) + 1.0), layout="constrained")
-    axes = list(figure.subplots(len(wanted), 1, sharex=True, squeeze=False)[:, 0])
-    for axis, panel in zip(axes, wanted, strict=True):
-        _draw_panel(axis, panel, facts)
-    _label_starts(axes[0], facts)
-    axes[-1].set_xlabel("optimizer step")
-    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.align_ylabels(axes)
-    figure.suptitle(facts.name, x=0.01, ha="left", fontweight="bold")
-    unfinished = path.with_name(f".{path.name}.draft")
-    figure.savefig(unfinished, dpi=130, format="png")
-    unfinished.replace(path)
+    # A name with $ in it is no formula.
+    with rc_context({"text.parse_math": False}):
+        wanted = panels(facts)
+        figure = Figure(figsize=(_WIDTH_IN, _PANEL_IN * len(wanted) + 1.0), layout="constrained")
+        axes = list(figure.subplots(len(wanted), 1, sharex=True, squeeze=False)[:, 0])
+        for axis, panel in zip(axes, wanted, strict=True):
+            _draw_panel(axis, panel, facts)
+        _label_starts(axes[0], facts)
+        axes[-1].set_xlabel("optimizer step")
+        axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.align_ylabels(axes)
+        figure.suptitle(facts.name, x=0.01, ha="left", fontweight="bold")
+        unfinished = path.with_name(f".{path.name}.draft")
+        figure.savefig(unfinished, dpi=130, format="png")
+        unfinished.replace(path)
 
 
 def _draw_panel(axis: Axes, panel: Panel, facts: RunFacts) -> None:

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ...printable import markdown, markdown_start
 from ...run_folder.goodput import goodput
 from ...run_folder.history import AttemptRecord, Record, RunFacts
+from ...run_folder.lines.fields import skipped_text
 from ...run_folder.metric_text import is_table, measured_in, metric_text
 from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural, render
@@ -40,8 +42,9 @@ def page(facts: RunFacts, *, picture: str | None, missing: str = "") -> str:
         picture: the picture's file name beside the page; None: there is none.
         missing: why there is none.
     """
-    parts = [f"# {facts.name}", state_sentence(facts)]
-    parts.append(f"![curves]({picture})" if picture else f"There is no picture: {missing}")
+    parts = [f"# {markdown(facts.name)}", markdown(state_sentence(facts))]
+    without = f"There is no picture: {markdown(missing)}"
+    parts.append(f"![curves]({picture})" if picture else without)
     if facts.is_known_to_launcher_alone:
         parts += ["## Attempts", _launched(facts.attempts)]
     else:
@@ -52,8 +55,9 @@ def page(facts: RunFacts, *, picture: str | None, missing: str = "") -> str:
     if tables := _tables(facts):
         parts += ["## Tables", tables]
     notable = [_NOTABLE[e["event"]](e) for e in facts.events if e["event"] in _NOTABLE]
+    notable += [f"{skipped_text(name, count)}." for name, count in facts.skipped.items()]
     if notable:
-        parts += ["## Worth knowing", "\n".join(f"- {sentence}" for sentence in notable)]
+        parts += ["## Worth knowing", "\n".join(f"- {markdown_start(one)}" for one in notable)]
     parts += ["## What it was made of", _made_of(facts)]
     return "\n\n".join(parts) + "\n"
 
@@ -195,11 +199,12 @@ def _evaluations(facts: RunFacts) -> str:
     text = _table(("metric", "evaluations", "lowest", "highest", "last"), rows)
     if facts.best is not None:
         best = facts.best
-        text += f"\n\nBest: {best['monitor']} {best['value']:.6g} at step {best['step']}."
+        name = markdown(best["monitor"])
+        text += f"\n\nBest: {name} {best['value']:.6g} at step {best['step']}."
     for test in facts.of("test"):
         measured = ", ".join(metric_text(k, v, digits=6) for k, v in measured_in(test).items())
         weights = f" of the {test['weights']} weights" if "weights" in test else ""
-        text += f"\n\nTest{weights}: {measured}."
+        text += "\n\n" + markdown(f"Test{weights}: {measured}.")
     return text
 
 
@@ -210,14 +215,17 @@ def _tables(facts: RunFacts) -> str:
         weights = f" of the {test['weights']} weights" if "weights" in test else ""
         tables = {k: v for k, v in measured_in(test).items() if is_table(v)}
         newest |= {name: (f"in the test{weights}", rows) for name, rows in tables.items()}
-    return "\n\n".join(f"{n} {when}:\n\n{_matrix(rows)}" for n, (when, rows) in newest.items())
+    return "\n\n".join(
+        f"{markdown_start(f'{name} {when}:')}\n\n{_matrix(rows)}"
+        for name, (when, rows) in newest.items()
+    )
 
 
 def _matrix(rows: Sequence[Sequence[float | None]]) -> str:
     """Return a matrix with the number of each row and column."""
     columns = [str(n) for n in range(len(rows[0]) if rows else 0)]
     cells = (["" if x is None else f"{x:.6g}" for x in row] for row in rows)
-    return _table(["", *columns], [[f"**{n}**", *row] for n, row in enumerate(cells)])
+    return _rows(["", *columns], [[f"**{n}**", *row] for n, row in enumerate(cells)])
 
 
 def _made_of(facts: RunFacts) -> str:
@@ -235,12 +243,17 @@ def _flat(value: object) -> str:
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of texts, of which none is taken for Markdown."""
+    return _rows(headers, [[markdown(cell) for cell in row] for row in rows])
+
+
+def _rows(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [_row(headers), "|" + " --- |" * len(headers)]
     return "\n".join([*lines, *map(_row, rows)])
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
 
 
 def _time_text(seconds: float) -> str:

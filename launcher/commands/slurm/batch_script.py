@@ -1,11 +1,16 @@
 """The text of a batch script; pure."""
 
+import json
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...errors import UsageError
 from .sbatch_options import SbatchOptions
 
+_PLAIN = re.compile(r"[\w@%+=:,./\[\]*!&|-]+", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _ELEMENT = "$SLURM_ARRAY_TASK_ID"
 
 
@@ -20,6 +25,10 @@ class BatchScript:
     """`relaunch` or its path."""
     words: Sequence[str]
     """relaunch's options, the training script and its arguments."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("job-name", self.name), *self.options.given):
+            check_value(name, value)
 
     def text(self) -> str:
         """Return the script."""
@@ -66,5 +75,29 @@ def quote(word: str) -> str:
     ).replace(_ELEMENT, '"$SLURM_ARRAY_TASK_ID"')
 
 
+def quote_value(value: str) -> str:
+    r"""Quote an option's value as sbatch reads it, which is not how a shell does.
+
+    Between quotes of either kind it takes a backslash as the sign that the next character stands
+    for itself; outside of them it has none, and `#` begins a comment. (Seen on 22.05.)
+    """
+    if _PLAIN.fullmatch(value):
+        return value
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
+
+
+def check_value(name: str, value: str | None) -> None:
+    """See whether a value fits on one line of the script.
+
+    Raises:
+        UsageError: It has a control character; a line end would begin a line of the shell's.
+    """
+    if value is not None and (found := _CONTROL.search(value)) is not None:
+        raise UsageError(
+            f"--{name}={json.dumps(value)} has the control character {json.dumps(found[0])}, which "
+            "no line of a batch script can hold. Write a blank in its place."
+        )
+
+
 def _option(name: str, value: str | None) -> str:
-    return f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={value}"
+    return f"#SBATCH --{name}" if value is None else f"#SBATCH --{name}={quote_value(value)}"

@@ -1,6 +1,7 @@
 """`relaunch slurm [sbatch options] train.py ...`: make a batch script and submit it."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from ...plan.given_options import Words
 from ...plan.launch_plan import check_packages
 from ...plan.options import LaunchOptions
 from ...plan.program import Program
-from ...slurm.job_info import pairs
+from ...slurm.job_info import parse_job
 from ...slurm.scontrol import Answer, Call, call
 from .batch_script import BatchScript
 from .sbatch_options import SbatchOptions, check_options, split_words
@@ -109,7 +110,7 @@ def own_program(program: str) -> list[str]:
 def run_folder_of(options: LaunchOptions) -> Path:
     """Return the run folder, as `Run` chooses it."""
     program = Program(kind=options.kind, name=options.script, args=options.script_args)
-    return options.run_dir or usual_folder(program) or Path("runs") / Path(options.script).stem
+    return options.run.run_dir or usual_folder(program) or Path("runs") / Path(options.script).stem
 
 
 def check_readable(sbatch: SbatchOptions, options: LaunchOptions, ask: Call) -> None:
@@ -150,15 +151,15 @@ def submit(script: BatchScript, folder: Path, environ: Mapping[str, str], ask: C
     if answer.problem:
         raise UsageError(answer.problem)
     job = answer.text.strip().partition(";")[0]
-    shown = pairs(ask(("scontrol", "show", "job", job), _SUBMIT_S).text)
+    shown = parse_job(ask(("scontrol", "show", "job", job), _SUBMIT_S).text)
     say(f"submitted job {job}: {path}")
-    if "StdOut" in shown:
-        say(f"follow it:  tail -F {shown['StdOut']}")
+    if shown is not None and shown.output is not None:
+        say(f"follow it:  tail -F {shlex.quote(shown.output)}")
     say(f"its state:  squeue -j {job}     end it, with a save:  scancel {job}")
-    if (reason := shown.get("Reason")) in _NEVER:
+    if shown is not None and shown.reason in _NEVER:
         say(
-            f"warning: Slurm does not start it as it is (Reason={reason}): the partition cannot "
-            f"give what the script asks for. Take it back with scancel {job}."
+            f"warning: Slurm does not start it as it is (Reason={shown.reason}): the partition "
+            f"cannot give what the script asks for. Take it back with scancel {job}."
         )
     return 0
 

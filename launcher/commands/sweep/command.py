@@ -14,9 +14,11 @@ from ...command_line.argv import read_words
 from ...console import say
 from ...contract.exit_codes import CONTINUE, DONE, USAGE
 from ...contract.launcher_signals import SignalInbox
+from ...contract.masking import mask_arguments, secrets_of
 from ...errors import UsageError
-from ...run_folder.history import read_run
+from ...run_folder.history import is_over, read_run
 from ...run_folder.jsonl import EVENTS
+from ...run_folder.plain_files import replace_text
 from ..parser import CommandParser
 from .results import Result, best_of, spread_table, trial_table
 from .search import FixedSearch, OptunaSearch, Search
@@ -168,20 +170,27 @@ def _search(given: argparse.Namespace) -> Search:
 
 def _keep_plan(given: argparse.Namespace, words: Sequence[str]) -> None:
     """Write down what is searched; refuse another search in the same folder."""
-    plan: dict[str, Any] = {**vars(given), "sweep_dir": None, "words": list(words)}
+    shown = _shown(words)
+    plan: dict[str, Any] = {**vars(given), "sweep_dir": None, "words": shown}
     # More trials may be asked for later: the first ones stay the same.
     fixed = {key: value for key, value in plan.items() if key not in ("trials", "sweep_dir")}
     given.sweep_dir.mkdir(parents=True, exist_ok=True)
     path = given.sweep_dir / PLAN
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
+        before["words"] = _shown(before.get("words", ()))
         changed = [key for key, value in fixed.items() if before.get(key) != value]
         if changed:
             raise UsageError(
                 f"{given.sweep_dir} holds a sweep with another {', '.join(changed)}. Use the same, "
                 "or another --sweep-dir."
             )
-    path.write_text(json.dumps(fixed, indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(fixed, indent=2) + "\n")
+
+
+def _shown(words: Sequence[str]) -> list[str]:
+    """Return words without their secrets, for the console and for a file that others may read."""
+    return mask_arguments(words, secrets_of(os.environ))
 
 
 def _run_unless_over(
@@ -196,8 +205,8 @@ def _run_unless_over(
         return DONE
     parameters = search.trial(number)
     assert parameters is not None
-    told = " ".join(f"{name}={value}" for name, value in parameters.items())
-    say(f"trial {number}: {told or shlex.join(words)}")
+    told = " ".join(_shown([f"{name}={value}" for name, value in parameters.items()]))
+    say(f"trial {number}: {told or shlex.join(_shown(words))}")
     return run_trial(
         command_of(words, parameters, folder),
         folder,
@@ -208,7 +217,7 @@ def _run_unless_over(
 
 
 def _is_over(folder: Path) -> bool:
-    return (folder / EVENTS).exists() and read_run(folder).is_over
+    return (folder / EVENTS).exists() and is_over(folder)
 
 
 def _result(
@@ -232,6 +241,4 @@ def _show(results: Sequence[Result], given: argparse.Namespace) -> None:
     text = trial_table(results, given.monitor, given.mode)
     if given.seeds or given.folds:
         text += "\n\n" + spread_table(results, given.monitor, given.mode)
-    draft = given.sweep_dir / f".{RESULTS}.draft"
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(given.sweep_dir / RESULTS)
+    replace_text(given.sweep_dir / RESULTS, text + "\n")

@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ...contract.launcher_signals import SignalInbox
 from ...plan.python_command import OWN_START
-from ...run_folder.jsonl import METRICS, records
+from ...run_folder.jsonl import METRICS
+from ...run_folder.lines.fields import is_metric
+from ...run_folder.lines.follow import Follower, is_newer_metric
+from ...run_folder.plain_files import open_plain
 from ...workers import exec_worker
 from .space import Parameters
 
@@ -44,7 +48,8 @@ def run_trial(
     killed, so is the trial.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / OUTPUT).open("ab") as log:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with os.fdopen(open_plain(folder / OUTPUT, flags), "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", exec_worker.__file__, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
@@ -52,16 +57,17 @@ def run_trial(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    seen, was_told = 0, False
+    records = Follower(folder / METRICS, is_metric, is_newer_metric)
+    was_told = False
     while process.poll() is None:
         if not was_told and inbox.warned_by is not None:
             process.send_signal(signal.SIGTERM)
             was_told = True
         if inbox.kill_now:
             process.kill()  # its guardian ends the ranks
-        measured = [r for r in records(folder / METRICS) if monitor in r]
-        new = measured[seen:]
-        seen = len(measured)
+        new = []
+        with suppress(OSError):  # later, when the disk answers again
+            new = [r for r in records.news() if monitor in r]
         if not was_told and any(is_hopeless(r["step"], r[monitor]) for r in new):
             (folder / PRUNED).touch()
             process.send_signal(signal.SIGTERM)

@@ -10,9 +10,10 @@ from ...errors import UsageError
 from ...run_folder.attempt_number import last_number
 from ...run_folder.history import Record, seconds_of
 from ...run_folder.jsonl import ATTEMPT, ENDS, EVENTS, METRICS
+from ...run_folder.lines.fields import is_metric, is_whole_event, skipped_text
+from ...run_folder.lines.follow import Follower, is_newer_metric
 from ...run_folder.progress_line import duration_text
 from ..parser import CommandParser
-from .follow import Follower
 from .sentences import event_sentence, record_sentence
 
 REFRESH_S = 1.0
@@ -66,17 +67,22 @@ def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
         every_s: how often to look; so many lines of progress at most are shown.
         show: takes a line.
     """
-    events, records = Follower(folder / EVENTS), Follower(folder / METRICS)
-    past = events.news()
-    starts = [number for number, event in enumerate(past) if event["event"] == "start"]
-    new_events = past[starts[-1] :] if starts else [] if is_launched_again(folder, past) else past
-    attempt = past[starts[-1]]["attempt"] if starts else None
-    new_records = [r for r in records.news() if r.get("attempt") == attempt]
-    quiet_s = 0.0
+    events = Follower(folder / EVENTS, is_whole_event)
+    records = Follower(folder / METRICS, is_metric, is_newer_metric)
+    past = events.latest(lambda event: event["event"] == "start")
+    is_begun = bool(past) and past[0]["event"] == "start"
+    new_events = past if is_begun or not is_launched_again(folder, past) else []
+    attempt = past[0]["attempt"] if is_begun else None
+    new_records = records.latest(lambda record: record.get("attempt") != attempt)
+    new_records = [r for r in new_records if r.get("attempt") == attempt]
+    quiet_s, num_told = 0.0, 0
     while True:
         quiet_s = 0.0 if new_events or new_records else quiet_s + every_s
         for line in lines(new_events, new_records):
             show(line)
+        if (num_skipped := events.skipped + records.skipped) > num_told:
+            show(f"{skipped_text(str(folder), num_skipped)}.")
+            num_told = num_skipped
         if any(is_end(event) for event in new_events):
             return
         if QUIET_S <= quiet_s < QUIET_S + every_s:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from ...printable import printable_values
 from ...run_folder.metric_text import measured_in, metric_text, metrics_text
 from ...run_folder.tables import plural, size_text
 
@@ -21,9 +22,11 @@ class RecordSentence:
 
 def record_sentence(record: Event) -> RecordSentence:
     """Return a record as a line."""
+    record = printable_values(record)
     measured = measured_in(record)
     at = f"{_clock(record['time'])}  " if "time" in record else ""
-    parts = [f"{at}step {record['step']}", f"epoch {record['epoch']}"]
+    parts = [f"{at}step {record['step']}"]
+    parts += [f"epoch {record['epoch']}"] if "epoch" in record else []
     formats = {"loss": "loss {:.4g}", "lr": "lr {:.3g}", "grad_norm": "grad {:.3g}"}
     formats["samples_per_s"] = "{:.4g} samples/s"
     parts += [text.format(record[name]) for name, text in formats.items() if name in record]
@@ -33,6 +36,7 @@ def record_sentence(record: Event) -> RecordSentence:
 
 def event_sentence(event: Event) -> str | None:
     """Return an event as a line; None for one that says nothing to a person."""
+    event = printable_values(event)
     write = _SENTENCES.get(event["event"])
     return None if write is None else f"{event['time'][11:19]}  {write(event)}"
 

@@ -460,5 +460,5 @@ class TrainingLoop:
             load_weights(self._strategy, path, self._run.communicator, names)
             self._log.took_weights(self._recipe.weights)
         if self._run.ranks.is_coordinator:
-            self._saver.clock.remember(self._run.folder.events())
+            self._saver.clock.remember(self._run.past_events)
         self._log.started(self._strategy, self.step, restored)

@@ -302,12 +302,12 @@ class Recipe:
 
     def build_options(self, run: RunContext) -> BuildOptions:
         """Return how to build the model; the command line goes before the script."""
-        asked = run.environment
+        asked = run.environment.run
         blocks = as_patterns(asked.shard_blocks or self.shard_blocks)
         return BuildOptions(
             shard_blocks=blocks if isinstance(blocks, tuple) else (),
             hybrid_shard=asked.hybrid_shard or self.hybrid_shard,
-            local_world_size=asked.local_world_size,
+            local_world_size=run.environment.local_world_size,
             checkpoint_blocks=as_patterns(self.checkpoint_blocks),
             compile_blocks=as_patterns(self.compile_blocks),
             offload=self.offload,

@@ -11,7 +11,6 @@ from strategies import IMPORTED, BatchPlan, Decision, Ending, Metrics, Restored,
 from strategies.data.streams.own_position import not_promised
 from strategies.data.streams.streams import has_own_position
 
-from ...run_folder.lost_work import lost_work
 from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural, size_text
@@ -80,8 +79,7 @@ class RunLog:
         places = self._run.places()
         if not self._is_coordinator:
             return
-        lost = lost_work(self._folder.metrics_records(), step)
-        self._folder.forget_metrics_after(step)
+        lost = self._folder.forget_metrics_after(step)
         run = self._run
         self._folder.event(
             "start",

@@ -127,7 +127,7 @@ class StepLog:
             self._complete(agreed)
 
     def _deadline_s(self) -> float | None:
-        known = (self._run.preemption.deadline, self._run.environment.end_time_s)
+        known = (self._run.preemption.deadline, self._run.end_time.now_s())
         limits = [at for at in known if at is not None]
         return min(limits) - time.time() if limits else None
 

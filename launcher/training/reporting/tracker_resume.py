@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...run_folder.plain_files import replace_text
+
 RUN_ID = "run_id"
 """A file of the run folder: the id that we choose, the same at every start."""
 ASSIGNED = "tracker_ids.json"
@@ -77,7 +79,7 @@ def remember(name: str, tracker: Any, folder: Path) -> bool:
     found = chosen_id(tracker)
     if known.get(name) == found:
         return True
-    _write(folder / ASSIGNED, json.dumps({**known, name: found}) + "\n")
+    replace_text(folder / ASSIGNED, json.dumps({**known, name: found}) + "\n")
     return False
 
 
@@ -85,7 +87,7 @@ def run_id(folder: Path) -> str:
     """Return the id under which every start of this run is known; made at the first."""
     path = folder / RUN_ID
     if not path.exists():
-        _write(path, uuid.uuid4().hex[:16])
+        replace_text(path, uuid.uuid4().hex[:16])
     return path.read_text(encoding="utf-8").strip()
 
 
@@ -109,9 +111,3 @@ def _assigned(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -44,9 +44,9 @@ class SaveAtBoundary:
         self._run = run
         self._keeper = keeper
         self._log = log
-        self.pace = SaveInterval.of_run(every, run.clock, run.folder.events())
+        self.pace = SaveInterval.of_run(every, run.clock, run.past_events)
         """When the next save is due."""
-        self.clock = SaveDeadline(run.environment, run.preemption, warn=run.warn)
+        self.clock = SaveDeadline(run.environment, run.preemption, run.end_time, warn=run.warn)
         """Whether there is time for it."""
         self._best: _Best | None = None
         self._has_estimated = False

@@ -10,6 +10,7 @@ from typing import Any
 
 from strategies import Look
 
+from ...contract.end_time import EndTime
 from ...contract.environment import RankEnvironment
 from ...contract.preemption import PreemptionFlag
 
@@ -26,6 +27,7 @@ class SaveDeadline:
         self,
         environment: RankEnvironment,
         flag: PreemptionFlag,
+        end_time: EndTime,
         *,
         warn: Callable[[str], None],
         clock: Callable[[], float] = time.time,
@@ -33,12 +35,13 @@ class SaveDeadline:
         """Prepare.
 
         Args:
-            environment: When the machines are taken away, as known at the start.
+            environment: How long the grace is.
             flag: Knows more once a warning has come.
+            end_time: When the job's time is over, which a scheduler may move.
             warn: Told when a preemption leaves less time than a save needs.
             clock: Seconds since the epoch.
         """
-        self._end_time_s = environment.end_time_s
+        self._end_time = end_time
         self._grace_s = environment.grace_s
         self._flag = flag
         self._warn = warn
@@ -71,7 +74,7 @@ class SaveDeadline:
     @property
     def wants_estimate(self) -> bool:
         """Whether the time of a save matters, and none was measured."""
-        limits = (self._end_time_s, self._grace_s, self._flag.deadline)
+        limits = (self._end_time.now_s(), self._grace_s, self._flag.deadline)
         return not self._saves_s and any(limit is not None for limit in limits)
 
     @property
@@ -106,7 +109,8 @@ class SaveDeadline:
     def look(self) -> Look:
         """Return what the coordinator gives to a round between the ranks."""
         asked, now_s = self._flag.requested, self._clock()
-        limits = [at for at in (self._end_time_s, self._flag.deadline) if at is not None]
+        known = (self._end_time.now_s(), self._flag.deadline)
+        limits = [at for at in known if at is not None]
         if not limits:
             return Look(asked=asked, unit_s=self._unit_s)
         save_s = self.save_s

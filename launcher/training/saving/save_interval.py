@@ -55,7 +55,7 @@ def saves_of(events: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
     found = [
         (float(event["stall_s"]), float(event["seconds"]))
         for event in events
-        if event.get("event") == "saved" and "next_in_s" in event
+        if event.get("event") == "saved" and event.keys() >= {"next_in_s", "stall_s", "seconds"}
     ]
     return found[-_REMEMBERED:]
 

@@ -69,6 +69,9 @@ def choose(
 ) -> Choice:
     """Return the simplest strategy that fits.
 
+    Nothing is refused for its activations alone: a fused kernel that nobody has measured may hold a
+    small part of them. Then the strategy that needs the least is taken, and said to be a trial.
+
     Args:
         sizes: of the model.
         wishes: what else is asked.
@@ -77,7 +80,8 @@ def choose(
         host_bytes: a rank's share of what the host has free; None: not known.
 
     Raises:
-        ConfigError: none fits, with the smallest number of ranks on which one would.
+        ConfigError: none fits even without activations, with the smallest number of ranks on which
+            one would.
     """
     memory = Memory(
         device_bytes=int(memory_bytes * (1 - KEPT_FREE)),
@@ -95,6 +99,9 @@ def choose(
         return Choice(
             strategy=fitting[0], reason=reason, table="" if fitting == ["single"] else table
         )
+    least = _least_without_activations(found, memory)
+    if least is not None:
+        return Choice(strategy=least, reason=_trial(found[least], memory, ranks), table=table)
     what = "the model does not fit" if found.keys() == {"single"} else "no strategy fits"
     where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
     told = [
@@ -116,6 +123,25 @@ def _reason(found: Mapping[str, MemoryNeed], chosen: str, memory: Memory, *, whe
     host = f", and {_shown(need.host)} on the host" if need.host else ""
     used = f"{_shown(need.total)} of {_shown(memory.device_bytes)} that may be used{where}"
     return f"{why}: {used}{host}"
+
+
+def _least_without_activations(found: Mapping[str, MemoryNeed], memory: Memory) -> str | None:
+    """Return what needs the least of the strategies that only their activations keep from fitting.
+
+    None: there is none.
+    """
+    fitting = [n for n, need in found.items() if memory.holds(replace(need, activations=0))]
+    return min(fitting, key=lambda name: found[name].total, default=None)
+
+
+def _trial(need: MemoryNeed, memory: Memory, ranks: int) -> str:
+    where = "" if ranks == 1 else " on each rank"
+    return (
+        f"it needs the least, but NOT LESS than may be used by this estimate: {_shown(need.total)} "
+        f"of {_shown(memory.device_bytes)}{where}, {_shown(need.activations)} of it activations, "
+        "which fused kernels may not hold. Where memory runs out, lower micro_batch, use "
+        "checkpoint_blocks or --precision bf16"
+    )
 
 
 def _needs(sizes: ModelSizes, wishes: Wishes, spread: Spread) -> dict[str, MemoryNeed]:

@@ -17,6 +17,7 @@ from ..model.blocks import find_blocks, shared_with_outside
 from ..model.build import build_on_meta
 from ..model.deferred_init import AsIfOnCpu, is_plain_in_place
 from ..strategy import Blueprint
+from .attention import attention_as_on
 from .live_bytes import LiveBytes
 from .measure_step import measure_step
 from .memory_model import MASTER_BYTES, ModelSizes
@@ -116,7 +117,7 @@ def _activation_bytes(
     for call in [forward] if forward is not None else _ways(batch):
         peak = _Peak()
         try:
-            with AsIfOnCpu(), peak:
+            with attention_as_on(blueprint.ranks.device.type), AsIfOnCpu(), peak:
                 torch.autograd.backward(_loss_of(call(model, batch)))
         except Exception:  # Whatever the user's model raises where there are no values.
             continue

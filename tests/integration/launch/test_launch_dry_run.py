@@ -48,6 +48,7 @@ def test_a_mistake_is_told_instead(launch):
 
 def test_the_secret_of_the_nodes_is_not_shown(launch):
     (launch.folder / "secret").write_text("geheim-in-a-file\n")
+    (launch.folder / "secret").chmod(0o600)
     words = ("--dry-run", "--nnodes", "2", "--node-rank", "0", "--master-addr", "127.0.0.1")
     env = {"RELAUNCH_SECRET": "geheim-in-a-variable"}
     script = launch.script("pass")
@@ -64,7 +65,10 @@ def test_the_secret_of_the_nodes_is_not_shown(launch):
 
 def test_a_secret_among_the_arguments_is_masked(launch):
     env = {"HF_TOKEN": "hf_geheim"}
-    launched = launch("--dry-run", launch.script("pass"), "--token=hf_geheim", env=env)
+    words = ("--token=hf_geheim", "--api-key", "geheim-2", "https://h/?sig=geheim-3")
+    launched = launch("--dry-run", launch.script("pass"), *words, env=env)
     assert launched.wait() == 0
-    assert "hf_geheim" not in launched.stdout
-    assert "--token=***" in launched.stdout
+    assert "geheim" not in launched.stdout
+    assert launched.stdout.splitlines()[1].endswith(
+        "train.py '--token=***' --api-key '***' 'https://h/?sig=***'"
+    )

@@ -55,6 +55,7 @@ def test_a_node_with_another_secret_is_told_and_waits_in_vain(hosts):
     words = ("--rdzv-conf", "join_timeout=6", script)
     secret = hosts.folder / "secret"
     secret.write_text("the secret of another run\n")
+    secret.chmod(0o600)
     nodes = [
         hosts.static(0, *words),
         hosts.static(1, "--secret-file", str(secret), *words),

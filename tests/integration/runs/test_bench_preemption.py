@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(260)
 def test_a_notice_wastes_next_to_nothing_and_a_kill_what_was_not_saved(tmp_path: Path) -> None:
     file = tmp_path / "table.md"

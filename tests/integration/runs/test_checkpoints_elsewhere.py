@@ -56,7 +56,7 @@ def tensors(store):
         }
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("zero2", marks=pytest.mark.slow)])
 def test_a_run_at_a_url_is_killed_and_goes_on(launch, strategy):
     url = f"file://{launch.folder}/bucket/run"
     # The save of step 8 is in flight, its writer stopped, when the rank dies.

@@ -41,7 +41,7 @@ def test_plain_python_gives_the_same_bits_as_one_rank(
     assert [r["loss"] for r in mine] == [r["loss"] for r in theirs]
 
 
-@pytest.mark.parametrize("victim", ["rank", "launcher"])
+@pytest.mark.parametrize("victim", [pytest.param("rank", marks=pytest.mark.slow), "launcher"])
 def test_sigkill_in_the_middle(
     victim: str, launch: Callable[..., Any], run: Any, small: str, tmp_path: Path
 ) -> None:
@@ -69,7 +69,7 @@ def test_sigkill_in_the_middle(
     assert run.events("test")[0]["test/loss"] == other.events("test")[0]["test/loss"]
 
 
-@pytest.mark.parametrize("asked", ["launcher", "rank"])
+@pytest.mark.parametrize("asked", ["launcher", pytest.param("rank", marks=pytest.mark.slow)])
 def test_asked_to_leave_then_other_ranks_under_another_strategy(
     asked: str, launch: Callable[..., Any], run: Any, small: str, undisturbed: Any
 ) -> None:

@@ -117,7 +117,7 @@ Run.start(main)
     "strategy",
     [
         "single",
-        "ddp",
+        pytest.param("ddp", marks=SLOW),
         "fsdp",
         pytest.param("zero1", marks=SLOW),
         pytest.param("zero2", marks=SLOW),

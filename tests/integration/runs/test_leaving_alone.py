@@ -42,7 +42,16 @@ Run.start(main)
 """
 
 
-@pytest.mark.parametrize("where", ["loop", "batch", "raise", "return", "exit", "busy", "before"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "loop",
+        "raise",
+        "exit",
+        "before",
+        *(pytest.param(w, marks=pytest.mark.slow) for w in ("batch", "return", "busy")),
+    ],
+)
 def test_the_rank_the_step_and_the_line_are_named(launch, where):
     script = launch.script(SCRIPT.replace("{WHERE}", where))
     launched = launch("--nproc-per-node", "2", "--run-dir", "run", script)

@@ -52,9 +52,9 @@ def undisturbed_loss(tmp_path_factory: pytest.TempPathFactory, python: Callable[
     ("launch", "seed", "own"),
     [
         ("warm", 1, ""),
-        ("cold", 2, ""),
+        pytest.param("cold", 2, "", marks=pytest.mark.slow),
         ("warm", 3, "spawn"),
-        ("warm", 4, "fork"),
+        pytest.param("warm", 4, "fork", marks=pytest.mark.slow),
     ],
     indirect=["launch"],
 )

@@ -70,7 +70,7 @@ def line_of(launch, mistake):
     "strategy",
     [
         "single",
-        "ddp",
+        pytest.param("ddp", marks=SLOW),
         pytest.param("fsdp", marks=SLOW),
         pytest.param("zero1", marks=SLOW),
         pytest.param("zero2", marks=SLOW),
@@ -132,7 +132,7 @@ def test_an_exception_out_of_measure_is_shown_and_the_steps_are_saved(launch, ru
     assert run.steps_on_disk() == [4]
 
 
-@pytest.mark.parametrize(("mistake", "saved"), [("loss", 5), ("break", 6)])
+@pytest.mark.parametrize(("mistake", "saved"), [pytest.param("loss", 5, marks=SLOW), ("break", 6)])
 def test_the_finished_steps_are_saved(mistake, saved, launch, run):
     to = ("--nproc-per-node", "2", "--strategy", "zero2", "--run-dir", str(run.path))
     launched = launch(*to, script_of(launch, mistake))
@@ -144,7 +144,7 @@ def test_the_finished_steps_are_saved(mistake, saved, launch, run):
     assert launch(*to, script_of(launch, "none")).wait(80) == 0
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=SLOW)])
 def test_one_rank_alone_leaves_soon_and_says_so(strategy, launch, run):
     to = ("--nproc-per-node", "2", "--strategy", strategy, "--run-dir", str(run.path))
     launched = launch(*to, script_of(launch, "alone"))

@@ -70,7 +70,11 @@ def told_by(
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("num_ranks", "strategies"),
-    [(1, "ddp,fsdp,zero2,zero3"), (2, "ddp,fsdp,accelerate"), (2, "zero1,zero2,zero3")],
+    [
+        pytest.param(1, "ddp,fsdp,zero2,zero3", marks=SLOW),
+        (2, "ddp,fsdp,zero3"),
+        pytest.param(2, "zero1,zero2,accelerate", marks=SLOW),
+    ],
 )
 def test_methods_and_parts_train_as_under_single(
     num_ranks: int, strategies: str, launch: Callable[..., Any], tmp_path: Path
@@ -85,7 +89,9 @@ def test_methods_and_parts_train_as_under_single(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("strategies", ["ddp,accelerate", "fsdp", "zero2,zero3"])
+@pytest.mark.parametrize(
+    "strategies", ["ddp,fsdp,zero3", pytest.param("accelerate,zero1,zero2", marks=SLOW)]
+)
 def test_what_goes_beside_the_engine_is_right_or_refused(
     strategies: str, launch: Callable[..., Any], tmp_path: Path
 ) -> None:

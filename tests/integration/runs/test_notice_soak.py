@@ -35,6 +35,8 @@ CASES: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
     ("test", "warm", "tree", ALL_TWICE, True),
     ("end", "warm", "tree", ("SIGTERM",), False),
 )
+IN_CI = ("restore", "step", "data wait", "evaluation", "save in flight", "restart")
+"""The phases of which a trial is part of scripts/test; the others are slow ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,11 @@ def soak(tmp_path_factory: pytest.TempPathFactory) -> Soak:
     return Soak(trials=trials, one_trial=one_trial, undisturbed=undisturbed.Undisturbed(folder))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case[0].replace(" ", "-"))
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=() if case[0] in IN_CI else pytest.mark.slow) for case in CASES],
+    ids=lambda case: case[0].replace(" ", "-"),
+)
 def test_a_notice_loses_nothing(
     case: tuple[str, str, str, tuple[str, ...], bool], soak: Soak, tmp_path: Path
 ) -> None:

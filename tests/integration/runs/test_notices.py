@@ -97,7 +97,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, python: Any) -> Path:
         ("ddp", "launcher", "0"),
         ("fsdp", "rank", "2"),
         ("zero2", "tree", "2"),
-        ("zero3", "rank", "0"),
+        pytest.param("zero3", "rank", "0", marks=pytest.mark.slow),
     ],
 )
 def test_an_evaluation_is_broken_off_by_all_and_done_again(
@@ -127,7 +127,12 @@ def test_an_evaluation_that_was_owed_may_end_the_run(launch: Any, run: Any, tmp_
 
 
 @pytest.mark.parametrize(
-    ("strategy", "whom"), [("ddp", "tree"), ("fsdp", "launcher"), ("zero2", "rank")]
+    ("strategy", "whom"),
+    [
+        ("ddp", "tree"),
+        pytest.param("fsdp", "launcher", marks=pytest.mark.slow),
+        ("zero2", "rank"),
+    ],
 )
 def test_a_long_step_is_given_up_and_what_its_forward_moved_is_put_back(
     launch: Any, run: Any, plain: Path, strategy: str, whom: str
@@ -139,7 +144,13 @@ def test_a_long_step_is_given_up_and_what_its_forward_moved_is_put_back(
 
 
 @pytest.mark.parametrize(
-    ("strategy", "workers"), [("ddp", "2"), ("zero3", "2"), ("fsdp", "2"), ("ddp", "0")]
+    ("strategy", "workers"),
+    [
+        ("ddp", "2"),
+        pytest.param("zero3", "2", marks=pytest.mark.slow),
+        pytest.param("fsdp", "2", marks=pytest.mark.slow),
+        ("ddp", "0"),
+    ],
 )
 def test_data_that_does_not_come_keeps_nobody(
     launch: Any, run: Any, plain: Path, strategy: str, workers: str

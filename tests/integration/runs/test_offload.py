@@ -28,7 +28,7 @@ def grad_norms(folder: Path) -> dict[int, float]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 def test_the_same_numbers_and_checkpoints(
     precision: str, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -52,7 +52,7 @@ def test_the_same_numbers_and_checkpoints(
             assert difference(tmp_path / f"{name}.safetensors", truth) <= 1e-6, name
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 @pytest.mark.parametrize("strategy", ZERO)
 def test_what_auto_counts_is_on_the_host(
     strategy: str, precision: str, launch: Callable[..., Any], tmp_path: Path

@@ -80,6 +80,7 @@ def test_muon_is_refused_on_one_rank_too_and_the_advice_works(launch: Callable[.
         assert "done" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_optimizers_of_torch_are_the_same_or_refused(tmp_path: Path) -> None:
     import subprocess

@@ -15,6 +15,7 @@ LARGEST_DIFFERENCE = 1e-6
 NO_LIBRARY = importlib.util.find_spec("transformers") is None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(440)
 @pytest.mark.skipif(NO_LIBRARY, reason="transformers is not installed (an extra of the tests)")
 def test_gpt2_and_llama_of_transformers(launch: Callable[..., Any], tmp_path: Path) -> None:

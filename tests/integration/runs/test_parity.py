@@ -59,7 +59,7 @@ def differences(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_ten_steps_under_every_strategy(
     world_size: int, launch: Callable[..., Any], tmp_path: Path, reference: Reference
 ) -> None:

@@ -42,6 +42,40 @@ def test_a_script_that_goes_elsewhere(options, where, launch):
     assert "this run had finished already" in again.stdout
 
 
+GOES_ON = """
+import os
+import torch
+from torch.utils.data import TensorDataset
+from launcher import Run
+
+def main(run):
+    os.makedirs("elsewhere", exist_ok=True)
+    os.chdir("elsewhere")
+    job = run.prepare(
+        model=lambda: torch.nn.Linear(8, 1),
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-2),
+        train=TensorDataset(torch.randn(16, 8)), global_batch=8, micro_batch=4, steps=2,
+    )
+    for step in job:
+        for (x,) in step:
+            step.backward(job.model(x).square().sum(), count=len(x))
+    job.export("last")
+
+Run.start(main, run_dir="mine", checkpoints="states")
+"""
+
+
+def test_a_script_that_goes_elsewhere_after_the_start(python, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(GOES_ON)
+    done = python(str(script), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine" / "events.jsonl").exists()
+    assert (tmp_path / "mine" / "export" / "model.safetensors").exists()
+    assert list((tmp_path / "states" / "checkpoints").glob("step-*"))
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_under_plain_python(python, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT.replace("{EARLY}", IMPORT).replace("{LATE}", ""))

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launcher.slurm.job_info import JobFacts, pairs, parse_job
+from launcher.slurm.job_info import JobFacts, parse_job
+from launcher.slurm.scontrol import fixed_environment
 
 ROOT = Path(__file__).parents[3]
 RELAUNCH = f"{sys.executable} -c 'from launcher.cli import main; main()'"
@@ -172,21 +173,27 @@ class Cluster:
         daemons = {daemon.pid for daemon in self._daemons.values()}
         return [pid for pid in found if pid not in daemons and pid != os.getpid()]
 
-    def ask(self, *words: str) -> str:
+    def ask(self, *words: str, environ: dict[str, str] | None = None) -> str:
         done = subprocess.run(
-            words, env=self.environ, capture_output=True, text=True, timeout=30, cwd=self.folder
+            words,
+            env=environ or self.environ,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            cwd=self.folder,
         )
         if done.returncode:
             raise subprocess.SubprocessError(f"{words}: {done.stderr}")
         return done.stdout.strip()
 
     def facts(self, job: str) -> JobFacts:
-        found = parse_job(self.ask("scontrol", "show", "job", job))
+        environ = fixed_environment(self.environ)
+        found = parse_job(self.ask("scontrol", "show", "job", job, environ=environ))
         assert found is not None
         return found
 
     def exit_code(self, job: str) -> str:
-        return pairs(self.ask("scontrol", "show", "job", job))["ExitCode"]
+        return self.facts(job).exit_code
 
     def _run(self, *words: str, as_name: str | None = None) -> None:
         name = as_name or words[0]

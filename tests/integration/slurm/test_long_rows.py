@@ -57,3 +57,15 @@ def test_a_loop_without_progress_ends(jobs: Any, cluster: Any, run: Any) -> None
     jobs.wait_for_state(job, "FAILED")
     assert cluster.exit_code(job) == "93:0"
     assert "the job was started 5 times at step 0 and got no further" in jobs.said
+
+
+def test_a_limit_that_is_raised_is_seen(jobs: Any, cluster: Any, run: Any) -> None:
+    job = jobs.train("--nodes=2", "--time=2", script=SLOW)
+    jobs.wait_for_step(3)
+    cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=20")
+    jobs.until(lambda: "moved the end of the job's time" in jobs.said, "the new limit")
+    jobs.until(lambda: run.last_step() > 3 and "deadline in 1" in jobs.said, "the new deadline")
+    cluster.ask("scontrol", "update", f"JobId={job}", "TimeLimit=2")
+    jobs.wait_for_requeue(job)
+    assert "earlier than before" in jobs.said
+    assert run.steps_on_disk()[0] == run.events("end")[0]["step"]

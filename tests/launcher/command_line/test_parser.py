@@ -9,6 +9,7 @@ from torch.distributed.run import get_args_parser
 from launcher.command_line.argv import read_words
 from launcher.command_line.option_table import OPTIONS, TORCHRUN_OPTIONS
 from launcher.command_line.parser import help_text, parse_command_line
+from launcher.contract.run_options import RunOptions
 from launcher.errors import UsageError
 from launcher.plan.options import LaunchOptions, NodeOptions, StreamOptions
 from launcher.plan.program import ProgramKind
@@ -117,9 +118,7 @@ def test_all_options():
         script_args=("--lr", "1e-3"),
         kind=ProgramKind.MODULE,
         nproc_per_node=4,
-        strategy="fsdp",
-        precision="bf16",
-        run_dir=Path("r"),
+        run=RunOptions(strategy="fsdp", precision="bf16", run_dir=Path("r")),
         log_dir=Path("l"),
         nodes=NodeOptions(
             num_min=2,

@@ -10,6 +10,7 @@ from launcher.agent.attempts.history import AttemptHistory
 from launcher.agent.attempts.restart_policy import RestartDecision
 from launcher.contract.launcher_signals import SignalInbox
 from launcher.contract.run_dir_file import tell_folder, told_folder
+from launcher.contract.run_options import RunOptions
 from launcher.plan.assumed_folder import assumed_folder
 from launcher.plan.program import Program, ProgramKind
 from launcher.rendezvous.messages import NodeEnd
@@ -18,7 +19,8 @@ from launcher.run_folder.jsonl import EVENTS
 
 def plan(run_dir=None, uses_run=True, kind=ProgramKind.SCRIPT, name="sub/train.py"):
     program = Program(kind=kind, name=name, args=())
-    return SimpleNamespace(run_dir=run_dir, uses_run=uses_run, program=program, max_restarts=0)
+    run = RunOptions(run_dir=run_dir)
+    return SimpleNamespace(run=run, uses_run=uses_run, program=program, max_restarts=0)
 
 
 def end(run_dir=None):

@@ -92,6 +92,21 @@ def test_what_slurm_did_not_write():
         read(BATCH | {"SLURM_NODEID": "x"})
 
 
+@pytest.mark.parametrize(
+    ("step_nodes", "is_whole"), [("n[0-1]", True), ("n[1,0]", True), ("n0", False)]
+)
+def test_a_step_on_part_of_the_job(step_nodes, is_whole):
+    assert read(TASK | {"SLURM_STEP_NODELIST": step_nodes}).is_whole_job is is_whole
+    assert read(BATCH).is_whole_job
+
+
+def test_the_batch_script_itself():
+    for pid, is_script in ((77, True), (78, False), (None, False)):
+        environ = BATCH | {"SLURM_TASK_PID": "77"}
+        found = read_allocation(environ, host="n0", is_in_step=True, pid=pid)
+        assert found.is_script is is_script
+
+
 def test_an_ancestor_that_is_slurms(tmp_path: Path):
     for pid, name, parent in ((30, "a (b) c", 20), (20, "slurmstepd", 1), (40, "bash", 1)):
         (tmp_path / str(pid)).mkdir()

@@ -1,15 +1,19 @@
 """Calls have a bound, outlive the signals of a step that ends, and tell why they failed."""
 
-import os
 import signal
 import sys
 import threading
 import time
 
 from launcher.slurm.job_info import parse_duration, parse_job, parse_site, parse_time
-from launcher.slurm.scontrol import Answer, Scontrol, call
+from launcher.slurm.scontrol import Answer, Scontrol, call, fixed_environment
 
-PARTITION = "PartitionName=low\n   GraceTime=20 Hidden=NO\n   MaxTime=01:00:00\n"
+PARTITION = """\
+PartitionName=low
+   AllowGroups=domain users,GraceTime=7 AllowAccounts=ALL AllowQos=ALL
+   DefaultTime=NONE DisableRootJobs=NO ExclusiveUser=NO GraceTime=20 Hidden=NO
+   MaxNodes=UNLIMITED MaxTime=01:00:00 MinNodes=0 LLN=NO MaxCPUsPerNode=UNLIMITED
+"""
 CONFIG = "KillWait                = 6 sec\nTaskPlugin              = task/affinity\n"
 
 
@@ -55,14 +59,29 @@ def test_durations_and_times():
     texts = ("30", "05:00", "1:00:00", "1-12:00:00", "UNLIMITED", "", None)
     assert [parse_duration(t) for t in texts] == [30, 300, 3600, 129600, None, None, None]
     assert parse_time("Unknown") is None
-    os.environ["TZ"], before = "UTC", os.environ.get("TZ")
-    time.tzset()
-    try:
-        assert parse_time("1970-01-02T00:00:00") == 86400.0
-    finally:
-        os.environ.pop("TZ") if before is None else os.environ.__setitem__("TZ", before)
-        time.tzset()
+    assert parse_time("1970-01-02T00:00:00") == 86400.0
 
 
 def test_what_is_no_job():
     assert parse_job("slurm_load_jobs error: Invalid job id specified") is None
+
+
+def test_the_profile_does_not_steer_slurms_commands():
+    """The variables of scontrol's and sinfo's manual pages, except those that reach the cluster."""
+    reaching = {"SLURM_CONF": "/etc/slurm.conf", "SLURM_JWT": "t", "PATH": "/bin", "HOME": "/h"}
+    steering = (
+        *("SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN", "SLURM_CLUSTERS", "SLURM_DEBUG_FLAGS"),
+        *("SCONTROL_ALL", "SCONTROL_FEDERATION", "SCONTROL_LOCAL", "SINFO_PARTITION"),
+        *("SLURM_TOPO_LEN", "SQUEUE_FORMAT", "SBATCH_CLUSTERS", "LC_ALL", "TZ"),
+    )
+    found = fixed_environment({**reaching, **dict.fromkeys(steering, "other")})
+    assert found == {**reaching, "SLURM_TIME_FORMAT": "standard", "TZ": "UTC0", "LC_ALL": "C"}
+
+
+def test_a_command_runs_in_the_fixed_environment(monkeypatch):
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    monkeypatch.setenv("SLURM_CLUSTERS", "other")
+    shown = python(
+        "import os; print(os.environ['SLURM_TIME_FORMAT'], 'SLURM_CLUSTERS' in os.environ)"
+    )
+    assert shown.text == "standard False\n"

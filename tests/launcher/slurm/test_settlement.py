@@ -1,6 +1,7 @@
 """What is asked of Slurm, and what is said, when it answers, refuses and is silent."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -12,11 +13,13 @@ from launcher.slurm.requeue_policy import Ended
 from launcher.slurm.scontrol import Answer, Scontrol
 
 SHOWN = """JobId=12 JobName=x
+   UserId=a(7) GroupId=domain users(7) MCS_label=N/A
    JobState={state} Reason={reason} Dependency=(null)
    Requeue=1 Restarts={restarts} BatchFlag=1 Reboot=0 ExitCode=0:0
    StartTime=2026-11-21T05:12:39 EndTime=2026-11-21T06:12:39 Deadline=N/A
    PreemptEligibleTime=2026-11-21T05:12:39 PreemptTime={preempt}
-   Command=/home/a b/job.sh
+   Partition=low AllocNode:Sid=login:6704
+   Command=/home/ab/job.sh
    WorkDir=/home/a b
 """
 DOWN = Answer(text="", problem="Unable to contact slurm controller (connect failure)")
@@ -126,7 +129,7 @@ def test_a_controller_that_stays_silent_is_given_up_before_the_deadline():
     assert slurm.said[-1] == (
         "Slurm does not answer (Unable to contact slurm controller (connect failure)). Unless it "
         "puts the job back into the queue by itself, continue by hand: "
-        "sbatch --chdir='/home/a b' '/home/a b/job.sh'"
+        "sbatch --chdir='/home/a b' /home/ab/job.sh"
     )
 
 
@@ -215,3 +218,19 @@ def test_the_command_by_hand():
     )
     assert by_hand(ALLOCATION, None) == "scontrol requeue 12"
     assert by_hand(ALLOCATION, facts) == "scontrol requeue 12"
+    assert by_hand(ALLOCATION, replace(facts, script="/a/job.sh")) == "sbatch /a/job.sh"
+
+
+@pytest.mark.parametrize(("is_file", "how"), [(True, "sbatch '/a/my job.sh'"), (False, "requeue")])
+def test_arguments_of_a_script_are_not_taken_for_its_path(is_file, how):
+    facts = parse_job(shown().text.replace("/home/ab/job.sh", "/a/my job.sh"))
+    assert facts is not None
+    told = by_hand(ALLOCATION, replace(facts, folder=None), is_file=lambda path: is_file)
+    assert told == (how if is_file else "scontrol requeue 12")
+
+
+def test_an_end_that_has_gone_by_does_not_stop_the_asking():
+    """The limit was raised meanwhile: this process knows the former end only."""
+    slurm = Slurm(DOWN, DOWN, DOWN, PREEMPTED)
+    assert slurm.settle(end_time_s=990.0) == 75
+    assert slurm.num_requeues() == 1

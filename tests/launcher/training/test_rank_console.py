@@ -1,6 +1,7 @@
 import io
 import os
 import pty
+import termios
 import tty
 
 import pytest
@@ -12,6 +13,7 @@ from launcher.training.rank_console import LINE_S, REDRAW_S, RankConsole
 def terminal():
     read_end, write_end = pty.openpty()
     tty.setraw(write_end)
+    termios.tcsetwinsize(write_end, (24, 80))
     stream = os.fdopen(write_end, "w")
     yield read_end, stream
     stream.close()
@@ -41,6 +43,19 @@ def test_on_a_terminal_a_line_is_written_over_and_makes_way_for_a_sentence(termi
     console.say("saved")
     assert read_until(read_end, "saved\n") == (
         "\r\x1b[Krelaunch: step 1\r\x1b[Krelaunch: step 2\r\x1b[Krelaunch: saved\n"
+    )
+
+
+def test_a_pseudo_terminal_without_columns_is_no_terminal(terminal):
+    """As `srun -u` gives one to each task of a batch job, whose output goes into a file."""
+    read_end, stream = terminal
+    termios.tcsetwinsize(stream.fileno(), (0, 0))
+    console = RankConsole(is_heard=True, out=lambda: stream)
+    console.progress(lambda width: f"step 1 {width}")
+    console.progress(lambda width: "step 2")
+    console.say("saved")
+    assert read_until(read_end, "saved\n") == (
+        "relaunch: step 1 None\nrelaunch: step 2\nrelaunch: saved\n"
     )
 
 

@@ -11,6 +11,8 @@ import pytest
 from launcher.agent.attempts.attempt import Attempt
 from launcher.agent.attempts.hang_detection import HangWatch
 from launcher.agent.attempts.supervision import Bounds
+from launcher.agent.cluster import NoAdvice
+from launcher.contract.end_time import ToldEnd, end_time_file
 from launcher.contract.heartbeat import Heartbeat
 from launcher.contract.launcher_signals import SignalInbox
 from launcher.rendezvous.remote_status import RemoteStatus
@@ -180,3 +182,19 @@ def test_a_rank_that_told_its_leaving_and_died_does_not_end_the_others_at_once(a
     statuses, _ = attempt_of(leaves, DIES, bounds=bounds, left={0: None, 1: code}.get)
     assert statuses == [75, -signal.SIGTERM]
     assert [outcome.ending_since_s for outcome in attempt_of.outcomes] == [None, None]
+
+
+def test_an_end_of_the_jobs_time_that_moves_is_passed_on(attempt_of, tmp_path):
+    told = ToldEnd(end_time_s=2000.0, asked_at_s=1000.0)
+
+    class Moves(NoAdvice):
+        def __init__(self):
+            self.news = [(told, "it moved"), (told, "")]
+
+        def end_time(self):
+            return self.news.pop(0) if self.news else None
+
+    statuses, said = attempt_of(prints("import time; time.sleep(1)"), advice=Moves())
+    assert statuses == [0]
+    assert said == ["it moved"]
+    assert ToldEnd.read(end_time_file(tmp_path / "warning")) == told

@@ -264,3 +264,32 @@ def test_both_start_without_torch_and_matplotlib(module):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[]\n"
+
+
+HOSTILE = "x\x1b[2J\n# faked\u202e <img src=h> ![p](http://h/p.png) $\\bad$"
+
+
+def test_nobody_elses_text_is_obeyed(tmp_path, write_run, capsys):
+    """Neither by the terminal, nor as Markdown or HTML, nor by what draws the curves."""
+    folder = write_run(tmp_path / "foreign")
+    (folder / "run.json").write_text(json.dumps({"script": HOSTILE, HOSTILE: 1}))
+    for name in ("metrics.jsonl", "events.jsonl"):
+        lines = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        changed = [
+            {k.replace("val/loss", f"val/{HOSTILE}"): v for k, v in line.items()} for line in lines
+        ]
+        for line in changed:
+            line.update({k: HOSTILE for k in ("reason", "strategy", "monitor") if k in line})
+            line.update({f"test/{HOSTILE}": 0.5} if line.get("event") == "test" else {})
+        (folder / name).write_text("".join(f"{json.dumps(line)}\n" for line in changed))
+    append_event(folder, "checkpoint refused", now=datetime.now(UTC), reason=HOSTILE)
+    assert report([str(folder)]) == 0
+    shown = capsys.readouterr().out
+    text = (folder / "report.md").read_text()
+    assert text.count("faked") > 5
+    assert "faked" in shown
+    for written in (text, shown):
+        assert all(c == "\n" or c.isprintable() for c in written)
+        assert not any(line.startswith("# faked") for line in written.splitlines())
+    assert "<" not in text
+    assert "![p]" not in text

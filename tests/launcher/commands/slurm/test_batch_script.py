@@ -123,3 +123,44 @@ def test_mistakes_are_told_before_anything_is_submitted(words, sentence):
 )
 def test_what_sbatch_says_is_told_once(stderr, text):
     assert refusal_text(stderr, 7) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("my job", '"my job"'),
+        ("00:30:00", "00:30:00"),
+        ("gpu:a100:4,shard", "gpu:a100:4,shard"),
+        ("[a&b]|c*2", "[a&b]|c*2"),
+        ("n[1-3,7]", "n[1-3,7]"),
+        ("%x-%j.out", "%x-%j.out"),
+        ("it's #1", '"it\'s #1"'),
+        ('say "a\\b"', '"say \\"a\\\\b\\""'),
+        ("", '""'),
+        ("$HOME", '"$HOME"'),
+        ("größe", '"größe"'),
+    ],
+)
+def test_values_are_quoted_as_sbatch_reads_them(value, line):
+    assert f"#SBATCH --comment={line}" in text(f"--comment={value}", "a.py").splitlines()
+
+
+def test_a_script_whose_name_has_blanks_names_the_job():
+    lines = text("my train.py").splitlines()
+    assert lines[1] == '#SBATCH --job-name="my train"'
+    assert lines[-1] == "exec relaunch 'my train.py'"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--comment=a\necho injected", "a.py"),
+        ("--job-name", "a\r", "a.py"),
+        ("-o", "a\x1b[31m", "a.py"),
+        ("--nice=1\t2", "a.py"),
+        ("a\nb.py",),
+    ],
+)
+def test_control_characters_are_refused(words):
+    with pytest.raises(UsageError, match=r"has the control character .* Write a blank"):
+        text(*words)

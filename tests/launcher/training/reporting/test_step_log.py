@@ -27,7 +27,7 @@ class Told:
             console=console,
             say=self.said.append,
             folder=SimpleNamespace(metrics=self.written.append),
-            environment=SimpleNamespace(end_time_s=None),
+            end_time=SimpleNamespace(now_s=lambda: None),
             preemption=SimpleNamespace(deadline=None),
             attempt=1,
         )

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import pytest
 
+from launcher.contract.end_time import EndTime
 from launcher.contract.environment import RankEnvironment
 from launcher.contract.preemption import PreemptionFlag
 from launcher.training.saving.save_deadline import SaveDeadline, too_little_time
@@ -26,10 +27,17 @@ class Watch:
         return self.now
 
 
-def make(watch: Watch, warned: list[str], flag: Flag, **environment: Any) -> SaveDeadline:
+def make(
+    watch: Watch,
+    warned: list[str],
+    flag: Flag,
+    end_time_s: float | None = None,
+    **environment: Any,
+) -> SaveDeadline:
     return SaveDeadline(
         replace(PLAIN, **environment),
         cast(PreemptionFlag, flag),
+        EndTime(end_time_s, clock=watch),
         warn=warned.append,
         clock=watch,
     )

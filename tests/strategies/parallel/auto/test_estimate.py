@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from strategies import Blueprint, BuildOptions, ConfigError, Ranks, precision_for
-from strategies.parallel.auto.estimate import Wishes, choose
+from strategies.parallel.auto.estimate import Choice, Wishes, choose
 from strategies.parallel.auto.measure import measure_model
 from strategies.parallel.auto.memory_model import ModelSizes, Spread, needs
 
@@ -55,20 +55,38 @@ def test_the_simplest_that_fits(
 def test_nothing_fits_and_the_smallest_number_is_said() -> None:
     wishes = Wishes(able=ALL)
 
-    def ask(ranks: int) -> str:
-        return choose(LARGE, wishes, over(ranks, by_name=True), memory_bytes=500 * MIB).strategy
+    def ask(ranks: int) -> Choice:
+        return choose(LARGE, wishes, over(ranks, by_name=True), memory_bytes=500 * MIB)
 
     with pytest.raises(ConfigError) as caught:
         ask(2)
     text = str(caught.value)
     assert "450.0 MiB that may be used on each of 2 ranks" in text
     number = int(text.partition("smallest number that would do is ")[2].split()[0])
-    assert ask(number) == "fsdp"
-    with pytest.raises(ConfigError):
-        ask(number - 1)
-    sizes = replace(LARGE, activation_bytes=900 * MIB)
+    assert ask(number).reason.startswith("the simplest that fits")
+    # One fewer lacks room for activations alone: a trial, and no refusal.
+    assert "NOT LESS than may be used" in ask(number - 1).reason
+    sizes = replace(LARGE, frozen_bytes=4000 * MIB, largest_parameter=100 * MIB)
     with pytest.raises(ConfigError, match="More ranks would not do"):
         choose(sizes, wishes, over(2, by_name=True), memory_bytes=500 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "memory_mib", "chosen"),
+    [(1, 2500, "single"), (4, 2800, "fsdp"), (4, 1200, "fsdp"), (64, 1000, "fsdp")],
+)
+def test_nothing_is_refused_for_its_activations_alone(
+    ranks: int, memory_mib: int, chosen: str
+) -> None:
+    sizes = replace(LARGE, activation_bytes=30_000 * MIB)
+    wishes, spread = Wishes(able=ALL), over(ranks, by_name=True)
+    choice = choose(sizes, wishes, spread, memory_bytes=memory_mib * MIB)
+    assert choice.strategy == chosen
+    assert "29.3 GiB of it activations" in choice.reason
+    assert "lower micro_batch" in choice.reason
+    # A model that does not fit is refused whatever its activations.
+    with pytest.raises(ConfigError):
+        choose(sizes, Wishes(able=("ddp",)), over(4), memory_bytes=1200 * MIB)
 
 
 def test_one_rank_on_which_the_model_does_not_fit() -> None:
