@@ -22,7 +22,7 @@ from .resume_report import report_resume
 from .start_table import (
     batch_text,
     data_text,
-    habits_text,
+    intervals_text,
     model_text,
     places_text,
     restored_text,
@@ -108,7 +108,7 @@ class RunLog:
                     ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
                     ("data", data_text(self._plan)),
                     ("batch", batch_text(self._plan, run.ranks.world_size)),
-                    ("habits", habits_text(self._recipe)),
+                    ("intervals", intervals_text(self._recipe)),
                     ("taken over", restored_text(restored, self._plan)),
                 ]
             )
