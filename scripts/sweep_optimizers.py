@@ -1,7 +1,7 @@
 """Every optimizer of some libraries, under four strategies and resumed: the same, or refused.
 
 Each is trained for six steps on one rank under `single` and on two under `ddp`, `fsdp` and `zero2`,
-and goes on from the middle under the same strategy and from another one's checkpoint. All weights
+and resumes from the middle under the same strategy and from another one's checkpoint. All weights
 are compared with those of `single`. The parts are in `optimizer_sweep/`.
 """
 

@@ -49,7 +49,8 @@ def test_every_argument_of_prepare_with_type_and_default() -> None:
         assert meaning.strip(), name
         if field.default_factory is not dataclasses.MISSING:
             made = {"dict": "{}", "constant": "schedules.constant()"}
-            assert default == made[field.default_factory.__name__], name
+            factory = getattr(field.default_factory, "__name__", "")
+            assert default == made[factory], name
         elif field.default is dataclasses.MISSING:
             assert default == "required", name
         else:

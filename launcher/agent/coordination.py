@@ -175,11 +175,13 @@ class MultiNode:
         elif has_quorum(staying, members, dead):
             leader = self._meeting.place.node
             led = f", led by node {leader}" if leader else ""
-            return RestartDecision(restart=True, reason=f"going on with {len(staying)} nodes{led}.")
+            return RestartDecision(
+                restart=True, reason=f"continuing with {len(staying)} nodes{led}."
+            )
         else:
             why = (
                 f"{len(staying)} of {len(members)} nodes are left here, and it cannot be told from "
-                "here whether the others go on without them."
+                "here whether the others continue without them."
             )
         return RestartDecision(restart=False, reason=after_loss_text(why, continues=continues))
 

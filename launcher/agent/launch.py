@@ -120,7 +120,7 @@ def no_time_text(plan: LaunchPlan) -> str | None:
         return None
     return (
         f"--grace {plan.grace_s:g} leaves no time to save: a preemption notice kills the ranks at "
-        "once, and the run goes on from its newest checkpoint. Pass more seconds than a save "
+        "once, and the run resumes from its newest checkpoint. Pass more seconds than a save "
         "takes, or leave it out: then the ranks take the time they need."
     )
 

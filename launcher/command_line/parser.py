@@ -26,7 +26,7 @@ relaunch checkpoint, report and watch look at runs; each has a --help of its own
 
 exit codes:
   0    done                             2      wrong usage
-  75   saved; the same command goes on  93     do not retry
+  75   saved; the same command resumes  93     do not retry
   else the code of the rank that failed first; 128+n when signal n ended it
 
 signals to relaunch:

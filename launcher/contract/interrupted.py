@@ -24,5 +24,5 @@ class Interrupted(LauncherError):
         """Return the sentence about a run that was asked to leave between two attempts."""
         return (
             f"{signal_name(self.signum)}: asked to leave before restart {number}; the same command "
-            "goes on."
+            "resumes the run."
         )

@@ -289,7 +289,7 @@ class NodeSession:
         if (why := lead.refused.get(str(self.roster.node_rank))) is not None:
             raise UsageError(f"node 0 refuses this node: {why}")
         if lead.attempt == attempt and self.roster.node_rank not in lead.members:
-            raise StartError("the run goes on without this node: it was taken for lost.")
+            raise StartError("the run continues without this node, which was considered lost.")
         return lead.attempt == attempt and not lead.decided
 
     def _unfinished(self) -> list[int]:

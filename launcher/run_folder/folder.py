@@ -108,7 +108,7 @@ class RunFolder:
             again = "leave --checkpoints out" if former is None else f"pass --checkpoints {former}"
             raise ConfigError(
                 f"the run in {self.path} has its checkpoints in {store.folder}, and this start "
-                f"looks in {self.checkpoints.folder}. To go on, {again}; to train anew, choose "
+                f"looks in {self.checkpoints.folder}. To continue, {again}; to train anew, choose "
                 "another --run-dir."
             )
 
@@ -183,7 +183,7 @@ class RunFolder:
         """The folder was gone in the middle of a run: put back what says what the run is."""
         if (self.path / "run.json").exists():
             return
-        self.warn(f"{self.path} was removed while the run went on; it is made again.")
+        self.warn(f"{self.path} was removed during the run; it is created again.")
         if self._described is not None:
             with suppress(OSError):
                 self.write_run(self._described)

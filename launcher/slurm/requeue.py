@@ -82,9 +82,9 @@ class Requeue:
 
     def _leave(self, verdict: RequeueDecision) -> int:
         if verdict.cause is Cause.REQUEUED:
-            self._say("Slurm has put the job back into the queue by itself; it goes on from there.")
+            self._say("Slurm has put the job back into the queue by itself; it resumes from there.")
         elif verdict.cause is Cause.CANCELLED:
-            self._say("the job was cancelled and stays so. The same command goes on with the run.")
+            self._say("the job was cancelled and stays so. The same command resumes the run.")
         elif verdict.action is not RequeueAction.LEAVE:
             self._tell(verdict)
         return verdict.code
@@ -144,7 +144,7 @@ class Requeue:
         when = f"{HOLD_S} s from now" if lifted else "in about two minutes"
         self._say(
             f"{verdict.cause}: put job {key} back into the queue; it may start {when} "
-            "and goes on where it is now."
+            "and resumes where it is now."
         )
         return verdict.code
 

@@ -1,4 +1,4 @@
-"""The boundary in a loop of one's own: ranks agree to stop, at the same step, and none is left.
+"""The boundary in a plain torch loop: all ranks agree to stop at the same step.
 
 relaunch --nproc-per-node 2 scripts/examples/boundary_alone.py     (torchrun does as well)
 """

@@ -1,6 +1,6 @@
-"""Checkpoints in a plain torch loop, which nothing else of ours takes part in.
+"""Checkpoints in a plain torch loop, without any other part of relaunch.
 
-python scripts/examples/checkpoint_alone.py FOLDER        (again: it goes on)
+python scripts/examples/checkpoint_alone.py FOLDER        (again: it resumes)
 """
 
 import sys

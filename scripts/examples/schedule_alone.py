@@ -1,4 +1,4 @@
-"""A schedule and early stopping in a plain torch loop, which nothing else of ours takes part in.
+"""A schedule and early stopping in a plain torch loop, without any other part of relaunch.
 
 python scripts/examples/schedule_alone.py
 """

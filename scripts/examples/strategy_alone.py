@@ -1,7 +1,7 @@
-"""A strategy and checkpoints in a loop of one's own: save under one, go on under another.
+"""A strategy and checkpoints in a plain torch loop: save under one, resume under another.
 
 relaunch --nproc-per-node 2 scripts/examples/strategy_alone.py fsdp FOLDER
-relaunch --nproc-per-node 2 scripts/examples/strategy_alone.py zero2 FOLDER      (goes on)
+relaunch --nproc-per-node 2 scripts/examples/strategy_alone.py zero2 FOLDER      (resumes)
 """
 
 import os

@@ -5,7 +5,7 @@
 #SBATCH --time=24:00:00
 # One task a node: relaunch starts the ranks of a node itself.
 #SBATCH --ntasks-per-node=1
-# After a preemption or the time limit the same job goes on, in the same log.
+# After a preemption or the time limit the same job resumes, in the same log.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out

@@ -146,7 +146,7 @@ class SocketChannel:
 
     def _unlike(self, rank: int, number: int) -> DesyncError:
         return DesyncError(
-            f"rank {rank} tells something else than rank {self._rank} awaits, in their exchange "
+            f"rank {rank} sends something other than rank {self._rank} expects, in their exchange "
             f"{number}. {SAME_ORDER}"
         )
 

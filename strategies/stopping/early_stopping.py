@@ -167,7 +167,7 @@ class EarlyStopping:
             return saved, []
         return replace(saved, reason=None), [
             f"early stopping: the run had stopped ({saved.reason}); by its new arguments it has "
-            "not, and goes on"
+            "not, and continues"
         ]
 
     def _counted(

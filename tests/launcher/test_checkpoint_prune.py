@@ -50,7 +50,7 @@ def test_prune_keeps_milestones_the_best_ones_and_what_the_run_went_on_from(kit,
     assert code == 0
     assert kit.steps(tmp_path / "checkpoints") == [60, 50, 30, 10]
     (reason,) = json.loads(out)["stays"]
-    assert reason == "step 30 stays: the run went on from it the last time"
+    assert reason == "step 30 stays: the run last resumed from it"
 
 
 def test_prune_keeps_the_best_of_a_store_alone(kit, tmp_path, answer):

@@ -31,7 +31,10 @@ def ends(*statuses, ended=()):
     ]
 
 
-BEFORE = "before the first step of this start: nothing was to be saved. The same command goes on."
+BEFORE = (
+    "before the first step of this start: nothing was to be saved. The same command resumes the "
+    "run."
+)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +79,8 @@ def test_who_fell():
         (7, None, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved: step 7 was "
                         "finished, and no checkpoint is known. What was done since the newest one "
                         "is to be done again."),
-        (None, 3, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved. It goes on "
-                        "from its newest checkpoint."),
+        (None, 3, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved. The run "
+                        "resumes from its newest checkpoint."),
     ],
 )  # fmt: skip
 def test_what_could_not_be_saved(step, newest, grace_s, text):

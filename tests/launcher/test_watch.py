@@ -24,7 +24,7 @@ from launcher.run_folder.lines.follow import Follower, is_newer_metric
 def test_a_run_that_has_ended_is_told_and_left(tmp_path, write_run):
     shown = []
     watch(write_run(tmp_path / "run"), every_s=0.1, show=shown.append)
-    assert shown[0].endswith("attempt 3 goes on from step 300: zero2 on 1 rank (cpu), fp32")
+    assert shown[0].endswith("attempt 3 resumes from step 300: zero2 on 1 rank (cpu), fp32")
     assert "step 320" in shown[1]
     assert "finished at step 400: early stop, val/loss is | flat" in shown[-2]
     assert "test/accuracy 0.9" in shown[-1]
@@ -165,7 +165,7 @@ def test_ctrl_c_leaves_quietly(tmp_path, write_run):
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 0
-    assert error == "relaunch: left; the run goes on.\n"
+    assert error == "relaunch: left; the run continues.\n"
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_new_arguments_win_and_it_is_said() -> None:
     assert state.reason is None
     assert (state.best, state.bad) == (2.0, 2)
     assert "did not improve in 2" in sentence
-    assert "goes on" in sentence
+    assert "continues" in sentence
     assert EarlyStopping("val/loss", patience=3).update(state, 2.5, step=50)[0].reason is not None
 
 

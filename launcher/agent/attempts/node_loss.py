@@ -81,5 +81,5 @@ def after_loss_text(why: str, *, continues: bool) -> str:
 
 def _then(*, continues: bool) -> str:
     return (
-        "it goes on from the newest checkpoint." if continues else "there is no checkpoint so far."
+        "it resumes from the newest checkpoint." if continues else "there is no checkpoint so far."
     )

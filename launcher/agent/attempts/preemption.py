@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ...contract.exit_codes import CONTINUE, DONE, RankEnd, followers
 from ...contract.preemption import signal_name
 
-GOES_ON = "The same command goes on."
+RESUMES = "The same command resumes the run."
 
 
 def ranks_text(ranks: Iterable[int]) -> str:
@@ -20,7 +20,7 @@ def nothing_begun_text(outcomes: Sequence[RankEnd]) -> str:
     Args:
         outcomes: Of an attempt in which no rank has finished a step; see `exit_codes.spare`.
     """
-    before = f"before the first step of this start: nothing was to be saved. {GOES_ON}"
+    before = f"before the first step of this start: nothing was to be saved. {RESUMES}"
     died = [o for o in outcomes if o.spared is not None and not o.by_launcher]
     if died:
         names = ", ".join(dict.fromkeys(signal_name(-o.spared) for o in died if o.spared))
@@ -70,7 +70,7 @@ def unsaved_text(
     limit = "" if grace_s is None else f" (--grace {grace_s:g})"
     text = f"{ranks_text(o.rank for o in ended)} ended{by} before the run was saved{limit}"
     if step is None:
-        return f"{text}. It goes on from its newest checkpoint."
+        return f"{text}. The run resumes from its newest checkpoint."
     if newest is None:
         return (
             f"{text}: step {step} was finished, and no checkpoint is known. What was done since "

@@ -103,7 +103,7 @@ def _protected(stores: _Stores, run: Path | None, steps: list[int]) -> dict[int,
     found = {step: "it is pinned" for step in steps if stores.checkpoints.is_pinned(step)}
     start = None if run is None else newest_start(run)
     if start is not None and start.get("resumed"):
-        found.setdefault(start.get("step", -1), "the run went on from it the last time")
+        found.setdefault(start.get("step", -1), "the run last resumed from it")
     return found
 
 

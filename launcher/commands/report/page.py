@@ -69,7 +69,9 @@ def state_sentence(facts: RunFacts) -> str:
         return "No step has been done yet."
     last = facts.attempts[-1]
     if facts.is_known_to_launcher_alone:
-        return f"{ended_text(last)} What it has trained is not known: its script has told nothing."
+        return (
+            f"{ended_text(last)} What it has trained is not known: its script has reported nothing."
+        )
     if last.ending is None and last.code is not None:
         return f"At step {last.end_step}, in attempt {last.number}. {ended_text(last)}"
     if last.ending is None:
@@ -79,7 +81,7 @@ def state_sentence(facts: RunFacts) -> str:
         )
     if facts.is_over:
         return f"Finished at step {last.end_step}: {last.ending}, {last.reason}."
-    return f"Asked to leave at step {last.end_step}. The same command goes on."
+    return f"Asked to leave at step {last.end_step}. The same command resumes the run."
 
 
 def ended_text(attempt: AttemptRecord) -> str:
@@ -178,7 +180,7 @@ def _why(attempt: AttemptRecord, *, is_last: bool) -> str:
     if attempt.ending is not None:
         return f"{attempt.ending}: {attempt.reason}"
     if attempt.code:
-        return f"code {attempt.code}: {attempt.error or 'no rank said why'}"
+        return f"code {attempt.code}: {attempt.error or 'no rank reported a reason'}"
     return "running, or killed without a word" if is_last else "killed without a word"
 
 

@@ -38,7 +38,7 @@ class BatchScript:
         lines.append("# One task a node: relaunch starts the ranks of a node itself.")
         lines.append(self._or("ntasks-per-node", "1"))
         lines.append(
-            "# After a preemption or the time limit the same job goes on, in the same log."
+            "# After a preemption or the time limit the same job resumes, in the same log."
         )
         if not options.has("no-requeue"):
             lines.append(_option("requeue", None))

@@ -37,8 +37,8 @@ _EPILOG = """\
 
 NAME=A,B,C is a list, NAME=LOW:HIGH a span, NAME=LOW:HIGH:log one on a logarithmic scale. The
 script is given --NAME=VALUE; with --seeds also --seed=K, with --folds also --fold=K --folds=N.
-What follows -- is as for relaunch. Each trial is a run in its own folder; the same command goes on
-where the sweep was interrupted.
+What follows -- is as for relaunch. Each trial is a run in its own folder; the same command
+continues an interrupted sweep.
 """
 
 
@@ -108,7 +108,7 @@ def run(argv: Sequence[str]) -> int:
             break
         number += 1
     if inbox.warned_by is not None:
-        say("asked to leave: the same command goes on with the sweep.")
+        say("asked to leave: the same command continues the sweep.")
         return CONTINUE
     print(f"\n{(given.sweep_dir / RESULTS).read_text()}", end="")
     return DONE if any(r.value is not None for r in results) else 1

@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         watch(given.run, every_s=given.every, show=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
-        say("left; the run goes on.")
+        say("left; the run continues.")
     except BrokenPipeError:
         pass
     return 0

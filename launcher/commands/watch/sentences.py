@@ -46,7 +46,7 @@ def _clock(seconds: float) -> str:
 
 
 def _start(event: Event) -> str:
-    verb = "goes on from" if event["resumed"] else "starts at"
+    verb = "resumes from" if event["resumed"] else "starts at"
     return (
         f"attempt {event['attempt']} {verb} step {event['step']}: {event['strategy']} on "
         f"{plural(event['world_size'], 'rank')} ({event['device']}), {event['precision']}"
@@ -55,7 +55,7 @@ def _start(event: Event) -> str:
 
 def _end(event: Event) -> str:
     if event["ending"] == "preempted":
-        return f"asked to leave at step {event['step']}; the same command goes on"
+        return f"asked to leave at step {event['step']}; the same command resumes the run"
     return f"finished at step {event['step']}: {event['ending']}, {event['reason']}"
 
 
@@ -65,7 +65,7 @@ def _test(event: Event) -> str:
 
 def _attempt(event: Event) -> str:
     again = "; starting again" if event.get("restart") else ""
-    error = event.get("error") or "no rank said why"
+    error = event.get("error") or "no rank reported a reason"
     return f"the ranks ended with code {event['code']}: {error}{again}"
 
 

@@ -109,7 +109,7 @@ def save_before_leaving(
         newest = save()
     except Exception as error:  # the mistake is what the run ends with, whatever follows from it
         return kept_text(standing.step, newest, why=f"the save failed: {error}")
-    return kept_text(standing.step, newest, why="the save failed, as said above")
+    return kept_text(standing.step, newest, why="the save failed, see above")
 
 
 def kept_text(step: int, newest: int | None, *, why: str = "") -> str:
@@ -123,7 +123,7 @@ def kept_text(step: int, newest: int | None, *, why: str = "") -> str:
     if newest == step:
         steps = "step is" if step == 1 else "steps are"
         return (
-            f"The {step} finished {steps} saved: once this is mended, the same command goes on "
+            f"The {step} finished {steps} saved: once this is mended, the same command resumes "
             "from there."
         )
     from_where = "anew" if newest is None else f"from step {newest}"

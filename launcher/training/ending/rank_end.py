@@ -66,7 +66,7 @@ def leave_unsaved(
             cause = flag.cause or ("a signal" if signum is None else signal_name(signum))
             print(
                 f"relaunch: asked to leave ({cause}) before the first step of this start: nothing "
-                "was to be saved. The same command goes on.",
+                "was to be saved. The same command resumes the run.",
                 flush=True,
             )
 

@@ -98,7 +98,7 @@ class EvaluationRules:
         elif stopper.reason is not None:
             sentences = [
                 f"early stopping: the run had stopped ({stopper.reason}); it is not asked for any "
-                "more, and the run goes on"
+                "more, and the run continues"
             ]
             stopper = replace(stopper, reason=None)
         plateau = state.plateau

@@ -22,7 +22,7 @@ from .resume_report import report_resume
 from .start_table import (
     batch_text,
     data_text,
-    habits_text,
+    intervals_text,
     model_text,
     places_text,
     restored_text,
@@ -108,7 +108,7 @@ class RunLog:
                     ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
                     ("data", data_text(self._plan)),
                     ("batch", batch_text(self._plan, run.ranks.world_size)),
-                    ("habits", habits_text(self._recipe)),
+                    ("intervals", intervals_text(self._recipe)),
                     ("taken over", restored_text(restored, self._plan)),
                 ]
             )
@@ -140,7 +140,7 @@ class RunLog:
         ranks = plural(before["world_size"], "rank")
         was = f"{before['strategy']} on {ranks}, {before['precision']}"
         self._run.say(
-            f"going on from step {restored.step} of {self._total_steps} (saved under {was}), "
+            f"resuming from step {restored.step} of {self._total_steps} (saved under {was}), "
             f"{self._run.describe()}"
         )
         for change in changes:
@@ -242,8 +242,8 @@ class RunLog:
                 **({} if interval_s is None else {"next_in_s": round(interval_s, 1)}),
             )
             self._run.say(
-                f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s, for "
-                f"{seconds if stall_s is None else stall_s:.2f} s of which the training stood still"
+                f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s; "
+                f"the training waited for {seconds if stall_s is None else stall_s:.2f} s of it"
             )
 
     def save_failed(self, step: int, error: SaveFailedError) -> None:
@@ -309,9 +309,9 @@ class RunLog:
         if decision.ending is Ending.PREEMPTED:
             cause = self._run.preemption.cause
             told = f" ({cause})" if cause else ""
-            done = f"saved step {step}. The same command goes on."
+            done = f"saved step {step}. The same command resumes the run."
             if newest_step != step:
-                done = f"at step {step}. The same command goes on from step {newest_step}."
+                done = f"at step {step}. The same command resumes from step {newest_step}."
             self._run.say(f"{decision.reason}{told}: {done}")
         else:
             empty = plural(state.empty_steps, "step")
@@ -327,7 +327,7 @@ class RunLog:
             self._folder.event("left", attempt=self._run.attempt, where=where, step=step)
             self._run.say(
                 f"asked to leave{told} in {where}, which is done again: the training is saved, up "
-                f"to step {step}. The same command goes on."
+                f"to step {step}. The same command resumes the run."
             )
 
     def already_over(self, decision: Decision) -> None:

@@ -1,4 +1,4 @@
-"""The table at the start of a run: what runs where, how, and what was taken over; pure."""
+"""The table at the start of a run: what runs where, how, and what was restored; pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def start_table(rows: Iterable[tuple[str, str]]) -> str:
-    """Return one line a row, its label in front; a row without text is left out."""
-    told = [(label, text) for label, text in rows if text]
-    width = max((len(label) for label, _ in told), default=0)
-    return "\n".join(f"  {label:<{width}}  {text}" for label, text in told)
+    """Return one line per row, its label in front; rows without text are skipped."""
+    shown = [(label, text) for label, text in rows if text]
+    width = max((len(label) for label, _ in shown), default=0)
+    return "\n".join(f"  {label:<{width}}  {text}" for label, text in shown)
 
 
 def places_text(places: Sequence[RankPlacement]) -> str:
@@ -37,38 +37,38 @@ def places_text(places: Sequence[RankPlacement]) -> str:
 
 
 def model_text(trainable: Iterable[TensorSpec], frozen: Iterable[TensorSpec]) -> str:
-    """Return how many parameters are trained and how many are not."""
+    """Return the number of trainable and of frozen parameters."""
     num_trained, num_frozen = (sum(prod(s.shape) for s in specs) for specs in (trainable, frozen))
-    rest = f", and {num_frozen:,} that are frozen" if num_frozen else ""
-    return f"{num_trained:,} parameters to train{rest}"
+    rest = f", {num_frozen:,} frozen" if num_frozen else ""
+    return f"{num_trained:,} trainable parameters{rest}"
 
 
 def data_text(plan: BatchPlan) -> str:
-    """Return how many steps the data make."""
+    """Return the number of samples, epochs and steps."""
     if plan.in_order:
-        return f"a stream, {_count(plan.total_steps, 'step')} in all"
+        return f"a stream, {_count(plan.total_steps, 'step')} in total"
     return (
-        f"{plan.num_samples} samples: {_count(plan.steps_per_epoch, 'step')} an epoch, "
-        f"{_count(plan.epochs, 'epoch')}, {_count(plan.total_steps, 'step')} in all"
+        f"{plan.num_samples} samples: {_count(plan.steps_per_epoch, 'step')} per epoch, "
+        f"{_count(plan.epochs, 'epoch')}, {_count(plan.total_steps, 'step')} in total"
     )
 
 
 def batch_text(plan: BatchPlan, world_size: int) -> str:
-    """Return how a step is cut up and dealt out."""
+    """Return how a step is split into micro-batches and distributed over the ranks."""
     num_micro = -(-plan.global_batch // plan.micro_batch)
     rounds = -(-num_micro // world_size)
     text = (
-        f"{plan.global_batch} samples a step = {_count(num_micro, 'micro-batch')} of "
-        f"{plan.micro_batch}; {_count(rounds, 'turn')} for each rank"
+        f"{plan.global_batch} samples per step = {_count(num_micro, 'micro-batch')} of "
+        f"{plan.micro_batch}; {_count(rounds, 'turn')} per rank"
     )
     padding = rounds * world_size - num_micro
     if padding:
-        text += f" ({padding} of {rounds * world_size} turns padding, which counts for nothing)"
+        text += f" ({padding} of {rounds * world_size} turns are padding with weight 0)"
     return text
 
 
-def habits_text(recipe: Recipe) -> str:
-    """Return when is measured, stopped and saved."""
+def intervals_text(recipe: Recipe) -> str:
+    """Return when the run is evaluated, stopped and saved."""
     stop = recipe.stop
     rule = f", stop on {stop.monitor} (patience {stop.patience})" if stop is not None else ""
     return (
@@ -78,7 +78,7 @@ def habits_text(recipe: Recipe) -> str:
 
 
 def restored_text(restored: Restored | None, plan: BatchPlan) -> str:
-    """Return what a resume took over; empty at a fresh start."""
+    """Return what a resume restored; empty at a new start."""
     if restored is None:
         return ""
     if IMPORTED in restored.state:

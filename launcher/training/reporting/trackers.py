@@ -116,7 +116,7 @@ class Trackers:
         except Exception as error:
             self._open.pop(name, None)
             self._warn(
-                f"{name} is not told any more: {type(error).__name__}: {error}. The run goes on; "
+                f"{name} is no longer used: {type(error).__name__}: {error}. The run continues; "
                 "metrics.jsonl has everything."
             )
 

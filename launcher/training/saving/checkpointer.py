@@ -285,10 +285,8 @@ class Checkpointer:
     def _tell_what_is_slow(self, notes: Sequence[str]) -> None:
         """Report, each once, why saves hold up the training longer than they should."""
         self._tell_once("memory not locked", [n for n in notes if NOT_LOCKED in n])
-        stood_still = "The training stands still while that part of a save is written."
-        self._tell_once(
-            "saved in the foreground", [n for n in notes if NOT_LOCKED not in n], stood_still
-        )
+        waits = "The training waits while that part of a save is written."
+        self._tell_once("saved in the foreground", [n for n in notes if NOT_LOCKED not in n], waits)
 
     def _tell_once(self, event: str, notes: Sequence[str], more: str = "") -> None:
         if not notes or event in self._told:

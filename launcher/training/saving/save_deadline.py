@@ -151,6 +151,6 @@ def too_little_time(grace_s: float, step_s: float, save_s: float) -> str | None:
     if save_s <= grace_s:
         needs = f"leaving takes up to a step ({step_s:.1f} s) and a save ({save_s:.1f} s)"
     return (
-        f"{needs}, and a preemption here ends it {grace}: then it goes on from the newest "
+        f"{needs}, and a preemption here ends it {grace}: then it resumes from the newest "
         "checkpoint. A longer --grace, or a shorter save_every, loses fewer steps."
     )

@@ -83,7 +83,7 @@ def require_readable(
         if world_size > 1 and isinstance(stream.sampler, RandomSampler | SequentialSampler):
             raise ConfigError(
                 f"train is a {name} whose sampler takes all samples, on each of {world_size} "
-                "ranks. Pass its data set, loader.dataset, which is shared out here and goes on on "
+                "ranks. Pass its data set, loader.dataset, which is shared out here and resumes on "
                 "any number of ranks; or give the loader a DistributedSampler."
             )
         if stream.batch_size not in (None, micro_batch):
@@ -242,7 +242,7 @@ class OwnPosition:
                 f"each rank reads its own {self.class_name}, and the run was saved on "
                 f"{len(state)} ranks: on {self.world_size} it would read other samples, some twice "
                 f"and some never. Start it with {len(state)} ranks. Data that can be read from any "
-                "position (samples by index, or seek) goes on on any number."
+                "position (samples by index, or seek) resumes on any number."
             )
         mine = state[self._rank]
         if mine["class"] != self.class_name:
@@ -285,7 +285,7 @@ def require_same_kind(position: OwnPosition | None, is_saved: bool) -> None:
     kinds = ("a stream that keeps its position itself", "data that is read from any position")
     then, now = kinds if is_saved else kinds[::-1]
     raise ConfigError(
-        f"the run was made with {then}, and train is now {now}: where to go on is not known. Use "
+        f"the run was made with {then}, and train is now {now}: where to resume is not known. Use "
         "the same data, or another --run-dir."
     )
 

@@ -107,7 +107,7 @@ def samples_of(data: Any) -> MapDataset:
         return found
     missing = [name for name in ("__len__", "__getitem__", "seek") if not hasattr(data, name)]
     raise ConfigError(
-        f"train is a {type(data).__name__} without {', '.join(missing)}: a run could not go on "
+        f"train is a {type(data).__name__} without {', '.join(missing)}: a run could not resume "
         "where it was. Give it a length and samples by index (__len__, __getitem__), or, for a "
         "stream, seek(position) so that __iter__ begins with that sample; or state_dict() and "
         "load_state_dict(state), as datasets and torchdata have it."

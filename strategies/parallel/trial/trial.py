@@ -108,7 +108,7 @@ def _try(factory: Factory, likeness: Likeness, cut: Cut | None) -> None:
         require_resumed(whole, resumed)
     except UnlikeError as error:
         raise ConfigError(
-            f"{name} keeps something that no checkpoint holds, so a run could not go on as if "
+            f"{name} keeps something that no checkpoint holds, so a run could not resume as if "
             f"nothing had happened: tried on small parameters and resumed, {error}. Use an "
             "optimizer that keeps all in its state and its parameter groups, such as AdamW."
         ) from error

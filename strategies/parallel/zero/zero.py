@@ -319,7 +319,7 @@ class Zero(Strategy):
                 raise ConfigError(
                     f"{piece.fqn} has optimizer state {_as_one(saved.get(piece.fqn))}, and "
                     f"{first.fqn} of its group has {_as_one(known)}. ZeRO keeps one counter a "
-                    "group; put such parameters into groups of their own, or go on with "
+                    "group; put such parameters into groups of their own, or resume with "
                     "--strategy ddp or fsdp."
                 )
         return {

@@ -11,7 +11,10 @@ pytestmark = pytest.mark.timeout(120)
 TWO = ("--nproc-per-node", "2")
 NOTICES = ("SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2")
 WARM_AND_COLD = pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
-BEFORE = "before the first step of this start: nothing was to be saved. The same command goes on."
+BEFORE = (
+    "before the first step of this start: nothing was to be saved. The same command resumes the "
+    "run."
+)
 
 READY_SOURCE = """
 def ready():
@@ -284,7 +287,7 @@ def test_a_notice_while_a_restart_is_waited_for(launch, name, ours):
     launched.send(signal.SIGTERM)
     assert launched.wait(50) == 75
     assert launched.said()[-1] == (
-        f"relaunch: {name}: asked to leave before restart 2; the same command goes on."
+        f"relaunch: {name}: asked to leave before restart 2; the same command resumes the run."
     )
 
 
@@ -310,4 +313,4 @@ time.sleep(100)
     launched.send(signal.SIGTERM)
     assert launched.wait(50) == 75
     assert "ValueError: a fault" in launched.stderr
-    assert "asked to leave before restart 1; the same command goes on" in launched.stderr
+    assert "asked to leave before restart 1; the same command resumes the run" in launched.stderr

@@ -51,7 +51,7 @@ def test_a_killed_agent_is_noticed(hosts, killed, nnodes, checkpoint, code):
     (lost,) = [line for line in other.said() if line.endswith("Ending the ranks here.")]
     assert lost.startswith(f"relaunch: node {killed} (")
     assert " is lost" in lost
-    then = "it goes on from the newest" if checkpoint else "there is no checkpoint so far."
+    then = "it resumes from the newest" if checkpoint else "there is no checkpoint so far."
     where = "" if killed == 0 else " on all nodes"
     assert f"Start the same command again{where}; {then}" in other.said()[-1]
     assert "Traceback" not in other.stderr
@@ -73,7 +73,7 @@ tell_folder(pathlib.Path(os.environ[FOLDER_FILE]), pathlib.Path({str(run_dir)!r}
     started(*nodes)
     nodes[1].send(signal.SIGKILL)
     assert nodes[0].wait(60) == 75
-    assert "it goes on from the newest checkpoint." in nodes[0].said()[-1]
+    assert "it resumes from the newest checkpoint." in nodes[0].said()[-1]
 
 
 def test_a_cut_cable_is_noticed_on_both_sides(hosts):
@@ -98,7 +98,7 @@ print("alone", rank, os.environ["WORLD_SIZE"])
     nodes[1].send(signal.SIGKILL)
     assert nodes[0].wait(60) == 0
     assert nodes[0].stdout == "alone 0 1\n"
-    assert "relaunch: going on with 1 nodes." in nodes[0].said()
+    assert "relaunch: continuing with 1 nodes." in nodes[0].said()
 
 
 def test_fewer_nodes_go_on_behind_a_cut_cable(hosts):
@@ -115,7 +115,7 @@ print("with", rank, os.environ["WORLD_SIZE"])
     assert [node.wait(60) for node in nodes] == [0, 0, 1], [node.stderr for node in nodes]
     assert nodes[0].stdout == "with 0 2\n"
     assert nodes[1].stdout.endswith("with 1 2\n")
-    assert "relaunch: going on with 2 nodes." in nodes[1].said()
+    assert "relaunch: continuing with 2 nodes." in nodes[1].said()
     assert nodes[2].said()[0].startswith("relaunch: node 0 (")
     assert "relaunch: 1 of at least 2 nodes are left. Start the same" in nodes[2].said()[-1]
 
@@ -152,7 +152,7 @@ def test_the_others_go_on_without_node_0(hosts, how):
         said = node.said()
         assert said[0].startswith("relaunch: node 0 (")
         assert said[0].endswith(" Ending the ranks here.")
-        assert "relaunch: going on with 2 nodes, led by node 1." in said
+        assert "relaunch: continuing with 2 nodes, led by node 1." in said
     if how == "cut":
         # It would be enough with --nnodes 1:3, but the others have more votes.
         assert nodes[0].wait(60) == 75
@@ -168,7 +168,7 @@ def test_node_1_goes_on_alone_only_where_node_0_has_surely_ended(hosts, how):
         nodes[0].send(signal.SIGKILL)
         assert nodes[1].wait(90) == 0, nodes[1].stderr
         assert nodes[1].stdout.splitlines()[-1] == "[('0', '10.231.7.2')]"
-        assert "relaunch: going on with 1 nodes, led by node 1." in nodes[1].said()
+        assert "relaunch: continuing with 1 nodes, led by node 1." in nodes[1].said()
     else:
         hosts.cut(0)
         assert [node.wait(90) for node in nodes] == [0, 1], [node.stderr for node in nodes]
@@ -188,7 +188,7 @@ def test_a_second_leader_is_lost_as_well(hosts):
     nodes[1].send(signal.SIGKILL)
     assert nodes[2].wait(90) == 0, nodes[2].stderr
     assert nodes[2].stdout.splitlines()[-1] == "[('0', '10.231.7.3')]"
-    assert "relaunch: going on with 1 nodes, led by node 2." in nodes[2].said()
+    assert "relaunch: continuing with 1 nodes, led by node 2." in nodes[2].said()
 
 
 def test_the_same_command_goes_on_with_another_node_0(hosts):

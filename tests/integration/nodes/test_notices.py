@@ -88,7 +88,7 @@ def test_a_notice_while_a_restart_is_waited_for(hosts, asked):
     for node in nodes:
         line = node.said()[-1]
         assert line == (
-            "relaunch: SIGTERM: asked to leave before restart 3; the same command goes on."
+            "relaunch: SIGTERM: asked to leave before restart 3; the same command resumes the run."
         )
 
 

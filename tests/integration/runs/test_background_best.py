@@ -100,7 +100,7 @@ def test_a_run_killed_while_the_best_is_written_has_the_former_one(launch):
     require_consistent(launch)
     again = start(launch, "pass")
     assert again.wait(80) == 0, again.stderr
-    assert "going on from step 4" in again.stdout
+    assert "resuming from step 4" in again.stdout
     assert known_best(launch) == {4: 2, 8: 6, 12: 6, 16: 6}
     require_consistent(launch)
     assert best(launch).publishing.leftovers() == []

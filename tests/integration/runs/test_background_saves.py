@@ -207,4 +207,4 @@ def test_where_the_host_has_no_memory_for_a_copy_saves_are_made_all_the_same(lau
     assert steps(launch) == [8, 6, 4, 2]
     (event,) = events(launch, "saved in the foreground")
     assert "does not fit into the host's memory" in event["reason"]
-    assert launched.stderr.count("stands still while that part of a save is written") == 1
+    assert launched.stderr.count("waits while that part of a save is written") == 1

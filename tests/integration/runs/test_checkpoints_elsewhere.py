@@ -71,7 +71,7 @@ def test_a_run_at_a_url_is_killed_and_goes_on(launch, strategy):
     assert store.publishing.leftovers() != []
     again = start(launch, url, "--strategy", strategy)
     assert again.wait(80) == 0, again.stderr
-    assert "going on from step 4" in again.stdout
+    assert "resuming from step 4" in again.stdout
     assert store.steps() == [16, 12, 4]  # what it went on from stays
     assert [store.verify(step) for step in store.steps()] == [[], [], []]
     assert store.publishing.leftovers() == []
@@ -96,7 +96,7 @@ def test_a_damaged_checkpoint_at_a_url_is_set_aside_and_the_one_before_used(laun
     assert again.wait(80) == 0, again.stderr
     assert "step-00000016 is not usable" in again.stderr
     assert shard.name in again.stderr
-    assert "going on from step 12" in again.stdout
+    assert "resuming from step 12" in again.stdout
     assert store.steps()[0] == 24
     assert len(store.publishing.refused()) == 1
     assert shard.exists()

@@ -256,4 +256,4 @@ def test_without_room_for_a_checkpoint_it_is_said_what_is_lost(
         assert "no checkpoint could be written: its 1" in said
         assert "begins anew" in said
     else:
-        assert f"The same command goes on from step {run.steps_on_disk()[0]}." in said
+        assert f"The same command resumes from step {run.steps_on_disk()[0]}." in said

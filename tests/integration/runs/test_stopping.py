@@ -40,7 +40,7 @@ def test_a_run_that_stopped_early_is_over_until_its_arguments_say_otherwise(
 
     patient = launch(*command, *curve, "--patience", "4", env=ONE_THREAD)
     assert patient.wait(100) == 0, patient.stderr
-    assert "by its new arguments it has not, and goes on" in patient.stdout
+    assert "by its new arguments it has not, and continues" in patient.stdout
     assert [end["step"] for end in run.events("end")] == [8, 12]
     steps = [record["step"] for record in run.records("metrics.jsonl")]
     assert steps == list(range(1, 13))

@@ -76,7 +76,7 @@ def test_killed_then_asked_to_leave_then_done(launch):
     until(reached.exists)
     asked.send(signal.SIGTERM)
     assert asked.wait(60) == 75, asked.stderr
-    assert "the same command goes on with the sweep" in asked.stderr
+    assert "the same command continues the sweep" in asked.stderr
 
     (launch.folder / "go").touch()
     last = launch(*words)
@@ -90,7 +90,7 @@ def test_killed_then_asked_to_leave_then_done(launch):
     assert {row[-1] for row in rows[1:3]} == {"finished"}
     assert rows[-1][0:2] == ["lr=0.1", "2"]
     log = (launch.folder / "s" / "trial-001" / "output.log").read_text()
-    assert log.count("going on from step") == 2
+    assert log.count("resuming from step") == 2
 
     other = launch(*words[:-6], "--search", "random", *words[-4:])
     assert other.wait(60) == 2
@@ -134,7 +134,7 @@ def test_optuna_with_folds_survives_a_kill(launch):
     again = launch(*words)
     assert again.wait(150) == 0, again.stderr
     assert (folder / "trial-000" / "events.jsonl").read_text() == done
-    assert "going on from step" in (folder / "trial-001" / "output.log").read_text()
+    assert "resuming from step" in (folder / "trial-001" / "output.log").read_text()
     rows = [line.split() for line in (folder / "results.txt").read_text().splitlines()]
     assert rows[0] == ["trial", "lr", "fold", "folds", "val/loss", "step", "state"]
     trials = {row[0]: row for row in rows[1:5]}

@@ -43,14 +43,14 @@ def test_it_saves_and_leaves_and_later_there_is_no_time_for_a_save(
     # There was nothing on disk, so a save that might be cut off was worth trying.
     [end] = run.events("end")
     assert run.steps_on_disk() == [end["step"]]
-    assert f"saved step {end['step']}. The same command goes on." in first.stdout
+    assert f"saved step {end['step']}. The same command resumes the run." in first.stdout
 
     with (folder / "events.jsonl").open("a") as events:
         events.write(json.dumps({"event": "saved", "seconds": 900}) + "\n")
     second = start(small, tmp_path, left_s=600)
     assert second.returncode == 75, second.stderr
     assert "are too short for a save, which takes 900.0 s" in second.stdout
-    assert f"The same command goes on from step {end['step']}." in second.stdout
+    assert f"The same command resumes from step {end['step']}." in second.stdout
     assert run.steps_on_disk() == [end["step"]]
     assert run.events("end")[1]["step"] > end["step"]
 

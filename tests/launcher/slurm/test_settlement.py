@@ -83,7 +83,7 @@ def test_a_preempted_job_is_requeued_once_and_its_hold_lifted():
         ("update", "JobId=12", f"StartTime=now+{HOLD_S}"),
     ]
     assert slurm.said == [
-        "preempted: put job 12 back into the queue; it may start 10 s from now and goes on "
+        "preempted: put job 12 back into the queue; it may start 10 s from now and resumes "
         "where it is now."
     ]
 

@@ -72,7 +72,7 @@ def test_messages_of_any_size_arrive(size: int) -> None:
 def test_ranks_that_sum_unlike_things_are_told(values: list[float]) -> None:
     here, there = connected(2)
     there.start(values)
-    with pytest.raises(DesyncError, match="rank 1 tells something else than rank 0"):
+    with pytest.raises(DesyncError, match="rank 1 sends something other than rank 0"):
         here.start([1.0, 2.0]).wait()
 
 

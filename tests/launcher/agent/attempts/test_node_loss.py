@@ -32,7 +32,7 @@ def test_code(code, continues, left_with):
 
 def test_text():
     assert after_loss_text("It is lost.", continues=True) == (
-        "It is lost. Start the same command again on all nodes; it goes on from the newest "
+        "It is lost. Start the same command again on all nodes; it resumes from the newest "
         "checkpoint."
     )
     assert after_loss_text("It is lost.", continues=False).endswith("no checkpoint so far.")
@@ -41,7 +41,7 @@ def test_text():
 def test_without_the_leader():
     assert without_leader_text(0, "a", continues=True) == (
         "node 0 (a) is lost: its launcher is gone, or the network to it is cut. The nodes meet "
-        "there, so the run ends. Start the same command again; it goes on from the newest "
+        "there, so the run ends. Start the same command again; it resumes from the newest "
         "checkpoint. If node 0 does not come back, let another node be it: --node-rank 0 there, "
         "and its address as --master-addr everywhere."
     )

@@ -36,13 +36,13 @@ def test_what_runs_where(places, text):
 @pytest.mark.parametrize(
     ("world_size", "micro_batch", "text"),
     [
-        (1, 96, "96 samples a step = 1 micro-batch of 96; 1 turn for each rank"),
-        (3, 32, "96 samples a step = 3 micro-batches of 32; 1 turn for each rank"),
+        (1, 96, "96 samples per step = 1 micro-batch of 96; 1 turn per rank"),
+        (3, 32, "96 samples per step = 3 micro-batches of 32; 1 turn per rank"),
         (
             2,
             32,
-            "96 samples a step = 3 micro-batches of 32; 2 turns for each rank "
-            "(1 of 4 turns padding, which counts for nothing)",
+            "96 samples per step = 3 micro-batches of 32; 2 turns per rank "
+            "(1 of 4 turns are padding with weight 0)",
         ),
     ],
 )
@@ -51,9 +51,9 @@ def test_the_arithmetic_of_a_batch(world_size, micro_batch, text):
 
 
 def test_how_many_steps_the_data_make():
-    assert data_text(plan()) == "1258 samples: 14 steps an epoch, 60 epochs, 840 steps in all"
+    assert data_text(plan()) == "1258 samples: 14 steps per epoch, 60 epochs, 840 steps in total"
     assert data_text(plan(num_samples=96, epochs=1)) == (
-        "96 samples: 1 step an epoch, 1 epoch, 1 step in all"
+        "96 samples: 1 step per epoch, 1 epoch, 1 step in total"
     )
 
 
@@ -61,8 +61,8 @@ def test_how_large_the_model_is():
     def spec(*shape):
         return TensorSpec(fqn="x", key="fp32", shape=shape, dtype="F32")
 
-    assert model_text([spec(1000, 64), spec()], []) == "64,001 parameters to train"
-    assert model_text([spec(3)], [spec(2, 2)]) == "3 parameters to train, and 4 that are frozen"
+    assert model_text([spec(1000, 64), spec()], []) == "64,001 trainable parameters"
+    assert model_text([spec(3)], [spec(2, 2)]) == "3 trainable parameters, 4 frozen"
 
 
 def test_rows_are_aligned_and_empty_ones_left_out():

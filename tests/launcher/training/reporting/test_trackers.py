@@ -62,7 +62,7 @@ def test_one_that_fails_is_said_once_and_ends_nothing(tmp_path):
     trackers.log({"step": 1, "loss": 0.5})
     trackers.log({"step": 2, "loss": 0.5})
     (sentence,) = warned
-    assert "listener is not told any more: ConnectionError: no way out" in sentence
+    assert "listener is no longer used: ConnectionError: no way out" in sentence
 
 
 def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
