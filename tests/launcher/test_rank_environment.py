@@ -123,11 +123,11 @@ def test_defaults_yield_to_what_the_user_set():
 
 def test_what_nccl_leaves_goes_with_the_logs():
     names = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
-    written = write(replace(SETTINGS, run_dir=Path("/runs/one"), attempt=4))
+    written = write(replace(SETTINGS, run=RunOptions(run_dir=Path("/runs/one")), attempt=4))
     for name in names:
         assert written[name] == "/runs/one/logs/attempt-4/nccl-trace-rank-"
         assert write(**{name: "/own"})[name] == "/own"
-        assert name not in write(replace(SETTINGS, run_dir=None, attempt=None))
+        assert name not in write(replace(SETTINGS, run=RunOptions(), attempt=None))
     # An error of CUDA is told by the main thread, not by NCCL's, which would end the process.
     assert written["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "0"
     assert write(TORCH_NCCL_RETHROW_CUDA_ERRORS="1")["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "1"

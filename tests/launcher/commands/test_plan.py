@@ -47,8 +47,8 @@ def test_the_script_is_told_of_machines_that_are_not_there() -> None:
     inherited = {"RANK": "3", "WORLD_SIZE": "4", "RELAUNCH_STRATEGY": "ddp", "HOME": "/root"}
     told = _environ(inherited, given, MACHINES, Path("/tmp/run"))
     seen = RankEnvironment.from_environ(told)
-    assert (seen.planned, seen.world_size, seen.strategy) == (MACHINES, 1, None)
-    assert (seen.precision, seen.run_dir) == ("bf16", Path("/tmp/run"))
+    assert (seen.planned, seen.world_size, seen.run.strategy) == (MACHINES, 1, None)
+    assert (seen.run.precision, seen.run.run_dir) == ("bf16", Path("/tmp/run"))
     assert told["HOME"] == "/root"
     assert told["CUDA_VISIBLE_DEVICES"] == ""
     assert given.arguments == ["--lr", "1"]
