@@ -107,7 +107,7 @@ def start_s(num_ranks: int) -> Callable[[Launcher, Path], float]:
 
 def restart_s(launcher: Launcher, folder: Path) -> float:
     script = write_script(folder, STARTS + FAILS_ONCE)
-    run(launcher.start(2, launcher.agent.attempts.restart_policy, script), folder)
+    run(launcher.start(2, launcher.restarts, script), folder)
     return last_first_line(folder, 2, attempt=1) - float((folder / "died").read_text())
 
 

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from launcher.contract.environment import RankEnvironment
 from launcher.contract.preemption import PreemptionFlag
+from launcher.contract.run_options import RunOptions
 from launcher.run_folder.folder import RunFolder
 from launcher.training.rank_console import RankConsole
 from launcher.training.run import Run
@@ -177,7 +178,9 @@ class Flag:
 
 def ours(strategy: str) -> Callable[[Ranks, int], Step]:
     def build(ranks: Ranks, width: int) -> Step:
-        environment = replace(RankEnvironment.from_environ(os.environ), strategy=strategy)
+        environment = replace(
+            RankEnvironment.from_environ(os.environ), run=RunOptions(strategy=strategy)
+        )
         folder = RunFolder(Path(os.environ["BENCH_FOLDER"]) / strategy)
         run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=folder, seed=0)
         run.console = RankConsole(is_heard=False)

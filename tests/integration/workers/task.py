@@ -13,6 +13,7 @@ from torch import nn
 from checkpointing import CheckpointStore
 from launcher.contract.environment import RankEnvironment
 from launcher.contract.preemption import PreemptionFlag
+from launcher.contract.run_options import RunOptions
 from launcher.run_folder.folder import RunFolder
 from launcher.training.loop.job import Job, Preempted
 from launcher.training.run import Run
@@ -151,8 +152,7 @@ def make_job(
             {"RANK": str(ranks.rank), "WORLD_SIZE": str(ranks.world_size)}
             | {"LOCAL_RANK": str(ranks.rank), "LOCAL_WORLD_SIZE": str(ranks.world_size)}
         ),
-        strategy=strategy,
-        precision=precision,
+        run=RunOptions(strategy=strategy, precision=precision),
         local_world_size=local_world_size or ranks.world_size,
         local_rank=ranks.rank % (local_world_size or ranks.world_size),
     )
