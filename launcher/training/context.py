@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ class RunContext:
 
     def warn_of_rank(self, sentence: str) -> None:
         """Print a warning about this rank alone, whichever it is."""
-        print(f"relaunch: warning: rank {self.ranks.rank}: {sentence}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # into a file on a full disk, or nobody reads it any more
+            text = f"relaunch: warning: rank {self.ranks.rank}: {sentence}"
+            print(text, file=sys.stderr, flush=True)
 
     @property
     def is_first_start_of_launcher(self) -> bool:

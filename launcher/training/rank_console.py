@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 REDRAW_S = 0.2
@@ -16,7 +17,11 @@ _ERASE = "\r\x1b[K"
 
 
 class RankConsole:
-    """The coordinator's console; the other ranks' copies are silent."""
+    """The coordinator's console; the other ranks' copies are silent.
+
+    What it cannot print, because it goes into a file on a full disk or nobody reads it any more, is
+    lost, and ends nothing.
+    """
 
     def __init__(
         self,
@@ -58,22 +63,26 @@ class RankConsole:
         if not self._is_terminal():
             self.say(line(None))
             return
-        room = os.get_terminal_size(self._out().fileno()).columns - len("relaunch: ") - 1
-        self._out().write(f"{_ERASE}relaunch: {line(room if room > 0 else None)}")
-        self._out().flush()
-        self._has_line = True
+        with suppress(OSError):
+            room = os.get_terminal_size(self._out().fileno()).columns - len("relaunch: ") - 1
+            self._out().write(f"{_ERASE}relaunch: {line(room if room > 0 else None)}")
+            self._out().flush()
+            self._has_line = True
 
     def clear(self) -> None:
         """Take the line in place away, before somebody else writes."""
         if self._has_line:
             self._has_line = False
-            self._out().write(_ERASE)
-            self._out().flush()
+            with suppress(OSError):
+                self._out().write(_ERASE)
+                self._out().flush()
 
     def _print(self, text: str, stream: TextIO) -> None:
         if self._is_heard:
             self.clear()
-            print("\n".join(f"relaunch: {t}" for t in text.split("\n")), file=stream, flush=True)
+            lines = "\n".join(f"relaunch: {t}" for t in text.split("\n"))
+            with suppress(OSError):
+                print(lines, file=stream, flush=True)
 
     def _is_terminal(self) -> bool:
         try:
