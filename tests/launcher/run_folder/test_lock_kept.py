@@ -159,6 +159,31 @@ def test_a_script_that_closes_every_descriptor(tmp_path: Path) -> None:
         lock.require_held()
 
 
+@pytest.mark.parametrize("has_another", [False, True])
+def test_a_descriptor_that_a_server_answers_no_more(
+    has_another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = FolderLock.take(tmp_path, warn=never)
+    ill, real = lock._fd, lock_module._lock
+
+    def answer(fd: int) -> bool | None:
+        if fd == ill:
+            raise OSError(5, "Input/output error")
+        return real(fd)
+
+    monkeypatch.setattr(lock_module, "_lock", answer)
+    lock.require_held()  # the former descriptor holds it still
+    assert not is_free(tmp_path)
+    os.close(ill)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), ill)
+    if has_another:
+        with holder(tmp_path), pytest.raises(FolderTakenError):
+            lock.require_held()
+    else:
+        lock.require_held()
+        assert not is_free(tmp_path)
+
+
 def test_a_full_disk_does_not_keep_a_start_from_its_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
