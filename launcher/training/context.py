@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import subprocess
@@ -186,6 +187,7 @@ class RunContext:
                 raise
             busy = FolderUnavailableError(unwritable_text(folder.path, error), may_pass=True)
             raise self._with_what_is_there(busy) from error
+        atexit.register(folder.close)
         for store in (folder.checkpoints, folder.best):
             store.publishing.before_publish = lock.require_held
         return number
