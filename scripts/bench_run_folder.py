@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000, help="of metrics.jsonl")
     parser.add_argument("--attempts", type=int, default=1000, help="that the run has had")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=tuple(ACTIONS), default=tuple(ACTIONS))
     parser.add_argument("--against", type=Path, help="another source tree")
     parser.add_argument("--act", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -189,7 +190,7 @@ def main() -> None:
         folders = {"none": Path(scratch) / "none", "many": Path(scratch) / "many"}
         write_folder(folders["none"], 0, 1)
         write_folder(folders["many"], given.records, given.attempts)
-        for name in ACTIONS:
+        for name in given.only:
             row = [name]
             for tree in trees.values():
                 none = measure(tree, name, folders["none"], given.rounds)

@@ -43,6 +43,7 @@ from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.messages import NodeEnd
 from ..rendezvous.network import interface_of_run
 from ..run_folder.attempt_number import next_number
+from ..run_folder.plain_files import replace_text
 from ..workers.gpu_memory import AcceleratorMemory
 from ..workers.lifeline import Lifeline
 from ..workers.starter import Starter
@@ -263,7 +264,7 @@ class NodeAgent(SimpleElasticAgent):
         sentence, folder = self._hang.text(elsewhere), self._output.folder()
         try:
             if folder is not None:
-                (folder / "stacks.txt").write_text(text + "\n", encoding="utf-8")
+                replace_text(folder / "stacks.txt", text + "\n")
                 self._say(f"{sentence} Where they were: {folder / 'stacks.txt'}")
                 return
         except OSError:

@@ -164,6 +164,11 @@ class RunFolder:
         """Append one line to metrics.jsonl, now or later. Called on the coordinator only."""
         self._metrics.append(record)
 
+    def close(self) -> None:
+        """Write the lines that wait, a last time. Called on the coordinator only."""
+        self._events.close()
+        self._metrics.close()
+
     def metrics_records(self) -> list[dict[str, Any]]:
         """Return the records so far, oldest first."""
         return list(metrics_of(self.path))

@@ -161,30 +161,48 @@ class FolderLock:
         """
         # What cannot be seen is no other run; the save, which needs the same disk, will say it.
         with suppress(OSError):
-            if not self._is_at_path():
+            if not self._is_still_held():
                 self._take_anew()
-                return
-            is_free = _lock(self._fd) is not False
-            owner = Owner.parse(os.pread(self._fd, _MOST_BYTES, 0))
-            if not is_free or owner.word not in (None, self._word):
-                raise _taken(self._path, owner)
 
-    def _is_at_path(self) -> bool:
+    def _is_still_held(self) -> bool:
+        """Tell whether this descriptor holds the lock of this path.
+
+        Raises:
+            FolderTakenError: another run has it.
+        """
         try:
-            return _is_at(self._path, self._fd)
-        except OSError as error:
-            if error.errno in (errno.ESTALE, errno.EBADF):
-                return False  # EBADF: the script has closed what it had not opened
-            raise
+            if not _is_at(self._path, self._fd):
+                return False
+            is_locked = _lock(self._fd) is not False
+            owner = Owner.parse(os.pread(self._fd, _MOST_BYTES, 0))
+        except OSError:  # a server has lost it, or the script has closed what it had not opened
+            return False
+        if not is_locked or owner.word not in (None, self._word):
+            raise _taken(self._path, owner)
+        return True
 
     def _take_anew(self) -> None:
-        for inode in [inode for inode, lock in _HELD.items() if lock is self]:
+        """Take it through another descriptor.
+
+        Raises:
+            FolderTakenError: another run has it.
+            OSError: from the file system.
+        """
+        mine = [inode for inode, lock in _HELD.items() if lock is self]
+        for inode in mine:
             del _HELD[inode]
-        lock, owner = _try_to_take(self._path, lambda sentence: None)
-        if lock is None:
+        try:
+            lock, owner = _try_to_take(self._path, lambda sentence: None)
+        except OSError:
+            _HELD.update(dict.fromkeys(mine, self))
+            raise
+        if lock is not None:
+            self._fd, self._word = lock._fd, lock._word
+            _HELD[_inode(self._fd)] = self
+        elif owner.word == self._word:  # by the former descriptor, which only cannot be asked
+            _HELD.update(dict.fromkeys(mine, self))
+        else:
             raise _taken(self._path, owner)
-        self._fd, self._word = lock._fd, lock._word
-        _HELD[_inode(self._fd)] = self
 
 
 _HELD: dict[tuple[int, int], FolderLock] = {}

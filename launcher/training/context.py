@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,9 @@ class RunContext:
 
     def warn_of_rank(self, sentence: str) -> None:
         """Print a warning about this rank alone, whichever it is."""
-        print(f"relaunch: warning: rank {self.ranks.rank}: {sentence}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # into a file on a full disk, or nobody reads it any more
+            text = f"relaunch: warning: rank {self.ranks.rank}: {sentence}"
+            print(text, file=sys.stderr, flush=True)
 
     @property
     def is_first_start_of_launcher(self) -> bool:
@@ -188,6 +192,7 @@ class RunContext:
                 raise
             busy = FolderUnavailableError(unwritable_text(folder.path, error), may_pass=True)
             raise self._with_what_is_there(busy) from error
+        atexit.register(folder.close)
         for store in (folder.checkpoints, folder.best):
             store.publishing.before_publish = lock.require_held
         return number

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 from ..console import is_screen
@@ -19,7 +20,11 @@ _ERASE = "\r\x1b[K"
 
 
 class RankConsole:
-    """The coordinator's console; the other ranks' copies are silent."""
+    """The coordinator's console; the other ranks' copies are silent.
+
+    What it cannot print, because it goes into a file on a full disk or nobody reads it any more, is
+    lost, and ends nothing.
+    """
 
     def __init__(
         self,
@@ -61,24 +66,27 @@ class RankConsole:
         if not self._is_terminal():
             self.say(line(None))
             return
-        room = os.get_terminal_size(self._out().fileno()).columns - len("relaunch: ") - 1
-        text = printable(line(room if room > 0 else None))
-        self._out().write(f"{_ERASE}relaunch: {text}")
-        self._out().flush()
-        self._has_line = True
+        with suppress(OSError):
+            room = os.get_terminal_size(self._out().fileno()).columns - len("relaunch: ") - 1
+            text = printable(line(room if room > 0 else None))
+            self._out().write(f"{_ERASE}relaunch: {text}")
+            self._out().flush()
+            self._has_line = True
 
     def clear(self) -> None:
         """Take the line in place away, before somebody else writes."""
         if self._has_line:
             self._has_line = False
-            self._out().write(_ERASE)
-            self._out().flush()
+            with suppress(OSError):
+                self._out().write(_ERASE)
+                self._out().flush()
 
     def _print(self, text: str, stream: TextIO) -> None:
         if self._is_heard:
             self.clear()
             lines = printable_lines(text).split("\n")
-            print("\n".join(f"relaunch: {line}" for line in lines), file=stream, flush=True)
+            with suppress(OSError):
+                print("\n".join(f"relaunch: {line}" for line in lines), file=stream, flush=True)
 
     def _is_terminal(self) -> bool:
         try:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..lost_work import LostWork, lost_work
 from ..plain_files import open_plain, write_all
+from ..tables import plural
 from .fields import is_metric
 from .reading import Lines, lines_backwards, open_to_read
 
@@ -93,6 +94,18 @@ class LineFile:
             self._write()
         except OSError as error:
             self._failed(error)
+        else:
+            self._worked()
+
+    def close(self) -> None:
+        """Write what waits, a last time; report how much is lost."""
+        if not self._waiting:
+            return
+        try:
+            self._write()
+        except OSError as error:
+            lines = plural(len(self._waiting) + self._num_dropped, "line")
+            self._warn(f"{lines} of {self._path} could not be written ({error.strerror}).")
         else:
             self._worked()
 

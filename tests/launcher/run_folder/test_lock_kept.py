@@ -51,10 +51,10 @@ def is_free(folder: Path) -> bool:
 
 
 @contextmanager
-def holder(folder: Path) -> Iterator[int]:
+def holder(folder: Path, *before: str, first: str = "") -> Iterator[int]:
     """Another process that has the lock; its number."""
     with subprocess.Popen(
-        [sys.executable, "-c", TRY, str(folder)],
+        [*before, sys.executable, "-c", first + TRY, str(folder)],
         cwd=ROOT,
         text=True,
         stdin=subprocess.PIPE,
@@ -159,6 +159,31 @@ def test_a_script_that_closes_every_descriptor(tmp_path: Path) -> None:
         lock.require_held()
 
 
+@pytest.mark.parametrize("has_another", [False, True])
+def test_a_descriptor_that_a_server_answers_no_more(
+    has_another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = FolderLock.take(tmp_path, warn=never)
+    ill, real = lock._fd, lock_module._lock
+
+    def answer(fd: int) -> bool | None:
+        if fd == ill:
+            raise OSError(5, "Input/output error")
+        return real(fd)
+
+    monkeypatch.setattr(lock_module, "_lock", answer)
+    lock.require_held()  # the former descriptor holds it still
+    assert not is_free(tmp_path)
+    os.close(ill)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), ill)
+    if has_another:
+        with holder(tmp_path), pytest.raises(FolderTakenError):
+            lock.require_held()
+    else:
+        lock.require_held()
+        assert not is_free(tmp_path)
+
+
 def test_a_full_disk_does_not_keep_a_start_from_its_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +230,22 @@ def test_the_lock_of_a_lost_node_is_waited_for_as_long_as_a_lease(tmp_path: Path
     assert [line.rpartition("up to ")[2] for line in told] == [
         f"{left} s more." for left in (90, 60, 30)
     ]
+
+
+def test_a_run_on_another_host(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "--uts", "true"], capture_output=True).returncode:
+        pytest.skip("a host of another name cannot be had here")
+    name = "import socket; socket.sethostname('othernode')"
+    told: list[str] = []
+    with holder(tmp_path, "unshare", "--uts", first=name) as pid:
+        now = iter(range(1000))
+        with pytest.raises(FolderUnavailableError, match=f"pid {pid} on othernode") as error:
+            FolderLock.take(
+                tmp_path, warn=told.append, clock=lambda: next(now), sleep=lambda seconds: None
+            )
+    assert error.value.may_pass
+    assert len(told) == 3
+    FolderLock.take(tmp_path, warn=never, wait_s=20)
 
 
 def test_a_lost_node_whose_lock_goes_in_time(tmp_path: Path) -> None:

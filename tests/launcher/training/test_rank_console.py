@@ -90,3 +90,14 @@ def test_other_ranks_are_silent():
     console.warn("x")
     assert not console.wants_progress()
     assert out.getvalue() == ""
+
+
+def test_output_into_a_file_on_a_full_disk_ends_nothing():
+    full = os.open("/dev/full", os.O_WRONLY)
+    with os.fdopen(full, "w", closefd=False) as stream:
+        console = RankConsole(is_heard=True, out=lambda: stream, error=lambda: stream)
+        console.say("a line")
+        console.warn("another")
+        console.progress(lambda width: "step 1")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full)  # there is room again
+    os.close(full)

@@ -75,6 +75,24 @@ def test_lines_that_wait_are_bounded(disk: Path, monkeypatch: pytest.MonkeyPatch
     assert f"but for the oldest {found[0]}" in told[1]
 
 
+def test_what_waits_at_the_end_is_tried_once_more(disk: Path) -> None:
+    told: list[str] = []
+    folder = RunFolder(disk)
+    folder.warn = told.append
+    filler = fill(disk)
+    folder.event("end", step=3)
+    for step in (1, 2, 3):
+        folder.metrics({"step": step})
+    folder.close()
+    assert [line.partition(" of ")[0] for line in told[2:]] == ["1 line", "3 lines"]
+    filler.unlink()
+    folder.close()
+    assert steps_in(disk / "metrics.jsonl") == [1, 2, 3]
+    assert [event["event"] for event in folder.events()] == ["end"]
+    folder.close()
+    assert len(told) == 6
+
+
 def test_a_disk_that_is_read_only_for_a_while(disk: Path) -> None:
     told: list[str] = []
     file = LineFile(disk / "metrics.jsonl", warn=told.append)
