@@ -18,6 +18,7 @@ from .contract.launcher_signals import SignalInbox
 from .errors import LauncherError, ToldElsewhere
 from .plan.launch_plan import make_plan, prepare_run_folder
 from .plan.machine import Machine, count_installed, count_visible
+from .plan.open_files import require_open_files
 from .plan.secret import read_secret, unbound_text
 
 
@@ -48,6 +49,7 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     inbox.install(options.warning_signals)
     for note in options.notes:
         say(note)
+    require_open_files()
     plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
     if plan.nodes.several:
         plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))

@@ -143,7 +143,7 @@ class RunContext:
                 self.folder.require_same_checkpoints()
                 former = last_number(self.folder.events())
                 number = max(former + 1, self.environment.attempt)
-                self.folder.write_run(self.describe_run(number))
+                self.folder.write_run(self._describe_run(number))
                 answer = number
             except (ConfigError, OSError) as error:
                 answer = str(error)
@@ -152,7 +152,7 @@ class RunContext:
             raise ConfigError(str(answer))
         return answer
 
-    def describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
+    def _describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
         """Return what this run is made of, without secrets: run.json, and what trackers show."""
         told = {
             "script": str(Path(sys.argv[0]).resolve()),
