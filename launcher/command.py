@@ -18,6 +18,7 @@ from .contract.launcher_signals import SignalInbox
 from .errors import LauncherError, ToldElsewhere
 from .plan.launch_plan import make_plan, prepare_run_folder, require_engine, sharing_note
 from .plan.machine import Machine
+from .plan.open_files import require_open_files
 from .plan.secret import read_secret, unbound_text
 
 
@@ -48,6 +49,7 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     inbox.install(options.warning_signals)
     for note in options.notes:
         say(note)
+    require_open_files()
     here = Machine.here(environ)
     plan = make_plan(options, here)
     if (shared := sharing_note(plan.local_world_size, here)) is not None:

@@ -197,10 +197,12 @@ class NodeAgent(SimpleElasticAgent):
         return int(store.num_keys()) if here else 0
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        """Start the ranks; raises StartError when a process or a file cannot be made."""
+        """Start the ranks; raises StartError when a process, thread or file cannot be made."""
         try:
             self._start_all(worker_group)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: "can't start new thread"
+            if isinstance(error, LauncherError):
+                raise
             raise StartError(f"the ranks cannot be started: {error}.") from error
         return {worker.local_rank: worker.pid for worker in self._workers}
 

@@ -184,7 +184,7 @@ class RunContext:
             folder.require_same_checkpoints()
             self.past_events = folder.recent_events()
             number = max(next_number(folder.path), self.environment.attempt)
-            folder.write_run(self.describe_run(number))
+            folder.write_run(self._describe_run(number))
         except FolderUnavailableError as error:
             raise self._with_what_is_there(error) from error
         except OSError as error:
@@ -211,7 +211,7 @@ class RunContext:
         time.sleep(seconds)
         self.heartbeat.beat()
 
-    def describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
+    def _describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
         """Return what this run is made of, without secrets: run.json, and what trackers show."""
         told = {
             "script": str(Path(sys.argv[0]).resolve()),

@@ -211,7 +211,7 @@ class Run(RunContext):
         """
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         if self.ranks.is_coordinator:
-            told = self.describe_run(self.attempt, config=to_json(found))
+            told = self._describe_run(self.attempt, config=to_json(found))
             self.folder.update_run(told)
             self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
         return found
