@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from launcher.commands.checkpoint import export
+from launcher.commands.byte_size import byte_size
 
 
 def test_export(kit, folder, answer):
@@ -43,4 +43,4 @@ def test_export_of_damage(kit, folder, answer):
     [("7", 7), ("5GB", 5 * 10**9), ("1.5 MiB", 3 * 2**19), ("2k", 2000), ("1TB", 10**12)],
 )
 def test_sizes(text, size_bytes):
-    assert export._size(text) == size_bytes
+    assert byte_size(text) == size_bytes
