@@ -128,6 +128,7 @@ class NodeAgent(SimpleElasticAgent):
             self._council.open()
             while True:
                 self._rendezvous(self._worker_group)
+                self._memory.settle()
                 self._start_workers(self._worker_group)
                 result = self._monitor_workers(self._worker_group)
                 decided = self._council.conclude(self._node_end())
