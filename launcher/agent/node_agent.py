@@ -130,6 +130,7 @@ class NodeAgent(SimpleElasticAgent):
             self._coordination.open()
             while True:
                 self._rendezvous(self._worker_group)
+                self._memory.settle()
                 self._start_workers(self._worker_group)
                 result = self._monitor_workers(self._worker_group)
                 decided = self._coordination.conclude(self._node_end())

@@ -19,6 +19,8 @@ LONGEST_S = 30.0
 """How long a restart waits."""
 LOOK_S = 0.5
 ANSWER_S = 10.0
+SETTLE_S = 2.0
+"""Its answer is a few lines, which a pipe holds."""
 """How long nvidia-smi may take; it hangs where the driver does."""
 SLACK_MIB = 512
 """How much more than before the ranks counts as released: other processes come and go too."""
@@ -96,11 +98,30 @@ class AcceleratorMemory:
         )
         self._asked: subprocess.Popen[str] | None = None
         self._before: Used | None = None
+        self._is_settled = False
 
     def ask(self) -> None:
-        """Begin to find out what is in use before the first ranks; nobody waits for the answer."""
+        """Begin to find out what is in use before the first ranks, while they are prepared."""
         if self._command is not None and self._asked is None:
             self._asked = self._start()
+
+    def settle(self) -> None:
+        """Let no rank start before the answer is there, or it would count that rank's memory.
+
+        Called before the ranks of each attempt start; waits once, SETTLE_S at most.
+        """
+        if self._asked is None or self._is_settled:
+            return
+        self._is_settled = True
+        try:
+            self._asked.wait(SETTLE_S)
+        except subprocess.TimeoutExpired:
+            _end(self._asked)
+            self._asked = None
+            self._say(
+                f"nvidia-smi has not answered in {SETTLE_S:g} s: a restart will not wait for the "
+                "memory of the GPUs."
+            )
 
     def wait(self, given_up: Callable[[], bool]) -> None:
         """Wait until what the ranks held is released, at most LONGEST_S seconds; says so.

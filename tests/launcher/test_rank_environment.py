@@ -10,11 +10,13 @@ from launcher.contract.environment import (
     RankEnvironment,
     RankFiles,
     WorkerPlace,
+    default_environment,
     only_device,
     only_devices,
     worker_environment,
 )
 from launcher.contract.run_options import RunOptions
+from launcher.workers.forkserver.eligibility import other_variables
 
 PLACE = WorkerPlace(
     rank=5,
@@ -131,6 +133,12 @@ def test_what_nccl_leaves_goes_with_the_logs():
     # An error of CUDA is told by the main thread, not by NCCL's, which would end the process.
     assert written["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "0"
     assert write(TORCH_NCCL_RETHROW_CUDA_ERRORS="1")["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "1"
+
+
+def test_nothing_that_a_rank_is_told_makes_it_import_torch_anew():
+    at_import = {**default_environment(PLACE.local_world_size), "HOME": "/root"}
+    told = write(replace(SETTINGS, run_dir=Path("/runs/one"), attempt=4), HOME="/root")
+    assert other_variables(told, at_import) is None
 
 
 @pytest.mark.parametrize(("given", "backend"), [(None, None), ("", None), ("nccl", None)])

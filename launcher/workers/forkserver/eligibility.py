@@ -12,7 +12,7 @@ _READ_LATE = frozenset(
 )
 """Variables that nothing reads while torch is imported, so that each rank may have its own."""
 
-_READ_LATE_PREFIXES = ("TORCHELASTIC_", "RELAUNCH_", "NCCL_", "TORCH_NCCL_", "GLOO_")
+_READ_LATE_PREFIXES = ("TORCHELASTIC_", "RELAUNCH_", "NCCL_", "TORCH_NCCL_", "GLOO_", "TORCH_FR_")
 
 
 def other_variables(wanted: Mapping[str, str], at_import: Mapping[str, str]) -> str | None:

@@ -36,6 +36,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
 from ...errors import UsageError
@@ -155,7 +156,17 @@ def _accelerator_in_use() -> str | None:
     for name in ("cuda", "xpu"):
         if torch is not None and getattr(torch, name).is_initialized():
             return f"an import has initialised torch.{name}"
+    if torch is not None and torch.version.cuda is not None and _forks_badly(torch.cuda):
+        return "an import has asked CUDA for its devices, and a fork cannot use CUDA after that"
     return None
+
+
+def _forks_badly(cuda: ModuleType) -> bool:
+    """Ask a fork. CUDA need not be initialised for that: to count the devices is enough."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(int(cuda._is_in_bad_fork()))
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
 
 
 def _shadows(folder: str, *, keeps_ours: bool) -> str | None:

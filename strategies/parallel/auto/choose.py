@@ -13,7 +13,7 @@ from ...errors import ConfigError
 from ..build_options import BY_NAME, BuildOptions
 from ..strategy import Blueprint
 from ..zero.required import OLDEST, STRATEGIES, installed, trouble
-from .available import available_bytes
+from .available import available_bytes, name_of, shared
 from .estimate import Choice, Wishes, choose
 from .measure import Forward, measure_model
 from .memory_model import ModelSizes, Spread
@@ -51,7 +51,8 @@ def choose_strategy(
         return Choice(strategy="single", reason="there is one rank", table="")
     guess = _guess(able, alone=alone)
     free: list[Any] = communicator.all_gather(_free(ranks.device, options.local_world_size))
-    devices, hosts = [one["device"] for one in free], [one["host"] for one in free]
+    devices = shared([one["device"] for one in free], [one["name"] for one in free])
+    hosts = [one["host"] for one in free]
     if None in devices:
         reason = f"the memory of rank {devices.index(None)} is not known; this is a guess"
         return Choice(strategy=guess, reason=reason, table="")
@@ -66,7 +67,7 @@ def choose_strategy(
         ModelSizes(**measured),
         _wishes(options, missing, ranks.device.type),
         _spread(ranks, options),
-        memory_bytes=min(devices),
+        memory_bytes=min(one for one in devices if one is not None),
         host_bytes=None if None in hosts else min(hosts),
     )
 
@@ -140,10 +141,11 @@ def not_installed(troubles: Sequence[str | None]) -> dict[str, str]:
     return dict.fromkeys(STRATEGIES, sentence)
 
 
-def _free(device: torch.device, local_world_size: int) -> dict[str, int | None]:
+def _free(device: torch.device, local_world_size: int) -> dict[str, int | str | None]:
     host = torch.device("cpu")
     return {
         "device": available_bytes(device, local_world_size),
+        "name": name_of(device),
         "host": available_bytes(host, local_world_size),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -60,6 +62,12 @@ def _recomputed(block: nn.Module) -> Callable[..., Any]:
 
 def _require_compiler() -> None:
     if torch.cuda.is_available():
+        # What triton looks for (runtime/build.py), at the first step otherwise.
+        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+            raise ConfigError(
+                "compile_blocks needs a C compiler on a GPU too, for what starts the kernels, and "
+                "there is neither CC nor gcc nor clang. Install gcc, or leave compile_blocks out."
+            )
         return
     from torch._inductor.cpp_builder import get_cpp_compiler
 

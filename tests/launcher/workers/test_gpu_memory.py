@@ -114,6 +114,30 @@ def test_no_wait_once_the_run_is_asked_to_end(memory_of, tmp_path):
     assert lines_of(tmp_path / "count") == 1
 
 
+def test_no_rank_starts_before_the_answer_is_there(memory_of, monkeypatch):
+    """A slow nvidia-smi would count their memory as what was in use before."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    memory, said = memory_of("sleep 0.3; " + HELD)
+    memory.settle()  # nothing was asked
+    memory.ask()
+    memory.settle()
+    assert memory._asked.poll() == 0
+    memory.settle()
+    assert said == []
+
+
+def test_an_answer_that_does_not_come_is_not_waited_for_long(memory_of, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(accelerator_memory, "SETTLE_S", 0.2)
+    memory, said = memory_of("exec sleep 100")
+    memory.ask()
+    memory.settle()
+    memory.wait(lambda: False)
+    assert said == [
+        "nvidia-smi has not answered in 0.2 s: a restart will not wait for the memory of the GPUs."
+    ]
+
+
 def test_nvidia_smi_that_hangs_is_given_up(memory_of, tmp_path):
     hangs = HELD.replace("echo 0, GPU-a, 9000", f"echo $$ > {tmp_path}/pid; exec sleep 100")
     memory, said = memory_of(hangs)

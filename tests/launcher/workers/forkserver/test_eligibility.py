@@ -23,6 +23,7 @@ AT_IMPORT = {"PATH": "/bin", "OMP_NUM_THREADS": "1", "RANK": "7"}
         ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}, None),
         ({"CUDA_VISIBLE_DEVICES": "3"}, None),
         ({"TORCHELASTIC_RUN_ID": "x", "RELAUNCH_RUN_DIR": "y", "NCCL_DEBUG": "INFO"}, None),
+        ({"TORCH_FR_DUMP_TEMP_FILE": "a", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": "b"}, None),
         ({"OMP_NUM_THREADS": "2"}, "OMP_NUM_THREADS"),
         ({"TORCH_LOGS": "dynamo"}, "TORCH_LOGS"),
         ({"KMP_AFFINITY": "a", "MKL_NUM_THREADS": "1"}, "KMP_AFFINITY, MKL_NUM_THREADS"),

@@ -52,3 +52,15 @@ def test_compiled_blocks_compute_the_same() -> None:
     found.sum().backward()
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close([p.grad for p in model.parameters()], grads)
+
+
+def test_compiling_for_a_gpu_needs_a_c_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one triton fails at the first step, in a traceback."""
+    model = nn.Sequential(Counting(), Counting())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(ConfigError, match="neither CC nor gcc nor clang"):
+        work_on_blocks(model, BuildOptions(compile_blocks=True))
+    monkeypatch.setenv("CC", "/opt/cc")
+    work_on_blocks(model, BuildOptions(compile_blocks=True))
