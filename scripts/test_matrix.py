@@ -186,6 +186,23 @@ def run(venv: Path, limit_s: float, selection: Sequence[str]) -> tuple[str, int 
     return output, process.returncode
 
 
+def attempt(
+    one: VersionSet, python: str, venvs: Path, limit_s: float, selection: Sequence[str]
+) -> Row:
+    """Install a set and run the tests with it; what goes wrong is printed."""
+    venv = venvs / one.name.replace(", ", "-")
+    try:
+        install(python, venv, one)
+    except subprocess.CalledProcessError:  # pip has printed why
+        return Row(name=one.name, python=one.python, versions={}, outcome="cannot be installed")
+    output, code = run(venv, limit_s, selection or SELECTION)
+    if code != 0:
+        print(output)
+    return Row(
+        name=one.name, python=one.python, versions=installed(venv), outcome=outcome(output, code)
+    )
+
+
 def main() -> int:
     """Try the sets; return 1 when one has failed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -204,18 +221,8 @@ def main() -> int:
         if (python := interpreter(one.python)) is None:
             print(f"{one.name}: no Python {one.python} here, left out.", flush=True)
             continue
-        venv = given.venvs.resolve() / one.name.replace(", ", "-")
-        install(python, venv, one)
-        output, code = run(venv, given.limit_s, given.selection or SELECTION)
-        row = Row(
-            name=one.name,
-            python=one.python,
-            versions=installed(venv),
-            outcome=outcome(output, code),
-        )
+        row = attempt(one, python, given.venvs.resolve(), given.limit_s, given.selection)
         rows.append(row)
-        if code != 0:
-            print(output)
         print(table([row]), flush=True)
     if given.write and not given.selection:
         PAGE.write_text(with_rows(PAGE.read_text(), rows))

@@ -41,6 +41,7 @@ def group_settings(
         rendezvous_id=plan.nodes.run_id or ("none" if plan.nodes.several else run_id),
         interface=interface,
         virtual_local_rank=plan.virtual_local_rank,
+        cpus=plan.cpus,
         strategy=plan.strategy,
         precision=plan.precision,
         shard_blocks=plan.shard_blocks,

@@ -10,6 +10,8 @@ from strategies.parallel.zero.required import installed, require
 
 from ..contract.limits import Limits
 from ..errors import UsageError
+from .cpu_binding import Cpus, bind, read_topology
+from .gpu_nodes import gpu_nodes
 from .machine import Machine
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
@@ -49,6 +51,8 @@ class LaunchPlan:
     cold: bool
     """Every rank is a Python of its own; else a fork of the warm server."""
     preload: tuple[str, ...]
+    cpus: tuple[Cpus, ...] = ()
+    """The CPUs of each local rank; (): they may use all that this process may."""
     secret: RunSecret = field(default_factory=RunSecret)
     """What the nodes share; `make_plan` does not read it."""
     limits: Limits = field(default_factory=Limits)
@@ -107,6 +111,7 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         master_port=options.nodes.master_port or 0,
         role=options.role,
         virtual_local_rank=options.virtual_local_rank,
+        cpus=_cpus(options.numa_binding, local_world_size, machine),
         max_restarts=options.max_restarts,
         grace_s=options.grace_s,
         terminate_s=options.terminate_s,
@@ -114,6 +119,27 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         cold=options.cold,
         preload=options.preload,
     )
+
+
+def _cpus(mode: str | None, nproc: int, machine: Machine) -> tuple[Cpus, ...]:
+    """Return the CPUs of each local rank; () where they are not to be bound.
+
+    Raises:
+        UsageError: A rank would get no CPU, or it is not known where the GPUs are.
+    """
+    if mode is None:
+        return ()
+    homes: list[int | None] = [None] * nproc
+    if machine.num_gpus:
+        nodes = gpu_nodes(machine.devices) if machine.devices else None
+        if nodes is None:
+            raise UsageError(
+                f"--numa-binding {mode}: it is not known at which NUMA node each of "
+                f"{machine.describe_gpus()} is; NVIDIA's driver says it of an index or a whole "
+                "UUID. Leave --numa-binding out."
+            )
+        homes = [nodes[rank % len(nodes)] for rank in range(nproc)]
+    return bind(mode, read_topology(os.sched_getaffinity(0)), homes)
 
 
 def check_packages(program: Program) -> bool:
