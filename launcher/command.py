@@ -16,7 +16,7 @@ from .console import say
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
 from .errors import LauncherError, ToldElsewhere
-from .plan.launch_plan import make_plan, prepare_run_folder, require_engine
+from .plan.launch_plan import bind_ranks, make_plan, prepare_run_folder, require_engine
 from .plan.machine import Machine
 from .plan.secret import read_secret, unbound_text
 
@@ -48,11 +48,14 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     inbox.install(options.warning_signals)
     for note in options.notes:
         say(note)
-    plan = make_plan(options, Machine.here(environ))
+    machine = Machine.here(environ)
+    plan = make_plan(options, machine)
     if plan.nodes.several:
         plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
     if not site.in_container:
         require_engine(plan)
+    if not site.starts_agents:
+        plan = bind_ranks(plan, options.numa_binding, machine)
     if options.dry_run:
         from .agent.dry_run import describe
 

@@ -1,7 +1,7 @@
 """From what was asked and what the machine has to one resolved plan, or one sentence why not."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from strategies.errors import ConfigError
@@ -111,7 +111,6 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         master_port=options.nodes.master_port or 0,
         role=options.role,
         virtual_local_rank=options.virtual_local_rank,
-        cpus=_cpus(options.numa_binding, local_world_size, machine),
         max_restarts=options.max_restarts,
         grace_s=options.grace_s,
         terminate_s=options.terminate_s,
@@ -121,14 +120,20 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
     )
 
 
-def _cpus(mode: str | None, nproc: int, machine: Machine) -> tuple[Cpus, ...]:
-    """Return the CPUs of each local rank; () where they are not to be bound.
+def bind_ranks(plan: LaunchPlan, mode: str | None, machine: Machine) -> LaunchPlan:
+    """Return the plan with the CPUs of each local rank; on the machine where they will run.
+
+    Args:
+        plan: Without them.
+        mode: One of `cpu_binding.MODES`; None: ranks are not to be bound.
+        machine: This one.
 
     Raises:
         UsageError: A rank would get no CPU, or it is not known where the GPUs are.
     """
     if mode is None:
-        return ()
+        return plan
+    nproc = plan.local_world_size
     homes: list[int | None] = [None] * nproc
     if machine.num_gpus:
         nodes = gpu_nodes(machine.devices) if machine.devices else None
@@ -139,7 +144,7 @@ def _cpus(mode: str | None, nproc: int, machine: Machine) -> tuple[Cpus, ...]:
                 "UUID. Leave --numa-binding out."
             )
         homes = [nodes[rank % len(nodes)] for rank in range(nproc)]
-    return bind(mode, read_topology(os.sched_getaffinity(0)), homes)
+    return replace(plan, cpus=bind(mode, read_topology(os.sched_getaffinity(0)), homes))
 
 
 def check_packages(program: Program) -> bool:

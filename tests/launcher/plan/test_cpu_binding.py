@@ -9,7 +9,7 @@ import pytest
 from launcher.errors import UsageError
 from launcher.plan.cpu_binding import Topology, bind, parse_list, read_topology
 from launcher.plan.gpu_nodes import numa_node
-from launcher.plan.launch_plan import make_plan
+from launcher.plan.launch_plan import bind_ranks, make_plan
 from launcher.plan.machine import Machine
 from launcher.plan.options import LaunchOptions
 
@@ -107,7 +107,9 @@ def test_the_node_of_a_gpu(tmp_path: Path, text: str, node: int | None) -> None:
 
 def test_gpus_whose_node_is_not_known_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.py").write_text("")
-    options = LaunchOptions(script=str(tmp_path / "x.py"), numa_binding="node")
+    options = LaunchOptions(script=str(tmp_path / "x.py"))
     amd = Machine(num_gpus=2, num_cpus=4)
+    plan = make_plan(options, amd)
     with pytest.raises(UsageError, match=r"--numa-binding node: it is not known .* each of 2 GPUs"):
-        make_plan(options, amd)
+        bind_ranks(plan, "node", amd)
+    assert bind_ranks(plan, None, amd) is plan
