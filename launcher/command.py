@@ -16,7 +16,13 @@ from .console import say
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
 from .errors import LauncherError, ToldElsewhere
-from .plan.launch_plan import make_plan, prepare_run_folder, require_engine, sharing_note
+from .plan.launch_plan import (
+    bind_ranks,
+    make_plan,
+    prepare_run_folder,
+    require_engine,
+    sharing_note,
+)
 from .plan.machine import Machine
 from .plan.open_files import require_open_files
 from .plan.secret import read_secret, unbound_text
@@ -50,14 +56,16 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     for note in options.notes:
         say(note)
     require_open_files()
-    here = Machine.here(environ)
-    plan = make_plan(options, here)
-    if (shared := sharing_note(plan.local_world_size, here)) is not None:
+    machine = Machine.here(environ)
+    plan = make_plan(options, machine)
+    if (shared := sharing_note(plan.local_world_size, machine)) is not None:
         say(shared)
     if plan.nodes.several:
         plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
     if not site.in_container:
         require_engine(plan)
+    if not site.starts_agents:
+        plan = bind_ranks(plan, options.numa_binding, machine)
     if options.dry_run:
         from .agent.dry_run import describe
 

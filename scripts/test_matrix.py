@@ -129,7 +129,7 @@ def outcome(output: str, code: int | None) -> str:
     if code is None:
         return "not finished in time"
     found = re.findall(r"^=*\s*((?:\d+ [a-z]+(?:, )?)+) in ", output, re.MULTILINE)
-    counts = found[-1] if found else "no test ran"
+    counts = found[-1] if found else "pytest told no numbers"
     return f"passed ({counts})" if code == 0 else f"FAILED ({counts})"
 
 
@@ -171,7 +171,9 @@ def installed(venv: Path) -> dict[str, str]:
 def run(venv: Path, limit_s: float, selection: Sequence[str]) -> tuple[str, int | None]:
     """Run the selection; return what pytest printed and its exit code, None: it took too long."""
     python = venv / "bin" / "python"
-    command = [python, "-m", "pytest", "-n", "0", "-q", "-m", "not slow", *selection]
+    # A test that takes too long is one failure: by a thread its end would be that of all.
+    how = ["-n", "0", "-q", "-m", "not slow", "-o", "timeout_method=signal"]
+    command = [python, "-m", "pytest", *how, *selection]
     # The packages are not installed into the environment: a row is about the others.
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -184,6 +186,23 @@ def run(venv: Path, limit_s: float, selection: Sequence[str]) -> tuple[str, int 
             output, _ = process.communicate()
             return output, None
     return output, process.returncode
+
+
+def attempt(
+    one: VersionSet, python: str, venvs: Path, limit_s: float, selection: Sequence[str]
+) -> Row:
+    """Install a set and run the tests with it; what goes wrong is printed."""
+    venv = venvs / one.name.replace(", ", "-")
+    try:
+        install(python, venv, one)
+    except subprocess.CalledProcessError:  # pip has printed why
+        return Row(name=one.name, python=one.python, versions={}, outcome="cannot be installed")
+    output, code = run(venv, limit_s, selection or SELECTION)
+    if code != 0:
+        print(output)
+    return Row(
+        name=one.name, python=one.python, versions=installed(venv), outcome=outcome(output, code)
+    )
 
 
 def main() -> int:
@@ -204,18 +223,8 @@ def main() -> int:
         if (python := interpreter(one.python)) is None:
             print(f"{one.name}: no Python {one.python} here, left out.", flush=True)
             continue
-        venv = given.venvs.resolve() / one.name.replace(", ", "-")
-        install(python, venv, one)
-        output, code = run(venv, given.limit_s, given.selection or SELECTION)
-        row = Row(
-            name=one.name,
-            python=one.python,
-            versions=installed(venv),
-            outcome=outcome(output, code),
-        )
+        row = attempt(one, python, given.venvs.resolve(), given.limit_s, given.selection)
         rows.append(row)
-        if code != 0:
-            print(output)
         print(table([row]), flush=True)
     if given.write and not given.selection:
         PAGE.write_text(with_rows(PAGE.read_text(), rows))

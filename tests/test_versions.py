@@ -68,7 +68,7 @@ def test_the_sets() -> None:
     [
         ("....\n24 passed, 1 skipped in 3.2s\n", 0, "passed (24 passed, 1 skipped)"),
         ("=== 1 failed, 3 passed in 1:02 ===\n", 1, "FAILED (1 failed, 3 passed)"),
-        ("ImportError\n", 4, "FAILED (no test ran)"),
+        ("ImportError\n", 4, "FAILED (pytest told no numbers)"),
         ("...", None, "not finished in time"),
     ],
 )

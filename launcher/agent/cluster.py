@@ -44,6 +44,11 @@ class ClusterEnvironment:
     """A plain machine: nothing is added to what was asked."""
 
     @property
+    def starts_agents(self) -> bool:
+        """Whether this process starts agents, perhaps on other machines, and no ranks itself."""
+        return False
+
+    @property
     def in_container(self) -> bool:
         """Whether agents are started in a container, where other packages are installed."""
         return False

@@ -42,6 +42,7 @@ def group_settings(
         interface=interface,
         virtual_local_rank=plan.virtual_local_rank,
         run=plan.run,
+        cpus=plan.cpus,
         start_dir=start_dir,
         attempt=attempt,
         warning_file=scratch / "warning.json",

@@ -14,7 +14,6 @@ _WITHOUT_MEANING: Mapping[str, str] = {
     "--event-log-handler": "events are written to RUN_DIR/events.jsonl",
     "--logs-specs": "the logs are relaunch's own; see --log-dir, -r and -t",
     "--container": "it is for the agents of a Slurm job",
-    "--numa-binding": "the ranks are not bound to CPUs",
 }
 _ON_ONE_NODE: Mapping[str, str] = {
     "--local-addr": "one node needs no address for others",

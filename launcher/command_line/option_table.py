@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from strategies.names import PRECISION_NAMES
 from strategies.parallel.registry import STRATEGY_CHOICES
 
+from ..plan.cpu_binding import MODES
+
 SHELLS = ("bash", "zsh", "tcsh")
 """For which there is a completion script."""
 
@@ -95,8 +97,10 @@ TORCHRUN_OPTIONS = (
     Option(
         name="--numa-binding",
         value="MODE",
-        choices=("node", "socket", "exclusive", "core-complex"),
-        help="accepted: ranks are not bound to CPUs",
+        choices=MODES,
+        help="bind each rank to CPUs near its GPU: those of the NUMA node, of the socket, a share "
+        "of the node's cores of its own, or the cores of one cache; ranks on CPUs are spread over "
+        "the nodes",
     ),
     Option(
         name="--print-completion",

@@ -86,6 +86,7 @@ def parse_options(words: Words) -> LaunchOptions:
         streams=_streams(words),
         role=words.text("--role") or DEFAULT_ROLE,
         virtual_local_rank=words.flag("--virtual-local-rank"),
+        numa_binding=words.text("--numa-binding"),
         max_restarts=optional(given("--max-restarts"), values.whole) or 0,
         grace_s=terminate_s if grace_s is None else grace_s,
         terminate_s=terminate_s,

@@ -21,6 +21,8 @@ HEARTBEAT_FILE = "RELAUNCH_HEARTBEAT_FILE"
 STACKS_FILE = "RELAUNCH_STACKS_FILE"
 FOLDER_FILE = "RELAUNCH_FOLDER_FILE"
 LEAVING_FILE = "RELAUNCH_LEAVING_FILE"
+CPUS = "RELAUNCH_CPUS"
+"""The CPUs to which a rank is bound as it starts, with commas between them."""
 SECRET = "RELAUNCH_SECRET"
 """What the launchers of several nodes share; for them only, no rank gets it."""
 END_TIME = "RELAUNCH_END_TIME"
@@ -39,7 +41,7 @@ HIP_DEVICES = "HIP_VISIBLE_DEVICES"
 
 OWN_NAMES = VARIABLES | {
     *(RUN_ID, SECRET, ATTEMPT, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE),
-    *(PLAN, START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER),
+    *(CPUS, PLAN, START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER),
 }
 
 _Number = TypeVar("_Number", int, float)
@@ -182,6 +184,8 @@ class GroupSettings:
     rendezvous_id: str
     """torchrun's --rdzv-id."""
     virtual_local_rank: bool
+    cpus: tuple[tuple[int, ...], ...] = ()
+    """The CPUs to which each local rank is bound; (): to none."""
     interface: str | None
     """The network interface towards the other ranks; None leaves the choice to gloo and NCCL."""
     run: RunOptions
@@ -227,6 +231,7 @@ def worker_environment(
         LEAVING_FILE: str(files.leaving),
         START_DIR: None if settings.start_dir is None else str(settings.start_dir),
         ATTEMPT: None if settings.attempt is None else str(settings.attempt),
+        CPUS: ",".join(map(str, settings.cpus[place.local_rank])) if settings.cpus else None,
         END_TIME: _text(settings.limits.end_time_s),
         GRACE: _text(settings.limits.grace_s),
     }

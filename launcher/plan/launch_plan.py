@@ -12,6 +12,8 @@ from ..contract.limits import Limits
 from ..contract.run_options import RunOptions
 from ..errors import UsageError
 from ..run_folder.plain_files import NO_ROOM, open_plain, write_all
+from .cpu_binding import Cpus, bind, read_topology
+from .gpu_nodes import gpu_nodes
 from .machine import Machine
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
@@ -49,6 +51,8 @@ class LaunchPlan:
     cold: bool
     """Every rank is a Python of its own; else a fork of the warm server."""
     preload: tuple[str, ...]
+    cpus: tuple[Cpus, ...] = ()
+    """The CPUs of each local rank; (): they may use all that this process may."""
     secret: RunSecret = field(default_factory=RunSecret)
     """What the nodes share; `make_plan` does not read it."""
     limits: Limits = field(default_factory=Limits)
@@ -111,6 +115,33 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         cold=options.cold,
         preload=options.preload,
     )
+
+
+def bind_ranks(plan: LaunchPlan, mode: str | None, machine: Machine) -> LaunchPlan:
+    """Return the plan with the CPUs of each local rank; on the machine where they will run.
+
+    Args:
+        plan: Without them.
+        mode: One of `cpu_binding.MODES`; None: ranks are not to be bound.
+        machine: This one.
+
+    Raises:
+        UsageError: A rank would get no CPU, or it is not known where the GPUs are.
+    """
+    if mode is None:
+        return plan
+    nproc = plan.local_world_size
+    homes: list[int | None] = [None] * nproc
+    if machine.num_gpus:
+        nodes = gpu_nodes(machine.devices) if machine.devices else None
+        if nodes is None:
+            raise UsageError(
+                f"--numa-binding {mode}: it is not known at which NUMA node each of "
+                f"{machine.describe_gpus()} is; NVIDIA's driver says it of an index or a whole "
+                "UUID. Leave --numa-binding out."
+            )
+        homes = [nodes[rank % len(nodes)] for rank in range(nproc)]
+    return replace(plan, cpus=bind(mode, read_topology(os.sched_getaffinity(0)), homes))
 
 
 def check_packages(program: Program) -> bool:

@@ -24,6 +24,8 @@ class Machine:
     """Several ranks may have one GPU: RELAUNCH_CUDA_BACKEND=gloo."""
     variable: str = CUDA_DEVICES
     """Its name: HIP_VISIBLE_DEVICES where that one counts."""
+    devices: tuple[str, ...] = ()
+    """The visible GPUs of NVIDIA, each by its index or the beginning of its UUID."""
 
     def describe_gpus(self) -> str:
         """Return "4 GPUs (CUDA_VISIBLE_DEVICES=0,1,2,3)"."""
@@ -47,8 +49,10 @@ class Machine:
         except ValueError as error:
             raise UsageError(f"{error}.") from None
         visible = environ.get(variable)
+        devices = visible_devices(visible, num_nvidia or num_amd)
         return cls(
-            num_gpus=count_visible(visible, num_nvidia or num_amd),
+            num_gpus=len(devices),
+            devices=tuple(devices) if num_nvidia else (),
             num_cpus=len(os.sched_getaffinity(0)),
             cuda_visible_devices=visible,
             variable=variable,
@@ -62,20 +66,25 @@ def devices_variable(environ: Mapping[str, str], *, is_amd: bool) -> str:
 
 
 def count_visible(cuda_visible_devices: str | None, num_installed: int) -> int:
-    """Count devices as CUDA does: the list is used up to its first entry that names none.
+    """Count devices as CUDA does; see `visible_devices`."""
+    return len(visible_devices(cuda_visible_devices, num_installed))
+
+
+def visible_devices(cuda_visible_devices: str | None, num_installed: int) -> list[str]:
+    """Return the devices that CUDA takes: the list up to its first entry that names none.
 
     An entry is an index below `num_installed` or the beginning of a UUID (GPU-..., MIG-...).
     CUDA takes a list with the same entry twice as an empty one.
     """
     if cuda_visible_devices is None or num_installed == 0:
-        return num_installed
+        return [str(index) for index in range(num_installed)]
     visible: list[str] = []
     for entry in (text.strip() for text in cuda_visible_devices.split(",")):
         is_index = entry.isdecimal() and int(entry) < num_installed
         if not is_index and not entry.startswith(("GPU-", "MIG-")):
             break
         visible.append(str(int(entry)) if is_index else entry)
-    return len(visible) if len(set(visible)) == len(visible) else 0
+    return visible if len(set(visible)) == len(visible) else []
 
 
 def count_installed() -> int:

@@ -97,6 +97,8 @@ class LaunchOptions:
     streams: StreamOptions = field(default_factory=StreamOptions)
     role: str = DEFAULT_ROLE
     virtual_local_rank: bool = False
+    numa_binding: str | None = None
+    """To which CPUs ranks are bound: one of `cpu_binding.MODES`; None: to none."""
     max_restarts: int = 0
     grace_s: float | None = None
     """Seconds from a warning to SIGKILL; None: the ranks take the time they need."""

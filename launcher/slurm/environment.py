@@ -204,6 +204,11 @@ class SlurmEnvironment(ClusterEnvironment):
         )
 
     @property
+    def starts_agents(self) -> bool:
+        """See ClusterEnvironment."""
+        return self._starts_agents
+
+    @property
     def in_container(self) -> bool:
         """See ClusterEnvironment."""
         return bool(self._container)

@@ -11,6 +11,7 @@ import signal
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_CPUS = "RELAUNCH_CPUS"  # CPUS of contract/environment.py, which cannot be imported here
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(128 + signal.SIGKILL)  # it died before the line above
+    if cpus := os.environ.get(_CPUS):
+        os.sched_setaffinity(0, map(int, cpus.split(",")))
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)  # Python ignores these, and an exec keeps that
     os.execvp(sys.argv[2], sys.argv[2:])

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from ...contract.environment import CPUS
 from ...plan.python_command import PythonProgram
 from ...plan.shadowing import NEEDED_BY
 from .descriptors import close_all_but
@@ -62,6 +63,8 @@ def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
     die_with(start.launcher)
     os.environ.clear()
     os.environ.update(start.environment)
+    if cpus := start.environment.get(CPUS):
+        os.sched_setaffinity(0, map(int, cpus.split(",")))
     rewrite_title(start.command, start.environment)
     set_name(f"rank {start.environment['RANK']}")
     _renew_state(start.draws)

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from launcher.errors import UsageError
+from launcher.plan.cpu_binding import bind, read_topology
+
 pytestmark = pytest.mark.timeout(120)
 
 DUMP = """
@@ -181,3 +184,17 @@ def test_nothing_listens_outside_loopback(launch):
     ]
     assert len(lines) >= 3, shown  # the store, and gloo in each rank
     assert {line.split()[3].rpartition(":")[0] for line in lines} <= {"127.0.0.1", "[::1]"}
+
+
+@pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
+def test_ranks_are_bound_to_the_cpus_that_the_plan_gives_them(launch):
+    try:
+        expected = bind("exclusive", read_topology(os.sched_getaffinity(0)), [None, None])
+    except UsageError:
+        pytest.skip("fewer than two cores")
+    script = launch.script("print(rank, *sorted(os.sched_getaffinity(0)))")
+    assert launch("--numa-binding", "exclusive", "--nproc", "2", script).wait() == 0
+    lines = [line.removeprefix("[rank 1] ") for line in launch.started[-1].stdout.splitlines()]
+    assert sorted(lines) == [
+        " ".join(map(str, (rank, *cpus))) for rank, cpus in enumerate(expected)
+    ]

@@ -28,7 +28,9 @@ class Alone:
         return value
 
 
-def choice(monkeypatch: pytest.MonkeyPatch, free_bytes: int | None, **options: Any) -> Any:
+def choice(
+    monkeypatch: pytest.MonkeyPatch, free_bytes: int | None, *, ranks: int = 1, **options: Any
+) -> Any:
     monkeypatch.setattr(choosing, "available_bytes", lambda *_: free_bytes)
     blueprint = Blueprint(
         model=lambda: nn.Linear(1000, 1000),
@@ -36,7 +38,7 @@ def choice(monkeypatch: pytest.MonkeyPatch, free_bytes: int | None, **options: A
         precision=precision_for("fp32", "cpu"),
         max_grad_norm=None,
         seed=1,
-        ranks=Ranks(rank=0, world_size=1, device=torch.device("cpu"), host_group=None),  # type: ignore[arg-type]
+        ranks=Ranks(rank=0, world_size=ranks, device=torch.device("cpu"), host_group=None),  # type: ignore[arg-type]
         options=BuildOptions(**options),
     )
     communicator = cast(HostCommunicator, Alone())
@@ -77,3 +79,15 @@ def test_on_a_cpu_there_is_nothing_to_offload_to(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match="does not fit") as caught:
         choice(monkeypatch, 20 * MIB)
     assert "offload" not in str(caught.value)
+
+
+@pytest.mark.parametrize("version", ["0.19.8", None])
+def test_zero_is_counted_only_where_deepspeed_is_installed(
+    monkeypatch: pytest.MonkeyPatch, version: str | None
+) -> None:
+    monkeypatch.setattr(choosing, "installed", lambda: version)
+    lines = choice(monkeypatch, 100 * MIB, ranks=2).table.splitlines()
+    zero = [line.strip() for line in lines if line.strip().startswith("zero")]
+    assert len(zero) == 3
+    why = "left out: it needs DeepSpeed 0.19.8 or newer; it is not installed"
+    assert all(line.endswith(why) == (version is None) for line in zero)
