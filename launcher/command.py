@@ -16,8 +16,8 @@ from .console import say
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
 from .errors import LauncherError, ToldElsewhere
-from .plan.launch_plan import make_plan, prepare_run_folder
-from .plan.machine import Machine, count_installed, count_visible
+from .plan.launch_plan import make_plan, prepare_run_folder, require_engine, sharing_note
+from .plan.machine import Machine
 from .plan.secret import read_secret, unbound_text
 
 
@@ -43,14 +43,19 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     site = find_site(environ, argv)
     options = parse_command_line(argv, environ, site.supply)
     if isinstance(options, str):
-        print(help_text() if options == "--help" else f"relaunch {version()}")
+        print(_printed(options))
         return 0
     inbox.install(options.warning_signals)
     for note in options.notes:
         say(note)
-    plan = make_plan(options, machine(environ.get("CUDA_VISIBLE_DEVICES")))
+    here = Machine.here(environ)
+    plan = make_plan(options, here)
+    if (shared := sharing_note(plan.local_world_size, here)) is not None:
+        say(shared)
     if plan.nodes.several:
         plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
+    if not site.in_container:
+        require_engine(plan)
     if options.dry_run:
         from .agent.dry_run import describe
 
@@ -74,6 +79,16 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     return site.conclude(code, plan, inbox)
 
 
+def _printed(asked: str) -> str:
+    """Return what an option asks to be printed instead of a start."""
+    name, _, value = asked.partition("=")
+    if name == "--print-completion":
+        from .command_line.completion import completion  # asked for once in a lifetime
+
+        return completion(value)
+    return help_text() if name == "--help" else f"relaunch {version()}"
+
+
 def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> ClusterEnvironment:
     """Return where this start takes place.
 
@@ -87,15 +102,6 @@ def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> ClusterEnviron
     )
 
     return find_slurm_environment(environ, argv, say)
-
-
-def machine(cuda_visible_devices: str | None) -> Machine:
-    """Look at this machine; takes milliseconds and starts no CUDA."""
-    return Machine(
-        num_gpus=count_visible(cuda_visible_devices, count_installed()),
-        num_cpus=len(os.sched_getaffinity(0)),
-        cuda_visible_devices=cuda_visible_devices,
-    )
 
 
 def version() -> str:

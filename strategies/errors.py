@@ -9,6 +9,8 @@ LostRankError       another rank is gone: a RuntimeError, as torch's own of a co
 DataNotReady        a rank with a preemption notice has stopped waiting for its next batch
 """
 
+INSTALL_TESTED = "Install a tested version (docs/versions.md)"
+
 
 class StrategyError(Exception):
     """Base of every error raised by `strategies`."""

@@ -1,6 +1,7 @@
 """The private names of torch that this package uses, and what becomes of us without them.
 
-Each was read in torch 2.13. Where one is missing, what is built on it is left out.
+Each was read in torch 2.13. Where one is missing, what is built on it is left out, or refused when
+it is built.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.utils.data import DataLoader
 
 StartIterator = Callable[[Any], Any]
@@ -112,6 +114,51 @@ def shut_down(iterator: object) -> None:
     end = getattr(iterator, "_shutdown_workers", None)
     if callable(end):
         end()
+
+
+def fsdp_parameters(module: nn.Module) -> list[Any]:
+    """Return torch's own account of each parameter that fully_shard gave to this module.
+
+    Read in torch 2.11 to 2.14 (_fully_shard/_fsdp_state.py). The list comes first: beside it the
+    name of torch 2.11 is a property that raises where a module has several groups.
+
+    Raises:
+        AttributeError: this torch keeps it elsewhere; see `missing_for_fsdp`.
+    """
+    state: Any = module._get_fsdp_state()  # type: ignore[operator]
+    groups = getattr(state, "_fsdp_param_groups", None)
+    if groups is None:
+        only = state._fsdp_param_group
+        groups = [] if only is None else [only]
+    return [one for group in groups for one in group.fsdp_params]
+
+
+def unsharded(account: Any) -> torch.Tensor | None:
+    """Return what stands in for a parameter while it computes.
+
+    A block that no forward has called yet has none: its shards stand there, and no loss depends on
+    them.
+    """
+    return getattr(account, "_unsharded_param", None)
+
+
+def missing_for_fsdp(modules: Iterable[nn.Module]) -> str | None:
+    """Return the first private name of fully_shard that this torch lacks; None: all are there.
+
+    Args:
+        modules: sharded ones.
+    """
+    try:
+        accounts = [one for module in modules for one in fsdp_parameters(module)]
+        for one in accounts:
+            _ = one.sharded_param
+    except AttributeError as error:
+        return f"{type(error.obj).__name__}.{error.name}"
+    for one in accounts:
+        # Set by the first forward only, and declared in the class.
+        if "_unsharded_param" not in type(one).__annotations__ and unsharded(one) is None:
+            return f"{type(one).__name__}._unsharded_param"
+    return None
 
 
 def _can_watch() -> bool:

@@ -7,10 +7,19 @@ _PORTABLE = 1
 """cudaHostRegisterPortable: for all of this process's CUDA contexts."""
 
 
+NOT_LOCKED = "CUDA did not lock"
+"""How the reason of a PinRefusedError begins."""
+
+
+class PinRefusedError(RuntimeError):
+    """CUDA did not lock memory; the text says what that costs."""
+
+
 def pin(memory: mmap.mmap) -> Callable[[], None]:
     """Lock the pages of a mapping for CUDA where this process uses it; return what undoes that.
 
-    Where CUDA refuses, the memory stays as it is, and copies to it are slower.
+    Raises:
+        PinRefusedError: CUDA refuses. The memory stays as it is, and copies to it are slower.
     """
     import torch
 
@@ -19,9 +28,14 @@ def pin(memory: mmap.mmap) -> Callable[[], None]:
         return lambda: None
     runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     address = torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
-    if int(runtime.cudaHostRegister(address, len(memory), _PORTABLE)) != 0:
+    refused = int(runtime.cudaHostRegister(address, len(memory), _PORTABLE))
+    if refused != 0:
         _forget_last_error()
-        return lambda: None
+        raise PinRefusedError(
+            f"{NOT_LOCKED} {len(memory) / 2**30:.2f} GiB of host memory (cudaHostRegister: "
+            f"error {refused}), so that copies from the GPU to it take three times as long and "
+            "hold up the training. Allow more locked memory (ulimit -l), or leave more of it free"
+        )
 
     def unpin() -> None:
         runtime.cudaHostUnregister(address)

@@ -31,6 +31,7 @@ the next update of the parameters each rank calls `BackgroundSave.release_tensor
 # The writer follows the copy through a pipe and begins before it is complete.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 from ..errors import SaveFailedError
@@ -77,6 +78,8 @@ class BackgroundSave:
         self._tensors: tuple[StoredTensor, ...] = ()
         self._size_bytes = 0
         self._copy: ShardCopy | None = None
+        self._slow: str | None = None
+        """Why the copy took long, where it did."""
         self._wrote: Outcome | None = None
         self._is_committing = False
         self._committed: Outcome | None = None
@@ -104,6 +107,13 @@ class BackgroundSave:
         """Return once the steady fragments may change. No collective; on every rank, any time."""
         if self._copy is not None:
             self._copy.let_change()
+
+    def device_wait_s(self) -> float:
+        """Return how long the device has waited for this in place of the host, in seconds.
+
+        No collective. Waits for the device where it is not there yet.
+        """
+        return 0.0 if self._copy is None else self._copy.device_wait_s()
 
     def drop(self) -> None:
         """Let go of it, before the writer's memory goes: it is not committed. No collective."""
@@ -168,6 +178,8 @@ class BackgroundSave:
             report = write_shard(path, plan, files=self._store.files, block_bytes=block_bytes)
             self._wrote = Outcome(value=report.encode(), note=f"rank {rank}: {error.strerror}")
             return
+        if (slow := self._writer.image_note) is not None:
+            self._slow = f"rank {rank}: {slow}"
         copy = ShardCopy(memory, plan)
         # It writes from now on, as far as the copy is: not only when this rank looks again.
         tell = self._writer.submit(path, plan.size_bytes, block_bytes)
@@ -193,7 +205,7 @@ class BackgroundSave:
         if self._is_committing:
             self._committed = run_guarded(lambda: self._or_abandon(lambda: self._published(answer)))
         else:
-            self._wrote = run_guarded(lambda: self._report(answer))
+            self._wrote = replace(run_guarded(lambda: self._report(answer)), note=self._slow)
 
     def _or_abandon(self, action: Callable[[], JSON]) -> JSON:
         return or_abandon(self._store.publishing, self._attempt, action)

@@ -18,6 +18,8 @@ from ..saving.shard_writer import ShardPlan
 _PARTS = 64
 """How many times at most it is told how far a copy is."""
 _WORTH_TELLING_BYTES = 1 << 20
+_EVENTS = 16
+"""In how many parts it is told how far a GPU's copy is: each costs an event, and a wake-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,10 @@ class ShardCopy:
         for late in self._late:
             late.wait()
 
+    def device_wait_s(self) -> float:
+        """Return how long devices have waited in `let_change`, which the host does not see."""
+        return sum(late.device_wait_s() for late in self._late)
+
 
 class _Reach:
     """How far a file is whole, from how far the copies on each kind of device are."""
@@ -149,6 +155,10 @@ class _InThread:
         if self._thread.is_alive():
             self._thread.join()
 
+    def device_wait_s(self) -> float:
+        """Return how long the sources' device has waited in place of the host."""
+        return 0.0
+
     def _run(self) -> None:
         """Copy from the host's memory, for which Python's lock is not held."""
         while self._pieces:
@@ -162,25 +172,47 @@ class _OnStream(_InThread):
 
     def __init__(self, pieces: list[_Piece], come_to: Callable[[int], None]) -> None:
         self._device = pieces[0].source.device
+        self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._copied: list[tuple[torch.cuda.Event, int]] = []
+        """Events, first to last, and up to where the file is whole after each."""
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
+        worth_it = sum(len(piece.source) for piece in pieces) // _EVENTS
+        under_way = 0
         with torch.cuda.stream(stream):
             for piece in reversed(pieces):
                 piece.target.copy_(piece.source, non_blocking=True)
-        # Blocking: whoever waits for it sleeps meanwhile.
-        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-        self._done.record(stream)
+                under_way += len(piece.source)
+                if under_way >= worth_it or piece is pieces[0]:
+                    # Blocking: whoever waits for it sleeps meanwhile.
+                    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+                    event.record(stream)
+                    self._copied.append((event, piece.end))
+                    under_way = 0
         super().__init__(pieces, come_to)
 
     def let_change(self) -> None:
         # The GPU waits, not the host: what is started from now on comes after the copy.
-        torch.cuda.current_stream(self._device).wait_event(self._done)
+        stream = torch.cuda.current_stream(self._device)
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        begin.record(stream)
+        stream.wait_event(self._copied[-1][0])
+        end.record(stream)
+        self._waits.append((begin, end))
+
+    def device_wait_s(self) -> float:
+        for _, end in self._waits:
+            end.synchronize()
+        waited_ms: float = sum(begin.elapsed_time(end) for begin, end in self._waits)
+        return waited_ms / 1000.0
 
     def _run(self) -> None:
-        self._done.synchronize()
-        end = self._pieces[0].end
+        # A new thread stands on the first GPU, where a wait would take memory for each rank.
+        torch.cuda.set_device(self._device)
+        for event, end in self._copied:
+            event.synchronize()
+            self._come_to(end)
         self._pieces.clear()
-        self._come_to(end)
 
 
 _LATE: dict[str, type[_InThread]] = {"cpu": _InThread, "cuda": _OnStream}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from .host_memory import host_free_bytes
+from .pinned_memory import PinRefusedError
 
 Unpin = Callable[[], None]
 _STEP_BYTES = 64 * 1024 * 1024
@@ -20,7 +21,7 @@ class Staging:
 
     Args:
         pin: Makes it known to the accelerator, which then copies there at full speed; returns
-            what undoes that.
+            what undoes that, or raises PinRefusedError.
         free_bytes: How much memory the host still has; None: that is not known.
     """
 
@@ -34,6 +35,8 @@ class Staging:
         self._free_bytes = free_bytes
         self._memory: mmap.mmap | None = None
         self._unpin: Unpin | None = None
+        self.note: str | None = None
+        """Why copies to the memory are slow; None: they are not."""
 
     def image(self, size_bytes: int) -> mmap.mmap:
         """Return memory of at least this size, its pages already there from the last time.
@@ -46,7 +49,11 @@ class Staging:
             self._forget()
             flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
             self._memory = mmap.mmap(self.fd, size_bytes, flags=flags)
-            self._unpin = self._pin(self._memory)
+            self.note = None
+            try:
+                self._unpin = self._pin(self._memory)
+            except PinRefusedError as refused:
+                self.note = str(refused)
         return self._memory
 
     def _reserve(self, size_bytes: int) -> None:

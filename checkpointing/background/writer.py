@@ -94,6 +94,11 @@ class BackgroundWriter:
         """
         return self._staging.image(size_bytes)
 
+    @property
+    def image_note(self) -> str | None:
+        """Why copies to the image are slow; None: they are not."""
+        return self._staging.note
+
     def submit(self, path: PurePath, size_bytes: int, block_bytes: int) -> Callable[[int], None]:
         """Let the first bytes of the image be written to a new file, as soon as they are there.
 

@@ -16,10 +16,12 @@ from ..storage.small_files import read_whole, reading
 from .boxes import require_cover, whole_of
 from .plain_pickle import Allowed, Name, Record, parse_pickle
 from .source import WEIGHT, Foreign, Source
-from .torch_file import DTYPES, TENSOR_NAMES, TensorRef, TorchFile, constant
+from .torch_file import DTYPES, TENSOR_NAMES, TensorRef, TorchFile, constant, dimensions
 
 METADATA_NAME = ".metadata"
 
+_MAX_DEPTH = 100
+"""Of dicts in dicts, which DCP has flattened."""
 _MODULE = "torch.distributed.checkpoint"
 _CLASSES = (
     "Metadata",
@@ -68,7 +70,7 @@ def open_dcp(folder: Path, files: Files, *, prefix: str | None = None) -> Source
     path = folder / METADATA_NAME
     metadata = parse_pickle(read_whole(path, files), _NAMES, path=path)
     try:
-        paths = {fqn: tuple(map(str, keys)) for fqn, keys in _planner(metadata).items()}
+        paths = {fqn: _path(keys) for fqn, keys in _planner(metadata).items()}
         chunks = _chunks(metadata)
         specs = _specs(metadata, paths, prefix)
         scalar_names = [
@@ -101,6 +103,14 @@ def _planner(metadata: Any) -> Mapping[str, Any]:
     return planned or {fqn: (fqn,) for fqn in metadata.field("state_dict_metadata")}
 
 
+def _path(keys: Any) -> tuple[str, ...]:
+    """Return where a tensor stood in the dicts that were saved."""
+    is_short = isinstance(keys, tuple | list) and len(keys) <= _MAX_DEPTH
+    if not is_short or not all(isinstance(key, str | int) for key in keys):
+        raise TypeError("a path of something else than names")
+    return tuple(map(str, keys))
+
+
 def _specs(
     metadata: Record, paths: Mapping[str, tuple[str, ...]], prefix: str | None
 ) -> dict[str, tuple[str, TensorSpec]]:
@@ -126,7 +136,7 @@ def _specs(
             fqn, key = name.removeprefix(prefix), WEIGHT
         else:
             continue
-        spec = TensorSpec(fqn=fqn, key=key, shape=tuple(one.field("size")), dtype=_dtype(one))
+        spec = TensorSpec(fqn=fqn, key=key, shape=dimensions(one.field("size")), dtype=_dtype(one))
         found[name] = (name, spec)
     return found
 
@@ -159,7 +169,7 @@ def _dtype(described: Record) -> str:
     first = (
         properties.state[0] if isinstance(properties.state, tuple) else properties.field("dtype")
     )
-    name = first.name.removeprefix("torch.") if isinstance(first, Name) else repr(first)
+    name = first.name.removeprefix("torch.") if isinstance(first, Name) else "of no known name"
     if name not in DTYPES:
         raise ValueError(f"the dtype {name} has no place in safetensors")
     return DTYPES[name]
@@ -167,7 +177,7 @@ def _dtype(described: Record) -> str:
 
 def _chunks(metadata: Record) -> dict[str, list[_Chunk]]:
     sizes = {
-        (name, tuple(chunk.field("offsets"))): tuple(chunk.field("sizes"))
+        (name, dimensions(chunk.field("offsets"))): dimensions(chunk.field("sizes"))
         for name, one in metadata.field("state_dict_metadata").items()
         if one.name == f"{_MODULE}.metadata.TensorStorageMetadata"
         for chunk in one.field("chunks")
@@ -176,9 +186,11 @@ def _chunks(metadata: Record) -> dict[str, list[_Chunk]]:
     for index, info in metadata.field("storage_data").items():
         if index.optional("offset") is None:
             continue
-        name, offsets = index.field("fqn"), tuple(index.field("offset"))
+        name, offsets = index.field("fqn"), dimensions(index.field("offset"))
         file = info.field("relative_path")
-        if not isinstance(file, str) or "/" in file or file in ("", ".", ".."):
+        if not isinstance(name, str) or not isinstance(file, str):
+            raise TypeError("a chunk without a name")
+        if "/" in file or file in ("", ".", ".."):
             raise ValueError(f"a file named {file!r}, which is not inside the folder")
         found.setdefault(name, []).append(
             _Chunk(

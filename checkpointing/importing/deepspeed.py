@@ -21,7 +21,7 @@ from ..storage.local_files import Files
 from ..storage.small_files import read_whole
 from .plain_pickle import Allowed, Record
 from .source import WEIGHT, Foreign, Source
-from .torch_file import TENSOR_NAMES, TensorRef, TorchFile
+from .torch_file import TENSOR_NAMES, TensorRef, TorchFile, dimensions, plain_set
 
 _LATEST = "latest"
 _UNIVERSAL = "zero"
@@ -34,7 +34,7 @@ _NAMES: Allowed = {
     "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler": None,
     "deepspeed.runtime.zero.config.ZeroStageEnum": None,
     "deepspeed.utils.tensor_fragment.fragment_address": None,
-    "builtins.set": lambda values=(): frozenset(values),
+    "builtins.set": plain_set,
 }
 
 
@@ -146,24 +146,44 @@ def _native(opened: _Opened) -> tuple[_Found, _Scalars]:
         raise DamagedCheckpointError(
             opened.folder, f"has the optimizer's state of {len(parts)} ranks out of {count}"
         )
-    groups = [
-        {str(name): tuple(int(n) for n in shape) for name, shape in group.items()}
-        for group in models[0].data["param_shapes"]
-    ]
+    groups = _groups(models[0].data["param_shapes"])
     layout = _ZERO_3 if stage == 3 else _ZERO_1_2
     return layout(parts, states, groups)
 
 
+def _groups(described: Any) -> list[dict[str, tuple[int, ...]]]:
+    """Return the shapes of the parameters in each group, by name.
+
+    Raises:
+        ValueError: They are something else, or a parameter is in two groups.
+    """
+    groups: list[dict[str, tuple[int, ...]]] = []
+    known: set[str] = set()
+    for group in described:
+        # A stream may hold one group a thousand times: it ends at the second.
+        shapes = {name: dimensions(shape) for name, shape in group.items()}
+        if not all(isinstance(name, str) for name in shapes) or known & shapes.keys():
+            raise ValueError("param_shapes does not name each parameter once")
+        known |= shapes.keys()
+        groups.append(shapes)
+    return groups
+
+
 def _count(value: Any) -> int:
     """Return the number of ranks: a number, or a list with one for each group."""
-    counts = set(value) if isinstance(value, list) else {value}
+    counts = {_number(one) for one in (value if isinstance(value, list) else [value])}
     if len(counts) != 1:
-        raise ValueError(f"groups of different numbers of ranks ({value}) cannot be imported")
-    return int(counts.pop())
+        raise ValueError(
+            f"groups of different numbers of ranks ({sorted(counts)}) cannot be imported"
+        )
+    return counts.pop()
 
 
 def _number(value: Any) -> int:
-    return int(value.arguments[0]) if isinstance(value, Record) else int(value)
+    found = value.arguments[0] if isinstance(value, Record) else value
+    if not isinstance(found, int):
+        raise TypeError(f"a {type(found).__name__} where a number should be")
+    return int(found)
 
 
 def _zero_1_2(
@@ -287,8 +307,8 @@ def _universal(opened: _Opened) -> tuple[_Found, _Scalars]:
     folder = opened.folder / _UNIVERSAL
     # Of ZeRO-3 the tensors are flat; their shapes are in the model's own file.
     models = opened.matching(_MODEL)
-    groups = models[0].data.get("param_shapes", []) if models else []
-    shapes = {name: tuple(map(int, shape)) for group in groups for name, shape in group.items()}
+    groups = _groups(models[0].data.get("param_shapes", [])) if models else []
+    shapes = {name: shape for group in groups for name, shape in group.items()}
     for fqn in opened.files.listdir(folder):
         if not opened.files.is_dir(folder / fqn):
             continue

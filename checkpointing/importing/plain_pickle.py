@@ -2,8 +2,12 @@
 
 `pickletools` splits the stream into opcodes; the machine here does with each what the protocol
 says, except that a name is only looked up in a table, and an object stays a `Record` of its name,
-its arguments and its state. A name that is not in the table is refused. The memory is bounded by
-the length of the stream. https://docs.python.org/3/library/pickletools.html
+its arguments and its state. A name that is not in the table is refused.
+
+Memory and time are bounded by the length of the stream. Opcodes cost what they are long, with two
+exceptions, both bounded here: calls that copy a container, again and again the same one (a budget
+of elements), and keys, which are hashed: a tuple of itself twice, k levels deep, would be hashed
+2**k times (keys are of plain types). https://docs.python.org/3/library/pickletools.html
 """
 
 import io
@@ -26,6 +30,10 @@ class Record:
     state: Any = None
     items: dict[Any, Any] | None = None
     """What a mapping of this class holds."""
+
+    def __repr__(self) -> str:
+        # What it holds may hold it, or be more than can be written down.
+        return f"<{self.name}>"
 
     def field(self, name: str) -> Any:
         """Return a field of the state.
@@ -54,6 +62,31 @@ Allowed: TypeAlias = Mapping[str, Build | None]
 """From a full name to what stands for a call of it; None: the call becomes a `Record`."""
 
 _MARK = object()
+_MAX_KEY_ITEMS = 8
+_MAX_KEY_BITS = 64
+"""The hash of a larger number is computed anew each time, from all of it."""
+_FREE_ELEMENTS = 1_000_000
+_ELEMENTS_PER_BYTE = 2
+"""Of what torch writes, a call that copies a shape of four numbers is a dozen bytes long."""
+
+
+def require_key(value: Any) -> Any:
+    """Return a value that may be a key of a mapping or a member of a set.
+
+    Raises:
+        ValueError: It is of no plain type: hashing it could take for ever.
+    """
+    if _is_plain(value) or isinstance(value, Record):
+        return value
+    if isinstance(value, tuple) and len(value) <= _MAX_KEY_ITEMS and all(map(_is_plain, value)):
+        return value
+    raise ValueError(f"a {type(value).__name__} as a key, which is of no plain type")
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, int):
+        return value.bit_length() <= _MAX_KEY_BITS
+    return value is None or isinstance(value, float | str | bytes | Name)
 
 
 def parse_pickle(content: bytes, allowed: Allowed, *, path: Path) -> Any:
@@ -65,9 +98,10 @@ def parse_pickle(content: bytes, allowed: Allowed, *, path: Path) -> Any:
         path: The file, for messages.
 
     Raises:
-        DamagedCheckpointError: If a name is not allowed, naming it, or the stream is not a pickle.
+        DamagedCheckpointError: If a name is not allowed, naming it, if the stream is not a pickle,
+            or one that makes far more of itself than its length can need.
     """
-    machine = _Machine(allowed)
+    machine = _Machine(allowed, _FREE_ELEMENTS + _ELEMENTS_PER_BYTE * len(content))
     try:
         for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
             machine.do(opcode.name, argument)
@@ -79,14 +113,16 @@ def parse_pickle(content: bytes, allowed: Allowed, *, path: Path) -> Any:
 
 
 class _RefusedError(Exception):
-    """A name that is not in the table."""
+    """A name that is not in the table, or too much of it."""
 
 
 class _Machine:
     """The stack, the memo, and one method for each opcode that is not plain data."""
 
-    def __init__(self, allowed: Allowed) -> None:
+    def __init__(self, allowed: Allowed, max_elements: int) -> None:
         self._allowed = allowed
+        self._max_elements = max_elements
+        self._elements = 0
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._result: Any = _MARK
@@ -144,7 +180,7 @@ class _Machine:
         self._stack.append(_pairs(self._to_mark()))
 
     def gather_set(self, _: Any) -> None:
-        self._stack.append(frozenset(self._to_mark()))
+        self._stack.append(frozenset(map(require_key, self._to_mark())))
 
     def tuple_1(self, _: Any) -> None:
         self._gather(1)
@@ -165,11 +201,11 @@ class _Machine:
 
     def add_items(self, _: Any) -> None:
         values = self._to_mark()
-        self._top(set).update(values)
+        self._top(set).update(map(require_key, values))
 
     def set_item(self, _: Any) -> None:
         value, key = self._pop(), self._pop()
-        self._mapping()[key] = value
+        self._mapping()[require_key(key)] = value
 
     def set_items(self, _: Any) -> None:
         pairs = _pairs(self._to_mark())
@@ -217,8 +253,20 @@ class _Machine:
         if not isinstance(what, Name) or not isinstance(arguments, tuple) or named:
             raise ValueError("a call of something that is not a name")
         build = self._allowed[what.name]
-        made = Record(name=what.name, arguments=arguments) if build is None else build(*arguments)
-        self._stack.append(made)
+        if build is None:
+            self._stack.append(Record(name=what.name, arguments=arguments))
+            return
+        self._charge(sum(len(one) for one in arguments if isinstance(one, _CONTAINERS)))
+        self._stack.append(build(*arguments))
+
+    def _charge(self, elements: int) -> None:
+        """Count what calls copy, before it is copied."""
+        self._elements += elements
+        if self._elements > self._max_elements:
+            raise _RefusedError(
+                f"copies more than {self._max_elements:,} elements, which a stream of its length "
+                "cannot need to hold tensors. Refused"
+            )
 
     def _gather(self, count: int) -> None:
         values = [self._pop() for _ in range(count)]
@@ -251,8 +299,11 @@ class _Machine:
         return mapping
 
 
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+
+
 def _pairs(values: list[Any]) -> dict[Any, Any]:
-    return dict(zip(values[::2], values[1::2], strict=True))
+    return dict(zip(map(require_key, values[::2]), values[1::2], strict=True))
 
 
 _NOTHING = frozenset(("PROTO", "FRAME"))

@@ -18,9 +18,11 @@ from ..format.fragment import torch_dtype
 from ..format.tensor_spec import ITEMSIZES_BYTES
 from ..storage.local_files import Files
 from ..storage.small_files import reading
-from .plain_pickle import Allowed, Name, Record, parse_pickle
+from .plain_pickle import Allowed, Name, Record, parse_pickle, require_key
 
 MAX_PICKLE_BYTES = 1 << 30
+_MAX_DIMENSIONS = 64
+_MAX_BITS = 63
 
 DTYPES: Mapping[str, str] = {
     "bool": "BOOL",
@@ -86,27 +88,40 @@ class TensorRef:
         return math.prod(self.shape)
 
 
+def dimensions(value: Any) -> tuple[int, ...]:
+    """Return a shape, strides or offsets: a few whole numbers from 0 on.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    is_short = isinstance(value, tuple | list) and len(value) <= _MAX_DIMENSIONS
+    if not is_short or not all(
+        type(n) is int and n >= 0 and n.bit_length() <= _MAX_BITS for n in value
+    ):
+        raise ValueError("a tensor of impossible shape")
+    return tuple(value)
+
+
 def _storage(described: Any) -> StorageRef:
     if not isinstance(described, tuple) or len(described) != 5 or described[0] != "storage":
         raise ValueError("a storage that is not described as torch does")
     _, kind, key, _, numel = described
     dtype = _STORAGES.get(kind.name.rpartition(".")[2]) if isinstance(kind, Name) else None
     if dtype is None or not isinstance(key, str) or not isinstance(numel, int) or numel < 0:
-        raise ValueError(f"a storage {key!r} of an unknown kind")
+        raise ValueError("a storage of an unknown kind")
     return StorageRef(key=key, dtype=dtype, numel=numel)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> TensorRef:
-    numbers = (offset, *shape, *stride)
-    is_plain = isinstance(storage, StorageRef) and all(type(n) is int and n >= 0 for n in numbers)
-    if not is_plain or len(shape) != len(stride):
+    (offset,), shape, stride = dimensions((offset,)), dimensions(shape), dimensions(stride)
+    if not isinstance(storage, StorageRef) or len(shape) != len(stride):
         raise ValueError("a tensor of impossible shape")
     if math.prod(shape) > storage.numel:
         raise ValueError(f"an expanded tensor: {math.prod(shape)} elements of {storage.numel}")
     last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
     if math.prod(shape) and last >= storage.numel:
         raise ValueError(f"a tensor that reaches beyond its storage {storage.key}")
-    return TensorRef(storage=storage, offset=offset, shape=tuple(shape), stride=tuple(stride))
+    return TensorRef(storage=storage, offset=offset, shape=shape, stride=stride)
 
 
 def _parameter(data: Any, *_: Any) -> Any:
@@ -120,12 +135,23 @@ def _of_a_subclass(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
     return _tensor(*arguments)
 
 
-def _size(values: Any = ()) -> tuple[int, ...]:
-    return tuple(values)
-
-
 def _ordered(pairs: Any = ()) -> dict[Any, Any]:
-    return dict(pairs)
+    if isinstance(pairs, dict):
+        return dict(pairs)
+    if not isinstance(pairs, list | tuple):
+        raise ValueError("a mapping that is made of no pairs")
+    return {require_key(key): value for key, value in pairs}
+
+
+def plain_set(values: Any = ()) -> frozenset[Any]:
+    """Stand for a set's constructor.
+
+    Raises:
+        ValueError: What it holds is of no plain type.
+    """
+    if not isinstance(values, list | tuple | set | frozenset):
+        raise ValueError("a set of something that is no container")
+    return frozenset(map(require_key, values))
 
 
 TENSOR_NAMES: Allowed = {
@@ -135,7 +161,7 @@ TENSOR_NAMES: Allowed = {
     "torch._tensor._rebuild_from_type_v2": _of_a_subclass,
     "torch.nn.parameter.Parameter": None,
     "torch.Tensor": None,
-    "torch.Size": _size,
+    "torch.Size": lambda values=(): dimensions(values),
     "collections.OrderedDict": _ordered,
     "torch.device": None,
     **{f"torch.{name}": None for name in (*_STORAGES, *DTYPES)},

@@ -43,6 +43,11 @@ class NoAdvice:
 class ClusterEnvironment:
     """A plain machine: nothing is added to what was asked."""
 
+    @property
+    def in_container(self) -> bool:
+        """Whether agents are started in a container, where other packages are installed."""
+        return False
+
     def supply(self, words: Words) -> Words:
         """Return the options with those that follow from the site; raises UsageError."""
         return words

@@ -4,6 +4,7 @@ From torch come the rendezvous, the store, the assignment of ranks and the exit 
 is ours, since torch's treats every signal and every exit code but 0 as a death.
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -248,6 +249,7 @@ class NodeAgent(SimpleElasticAgent):
             ranks={worker.global_rank: worker.local_rank for worker in worker_group.workers},
             role=plan.role,
             has_logs=logs is not None,
+            hostname=socket.gethostname().partition(".")[0],
             template=self._environ.get(PREFIX_TEMPLATE),
         )
         filters = {STDOUT: plan.streams.stdout_filters, STDERR: plan.streams.stderr_filters}

@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 
-from ..plan.given_options import Words
+from ..plan.given_options import Given, Words
+from ..plan.option_types import configuration
+
+READ = ("join_timeout", "timeout")
+"""Keys of --rdzv-conf that are used, the first one that is given."""
 
 _WITHOUT_MEANING: Mapping[str, str] = {
     "--monitor-interval": "the end of a rank is noticed at once",
@@ -35,8 +39,22 @@ def notes(words: Words, *, several_nodes: bool) -> tuple[str, ...]:
         reasons |= dict.fromkeys(("--master-addr", "--master-port"), "--rdzv-endpoint says where")
     if words.flag("--run-path") and words.flag("--no-python"):
         reasons["--no-python"] = "--run-path takes precedence, as in torchrun"
-    return tuple(
+    told = [
         f"{given.spelled} has no effect: {reasons[name]}."
         for name, given in words.given.items()
         if name in reasons and given.text != _SAYS_NOTHING.get(name)
-    )
+    ]
+    if "--rdzv-conf" in words.given and "--rdzv-conf" not in reasons:
+        told += _unused_keys(words.given["--rdzv-conf"])
+    return tuple(told)
+
+
+def _unused_keys(given: Given) -> list[str]:
+    """Return a sentence about the keys of --rdzv-conf that change nothing, if there are any."""
+    unused = [f"{key}={value}" for key, value in configuration(given).items() if key not in READ]
+    if not unused:
+        return []
+    return [
+        f"{','.join(unused)} in --rdzv-conf {'has' if len(unused) == 1 else 'have'} no effect: of "
+        f"its keys the nodes read {' and '.join(READ)} only."
+    ]

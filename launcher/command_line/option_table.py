@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from strategies.names import PRECISION_NAMES
 from strategies.parallel.registry import STRATEGY_CHOICES
 
+SHELLS = ("bash", "zsh", "tcsh")
+"""For which there is a completion script."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
@@ -67,6 +70,12 @@ TORCHRUN_OPTIONS = (
             "for some local ranks: 0:3,1:2",
         ),
         ("-t --tee", "STD", "show on the console and write to the logs, as with -r"),
+        (
+            "--log-line-prefix-template",
+            "TEXT",
+            "before each line on the console; ${role_name}, ${local_rank}, ${rank} and ${hostname} "
+            "are filled in",
+        ),
         ("--local-ranks-filter", "R,...", "show only these local ranks on the console"),
         (
             "--duplicate-stdout-filters",
@@ -96,6 +105,13 @@ TORCHRUN_OPTIONS = (
         value="MODE",
         choices=("node", "socket", "exclusive", "core-complex"),
         help="accepted, no effect: ranks are not bound to CPUs",
+    ),
+    Option(
+        name="--print-completion",
+        value="SHELL",
+        choices=SHELLS,
+        help="print a completion script for a shell and leave",
+        from_environment=False,
     ),
 )
 

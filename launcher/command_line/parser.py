@@ -14,7 +14,7 @@ from ..plan.option_types import optional
 from ..plan.options import DEFAULT_ROLE, LaunchOptions, NodeOptions, StreamOptions
 from ..plan.program import ProgramKind
 from .argv import read_words
-from .ignored_options import notes
+from .ignored_options import READ, notes
 from .option_table import OWN_OPTIONS, TORCHRUN_OPTIONS
 from .subcommands import SUBCOMMANDS
 
@@ -111,15 +111,16 @@ def parse_command_line(
         supply: Adds the options that follow from the place of the start.
 
     Returns:
-        The name of the option instead, where only the help or the version is asked for.
+        The option instead, where only something printed is asked for: `--help`, `--version`
+        or `--print-completion=SHELL`.
 
     Raises:
         UsageError: Something in them is wrong.
     """
     words = read_words(argv, environ)
-    for name in ("--help", "--version"):
-        if words.flag(name):
-            return name
+    for name in ("--help", "--version", "--print-completion"):
+        if name in words.given:
+            return name if name != "--print-completion" else f"{name}={words.text(name)}"
     return parse_options(supply(words))
 
 
@@ -152,6 +153,7 @@ def _streams(words: Words) -> StreamOptions:
         redirects=optional(given("--redirects"), values.streams),
         tee=optional(given("--tee"), values.streams),
         shown=optional(given("--local-ranks-filter"), values.local_ranks),
+        prefix_template=words.text("--log-line-prefix-template"),
         stdout_filters=optional(given("--duplicate-stdout-filters"), values.filters) or (),
         stderr_filters=optional(given("--duplicate-stderr-filters"), values.filters) or (),
     )
@@ -189,7 +191,7 @@ def _nodes(words: Words) -> NodeOptions:
 
 
 def _join_timeout(configuration: Mapping[str, str]) -> float:
-    for key in ("join_timeout", "timeout"):
+    for key in READ:
         if key in configuration:
             text = configuration[key]
             return values.seconds(Given(text=text, spelled=f"--rdzv-conf {key}={text}"))

@@ -2,6 +2,7 @@
 
 SUBCOMMANDS = {
     "checkpoint": ".commands.checkpoint",
+    "plan": ".commands.plan",
     "report": ".commands.report",
     "schedule": ".commands.schedule",
     "slurm": ".commands.slurm.command",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .limits import Limits
+from .planned_machines import PLAN, PlannedMachines
 from .run_options import VARIABLES, RunOptions
 
 RUN_ID = "RELAUNCH_RUN_ID"
@@ -26,13 +27,19 @@ END_TIME = "RELAUNCH_END_TIME"
 GRACE = "RELAUNCH_GRACE_S"
 HAND_OVER = "RELAUNCH_SLURM"
 """What the batch step's process tells the agents; not for the ranks."""
+CUDA_BACKEND = "RELAUNCH_CUDA_BACKEND"
+"""The user's: "gloo" lets ranks share GPUs, to try a run of several ranks on fewer GPUs."""
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
+NCCL_TRACE_NAMES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
+"""Where torch writes NCCL's flight recorder, followed by the rank; the second until torch 2.8."""
 NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
+HIP_DEVICES = "HIP_VISIBLE_DEVICES"
+"""As CUDA_DEVICES, over which it wins on ROCm; elsewhere it means nothing."""
 
 OWN_NAMES = VARIABLES | {
     *(RUN_ID, SECRET, ATTEMPT, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE),
-    *(START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER),
+    *(PLAN, START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER),
 }
 
 _Number = TypeVar("_Number", int, float)
@@ -61,6 +68,10 @@ class RankEnvironment:
     """Where this rank says how far it is."""
     stacks_file: Path | None
     """Where this rank writes its stacks when it is asked to."""
+    cuda_backend: str | None = None
+    """What sums tensors of GPUs over the ranks: "gloo", or None for NCCL."""
+    planned: PlannedMachines | None = None
+    """Machines that are not there: the script is to tell what it would need, and to end."""
     attempt: int = 1
     """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
@@ -110,6 +121,8 @@ class RankEnvironment:
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
             stacks_file=_path(environ, STACKS_FILE),
+            cuda_backend=cuda_backend(environ),
+            planned=PlannedMachines.of(environ.get(PLAN)),
             attempt=_number(environ, ATTEMPT, 1),
             folder_file=_path(environ, FOLDER_FILE),
             start_dir=_path(environ, START_DIR),
@@ -218,11 +231,12 @@ def worker_environment(
         GRACE: _text(settings.limits.grace_s),
     }
     if settings.virtual_local_rank:
-        told |= {
-            "LOCAL_RANK": "0",
-            CUDA_DEVICES: only_device(inherited.get(CUDA_DEVICES), place.local_rank),
-        }
+        told |= {"LOCAL_RANK": "0", **only_devices(inherited, place.local_rank)}
     defaults = default_environment(place.local_world_size)
+    if settings.run.run_dir is not None and settings.attempt is not None:
+        # Where NCCL gives up, the collectives of each rank; by default they go to /tmp.
+        logs = settings.run.run_dir / "logs" / f"attempt-{settings.attempt}"
+        defaults |= dict.fromkeys(NCCL_TRACE_NAMES, str(logs / "nccl-trace-rank-"))
     if settings.interface is not None:
         # Otherwise they listen on whatever interface the host's name stands for.
         defaults |= dict.fromkeys(INTERFACE_NAMES, settings.interface)
@@ -236,14 +250,40 @@ def worker_environment(
 
 def default_environment(local_world_size: int) -> dict[str, str]:
     """Return what a worker is told unless its user has already said something else."""
-    defaults = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
+    defaults = {
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
+        # Or NCCL's own thread ends the process for an error of CUDA before the main thread, which
+        # meets it too, has written what it was.
+        "TORCH_NCCL_RETHROW_CUDA_ERRORS": "0",
+    }
     if local_world_size > 1:
         defaults["OMP_NUM_THREADS"] = "1"
     return defaults
 
 
+def cuda_backend(environ: Mapping[str, str]) -> str | None:
+    """Return "gloo" where ranks are to share GPUs, None for NCCL.
+
+    Raises:
+        ValueError: the variable has another value.
+    """
+    given = environ.get(CUDA_BACKEND) or "nccl"
+    if given not in ("nccl", "gloo"):
+        raise ValueError(
+            f'{CUDA_BACKEND}="{given}"; it can be nccl (as without it), or gloo, with which '
+            "several ranks can share a GPU"
+        )
+    return "gloo" if given == "gloo" else None
+
+
+def only_devices(inherited: Mapping[str, str], local_rank: int) -> dict[str, str]:
+    """Return the variables that show a local rank its one GPU: each that is given, else CUDA's."""
+    given = [name for name in (HIP_DEVICES, CUDA_DEVICES) if name in inherited]
+    return {n: only_device(inherited.get(n), local_rank) for n in given or [CUDA_DEVICES]}
+
+
 def only_device(visible: str | None, local_rank: int) -> str:
-    """Return CUDA_VISIBLE_DEVICES for the one GPU of a local rank; empty where it has none."""
+    """Return such a variable's value for the one GPU of a local rank; empty where it has none."""
     if visible is None:
         return str(local_rank)
     devices = visible.split(",")

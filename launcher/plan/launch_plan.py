@@ -4,6 +4,10 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from strategies.errors import ConfigError
+from strategies.parallel.zero.required import STRATEGIES as ZERO_STRATEGIES
+from strategies.parallel.zero.required import installed, require
+
 from ..contract.limits import Limits
 from ..contract.run_options import RunOptions
 from ..errors import UsageError
@@ -14,6 +18,8 @@ from .program import Program, ProgramKind, find_source
 from .secret import RunSecret
 from .shadowing import origin_of_packages, use_of_packages
 
+_SHARING = ("ddp", "fsdp")
+"""Strategies whose ranks can share a GPU; others set their device by LOCAL_RANK."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -149,11 +155,19 @@ def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -
     nproc = asked if isinstance(asked, int) else words[asked]
     # A script of another kind may well run several ranks per GPU or on the CPU: it decides.
     is_ours = uses_run or options.run.strategy is not None or options.run.precision is not None
-    if is_ours and 0 < machine.num_gpus < nproc:
+    if is_ours and 0 < machine.num_gpus < nproc and machine.shares_gpus:
+        if options.run.strategy not in (None, "auto", *_SHARING):
+            raise UsageError(
+                f"--strategy {options.run.strategy} gives each rank a GPU, but this machine shows "
+                f"{machine.describe_gpus()} for {nproc} ranks. With RELAUNCH_CUDA_BACKEND=gloo "
+                f"pass --strategy {' or '.join(_SHARING)}, or --nproc-per-node {machine.num_gpus}."
+            )
+    elif is_ours and 0 < machine.num_gpus < nproc:
         raise UsageError(
             f"--nproc-per-node {asked} is {nproc} ranks, but this machine shows "
             f"{machine.describe_gpus()}. Pass --nproc-per-node {machine.num_gpus}, or hide the "
-            "GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU."
+            f"GPUs with {machine.variable}= to train on the CPU. To try a run of several ranks on "
+            "fewer GPUs, set RELAUNCH_CUDA_BACKEND=gloo."
         )
     if options.run.strategy == "single" and nproc > 1:
         raise UsageError(
@@ -163,11 +177,37 @@ def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -
     return nproc
 
 
+def sharing_note(num_ranks: int, machine: Machine) -> str | None:
+    """Return what is to be said once where ranks share GPUs; None: they do not. Pure."""
+    if not machine.shares_gpus or not 0 < machine.num_gpus < num_ranks:
+        return None
+    return (
+        f"RELAUNCH_CUDA_BACKEND=gloo: {num_ranks} ranks share "
+        f"{machine.describe_gpus()}, and what they sum goes by way of the host. This tries a run; "
+        "its speed and memory are those of no other."
+    )
+
+
 def _source(script: Path) -> str:
     try:
         return script.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"{script} cannot be read: {error.strerror}.") from None
+
+
+def require_engine(plan: LaunchPlan) -> None:
+    """Prove that the package which the strategy is built on is installed; imports it not.
+
+    Raises:
+        UsageError: It is not, or too old.
+    """
+    # Another program than this Python may well find other packages.
+    if plan.run.strategy not in ZERO_STRATEGIES or plan.program.kind is ProgramKind.COMMAND:
+        return
+    try:
+        require(plan.run.strategy, installed())
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
 
 
 def prepare_run_folder(asked: Path | None) -> None:

@@ -1,8 +1,13 @@
 """How many GPUs this process may use, found without starting CUDA."""
 
 import ctypes
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..contract.environment import CUDA_DEVICES, HIP_DEVICES, cuda_backend
+from ..errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,13 +20,45 @@ class Machine:
     """CPUs on which this process may run."""
     cuda_visible_devices: str | None = None
     """The variable as it was given, for messages."""
+    shares_gpus: bool = False
+    """Several ranks may have one GPU: RELAUNCH_CUDA_BACKEND=gloo."""
+    variable: str = CUDA_DEVICES
+    """Its name: HIP_VISIBLE_DEVICES where that one counts."""
 
     def describe_gpus(self) -> str:
         """Return "4 GPUs (CUDA_VISIBLE_DEVICES=0,1,2,3)"."""
         count = {0: "no GPU", 1: "1 GPU"}.get(self.num_gpus, f"{self.num_gpus} GPUs")
         if self.cuda_visible_devices is None:
             return count
-        return f"{count} (CUDA_VISIBLE_DEVICES={self.cuda_visible_devices})"
+        return f"{count} ({self.variable}={self.cuda_visible_devices})"
+
+    @classmethod
+    def here(cls, environ: Mapping[str, str]) -> "Machine":
+        """Look at this machine; takes milliseconds and starts neither CUDA nor HIP.
+
+        Raises:
+            UsageError: RELAUNCH_CUDA_BACKEND is neither nccl nor gloo.
+        """
+        num_nvidia = count_installed()
+        num_amd = 0 if num_nvidia else count_amd()
+        variable = devices_variable(environ, is_amd=num_amd > 0)
+        try:
+            shares_gpus = cuda_backend(environ) == "gloo"
+        except ValueError as error:
+            raise UsageError(f"{error}.") from None
+        visible = environ.get(variable)
+        return cls(
+            num_gpus=count_visible(visible, num_nvidia or num_amd),
+            num_cpus=len(os.sched_getaffinity(0)),
+            cuda_visible_devices=visible,
+            variable=variable,
+            shares_gpus=shares_gpus,
+        )
+
+
+def devices_variable(environ: Mapping[str, str], *, is_amd: bool) -> str:
+    """Return the name of the variable that says which devices are visible; pure."""
+    return HIP_DEVICES if is_amd and HIP_DEVICES in environ else CUDA_DEVICES
 
 
 def count_visible(cuda_visible_devices: str | None, num_installed: int) -> int:
@@ -53,6 +90,20 @@ def count_installed() -> int:
     failed = nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     nvml.nvmlShutdown()
     return 0 if failed else count.value
+
+
+def count_amd(nodes: Path = Path("/sys/class/kfd/kfd/topology/nodes")) -> int:
+    """Count the GPUs among the nodes of AMD's driver; 0 where there is no driver.
+
+    A node that is no GPU has 0 as its gpu_id.
+    """
+    found = 0
+    try:
+        for node in nodes.iterdir():
+            found += (node / "gpu_id").read_text(encoding="ascii").strip() not in ("", "0")
+    except OSError:
+        return 0
+    return found
 
 
 def _count_in_proc(folder: Path) -> int:

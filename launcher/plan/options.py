@@ -76,6 +76,8 @@ class StreamOptions:
     tee: Std | None = None
     shown: frozenset[int] | None = None
     """The local ranks that the console shows; None: no wish."""
+    prefix_template: str | None = None
+    """What begins each line on the console; None: the environment may say it."""
     stdout_filters: tuple[str, ...] = ()
     stderr_filters: tuple[str, ...] = ()
 

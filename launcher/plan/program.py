@@ -3,6 +3,7 @@
 import enum
 import os
 import shutil
+import string
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,17 @@ class Program:
         how = ("-m",) if self.kind is ProgramKind.MODULE else ()
         python = environ.get("PYTHON_EXEC") or sys.executable
         return (python, *PYTHON_FLAGS, *how, self.name, *self.args)
+
+
+def for_local_rank(command: Sequence[str], local_rank: int) -> tuple[str, ...]:
+    """Return the words with ${local_rank} filled in, and $$ as $, as torchrun's macros do; pure.
+
+    Args:
+        command: As `Program.command` returns it; its first word is left alone.
+        local_rank: Of the rank that is started.
+    """
+    first, *words = command
+    return (first, *(string.Template(w).safe_substitute(local_rank=local_rank) for w in words))
 
 
 def find_source(program: Program, search: Sequence[str] | None = None) -> Path | None:

@@ -18,7 +18,7 @@ from strategies import ConfigError
 
 from .jsonl import EVENTS, METRICS, event_of, events_of, metrics_of
 from .lines.appending import LineFile
-from .lines.fields import Record, is_event, skipped_text
+from .lines.fields import Record, is_event, parse, skipped_text
 from .lines.reading import newest
 from .lock import FolderUnavailableError
 from .lost_work import LostWork
@@ -123,13 +123,20 @@ class RunFolder:
         text = json.dumps(description, indent=2, default=str) + "\n"
         replace_text(self.path / "run.json", text)
 
+    def update_run(self, description: Mapping[str, Any]) -> None:
+        """Write run.json in the middle of a run, which does not depend on it."""
+        try:
+            self.write_run(description)
+        except OSError as error:
+            self.warn(f"{self.path / 'run.json'} cannot be written ({error.strerror}).")
+
     def description(self) -> dict[str, Any]:
         """Return what run.json says; nothing where it is not there."""
         try:
-            told: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            told = parse((self.path / "run.json").read_bytes())
+        except OSError:
             return {}
-        return told
+        return {} if told is None else told
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl, now or later. Called on the coordinator only."""

@@ -161,11 +161,22 @@ def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[Att
     by_launcher = {e["attempt"]: e for e in events if e["event"] == ATTEMPT and e.keys() >= _TOLD}
     cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
     pieces = [events[a:b] for a, b in pairwise([*cuts, len(events)])]
-    found = []
+    found, recorded = [], _recorded(records)
     for number, piece in enumerate(pieces):
         following = pieces[number + 1][0] if number + 1 < len(pieces) else None
-        found.append(_attempt(piece, following, records, by_launcher))
+        found.append(_attempt(piece, following, recorded, by_launcher))
     return found or [_launched(event) for event in by_launcher.values()]
+
+
+def _recorded(records: Sequence[Record]) -> dict[object, tuple[int, float]]:
+    """Return by attempt the highest step that was recorded, and the newest time."""
+    found: dict[object, tuple[int, float]] = {}
+    for record in records:
+        attempt, step = record.get("attempt"), record["step"]
+        time = record.get("time", float("-inf"))
+        before = found.get(attempt, (step, time))
+        found[attempt] = (max(step, before[0]), max(time, before[1]))
+    return found
 
 
 def _launched(event: Record) -> AttemptRecord:
@@ -192,17 +203,16 @@ def _launched(event: Record) -> AttemptRecord:
 def _attempt(
     piece: Sequence[Record],
     following: Record | None,
-    records: Sequence[Record],
+    recorded: Mapping[object, tuple[int, float]],
     by_launcher: Mapping[int, Record],
 ) -> AttemptRecord:
     start = piece[0]
     seen = by_launcher.get(start["attempt"], {})
-    mine = [r for r in records if r.get("attempt") == start["attempt"]]
+    step, last_sign_s = recorded.get(start["attempt"], (start["step"], float("-inf")))
     end = next((e for e in piece if e["event"] in ENDS), None)
-    signs = [r["time"] for r in mine if "time" in r]
-    signs += [seconds_of(e) for e in piece if e["event"] in SIGNS]
-    last_sign_s = max(signs)
-    end_step = max([start["step"], *(r["step"] for r in mine)])
+    signs = [seconds_of(e) for e in piece if e["event"] in SIGNS]
+    last_sign_s = max(last_sign_s, *signs)
+    end_step = max(start["step"], step)
     if following is not None and end is None:
         # Its last records are gone, because their steps were done again.
         last_sign_s += following.get("lost_s", 0.0)

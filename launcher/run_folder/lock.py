@@ -173,15 +173,18 @@ class FolderLock:
         try:
             return _is_at(self._path, self._fd)
         except OSError as error:
-            if error.errno == errno.ESTALE:
-                return False
+            if error.errno in (errno.ESTALE, errno.EBADF):
+                return False  # EBADF: the script has closed what it had not opened
             raise
 
     def _take_anew(self) -> None:
+        for inode in [inode for inode, lock in _HELD.items() if lock is self]:
+            del _HELD[inode]
         lock, owner = _try_to_take(self._path, lambda sentence: None)
         if lock is None:
             raise _taken(self._path, owner)
         self._fd, self._word = lock._fd, lock._word
+        _HELD[_inode(self._fd)] = self
 
 
 _HELD: dict[tuple[int, int], FolderLock] = {}
@@ -273,9 +276,10 @@ def _is_alive(pid: int) -> bool:
 
 
 def _close_in_child() -> None:
-    for lock in _HELD.values():
+    for inode, lock in _HELD.items():
         with suppress(OSError):
-            os.close(lock._fd)
+            if _inode(lock._fd) == inode:  # else it is another file's by now
+                os.close(lock._fd)
     _HELD.clear()
 
 

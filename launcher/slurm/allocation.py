@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
-from .hostlist import expand_counts, expand_nodes
+from .hostlist import expand_counts, expand_nodes, in_order
 
 JOB_ID = "SLURM_JOB_ID"
 _NO_TASK_STEPS = frozenset({4294967290, 4294967291, 4294967292})
@@ -34,6 +34,10 @@ class Allocation:
     nodes: tuple[str, ...]
     """Of the step in a task, else of the job; in Slurm's order, which is that of the ranks."""
     node_rank: int
+    is_on_first: bool = True
+    """This process runs on the first of them, as far as is known."""
+    hostfile: str = ""
+    """SLURM_HOSTFILE, where it could not be read and does give the order; else empty."""
     in_step: bool = True
     """One of Slurm's own processes was seen above this one; else only names say that it is here."""
     task: int = 0
@@ -80,6 +84,13 @@ class Allocation:
         return 20000 + (self.job_id * 7 + self.restart_count) % 10000
 
 
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
 def read_allocation(
     environ: Mapping[str, str],
     *,
@@ -87,6 +98,7 @@ def read_allocation(
     is_in_step: bool,
     pid: int | None = None,
     expand: Callable[[str], tuple[str, ...]] = expand_nodes,
+    read: Callable[[str], str] = _read,
 ) -> Allocation:
     """Read the variables of a job; the only place that does.
 
@@ -96,6 +108,7 @@ def read_allocation(
         is_in_step: This process was seen to be one of Slurm's (see `is_in_step`).
         pid: This process's; None: not known.
         expand: From a node list to the names.
+        read: From a file's path to its text; empty where it cannot be read.
 
     Raises:
         UsageError: A variable is not what Slurm writes.
@@ -105,25 +118,37 @@ def read_allocation(
     prefix = "SLURM_STEP_" if is_task and "SLURM_STEP_NODELIST" in environ else "SLURM_JOB_"
     of_job = environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST", "")
     nodes = expand(environ.get(f"{prefix}NODELIST") or of_job)
-    here = {environ.get("SLURMD_NODENAME"), host, host.partition(".")[0]}
+    is_whole_job = set(nodes) == set(expand(of_job))
+    hostfile = environ.get("SLURM_HOSTFILE", "")
+    listed = read(hostfile) if hostfile else environ.get("SLURM_ARBITRARY_NODELIST", "")
+    nodes = in_order(nodes, listed)
+    name = environ.get("SLURMD_NODENAME")
+    here = {name, host, host.partition(".")[0]}
     # In a container Slurm's own processes cannot be seen; then a node's name has to do.
     if not is_in_step and here.isdisjoint(nodes):
         role = Role.OUTSIDE
     else:
         role = Role.TASK if is_task else Role.BATCH
+    counts = _tasks_per_node(environ, is_task=is_task, num_nodes=len(nodes))
+    node_rank, task = _number(environ, "SLURM_NODEID") or 0, _number(environ, "SLURM_PROCID")
+    if task is not None and role is Role.TASK and counts is not None and set(counts) == {1}:
+        # With --distribution=arbitrary the tasks are not in the order of the nodes' numbers.
+        node_rank = task
     return Allocation(
         job_id=_number(environ, JOB_ID) or 0,
         role=role,
         nodes=nodes,
-        node_rank=_number(environ, "SLURM_NODEID") or 0,
+        node_rank=node_rank,
+        is_on_first=nodes[:1] == (name,) if name else node_rank == 0,
+        hostfile=hostfile if name in nodes[:node_rank] + nodes[node_rank + 1 :] else "",
         in_step=is_in_step,
-        task=(_number(environ, "SLURM_PROCID") or 0) if role is Role.TASK else 0,
-        is_whole_job=set(nodes) == set(expand(of_job)),
+        task=(task or 0) if role is Role.TASK else 0,
+        is_whole_job=is_whole_job,
         is_script=pid is not None and _number(environ, "SLURM_TASK_PID") == pid,
         array_job_id=_number(environ, "SLURM_ARRAY_JOB_ID"),
         array_task_id=_number(environ, "SLURM_ARRAY_TASK_ID"),
         restart_count=_number(environ, "SLURM_RESTART_COUNT") or 0,
-        tasks_per_node=_tasks_per_node(environ, is_task=is_task, num_nodes=len(nodes)),
+        tasks_per_node=counts,
         num_tasks=_number(environ, "SLURM_NTASKS"),
         partition=environ.get("SLURM_JOB_PARTITION"),
         gpus_on_node=_number(environ, "SLURM_GPUS_ON_NODE"),

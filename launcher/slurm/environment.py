@@ -147,9 +147,12 @@ class SlurmEnvironment(ClusterEnvironment):
         if self._told is not None:
             self._addr, self._port = self._told.master_addr, self._told.master_port
             return
-        is_first = allocation.node_rank == 0
+        if allocation.role is Role.TASK and allocation.hostfile and not words.text("--master-addr"):
+            raise UsageError(hostfile_text(allocation.hostfile))
         self._addr = words.text("--master-addr") or find_address(
-            allocation.nodes, is_first=is_first, node_addr=self._scontrol.node_addr
+            allocation.nodes,
+            is_first=allocation.is_on_first,
+            node_addr=self._scontrol.node_addr,
         )
         self._port = allocation.port
         if self._starts_agents:
@@ -200,6 +203,11 @@ class SlurmEnvironment(ClusterEnvironment):
             end_time_s=limits.end_time_s,
         )
 
+    @property
+    def in_container(self) -> bool:
+        """See ClusterEnvironment."""
+        return bool(self._container)
+
     def describe(self) -> tuple[str, ...]:
         """See ClusterEnvironment."""
         allocation = self._allocation
@@ -247,7 +255,7 @@ class SlurmEnvironment(ClusterEnvironment):
             return self._settle(code, plan, inbox)
         if code == CONTINUE and self._leaves_it_to_others:
             key, how = self._allocation.key, by_hand(self._allocation, self._facts)
-            self._say(f"nothing puts job {key} back into the queue. Continue by hand: {how}")
+            self._say(f"unless Slurm puts job {key} back into the queue, continue by hand: {how}")
         return code
 
     @property
@@ -303,10 +311,19 @@ class SlurmEnvironment(ClusterEnvironment):
         return self._site
 
 
+def hostfile_text(path: str) -> str:
+    """Return why a task of a step with another order of nodes cannot tell where they meet; pure."""
+    return (
+        f"the order of the nodes is that of SLURM_HOSTFILE={path}, which cannot be read here or "
+        "does not name all of them. Put it where every node reads it, or pass --master-addr with "
+        "an address of the first node."
+    )
+
+
 def others_text(key: str, word: str) -> str:
     """Return what to say at the start where this process must not requeue the job; pure."""
     return (
-        f"{word} inside Slurm job {key}: after a preemption or the time limit nothing puts the job "
-        "back into the queue. Leave it out, and write `exec relaunch` as the last line of the "
-        "batch script."
+        f"{word} inside Slurm job {key}: after a preemption or the time limit relaunch does not "
+        "put the job back into the queue. Leave the word out, and write `exec relaunch` as the "
+        "last line of the batch script."
     )

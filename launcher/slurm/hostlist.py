@@ -43,6 +43,23 @@ def expand_counts(text: str) -> tuple[int, ...]:
     return tuple(counts)
 
 
+def in_order(nodes: tuple[str, ...], listed: str) -> tuple[str, ...]:
+    """Return the nodes as a file for `--distribution=arbitrary` lists them.
+
+    They stay as they are where it does not name each of them.
+
+    Args:
+        nodes: In Slurm's order.
+        listed: Names with commas or line ends between them; one that comes again counts once.
+    """
+    try:
+        names = [name for line in listed.splitlines() for name in expand_nodes(line)]
+    except UsageError:
+        return nodes
+    found = tuple(dict.fromkeys(name for name in names if name in nodes))
+    return found if len(found) == len(nodes) else nodes
+
+
 def _entries(text: str) -> Iterator[str]:
     """Yield what stands between the commas outside of brackets."""
     depth = begin = 0

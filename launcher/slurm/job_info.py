@@ -15,6 +15,7 @@ _OWNER = "UserId="
 """Begins the first line after the job's name."""
 _LINES = ("JobState=", "Requeue=", "StartTime=", "PreemptEligibleTime=", "PreemptTime=")
 """What the lines of a job begin with that hold no free text; each is there once."""
+_FIELD_LINE = re.compile(r"   [A-Za-z][\w:/]*=")
 _LAST_LINE = "Partition="
 _DURATION = re.compile(r"(?:(?P<d>\d+)-)?(?:(?P<a>\d+):)?(?:(?P<b>\d+):)?(?P<c>\d+)")
 _NEVER = frozenset({"", "None", "N/A", "Unknown", "(null)", "UNLIMITED", "NONE"})
@@ -73,10 +74,9 @@ def parse_job(text: str) -> JobFacts | None:
         is_batch=found.get("BatchFlag", "1") != "0",
         exit_code=found.get("ExitCode", ""),
         partition=_known(found.get("Partition")),
-        script=_known(_first(rest, "Command=")),
-        folder=_known(_first(rest, "WorkDir=")),
-        # Comments stand before it and may look like it.
-        output=_known(_first(tuple(reversed(rest)), "StdOut=")),
+        script=_path(rest, "Command="),
+        folder=_path(rest, "WorkDir="),
+        output=_path(rest, "StdOut=", is_last=True),  # comments before it may look like it
     )
 
 
@@ -146,6 +146,17 @@ def _first(lines: Sequence[str], begin: str) -> str | None:
     """Return what follows `begin` in the first line that begins so: a path may have blanks."""
     values = (_after(line, begin) for line in lines)
     return next((value for value in values if value is not None), None)
+
+
+def _path(lines: Sequence[str], begin: str, *, is_last: bool = False) -> str | None:
+    """Return a path, to the end of its line; None where it has another line, and is not known."""
+    numbers = [n for n, line in enumerate(lines) if _after(line, begin) is not None]
+    if not numbers:
+        return None
+    number = numbers[-1 if is_last else 0]
+    following = lines[number + 1] if number + 1 < len(lines) else ""
+    ends = not following.strip() or _FIELD_LINE.match(following) is not None
+    return _known(_after(lines[number], begin)) if ends else None
 
 
 def _after(line: str, begin: str) -> str | None:

@@ -25,7 +25,9 @@ def check_layout(allocation: Allocation) -> None:
             f"job {allocation.key} has {most} tasks on a node, but {WHY}. "
             f"Write: {_corrected(allocation)}"
         )
-    if allocation.gpus_per_task is not None:
+    # One task a node has all GPUs that the job was given there.
+    has_one_each = bool(counts) and all(count == 1 for count in counts)
+    if allocation.gpus_per_task is not None and not has_one_each:
         raise UsageError(
             f"job {allocation.key} binds its GPUs to tasks (--gpus-per-task="
             f"{allocation.gpus_per_task}), but {WHY} with all its GPUs. "

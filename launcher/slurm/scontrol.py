@@ -17,7 +17,7 @@ ANSWER_S = 12.0
 
 
 _STEERING = ("SLURM_", "SACCT_", "SBATCH_", "SCANCEL_", "SCONTROL_", "SINFO_", "SQUEUE_")
-_REACHING = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_SOCKET"})
+REACHING = frozenset({"SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_SOCKET"})
 """Where the controller is and who asks; all others of Slurm's steer what is asked and printed."""
 _FORM = {"SLURM_TIME_FORMAT": "standard", "TZ": "UTC0", "LC_ALL": "C"}
 """In UTC: an hour of local time that the end of summer time repeats would be two times."""
@@ -44,7 +44,7 @@ def fixed_environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
-        if name in _REACHING or not name.startswith(_STEERING)
+        if name in REACHING or not name.startswith(_STEERING)
     }
     return {**kept, **_FORM}
 

@@ -80,7 +80,8 @@ class RunContext:
         self.lockstep = Lockstep(ranks, end_process=self._end_process)
         self.strategy = environment.run.strategy or ("single" if ranks.world_size == 1 else "auto")
         self.precision: Precision = precision_for(
-            environment.run.precision or "fp32", ranks.device.type
+            environment.run.precision or "fp32",
+            "cuda" if environment.planned is not None else ranks.device.type,
         )
         self.past_events: list[Record] = []
         """On the coordinator the newest events of the run's earlier starts, oldest first."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +16,9 @@ from torch.utils.data import Subset
 from checkpointing import CheckpointError
 from strategies import (
     ConfigError,
+    HostCommunicator,
     MapDataset,
+    Ranks,
     StrategyError,
     fold_indices,
     process_groups,
@@ -42,6 +45,7 @@ from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others
 from .lockstep import where_raised
 from .loop.fit import Loss, fit
 from .loop.job import Job
+from .loop.planning import leave_plan
 from .recipe.arguments import require_arguments
 from .recipe.measure import Measure
 from .recipe.recipe import Recipe
@@ -83,14 +87,8 @@ class Run(RunContext):
                 given; default: the run folder.
             seed: seed of all random numbers, 0 <= seed < 2**63.
         """
-        try:
-            environment = RankEnvironment.from_environ(os.environ)
-        except ValueError as error:
-            leave(None, str(error), USAGE)
-        began_in = environment.start_dir or _IMPORTED_IN or Path()
-        usual = began_in / "runs" / Path(sys.argv[0]).stem
-        path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
-        path = path.absolute()  # the script may go elsewhere
+        environment = _own_environment()
+        path = _run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
         launcher = None if environment.warning_file is None else os.getppid()
@@ -101,46 +99,24 @@ class Run(RunContext):
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
-        code = DONE
         with (
             leaving_with_others(environment, start),
-            process_groups(
-                rank=environment.rank,
-                local_rank=environment.local_rank,
-                world_size=environment.world_size,
-                node_rank=environment.node_rank,
-            ) as ranks,
+            _process_groups(environment) as ranks,
         ):
-            run: Run | None = None
-            try:
-                folder = run_folder_at(path, environment.run.checkpoints or checkpoints)
+
+            def begin() -> Run:
+                is_named = environment.run.run_dir is not None or run_dir is not None
+                kept = path if is_named else _path_of_coordinator(path, environment, ranks)
+                folder = run_folder_at(kept, environment.run.checkpoints or checkpoints)
                 run = cls(
                     environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
                 )
                 if unshielded is not None:
                     run.warn(unshielded)
                 start.pause()
-                run.lockstep.follow(lambda: run._call(main))
-            except Preempted:
-                code = CONTINUE
-            except FolderUnavailableError as error:
-                if not error.may_pass:
-                    leave(environment.error_file, str(error), USAGE)
-                if ranks.is_coordinator:
-                    print(f"relaunch: {error}", flush=True)
-                code = CONTINUE
-            except FolderTakenError as error:
-                leave(environment.error_file, str(error), DO_NOT_RETRY)
-            except ConfigError as error:
-                sentence, code = (str(error), USAGE) if run is None else run.mistaken(error)
-                leave(environment.error_file, sentence, code)
-            except (StrategyError, CheckpointError) as error:
-                leave(environment.error_file, str(error), _FAILURE)
-            except Exception as error:
-                if run is not None:
-                    run.lockstep.stay()
-                    write_exception(environment.error_file, error, run.describe_end(error))
-                raise
+                return run
+
+            code = _code_of(begin, main, environment, is_coordinator=ranks.is_coordinator)
             end_well(environment, flag, start, code)
         sys.exit(code)
 
@@ -177,6 +153,9 @@ class Run(RunContext):
         Raises:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
+        if self.environment.planned is not None:
+            require_arguments(Recipe, recipe, where="run.prepare")
+            leave_plan(self, Recipe(**recipe), self.environment.planned)
         self.before_first_step.go_on()
         self.lockstep.enter("run.prepare")
         self._refuse_second_job()
@@ -233,7 +212,7 @@ class Run(RunContext):
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         if self.ranks.is_coordinator:
             told = self.describe_run(self.attempt, config=to_json(found))
-            self.folder.write_run(told)
+            self.folder.update_run(told)
             self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
         return found
 
@@ -296,3 +275,81 @@ class Run(RunContext):
                 "one folder. Train a second model in a script and a --run-dir of its own; two "
                 "networks that are trained in turns can be one module whose losses are added."
             )
+
+
+@contextmanager
+def _process_groups(environment: RankEnvironment) -> Iterator[Ranks]:
+    """Meet the other ranks, or leave where this one has no device."""
+    groups = process_groups(
+        rank=environment.rank,
+        local_rank=environment.local_rank,
+        world_size=environment.world_size,
+        node_rank=environment.node_rank,
+        cuda_backend=environment.cuda_backend,
+    )
+    with ExitStack() as stack:
+        try:
+            ranks = stack.enter_context(groups)
+        except ConfigError as error:
+            leave(environment.error_file, str(error), USAGE)
+        yield ranks
+
+
+def _own_environment() -> RankEnvironment:
+    try:
+        return RankEnvironment.from_environ(os.environ)
+    except ValueError as error:
+        leave(None, str(error), USAGE)
+
+
+def _run_path(environment: RankEnvironment, run_dir: str | Path | None) -> Path:
+    """Return the run folder: asked on the command line, in the script, or runs/<its name>."""
+    began_in = environment.start_dir or _IMPORTED_IN or Path()
+    usual = began_in / "runs" / Path(sys.argv[0]).stem
+    path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
+    return path.absolute()  # the script may go elsewhere
+
+
+def _path_of_coordinator(path: Path, environment: RankEnvironment, ranks: Ranks) -> Path:
+    """Return the coordinator's run folder: nodes may have been started in different folders."""
+    found = Path(str(HostCommunicator(ranks).broadcast(str(path))))
+    tell_folder(environment.folder_file, found)
+    return found
+
+
+def _code_of(
+    begin: Callable[[], Run],
+    main: Callable[[Run], None],
+    environment: RankEnvironment,
+    *,
+    is_coordinator: bool,
+) -> int:
+    """Begin the run, call the script's main and return the exit code, where all is well.
+
+    Whatever else ends the run ends this process, with its sentence or its exception.
+    """
+    run: Run | None = None
+    try:
+        run = begin()
+        run.lockstep.follow(partial(run._call, main))
+    except Preempted:
+        return CONTINUE
+    except FolderUnavailableError as error:
+        if not error.may_pass:
+            leave(environment.error_file, str(error), USAGE)
+        if is_coordinator:
+            print(f"relaunch: {error}", flush=True)
+        return CONTINUE
+    except FolderTakenError as error:
+        leave(environment.error_file, str(error), DO_NOT_RETRY)
+    except ConfigError as error:
+        sentence, code = (str(error), USAGE) if run is None else run.mistaken(error)
+        leave(environment.error_file, sentence, code)
+    except (StrategyError, CheckpointError) as error:
+        leave(environment.error_file, str(error), _FAILURE)
+    except Exception as error:
+        if run is not None:
+            run.lockstep.stay()
+            write_exception(environment.error_file, error, run.describe_end(error))
+        raise
+    return DONE

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
+from ..plan.program import for_local_rank
 from ..plan.python_command import parse_python_command, why_not_source, why_other_python
 from .forkserver.client import ForkServer, ForkServerUnavailableError
 from .forkserver.server import Warmth
@@ -65,15 +66,16 @@ class Starter:
         Raises:
             OSError: There cannot be another process.
         """
+        command = for_local_rank(self._command, local_rank)
         if self._server is not None:
             try:
                 process = self._server.start(
-                    self._command, environment, streams, inherits_stdin=rank == 0
+                    command, environment, streams, inherits_stdin=rank == 0
                 )
                 return Worker(rank, local_rank, process)
             except ForkServerUnavailableError as reason:
                 self._go_cold(reason)
-        return Worker.start(self._command, environment, streams, rank=rank, local_rank=local_rank)
+        return Worker.start(command, environment, streams, rank=rank, local_rank=local_rank)
 
     def all_started(self) -> None:
         """Let forked ranks begin; called once the launcher knows the ranks of an attempt."""

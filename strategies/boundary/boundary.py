@@ -36,6 +36,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import SupportsFloat
 
 from checkpointing import JSON
 
@@ -64,8 +65,9 @@ class Report:
     """The step's gradients were not finite and it was not applied."""
     settled: bool = False
     """This rank's part of the save in flight is written, or has failed."""
-    loss_sum: float = 0.0
-    loss_count: float = 0.0
+    loss_sum: SupportsFloat = 0.0
+    """Read when it is sent, such as a `LateNumber`."""
+    loss_count: SupportsFloat = 0.0
     replicas: int = 0
     """Of the weights that other ranks should hold too; see `replicas`."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from torch._C._distributed_c10d import HashStore
 
 from checkpointing import JSON
 
+from ..errors import ConfigError
 from .host_channel import GroupChannel, HostChannel
 from .socket_channel import SocketChannel
 from .socket_connect import meet_neighbours
@@ -61,26 +63,42 @@ class Ranks:
 
 @contextmanager
 def process_groups(
-    *, rank: int, local_rank: int, world_size: int, node_rank: int = 0
+    *,
+    rank: int,
+    local_rank: int,
+    world_size: int,
+    node_rank: int = 0,
+    cuda_backend: str | None = None,
 ) -> Iterator[Ranks]:
     """Initialise torch.distributed for the block: NCCL on GPUs, gloo on CPUs.
 
     Called on every rank. Under a launcher the address comes from its environment (env://); a single
     process needs no address and opens no port for a store. When the block ends by an exception the
     groups are left alone: a peer may be stuck in a collective that destroying would wait for.
+
+    Args:
+        rank: of all ranks.
+        local_rank: of those of its node.
+        world_size: number of ranks.
+        node_rank: see `Ranks`.
+        cuda_backend: "gloo" lets ranks share GPUs, which NCCL refuses; None: NCCL.
+
+    Raises:
+        ConfigError: this rank has no GPU of its own, and is to share none.
     """
-    device = _device(local_rank)
+    shares = cuda_backend == "gloo"
+    device = _device(local_rank, shares=shares)
     timeout = timedelta(seconds=COLLECTIVE_TIMEOUT_S)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store = HashStore() if world_size == 1 else None
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        _backend(device, shares=shares),
         store=store,
         rank=rank if store else -1,
         world_size=world_size if store else -1,
         timeout=timeout,
-        device_id=device if device.type == "cuda" else None,
+        device_id=device if device.type == "cuda" and not shares else None,
     )
     host_group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(host_group, dist.ProcessGroup)
@@ -100,10 +118,32 @@ def process_groups(
     dist.destroy_process_group()
 
 
-def _device(local_rank: int) -> torch.device:
-    if torch.cuda.is_available() and torch.cuda.device_count() > 0:
-        return torch.device("cuda", local_rank % torch.cuda.device_count())
-    return torch.device("cpu")
+def _backend(device: torch.device, *, shares: bool) -> str:
+    if device.type == "cpu":
+        return "gloo"
+    # Not "gloo" alone: torch would then make another group for a device mesh, with NCCL.
+    return f"cpu:gloo,cuda:{'gloo' if shares else 'nccl'}"
+
+
+def _device(local_rank: int, *, shares: bool) -> torch.device:
+    """Return this rank's device.
+
+    Raises:
+        ConfigError: there are GPUs, but none for this rank alone.
+    """
+    if not torch.cuda.is_available() or torch.cuda.device_count() == 0:
+        return torch.device("cpu")
+    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    # A list with one GPU may be this rank's own; NCCL finds out.
+    if local_rank >= count and not shares and (count > 1 or visible is None):
+        shown = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
+        raise ConfigError(
+            f"local rank {local_rank} has no GPU of its own: this process sees {count}{shown}. "
+            f"Start {count} {'rank' if count == 1 else 'ranks'} on this node, hide the GPUs with "
+            "CUDA_VISIBLE_DEVICES= to train on the CPU, or set RELAUNCH_CUDA_BACKEND=gloo to try a "
+            "run with ranks that share a GPU."
+        )
+    return torch.device("cuda", local_rank % count)
 
 
 class HostCommunicator:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +20,10 @@ from .socket_channel import SocketChannel
 MOST_RANKS = 16
 """Among more, what each has to send for a sum takes longer than gloo does."""
 _MEETING_S = 60.0
-_HELLO_S = 10.0
-"""How long whoever has connected may take to say which rank it is."""
+"""How long all of them together may take, with whoever else connects."""
 _HELLO_BYTES = 64
+_CREDENTIALS = struct.Struct("3i")
+"""Of a peer, as the kernel knows it: process, user, group."""
 _FAMILY, _KIND = socket.AF_UNIX, socket.SOCK_SEQPACKET
 AllGather = Callable[[JSON], Sequence[JSON]]
 
@@ -123,8 +126,7 @@ class _Door:
                 link.settimeout(until_s - time.monotonic())
                 link.connect(cards[other].name)
                 link.send(cards[other].hello(rank))
-            while len(links) < len(cards) - 1:
-                self._let_in(range(rank + 1, len(cards)), links, until_s)
+            self._let_in(range(rank + 1, len(cards)), links, until_s)
         except (OSError, ValueError):  # ValueError: the time is over
             for link in links.values():
                 link.close()
@@ -132,18 +134,54 @@ class _Door:
         return links
 
     def _let_in(self, expected: range, links: dict[int, socket.socket], until_s: float) -> None:
-        self.listener.settimeout(until_s - time.monotonic())
+        """Take the connections of the ranks that are expected, in whichever order they come.
+
+        Who connects and says nothing is not waited for: all have until the same moment.
+
+        Raises:
+            TimeoutError: not all have come by then.
+        """
+        silent: set[socket.socket] = set()
+        try:
+            while not links.keys() >= set(expected):
+                left_s = until_s - time.monotonic()
+                ready, _, _ = select.select([self.listener, *silent], [], [], max(0.0, left_s))
+                if not ready:
+                    raise TimeoutError
+                for link in ready:
+                    if link is self.listener:
+                        silent |= self._accepted()
+                        continue
+                    silent.remove(link)
+                    who = self._says(link, expected)
+                    if who is None or who in links:
+                        link.close()
+                    else:
+                        links[who] = link
+        finally:
+            for link in silent:
+                link.close()
+
+    def _accepted(self) -> set[socket.socket]:
+        """Return the connection that has come; none where it is another user's."""
         link, _ = self.listener.accept()
-        link.settimeout(_HELLO_S)
+        credentials = link.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, user, _ = _CREDENTIALS.unpack(credentials)
+        if user == os.geteuid():
+            return {link}
+        link.close()
+        return set()
+
+    def _says(self, link: socket.socket, expected: range) -> int | None:
+        """Return which rank has connected; None: a stranger. It has said something, or left."""
         try:
             hello = link.recv(_HELLO_BYTES)
         except OSError:
-            hello = b""
+            return None
         for rank in expected:
-            if hmac.compare_digest(hello, self.card.hello(rank)) and rank not in links:
-                links[rank] = link
-                return
-        link.close()
+            if hmac.compare_digest(hello, self.card.hello(rank)):
+                return rank
+        return None
 
     def close(self) -> None:
         """Let no one else in."""

@@ -74,6 +74,7 @@ def confusion_matrix(
     counts = _pairs(predictions, labels, num_classes, weights, "confusion_matrix")
 
     def finish(totals: Sequence[float]) -> Table:
+        _refuse_unknown(totals, num_classes, "confusion_matrix")
         return [list(totals[n : n + num_classes]) for n in range(0, num_classes**2, num_classes)]
 
     return Tally(kind=f"confusion_matrix({num_classes})", sums=counts.flatten(), finish=finish)
@@ -198,7 +199,9 @@ def bits_per_byte(losses: torch.Tensor, num_bytes: float, weights: Weights = Non
         weights: shape as `losses`.
     """
     total = _weighted(losses, weights, "bits_per_byte")[0] / math.log(2)
-    sums = torch.stack([total, torch.as_tensor(num_bytes, dtype=torch.float64).to(total.device)])
+    size: Any = num_bytes
+    size = size.to(total) if isinstance(size, torch.Tensor) else total.new_full((), size)
+    sums = torch.stack([total, size])
     return Tally(kind="bits_per_byte", sums=sums, finish=quotient)
 
 
@@ -248,6 +251,7 @@ def _average(name: str, num_classes: int, average: Average) -> Finish:
 
     def finish(totals: Sequence[float]) -> float | dict[str, float]:
         n = num_classes
+        _refuse_unknown(totals, n, name)
         rows = list(zip(totals[:n], totals[n : 2 * n], totals[2 * n :], strict=True))
         if not any(actual for _, _, actual in rows):
             return math.nan
@@ -272,19 +276,42 @@ def _pairs(
 ) -> torch.Tensor:
     """Return how often each (label, prediction) occurs, (classes, classes), in float64."""
     classes = _classes(predictions, labels, name)
+    out_of_range = None
     for what, values in (("labels", labels), ("predictions", classes)):
-        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
+        if not values.is_cpu:
+            # Looked at in the end, by `_refuse_unknown`: a look makes the host wait.
+            wrong = ((values < 0) | (values >= num_classes)).any()
+            out_of_range = wrong if out_of_range is None else out_of_range | wrong
+        elif values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
             raise ConfigError(
                 f"metrics.{name}(num_classes={num_classes}) got {what} from {int(values.min())} to "
                 f"{int(values.max())}; they must lie in 0 to {num_classes - 1}. Give what a mask "
                 "leaves out a class and the weight 0."
             )
     where = (labels.long() * num_classes + classes.long()).flatten()
-    w = torch.ones(labels.shape, dtype=torch.float64) if weights is None else weights.double()
+    w = torch.ones_like(labels, dtype=torch.float64) if weights is None else weights.double()
     _require_same_shape(w, labels, name, "weights")
     counts = torch.zeros(num_classes**2, dtype=torch.float64, device=where.device)
+    if out_of_range is not None:
+        where = where.clamp(0, num_classes**2 - 1)
     counts.index_add_(0, where, w.flatten().to(where.device))
+    if out_of_range is not None:
+        counts = torch.where(out_of_range, math.nan, counts)
     return counts.view(num_classes, num_classes)
+
+
+def _refuse_unknown(totals: Sequence[float], num_classes: int, name: str) -> None:
+    """Refuse sums of which `_pairs` has found on a device that they are of other classes.
+
+    Raises:
+        ConfigError: so it is; the totals are the same on every rank.
+    """
+    if any(math.isnan(total) for total in totals):
+        raise ConfigError(
+            f"metrics.{name}(num_classes={num_classes}) got labels or predictions that do not lie "
+            f"in 0 to {num_classes - 1}, or weights that are nan. Give what a mask leaves out a "
+            "class and the weight 0."
+        )
 
 
 def _classes(predictions: torch.Tensor, labels: torch.Tensor, name: str) -> torch.Tensor:
@@ -311,8 +338,7 @@ def _weighted(values: torch.Tensor, weights: Weights, name: str) -> torch.Tensor
     """Return (sum of w * value, sum of w) in float64."""
     values = values.detach().double()
     if weights is None:
-        count = torch.tensor(values.numel(), dtype=torch.float64, device=values.device)
-        return torch.stack([values.sum(), count])
+        return torch.stack([values.sum(), values.new_full((), values.numel())])
     _require_same_shape(weights, values, name, "weights")
     w = weights.double().to(values.device)
     # Whatever stands where the weight is 0, also nan, does not count.

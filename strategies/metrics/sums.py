@@ -45,10 +45,14 @@ each summed separately; or a `Tally`, such as `metrics.f1(...)` returns."""
 
 
 class MetricSums:
-    """The running sums of named metrics, in float64 on the host."""
+    """The running sums of named metrics in float64, on the device that measured them.
+
+    They are read once, by `vector`: a number that is read in each batch would make the host wait
+    for the device there.
+    """
 
     def __init__(self) -> None:
-        self._tallies: dict[str, tuple[str, list[float], Finish]] = {}
+        self._tallies: dict[str, tuple[str, torch.Tensor, Finish]] = {}
 
     def add(self, measured: Mapping[str, Measurement], *, weight: float) -> None:
         """Add one micro-batch.
@@ -69,15 +73,15 @@ class MetricSums:
             )
         for name, value in measured.items():
             tally = _tally_of(name, value)
-            new = tally.sums.detach().double().reshape(-1).tolist()
-            kind, sums, _ = self._tallies.get(name, (tally.kind, [0.0] * len(new), None))
+            new = tally.sums.detach().double().reshape(-1)
+            kind, sums, _ = self._tallies.get(name, (tally.kind, torch.zeros_like(new), None))
             if (kind, len(sums)) != (tally.kind, len(new)):
                 raise ConfigError(
                     f'metric "{name}" is {tally.kind} of {len(new)} sums, and was {kind} of '
                     f"{len(sums)} in an earlier batch. Give each metric a name of its own."
                 )
             if weight:
-                sums = [a + b for a, b in zip(sums, new, strict=True)]
+                sums = sums.to(new.device, non_blocking=True) + new
             self._tallies[name] = (kind, sums, tally.finish)
 
     @property
@@ -92,7 +96,13 @@ class MetricSums:
 
     def vector(self) -> list[float]:
         """Return all sums, in the order of `names`."""
-        return [number for name in self.names for number in self._tallies[name][1]]
+        found: dict[str, list[float]] = {}
+        held = {name: self._tallies[name][1] for name in self.names}
+        for device in {sums.device for sums in held.values()}:
+            names = [name for name, sums in held.items() if sums.device == device]
+            numbers = iter(torch.cat([held[name] for name in names]).tolist())
+            found |= {name: [next(numbers) for _ in range(len(held[name]))] for name in names}
+        return [number for name in self.names for number in found[name]]
 
     def finish(self, totals: Sequence[float]) -> Metrics:
         """Return the metrics from the reduced vector; without samples they are nan."""
@@ -148,12 +158,26 @@ def _tally_of(name: str, value: Measurement) -> Tally:
         return value
     if isinstance(value, tuple):
         numerator, denominator = value
-        pair = torch.tensor([float(numerator), float(denominator)], dtype=torch.float64)
-        return Tally(kind="mean", sums=pair, finish=quotient)
+        return Tally(kind="mean", sums=_pair(numerator, denominator), finish=quotient)
     if not isinstance(value, torch.Tensor) or value.ndim == 0:
         raise ConfigError(
             f'metric "{name}" is a single number, a mean perhaps, and says not of how many '
             'samples. Return one value a sample (reduction="none") or a pair (sum, count).'
         )
-    pair = torch.tensor([float(value.detach().double().sum()), value.numel()], dtype=torch.float64)
+    pair = _pair(value.detach().double().sum(), value.numel())
     return Tally(kind="mean", sums=pair, finish=quotient)
+
+
+def _pair(numerator: torch.Tensor | float, denominator: torch.Tensor | float) -> torch.Tensor:
+    """Return both in float64, on the device of one that has one; nothing waits for it."""
+    given = (numerator, denominator)
+    devices = [one.device for one in given if isinstance(one, torch.Tensor)]
+    device = next((d for d in devices if d.type != "cpu"), torch.device("cpu"))
+    return torch.stack(
+        [
+            one.detach().to(device, torch.float64).reshape(())
+            if isinstance(one, torch.Tensor)
+            else torch.full((), float(one), dtype=torch.float64, device=device)
+            for one in given
+        ]
+    )

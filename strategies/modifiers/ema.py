@@ -38,12 +38,17 @@ class EMA:
             optimizer: has stepped all of the owners.
             owners: the tensors by which its state is keyed.
         """
+        averages, weights = [], []
         for owner in owners:
             state = optimizer.state[owner]
             if AVERAGE in state:
-                local_part(state[AVERAGE]).lerp_(local_part(owner), 1.0 - self.decay)
+                averages.append(local_part(state[AVERAGE]))
+                weights.append(local_part(owner))
             else:
                 state[AVERAGE] = owner.detach().clone()
+        if averages:
+            # At once: one by one, and through a DTensor's dispatch, it takes longer than the step.
+            torch._foreach_lerp_(averages, weights, 1.0 - self.decay)
 
 
 def drop_average(optimizer: torch.optim.Optimizer) -> None:
@@ -54,5 +59,6 @@ def drop_average(optimizer: torch.optim.Optimizer) -> None:
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """Return what this rank holds of a tensor that may be sharded, detached."""
-    local: torch.Tensor = tensor.detach()
-    return local.to_local() if isinstance(local, DTensor) else local
+    # What `to_local` returns, without the way of a DTensor through autograd.
+    local = tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+    return local.detach()

@@ -6,6 +6,7 @@ overflow, double after `growth_interval` clean steps in a row.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from ..precision import Precision
@@ -30,8 +31,19 @@ class LossScale:
 
     @classmethod
     def for_fp16(cls) -> LossScale:
-        """Start at 2**16, as torch and Apex do."""
+        """Start at 2**16, as torch and Apex do; see `for_sums`."""
         return cls(scale=2.0**16, dynamic=True)
+
+    def for_sums(self, counted: float) -> LossScale:
+        """Return the scale at the start of a run whose losses are sums over so many samples.
+
+        Where it is dynamic: 2**16 is made for means, and the gradient of a sum is `counted` times
+        as large. Rounded down to a power of two, so that scaling changes no digit.
+        """
+        if not self.dynamic or not counted > 1:
+            return self
+        scale = 2.0 ** math.floor(math.log2(self.scale / counted))
+        return replace(self, scale=min(max(scale, MIN_SCALE), MAX_SCALE))
 
     def after(self, *, finite: bool) -> LossScale:
         """Return the state after a step whose gradients were finite on every rank, or not."""

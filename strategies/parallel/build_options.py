@@ -52,7 +52,7 @@ class BuildOptions:
         return tuple(strategy for strategy in _ANY if strategy not in left_out)
 
     def left_out(self) -> dict[str, str]:
-        """Return the strategies that cannot do all that is asked, and what they cannot do."""
+        """Return the strategies that cannot do all that is asked, and why."""
         cannot = {
             strategy: [
                 f"{name}={_shown(getattr(self, name))}"
@@ -61,7 +61,7 @@ class BuildOptions:
             ]
             for strategy in _ANY
         }
-        return {strategy: ", ".join(options) for strategy, options in cannot.items() if options}
+        return {name: f"it cannot do {', '.join(what)}" for name, what in cannot.items() if what}
 
     def require(self, strategy: str, device_type: str) -> None:
         """Refuse what this strategy cannot do.

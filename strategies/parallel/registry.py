@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError
+from ..errors import INSTALL_TESTED, ConfigError, first_line
 
 if TYPE_CHECKING:
     from .strategy import Strategy
@@ -33,12 +33,20 @@ def strategy_class(name: str) -> type[Strategy]:
     """Return the class of the strategy called `name`, importing its engine now.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or this torch lacks what the engine is built on.
     """
     if name not in STRATEGY_CLASSES:
         raise ConfigError(
             f'unknown strategy "{name}"; choose from {", ".join(sorted(STRATEGY_NAMES))}.'
         )
     module, cls = STRATEGY_CLASSES[name]
-    found: type[Strategy] = getattr(import_module(f".{module}", __package__), cls)
+    try:
+        found: type[Strategy] = getattr(import_module(f".{module}", __package__), cls)
+    except (ImportError, AttributeError, KeyError) as error:  # a private name that has gone
+        import torch
+
+        raise ConfigError(
+            f"strategy={name} cannot be loaded with torch {torch.__version__}: "
+            f"{first_line(error)}. {INSTALL_TESTED}."
+        ) from error
     return found

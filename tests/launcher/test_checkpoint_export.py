@@ -2,11 +2,8 @@
 
 import json
 
-import pytest
 import torch
 from safetensors import safe_open
-
-from launcher.commands.checkpoint import export
 
 
 def test_export(kit, folder, answer):
@@ -36,11 +33,3 @@ def test_export_of_damage(kit, folder, answer):
     kit.damage(folder / "best" / "step-00000020" / "r00000.safetensors")
     assert answer("export", folder, folder / "out")[0] == 1
     assert not (folder / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("text", "size_bytes"),
-    [("7", 7), ("5GB", 5 * 10**9), ("1.5 MiB", 3 * 2**19), ("2k", 2000), ("1TB", 10**12)],
-)
-def test_sizes(text, size_bytes):
-    assert export._size(text) == size_bytes

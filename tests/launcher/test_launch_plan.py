@@ -4,9 +4,11 @@ import pytest
 
 from launcher.contract.run_options import RunOptions
 from launcher.errors import UsageError
-from launcher.plan.launch_plan import make_plan, resolve_nproc
+from launcher.plan import launch_plan
+from launcher.plan.launch_plan import make_plan, require_engine, resolve_nproc, sharing_note
 from launcher.plan.machine import Machine
 from launcher.plan.options import LaunchOptions
+from launcher.plan.program import ProgramKind
 
 CPU = Machine(num_gpus=0, num_cpus=6)
 GPUS = Machine(num_gpus=4, num_cpus=6, cuda_visible_devices="0,1,2,3")
@@ -42,7 +44,8 @@ def test_nproc(asked, machine, strategy, nproc):
             True,
             "--nproc-per-node 8 is 8 ranks, but this machine shows 4 GPUs "
             "(CUDA_VISIBLE_DEVICES=0,1,2,3). Pass --nproc-per-node 4, or hide the GPUs with "
-            "CUDA_VISIBLE_DEVICES= to train on the CPU.",
+            "CUDA_VISIBLE_DEVICES= to train on the CPU. To try a run of several ranks on fewer "
+            "GPUs, set RELAUNCH_CUDA_BACKEND=gloo.",
         ),
         (
             "gpu",
@@ -111,3 +114,55 @@ def test_fp16_needs_a_gpu(tmp_path):
     assert str(caught.value) == (
         "fp16 needs a GPU; this machine shows none. Use --precision bf16 or fp32."
     )
+
+
+ONE_SHARED = Machine(num_gpus=1, num_cpus=6, shares_gpus=True)
+
+
+@pytest.mark.parametrize("strategy", [None, "auto", "ddp", "fsdp"])
+def test_ranks_may_share_gpus_for_a_trial(strategy):
+    options = LaunchOptions(script="x.py", nproc_per_node=2, run=RunOptions(strategy=strategy))
+    assert resolve_nproc(options, ONE_SHARED, uses_run=True) == 2
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "accelerate"])
+def test_strategies_that_cannot_share_a_gpu(strategy):
+    options = LaunchOptions(script="x.py", nproc_per_node=2, run=RunOptions(strategy=strategy))
+    with pytest.raises(UsageError, match="pass --strategy ddp or fsdp, or --nproc-per-node 1"):
+        resolve_nproc(options, ONE_SHARED, uses_run=True)
+
+
+@pytest.mark.parametrize(("machine", "is_said"), [(ONE_SHARED, True), (GPUS, False), (CPU, False)])
+def test_what_shared_gpus_are_is_said(machine, is_said):
+    note = sharing_note(2, machine)
+    assert (note is not None) == is_said
+    assert note is None or "2 ranks share 1 GPU" in note
+
+
+@pytest.mark.parametrize("installed", [None, "0.19.7"])
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
+def test_zero_without_a_deepspeed_that_it_can_use(tmp_path, monkeypatch, strategy, installed):
+    monkeypatch.setattr(launch_plan, "installed", lambda: installed)
+    (tmp_path / "x.py").write_text("")
+    options = LaunchOptions(script=str(tmp_path / "x.py"), run=RunOptions(strategy=strategy))
+    with pytest.raises(UsageError, match=rf"strategy={strategy} needs DeepSpeed 0\.19\.8"):
+        require_engine(make_plan(options, CPU))
+
+
+@pytest.mark.parametrize("strategy", [None, "auto", "ddp", "fsdp", "accelerate"])
+def test_other_strategies_do_not_ask_for_deepspeed(tmp_path, monkeypatch, strategy):
+    monkeypatch.setattr(launch_plan, "installed", lambda: None)
+    (tmp_path / "x.py").write_text("")
+    require_engine(
+        make_plan(
+            LaunchOptions(script=str(tmp_path / "x.py"), run=RunOptions(strategy=strategy)), CPU
+        )
+    )
+
+
+def test_a_program_that_is_no_python_may_find_other_packages(monkeypatch):
+    monkeypatch.setattr(launch_plan, "installed", lambda: None)
+    options = LaunchOptions(
+        script="true", kind=ProgramKind.COMMAND, run=RunOptions(strategy="zero2")
+    )
+    require_engine(make_plan(options, CPU))

@@ -11,6 +11,7 @@ from launcher.contract.environment import (
     RankFiles,
     WorkerPlace,
     only_device,
+    only_devices,
     worker_environment,
 )
 from launcher.contract.run_options import RunOptions
@@ -120,6 +121,31 @@ def test_defaults_yield_to_what_the_user_set():
     assert written["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
 
 
+def test_what_nccl_leaves_goes_with_the_logs():
+    names = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
+    written = write(replace(SETTINGS, run=RunOptions(run_dir=Path("/runs/one")), attempt=4))
+    for name in names:
+        assert written[name] == "/runs/one/logs/attempt-4/nccl-trace-rank-"
+        assert write(**{name: "/own"})[name] == "/own"
+        assert name not in write(replace(SETTINGS, run=RunOptions(), attempt=None))
+    # An error of CUDA is told by the main thread, not by NCCL's, which would end the process.
+    assert written["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "0"
+    assert write(TORCH_NCCL_RETHROW_CUDA_ERRORS="1")["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "1"
+
+
+@pytest.mark.parametrize(("given", "backend"), [(None, None), ("", None), ("nccl", None)])
+def test_nccl_sums_on_gpus(given, backend):
+    environ = {} if given is None else {"RELAUNCH_CUDA_BACKEND": given}
+    assert RankEnvironment.from_environ(environ).cuda_backend == backend
+
+
+def test_ranks_are_told_to_share_gpus():
+    told = write(RELAUNCH_CUDA_BACKEND="gloo")
+    assert RankEnvironment.from_environ(told).cuda_backend == "gloo"
+    with pytest.raises(ValueError, match='RELAUNCH_CUDA_BACKEND="mpi"; it can be nccl'):
+        RankEnvironment.from_environ({"RELAUNCH_CUDA_BACKEND": "mpi"})
+
+
 def test_one_rank_keeps_all_threads():
     alone = replace(PLACE, rank=0, local_rank=0, world_size=1, local_world_size=1)
     assert "OMP_NUM_THREADS" not in write(place=alone)
@@ -131,6 +157,22 @@ def test_one_rank_keeps_all_threads():
 )
 def test_the_one_device_of_a_virtual_local_rank(visible, local_rank, device):
     assert only_device(visible, local_rank) == device
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ({}, {"CUDA_VISIBLE_DEVICES": "1"}),
+        ({"CUDA_VISIBLE_DEVICES": "2,3"}, {"CUDA_VISIBLE_DEVICES": "3"}),
+        ({"HIP_VISIBLE_DEVICES": "4,5"}, {"HIP_VISIBLE_DEVICES": "5"}),
+        (
+            {"HIP_VISIBLE_DEVICES": "4,5", "CUDA_VISIBLE_DEVICES": "0,1"},
+            {"HIP_VISIBLE_DEVICES": "5", "CUDA_VISIBLE_DEVICES": "1"},
+        ),
+    ],
+)
+def test_each_variable_that_is_given_shows_the_rank_its_device(given, written):
+    assert only_devices(given, 1) == written
 
 
 def test_virtual_local_rank():

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from launcher.agent.output import log_folder
 from launcher.agent.output.console_policy import Share, shares, wants_logs
 from launcher.agent.output.line_splitter import LineSplitter, PieceHolder, last_lines
 from launcher.agent.output.log_folder import LogFolder, next_attempt
@@ -77,22 +78,28 @@ def test_last_lines(tmp_path):
 )
 def test_what_the_console_shows(options, has_logs, streams):
     found = shares(
-        StreamOptions(**options), ranks={0: 0, 1: 1, 2: 2}, role="default", has_logs=has_logs
+        StreamOptions(**options),
+        ranks={0: 0, 1: 1, 2: 2},
+        role="default",
+        has_logs=has_logs,
+        hostname="h",
     )
     assert [found[rank].streams for rank in (0, 1, 2)] == streams
 
 
 def test_prefixes():
-    ranks = {4: 0, 5: 1}
-    assert shares(StreamOptions(), ranks=ranks, role="r", has_logs=False) == {
+    here = {"ranks": {4: 0, 5: 1}, "role": "r", "hostname": "node7"}
+    assert shares(StreamOptions(), **here, has_logs=False) == {
         4: Share(streams=3, prefix="[rank 4] "),
         5: Share(streams=3, prefix="[rank 5] "),
     }
     only = StreamOptions(shown=frozenset({1}))
-    assert shares(only, ranks=ranks, role="r", has_logs=True)[5] == Share(streams=3, alone=True)
-    template = "${role_name}${local_rank}/${rank}: "
-    found = shares(StreamOptions(), ranks=ranks, role="r", has_logs=False, template=template)
-    assert found[5].prefix == "r1/5: "
+    assert shares(only, **here, has_logs=True)[5] == Share(streams=3, alone=True)
+    template = "${hostname} ${role_name}${local_rank}/${rank}: "
+    found = shares(StreamOptions(), **here, has_logs=False, template=template)
+    assert found[5].prefix == "node7 r1/5: "
+    option = StreamOptions(prefix_template="${rank}>")
+    assert shares(option, **here, has_logs=False, template=template)[5].prefix == "5>"
 
 
 @pytest.mark.parametrize(
@@ -162,10 +169,11 @@ def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path):
     assert said[0].startswith(f"warning: no logs are written: {tmp_path}/file")
 
 
-def test_a_full_disk_is_said_once(tmp_path):
+def test_a_full_disk_is_said_once(tmp_path, monkeypatch):
     said = []
     logs = LogFolder.create(tmp_path, said.append)
-    logs.rank_log(0).symlink_to("/dev/full")
+    full = lambda path, flags: os.open("/dev/full", os.O_WRONLY)  # noqa: E731
+    monkeypatch.setattr(log_folder, "open_plain", full)
     logs.append(logs.rank_log(0), b"x")
     logs.append(logs.rank_log(0), b"y")
     assert said == [f"warning: {logs.rank_log(0)} cannot be written (No space left on device)."]

@@ -208,3 +208,11 @@ def test_one_place_for_the_checkpoints_of_all_trials_is_refused(tmp_path):
     words = ["--sweep-dir", str(tmp_path), "--monitor", "x", "a=1,2", "--"]
     with pytest.raises(UsageError, match="s3://bucket/run is one place, and each trial needs its"):
         run([*words, "--checkpoints", "s3://bucket/run", "train.py"])
+
+
+@pytest.mark.parametrize("text", [b"\xff", b"[]", b"{"])
+def test_a_damaged_plan_is_named(text, tmp_path):
+    (tmp_path / "sweep.json").write_bytes(text)
+    words = ["--sweep-dir", str(tmp_path), "--monitor", "val/loss", "lr=1,2", "--", "train.py"]
+    with pytest.raises(UsageError, match=r"sweep.json is damaged. Remove it"):
+        run(words)

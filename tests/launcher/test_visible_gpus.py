@@ -2,7 +2,13 @@
 
 import pytest
 
-from launcher.plan.machine import Machine, count_installed, count_visible
+from launcher.plan.machine import (
+    Machine,
+    count_amd,
+    count_installed,
+    count_visible,
+    devices_variable,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +33,35 @@ from launcher.plan.machine import Machine, count_installed, count_visible
 )
 def test_count_visible(variable, installed, count):
     assert count_visible(variable, installed) == count
+
+
+@pytest.mark.parametrize(
+    ("names", "is_amd", "name"),
+    [
+        ((), False, "CUDA_VISIBLE_DEVICES"),
+        ((), True, "CUDA_VISIBLE_DEVICES"),
+        (("HIP_VISIBLE_DEVICES",), False, "CUDA_VISIBLE_DEVICES"),
+        (("HIP_VISIBLE_DEVICES",), True, "HIP_VISIBLE_DEVICES"),
+        (("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"), True, "HIP_VISIBLE_DEVICES"),
+    ],
+)
+def test_which_variable_counts(names, is_amd, name):
+    assert devices_variable(dict.fromkeys(names, "0"), is_amd=is_amd) == name
+
+
+def test_gpus_of_amds_driver_are_counted(tmp_path):
+    for number, gpu_id in enumerate(("0", "51235", "2091")):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "gpu_id").write_text(f"{gpu_id}\n")
+    assert count_amd(tmp_path) == 2
+    assert count_amd(tmp_path / "none") == 0
+
+
+def test_the_variable_that_counts_is_named():
+    machine = Machine(
+        num_gpus=2, num_cpus=6, cuda_visible_devices="4,5", variable="HIP_VISIBLE_DEVICES"
+    )
+    assert machine.describe_gpus() == "2 GPUs (HIP_VISIBLE_DEVICES=4,5)"
 
 
 def test_probe_answers_on_any_machine():

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -109,6 +110,7 @@ EXAMPLES = {
     "weights": ({"path": "a.safetensors"}, "begins with the weights in a.safetensors"),
     "strategy": ({"chosen": "ddp", "reason": "it fits"}, "chose ddp: it fits"),
     "not deleted": ({"step": 3, "reason": "step 3 is busy"}, "step 3 is busy"),
+    "memory not locked": ({"reason": "rank 0: CUDA did not"}, "rank 0: CUDA did not"),
     "saved in the foreground": ({"reason": "rank 1: no memory"}, "rank 1: no memory"),
     "attempt": ({"code": 1, "error": "rank 0", "restart": True}, "rank 0; starting again"),
 }
@@ -128,6 +130,24 @@ def test_every_kind_of_event_has_a_sentence():
     assert {"start", "end", "saved", "rolled back"} <= written
     # What "resumed" says is in the start's own sentence.
     assert written - {"resumed"} <= set(_SENTENCES)
+
+
+def test_a_disk_that_does_not_answer_for_a_while(tmp_path, write_run, monkeypatch):
+    folder, shown, real = write_run(tmp_path / "run", ends=False), [], Follower.news
+    answers = iter([OSError(errno.ESTALE, "stale"), None, None, None])
+
+    def news(follower):
+        if (error := next(answers, None)) is not None:
+            raise error
+        return real(follower)
+
+    monkeypatch.setattr(Follower, "news", news)
+    end = {"step": 400, "ending": "completed", "reason": "done"}
+    timer = threading.Timer(0.3, append_event, (folder, "end"), end)
+    timer.start()
+    watch(folder, every_s=0.1, show=shown.append)
+    timer.join()
+    assert shown[-1].endswith("finished at step 400: completed, done")
 
 
 def test_ctrl_c_leaves_quietly(tmp_path, write_run):

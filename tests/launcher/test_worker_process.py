@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from launcher.plan.program import for_local_rank
 from launcher.workers.worker import Worker, WorkerStreams, catches
 
 pytestmark = pytest.mark.timeout(30)
@@ -89,3 +90,17 @@ def test_ended_worker_takes_signals_in_silence():
     worker.tell(signal.SIGTERM)
     worker.kill()
     worker.release(1.0)
+
+
+@pytest.mark.parametrize(
+    ("word", "filled"),
+    [
+        ("--at=${local_rank}", "--at=3"),
+        ("$local_rank", "3"),
+        ("$$5", "$5"),
+        ("${other}$", "${other}$"),
+        ("plain", "plain"),
+    ],
+)
+def test_macros_in_the_words_of_a_rank(word, filled):
+    assert for_local_rank(("/opt/$$/python", "-u", word), 3) == ("/opt/$$/python", "-u", filled)

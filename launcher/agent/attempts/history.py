@@ -34,9 +34,9 @@ class AttemptHistory:
         told = next((end.run_dir for _, end in sorted(ends.items()) if end.run_dir), None)
         if self._plan.run.run_dir is None and told is not None:
             before, self._folder, self._is_known = self._folder, Path(told), True
-            elsewhere = before is not None and before.resolve() != self._folder
-            if before is not None and elsewhere and (before / EVENTS).exists():
-                with suppress(OSError):
+            with suppress(OSError):
+                elsewhere = before is not None and before.resolve() != self._folder
+                if before is not None and elsewhere and (before / EVENTS).exists():
                     append_event(before, FOLDER, path=told)
         return self._folder
 
@@ -57,9 +57,11 @@ class AttemptHistory:
         """Write an attempt into events.jsonl."""
         record = merged(ends, code)
         folder = self.folder(ends)
-        # Where the folder is only assumed, none is made for a run that may be kept elsewhere.
-        if folder is not None and (self._is_known or (folder / EVENTS).exists()):
-            with suppress(OSError):  # the record is for later; the run is what counts
+        if folder is None:
+            return
+        with suppress(OSError):  # the record is for later; the run is what counts
+            # Where the folder is only assumed, none is made for a run that may be kept elsewhere.
+            if self._is_known or (folder / EVENTS).exists():
                 drawn = next((end.number for _, end in sorted(ends.items())), None)
                 append_event(
                     folder,

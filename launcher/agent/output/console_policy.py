@@ -11,7 +11,7 @@ STDERR = 2
 BOTH = STDOUT | STDERR
 
 PREFIX_TEMPLATE = "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"
-"""torchrun's variable: ${role_name}, ${rank} and ${local_rank} are filled in."""
+"""torchrun's variable: ${role_name}, ${rank}, ${local_rank} and ${hostname} are filled in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ def shares(
     ranks: Mapping[int, int],
     role: str,
     has_logs: bool,
+    hostname: str,
     template: str | None = None,
 ) -> dict[int, Share]:
     """Return what the console shows of each rank of this node.
@@ -43,19 +44,21 @@ def shares(
         ranks: Rank to local rank.
         role: The ranks' role, for the template.
         has_logs: The output is in files as well.
-        template: PREFIX_TEMPLATE's value.
+        hostname: This node's, without its domain, for the template.
+        template: PREFIX_TEMPLATE's value; the option wins over it.
     """
     shown = {
         rank: _shown(options, rank, local_rank, has_logs=has_logs)
         for rank, local_rank in ranks.items()
     }
+    template = options.prefix_template or template
     alone = sum(bits > 0 for bits in shown.values()) == 1
     found = {}
     for rank, bits in shown.items():
         prefix = "" if alone or rank == 0 else f"[rank {rank}] "
         if template:
             names = {"role_name": role, "rank": rank, "local_rank": ranks[rank]}
-            prefix = string.Template(template).safe_substitute(names)
+            prefix = string.Template(template).safe_substitute(names, hostname=hostname)
         found[rank] = Share(streams=bits, prefix=prefix, alone=alone)
     return found
 

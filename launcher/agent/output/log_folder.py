@@ -1,10 +1,13 @@
 """The files with the ranks' output: a folder for each attempt, which nothing overwrites."""
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable
 from io import FileIO
 from pathlib import Path
+
+from ...run_folder.plain_files import open_plain, replace_text
 
 _ATTEMPT = re.compile(r"attempt-(\d+)")
 
@@ -41,7 +44,7 @@ class LogFolder:
                     path.mkdir()
                 except FileExistsError:
                     continue  # another start of the command was quicker
-                (path / ".probe").write_bytes(b"may this process write here?")
+                replace_text(path / ".probe", "may this process write here?")
                 (path / ".probe").unlink()
                 return cls(path, number, warn)
         except OSError as error:
@@ -60,7 +63,8 @@ class LogFolder:
         with self._one_writer:
             try:
                 if path not in self._files:
-                    self._files[path] = path.open("ab", buffering=0)
+                    fd = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+                    self._files[path] = FileIO(fd, "ab")
                 while data:
                     data = data[self._files[path].write(data) :]
             except OSError as error:

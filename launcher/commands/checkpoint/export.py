@@ -1,6 +1,5 @@
 """`relaunch checkpoint export`: plain safetensors that other libraries load."""
 
-import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from checkpointing import CheckpointError
 from ...errors import UsageError
 from ...run_folder.checkpoint_summary import export_metadata
 from ...run_folder.tables import size_text
+from ..byte_size import byte_size
 from .exit_codes import FINE
 from .printing import print_json, print_lines
 from .target import Target, choose, find_target
@@ -26,7 +26,6 @@ _DTYPES = {
     "float32": "F32",
     "float64": "F64",
 }
-_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -43,7 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--dtype", type=_dtype, metavar="NAME", help="bf16, fp16, fp32, fp64; default: as saved")
     add(
         "--shard-size",
-        type=_size,
+        type=byte_size,
         default="5GB",
         metavar="SIZE",
         help="the most tensor bytes in a file, such as 500MB or 2GiB (default 5GB)",
@@ -97,17 +96,3 @@ def _dtype(text: str) -> str:
     if text.lower() not in _DTYPES:
         raise ArgumentTypeError(f'unknown dtype "{text}"; choose from bf16, fp16, fp32, fp64')
     return _DTYPES[text.lower()]
-
-
-def _size(text: str) -> int:
-    """Read a size: KB, MB, GB, TB are powers of 1000 as Hugging Face counts, KiB, ... of 1024."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
-    if match is None or (match[3] and not match[2]):
-        raise ArgumentTypeError(f"{text} is no size; write for example 500MB, 5GB or 2GiB")
-    factor = _UNITS[match[2]]
-    if match[3]:
-        factor = 1024 ** list(_UNITS).index(match[2])
-    size_bytes = int(float(match[1]) * factor)
-    if size_bytes < 1:
-        raise ArgumentTypeError(f"{text} is below one byte")
-    return size_bytes

@@ -34,7 +34,12 @@ def run(argv: Sequence[str]) -> int:
         UsageError: the words are wrong, or a folder is no run's.
         SystemExit: 0, after `--help` was printed.
     """
-    found = [read_run(path) for path in build_parser().parse_args(argv).runs]
+    paths = build_parser().parse_args(argv).runs
+    try:
+        found = [read_run(path) for path in paths]
+    except OSError as error:
+        say(f"error: {error.filename} cannot be read: {error.strerror}.")
+        return 1
     try:
         for facts in found:
             print(f"wrote {write_report(facts)}")

@@ -20,6 +20,7 @@ _NOTABLE: Mapping[str, Callable[[Record], str]] = {
     "changed": lambda e: f"changed by the script: {e['what']}",
     "not deleted": lambda e: e["reason"],
     "saved in the foreground": lambda e: e["reason"],
+    "memory not locked": lambda e: e["reason"],
     "saves keep failing": lambda e: f"{e['in_a_row']} saves in a row had failed by then",
     "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
     "rolled back": lambda e: (

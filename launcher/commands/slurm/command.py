@@ -21,7 +21,7 @@ from ...plan.program import Program
 from ...slurm.job_info import parse_job
 from ...slurm.scontrol import Answer, Call, call
 from .batch_script import BatchScript
-from .sbatch_options import SbatchOptions, check_options, split_words
+from .sbatch_options import SbatchOptions, check_options, split_words, submission_environment
 
 _HELP = """\
 usage: relaunch slurm [sbatch options] [relaunch options] script.py [script args]
@@ -64,8 +64,9 @@ def run(argv: Sequence[str]) -> int:
     if is_dry_run:
         print(script.text(), end="")
         return 0
+    environ = submission_environment(os.environ, sbatch)
     check_readable(sbatch, options, call)
-    return submit(script, run_folder_of(options), dict(os.environ))
+    return submit(script, run_folder_of(options), environ)
 
 
 def make_script(
@@ -149,26 +150,25 @@ def submit(script: BatchScript, folder: Path, environ: Mapping[str, str], ask: C
     answer = sbatch_file(path, environ)
     if answer.problem:
         raise UsageError(answer.problem)
-    job = answer.text.strip().partition(";")[0]
-    shown = parse_job(ask(("scontrol", "show", "job", job), _SUBMIT_S).text)
+    job, _, cluster = answer.text.strip().partition(";")
+    there = ("-M", cluster) if cluster else ()
+    shown = parse_job(ask(("scontrol", *there, "show", "job", job), _SUBMIT_S).text)
+    key = shlex.join((*there, job))
     say(f"submitted job {job}: {path}")
     if shown is not None and shown.output is not None:
         say(f"follow it:  tail -F {shlex.quote(shown.output)}")
-    say(f"its state:  squeue -j {job}     end it, with a save:  scancel {job}")
+    of_job = shlex.join((*there, "-j", job))
+    say(f"its state:  squeue {of_job}     end it, with a save:  scancel {key}")
     if shown is not None and shown.reason in _NEVER:
         say(
             f"warning: Slurm does not start it as it is (Reason={shown.reason}): the partition "
-            f"cannot give what the script asks for. Take it back with scancel {job}."
+            f"cannot give what the script asks for. Take it back with scancel {key}."
         )
     return 0
 
 
 def sbatch_file(path: Path, environ: Mapping[str, str]) -> Answer:
     """Submit a script; what Slurm says against it is the answer's problem, once."""
-    # What a surrounding job was given is not what this one asks for.
-    kept = {k: v for k, v in environ.items() if not k.startswith(("SLURM_", "SBATCH_"))}
-    if "SLURM_CONF" in environ:
-        kept["SLURM_CONF"] = environ["SLURM_CONF"]
     try:
         done = subprocess.run(
             ["sbatch", "--parsable", str(path)],
@@ -176,13 +176,13 @@ def sbatch_file(path: Path, environ: Mapping[str, str]) -> Answer:
             capture_output=True,
             text=True,
             timeout=_SUBMIT_S,
-            env=kept,
+            env=environ,
             check=False,
         )
     except FileNotFoundError:
         raise StartError(
             "relaunch slurm needs sbatch, and there is none here. Log in to a machine of the "
-            f"cluster and write: sbatch {path}"
+            f"cluster and write: sbatch {shlex.quote(str(path))}"
         ) from None
     except subprocess.TimeoutExpired:
         raise StartError(f"sbatch did not answer within {_SUBMIT_S:g} s; try again.") from None

@@ -1,11 +1,12 @@
 """Which of the words after `relaunch slurm` are sbatch's, and what they must not say; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import UsageError
 from ...plan import option_types as values
 from ...plan.given_options import Given
+from ...slurm.scontrol import REACHING
 
 _WITH_VALUE = frozenset(
     {
@@ -61,6 +62,15 @@ _SHORT = {
     "s": "oversubscribe",
     "k": "no-kill",
 }
+_VARIABLES = {
+    "array": "array-inx",
+    "mem": "mem-per-node",
+    "no-requeue": "requeue",
+    "requeue": "no-requeue",
+    "switches": "req-switch",
+    "time": "timelimit",
+}
+"""Options whose variable has another name, or contradicts them."""
 _REFUSED = {
     "wrap": "the script is made by relaunch; write the training script behind the options",
     "test-only": "--dry-run prints the script",
@@ -139,12 +149,34 @@ def check_options(options: SbatchOptions, nnodes: Given | None) -> None:
             f"{what}: relaunch starts the ranks of a node itself. "
             f"Write: --nodes={nodes or 1} --gpus-per-node=N, without --ntasks."
         )
-    for name in ("gpus-per-task", "gpu-bind", "ntasks-per-gpu"):
+    for name in ("gpu-bind", "ntasks-per-gpu"):  # --gpus-per-task of the one task is all
         if options.has(name):
             raise UsageError(
                 f"--{name}={options.get(name)} binds GPUs to tasks, but the one task of a node "
                 "needs all of them. Write: --gpus-per-node=N."
             )
+
+
+def submission_environment(environ: Mapping[str, str], options: SbatchOptions) -> dict[str, str]:
+    """Return sbatch's environment; pure.
+
+    Its variables count more than the lines of a script, and what was given to this command counts
+    more than they do. Those of a job that surrounds this process are not what it asks for.
+
+    Raises:
+        UsageError: A variable would make of the script what it is not written for.
+    """
+    own = {k for k in environ if k.startswith(("SLURM_", "SBATCH_"))} - REACHING
+    if "SLURM_JOB_ID" not in environ:
+        if "SBATCH_ARRAY_INX" in environ and not options.has("array"):
+            raise UsageError(
+                f"SBATCH_ARRAY_INX={environ['SBATCH_ARRAY_INX']} in the environment would run the "
+                "elements of an array in one run folder. Unset it, and pass --array."
+            )
+        given = {_VARIABLES.get(name, name) for name, _ in options.given}
+        names = {f"SBATCH_{name.upper().replace('-', '_')}" for name in given}
+        own &= {*names, "SBATCH_WAIT"}
+    return {name: value for name, value in environ.items() if name not in own}
 
 
 def _read(word: str) -> tuple[str | None, str | None]:

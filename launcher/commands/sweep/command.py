@@ -18,6 +18,7 @@ from ...contract.masking import mask_arguments, secrets_of
 from ...errors import UsageError
 from ...run_folder.history import is_over, read_run
 from ...run_folder.jsonl import EVENTS
+from ...run_folder.lines.fields import parse
 from ...run_folder.plain_files import replace_text
 from ..parser import CommandParser
 from .results import Result, best_of, spread_table, trial_table
@@ -177,7 +178,9 @@ def _keep_plan(given: argparse.Namespace, words: Sequence[str]) -> None:
     given.sweep_dir.mkdir(parents=True, exist_ok=True)
     path = given.sweep_dir / PLAN
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = parse(path.read_bytes())
+        if before is None:
+            raise UsageError(f"{path} is damaged. Remove it, or choose another --sweep-dir.")
         before["words"] = _shown(before.get("words", ()))
         changed = [key for key, value in fixed.items() if before.get(key) != value]
         if changed:

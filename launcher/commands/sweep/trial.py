@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -57,7 +58,8 @@ def run_trial(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    records = Follower(folder / METRICS, is_metric, is_newer_metric)
+    having = (json.dumps(monitor).encode(),)  # of a long history, the evaluations alone
+    records = Follower(folder / METRICS, is_metric, is_newer_metric, having=having)
     was_told = False
     while process.poll() is None:
         if not was_told and inbox.warned_by is not None:

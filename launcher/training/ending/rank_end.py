@@ -46,7 +46,7 @@ def leaving_with_others(environment: RankEnvironment, start: BeforeFirstStep) ->
             sys.exit(CONTINUE)
         if environment.error_file is None or not environment.error_file.exists():
             raise
-        print(f"relaunch: rank {environment.rank} ended: {first_line(error)}", file=sys.stderr)
+        print(f"rank {environment.rank} lost another rank: {first_line(error)}", file=sys.stderr)
         sys.exit(EXCEPTION)
 
 

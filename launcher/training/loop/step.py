@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, SupportsFloat
 
 import torch
 
@@ -23,6 +24,7 @@ from strategies import (
     to_device,
 )
 from strategies.boundary.boundary import Carried
+from strategies.boundary.late_number import LateNumber
 from strategies.data.samples import Collate
 from strategies.data.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
 
@@ -58,6 +60,13 @@ class StepOwner(Protocol):
 
     def carry(self, count: float) -> Callable[[], Carried]:
         """Start to sum the samples of the step over the ranks."""
+
+    def first_loss_scale(self, counted: float) -> float:
+        """Return the scale of a run's first step, the same on every rank. Called on every rank.
+
+        Args:
+            counted: by this rank in its first micro-batch.
+        """
 
     def before_update(self) -> None:
         """Return once the state may change."""
@@ -113,8 +122,11 @@ class Step:
         self.notice: AgreedNotice | None = None
         """The preemption notice that the ranks agreed on in the step's last backward."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=owner.ranks.device)
-        self.loss_count = 0.0
-        """Samples that this rank counted, without padding."""
+        self.loss_count: SupportsFloat = 0.0
+        """Samples that this rank counted; padding is none."""
+        self._counted = 0.0
+        self._counted_on_device: torch.Tensor | None = None
+        """What was counted there, 0-dim float64; the host does not wait for it in a micro-batch."""
         self.metrics: Metrics = {}
         self.seconds = 0.0
         self.evaluation_s = 0.0
@@ -201,7 +213,9 @@ class Step:
             )
         micro_batch = self._turns[self._turn].micro_batch
         where = f"step {self.number}, micro-batch {micro_batch.index}"
-        counted = float(count)
+        # In the first step it is looked at, and looked for mistakes.
+        is_late = self.number > 0 and isinstance(count, torch.Tensor) and not _is_on_host(count)
+        counted = math.nan if is_late else float(count)
         self._refuse_unfit(loss, counted, where)
         if self.number == 0 and self._turn == 0 and counted != 1 and is_mean(loss):
             self._owner.warn(
@@ -214,13 +228,12 @@ class Step:
         if (notice := self._owner.end_round()) is not None and notice.ends_step(units_left):
             self.notice = notice
             self._owner.give_up(self)
-        if not self._is_repeat:  # not by multiplication: what is not finite would remain so
-            self.loss_count += counted
-            if counted or torch.isfinite(loss.detach()):
-                self.loss_sum += loss.detach()
+        if self.number == 0 and self._turn == 0:
+            self._loss_scale = self._owner.first_loss_scale(counted)
+        if not self._is_repeat:
+            self._add(loss.detach(), count if is_late else counted)
         if units_left == 1:
-            # Under way during the last backward: the total is needed only for the update.
-            self._total = self._owner.carry(self.loss_count)
+            self._end_counting()
         factor = 0.0 if self._is_repeat else self._loss_scale
         strategy = self._owner.strategy
         strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
@@ -230,6 +243,31 @@ class Step:
                 f"strategy={strategy.name}, and refused under others, to which a run may move. "
                 "Call job.model(...), or its methods and parts."
             )
+
+    def _add(self, loss: torch.Tensor, counted: torch.Tensor | float) -> None:
+        """Add a micro-batch's loss and count; a loss over nothing that is no number is left out."""
+        if isinstance(counted, torch.Tensor):
+            counted = counted.detach().to(self.loss_sum.device, torch.float64).reshape(())
+            if self._counted_on_device is None:
+                self._counted_on_device = torch.zeros_like(self.loss_sum)
+            self._counted_on_device += counted
+            counts = counted != 0
+            self.loss_sum += torch.where(counts | torch.isfinite(loss), loss, 0.0)
+            return
+        self._counted += counted
+        # Not by multiplication: what is not finite would remain so.
+        self.loss_sum += loss if counted else torch.where(torch.isfinite(loss), loss, 0.0)
+
+    def _end_counting(self) -> None:
+        """Send what this rank counted, or ask its device for it. Called before the last backward.
+
+        Under way during that: the total is needed only for the update.
+        """
+        self.loss_count = self._counted
+        if self._counted_on_device is None:
+            self._total = self._owner.carry(self._counted)
+        else:
+            self.loss_count = LateNumber(self._counted_on_device + self._counted)
 
     def evaluate(
         self,
@@ -327,7 +365,9 @@ class Step:
             )
 
     def _update(self) -> None:
-        assert self._total is not None
+        if self._total is None:
+            # The last backward is launched, and the device is past what it was asked for.
+            self._total = self._owner.carry(float(self.loss_count))
         carried = self._total()
         self.notice = carried.notice
         if carried.notice.lacks_data:
@@ -346,6 +386,10 @@ class Step:
         else:
             self.outcome = strategy.step(carried.total * self._loss_scale)
         self.is_updating = False
+
+
+def _is_on_host(count: torch.Tensor) -> bool:
+    return count.is_cpu
 
 
 def is_mean(loss: torch.Tensor) -> bool:

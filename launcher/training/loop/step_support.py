@@ -48,6 +48,7 @@ class StepSupport:
         *,
         evaluate: Evaluate,
         give_up: Callable[[Step], NoReturn],
+        first_loss_scale: Callable[[float], float],
     ) -> None:
         self.strategy = parts.strategy
         self.ranks: Ranks = run.ranks
@@ -62,6 +63,7 @@ class StepSupport:
         self._log = parts.log
         self._evaluate = evaluate
         self._give_up = give_up
+        self._first_loss_scale = first_loss_scale
         self._rounds = NoticeRounds(run.ranks, self.look)
         # SyncBatchNorm has some in the forward, and is told of in a sentence of its own.
         has_some = parts.strategy.forward_communicates or bool(parts.statistics.notes)
@@ -196,6 +198,10 @@ class StepSupport:
         # Whoever has given its count lets the others finish the step, and must finish it too.
         self._run.before_first_step.end()
         return self._boundary.carry(count, self.look())
+
+    def first_loss_scale(self, counted: float) -> float:
+        """See StepOwner."""
+        return self._first_loss_scale(counted)
 
     def before_update(self) -> None:
         """See StepOwner."""

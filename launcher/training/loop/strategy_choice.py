@@ -27,7 +27,7 @@ def settle_strategy(run: RunContext, recipe: Recipe) -> None:
     choice = choose_strategy(
         recipe.blueprint(run),
         run.communicator,
-        batch=lambda: _first_batch(recipe, run.seed),
+        batch=lambda: first_batch(recipe, run.seed),
         forward=recipe.forward,
         accumulates=recipe.global_batch > recipe.micro_batch * run.ranks.world_size,
     )
@@ -39,7 +39,12 @@ def settle_strategy(run: RunContext, recipe: Recipe) -> None:
         run.folder.event("strategy", chosen=choice.strategy, reason=choice.reason)
 
 
-def _first_batch(recipe: Recipe, seed: int) -> Any:
+def first_batch(recipe: Recipe, seed: int) -> Any:
+    """Return a run's first collated micro-batch.
+
+    Raises:
+        ConfigError: its samples do not make one.
+    """
     samples = samples_of(recipe.train)
     indices = list(range(min(recipe.micro_batch, len(samples))))
     asked = IndexList(indices=indices, stream=training_samples(seed, epoch=0))

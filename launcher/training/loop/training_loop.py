@@ -25,6 +25,7 @@ from strategies import (
     load_weights,
     put_in_force,
 )
+from strategies.boundary.late_number import LateNumber
 from strategies.collectives.replicas import refuse_different
 from strategies.data.samples import Collate
 
@@ -71,7 +72,12 @@ class TrainingLoop:
         self._open: Step | None = None
         """The step that the script has, from when it is yielded until its boundary."""
         self._support = support = StepSupport(
-            run, recipe, parts, evaluate=self._evaluate_after, give_up=self._give_up
+            run,
+            recipe,
+            parts,
+            evaluate=self._evaluate_after,
+            give_up=self._give_up,
+            first_loss_scale=self._first_loss_scale,
         )
         self.measure = support.measure
         """Evaluates on a data set, unless the ranks are to leave."""
@@ -198,6 +204,8 @@ class TrainingLoop:
             Preempted: the ranks are to leave.
             StrategyError: so it is, and there is no checkpoint to go on from.
         """
+        if decision.ending is Ending.PREEMPTED and self._keeper.newest_step != self.step:
+            self._keeper.look_for_newest()
         self._log.ended(decision, self._state, self._keeper.newest_step)
         if decision.ending is not Ending.PREEMPTED:
             return
@@ -380,6 +388,18 @@ class TrainingLoop:
         self._boundary.receive()
         self._log.rolled_back(before, self.step, self.plan, trouble.sentence)
 
+    def _first_loss_scale(self, counted: float) -> float:
+        """Return the loss scale of a run's first step. Called on every rank.
+
+        Args:
+            counted: by this rank in its first micro-batch.
+        """
+        scale, ranks = self._state.scale, self._run.ranks
+        if scale.dynamic and scale == LossScale.for_precision(self._run.precision):
+            (total,) = ranks.channel.start([counted]).wait()
+            self._state = replace(self._state, scale=scale.for_sums(total / ranks.world_size))
+        return self._state.scale.scale
+
     def _report(self, step: Step) -> Report:
         assert step.outcome is not None
         return Report(
@@ -388,7 +408,7 @@ class TrainingLoop:
             save=self._run.ranks.is_coordinator and self._saver.pace.is_due_now(),
             skipped=not (step.outcome.applied or step.outcome.is_empty),
             settled=self._keeper.is_settled(),
-            loss_sum=float(step.loss_sum),
+            loss_sum=LateNumber(step.loss_sum),
             loss_count=step.loss_count,
             replicas=self._replicas.digest_after(self.step),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...run_folder.lines.fields import parse
 from ...run_folder.plain_files import replace_text
 
 RUN_ID = "run_id"
@@ -107,7 +108,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _assigned(folder: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads((folder / ASSIGNED).read_text(encoding="utf-8"))
+        found = parse((folder / ASSIGNED).read_bytes())
     except FileNotFoundError:
         return {}
-    return found
+    return {} if found is None else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from checkpointing import (
     JSON,
@@ -15,6 +16,7 @@ from checkpointing import (
     save_checkpoint,
     start_save,
 )
+from checkpointing.background.pinned_memory import NOT_LOCKED
 from strategies import (
     IMPORTED,
     Objects,
@@ -57,7 +59,7 @@ class Checkpointer:
         self._in_flight: BackgroundSave | None = None
         self._saving_since: int | None = None
         self._state_in_flight: Mapping[str, JSON] = {}
-        self._has_told = False
+        self._told: set[str] = set()
         self._kept: list[tuple[int, Exception]] = []  # what could not be deleted, and why
         self._pruner = Pruner(
             run.folder,
@@ -148,6 +150,10 @@ class Checkpointer:
         if self._in_flight is not None:
             self._in_flight.release_tensors()
 
+    def device_wait_s(self) -> float:
+        """Return how long the device has waited for the save in flight, unseen by the host."""
+        return 0.0 if self._in_flight is None else self._in_flight.device_wait_s()
+
     def start_saving(self, step: int, state: Mapping[str, JSON]) -> None:
         """Copy the state and let it be written; `conclude` must follow before the next save.
 
@@ -202,6 +208,18 @@ class Checkpointer:
         """
         return self._finish()
 
+    def look_for_newest(self) -> None:
+        """See whether there is still a checkpoint to resume from. Called on every rank."""
+        found: JSON = self.newest_step
+        if self._is_coordinator and found is not None:
+            with suppress(OSError):  # of another kind: what cannot be seen now was there
+                try:
+                    found = next(iter(self._folder.checkpoints.steps()), None)
+                except (FileNotFoundError, NotADirectoryError):
+                    found = None
+        found = self._communicator.broadcast(found)
+        self.newest_step = found if isinstance(found, int) else None
+
     def close(self) -> None:
         """End this rank's writer process. No collective; a save in flight is dropped."""
         if self._in_flight is not None:
@@ -230,7 +248,7 @@ class Checkpointer:
         in_flight, self._in_flight = self._in_flight, None
         self._end_pruning()
         saved = in_flight.finish()
-        self._tell_why_it_stood_still(saved.notes)
+        self._tell_what_is_slow(saved.notes)
         return saved
 
     def _collect(self, step: int, state: Mapping[str, JSON], *, weights_only: bool) -> Snapshot:
@@ -264,14 +282,20 @@ class Checkpointer:
         self._pruning.wait()
         self._tell_what_was_kept()
 
-    def _tell_why_it_stood_still(self, notes: Sequence[str]) -> None:
-        if not notes or self._has_told:
+    def _tell_what_is_slow(self, notes: Sequence[str]) -> None:
+        """Report, each once, why saves hold up the training longer than they should."""
+        self._tell_once("memory not locked", [n for n in notes if NOT_LOCKED in n])
+        waits = "The training waits while that part of a save is written."
+        self._tell_once("saved in the foreground", [n for n in notes if NOT_LOCKED not in n], waits)
+
+    def _tell_once(self, event: str, notes: Sequence[str], more: str = "") -> None:
+        if not notes or event in self._told:
             return
-        self._has_told = True
+        self._told.add(event)
         others = f", and it is so on {len(notes) - 1} other ranks" if notes[1:] else ""
         reason = f"{notes[0]}{others}"
-        self._run.folder.event("saved in the foreground", reason=reason)
-        self._run.warn(f"{reason}. The training waits while that part of a save is written.")
+        self._run.folder.event(event, reason=reason)
+        self._run.warn(f"{reason}. {more}".rstrip())
 
     def _tell_what_was_kept(self) -> None:
         while self._kept:

@@ -16,6 +16,8 @@ from torch import nn
 from checkpointing import JSON
 from strategies import TransformersNames
 
+from ...run_folder.plain_files import replace_text
+
 NAME = "config.json"
 
 
@@ -60,9 +62,7 @@ def write_config(config: dict[str, JSON], folder: Path) -> None:
     Raises:
         OSError: the disk refuses.
     """
-    unfinished = folder / f".{NAME}.draft"
-    unfinished.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    unfinished.replace(folder / NAME)
+    replace_text(folder / NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _as_json(config: Any) -> dict[str, JSON] | None:

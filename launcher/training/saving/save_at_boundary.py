@@ -107,6 +107,7 @@ class SaveAtBoundary:
             return self._conclude_best(self._best, state)
         step = self._keeper.saving_step
         assert step is not None
+        self.pace.stood_still(self._keeper.device_wait_s())
         since_s = self.pace.now()
         try:
             saved = self._keeper.conclude(state.stopper.best_step)

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...errors import UsageError
-from ...plan.python_command import PythonProgram
+from ...plan.python_command import PythonProgram, parse_python_command
 from ...plan.shadowing import NEEDED_BY
 from ..process_end import flush_streams
 from .child import RankStart, become_rank, reset_signals
@@ -195,7 +195,13 @@ def _fork_group(channel: socket.socket, common: RankStart) -> NoReturn:
         message, fds = receive(channel, None)
         if "release" in message:
             os._exit(0)
-        start = replace(common, command=message["command"], environment=message["environment"])
+        command = message["command"]
+        start = replace(
+            common,
+            program=parse_python_command(command, sys.executable) or common.program,
+            command=command,
+            environment=message["environment"],
+        )
         send(channel, _fork_rank(start, fds))
         for fd in fds:
             os.close(fd)

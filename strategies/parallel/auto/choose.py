@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
-from ...collectives.process_group import HostCommunicator
+from ...collectives.process_group import HostCommunicator, Ranks
+from ...errors import ConfigError
 from ..build_options import BY_NAME, BuildOptions
 from ..strategy import Blueprint
+from ..zero.required import OLDEST, STRATEGIES, installed, trouble
 from .available import available_bytes
 from .estimate import Choice, Wishes, choose
 from .measure import Forward, measure_model
@@ -38,7 +40,10 @@ def choose_strategy(
         ConfigError: on every rank, when none fits, or when there is nothing to offload to.
     """
     ranks, options = blueprint.ranks, blueprint.options
-    able, alone = options.strategies(), ranks.world_size == 1
+    troubles: list[Any] = communicator.all_gather(trouble(installed()))
+    missing = not_installed(troubles)
+    able = [strategy for strategy in options.strategies() if strategy not in missing]
+    alone = ranks.world_size == 1
     if options.offload:
         options.require(able[0], ranks.device.type)
     elif alone and "single" not in able:
@@ -59,15 +64,80 @@ def choose_strategy(
         return Choice(strategy=guess, reason=reason, table="")
     return choose(
         ModelSizes(**measured),
-        _wishes(options, able, ranks.device.type),
-        Spread(
-            ranks=ranks.world_size,
-            shards=options.local_world_size if options.hybrid_shard else ranks.world_size,
-            by_name=options.init == BY_NAME,
-        ),
+        _wishes(options, missing, ranks.device.type),
+        _spread(ranks, options),
         memory_bytes=min(devices),
         host_bytes=None if None in hosts else min(hosts),
     )
+
+
+def plan_strategy(
+    blueprint: Blueprint,
+    *,
+    batch: Any,
+    forward: Forward | None,
+    accumulates: bool,
+    memory_bytes: int,
+    only: str | None = None,
+) -> tuple[Choice, ModelSizes]:
+    """Return what would be chosen on machines that are not there, and what was measured.
+
+    No collective: `blueprint.ranks` says how many ranks there would be, and on which device.
+
+    Args:
+        blueprint: of the run.
+        batch: one collated micro-batch.
+        forward: see `choose_strategy`.
+        accumulates: whether a rank would have more than one micro-batch in a step.
+        memory_bytes: of a rank's device.
+        only: the one strategy that is asked for; None: any.
+
+    Raises:
+        ConfigError: none fits, or nothing could be measured.
+    """
+    ranks, options = blueprint.ranks, blueprint.options
+    measured = _measured(blueprint, lambda: batch, forward, accumulates)
+    if isinstance(measured, str):
+        raise ConfigError(
+            f"nothing could be measured ({measured}): the model is built and called once without "
+            "memory. Pass forward= to run.prepare, or build the model without looking at values."
+        )
+    sizes: Any = measured
+    missing = not_installed([trouble(installed())])
+    if only is not None:
+        if only not in options.strategies():
+            options.require(only, ranks.device.type)
+        others = [name for name in options.strategies() if name != only]
+        missing |= dict.fromkeys(others, f"only {only} is asked for")
+    choice = choose(
+        ModelSizes(**sizes),
+        _wishes(options, missing, ranks.device.type),
+        _spread(ranks, options),
+        memory_bytes=memory_bytes,
+    )
+    return choice, ModelSizes(**sizes)
+
+
+def _spread(ranks: Ranks, options: BuildOptions) -> Spread:
+    return Spread(
+        ranks=ranks.world_size,
+        shards=options.local_world_size if options.hybrid_shard else ranks.world_size,
+        by_name=options.init == BY_NAME,
+    )
+
+
+def not_installed(troubles: Sequence[str | None]) -> dict[str, str]:
+    """Return the strategies whose package some rank lacks, and the sentence why. Pure.
+
+    Args:
+        troubles: of each rank, why it cannot use DeepSpeed; None: it can.
+    """
+    first = next(((rank, why) for rank, why in enumerate(troubles) if why is not None), None)
+    if first is None:
+        return {}
+    where = "" if len(set(troubles)) == 1 else f" on rank {first[0]}"
+    sentence = f"it needs DeepSpeed {OLDEST} or newer; {first[1]}{where}"
+    return dict.fromkeys(STRATEGIES, sentence)
 
 
 def _free(device: torch.device, local_world_size: int) -> dict[str, int | None]:
@@ -78,13 +148,16 @@ def _free(device: torch.device, local_world_size: int) -> dict[str, int | None]:
     }
 
 
-def _wishes(options: BuildOptions, able: Sequence[str], device_type: str) -> Wishes:
+def _wishes(options: BuildOptions, missing: Mapping[str, str], device_type: str) -> Wishes:
+    def able(asked: BuildOptions) -> list[str]:
+        return [strategy for strategy in asked.strategies() if strategy not in missing]
+
     on_host = device_type == "cpu"
     return Wishes(
-        able=able,
-        left_out=options.left_out(),
+        able=able(options),
+        left_out={**options.left_out(), **missing},
         offload=options.offload,
-        able_offloaded=() if on_host else replace(options, offload=True).strategies(),
+        able_offloaded=() if on_host else able(replace(options, offload=True)),
     )
 
 

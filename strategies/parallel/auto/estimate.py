@@ -30,7 +30,7 @@ class Wishes:
     able: Sequence[str]
     """Strategies that can do all of it."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Strategies that cannot, and what they cannot do."""
+    """Strategies that cannot, and why."""
     offload: bool = False
     """State is kept on the host, whose memory counts then."""
     able_offloaded: Sequence[str] = ()
@@ -185,7 +185,7 @@ def table_of(found: Mapping[str, MemoryNeed], memory: Memory, left_out: Mapping[
     Args:
         found: what each needs.
         memory: what there is.
-        left_out: strategies that are not considered, and what they cannot do.
+        left_out: strategies that are not considered, and why.
     """
     offloads = any(need.host for need in found.values())
     heads = [each.name for each in fields(MemoryNeed) if each.name != "host"] + ["total"]
@@ -194,7 +194,7 @@ def table_of(found: Mapping[str, MemoryNeed], memory: Memory, left_out: Mapping[
     for name, need in found.items():
         values = "".join(f"{_shown(getattr(need, head)):>13}" for head in heads)
         lines.append(f"{name:>8}{values}  {'yes' if memory.holds(need) else 'no'}")
-    lines += [f"{name:>8}  left out: it cannot do {what}" for name, what in left_out.items()]
+    lines += [f"{name:>8}  left out: {why}" for name, why in left_out.items()]
     return "\n".join(lines)
 
 

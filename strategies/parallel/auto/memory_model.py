@@ -114,7 +114,7 @@ def _replicated(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
         buffers=casts + beside,
         activations=sizes.activation_bytes or 0,
         reducing=0,
-        stepping=max(sizes.stepping_bytes, _SQUARE_BYTES * sizes.largest_parameter),
+        stepping=max(sizes.stepping_bytes, _squares(sizes, sizes.largest_parameter)),
         building=own + sizes.frozen_bytes + sent,
     )
 
@@ -140,7 +140,7 @@ def _fsdp(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
         buffers=gathered + sizes.compute_bytes * largest + sent,
         activations=sizes.activation_bytes or 0,
         reducing=0,
-        stepping=ceil(max(sizes.stepping_bytes, _SQUARE_BYTES * sizes.largest_parameter) / shards),
+        stepping=ceil(max(sizes.stepping_bytes, _squares(sizes, sizes.largest_parameter)) / shards),
         building=building,
     )
 
@@ -161,8 +161,13 @@ def bucket_bytes(sizes: ModelSizes, element_bytes: int) -> int:
 
 def flat_step(sizes: ModelSizes, share: int) -> int:
     """Return what a step over one flat share makes; `share` in elements."""
-    squares = _SQUARE_BYTES * min(sizes.largest_parameter, share)
+    squares = _squares(sizes, min(sizes.largest_parameter, share))
     return max(sizes.stepping_element_bytes * share, squares)
+
+
+def _squares(sizes: ModelSizes, elements: int) -> int:
+    """Return what the norm of so many elements makes: a GPU adds up in float64 without copies."""
+    return _SQUARE_BYTES * elements if sizes.on_host else 0
 
 
 def _zero12(stage: int) -> Callable[[ModelSizes, Spread], MemoryNeed]:

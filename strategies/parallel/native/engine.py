@@ -98,9 +98,12 @@ class TorchEngine(Strategy):
         trained = [(name, p) for name, p in self._named if p.grad is not None]
         grads = self._local_grads()
         if self.penalty is not None:
-            for (name, parameter), grad in zip(trained, grads, strict=True):
-                if self.penalty.covers(name):
-                    self.penalty.add_gradient(grad, local_part(parameter), divisor)
+            covered = [
+                (grad, local_part(parameter))
+                for (name, parameter), grad in zip(trained, grads, strict=True)
+                if self.penalty.covers(name)
+            ]
+            self.penalty.add_gradients(covered, divisor)
         outcome = self._apply(grads, divisor)
         self._require_savable(outcome)
         if outcome.applied and self.ema is not None:

@@ -24,7 +24,8 @@ from checkpointing import Fragment, TensorSpec
 
 from ...collectives.process_group import Ranks
 from ...collectives.replicas import Replicas
-from ...errors import ConfigError
+from ...errors import INSTALL_TESTED, ConfigError
+from ...torch_internals import fsdp_parameters, missing_for_fsdp, unsharded
 from ..build_options import BY_NAME, BuildOptions
 from ..calls.bypass import REMEDY
 from ..calls.model_view import Call
@@ -133,6 +134,12 @@ class FSDP(TorchEngine):
                     f"strategy=fsdp: block {name} was not sharded on its own. "
                     f"torch {torch.__version__} is not supported."
                 )
+        sharded = (module for module in model.modules() if isinstance(module, FSDPModule))
+        if (missing := missing_for_fsdp(sharded)) is not None:
+            raise ConfigError(
+                f"strategy=fsdp needs {missing}, which torch {torch.__version__} does not have. "
+                f"{INSTALL_TESTED}, or use --strategy ddp."
+            )
 
     def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         function = call.function
@@ -162,7 +169,7 @@ class FSDP(TorchEngine):
         late = [
             name
             for name, one in self._shards()
-            if (whole := _whole(one)) is not None and whole.grad is not None
+            if (whole := unsharded(one)) is not None and whole.grad is not None
         ]
         if late:
             raise ConfigError(
@@ -180,7 +187,7 @@ class FSDP(TorchEngine):
     def _leaves(self) -> Mapping[int, str]:
         """Return the gathered parameters, which are other tensors than the shards."""
         gathered = {
-            id(one.sharded_param if (whole := _whole(one)) is None else whole): name
+            id(one.sharded_param if (whole := unsharded(one)) is None else whole): name
             for name, one in self._shards()
         }
         return gathered | self._scalars.leaves
@@ -204,8 +211,10 @@ class FSDP(TorchEngine):
         """Sum over the ranks; those with the same rows count them as often."""
         shards, whole = self._scalars.part(grads)
         own = sum_of_squares(shards, self.ranks.device)
-        squares = sum_over_ranks(own, self.ranks) / self._replicas
-        return squares + float(sum_of_squares(whole, self.ranks.device))
+        if whole and self.ranks.is_coordinator:
+            # One rank for all: a number that each read for itself would be one wait more.
+            own = own + sum_of_squares(whole, self.ranks.device) * self._replicas
+        return sum_over_ranks(own, self.ranks) / self._replicas
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the rows of every parameter that this rank holds."""
@@ -339,28 +348,15 @@ def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
 def _shards_of(
     model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
 ) -> list[tuple[str, Any]]:
-    """Return (name, torch's own account) of trainable parameters.
-
-    Read in torch 2.13 (_fully_shard/_fsdp_param.py).
-    """
+    """Return (name, torch's own account) of trainable parameters."""
     name_of = {id(parameter): name for name, parameter in named}
     return [
         (name, one)
         for module in model.modules()
         if isinstance(module, FSDPModule)
-        for group in module._get_fsdp_state()._fsdp_param_groups
-        for one in group.fsdp_params
+        for one in fsdp_parameters(module)
         if (name := name_of.get(id(one.sharded_param))) is not None
     ]
-
-
-def _whole(shard: Any) -> torch.Tensor | None:
-    """Return what stands in for a parameter while it computes.
-
-    A block that no forward has called yet has none: its shards stand there, and no loss depends on
-    them.
-    """
-    return getattr(shard, "_unsharded_param", None)
 
 
 def _fragment(spec: TensorSpec, start: int, end: int, tensor: torch.Tensor, own: slice) -> Fragment:

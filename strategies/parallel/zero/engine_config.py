@@ -10,6 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ...errors import INSTALL_TESTED, ConfigError, first_line
+from .required import installed, require
+
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 SUB_GROUP_ELEMENTS = 1_000_000_000
 """Stage 3 steps a group of more elements a rank in parts, one after the other (zero/config.py)."""
@@ -53,20 +56,33 @@ def engine_config(*, stage: int, precision: str, device_type: str, offload: bool
     return config
 
 
-def import_deepspeed(device: torch.device) -> Any:
-    """Return the module, ready for this device. Called on every rank."""
+def import_deepspeed(strategy: str, device: torch.device) -> Any:
+    """Return the module, ready for this device. Called on every rank.
+
+    Raises:
+        ConfigError: it is not installed, too old, or does not go with this torch.
+    """
+    require(strategy, installed())
     # The one place that writes this variable: DeepSpeed reads it when it is imported, and would
     # otherwise probe for accelerators and warn about what it found.
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     warnings.filterwarnings("ignore", message=_DEPRECATED_INSIDE, category=FutureWarning)
-    import deepspeed
-    from deepspeed.utils import logger
-
+    try:
+        import deepspeed
+        from deepspeed.utils import logger
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"strategy={strategy}: DeepSpeed {installed()} cannot be imported with torch "
+            f"{torch.__version__}: {first_line(error)}. {INSTALL_TESTED}, or use --strategy fsdp."
+        ) from error
+    require(strategy, deepspeed.__version__)
     logger.setLevel(logging.WARNING)
     # Otherwise DeepSpeed compiles a shared-memory extension at its first collective, under a lock
-    # that a killed rank leaves behind for ever. gloo does the same work.
-    deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_OP] = False
+    # that a killed rank leaves behind for ever. gloo does the same work. Written past the module's
+    # `__getattr__`, which would try every one of its extensions, with compilers, on every rank.
+    if device.type == "cpu":
+        vars(deepspeed.ops).setdefault("__compatible_ops__", {})[_SHARED_MEMORY_OP] = False
     if not dist.is_initialized():
         raise AssertionError("process groups must be initialised before DeepSpeed")
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)

@@ -1,8 +1,9 @@
 """All that is known here of DeepSpeed's private attributes.
 
-Read in deepspeed 0.19 (runtime/zero/stage_1_and_2.py and stage3.py); `check_layout` proves at
-start that it still holds and refuses otherwise. DeepSpeed's public accessors are not used: they
-gather, raise for parameters outside the first group, and return wrong values with round-robin
+Read in deepspeed 0.19.8 (runtime/zero/stage_1_and_2.py and stage3.py). At each start `layout_of`
+looks for the names, `known_step` takes a step whose result is known, and `check_layout` proves
+where the masters are; what does not hold is refused. DeepSpeed's public accessors are not used:
+they gather, raise for parameters outside the first group, and return wrong values with round-robin
 gradients.
 """
 
@@ -13,12 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 
-from ...errors import ConfigError
+from ...errors import INSTALL_TESTED, ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,10 @@ class Piece:
 
 class Layout(ABC):
     """Where DeepSpeed has a rank's masters and gradients."""
+
+    needs: ClassVar[tuple[str, ...]]
+    """Attributes of DeepSpeed's optimizer that are read or set here: what it lacks would be set
+    without an effect."""
 
     def __init__(self, zero_optimizer: Any) -> None:
         self._zero = zero_optimizer
@@ -113,6 +118,20 @@ class Layout(ABC):
 
 class Stage12(Layout):
     """DeepSpeedZeroOptimizer: each group's parameters end to end, cut into equal partitions."""
+
+    needs = (
+        *(
+            "averaged_gradients",
+            "bit16_groups_flat",
+            "check_grad_overflow",
+            "communication_data_type",
+        ),
+        *("compute_grad_norm", "cpu_offload", "gradient_accumulation_dtype", "gradient_average"),
+        *("loss_scaler", "overflow", "param_names", "partition_gradients", "real_dp_process_group"),
+        *("round_robin_bit16_groups", "round_robin_bit16_offsets"),
+        *("single_partition_of_fp32_groups", "update_lp_params"),
+        *("use_grad_accum_attribute", "use_separate_grad_accum"),
+    )
 
     @property
     def is_offloaded(self) -> bool:
@@ -201,6 +220,19 @@ class Stage12(Layout):
 class Stage3(Layout):
     """DeepSpeedZeroOptimizer_Stage3: every parameter cut into equal parts, the last one padded."""
 
+    needs = (
+        *("_get_param_partition_rank", "averaged_gradients", "checkpoint_event_epilogue"),
+        *("checkpoint_event_prologue", "communication_data_type", "fp16_groups"),
+        *(
+            "fp16_partitioned_groups",
+            "fp16_partitioned_groups_flat",
+            "fp32_partitioned_groups_flat",
+        ),
+        *("get_param_id", "grad_position", "gradient_accumulation_dtype", "loss_scaler"),
+        *("offload_optimizer", "offload_param", "overflow", "param_names"),
+        *("sub_group_to_group_id", "unflatten"),
+    )
+
     @property
     def is_offloaded(self) -> bool:
         """Whether masters, gradients and optimizer state are in the host's memory."""
@@ -275,15 +307,46 @@ def layout_of(zero_optimizer: Any, version: str) -> Stage12 | Stage3:
     """Return the reader of this optimizer's layout.
 
     Raises:
-        ConfigError: DeepSpeed built an optimizer that is not known here.
+        ConfigError: DeepSpeed built an optimizer that is not known here, or that lacks a name.
     """
     kind = type(zero_optimizer).__name__
     if kind not in _LAYOUTS:
         raise ConfigError(
             f"DeepSpeed {version} built a {kind}, whose state cannot be read here. Known are "
-            f"{', '.join(_LAYOUTS)}; install a tested version (see constraints.txt)."
+            f"{', '.join(_LAYOUTS)}. {INSTALL_TESTED}."
+        )
+    missing = [name for name in _LAYOUTS[kind].needs if not hasattr(zero_optimizer, name)]
+    if missing:
+        raise ConfigError(
+            f"DeepSpeed {version} has no {', '.join(missing)} in its {kind}, which is needed here. "
+            f"{INSTALL_TESTED}, or use --strategy fsdp."
         )
     return _LAYOUTS[kind](zero_optimizer)
+
+
+def apply_step(
+    engine: Any, layout: Stage12 | Stage3, scale: float, *, is_finite: bool, grad_norm: float
+) -> None:
+    """Have DeepSpeed divide the gradients by `scale` and update, or leave the step out.
+
+    Called on every rank.
+
+    Raises:
+        ConfigError: it did the other thing.
+    """
+    scaler = engine.optimizer.loss_scaler
+    scaler.cur_scale = scale
+    # With gradients that are not finite the engine finds the overflow itself and clears them.
+    layout.settle(is_finite=is_finite)
+    engine.step()
+    layout.forget_gradients()
+    scaler.cur_scale = 1.0
+    applied = not engine.optimizer.overflow
+    if applied != is_finite:
+        raise ConfigError(
+            f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
+            f"{grad_norm}. {INSTALL_TESTED}."
+        )
 
 
 def check_layout(
@@ -309,5 +372,5 @@ def check_layout(
             raise ConfigError(
                 f"DeepSpeed {version} lays out {piece.fqn} [{piece.start}, {piece.end}) otherwise "
                 "than known here, so its state could not be saved correctly. "
-                "Install a tested version (see constraints.txt) or use --strategy fsdp."
+                f"{INSTALL_TESTED}, or use --strategy fsdp."
             )

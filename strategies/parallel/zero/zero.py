@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from checkpointing import JSON, Fragment, torch_dtype
 
 from ...collectives.replicas import Replicas
-from ...errors import ConfigError
+from ...errors import INSTALL_TESTED, ConfigError
 from ...modifiers.unfreezing import Unfreezing
 from ..adjoining import joined
 from ..autocast import CastAround
@@ -41,7 +41,8 @@ from ..trial.trial import Cut, made_after_trial
 from .broadcast import of_any_dimension
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .frozen_parameters import FrozenParameters
-from .internals import Piece, Stage12, check_layout, layout_of
+from .internals import Piece, Stage12, apply_step, check_layout, layout_of
+from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
 
@@ -66,7 +67,10 @@ class Zero(Strategy):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
-        deepspeed = import_deepspeed(self.ranks.device)
+        deepspeed = import_deepspeed(self.name, self.ranks.device)
+        require_known_step(
+            deepspeed, self._config(), self.precision, self.ranks, device=self._step_device()
+        )
         by_name = self.options.init == BY_NAME
         deferred = build_deferred(blueprint) if by_name else None
         model = build_model(blueprint) if deferred is None else deferred.model
@@ -142,7 +146,7 @@ class Zero(Strategy):
             if value != asked[name]:
                 raise ConfigError(
                     f"strategy={self.name}: {name}: {asked[name]} was asked of DeepSpeed {version}"
-                    f", and it built {value}. Install a tested version (see constraints.txt)."
+                    f", and it built {value}. {INSTALL_TESTED}."
                 )
 
     def _config(self) -> dict[str, Any]:
@@ -227,24 +231,12 @@ class Zero(Strategy):
 
     def _take_step(self, scale: float, *, finite: bool, grad_norm: float) -> None:
         """Have DeepSpeed divide by `scale` and update, or leave the step out."""
-        scaler = self._engine.optimizer.loss_scaler
-        scaler.cur_scale = scale
         self._cohorts.follow()
-        # With gradients that are not finite the engine finds the overflow itself and clears them.
-        self._layout.settle(is_finite=finite)
-        self._engine.step()
-        self._layout.forget_gradients()
-        scaler.cur_scale = 1.0
-        applied = not self._engine.optimizer.overflow
-        if applied != finite:
-            raise ConfigError(
-                f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
-                f"{grad_norm}. Install a tested version (see constraints.txt)."
-            )
+        apply_step(self._engine, self._layout, scale, is_finite=finite, grad_norm=grad_norm)
 
     def _gradients(self, divisor: float) -> list[torch.Tensor]:
         """Return this rank's share of the gradients of what is trained, with the penalty's."""
-        found = []
+        found, penalised = [], []
         for piece, grad in self._layout.gradients():
             if piece.fqn in self.held_back:
                 # So that DeepSpeed finds nothing in it for which it would skip the step.
@@ -252,8 +244,10 @@ class Zero(Strategy):
                 continue
             if self.penalty is not None and self.penalty.covers(piece.fqn):
                 weight = piece.of(piece.buffer).view(grad.shape)
-                self.penalty.add_gradient(grad, weight, divisor)
+                penalised.append((grad, weight))
             found.append(grad)
+        if self.penalty is not None:
+            self.penalty.add_gradients(penalised, divisor)
         return found
 
     def hold_back(self, names: frozenset[str]) -> None:

@@ -1,5 +1,6 @@
 """The copy of a shard, part of which goes on while the training does."""
 
+import contextlib
 import errno
 import mmap
 import threading
@@ -23,6 +24,87 @@ from checkpointing.saving.shard_writer import plan_shard
 
 SIZES = {"weight": 3001, "bias": 7, "exp_avg": 3001, "step": 1}
 STEADY = ("exp_avg", "step")
+
+
+class Clock:
+    """A GPU's time: what its streams wait for takes 30 ms."""
+
+    now_ms = 0.0
+
+
+class Event:
+    """What torch.cuda.Event does, as far as it is used."""
+
+    def __init__(self, blocking=False, enable_timing=False):
+        self.at_ms = None
+
+    def record(self, stream):
+        self.at_ms = Clock.now_ms
+
+    def synchronize(self):
+        assert self.at_ms is not None
+
+    def elapsed_time(self, end):
+        return end.at_ms - self.at_ms
+
+
+class Stream:
+    def wait_stream(self, other):
+        pass
+
+    def wait_event(self, event):
+        Clock.now_ms += 30.0
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """torch.cuda, without one: copies are there at once. Returns (thread, device) of set_device."""
+    chosen = []
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "Stream", lambda device: Stream())
+    monkeypatch.setattr(cuda, "Event", Event)
+    monkeypatch.setattr(cuda, "current_stream", lambda device=None: Stream())
+    monkeypatch.setattr(cuda, "stream", lambda stream: contextlib.nullcontext())
+    monkeypatch.setattr(
+        cuda, "set_device", lambda d: chosen.append((threading.current_thread().name, d))
+    )
+    return chosen
+
+
+def late_on_gpu(num_pieces):
+    """Return the copy of pieces as from a GPU, from the back, and what it has told."""
+    source = torch.arange(num_pieces, dtype=torch.uint8)
+    target, told = torch.zeros_like(source), []
+    pieces = [
+        shard_copy._Piece(source=source[n : n + 1], target=target[n : n + 1], end=n + 1)
+        for n in reversed(range(num_pieces))
+    ]
+    late = shard_copy._OnStream(pieces, told.append)
+    late.wait()
+    assert torch.equal(source, target)
+    return late, told
+
+
+def test_the_thread_that_waits_for_a_gpu_stands_on_that_gpu(gpu):
+    """On a new thread's own, the first, each rank would take half a GiB for its context."""
+    _, told = late_on_gpu(3)
+    assert gpu == [("relaunch-copy", torch.device("cpu"))]  # here: where the source is
+    assert told == [1, 2, 3]
+
+
+def test_the_writer_follows_a_gpus_copy_in_parts(gpu):
+    _, told = late_on_gpu(100)
+    assert told == sorted(told)
+    assert 10 <= len(told) <= 20
+    assert told[-1] == 100
+
+
+def test_what_the_gpu_waits_for_a_copy_is_counted(gpu):
+    late, _ = late_on_gpu(3)
+    assert late.device_wait_s() == 0.0
+    late.let_change()
+    late.let_change()
+    assert late.device_wait_s() == pytest.approx(0.06)
 
 
 def fragments(device="cpu"):

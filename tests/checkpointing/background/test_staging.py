@@ -139,9 +139,19 @@ def test_memory_that_cuda_refuses_is_used_as_it_is(monkeypatch):
         raise RuntimeError("CUDA error: out of memory")
 
     monkeypatch.setattr(torch, "zeros", refused)
-    pin(mmap.mmap(-1, 8192))()
+    one = Staging(pin)
+    memory = one.image(8192)
+    memory[:3] = b"abc"
     assert asked == [{"device": "cuda"}]
     assert [call[0] for call in runtime.calls] == ["register"]
+    assert one.note is not None
+    assert "CUDA did not lock 0.00 GiB" in one.note
+    assert "error 2" in one.note
+    # What is locked once more, when it grows, is no longer slow.
+    runtime.answer = 0
+    one.image(9000)
+    assert one.note is None
+    one.close()
 
 
 def test_a_run_on_the_cpu_leaves_cuda_alone(monkeypatch):

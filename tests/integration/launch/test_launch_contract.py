@@ -33,11 +33,12 @@ def dump(launch, rank):
 def test_same_environment_as_torchrun(launch, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     script = launch.script(DUMP)
-    assert launch("--nproc-per-node", "2", "--max-restarts", "1", script, "--lr", "1").wait() == 0
+    args = ("--lr", "1", "--at=${local_rank}/$local_rank", "$$5 ${other} $")
+    assert launch("--nproc-per-node", "2", "--max-restarts", "1", script, *args).wait() == 0
     ours = [dump(launch, rank) for rank in (0, 1)]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     subprocess.run(
-        [*torchrun, "--max-restarts", "1", script, "--lr", "1"],
+        [*torchrun, "--max-restarts", "1", script, *args],
         cwd=launch.folder,
         check=True,
         capture_output=True,
@@ -52,7 +53,7 @@ def test_same_environment_as_torchrun(launch, monkeypatch):
         missing = set(their["environ"]) - set(our["environ"])
         assert {name for name in added if not name.startswith("RELAUNCH_")} == {
             launch.mark[:16],
-            *("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME"),
+            *("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME", "TORCH_NCCL_RETHROW_CUDA_ERRORS"),
         }
         # This one is from torchrun to its own agent, and only happens to be inherited.
         assert missing - {"TORCHELASTIC_SIGNALS_TO_HANDLE"} == set()

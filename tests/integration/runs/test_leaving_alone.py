@@ -68,7 +68,7 @@ def test_the_rank_the_step_and_the_line_are_named(launch, where):
         assert "ValueError: of the user" in said
         # The other rank loses its connection: one line for it, no traceback beside the cause.
         assert launched.stderr.count("Traceback") == 1
-        assert "relaunch: rank 0 ended: " in launched.stderr
+        assert "rank 0 lost another rank: " in launched.stderr
     else:
         assert "job.stop()" in said
         assert "Traceback" not in said

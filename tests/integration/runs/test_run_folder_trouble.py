@@ -74,6 +74,33 @@ def test_a_full_disk_under_the_run_folder_ends_nothing(launch, disk):
     assert not list((disk / "run").glob(".relaunch-*"))
 
 
+GONE = """
+import shutil
+from launcher import Run
+from linear_run import prepare, train, wait_for_save
+
+def main(run):
+    job = prepare(run, epochs=2)
+    for step in job:
+        train(job, step)
+        wait_for_save(job, 4)
+        if step.number == 6:
+            place = run.folder.path / "checkpoints"
+            shutil.rmtree(place)
+            place.write_text("no folder")
+            os.kill(os.getpid(), signal.SIGTERM)
+
+Run.start(main, run_dir="run")
+"""
+
+
+def test_code_75_is_for_a_run_that_has_a_checkpoint_still(launch):
+    launched = launch(launch.script(GONE))
+    assert launched.wait(100) == 1, launched.stdout
+    assert "steps are lost. The same command begins anew" in launched.stderr
+    assert "same command resumes" not in launched.stdout
+
+
 SHARED = """
 import shutil
 from launcher import Run

@@ -71,12 +71,40 @@ def test_left_over_variables_are_refused(submit: Any, cluster: Any, tmp_path: Pa
     assert f"env -u SLURM_JOB_ID relaunch {SMALL}" in done.stderr
 
 
+@pytest.fixture
+def command(tmp_path: Path) -> Path:
+    """The command as sbatch's shell finds it: a file of that name."""
+    path = tmp_path / "relaunch"
+    path.write_text(f"#!{sys.executable}\nfrom launcher.cli import main\nmain()\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_blanks_in_names_reach_the_job(
+    command: Path, cluster: Any, jobs: Any, tmp_path: Path
+) -> None:
+    script = tmp_path / "my train.py"
+    script.write_text("import os, sys\nprint(os.environ['SLURM_JOB_NAME'], sys.argv[1:])\n")
+    words = ("--nodes=1", "-o", "my out.txt", "--comment=it's #1", "--run-dir", "my run")
+    done = subprocess.run(
+        [str(command), "slurm", *words, script.name, "two words"],
+        cwd=tmp_path,
+        env=cluster.environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    job = said[0].split()[3].rstrip(":")
+    jobs.submitted.append(job)
+    assert said[1] == f"relaunch: follow it:  tail -F '{tmp_path / 'my out.txt'}'"
+    jobs.wait_for_state(job, "COMPLETED")
+    assert "my train ['two words']\n" in (tmp_path / "my out.txt").read_text()
+
+
 @pytest.mark.slow
-def test_the_job_runs(submit: Any, cluster: Any, jobs: Any, run: Any) -> None:
-    # The command as sbatch's shell finds it: a file of that name.
-    command = run.path.parent / "relaunch"
-    command.write_text(f"#!{sys.executable}\nfrom launcher.cli import main\nmain()\n")
-    command.chmod(0o755)
+def test_the_job_runs(command: Path, cluster: Any, jobs: Any, run: Any) -> None:
     words = ("--nodes=1", "-o", "out.txt", "--run-dir", str(run.path), str(SMALL), "--epochs", "1")
     done = subprocess.run(
         [str(command), "slurm", *words],

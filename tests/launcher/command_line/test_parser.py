@@ -1,12 +1,15 @@
 """From words to options."""
 
+import shlex
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from torch.distributed.run import get_args_parser
 
 from launcher.command_line.argv import read_words
+from launcher.command_line.completion import completion
 from launcher.command_line.option_table import OPTIONS, TORCHRUN_OPTIONS
 from launcher.command_line.parser import help_text, parse_command_line
 from launcher.contract.run_options import RunOptions
@@ -80,15 +83,38 @@ def test_no_option_of_torchrun_is_missing():
         if action.option_strings and action.dest != "help":
             names = {name.replace("_", "-") for name in action.option_strings}
             theirs[max(names, key=len)] = (names, action.nargs == 0, action.choices)
-    ours = {
-        option.name: (
-            {option.name, option.short} - {None},
-            option.value is None,
-            list(option.choices) or None,
-        )
-        for option in TORCHRUN_OPTIONS
-    }
-    assert ours == theirs
+    # Each torch has its own; the later ones have more.
+    ours = {option.name: option for option in TORCHRUN_OPTIONS}
+    assert theirs.keys() <= ours.keys()
+    for name, (spelled, is_flag, choices) in theirs.items():
+        option = ours[name]
+        assert spelled == {option.name, option.short} - {None}
+        assert is_flag == (option.value is None)
+        assert (choices is None) == (not option.choices)
+        if name != "--print-completion":  # for which shells, torch leaves to a package
+            assert set(choices or ()) <= set(option.choices)
+
+
+@pytest.mark.parametrize("words", ["--log-line-prefix-template '${rank}: '", "--log_line_p x"])
+def test_options_of_a_later_torchrun_are_taken_whatever_is_installed(words):
+    read = read_words([*shlex.split(words), "x.py"], {})
+    assert read.rest == ("x.py",)
+    assert list(read.given) == ["--log-line-prefix-template"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_names_every_option(shell):
+    asked = parse_command_line(["--print-completion", shell], {})
+    assert asked == f"--print-completion={shell}"
+    script = completion(shell)
+    assert all(option.name.removeprefix("--") in script for option in OPTIONS)
+
+
+def test_completion_completes():
+    ask = "COMP_WORDS=(relaunch --nproc); COMP_CWORD=1; _relaunch; echo ${COMPREPLY[@]}"
+    bash = ["bash", "-c", f"{completion('bash')}\n{ask}"]
+    done = subprocess.run(bash, capture_output=True, text=True, check=True)
+    assert done.stdout == "--nproc-per-node\n"
 
 
 def test_every_option_of_torchrun_is_also_a_variable():
@@ -195,6 +221,15 @@ def test_every_option_is_in_the_help():
     [
         ("--start-method fork", ["--start-method fork has no effect: it changes nothing"]),
         ("--event-log-handler null", []),
+        ("--nnodes 2 --node-rank 0 --master-addr h --rdzv-conf timeout=9", []),
+        (
+            "--nnodes 2 --node-rank 0 --master-addr h --rdzv-conf "
+            "join_timeout=9,cas_backoff_max_seconds=2,store_type=file",
+            [
+                "cas_backoff_max_seconds=2,store_type=file in --rdzv-conf have no effect: of its "
+                "keys the nodes read join_timeout and timeout only."
+            ],
+        ),
         ("--rdzv-backend c10d", []),
         ("--rdzv-backend etcd", ["--rdzv-backend etcd has no effect: one node needs no server"]),
         (

@@ -146,6 +146,19 @@ def test_a_folder_that_is_made_again_is_locked_again(tmp_path: Path) -> None:
         lock.require_held()
 
 
+def test_a_script_that_closes_every_descriptor(tmp_path: Path) -> None:
+    lock = FolderLock.take(tmp_path, warn=never)
+    for reused in (False, True):
+        os.close(lock._fd)
+        if reused:
+            assert os.open(os.devnull, os.O_RDONLY) == lock._fd
+        lock.require_held()
+        assert not is_free(tmp_path)
+    os.close(lock._fd)
+    with holder(tmp_path), pytest.raises(FolderTakenError):
+        lock.require_held()
+
+
 def test_a_full_disk_does_not_keep_a_start_from_its_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,9 +254,11 @@ def test_a_planted_file_is_refused_and_what_it_points_to_is_left_alone(
 
 
 def test_a_planted_draft_or_probe_is_not_followed(tmp_path: Path) -> None:
+    from launcher.agent.output.log_folder import LogFolder
     from launcher.run_folder.folder import RunFolder
     from launcher.run_folder.plain_files import replace_text
     from launcher.training.reporting.tracker_resume import run_id
+    from launcher.training.saving.model_config import write_config
 
     victim = tmp_path / "victim"
     victim.write_text("precious")
@@ -259,6 +274,12 @@ def test_a_planted_draft_or_probe_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
     assert not (folder.path / "report.md").is_symlink()
     assert folder.description() == {"seed": 1}
+    (folder.path / ".config.json.draft").symlink_to(victim)
+    write_config({"hidden_size": 8}, folder.path)
+    log = LogFolder(folder.path, 1, warn=lambda sentence: None)
+    log.rank_log(0).symlink_to(victim)
+    log.append(log.rank_log(0), b"a line of a rank")
+    assert victim.read_text() == "precious"
     (folder.path / f".writable-{os.getpid()}").symlink_to(victim)
     with pytest.raises(ValueError, match="cannot be written"):
         folder.create()

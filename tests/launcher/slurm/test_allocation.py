@@ -100,6 +100,43 @@ def test_a_step_on_part_of_the_job(step_nodes, is_whole):
     assert read(BATCH).is_whole_job
 
 
+FILE = {"SLURM_HOSTFILE": "/f", "SLURM_JOB_NODELIST": "n[0-2]", "SLURM_STEP_NODELIST": "n[0-2]"}
+FILE |= {"SLURM_STEP_TASKS_PER_NODE": "1(x3)"}
+
+
+@pytest.mark.parametrize(
+    ("node", "node_id", "task"), [("n2", "2", "0"), ("n0", "0", "1"), ("n1", "1", "2")]
+)
+def test_an_arbitrary_distribution_gives_the_order(node, node_id, task):
+    environ = TASK | FILE | {"SLURMD_NODENAME": node, "SLURM_NODEID": node_id}
+    found = read_allocation(
+        environ | {"SLURM_PROCID": task},
+        host="vm",
+        is_in_step=True,
+        read={"/f": "n2\nn0,n1\n"}.__getitem__,
+    )
+    assert found.nodes == ("n2", "n0", "n1")
+    assert (found.node_rank, found.task) == (int(task), int(task))
+    assert found.is_on_first is (node == "n2")
+    assert found.hostfile == ""
+
+
+def test_a_batch_script_on_another_node_than_the_first():
+    found = read_allocation(
+        BATCH | FILE, host="vm", is_in_step=True, read=lambda path: "n2\nn0\nn1\n"
+    )
+    assert (found.nodes, found.node_rank) == (("n2", "n0", "n1"), 0)
+    assert not found.is_on_first
+
+
+def test_an_order_that_cannot_be_read_is_known_to_be_missing():
+    environ = TASK | FILE | {"SLURMD_NODENAME": "n2", "SLURM_NODEID": "2", "SLURM_PROCID": "0"}
+    found = read_allocation(environ, host="vm", is_in_step=True, read=lambda path: "")
+    assert found.node_rank == 0
+    assert found.hostfile == "/f"
+    assert read(TASK | {"SLURM_PROCID": "1"}).hostfile == ""
+
+
 def test_the_batch_script_itself():
     for pid, is_script in ((77, True), (78, False), (None, False)):
         environ = BATCH | {"SLURM_TASK_PID": "77"}

@@ -98,10 +98,11 @@ def test_where_nobody_requeues_it_is_said_at_the_start_and_at_the_end(tmp_path):
     assert start.end(75) == 75
     assert ("requeue", "12") not in start.asked
     assert start.said == [
-        "--standalone inside Slurm job 12: after a preemption or the time limit nothing puts the "
-        "job back into the queue. Leave it out, and write `exec relaunch` as the last line of the "
-        "batch script.",
-        "nothing puts job 12 back into the queue. Continue by hand: sbatch --chdir=/a /a/job.sh",
+        "--standalone inside Slurm job 12: after a preemption or the time limit relaunch does not "
+        "put the job back into the queue. Leave the word out, and write `exec relaunch` as the "
+        "last line of the batch script.",
+        "unless Slurm puts job 12 back into the queue, continue by hand: "
+        "sbatch --chdir=/a /a/job.sh",
     ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from launcher.errors import UsageError
-from launcher.slurm.hostlist import expand_counts, expand_nodes
+from launcher.slurm.hostlist import expand_counts, expand_nodes, in_order
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,19 @@ def test_the_same_as_scontrol(hostnames, text):
     # It knows fewer dimensions than ours, and shorter names.
     assume("Invalid" not in done.stderr and "Too many" not in done.stderr)
     assert list(expand_nodes(text)) == done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("listed", "order"),
+    [
+        ("n2\nn0\nn1\n", ("n2", "n0", "n1")),
+        ("n1,n1,n0,n2", ("n1", "n0", "n2")),
+        ("n[1-2]\nn0", ("n1", "n2", "n0")),
+        ("other,n1,n0,n2", ("n1", "n0", "n2")),
+        ("", ("n0", "n1", "n2")),
+        ("n2\nn0", ("n0", "n1", "n2")),
+        ("n[", ("n0", "n1", "n2")),
+    ],
+)
+def test_the_order_of_a_file(listed, order):
+    assert in_order(("n0", "n1", "n2"), listed) == order

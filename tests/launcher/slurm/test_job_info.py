@@ -89,6 +89,13 @@ def test_paths_have_blanks_and_equals_signs(path):
     assert found.restarts == 0
 
 
+def test_a_path_with_a_line_end_is_not_known():
+    path = "/a\nb/job.sh"
+    found = parse_job(RECORD.format(**PLAIN | {"command": path, "folder": path, "output": path}))
+    assert found is not None
+    assert (found.script, found.folder, found.output) == (None, None, None)
+
+
 def test_an_element_of_an_array_and_an_older_version():
     text = RECORD.format(**PLAIN).replace("JobId=12629", "JobId=12631 ArrayJobId=12629 TaskId=3")
     text = re.sub(r"PreemptEligibleTime=\S+ ", "", text)

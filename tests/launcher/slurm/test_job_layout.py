@@ -32,8 +32,12 @@ def words(*argv):
             "srun --nodes=2 --ntasks-per-node=1 --gpus-per-node=8 relaunch ...",
         ),
         (
-            replace(BATCH, gpus_per_task="2", tasks_per_node=(1, 1), gpus_on_node=None),
-            "#SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=2",
+            replace(BATCH, gpus_per_task="2", gpus_on_node=None),
+            "#SBATCH --nodes=2 --ntasks-per-node=1",
+        ),
+        (
+            replace(BATCH, gpus_per_task="a100:2", tasks_per_node=(1, 4), gpus_on_node=None),
+            "#SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=8",
         ),
         (
             replace(TASK, gpu_bind="single:1"),
@@ -60,7 +64,16 @@ def test_one_of_the_tasks_says_it():
         check(words(), replace(wrong, task=5))
 
 
-@pytest.mark.parametrize("allocation", [BATCH, TASK, replace(BATCH, gpu_bind="none")])
+@pytest.mark.parametrize(
+    "allocation",
+    [
+        BATCH,
+        TASK,
+        replace(BATCH, gpu_bind="none"),
+        replace(TASK, gpus_per_task="8"),
+        replace(BATCH, gpus_per_task="a100:8", tasks_per_node=(1, 1)),
+    ],
+)
 def test_one_task_a_node_is_right(allocation):
     check(words(), allocation)
     check(words("--nnodes", "2"), allocation)

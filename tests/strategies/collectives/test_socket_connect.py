@@ -1,6 +1,8 @@
+import os
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -88,25 +90,94 @@ def test_two_that_cannot_be_connected_are_agreed_on(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("says", [b"", b"0" * 32 + b" 1", b"x" * 4000])
 def test_a_stranger_is_not_let_in(monkeypatch: pytest.MonkeyPatch, says: bytes) -> None:
-    strangers = []
+    strangers: list[socket.socket] = []
+
+    def do(stranger: socket.socket) -> None:
+        if says:
+            stranger.send(says)
+        else:
+            stranger.shutdown(socket.SHUT_WR)
+
+    besiege(monkeypatch, strangers, do)
+    assert_all_meet()
+    for stranger in strangers:
+        with suppress(ConnectionResetError):  # the last rank lets nobody in
+            assert stranger.recv(64) == b""
+
+
+def besiege(
+    monkeypatch: pytest.MonkeyPatch,
+    strangers: list[socket.socket],
+    do: Callable[[socket.socket], None],
+) -> None:
+    """Let a stranger connect to each door before any rank knows of it."""
     opened = module._Door.open
 
     def besieged() -> Any:
         door = opened()
         assert door is not None
         stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        stranger.connect(door.card.name)  # before any rank knows of the door
-        if says:
-            stranger.send(says)
-        else:
-            stranger.shutdown(socket.SHUT_WR)
+        stranger.connect(door.card.name)
         strangers.append(stranger)
+        do(stranger)
         return door
 
     monkeypatch.setattr(module._Door, "open", besieged)
+
+
+def assert_all_meet() -> None:
     ranks = Meeting(2).all_meet()
     started = [one.start([1.0]) for one in ranks if one is not None]
     assert [one.wait() for one in started] == [[2.0]] * 2
+
+
+def test_who_connects_and_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds its connection until the ranks have met, so they cannot have waited for it."""
+    strangers: list[socket.socket] = []
+    besiege(monkeypatch, strangers, lambda stranger: None)
+    waited_s: list[float | None] = []
+    real = module.select.select
+
+    def select(reading: Any, writing: Any, failing: Any, timeout_s: float) -> Any:
+        waited_s.append(timeout_s)
+        return real(reading, writing, failing, timeout_s)
+
+    monkeypatch.setattr(module.select, "select", select)
+    monkeypatch.setattr(module, "_MEETING_S", 25.0)
+    assert_all_meet()
+    # One deadline for all: what is left of it is never begun anew, nor shared out.
+    assert all(left_s is not None and left_s <= 25.0 for left_s in waited_s)
     for stranger in strangers:
-        with suppress(ConnectionResetError):  # the last rank lets nobody in
+        with suppress(ConnectionResetError):
             assert stranger.recv(64) == b""
+        stranger.close()
+
+
+def test_only_silent_ones_end_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = module._Door.open()
+    assert door is not None
+    silent = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(3)]
+    for stranger in silent:
+        stranger.connect(door.card.name)
+    assert door.meet(0, [door.card, door.card], time.monotonic() + 0.2) is None
+    for stranger in silent:
+        with suppress(ConnectionResetError):
+            assert stranger.recv(64) == b""
+        stranger.close()
+    door.close()
+
+
+def test_another_user_is_shown_out_before_it_can_say_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    door = module._Door.open()
+    assert door is not None
+    stranger = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    stranger.connect(door.card.name)
+    stranger.send(door.card.hello(1))  # it has even got to know the token
+    monkeypatch.setattr(module.os, "geteuid", lambda: os.getuid() + 1)
+    assert door.meet(0, [door.card, door.card], time.monotonic() + 0.2) is None
+    with suppress(ConnectionResetError):
+        assert stranger.recv(64) == b""
+    stranger.close()
+    door.close()

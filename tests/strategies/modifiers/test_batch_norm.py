@@ -78,12 +78,10 @@ def test_two_ranks_compute_what_one_that_sees_all_does(model: Callable[[], nn.Mo
                     if index == 2:
                         torch.testing.assert_close(found, expected)
                     follower.end_micro_batch(index % 3, 3, is_padding=is_padding)
-                sums.append([t.terms for t in follower._tracked])
-            for number in range(len(sums[0])):
-                for mine, other in zip(sums[0][number], sums[1][number], strict=True):
-                    total = mine + other
-                    mine.copy_(total)
-                    other.copy_(total)
+                sums.append(follower._norms.terms)
+            total = sums[0] + sums[1]
+            for terms in sums:
+                terms.copy_(total)
             for follower in followers:
                 assert follower.end_step(3) == []
     for one in shares:

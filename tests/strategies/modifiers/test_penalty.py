@@ -10,7 +10,7 @@ def test_the_gradient_is_that_of_the_penalty_in_the_mean_loss() -> None:
     (0.3 * weight.abs().sum() + 0.2 * weight.square().sum()).backward()
     # The summed gradient of 8 samples; the mean is taken after the penalty was added.
     grad = torch.full((3,), 16.0)
-    penalty.add_gradient(grad, weight, divisor=8.0)
+    penalty.add_gradients([(grad, weight)], divisor=8.0)
     torch.testing.assert_close(grad / 8.0, 2.0 + weight.grad)
 
 

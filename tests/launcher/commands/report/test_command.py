@@ -293,3 +293,11 @@ def test_nobody_elses_text_is_obeyed(tmp_path, write_run, capsys):
         assert not any(line.startswith("# faked") for line in written.splitlines())
     assert "<" not in text
     assert "![p]" not in text
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, write_run, capfd):
+    folder = write_run(tmp_path / "run")
+    (folder / "metrics.jsonl").unlink()
+    (folder / "metrics.jsonl").mkdir()
+    assert report([str(folder)]) == 1
+    assert f"{folder}/metrics.jsonl cannot be read" in capfd.readouterr().err

@@ -1,5 +1,6 @@
 """`relaunch slurm`: which words are whose, what is refused, and the script's exact text."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -7,10 +8,15 @@ import pytest
 
 from launcher.command_line.argv import read_words
 from launcher.command_line.parser import parse_options
-from launcher.commands.slurm.batch_script import quote
-from launcher.commands.slurm.command import make_script, refusal_text
-from launcher.commands.slurm.sbatch_options import check_options, split_words
+from launcher.commands.slurm.batch_script import BatchScript, quote
+from launcher.commands.slurm.command import make_script, refusal_text, submit
+from launcher.commands.slurm.sbatch_options import (
+    check_options,
+    split_words,
+    submission_environment,
+)
 from launcher.errors import UsageError
+from launcher.slurm.scontrol import Answer
 
 ROOT = Path(__file__).parents[4]
 EXAMPLES = {
@@ -79,6 +85,10 @@ def test_what_was_given_is_kept():
     assert lines[1] == "#SBATCH --job-name=job"
 
 
+def test_the_one_task_of_a_node_may_have_its_gpus_by_task():
+    check("--nodes=2 --gpus-per-task=8 a.py")
+
+
 def test_the_elements_of_an_array_have_run_folders_of_their_own():
     last = text("--array=0-3", "--run-dir", "out/x", "a.py").splitlines()[-1]
     assert '--run-dir out/x/"$SLURM_ARRAY_TASK_ID"' in last
@@ -96,7 +106,7 @@ def test_the_elements_of_an_array_have_places_for_checkpoints_of_their_own():
         ("--nnodes 4 a.py", "write --nodes=4"),
         ("--nodes=2 --ntasks-per-node=8 a.py", "Write: --nodes=2 --gpus-per-node=N"),
         ("--nodes=2 --ntasks=16 a.py", "--ntasks=16: relaunch starts the ranks"),
-        ("--gpus-per-task=1 a.py", "Write: --gpus-per-node=N"),
+        ("--gpu-bind=single:1 a.py", "Write: --gpus-per-node=N"),
         ("--wrap=x a.py", "--wrap has no place here"),
         ("-Z a.py", "unknown option -Z"),
         ("--nodse=2 a.py", "unknown option --nodse"),
@@ -106,6 +116,61 @@ def test_the_elements_of_an_array_have_places_for_checkpoints_of_their_own():
 def test_mistakes_are_told_before_anything_is_submitted(words, sentence):
     with pytest.raises(UsageError, match=sentence):
         check(words)
+
+
+@pytest.mark.parametrize(
+    ("environ", "words", "kept"),
+    [
+        ({"SBATCH_ACCOUNT": "a"}, "a.py", {"SBATCH_ACCOUNT": "a"}),
+        ({"SBATCH_ACCOUNT": "a"}, "-A b a.py", {}),
+        ({"SBATCH_TIMELIMIT": "1"}, "--time=2 a.py", {}),
+        ({"SBATCH_NO_REQUEUE": "1"}, "--requeue a.py", {}),
+        ({"SLURM_CLUSTERS": "c", "SBATCH_WAIT": "1"}, "a.py", {"SLURM_CLUSTERS": "c"}),
+        ({"SLURM_CONF": "/c", "SLURM_JWT": "t"}, "a.py", {"SLURM_CONF": "/c", "SLURM_JWT": "t"}),
+        (
+            {"SLURM_JOB_ID": "1", "SBATCH_PARTITION": "p", "SLURM_CONF": "/c", "HOME": "/h"},
+            "a.py",
+            {"SLURM_CONF": "/c", "HOME": "/h"},
+        ),
+        ({"SBATCH_ARRAY_INX": "0-3"}, "--array=0-1 a.py", {}),
+    ],
+)
+def test_sbatch_is_given_the_profiles_variables_where_no_option_says_it(environ, words, kept):
+    assert submission_environment(environ, split_words(words.split())[0]) == kept
+
+
+def test_an_array_by_variable_is_refused():
+    with pytest.raises(UsageError, match=r"SBATCH_ARRAY_INX=0-3 .* pass --array"):
+        submission_environment({"SBATCH_ARRAY_INX": "0-3"}, split_words(["a.py"])[0])
+
+
+@pytest.mark.parametrize(
+    ("printed", "asked", "said"),
+    [
+        ("12", ("scontrol", "show", "job", "12"), "squeue -j 12     end it, with a save:  scancel"),
+        (
+            "12;far",
+            ("scontrol", "-M", "far", "show", "job", "12"),
+            "squeue -M far -j 12     end it, with a save:  scancel -M far 12",
+        ),
+    ],
+)
+def test_a_job_on_another_cluster_is_asked_for_there(
+    tmp_path, monkeypatch, capfd, printed, asked, said
+):
+    sbatch, seen = tmp_path / "sbatch", []
+    sbatch.write_text(f"#!/bin/sh\necho '{printed}'\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def ask(words, bound_s):
+        seen.append(tuple(words))
+        return Answer(text="")
+
+    script = BatchScript(name="x", options=split_words([])[0], command=("relaunch",), words=())
+    assert submit(script, tmp_path / "run", dict(os.environ), ask) == 0
+    assert seen == [asked]
+    assert said in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

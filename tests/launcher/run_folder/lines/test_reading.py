@@ -72,6 +72,12 @@ def test_a_start_reads_an_ill_folder(tmp_path: Path) -> None:
     assert [r["step"] for r in metrics_of(tmp_path)] == [4]
 
 
+@pytest.mark.parametrize("text", [*BAD[:9], b""])
+def test_a_description_that_is_none(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(text)
+    assert RunFolder(tmp_path).description() == {}
+
+
 def test_a_report_says_how_much_it_left_out(tmp_path: Path) -> None:
     append_event(tmp_path, "start", attempt=1)  # of another program: it has no strategy
     append_event(tmp_path, "note", sentence="ours")
@@ -107,3 +113,24 @@ def test_the_newest_are_a_bounded_part(tmp_path: Path) -> None:
     assert skipped == 0
     assert [r["step"] for r in found] == list(range(20_000 - 62, 20_000))
     assert newest(tmp_path / "none", is_metric, 1000) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps"),
+    [
+        ([b'{"step": 1}\n', b'{"step": 2}\n'], [1, 2]),
+        ([b'{"step": 1}\n', b'{"step": 2}'], [1, 2]),
+        ([b'{"step": 1}, {"step": 2}\n', b'{"step": 3}\n'], [3]),
+        ([b'{"step": 1, "a": {"b": 2}\n', b'{"step": 3}\n'], [3]),
+        ([b'{"step": 1}\n', b"{}\n"], [1]),
+        ([b'{"step": 1}\n', b"\xff}\n", b'{"step": 2}\n'], [1, 2]),
+    ],
+)
+def test_lines_that_are_parsed_together_are_what_each_is(
+    lines: list[bytes], steps: list[int], tmp_path: Path
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(lines))
+    found = Lines(path, is_metric)
+    assert [r["step"] for r in found] == steps
+    assert found.skipped == len(lines) - len(steps)

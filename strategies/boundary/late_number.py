@@ -1,0 +1,33 @@
+"""A number that a device has still to compute, read later without holding it up."""
+
+from __future__ import annotations
+
+import torch
+
+
+class LateNumber:
+    """A copy of a number as it is where the device now is; `float` waits for that point only.
+
+    `float` of a tensor waits until the device has done all that it was given, and the device then
+    waits for what the host gives it next.
+
+    Args:
+        value: 0-dim, on any device.
+    """
+
+    def __init__(self, value: torch.Tensor) -> None:
+        value = value.detach()
+        self._event: torch.cuda.Event | None = None
+        if not value.is_cuda:
+            self._copy = value.clone()
+            return
+        self._copy = torch.empty((), dtype=value.dtype, pin_memory=True)
+        self._copy.copy_(value, non_blocking=True)
+        self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._event.record(torch.cuda.current_stream(value.device))
+
+    def __float__(self) -> float:
+        """Return it, once the device has come to where it was asked for."""
+        if self._event is not None:
+            self._event.synchronize()
+        return float(self._copy.numpy())

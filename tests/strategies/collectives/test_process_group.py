@@ -1,0 +1,55 @@
+"""Which device a rank takes, and what sums over the ranks there."""
+
+import pytest
+import torch
+
+from strategies import ConfigError
+from strategies.collectives.process_group import _backend, _device
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def show(count, visible=None):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    return show
+
+
+@pytest.mark.parametrize(
+    ("count", "visible", "local_rank", "shares", "device"),
+    [
+        (0, None, 3, False, "cpu"),
+        (4, None, 3, False, "cuda:3"),
+        (4, "0,1,2,3", 2, False, "cuda:2"),
+        (1, "GPU-5f2a", 3, False, "cuda:0"),  # a GPU of its own for each rank
+        (1, None, 1, True, "cuda:0"),
+        (2, "0,1", 3, True, "cuda:1"),
+    ],
+)
+def test_the_device_of_a_rank(gpus, count, visible, local_rank, shares, device):
+    gpus(count, visible)
+    assert _device(local_rank, shares=shares) == torch.device(device)
+
+
+@pytest.mark.parametrize(("count", "visible"), [(1, None), (2, "0,1"), (2, None)])
+def test_a_rank_without_a_gpu_of_its_own_is_refused(gpus, count, visible):
+    """NCCL would say "Duplicate GPU detected", in a traceback, some time later."""
+    gpus(count, visible)
+    with pytest.raises(ConfigError) as caught:
+        _device(count, shares=False)
+    text = str(caught.value)
+    assert f"local rank {count} has no GPU of its own: this process sees {count}" in text
+    assert f"Start {count} rank" in text
+    assert "RELAUNCH_CUDA_BACKEND=gloo" in text
+
+
+def test_what_sums_over_the_ranks():
+    gpu = torch.device("cuda", 0)
+    assert _backend(torch.device("cpu"), shares=True) == "gloo"
+    assert _backend(gpu, shares=False) == "cpu:gloo,cuda:nccl"
+    assert _backend(gpu, shares=True) == "cpu:gloo,cuda:gloo"
