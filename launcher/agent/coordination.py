@@ -59,13 +59,13 @@ class Coordination(Protocol):
 
 
 class SingleNode:
-    """The council of one node."""
+    """The coordination of one node."""
 
-    def __init__(self, plan: LaunchPlan, judge: AttemptHistory, run_id: str) -> None:
+    def __init__(self, plan: LaunchPlan, history: AttemptHistory, run_id: str) -> None:
         self.rendezvous: StaticTCPRendezvous = LocalRendezvous(
             run_id=run_id, addr=plan.master_addr, port=plan.master_port
         )
-        self._judge = judge
+        self._history = history
 
     def open(self) -> None:
         """See Coordination."""
@@ -77,24 +77,24 @@ class SingleNode:
     def conclude(self, end: NodeEnd) -> Decided:
         """See Coordination."""
         if end.report:
-            self._judge.say(end.report)
-        judged = self._judge.judge({0: end}, end.code)
-        if judged.reason:
-            self._judge.say(judged.reason)
-        return Decided(code=end.code, restart=judged.restart, wait_s=judged.wait_s)
+            self._history.say(end.report)
+        decision = self._history.decide({0: end}, end.code)
+        if decision.reason:
+            self._history.say(decision.reason)
+        return Decided(code=end.code, restart=decision.restart, wait_s=decision.wait_s)
 
     def close(self) -> None:
         """See Coordination."""
 
 
 class MultiNode:
-    """The council of several nodes; the leading one decides."""
+    """The coordination of several nodes; the leading one decides."""
 
-    def __init__(self, plan: LaunchPlan, judge: AttemptHistory, inbox: SignalInbox) -> None:
+    def __init__(self, plan: LaunchPlan, history: AttemptHistory, inbox: SignalInbox) -> None:
         self._plan = plan
-        self._judge = judge
+        self._history = history
         self._inbox = inbox
-        self._meeting = NodeSession(plan, inbox, judge.say)
+        self._meeting = NodeSession(plan, inbox, history.say)
         self._wait_s = 0.0
         self.rendezvous: StaticTCPRendezvous = NodesRendezvous(self._meeting, plan.master_addr)
 
@@ -113,7 +113,7 @@ class MultiNode:
         if lead is None:
             return self._undecided(end)
         if lead.said:
-            self._judge.say(lead.said)
+            self._history.say(lead.said)
         return Decided(code=lead.code, restart=lead.restart, wait_s=self._wait_s)
 
     def close(self) -> None:
@@ -125,12 +125,12 @@ class MultiNode:
         if not self._meeting.is_lost(leader):
             return Decided(code=end.code, restart=False)
         ends = {roster.node_rank: end}
-        continues = has_checkpoint(self._judge.folder(ends), self._plan.run.checkpoints)
+        continues = has_checkpoint(self._history.folder(ends), self._plan.run.checkpoints)
         code = code_after_loss(end.code, continues=continues)
         text = without_leader_text(leader, roster.hosts().get(leader), continues=continues)
-        self._judge.say(text)
+        self._history.say(text)
         if roster.node_rank == min(node for node in roster.members if node != leader):
-            self._judge.record(ends, code, RestartDecision(restart=False), text)
+            self._history.record(ends, code, RestartDecision(restart=False), text)
         return Decided(code=code, restart=False)
 
     def _decide(
@@ -140,23 +140,23 @@ class MultiNode:
         members, hosts = self._meeting.roster.members, self._meeting.roster.hosts()
         if lost:
             before, members = members, tuple(node for node in members if node not in lost)
-            continues = has_checkpoint(self._judge.folder(ends), self._plan.run.checkpoints)
+            continues = has_checkpoint(self._history.folder(ends), self._plan.run.checkpoints)
             code = code_after_loss(code_of_nodes(ends), continues=continues)
-            judged = self._without(lost, before, dead, continues=continues)
+            decision = self._without(lost, before, dead, continues=continues)
             said = [self._meeting.roster.lost_sentence(node) for node in lost]
-            self._judge.record(ends, code, judged, " ".join((*said, judged.reason)))
+            self._history.record(ends, code, decision, " ".join((*said, decision.reason)))
         else:
             code = code_of_nodes(ends)
-            judged, said = self._judge.judge(ends, code), [whole_report(ends, hosts)]
-        self._wait_s = judged.wait_s
+            decision, said = self._history.decide(ends, code), [whole_report(ends, hosts)]
+        self._wait_s = decision.wait_s
         return Lead(
             attempt=attempt,
             members=members,
             port=0,
             decided=True,
-            restart=judged.restart,
+            restart=decision.restart,
             code=code,
-            said=bounded_text("\n".join(text for text in (*said, judged.reason) if text)),
+            said=bounded_text("\n".join(text for text in (*said, decision.reason) if text)),
         )
 
     def _without(

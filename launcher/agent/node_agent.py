@@ -84,17 +84,17 @@ class NodeAgent(SimpleElasticAgent):
         advice: PreemptionCause,
         say: Callable[[str], None],
     ) -> None:
-        judge = AttemptHistory(plan, inbox, say)
-        self._council: Coordination = (
-            MultiNode(plan, judge, inbox)
+        history = AttemptHistory(plan, inbox, say)
+        self._coordination: Coordination = (
+            MultiNode(plan, history, inbox)
             if plan.nodes.several
-            else SingleNode(plan, judge, lifeline.run_id)
+            else SingleNode(plan, history, lifeline.run_id)
         )
         super().__init__(
             WorkerSpec(
                 role=plan.role,
                 local_world_size=plan.local_world_size,
-                rdzv_handler=self._council.rendezvous,
+                rdzv_handler=self._coordination.rendezvous,
                 entrypoint=plan.program.name,
                 max_restarts=plan.max_restarts,
             )
@@ -126,12 +126,12 @@ class NodeAgent(SimpleElasticAgent):
         try:
             if self._plan.max_restarts or self._plan.nodes.several:
                 self._memory.ask()
-            self._council.open()
+            self._coordination.open()
             while True:
                 self._rendezvous(self._worker_group)
                 self._start_workers(self._worker_group)
                 result = self._monitor_workers(self._worker_group)
-                decided = self._council.conclude(self._node_end())
+                decided = self._coordination.conclude(self._node_end())
                 self.code = decided.code
                 if not decided.restart:
                     break
@@ -150,7 +150,7 @@ class NodeAgent(SimpleElasticAgent):
             self._shutdown()
             self._memory.close()
             self._release_store()
-            self._council.close()
+            self._coordination.close()
         return result
 
     def _limit(self) -> str:
@@ -299,7 +299,7 @@ class NodeAgent(SimpleElasticAgent):
             say=self._say,
             hang=self._hang,
             write_stacks=self._write_stacks,
-            elsewhere=self._council.elsewhere,
+            elsewhere=self._coordination.elsewhere,
             advice=self._advice,
             left=lambda rank: told_leaving(self._files[rank].leaving),
             nothing_begun=self._has_nothing_begun,
@@ -345,7 +345,7 @@ class NodeAgent(SimpleElasticAgent):
         return self._plan.uses_run and not any(b is not None and b.step is not None for b in beats)
 
     def _node_end(self) -> NodeEnd:
-        """Return what the council needs to know about the attempt."""
+        """Return what the coordination needs to know about the attempt."""
         end = self._end
         assert end is not None
         code, text = self._report(end)

@@ -40,7 +40,7 @@ class AttemptHistory:
                     append_event(before, FOLDER, path=told)
         return self._folder
 
-    def judge(self, ends: Mapping[int, NodeEnd], code: int) -> RestartDecision:
+    def decide(self, ends: Mapping[int, NodeEnd], code: int) -> RestartDecision:
         """Return the verdict on an attempt from its ends on all nodes."""
         record = merged(ends, code)
         self._history.append(record)

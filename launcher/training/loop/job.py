@@ -34,9 +34,9 @@ class Job:
         self.run = run
         parts = build_parts(run, recipe)
         self._strategy = parts.strategy
-        self._keeper = parts.keeper
+        self._checkpointer = parts.checkpointer
         self._log = parts.log
-        self._judge = parts.judge
+        self._rules = parts.rules
         self._model_config = parts.model_config
         self._loop = TrainingLoop(run, recipe, parts)
         if recipe.validate is not None and recipe.measure is not None:
@@ -109,7 +109,7 @@ class Job:
         few = FirstSamples(dataset, self.recipe.micro_batch)
         found = self._loop.measure(few, measure, name, collate)
         if found.metrics is not None:
-            self._judge.require_measured_as(name, found.metrics)
+            self._rules.require_measured_as(name, found.metrics)
 
     @property
     def has_trained(self) -> bool:
@@ -203,7 +203,7 @@ class Job:
         refuse_unknown(unknown, known=("which", "name", "collate"), where="job.test")
         measure = required(measure or self.recipe.measure, "measure", "job.test")
         self.run.lockstep.enter("job.test")
-        self._keeper.restore_weights(*self._weights(which), averaged=which == "ema")
+        self._checkpointer.restore_weights(*self._weights(which), averaged=which == "ema")
         found = self._loop.measure(dataset, measure, name, collate)
         if found.metrics is None:
             self._leave_after_loop("job.test")
@@ -227,7 +227,7 @@ class Job:
         """Put the weights into the model that a finished run is to leave. Called on every rank."""
         store, step = self._weights(None)
         if step != self.step:
-            self._keeper.restore_weights(store, step)
+            self._checkpointer.restore_weights(store, step)
             self.run.say(f"the model holds its best weights, of step {step}")
 
     def _weights(self, which: str | None) -> tuple[CheckpointStore, int]:

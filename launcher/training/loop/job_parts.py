@@ -47,11 +47,11 @@ class JobParts:
     strategy: Strategy
     statistics: RunningStatistics
     unfreezing: Unfreezing
-    judge: EvaluationRules
+    rules: EvaluationRules
     rates: Rates
     evaluate_every: Every
     boundary: Boundary
-    keeper: Checkpointer
+    checkpointer: Checkpointer
     log: RunLog
     saver: SaveAtBoundary
     model_config: dict[str, JSON] | None
@@ -78,14 +78,14 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
     statistics = RunningStatistics(strategy.module, run.ranks, strategy.catalogue.buffers)
     requested = current_hyperparameters(strategy.param_groups)
-    judge = EvaluationRules(stop=recipe.stop, plateau=recipe.plateau)
+    rules = EvaluationRules(stop=recipe.stop, plateau=recipe.plateau)
     rates = recipe.rates(strategy.param_groups, plan)
     unfreezing = Unfreezing(
         recipe.unfreeze, strategy.catalogue.trainable, strategy.catalogue.frozen
     )
     for note in (*statistics.notes, *rates.notes, *unfreezing.notes):
         run.warn(f"{note}.")
-    keeper = Checkpointer(
+    checkpointer = Checkpointer(
         run,
         strategy,
         retention=recipe.retention(plan.steps_per_epoch),
@@ -101,13 +101,13 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         strategy=strategy,
         statistics=statistics,
         unfreezing=unfreezing,
-        judge=judge,
+        rules=rules,
         rates=rates,
         evaluate_every=evaluate_every,
-        boundary=Boundary(run.ranks, common_to_ranks(plan, run, rates.text, repr(judge))),
-        keeper=keeper,
+        boundary=Boundary(run.ranks, common_to_ranks(plan, run, rates.text, repr(rules))),
+        checkpointer=checkpointer,
         log=log,
-        saver=SaveAtBoundary(run, keeper, log, save_every),
+        saver=SaveAtBoundary(run, checkpointer, log, save_every),
         model_config=model.config,
         model_names=model.names,
     )

@@ -79,7 +79,7 @@ def newest_to_go_back_to(state: RunState, trouble: Trouble) -> int:
 
 
 def roll_back(
-    state: RunState, keeper: Checkpointer, plan: BatchPlan, trouble: Trouble, *, where: object
+    state: RunState, checkpointer: Checkpointer, plan: BatchPlan, trouble: Trouble, *, where: object
 ) -> RunState:
     """Load an earlier checkpoint; return the state to go on from. Called on every rank.
 
@@ -87,13 +87,13 @@ def roll_back(
         StrategyError: there is none that may help, or it has been done too often.
     """
     newest = newest_to_go_back_to(state, trouble)
-    restored = keeper.restore(newest=newest)
+    restored = checkpointer.restore(newest=newest)
     if restored is None:
         raise StrategyError(
             f"{trouble.sentence} There is no checkpoint of step {newest} or before to go back to. "
             f"Save more often. {trouble.advice}"
         )
-    keeper.forget_after(restored.step)
+    checkpointer.forget_after(restored.step)
     return gone_back(state, restored, plan, where=where)
 
 

@@ -58,10 +58,10 @@ class TrainingLoop:
         self._strategy = parts.strategy
         self._replicas = parts.strategy.replicas()
         self._boundary = parts.boundary
-        self._keeper = parts.keeper
+        self._checkpointer = parts.checkpointer
         self._saver = parts.saver
         self._log = parts.log
-        self._judge = parts.judge
+        self._rules = parts.rules
         self._rates = parts.rates
         self.asked_to_stop: str | None = None
         """What the script said when it called `job.stop()` on this rank."""
@@ -166,7 +166,7 @@ class TrainingLoop:
     def close(self) -> None:
         """End the processes that read and write for this rank; no collective."""
         self._support.close()
-        self._keeper.close()
+        self._checkpointer.close()
 
     def standing(self) -> Standing:
         """Return where this rank is, with what of the run is not on the disk."""
@@ -177,8 +177,8 @@ class TrainingLoop:
         return Standing(
             step=done,
             place=("boundary",) if step is None else step.place,
-            newest_step=self._keeper.newest_step,
-            can_be_saved=is_whole and done != self._keeper.newest_step,
+            newest_step=self._checkpointer.newest_step,
+            can_be_saved=is_whole and done != self._checkpointer.newest_step,
         )
 
     def save_finished(self) -> None:
@@ -192,9 +192,9 @@ class TrainingLoop:
             step.metrics.clear()  # all of this step's are measured again
             self._come_to_boundary(step, owes_evaluation=owes)
         self._prepare_to_save(owes_evaluation=owes)
-        if self._keeper.saving_since is not None:
+        if self._checkpointer.saving_since is not None:
             self._state = self._saver.conclude(self._state)
-        if self._keeper.newest_step != self.step:
+        if self._checkpointer.newest_step != self.step:
             self._saver.save(self.step, self._state_to_json(None), Ending.PREEMPTED)
 
     def _end(self, decision: Decision) -> None:
@@ -204,12 +204,12 @@ class TrainingLoop:
             Preempted: the ranks are to leave.
             StrategyError: so it is, and there is no checkpoint to go on from.
         """
-        if decision.ending is Ending.PREEMPTED and self._keeper.newest_step != self.step:
-            self._keeper.look_for_newest()
-        self._log.ended(decision, self._state, self._keeper.newest_step)
+        if decision.ending is Ending.PREEMPTED and self._checkpointer.newest_step != self.step:
+            self._checkpointer.look_for_newest()
+        self._log.ended(decision, self._state, self._checkpointer.newest_step)
         if decision.ending is not Ending.PREEMPTED:
             return
-        if self._keeper.newest_step is None:
+        if self._checkpointer.newest_step is None:
             raise StrategyError(
                 f"{decision.reason} at step {self.step}, and no checkpoint could be written: its "
                 f"{self.step} steps are lost. The same command begins anew, once there is room at "
@@ -263,13 +263,13 @@ class TrainingLoop:
         """Count a step and tell of it; return what the ranks said at the former boundary."""
         assert step.outcome is not None
         if step.evaluation_due and not owes_evaluation:
-            self._judge.require_measured(step.metrics, step.number + 1)
+            self._rules.require_measured(step.metrics, step.number + 1)
         self._num_done += 1
         self._open, self._step_s = None, step.seconds
         self._state = self._state.after(step.outcome)
         if step.outcome.is_empty:
             self._log.empty_step(step.number, self._state.empty_steps)
-        if step.evaluation_due and self._judge.has_rules and not owes_evaluation:
+        if step.evaluation_due and self._rules.has_rules and not owes_evaluation:
             self._judge_evaluation(step)
         # What the ranks said at the former boundary; what they say now is read at the next.
         agreed = self._boundary.receive()
@@ -291,11 +291,11 @@ class TrainingLoop:
 
     def _finish_evaluation(self, step: Step) -> Decision:
         """Close an evaluation that was owed; return what was decided."""
-        self._judge.require_measured(step.metrics, step.number + 1)
+        self._rules.require_measured(step.metrics, step.number + 1)
         record, self._open = self._state.owed_evaluation, None
         self._state = replace(self._state, owed_evaluation=None)
         self._log.records.evaluated(record or {}, step)
-        if self._judge.has_rules:
+        if self._rules.has_rules:
             self._judge_evaluation(step)
         decision = decide(self._progress(), None, step.notice)
         self._carry_out(decision)
@@ -305,11 +305,11 @@ class TrainingLoop:
         return self._state.progress(
             self.plan,
             save_due=self._saver.pace.is_due_after(self.step),
-            saving_since=self._keeper.saving_since,
+            saving_since=self._checkpointer.saving_since,
             world_size=self._run.ranks.world_size,
-            newest_step=self._keeper.newest_step,
+            newest_step=self._checkpointer.newest_step,
             max_skipped=self._recipe.max_skipped,
-            goes_back=self._judge.asks_to_go_back(self._state),
+            goes_back=self._rules.asks_to_go_back(self._state),
             owes_evaluation=owes_evaluation,
             is_saved=is_saved,
         )
@@ -326,7 +326,7 @@ class TrainingLoop:
             self._saver.save(self.step, self._state_to_json(decision.ending), decision.ending)
         if decision.rollback:
             self._roll_back()
-        if decision.ending is Ending.PREEMPTED and self._keeper.newest_step is not None:
+        if decision.ending is Ending.PREEMPTED and self._checkpointer.newest_step is not None:
             # What is left to do here takes its time, and must not look like a failure.
             tell_leaving(self._run.environment.leaving_file, CONTINUE)
 
@@ -347,9 +347,9 @@ class TrainingLoop:
         self._support.is_leaving = True
         self._run.say(f"step {step.number} is given up, to be done again after the resume")
         self._prepare_to_save(owes_evaluation=False)
-        if self._keeper.saving_since is not None:
+        if self._checkpointer.saving_since is not None:
             self._state = self._saver.conclude(self._state)
-        is_saved = self._keeper.newest_step == self.step
+        is_saved = self._checkpointer.newest_step == self.step
         decision = decide(self._progress(is_saved=is_saved), None, step.notice)
         self._carry_out(decision)
         self._leave(decision)
@@ -378,12 +378,12 @@ class TrainingLoop:
             StrategyError: there is none, or it has been done too often.
         """
         before, cause = self.step, skipped_steps
-        if self._judge.asks_to_go_back(self._state):
+        if self._rules.asks_to_go_back(self._state):
             cause = bad_evaluation
         trouble = cause(self._state)
         where = self._run.folder.path
-        state = roll_back(self._state, self._keeper, self.plan, trouble, where=where)
-        self._state, _ = self._judge.resumed(state)
+        state = roll_back(self._state, self._checkpointer, self.plan, trouble, where=where)
+        self._state, _ = self._rules.resumed(state)
         self._plan = replace(self._plan, jumps=self._state.jumps)
         self._boundary.receive()
         self._log.rolled_back(before, self.step, self.plan, trouble.sentence)
@@ -407,7 +407,7 @@ class TrainingLoop:
             stop=self.asked_to_stop is not None,
             save=self._run.ranks.is_coordinator and self._saver.pace.is_due_now(),
             skipped=not (step.outcome.applied or step.outcome.is_empty),
-            settled=self._keeper.is_settled(),
+            settled=self._checkpointer.is_settled(),
             loss_sum=LateNumber(step.loss_sum),
             loss_count=step.loss_count,
             replicas=self._replicas.digest_after(self.step),
@@ -416,7 +416,7 @@ class TrainingLoop:
     def _judge_evaluation(self, step: Step) -> None:
         self._state = self._saver.conclude_best(self._state)
         former = self._state.stopper
-        self._state, is_best, cut = self._judge.after(self._state, step.metrics)
+        self._state, is_best, cut = self._rules.after(self._state, step.metrics)
         if cut is not None:
             self._log.rate_cut(self.step, cut)
         if is_best:
@@ -451,7 +451,7 @@ class TrainingLoop:
         if self._state.owed_evaluation is None:
             decision = self._finish(step, owes_evaluation=True)
         else:
-            is_saved = self._keeper.newest_step == self.step
+            is_saved = self._checkpointer.newest_step == self.step
             progress = self._progress(owes_evaluation=True, is_saved=is_saved)
             decision = decide(progress, None, step.notice)
         self._leave(decision)
@@ -463,14 +463,14 @@ class TrainingLoop:
         return self._state.to_json(self.plan, ending, schedule=self._rates.text)
 
     def _resume(self) -> None:
-        restored = self._keeper.restore()
+        restored = self._checkpointer.restore()
         if restored is not None:
             self._state = self._state.restored(
                 restored.state, self.plan, where=self._run.folder.path
             )
             self._plan = replace(self._plan, jumps=self._state.jumps)
             changes = plan_changes(restored.state, self.plan, self._rates.text)
-            self._state, by_rules = self._judge.resumed(self._state)
+            self._state, by_rules = self._rules.resumed(self._state)
             if self._recipe.ema is None:
                 self._strategy.forget_average()
             changes = [*restored.changes, *changes, *by_rules]

@@ -40,9 +40,11 @@ class _Best:
 class SaveAtBoundary:
     """Saves what it is given when the job says so. Every method is called on every rank."""
 
-    def __init__(self, run: RunContext, keeper: Checkpointer, log: RunLog, every: Every) -> None:
+    def __init__(
+        self, run: RunContext, checkpointer: Checkpointer, log: RunLog, every: Every
+    ) -> None:
         self._run = run
-        self._keeper = keeper
+        self._checkpointer = checkpointer
         self._log = log
         self.pace = SaveInterval.of_run(every, run.clock, run.past_events)
         """When the next save is due."""
@@ -62,9 +64,9 @@ class SaveAtBoundary:
         self.pace.begin()
         try:
             if ending is None:
-                self._keeper.start_saving(step, state)
+                self._checkpointer.start_saving(step, state)
             else:
-                self._log.saved(self._keeper.save(step, state), self.pace.seconds)
+                self._log.saved(self._checkpointer.save(step, state), self.pace.seconds)
                 self.clock.saved(self.pace.seconds)
         except SaveFailedError as error:
             # The run is worth more than one checkpoint; a final state that is lost is a failure.
@@ -85,7 +87,7 @@ class SaveAtBoundary:
         store = self._run.folder.checkpoints
         if store.files.renames_folders:  # on a disk, whose speed a written file shows
             place = Path(store.folder)
-            size_bytes = self._keeper.state_bytes() * self._run.environment.local_world_size
+            size_bytes = self._checkpointer.state_bytes() * self._run.environment.local_world_size
             self._probing.start(lambda: self._estimate(place, size_bytes))
 
     def _estimate(self, place: Path, size_bytes: int) -> None:
@@ -95,22 +97,22 @@ class SaveAtBoundary:
 
     def release_tensors(self) -> None:
         """Return once the optimizer's state may change. Called before every update."""
-        if self._keeper.saving_step is None or self._best is not None:
+        if self._checkpointer.saving_step is None or self._best is not None:
             return
         since_s = self._run.clock()
-        self._keeper.release_tensors()
+        self._checkpointer.release_tensors()
         self.pace.stood_still(self._run.clock() - since_s)
 
     def conclude(self, state: RunState) -> RunState:
         """Commit the save in flight; return the state with the best that is on disk now."""
         if self._best is not None:
             return self._conclude_best(self._best, state)
-        step = self._keeper.saving_step
+        step = self._checkpointer.saving_step
         assert step is not None
-        self.pace.stood_still(self._keeper.device_wait_s())
+        self.pace.stood_still(self._checkpointer.device_wait_s())
         since_s = self.pace.now()
         try:
-            saved = self._keeper.conclude(state.stopper.best_step)
+            saved = self._checkpointer.conclude(state.stopper.best_step)
         except SaveFailedError as error:
             self._log.save_failed(step, error)
         else:
@@ -129,10 +131,10 @@ class SaveAtBoundary:
         Returns:
             The state with the best that is on disk now.
         """
-        if self._keeper.is_committing:
+        if self._checkpointer.is_committing:
             return self.conclude(state)
         since_s = self._run.clock()
-        self._keeper.commit(state.step)
+        self._checkpointer.commit(state.step)
         if self._best is None:
             self.pace.stood_still(self._run.clock() - since_s)
         else:
@@ -168,12 +170,12 @@ class SaveAtBoundary:
         Returns:
             The state, with the former best where the save could not begin.
         """
-        if self._keeper.saving_step is not None:
+        if self._checkpointer.saving_step is not None:
             self.conclude(replace(state, stopper=former))
         began_s = self._run.clock()
         best = _Best(step=state.step, name=name, value=value, former=former, began_s=began_s)
         try:
-            self._keeper.start_saving_best(state.step, content)
+            self._checkpointer.start_saving_best(state.step, content)
         except SaveFailedError as error:
             return self._keep_former(best, state, error)
         self._best = replace(best, stall_s=self._run.clock() - began_s)
@@ -183,7 +185,7 @@ class SaveAtBoundary:
         self._best = None
         since_s = self._run.clock()
         try:
-            self._keeper.conclude_best()
+            self._checkpointer.conclude_best()
         except SaveFailedError as error:
             return self._keep_former(best, state, error)
         now_s = self._run.clock()

@@ -77,7 +77,7 @@ def require_consistent(launch):
 def test_the_run_goes_on_while_the_best_is_written(launch):
     note = (
         f"{HELD}; done == 7 and pathlib.Path('seen').write_text(json.dumps("
-        "[job._keeper.saving_step, job.run.folder.best.steps()])); "
+        "[job._checkpointer.saving_step, job.run.folder.best.steps()])); "
         "done == 7 and tell(signal.SIGCONT)"
     )
     launched = start(launch, note)

@@ -24,12 +24,12 @@ def test_what_optimizers_keep_comes_back_under_every_strategy(
             "--nproc-per-node", str(world_size), WORKER, str(tmp_path), ",".join(named)
         )
         assert launched.wait(200) == 0, launched.stderr
-    for case in ("keeper", "noisy", "factored"):
+    for case in ("checkpointer", "noisy", "factored"):
         truth = load_file(tmp_path / f"{case}-single-1.safetensors")
         for world_size, named in ((1, ALONE), (2, TOGETHER)):
             for one in named:
                 file = tmp_path / f"{case}-{one}-{world_size}"
-                if is_cut(one) and case != "keeper":
+                if is_cut(one) and case != "checkpointer":
                     _, told = json.loads(file.with_suffix(".json").read_text())
                     assert "is another optimizer where parameters are cut" in told, one
                     assert "Use --strategy ddp (single on one rank)" in told

@@ -38,7 +38,7 @@ def train(job: Job, step: Step) -> None:
 
 def wait_for_save(job: Job, *steps: int) -> None:
     """Wait until the save in flight is written, where it is of one of the steps."""
-    while job._keeper.saving_step in steps and not job._keeper.is_settled():
+    while job._checkpointer.saving_step in steps and not job._checkpointer.is_settled():
         time.sleep(0.01)
 
 

@@ -78,7 +78,7 @@ def factored(parameters):
 
 
 FACTORIES = {
-    "keeper": Keeper,
+    "checkpointer": Keeper,
     "noisy": lambda parameters: Noisy(parameters, lr=0.05),
     "factored": factored,
 }

@@ -56,7 +56,7 @@ def test_a_rank_tells(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def judge_of(tmp_path, monkeypatch):
+def history_of(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return lambda asked: AttemptHistory(asked, SignalInbox(), print)
 
@@ -65,35 +65,35 @@ def events(folder):
     return [json.loads(line) for line in (folder / EVENTS).read_text().splitlines()]
 
 
-def test_what_the_run_says_counts_and_is_kept(judge_of, tmp_path):
-    judge = judge_of(plan())
-    assert judge.folder({0: end()}) == Path("runs/train")
+def test_what_the_run_says_counts_and_is_kept(history_of, tmp_path):
+    history = history_of(plan())
+    assert history.folder({0: end()}) == Path("runs/train")
     there = tmp_path / "chosen"
-    assert judge.folder({0: end(), 1: end(there)}) == there
-    assert judge.folder({0: end()}) == there
-    assert judge_of(plan(tmp_path / "asked")).folder({0: end(there)}) == tmp_path / "asked"
+    assert history.folder({0: end(), 1: end(there)}) == there
+    assert history.folder({0: end()}) == there
+    assert history_of(plan(tmp_path / "asked")).folder({0: end(there)}) == tmp_path / "asked"
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_attempt_is_recorded_where_the_run_is(judge_of, tmp_path):
+def test_an_attempt_is_recorded_where_the_run_is(history_of, tmp_path):
     there = tmp_path / "chosen"
     there.mkdir()
     (there / EVENTS).touch()
-    judge_of(plan()).record({0: end(there)}, 75, RestartDecision(restart=False), "")
+    history_of(plan()).record({0: end(there)}, 75, RestartDecision(restart=False), "")
     (record,) = events(there)
     assert (record["event"], record["code"], record["step"]) == ("attempt", 75, 4)
-    judge_of(plan()).record({0: end()}, 75, RestartDecision(restart=False), "")
+    history_of(plan()).record({0: end()}, 75, RestartDecision(restart=False), "")
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_record_that_was_begun_elsewhere_is_told(judge_of, tmp_path):
+def test_a_record_that_was_begun_elsewhere_is_told(history_of, tmp_path):
     before, there = tmp_path / "runs" / "train", tmp_path / "chosen"
     before.mkdir(parents=True)
     (before / EVENTS).touch()
-    judge = judge_of(plan())
+    history = history_of(plan())
     for _ in range(2):
-        assert judge.folder({0: end(there)}) == there
+        assert history.folder({0: end(there)}) == there
     (told,) = events(before)
     assert (told["event"], told["path"]) == ("run folder", str(there))
-    judge_of(plan()).folder({0: end(before)})
+    history_of(plan()).folder({0: end(before)})
     assert len(events(before)) == 1
