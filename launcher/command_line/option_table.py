@@ -42,11 +42,11 @@ TORCHRUN_OPTIONS = (
             "--nproc-per-node",
             "N",
             "ranks on this machine: a number; gpu: one per visible GPU; cpu: one per CPU; auto: "
-            "gpu where there is one, else cpu (as torchrun). Left out: one per visible GPU, one "
-            "rank where there is none",
+            "gpu if there is one, else cpu (as torchrun); default: one per visible GPU, else one "
+            "rank",
         ),
         ("--nnodes", "N", "nodes, a number or MIN:MAX (default 1)"),
-        ("--node-rank", "R", "this node's place among the nodes, from 0"),
+        ("--node-rank", "R", "rank of this node, from 0"),
         ("--master-addr", "HOST", "node 0, where the ranks meet (default 127.0.0.1)"),
         (
             "--master-port",
@@ -54,15 +54,15 @@ TORCHRUN_OPTIONS = (
             "the port on which they meet (default: a free one; 29500 on several nodes)",
         ),
         ("--local-addr", "HOST", "this node's own address, as the other nodes see it"),
-        ("--rdzv-backend", "NAME", "static or c10d: the nodes meet at node 0 either way"),
+        ("--rdzv-backend", "NAME", "static or c10d; the nodes meet at node 0 in both cases"),
         ("--rdzv-endpoint", "HOST:PORT", "as --master-addr and --master-port together"),
-        ("--rdzv-id", "ID", "the run's name, the same on each node"),
+        ("--rdzv-id", "ID", "name of the run, the same on each node"),
         ("--rdzv-conf", "K=V,...", "join_timeout=S: how long to wait for the other nodes"),
         ("--standalone", None, "one node, a free port; --rdzv-* are not used"),
-        ("--max-restarts", "N", "start failed ranks again at most N times (default 0)"),
+        ("--max-restarts", "N", "restart failed ranks at most N times (default 0)"),
         ("-m --module", None, "run a module, as python -m"),
         ("--no-python", None, "run a program that is not Python"),
-        ("--run-path", None, "run a script by its path; the same as without"),
+        ("--run-path", None, "run a script by its path; no effect"),
         ("--role", "NAME", "the ranks' ROLE_NAME (default: default)"),
         ("--log-dir", "DIR", "logs of all ranks (default: RUN_DIR/logs)"),
         (
@@ -79,20 +79,28 @@ TORCHRUN_OPTIONS = (
             "are filled in",
         ),
         ("--local-ranks-filter", "R,...", "show only these local ranks on the console"),
-        ("--duplicate-stdout-filters", "TEXT,...", "stdout's lines with a TEXT in a file too"),
-        ("--duplicate-stderr-filters", "TEXT,...", "stderr's lines with a TEXT in a file too"),
-        ("--virtual-local-rank", None, "LOCAL_RANK=0 in every rank, which sees its GPU alone"),
-        ("--shutdown-timeout", "S", "from SIGTERM to SIGKILL for ranks that have to end"),
-        ("--signals-to-handle", "NAME,...", "more signals that ask the ranks to save and leave"),
-        ("--monitor-interval", "S", "accepted: ends are noticed at once"),
-        ("--event-log-handler", "NAME", "accepted: events are in RUN_DIR/events.jsonl"),
-        ("--logs-specs", "NAME", "accepted: the logs are relaunch's own"),
+        (
+            "--duplicate-stdout-filters",
+            "TEXT,...",
+            "also write lines of stdout with a TEXT to a file",
+        ),
+        (
+            "--duplicate-stderr-filters",
+            "TEXT,...",
+            "also write lines of stderr with a TEXT to a file",
+        ),
+        ("--virtual-local-rank", None, "LOCAL_RANK=0 in every rank; each sees only its own GPU"),
+        ("--shutdown-timeout", "S", "seconds from SIGTERM to SIGKILL when ranks are ended"),
+        ("--signals-to-handle", "NAME,...", "more signals that are a preemption notice"),
+        ("--monitor-interval", "S", "accepted, no effect: ends are noticed at once"),
+        ("--event-log-handler", "NAME", "accepted, no effect: events are in RUN_DIR/events.jsonl"),
+        ("--logs-specs", "NAME", "accepted, no effect"),
     ),
     Option(
         name="--start-method",
         value="NAME",
         choices=("spawn", "fork", "forkserver"),
-        help="accepted; as in torchrun it changes nothing for a script",
+        help="accepted, no effect, as in torchrun for a script",
     ),
     Option(
         name="--numa-binding",
@@ -118,42 +126,42 @@ OWN_OPTIONS = (
         (
             "--shard-blocks",
             "A,B",
-            "blocks that fsdp shards on their own: names such as layers.*, or classes (default: "
+            "blocks that fsdp shards separately: names such as layers.*, or classes (default: "
             "the repeated modules)",
         ),
-        ("--hybrid-shard", None, "fsdp: shard inside a node, replicate over the nodes"),
-        ("--run-dir", "DIR", "the run's folder: checkpoints, metrics, logs"),
+        ("--hybrid-shard", None, "fsdp: shard within a node, replicate across nodes"),
+        ("--run-dir", "DIR", "run folder: checkpoints, metrics, logs (default: runs/SCRIPT)"),
         (
             "--checkpoints",
             "PLACE",
-            "where checkpoints and the best weights go instead: a folder, or a URL that fsspec "
-            "knows, such as s3://bucket/run; of this one run",
+            "where to store checkpoints and best weights instead: a folder, or a URL of fsspec "
+            "such as s3://bucket/run; for one run only",
         ),
-        ("--cold", None, "start each rank as a Python of its own, not as a fork"),
+        ("--cold", None, "start a new Python for each rank instead of a fork"),
         ("--preload", "A,B", "modules to import once, before the ranks are forked"),
         ("--dry-run", None, "print the plan and rank 0's environment; start nothing"),
         (
             "--hang-timeout",
             "S",
-            "kill and count as failed what has made no progress for S seconds, after writing its "
-            "stacks; counted from the first sign of life, which Run gives before the ranks meet "
-            "and other scripts by launcher.beat (default: never)",
+            "if no rank makes progress for S seconds, write all stacks, kill the ranks and count "
+            "it as a failure; counted from the first heartbeat, which Run sends before the ranks "
+            "meet, and other scripts by launcher.beat (default: never)",
         ),
         (
             "--secret-file",
             "FILE",
-            "what the nodes share: a file with 16 characters or more, the same on each node "
+            "secret of the nodes: a file with 16 characters or more, the same on each node "
             "(default: RELAUNCH_SECRET in the environment)",
         ),
         (
             "--container",
             "WORDS",
-            'in a Slurm job: what the agents are started in, as "apptainer exec --nv image.sif"',
+            'in a Slurm job: command to start the agents in, as "apptainer exec --nv image.sif"',
         ),
-        ("--grace", "S", "kill the ranks S seconds after a warning (default: never)"),
+        ("--grace", "S", "kill the ranks S seconds after a preemption notice (default: never)"),
     ),
-    Option(name="--version", help="print the version and leave", from_environment=False),
-    Option(name="--help", short="-h", help="print this and leave", from_environment=False),
+    Option(name="--version", help="print the version and exit", from_environment=False),
+    Option(name="--help", short="-h", help="print this and exit", from_environment=False),
 )
 
 OPTIONS = TORCHRUN_OPTIONS + OWN_OPTIONS

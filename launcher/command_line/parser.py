@@ -19,10 +19,10 @@ from .option_table import OWN_OPTIONS, TORCHRUN_OPTIONS
 from .subcommands import SUBCOMMANDS
 
 _EPILOG = """\
-The options of torchrun mean what they mean there. Each may be cut short, be written with
-underscores, and be given as PET_<NAME> in the environment; the command line wins.
+Options of torchrun have the same meaning here. Options may be abbreviated, written with
+underscores, or given as PET_<NAME> in the environment; the command line takes precedence.
 
-relaunch checkpoint, report and watch look at runs; each has a --help of its own.
+relaunch checkpoint, report and watch read runs; each has its own --help.
 
 exit codes:
   0    done                             2      wrong usage
@@ -30,8 +30,8 @@ exit codes:
   else the code of the rank that failed first; 128+n when signal n ended it
 
 signals to relaunch:
-  SIGTERM, SIGUSR1, SIGUSR2, SIGHUP, Ctrl-C   each rank is told once to save and to leave
-  Ctrl-C again                                the ranks are killed now
+  SIGTERM, SIGUSR1, SIGUSR2, SIGHUP, Ctrl-C   a preemption notice: each rank gets SIGTERM once
+  Ctrl-C again                                the ranks are killed at once
 """
 
 DEFAULT_PORT = 29500

@@ -9,7 +9,7 @@ from .preemption import signal_name
 
 
 class Interrupted(LauncherError):
-    """The run was asked to leave while it had no ranks: nothing was begun, nothing is lost."""
+    """The run was preempted while it had no ranks: nothing was begun, nothing is lost."""
 
     exit_code = CONTINUE
 
@@ -21,8 +21,8 @@ class Interrupted(LauncherError):
         self.signum = signum
 
     def before_restart(self, number: int) -> str:
-        """Return the sentence about a run that was asked to leave between two attempts."""
+        """Return the sentence about a run that was preempted between two attempts."""
         return (
-            f"{signal_name(self.signum)}: asked to leave before restart {number}; the same command "
+            f"{signal_name(self.signum)}: preempted before restart {number}; the same command "
             "resumes the run."
         )

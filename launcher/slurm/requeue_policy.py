@@ -18,7 +18,7 @@ class Cause(enum.StrEnum):
     FAILED = "failed"
     PREEMPTED = "preempted"
     TIME_LIMIT = "time limit"
-    ASKED = "asked to leave"
+    ASKED = "preemption notice"
     """By a signal of `--signal`, or by the run itself before its time was over."""
     CANCELLED = "cancelled"
     REQUEUED = "requeued by Slurm"

@@ -94,7 +94,7 @@ def _ending_or_save(
     progress: Progress, agreed: Agreed | None, notice: AgreedNotice | None
 ) -> Decision:
     if (notice is not None and notice.asked) or (agreed is not None and agreed.preempt):
-        return _leave("asked to leave", progress, notice)
+        return _leave("preemption notice", progress, notice)
     if progress.owes_evaluation:
         # It did not fit before the end of the time, or it would be under way.
         return _leave("the time limit comes before the end of the evaluation", progress, notice)
@@ -121,7 +121,7 @@ def _leave(reason: str, progress: Progress, notice: AgreedNotice | None) -> Deci
     """Return how to leave: with a save if there is time for one, else with the newest one."""
     time = None if notice is None else notice.time
     if progress.owes_evaluation and notice is not None and notice.asked:
-        reason = f"{reason} in an evaluation, which is done again"
+        reason = f"{reason} in an evaluation, which will be repeated"
     if progress.is_saved:
         return Decision(save=False, ending=Ending.PREEMPTED, reason=reason)
     if time is None or time.fits_a_save or progress.newest_step is None:

@@ -97,7 +97,7 @@ def write_run(path: Path, *, ends: bool = True, records: bool = True) -> Path:
             if step in (100, 380):
                 event("best", step=step, monitor="val/loss", value=_loss(step), seconds=0.5)
         if attempt == 2:
-            event("end", attempt=2, step=300, ending="preempted", reason="asked to leave")
+            event("end", attempt=2, step=300, ending="preempted", reason="preemption notice")
         if attempt == 3 and ends:
             event("end", attempt=3, step=400, ending="early stop", reason="val/loss is | flat")
             event("test", **{"test/loss": 0.5, "test/accuracy": 0.9})

@@ -98,7 +98,7 @@ def test_warning_text(cause, num_ranks, grace_s, text):
             "<Signals.SIGTERM: 15>.",
             "the command '['tar', 'x.tar']', which the script had started, died of SIGTERM: the "
             "notice reached it too. Start it in a session of its own (start_new_session=True), or "
-            "catch this error once the run is asked to leave.",
+            "catch this error after a preemption notice.",
         ),
         ("CalledProcessError: Command 'a b' died with <Signals.SIGSEGV: 11>.", None),
         ("CalledProcessError: Command 'a b' returned non-zero exit status 1.", None),

@@ -40,8 +40,8 @@ BEFORE = (
 @pytest.mark.parametrize(
     ("found", "text"),
     [
-        (ends(KILL, TERM, ended=[0]), f"rank 1 was asked to leave (SIGTERM) {BEFORE}"),
-        (ends(HUP, TERM), f"ranks 0, 1 were asked to leave (SIGHUP, SIGTERM) {BEFORE}"),
+        (ends(KILL, TERM, ended=[0]), f"rank 1 was preempted (SIGTERM) {BEFORE}"),
+        (ends(HUP, TERM), f"ranks 0, 1 were preempted (SIGHUP, SIGTERM) {BEFORE}"),
         (ends(KILL, KILL, ended=[0, 1]), f"ranks 0, 1 had to be ended {BEFORE}"),
         (ends(75, KILL, ended=[1]), f"rank 0 left with 75 {BEFORE}"),
         (ends(75, 75), ""),

@@ -72,7 +72,7 @@ def own_command_text(words: str | None) -> str | None:
     return (
         f"the command {found['command']}, which the script had started, died of {found['signal']}: "
         "the notice reached it too. Start it in a session of its own (start_new_session=True), or "
-        "catch this error once the run is asked to leave."
+        "catch this error after a preemption notice."
     )
 
 

@@ -25,7 +25,7 @@ def nothing_begun_text(outcomes: Sequence[RankEnd]) -> str:
     if died:
         names = ", ".join(dict.fromkeys(signal_name(-o.spared) for o in died if o.spared))
         was = "was" if len(died) == 1 else "were"
-        return f"{ranks_text(o.rank for o in died)} {was} asked to leave ({names}) {before}"
+        return f"{ranks_text(o.rank for o in died)} {was} preempted ({names}) {before}"
     if not any(o.by_launcher for o in outcomes):
         return ""
     left = [o.rank for o in outcomes if o.status == CONTINUE and o.spared is None]

@@ -81,7 +81,7 @@ def state_sentence(facts: RunFacts) -> str:
         )
     if facts.is_over:
         return f"Finished at step {last.end_step}: {last.ending}, {last.reason}."
-    return f"Asked to leave at step {last.end_step}. The same command resumes the run."
+    return f"Preempted at step {last.end_step}. The same command resumes the run."
 
 
 def ended_text(attempt: AttemptRecord) -> str:

@@ -26,13 +26,12 @@ from .sbatch_options import SbatchOptions, check_options, split_words, submissio
 _HELP = """\
 usage: relaunch slurm [sbatch options] [relaunch options] script.py [script args]
 
-Makes a batch script, submits it and says how to follow the job. Short options are sbatch's.
+Writes a batch script, submits it and prints how to follow the job. Short options are sbatch's.
 
   --dry-run    print the script and submit nothing
 
-The script asks for one task a node, for a requeue after a preemption or the time limit, and for a
-warning two minutes before the time limit, unless the options say otherwise. docs/slurm.md tells
-what happens then.
+The script requests one task per node, a requeue after a preemption or the time limit, and a signal
+two minutes before the time limit, unless the options differ. docs/slurm.md describes the details.
 """
 _LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")
 _SUBMIT_S = 60.0

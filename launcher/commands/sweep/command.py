@@ -108,7 +108,7 @@ def run(argv: Sequence[str]) -> int:
             break
         number += 1
     if inbox.warned_by is not None:
-        say("asked to leave: the same command continues the sweep.")
+        say("preempted: the same command continues the sweep.")
         return CONTINUE
     print(f"\n{(given.sweep_dir / RESULTS).read_text()}", end="")
     return DONE if any(r.value is not None for r in results) else 1

@@ -55,7 +55,7 @@ def _start(event: Event) -> str:
 
 def _end(event: Event) -> str:
     if event["ending"] == "preempted":
-        return f"asked to leave at step {event['step']}; the same command resumes the run"
+        return f"preempted at step {event['step']}; the same command resumes the run"
     return f"finished at step {event['step']}: {event['ending']}, {event['reason']}"
 
 
@@ -72,7 +72,7 @@ def _attempt(event: Event) -> str:
 _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "start": _start,
     "end": _end,
-    "left": lambda e: f"asked to leave in {e['where']}; the same command does it again",
+    "left": lambda e: f"preempted in {e['where']}; the same command repeats it",
     "already over": lambda e: f"had finished already: {e['ending']}, {e['reason']}",
     "test": _test,
     "attempt": lambda e: "the ranks have ended" if e["code"] == 0 else _attempt(e),

@@ -65,8 +65,8 @@ def leave_unsaved(
         if environment.rank == 0:  # where it is another that leaves first, the launcher says it
             cause = flag.cause or ("a signal" if signum is None else signal_name(signum))
             print(
-                f"relaunch: asked to leave ({cause}) before the first step of this start: nothing "
-                "was to be saved. The same command resumes the run.",
+                f"relaunch: preemption notice ({cause}) before the first step of this start: "
+                "nothing was to be saved. The same command resumes the run.",
                 flush=True,
             )
 

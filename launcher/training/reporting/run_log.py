@@ -326,8 +326,8 @@ class RunLog:
             told = f" ({cause})" if cause else ""
             self._folder.event("left", attempt=self._run.attempt, where=where, step=step)
             self._run.say(
-                f"asked to leave{told} in {where}, which is done again: the training is saved, up "
-                f"to step {step}. The same command resumes the run."
+                f"preemption notice{told} in {where}, which will be repeated: the training is "
+                f"saved up to step {step}. The same command resumes the run."
             )
 
     def already_over(self, decision: Decision) -> None:

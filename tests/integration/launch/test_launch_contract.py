@@ -70,7 +70,8 @@ def test_options_reach_the_rank(launch):
         """
         from launcher.contract.environment import RankEnvironment
         e = RankEnvironment.from_environ(os.environ)
-        print(e.run.strategy, e.run.precision, e.run.run_dir, e.launched, e.rank, e.world_size, e.local_rank)
+        r = e.run
+        print(r.strategy, r.precision, r.run_dir, e.launched, e.rank, e.world_size, e.local_rank)
         """
     )
     options = ("--strategy", "zero2", "--precision", "bf16", "--run_dir", "run")

@@ -61,14 +61,14 @@ def test_a_notice_to_one_rank_before_the_first_step(launch, name):
     launched = running(launch, DIES_EARLY, "--max-restarts", "3")
     os.kill(pid_of(launch, 1), signal.Signals[name])
     assert launched.wait(50) == 75
-    assert launched.said() == [f"relaunch: rank 1 was asked to leave ({name}) {BEFORE}"]
+    assert launched.said() == [f"relaunch: rank 1 was preempted ({name}) {BEFORE}"]
 
 
 def test_python_takes_sigint_for_a_keyboard_interrupt_before_the_first_step(launch):
     launched = running(launch, "ready()\ntime.sleep(100)")
     os.kill(pid_of(launch, 1), signal.SIGINT)
     assert launched.wait(50) == 75
-    assert launched.said() == [f"relaunch: rank 1 was asked to leave (SIGINT) {BEFORE}"]
+    assert launched.said() == [f"relaunch: rank 1 was preempted (SIGINT) {BEFORE}"]
 
 
 def test_a_rank_that_leaves_before_the_first_step_takes_the_others_along(launch):
@@ -84,7 +84,7 @@ def test_a_notice_to_the_launcher_and_to_a_rank_before_the_first_step(launch):
     os.kill(pid_of(launch, 1), signal.SIGTERM)
     launched.send(signal.SIGUSR1)
     assert launched.wait(50) == 75
-    assert launched.said()[-1] == f"relaunch: rank 1 was asked to leave (SIGTERM) {BEFORE}"
+    assert launched.said()[-1] == f"relaunch: rank 1 was preempted (SIGTERM) {BEFORE}"
 
 
 def test_a_notice_to_every_process_twice_before_the_first_step(launch):
@@ -287,7 +287,7 @@ def test_a_notice_while_a_restart_is_waited_for(launch, name, ours):
     launched.send(signal.SIGTERM)
     assert launched.wait(50) == 75
     assert launched.said()[-1] == (
-        f"relaunch: {name}: asked to leave before restart 2; the same command resumes the run."
+        f"relaunch: {name}: preempted before restart 2; the same command resumes the run."
     )
 
 
@@ -313,4 +313,4 @@ time.sleep(100)
     launched.send(signal.SIGTERM)
     assert launched.wait(50) == 75
     assert "ValueError: a fault" in launched.stderr
-    assert "asked to leave before restart 1; the same command resumes the run" in launched.stderr
+    assert "preempted before restart 1; the same command resumes the run" in launched.stderr

@@ -88,7 +88,7 @@ def test_a_notice_while_a_restart_is_waited_for(hosts, asked):
     for node in nodes:
         line = node.said()[-1]
         assert line == (
-            "relaunch: SIGTERM: asked to leave before restart 3; the same command resumes the run."
+            "relaunch: SIGTERM: preempted before restart 3; the same command resumes the run."
         )
 
 
@@ -101,7 +101,7 @@ def test_a_notice_to_one_rank_before_the_first_step(hosts, asked):
     assert [node.wait(40) for node in nodes] == [75, 75], [node.stderr for node in nodes]
     for node in nodes:
         assert node.said()[-1].startswith(
-            f"relaunch: rank {asked} was asked to leave (SIGTERM) before the first step of this"
+            f"relaunch: rank {asked} was preempted (SIGTERM) before the first step of this"
         ), node.stderr
 
 

@@ -106,7 +106,7 @@ def test_an_evaluation_is_broken_off_by_all_and_done_again(
     words = ("--slow", "evaluation", "--seconds", "0.3", "--workers", workers)
     trial = Trial(launch, run, *words, strategy=strategy)
     launched = trial.disturb("evaluation", "--grace", "60", whom=whom)
-    assert "asked to leave in an evaluation, which is done again" in launched.stdout
+    assert "preemption notice in an evaluation, which will be repeated" in launched.stdout
     assert run.steps_on_disk() == [5]
     assert [step for step, _ in evaluations(run.path)] == [1, 2, 3, 4]
     trial.go_on(plain)
@@ -195,7 +195,7 @@ def test_restoring_is_left_at_once_and_the_checkpoint_stays(
 def test_a_test_is_broken_off_and_done_again(launch: Any, run: Any, plain: Path) -> None:
     trial = Trial(launch, run, "--slow", "test", "--seconds", "0.3")
     launched = trial.disturb("test")
-    assert "in job.test, which is done again: the training is saved, up to step 12" in (
+    assert "in job.test, which will be repeated: the training is saved up to step 12" in (
         launched.stdout
     )
     trial.go_on(plain)

@@ -84,7 +84,7 @@ SAVING = replace(UNDER_WAY, step=5, saving_since=3, world_size=2)
         (
             SAVING,
             replace(QUIET, preempt=1),
-            Decision(save=True, conclude=True, ending=Ending.PREEMPTED, reason="asked to leave"),
+            Decision(save=True, conclude=True, ending=Ending.PREEMPTED, reason="preemption notice"),
         ),
     ],
 )
@@ -99,19 +99,24 @@ OWING = replace(UNDER_WAY, owes_evaluation=True, newest_step=3)
 @pytest.mark.parametrize(
     ("progress", "notice", "save", "words"),
     [
-        (UNDER_WAY, ASKED, True, "asked to leave"),
-        (replace(AT_END, early_stop_reason="no gain"), ASKED, True, "asked to leave"),
+        (UNDER_WAY, ASKED, True, "preemption notice"),
+        (replace(AT_END, early_stop_reason="no gain"), ASKED, True, "preemption notice"),
         # At the first boundary nothing was said at a former one.
-        (OWING, ASKED, True, "asked to leave in an evaluation, which is done again"),
+        (OWING, ASKED, True, "preemption notice in an evaluation, which will be repeated"),
         (
             OWING,
             AgreedNotice(asked=0, time=None),
             True,
             "the time limit comes before the end of",
         ),
-        (replace(OWING, step=10), ASKED, True, "asked to leave in an evaluation"),
-        (replace(OWING, newest_step=5, is_saved=True), ASKED, False, "asked to leave in an eval"),
-        (replace(UNDER_WAY, newest_step=5, is_saved=True), ASKED, False, "asked to leave"),
+        (replace(OWING, step=10), ASKED, True, "preemption notice in an evaluation"),
+        (
+            replace(OWING, newest_step=5, is_saved=True),
+            ASKED,
+            False,
+            "preemption notice in an eval",
+        ),
+        (replace(UNDER_WAY, newest_step=5, is_saved=True), ASKED, False, "preemption notice"),
     ],
 )
 def test_a_notice_that_came_in_the_step_is_acted_on_at_its_end(

@@ -33,7 +33,7 @@ def test_leaving_saves_only_what_can_be_finished(time: TimeLeft, fits: bool) -> 
 
 def test_without_a_known_limit_leaving_saves() -> None:
     assert decide(UNDER_WAY, None, ASKED) == Decision(
-        save=True, ending=Ending.PREEMPTED, reason="asked to leave"
+        save=True, ending=Ending.PREEMPTED, reason="preemption notice"
     )
 
 
