@@ -137,7 +137,9 @@ def test_what_nccl_leaves_goes_with_the_logs():
 
 def test_nothing_that_a_rank_is_told_makes_it_import_torch_anew():
     at_import = {**default_environment(PLACE.local_world_size), "HOME": "/root"}
-    told = write(replace(SETTINGS, run_dir=Path("/runs/one"), attempt=4), HOME="/root")
+    told = write(
+        replace(SETTINGS, run=RunOptions(run_dir=Path("/runs/one")), attempt=4), HOME="/root"
+    )
     assert other_variables(told, at_import) is None
 
 
