@@ -51,10 +51,10 @@ class Memory:
             return False
         return need.total <= self.device_bytes
 
-    def sentence(self, *, offload: bool) -> str:
+    def sentence(self, *, with_host: bool) -> str:
         """Return it for people."""
         device = _shown(self.device_bytes)
-        if not offload or self.host_bytes is None:
+        if not with_host or self.host_bytes is None:
             return device
         return f"{device} and, of the host, {_shown(self.host_bytes)}"
 
@@ -103,9 +103,10 @@ def choose(
     if least is not None:
         return Choice(strategy=least, reason=_trial(found[least], memory, ranks), table=table)
     what = "the model does not fit" if found.keys() == {"single"} else "no strategy fits"
+    uses_host = any(need.host for need in found.values())
     where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
     told = [
-        f"{what} into the {memory.sentence(offload=wishes.offload)} that may be used {where} "
+        f"{what} into the {memory.sentence(with_host=uses_host)} that may be used {where} "
         f"({KEPT_FREE:.0%} of what is free is kept free).",
         table,
         _smallest(sizes, wishes, spread, memory),

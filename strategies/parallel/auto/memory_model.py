@@ -74,8 +74,8 @@ class MemoryNeed:
     building: int
     """The most while the model is built, before it trains."""
     host: int = 0
-    """The most in the host's memory, where what is offloaded is kept and stepped; not in `total`.
-    """
+    """The most in the host's memory, beside a GPU's: what is offloaded is kept and stepped there,
+    and ZeRO proves its layout there while the model is built; not in `total`."""
 
     @property
     def total(self) -> int:
@@ -206,9 +206,15 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], MemoryNeed]:
             # `step` flattens the gradients, lets go of their parts, and then updates.
             stepping=max(MASTER_BYTES * share, flat_step(sizes, share)),
             building=building + sizes.frozen_bytes,
+            host=_initial_on_host(sizes, spread),
         )
 
     return need
+
+
+def _initial_on_host(sizes: ModelSizes, spread: Spread) -> int:
+    """Return the copies with which zero.py proves the layout, where a GPU's run has them."""
+    return 0 if sizes.on_host or spread.by_name else MASTER_BYTES * sizes.trainable
 
 
 def _zero3(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
@@ -242,6 +248,7 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
         # The bucket stays; `_prepare_fp32_grad_for_sub_group` copies the gradients.
         stepping=bucket + MASTER_BYTES * share + flat_step(sizes, share),
         building=sizes.frozen_bytes + building,
+        host=_initial_on_host(sizes, spread),
     )
 
 

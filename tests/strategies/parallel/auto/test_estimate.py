@@ -171,3 +171,23 @@ def test_sizes_are_measured_without_memory(precision: str) -> None:
     assert sizes.activation_bytes is not None
     # The output of every layer at the least; at the most a few copies of the last in fp32.
     assert 4 * one <= sizes.activation_bytes <= 4 * one + 5 * 1000 * 64 * 4
+
+
+def test_what_zero_copies_to_the_host_of_a_gpu_counts() -> None:
+    """A fp32 copy of the whole model for each rank, while it is built."""
+    on_gpu = replace(LARGE, on_host=False, trainable=1000 * MIB, activation_bytes=0)
+    wishes = Wishes(able=("zero2",))
+
+    def ask(host_gib: int, *, by_name: bool = False) -> Choice:
+        return choose(
+            on_gpu,
+            wishes,
+            over(8, by_name=by_name),
+            memory_bytes=80 * 1024 * MIB,
+            host_bytes=host_gib * 1024 * MIB,
+        )
+
+    assert "and 3.9 GiB on the host" in ask(5).reason
+    with pytest.raises(ConfigError, match=r"72.0 GiB and, of the host, 1.8 GiB that may be used"):
+        ask(2)
+    assert "host" not in ask(2, by_name=True).reason
