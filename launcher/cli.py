@@ -10,17 +10,22 @@ from typing import NoReturn
 
 from .command_line.subcommands import SUBCOMMANDS
 from .contract.launcher_signals import SignalInbox
+from .workers.init_process import child_of_init, is_init
 
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
+def main(argv: Sequence[str] | None = None, inbox: SignalInbox | None = None) -> NoReturn:
     """Run the command and exit.
+
+    Args:
+        argv: The words after `relaunch`; None: those of this process.
+        inbox: One that is installed already; None: a new one.
 
     Raises:
         SystemExit: Always; the codes are those of `exit_codes`.
     """
     words = sys.argv[1:] if argv is None else argv
-    inbox = SignalInbox()
-    is_start = not words or words[0] not in SUBCOMMANDS
+    inbox = inbox or SignalInbox()
+    is_start = _is_start(words)
     if is_start:
         inbox.install()
     from .command import leave_with
@@ -31,10 +36,19 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
+def _is_start(words: Sequence[str]) -> bool:
+    """Return whether the words start a run; else they are a subcommand."""
+    return not words or words[0] not in SUBCOMMANDS
+
+
 def console() -> NoReturn:
     """Run the command as a process of its own: `main`, and a quick end."""
+    inbox = SignalInbox()
+    if is_init() and _is_start(sys.argv[1:]):
+        with child_of_init():
+            inbox.install()
     try:
-        main()
+        main(inbox=inbox)
     except SystemExit as leaving:
         if not isinstance(leaving.code, int):
             raise

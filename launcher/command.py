@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from .agent.cluster import ClusterEnvironment
+from .agent.indexed_job import INDEX, IndexedJob
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .console import say
@@ -106,7 +107,7 @@ def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> ClusterEnviron
         UsageError: The environment is that of a Slurm job, and this process is not in it.
     """
     if "SLURM_JOB_ID" not in environ:
-        return ClusterEnvironment()
+        return IndexedJob(environ) if INDEX in environ else ClusterEnvironment()
     from .slurm.environment import (
         find_slurm_environment,  # a start outside of Slurm need not read all that
     )

@@ -21,6 +21,8 @@ from .reminder import Reminder
 
 STORE_S = 60.0
 """How long one call to the store may take."""
+RESOLVE_S = 60.0
+"""How long node 0 waits until its own name can be resolved."""
 _CONNECT_S = 5.0
 _PAUSE_S = 0.2
 _LOOK_S = 0.05
@@ -97,6 +99,40 @@ def open_if_here(nodes: NodeOptions, addr: str, port: int) -> TCPStore | None:
             return None
         raise
     return serve(addr, listener)
+
+
+def open_when_resolved(
+    nodes: NodeOptions,
+    place: StoreAddress,
+    *,
+    say: Callable[[str], None],
+    check: Callable[[], None],
+) -> TCPStore | None:
+    """Do what `open_if_here` does; wait a moment for the name of node 0.
+
+    A new pod's name is known to the name server only some seconds after the pod has begun.
+
+    Args:
+        nodes: The options.
+        place: On node 0.
+        say: Told now and then what is waited for.
+        check: Called again and again; raises to end the wait.
+
+    Raises:
+        UsageError: As `open_if_here`; for a name that cannot be resolved after RESOLVE_S.
+    """
+    reminder, timeout_s = Reminder(say), min(RESOLVE_S, nodes.join_timeout_s)
+    while True:
+        check()
+        try:
+            return open_if_here(nodes, place.addr, place.port)
+        except UsageError as error:
+            cause = error.__cause__
+            if not isinstance(cause, socket.gaierror) or reminder.waited_s >= timeout_s:
+                raise
+            text = _reason(cause, place.addr)
+        reminder.remind(f"waiting for node 0's name: {text}. Trying again for {timeout_s:g} s.")
+        time.sleep(_PAUSE_S)
 
 
 def reach(

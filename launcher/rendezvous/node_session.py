@@ -17,7 +17,7 @@ from ..errors import StartError, UsageError
 from ..plan.launch_plan import LaunchPlan
 from .gathering import Gathering
 from .leader_election import GATHER_S, LeaderElection, SparePort, may_succeed
-from .leader_store import STORE_S, StoreAddress, open_if_here, reach, serve
+from .leader_store import STORE_S, StoreAddress, open_when_resolved, reach, serve
 from .local import bind
 from .membership import Membership
 from .messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
@@ -79,7 +79,9 @@ class NodeSession:
             StartError: The others did not come, or node 0 cannot be reached.
             Interrupted: The run was asked to end meanwhile.
         """
-        self._server = open_if_here(self._nodes, self.place.addr, self.place.port)
+        self._server = open_when_resolved(
+            self._nodes, self.place, say=self._say, check=self._check_inbox
+        )
         leads = self._server is not None
         if not leads:
             timeout_s = self._nodes.join_timeout_s
