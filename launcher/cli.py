@@ -4,13 +4,13 @@ From its first line on a preemption notice is remembered, and the run ends with 
 Therefore nothing is imported here before the handlers are installed but what they need.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from .command_line.subcommands import SUBCOMMANDS
 from .contract.launcher_signals import SignalInbox
-from .workers.init_process import child_of_init, is_init
 
 
 def main(argv: Sequence[str] | None = None, inbox: SignalInbox | None = None) -> NoReturn:
@@ -44,7 +44,9 @@ def _is_start(words: Sequence[str]) -> bool:
 def console() -> NoReturn:
     """Run the command as a process of its own: `main`, and a quick end."""
     inbox = SignalInbox()
-    if is_init() and _is_start(sys.argv[1:]):
+    if os.getpid() == 1 and _is_start(sys.argv[1:]):
+        from .workers.init_process import child_of_init
+
         with child_of_init():
             inbox.install()
     try:

@@ -22,11 +22,6 @@ _HELD = signal.valid_signals() - _OF_THE_TERMINAL - _OF_THIS_PROCESS
 """What the parent waits for. A blocked signal is kept, also for PID 1."""
 
 
-def is_init() -> bool:
-    """Return whether this process is the first of a container."""
-    return os.getpid() == 1
-
-
 @contextmanager
 def child_of_init() -> Iterator[None]:
     """Split: the block and all that follows run in the child; the parent never returns.

@@ -19,7 +19,7 @@ from launcher.cli import console
 def state(pid):
     try:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except OSError:  # it is gone, perhaps between open and read
         return None
 
 def wait(condition, what):
