@@ -16,6 +16,7 @@ from torch import nn
 
 from launcher.contract.environment import RankEnvironment
 from launcher.contract.preemption import PreemptionFlag
+from launcher.contract.run_options import RunOptions
 from launcher.run_folder.folder import RunFolder
 from launcher.training.loop.job import Job
 from launcher.training.rank_console import RankConsole
@@ -138,7 +139,9 @@ def make_job(
     **recipe: Any,
 ) -> Job:
     """Prepare a run on the process group that there is."""
-    environment = replace(RankEnvironment.from_environ({}), strategy=strategy, precision=precision)
+    environment = replace(
+        RankEnvironment.from_environ({}), run=RunOptions(strategy=strategy, precision=precision)
+    )
     run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=RunFolder(folder), seed=0)
     run.console = RankConsole(is_heard=False)
     if strategy == "accelerate":
