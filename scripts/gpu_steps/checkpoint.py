@@ -68,7 +68,7 @@ with process_groups(rank=0, local_rank=0, world_size=1) as ranks:
     holds("the first save: the training stands still", stalls[0], 1.0, "s")
     holds("later saves: the training stands still", max(stalls[1:]), 0.2, "s")
     say("the slowest step beyond the median", max(took[2:]) - sorted(took)[len(took) // 2], "s")
-    staging = job._keeper._writer._staging
+    staging = job._checkpointer._writer._staging
     image = torch.frombuffer(staging._memory, dtype=torch.uint8)
     say("host memory is locked", image.is_pinned(), passed=image.is_pinned() if ON_GPU else None)
     if staging.note is not None:
