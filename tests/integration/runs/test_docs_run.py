@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from launcher.commands import plan
+
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[3]
 
@@ -257,7 +259,9 @@ def test_what_is_printed_and_not_started(tmp_path: Path) -> None:
             # A place that needs no package of its own.
             words = shlex.split(line.replace("s3://", f"file://{tmp_path}/"))
             words = words[words.index("relaunch") + 1 :]
-            if "train.py" in words and words[0] not in ("sweep", "schedule", "slurm"):
+            if words[:1] == ["plan"]:  # what it prints: tests/launcher/commands/test_plan.py
+                assert plan.build_parser().parse_args(words[1:]).script == "train.py"
+            elif "train.py" in words and words[0] not in ("sweep", "schedule", "slurm"):
                 done = relaunch(["--dry-run", *words], tmp_path)
                 assert done.returncode == 0, (line, done.stderr)
                 assert "train.py" in done.stdout, line
