@@ -1,4 +1,4 @@
-"""The pages for people, and the code in them; loaded by path, for tests/ is no package."""
+"""The pages for people, and the code in them."""
 
 import re
 from pathlib import Path

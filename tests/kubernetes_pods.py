@@ -1,9 +1,11 @@
-"""The pods that scripts/kubernetes makes; loaded by path, for tests/ is no package."""
+"""The pods that scripts/kubernetes makes."""
 
 from pathlib import Path
 from typing import Any
 
-import yaml
+import pytest
+
+yaml = pytest.importorskip("yaml")
 
 FOLDER = Path(__file__).parents[1] / "scripts" / "kubernetes"
 NAMES = ("job", "jobset", "trainjob")

@@ -2,29 +2,15 @@
 
 import ast
 import importlib
-import importlib.util
 import re
 import shlex
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from launcher.command_line.parser import parse_command_line
 from launcher.command_line.subcommands import SUBCOMMANDS
+from tests.doc_pages import BY_NAME, ROOT, blocks, commands
 
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PAGES = load("doc_pages")
-ROOT, BY_NAME, blocks, commands = PAGES.ROOT, PAGES.BY_NAME, PAGES.blocks, PAGES.commands
 OURS = ("launcher", "strategies", "checkpointing")
 
 

@@ -4,9 +4,7 @@ The schemas come with `scripts/install test test-kubernetes`.
 """
 
 import importlib
-import importlib.util
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,20 +14,9 @@ from launcher.command_line.parser import parse_command_line
 from launcher.contract.exit_codes import CONTINUE, DO_NOT_RETRY
 from launcher.errors import UsageError
 from launcher.plan.options import LaunchOptions
+from tests import kubernetes_pods
 
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pytest.importorskip("yaml")
-PODS = load("kubernetes_pods")
-each_manifest = pytest.mark.parametrize("name", PODS.NAMES)
+each_manifest = pytest.mark.parametrize("name", kubernetes_pods.NAMES)
 MODELS = {
     "JobSet": "JobsetV1alpha2JobSet",
     "TrainJob": "TrainerV1alpha1TrainJob",
@@ -74,14 +61,14 @@ def check_model(document: dict[str, Any]) -> list[str]:
 @each_manifest
 def test_the_published_models_take_all_of_it(name: str) -> None:
     pytest.importorskip("kubeflow_trainer_api")
-    for document in PODS.documents(name).values():
+    for document in kubernetes_pods.documents(name).values():
         if document["kind"] in MODELS:
             assert check_model(document) == []
 
 
 def test_a_misspelled_field_is_seen() -> None:
     pytest.importorskip("kubeflow_trainer_api")
-    document = PODS.documents("jobset")
+    document = kubernetes_pods.documents("jobset")
     pod = document["JobSet"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     pod["terminationGracePeriod"] = 3
     (found,) = check_model(document["JobSet"])
@@ -93,19 +80,19 @@ def test_a_misspelled_field_is_seen() -> None:
 def test_the_schemas_of_kubernetes_take_the_job(name: str, version: str) -> None:
     validate = pytest.importorskip("kubernetes_validate")
     job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "train"}}
-    spec = PODS.job_spec(name)
-    spec["template"]["spec"]["containers"] = [PODS.container(name)]
+    spec = kubernetes_pods.job_spec(name)
+    spec["template"]["spec"]["containers"] = [kubernetes_pods.container(name)]
     validate.validate({**job, "spec": spec}, version, strict=True)
     if name == "job":
-        validate.validate(PODS.documents(name)["Service"], version, strict=True)
+        validate.validate(kubernetes_pods.documents(name)["Service"], version, strict=True)
 
 
 @each_manifest
 def test_each_pod_starts_relaunch_without_an_option_about_nodes(name: str) -> None:
-    container, num_nodes = PODS.container(name), PODS.num_nodes(name)
+    container, num_nodes = kubernetes_pods.container(name), kubernetes_pods.num_nodes(name)
     assert container["command"] == ["relaunch"]
     for index in range(num_nodes):
-        environ = PODS.environment(name, index)
+        environ = kubernetes_pods.environment(name, index)
         options = parse_command_line(container["args"], environ, find_site(environ, ()).supply)
         assert isinstance(options, LaunchOptions)
         nodes = options.nodes
@@ -113,7 +100,7 @@ def test_each_pod_starts_relaunch_without_an_option_about_nodes(name: str) -> No
         assert nodes.master_addr is not None
         assert nodes.master_addr.startswith("train-")
         assert options.notes == ()
-    environ = PODS.environment(name, num_nodes)
+    environ = kubernetes_pods.environment(name, num_nodes)
     environ.pop("PET_NODE_RANK", None)
     with pytest.raises(UsageError, match=rf"JOB_COMPLETION_INDEX={num_nodes}, but"):
         parse_command_line(container["args"], environ, find_site(environ, ()).supply)
@@ -121,7 +108,7 @@ def test_each_pod_starts_relaunch_without_an_option_about_nodes(name: str) -> No
 
 @each_manifest
 def test_exit_codes_and_times(name: str) -> None:
-    spec, container = PODS.job_spec(name), PODS.container(name)
+    spec, container = kubernetes_pods.job_spec(name), kubernetes_pods.container(name)
     actions = {
         code: rule["action"]
         for rule in spec["podFailurePolicy"]["rules"]
@@ -145,19 +132,19 @@ def test_exit_codes_and_times(name: str) -> None:
 
 
 def test_names_lead_to_node_0() -> None:
-    found = PODS.documents("job")
+    found = kubernetes_pods.documents("job")
     service, job = found["Service"], found["Job"]
     pod = job["spec"]["template"]["spec"]
     assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": job["metadata"]["name"]}
     assert service["metadata"]["name"] == pod["subdomain"]
     addr = f"{job['metadata']['name']}-0.{pod['subdomain']}"
-    assert PODS.environment("job", 0)["PET_MASTER_ADDR"] == addr
-    found = PODS.documents("jobset")["JobSet"]
+    assert kubernetes_pods.environment("job", 0)["PET_MASTER_ADDR"] == addr
+    found = kubernetes_pods.documents("jobset")["JobSet"]
     (replicated,) = found["spec"]["replicatedJobs"]
     addr = f"{found['metadata']['name']}-{replicated['name']}-0-0"
     subdomain = found["spec"]["network"]["subdomain"]
-    assert PODS.environment("jobset", 0)["PET_MASTER_ADDR"] == f"{addr}.{subdomain}"
-    runtime = PODS.documents("trainjob")
+    assert kubernetes_pods.environment("jobset", 0)["PET_MASTER_ADDR"] == f"{addr}.{subdomain}"
+    runtime = kubernetes_pods.documents("trainjob")
     assert (
         runtime["TrainJob"]["spec"]["runtimeRef"]["name"]
         == (runtime["TrainingRuntime"]["metadata"]["name"])

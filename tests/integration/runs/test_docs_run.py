@@ -4,7 +4,6 @@ Put in for what a reader puts in: RUN and the like, and fewer ranks, trials and 
 names many. Launching several nodes and Slurm have their own tests (tests/integration/nodes, slurm).
 """
 
-import importlib.util
 import json
 import os
 import pickle
@@ -19,22 +18,13 @@ from typing import Any
 import pytest
 
 from launcher.commands import plan
+from tests import doc_pages
 
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).parents[3]
 
 
-def load_pages() -> Any:
-    spec = importlib.util.spec_from_file_location("doc_pages", ROOT / "tests" / "doc_pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PAGES = load_pages()
-TEXTS = {name: page.read_text() for name, page in PAGES.BY_NAME.items()}
+TEXTS = {name: page.read_text() for name, page in doc_pages.BY_NAME.items()}
 
 DATA = """
 import torch
@@ -59,7 +49,7 @@ def measure(model, batch):
 
 def command_of(page: str, start: str) -> list[str]:
     """The words of a page's command that begins so, without "relaunch"."""
-    (line,) = {line for line in PAGES.commands(TEXTS[page]) if line.startswith(start)}
+    (line,) = {line for line in doc_pages.commands(TEXTS[page]) if line.startswith(start)}
     words = shlex.split(line)
     return words[words.index("relaunch") + 1 :]
 
@@ -79,7 +69,7 @@ def with_ranks(words: list[str], count: int) -> list[str]:
     ],
 )
 def test_the_loops(page: str, start: str, launch: Callable[..., Any]) -> None:
-    (block,) = PAGES.blocks(TEXTS[page], "python")
+    (block,) = doc_pages.blocks(TEXTS[page], "python")
     head, rest = block.split("\ndef ", 1)
     definitions = f"{head}\n{DATA}\ndef {rest}".replace("epochs=60", "epochs=2")
     script = launch.script(definitions)  # type: ignore[attr-defined]
@@ -96,7 +86,9 @@ def test_the_loops(page: str, start: str, launch: Callable[..., Any]) -> None:
 
 
 def test_the_settings(launch: Callable[..., Any]) -> None:
-    (block,) = [b for b in PAGES.blocks(TEXTS["run_folder.md"], "python") if "class Config" in b]
+    (block,) = [
+        b for b in doc_pages.blocks(TEXTS["run_folder.md"], "python") if "class Config" in b
+    ]
     (launch.folder / "train.py").write_text(block)  # type: ignore[attr-defined]
     (launch.folder / "train.toml").write_text("lr = 0.5\n[model]\nwidth = 7\n")  # type: ignore[attr-defined]
     launched = launch(*command_of("run_folder.md", "relaunch train.py --config"))
@@ -107,7 +99,7 @@ def test_the_settings(launch: Callable[..., Any]) -> None:
 
 
 def test_what_is_tried_before_the_first_step(launch: Callable[..., Any]) -> None:
-    (block,) = [b for b in PAGES.blocks(TEXTS["run_folder.md"], "python") if "validate=" in b]
+    (block,) = [b for b in doc_pages.blocks(TEXTS["run_folder.md"], "python") if "validate=" in b]
     data = f"{DATA}\ntrain_data = val_data = test_data = my_dataset()\n"
     script = launch.script(data + block)  # type: ignore[attr-defined]
     launched = launch("--nproc-per-node", "2", script)
@@ -168,7 +160,7 @@ def test_the_sweeps(name: str, launch: Callable[..., Any]) -> None:
     start, fewer, num_trials = SWEEPS[name]
     if name == "optuna":
         pytest.importorskip("optuna")
-    (folds,) = [b for b in PAGES.blocks(TEXTS["run_folder.md"], "python") if "run.folds" in b]
+    (folds,) = [b for b in doc_pages.blocks(TEXTS["run_folder.md"], "python") if "run.folds" in b]
     returns = folds.rstrip() + "\n    return train, held_out\n"
     launch.script(DATA + SWEPT.replace("{FOLDS}", returns))  # type: ignore[attr-defined]
     words = command_of("run_folder.md", f"relaunch sweep {start}")
@@ -227,7 +219,7 @@ def test_what_looks_at_a_run(
     (folder / "evil" / ".metadata").write_bytes(pickle.dumps(Evil()))
     (folder / "config.json").write_text("{}")
     lines = [
-        line for page, start in LOOKING for line in PAGES.commands(TEXTS[page]) if start in line
+        line for page, start in LOOKING for line in doc_pages.commands(TEXTS[page]) if start in line
     ]
     # What is exported is imported, so that comes first.
     lines.sort(key=lambda line: " import " in line)
@@ -255,7 +247,7 @@ def test_what_is_printed_and_not_started(tmp_path: Path) -> None:
     for name, text in TEXTS.items():
         if name == "slurm.md":
             continue
-        for line in PAGES.commands(text):
+        for line in doc_pages.commands(text):
             # A place that needs no package of its own.
             words = shlex.split(line.replace("s3://", f"file://{tmp_path}/"))
             words = words[words.index("relaunch") + 1 :]

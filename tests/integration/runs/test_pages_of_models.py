@@ -1,6 +1,5 @@
 """The scripts of docs/models_and_devices.md and docs/reference.md run as they stand there."""
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,24 +8,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests import doc_pages
+
 pytestmark = pytest.mark.timeout(120)
 ROOT = Path(__file__).parents[3]
 
 
-def load_pages() -> Any:
-    spec = importlib.util.spec_from_file_location("doc_pages", ROOT / "tests" / "doc_pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-PAGES = load_pages()
 SCRIPTS = {
     f"{name}-{number}": block
     for name in ("models_and_devices.md", "reference.md")
-    for number, block in enumerate(PAGES.blocks(PAGES.BY_NAME[name].read_text(), "python"))
+    for number, block in enumerate(doc_pages.blocks(doc_pages.BY_NAME[name].read_text(), "python"))
 }
 DATA = """
 from torch import nn
