@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .small_file import write_json
+
 LOOK_S = 1.0
 """How often a rank looks at the file at most."""
 CONFIRM_S = 15.0
@@ -30,11 +32,8 @@ class ToldEnd:
 
     def write(self, path: Path) -> None:
         """Write the file; called in the launcher. A full disk keeps the former end."""
-        content = json.dumps({"end_time": self.end_time_s, "asked_at": self.asked_at_s})
-        unfinished = path.with_name(path.name + ".part")
         with contextlib.suppress(OSError):
-            unfinished.write_text(content, encoding="utf-8")
-            unfinished.replace(path)
+            write_json(path, {"end_time": self.end_time_s, "asked_at": self.asked_at_s})
 
     @classmethod
     def read(cls, path: Path) -> "ToldEnd | None":

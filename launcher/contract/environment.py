@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from .limits import Limits
 from .planned_machines import PLAN, PlannedMachines
 from .run_options import VARIABLES, RunOptions
 
@@ -45,6 +44,18 @@ OWN_NAMES = VARIABLES | {
 }
 
 _Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When a batch system will take the machines away; None where nothing is known."""
+
+    end_time_s: float | None = None
+    """The end of the job's time, in seconds since the epoch."""
+    grace_s: float | None = None
+    """From the warning of a preemption to its end; 0: there is no grace."""
+    kill_wait_s: float | None = None
+    """From SIGTERM to SIGKILL in any other case."""
 
 
 @dataclass(frozen=True, kw_only=True)

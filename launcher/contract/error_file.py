@@ -6,7 +6,6 @@ found in a rank; the launcher then prints that sentence once instead of a report
 
 import json
 import math
-import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .exit_codes import USAGE
+from .small_file import write_json
 
 EXCEPTION = 1
 """Python's exit code after an exception that nobody has caught."""
@@ -73,10 +73,8 @@ def _record(text: str, stack: str, exit_code: int, *, is_sentence: bool) -> dict
 def _write(path: Path | None, record: dict[str, Any]) -> bool:
     if path is None:
         return False
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(json.dumps(record), encoding="utf-8")
-        unfinished.replace(path)
+        write_json(path, record)
     except OSError:
         return False
     return True

@@ -7,10 +7,11 @@ up and lets go of its signal handlers. Whatever ends it there takes nothing away
 import contextlib
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from .small_file import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +36,8 @@ def tell_leaving(path: Path | None, code: int) -> None:
     """
     if path is None:
         return
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     with contextlib.suppress(OSError):
-        unfinished.write_text(json.dumps({"code": code, "told_s": time.monotonic()}))
-        unfinished.replace(path)
+        write_json(path, {"code": code, "told_s": time.monotonic()})
 
 
 def told_leaving(path: Path) -> int | None:

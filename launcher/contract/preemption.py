@@ -17,6 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .small_file import write_json
+
 WARNING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
@@ -33,10 +35,7 @@ class PreemptionNotice:
 
     def write(self, path: Path) -> None:
         """Write the file; called in the launcher, before the signal is sent."""
-        content = json.dumps({"cause": self.cause, "deadline": self.deadline})
-        unfinished = path.with_name(path.name + ".part")
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(path)
+        write_json(path, {"cause": self.cause, "deadline": self.deadline})
 
     @classmethod
     def read(cls, path: Path) -> "PreemptionNotice | None":

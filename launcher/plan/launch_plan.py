@@ -8,7 +8,7 @@ from strategies.errors import ConfigError
 from strategies.parallel.zero.required import STRATEGIES as ZERO_STRATEGIES
 from strategies.parallel.zero.required import installed, require
 
-from ..contract.limits import Limits
+from ..contract.environment import Limits
 from ..contract.run_options import RunOptions
 from ..errors import UsageError
 from ..run_folder.plain_files import NO_ROOM, open_plain, write_all

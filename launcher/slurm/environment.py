@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from ..agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause
+from ..contract.environment import Limits
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
-from ..contract.limits import Limits
 from ..contract.masking import mask_arguments, secrets_of
 from ..errors import UsageError
 from ..plan.given_options import Words

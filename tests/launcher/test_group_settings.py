@@ -8,8 +8,7 @@ import pytest
 from launcher.agent.launch import no_time_text
 from launcher.agent.worker_settings import group_settings
 from launcher.command_line.parser import parse_command_line
-from launcher.contract.environment import GRACE, RankFiles, WorkerPlace, worker_environment
-from launcher.contract.limits import Limits
+from launcher.contract.environment import GRACE, Limits, RankFiles, WorkerPlace, worker_environment
 from launcher.plan.launch_plan import make_plan
 from launcher.plan.machine import Machine
 
