@@ -5,14 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from checkpointing import CheckpointReader, CheckpointStore, TensorSpec, different_values
 from checkpointing.exporting.plan import WEIGHT_KEYS
 
 from .outcome import Outcome
 
+if TYPE_CHECKING:
+    import torch
+
 TOLERANCE = 1e-6
 """The largest difference that another order of sums makes in float32; see docs/guarantee.md."""
+
+_MEAN = "exp_avg"
+"""Under which key Adam keeps the mean of an element's gradient."""
+_NOISE = 1e-6
+"""Of the largest mean gradient: what is smaller comes from the order of sums."""
+_LARGEST = 1e300
 
 Distances = Mapping[str, float]
 """By the name of a tensor, such as "fp32/layers.0.weight": its largest difference."""
@@ -23,8 +33,10 @@ class Comparison:
     """Two runs, side by side."""
 
     loss: float
-    """The largest difference of the loss of any step that both have. Here and below: of numbers above
-    1 in units of their size."""
+    """The largest difference of the loss of any step that both have.
+
+    Here and below: of numbers above 1 in units of their size.
+    """
     parameters: float
     """The largest difference of any weight or buffer at any step that both have."""
     num_steps: int
@@ -140,13 +152,43 @@ def distances_at(left: Outcome, right: Outcome, step: int) -> dict[str, float]:
     with ours, theirs:
         found = {one.name: one.largest for one in different_values(ours, theirs)}
         specs = {spec.name: spec for spec in ours.manifest.specs()}
-        return {name: by / _size(ours, specs[name]) for name, by in found.items()}
+        smallest = _smallest_gradient(ours, specs.values())
+        return {
+            name: _apart(ours, theirs, specs[name], smallest)
+            if by > TOLERANCE and is_weight(name)
+            else by
+            for name, by in found.items()
+        }
 
 
-def _size(reader: CheckpointReader, spec: TensorSpec) -> float:
-    """Return the largest absolute value of a tensor, or 1 where that is smaller."""
-    value = reader.read(spec.fqn, spec.key, 0, spec.numel)
-    if value.is_complex() or not spec.numel:
-        return 1.0
-    largest = float(value.double().abs().max())
-    return largest if 1.0 < largest < math.inf else 1.0
+def _smallest_gradient(reader: CheckpointReader, specs: Iterable[TensorSpec]) -> float:
+    """Return below what the mean gradient of an element is rounding noise; 0 without such means."""
+    sizes = [_size(_values(reader, one.fqn, _MEAN)) for one in specs if one.key == _MEAN]
+    return _NOISE * max(sizes, default=0.0)
+
+
+def _apart(
+    ours: CheckpointReader, theirs: CheckpointReader, spec: TensorSpec, smallest: float
+) -> float:
+    """Return how far a tensor is apart, without elements whose gradient is rounding noise.
+
+    Adam makes whole steps of that noise: of a bias before a BatchNorm, whose gradient is zero.
+    """
+    mine, other = (_values(reader, spec.fqn, spec.key) for reader in (ours, theirs))
+    if mine.is_complex() or not spec.numel:
+        return math.inf
+    apart = (mine - other).abs().nan_to_num(nan=math.inf)
+    if smallest and ours.has(spec.fqn, _MEAN) and theirs.has(spec.fqn, _MEAN):
+        means = [_values(reader, spec.fqn, _MEAN).abs() for reader in (ours, theirs)]
+        if means[0].shape == apart.shape:
+            apart[(means[0] < smallest) & (means[1] < smallest)] = 0.0
+    return float(apart.max()) / max(1.0, min(_size(mine), _LARGEST))
+
+
+def _values(reader: CheckpointReader, fqn: str, key: str) -> torch.Tensor:
+    value = reader.read(fqn, key, 0, reader.spec(fqn, key).numel)
+    return value if value.is_complex() else value.double()
+
+
+def _size(values: torch.Tensor) -> float:
+    return float(values.abs().nan_to_num().max()) if values.numel() else 0.0
