@@ -50,6 +50,10 @@ _LOOSE = 1e-2
 """Of fewer bits than float32 has."""
 _TOLD = ("collective of its own", "is a mean", "not computed through job.model")
 _PREEMPTED = 75
+_NOISE = (
+    "left out: differences up to {:.1e} of parameters whose gradient is rounding noise (such as a "
+    "bias before a BatchNorm), of which Adam makes whole steps; the losses do not depend on them"
+)
 _OURS = ("--strategy", "--nproc-per-node", "--nproc_per_node", "--run-dir")
 
 _EPILOG = """\
@@ -179,7 +183,6 @@ class _Verification:
         self._tolerance = tolerance
         self._resumes = resumes
         self._outcomes: dict[str, Outcome] = {}
-        self._repeat: tuple[Outcome, Comparison] | None = None
 
     def run(self) -> int:
         """Run all trials, print the table and what is wrong; return the exit code.
@@ -189,10 +192,12 @@ class _Verification:
         """
         first, *others = trials_of(self._asked)
         base = self._outcome(first)
-        if base.uses_run or base.code == TIMED_OUT:
-            self._require_comparable(first, base)
-        else:
+        if not base.uses_run and base.code != TIMED_OUT:
             return self._without_run(first, base, others)
+        if base.code not in (FINE, TIMED_OUT):
+            print(f"the script does not run as {first.name}: {why_failed(base)}")
+            return DIFFERENT
+        self._require_comparable(first, base)
         rows = [self._row(base, other) for other in others]
         rows = self._explained(first, base, rows)
         if self._resumes:
@@ -214,8 +219,6 @@ class _Verification:
                 "fewer --steps, or arguments with which the script has less to do before and after "
                 "its training."
             )
-        if base.code != 0:
-            raise UsageError(f"the script does not run as {trial.name}: {why_failed(base)}")
         if not base.steps:
             raise UsageError(
                 f"{trial.name} ended without a step of run.prepare's loop, so that nothing can be "
@@ -315,6 +318,9 @@ class _Verification:
             print(f"\n{row.outcome.name}: {row.sentence}")
             if row.cause is not None:
                 print(f"  {row.cause.remedy}")
+        noise = max((row.comparison.noise for row in rows if row.comparison), default=0.0)
+        if noise:
+            print(f"\n{_NOISE.format(noise)}")
         for warning in warning_lines([*self._outcomes.values()], _TOLD):
             if not any(warning in sentence for sentence in told):
                 print(f"\nthe run warned: {warning}")

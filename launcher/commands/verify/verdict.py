@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from .observe import writers
 
 EQUAL, APART, REFUSED, FAILED = "equal", "apart", "refused", "failed"
 _USAGE = 2
+_EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b(:|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +42,10 @@ def why_failed(outcome: Outcome) -> str:
         return "it did not end in the time of --timeout; fewer --steps take less"
     if outcome.errors:
         return outcome.errors[-1]
-    last = [line for line in outcome.text.splitlines() if line.strip()][-1:]
-    return f"exit code {outcome.code}: {last[0].strip() if last else 'nothing was printed'}"
+    lines = [line.strip() for line in outcome.text.splitlines() if line.strip()]
+    # The launcher's report: what has failed first, and below it the exception.
+    told = [line for line in lines if _EXCEPTION.match(line)] or lines
+    return f"exit code {outcome.code}: {told[-1] if told else 'nothing was printed'}"
 
 
 def compared_row(first: Outcome, other: Outcome, found: Comparison, seen: Seen) -> Row:
