@@ -73,6 +73,7 @@ class Run(RunContext):
         run_dir: str | Path | None = None,
         checkpoints: str | Path | None = None,
         seed: int = 0,
+        exact: bool = False,
     ) -> None:
         """Run `main` under torch.distributed and end the process with the run's exit code.
 
@@ -86,6 +87,7 @@ class Run(RunContext):
             checkpoints: a folder or a URL for checkpoints and best weights, unless --checkpoints is
                 given; default: the run folder.
             seed: seed of all random numbers, 0 <= seed < 2**63.
+            exact: train the same bits on any number of ranks, as with --exact.
         """
         environment = _own_environment()
         path = _run_path(environment, run_dir)
@@ -109,7 +111,13 @@ class Run(RunContext):
                 kept = path if is_named else _path_of_coordinator(path, environment, ranks)
                 folder = run_folder_at(kept, environment.run.checkpoints or checkpoints)
                 run = cls(
-                    environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
+                    environment,
+                    ranks,
+                    flag,
+                    folder=folder,
+                    seed=seed,
+                    exact=exact,
+                    before_first_step=start,
                 )
                 if unshielded is not None:
                     run.warn(unshielded)
