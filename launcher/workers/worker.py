@@ -107,8 +107,11 @@ class Worker:
             self._end_fd = None
 
 
-def wait_for_an_end(workers: Iterable[Worker], bound_s: float) -> None:
-    """Return as soon as one of the workers ends, and after `bound_s` seconds in any case."""
+def wait_for_an_end(workers: Iterable[Worker], bound_s: float, wake_fd: int | None = None) -> None:
+    """Return as soon as one of the workers ends, and after `bound_s` seconds in any case.
+
+    Also as soon as there is something to read at the eventfd `wake_fd`, which is read.
+    """
     fds = [worker._end_fd for worker in workers]
     if None in fds:
         time.sleep(bound_s)  # a kernel older than 5.3 cannot tell
@@ -117,7 +120,12 @@ def wait_for_an_end(workers: Iterable[Worker], bound_s: float) -> None:
     for fd in fds:
         assert fd is not None
         poll.register(fd, select.POLLIN)
+    if wake_fd is not None:
+        poll.register(wake_fd, select.POLLIN)
     poll.poll(bound_s * 1000)
+    if wake_fd is not None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(wake_fd)
 
 
 def _open_pidfd(pid: int) -> int | None:

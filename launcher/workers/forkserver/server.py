@@ -42,6 +42,7 @@ from typing import Any, NoReturn
 from ...errors import UsageError
 from ...plan.python_command import PythonProgram, parse_python_command
 from ...plan.shadowing import NEEDED_BY
+from ..exit_handlers import mapped_files
 from ..process_end import flush_streams
 from .child import RankStart, become_rank, reset_signals
 from .descriptors import close_all_but, open_descriptors, unshareable
@@ -82,6 +83,7 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
     close_all_but({channel.fileno(), *warmth.opened})
     try:
         draws = DrawnAtImport()
+        libraries = mapped_files()
         unsafe = prepare(warmth, draws)
         opened = {fd: at for fd, at in open_descriptors().items() if fd != channel.fileno()}
         send(channel, {"unsafe": unsafe or unshareable(opened)})
@@ -92,6 +94,7 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
             kept=frozenset(opened),
             draws=draws,
             keeps_our_packages=warmth.uses_run,
+            libraries=libraries,
         )
         _fork_groups(channel, common)
     except UsageError as error:
