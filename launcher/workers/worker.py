@@ -57,19 +57,28 @@ class Worker:
         *,
         rank: int,
         local_rank: int,
+        holds_interrupt: bool = False,
     ) -> "Worker":
         """Start the command; called on the main thread only.
 
-        The parent-death signal is bound to the thread that starts a process.
+        The parent-death signal is bound to the thread that starts a process. With `holds_interrupt`
+        SIGINT is blocked in it.
         """
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", exec_worker.__file__, str(os.getpid()), *command],
-            env=environment,
-            stdin=None if rank == 0 else subprocess.DEVNULL,
-            stdout=streams.stdout,
-            stderr=streams.stderr,
-            start_new_session=True,
-        )
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        is_held = holds_interrupt or signal.SIGINT in previous
+        release = () if is_held else (exec_worker.RELEASE_INTERRUPT,)
+        own = (sys.executable, "-I", "-S", exec_worker.__file__, *release, str(os.getpid()))
+        try:
+            process = subprocess.Popen(
+                [*own, *command],
+                env=environment,
+                stdin=None if rank == 0 else subprocess.DEVNULL,
+                stdout=streams.stdout,
+                stderr=streams.stderr,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         return cls(rank, local_rank, process)
 
     def poll(self) -> int | None:

@@ -70,6 +70,8 @@ class Warmth:
     """The script imports `launcher`."""
     opened: frozenset[int]
     """Descriptors that the import of torch has left open."""
+    holds_interrupt: bool = False
+    """A SIGINT waits in each rank for `Run.start`."""
 
 
 def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
@@ -87,10 +89,11 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
         unsafe = prepare(warmth, draws)
         opened = {fd: at for fd, at in open_descriptors().items() if fd != channel.fileno()}
         send(channel, {"unsafe": unsafe or unshareable(opened)})
+        held = {signal.SIGINT} if warmth.holds_interrupt else set()
         common = RankStart(
             launcher=launcher,
             program=warmth.program,
-            signal_mask=frozenset(signal_mask),
+            signal_mask=frozenset(signal_mask | held),
             kept=frozenset(opened),
             draws=draws,
             keeps_our_packages=warmth.uses_run,
