@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -98,6 +99,8 @@ class Run(RunContext):
         flag.install_until_exit()
         start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
         start.begin()
+        if launcher is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
