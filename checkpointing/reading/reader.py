@@ -95,6 +95,17 @@ class CheckpointReader:
         """
         return self._stored(fqn, key).spec
 
+    def shares(self, other: "CheckpointReader", fqn: str, key: str) -> bool:
+        """Return whether a tensor is the same bytes of the same objects in another checkpoint.
+
+        Raises:
+            ModelMismatchError: If one of the two has no such tensor.
+        """
+        mine, theirs = self._stored(fqn, key).chunks, other._stored(fqn, key).chunks
+        is_in_objects = all(self._records[chunk.file].is_object for chunk in mine)
+        is_one_store = self.folder.parent == other.folder.parent
+        return is_in_objects and is_one_store and mine == theirs
+
     def read(self, fqn: str, key: str, start: int, end: int) -> "torch.Tensor":
         """Return the elements [start, end) of the flattened tensor, in new CPU memory.
 
