@@ -1,0 +1,5 @@
+"""Lightning's Trainer."""
+
+
+class RelaunchLightning:
+    """Not there yet."""
