@@ -26,6 +26,7 @@ from .rank_notices import RankNotices, this_rank
 from .records import BridgeRecords
 from .trainer_checkpoints import amend, newest_complete, read_seal, step_of
 from .trainer_saving import TrainerSaving
+from .trainer_state import restore_callbacks
 from .trainer_texts import changed_ranks_text, strategy_of
 from .versions import TRANSFORMERS
 
@@ -177,6 +178,7 @@ class _Loop:
         sealed = {} if checkpoint is None else read_seal(checkpoint) or {}
         if checkpoint is not None:
             rank.console.say(f"resuming from step {state.global_step}, {checkpoint}")
+            restore_callbacks(trainer.callback_handler.callbacks, state.stateful_callbacks)
             if (text := changed_ranks_text(sealed, self._facts(), state.global_step)) is not None:
                 self.records.noted(text)
         if checkpoint is not None and sealed.get("owes_evaluation"):

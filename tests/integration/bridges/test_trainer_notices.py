@@ -79,3 +79,17 @@ def test_all_ranks_leave_together_and_the_same_command_follows_the_same_curve(
     ]
     assert [a.code for a in run.attempts] == [75, 0]
     assert [a.step for a in run.attempts] == [0, left_at]
+
+
+@pytest.mark.slow
+def test_a_trainer_of_trl_does_so_too(launch):
+    pytest.importorskip("trl", minversion="1.16")
+    worker = str(WORKER.with_name("sft_worker.py"))
+    first = launch("--nproc-per-node", "2", worker, json.dumps({"notice": 6}))
+    assert first.wait() == 75, first.stderr
+    second = launch("--nproc-per-node", "2", worker, json.dumps({"plain": True}))
+    assert second.wait() == 0, second.stderr
+    undisturbed = told(second, "plain")
+    assert len(undisturbed) == 10
+    assert len(told(first, "ours")) in (6, 7)
+    assert told(first, "ours") + told(second, "ours") == undisturbed
