@@ -17,6 +17,7 @@ from typing import Any
 
 from strategies import ConfigError
 
+from ..contract.environment import RankEnvironment
 from ..contract.masking import mask_description, secrets_of
 from ..run_folder.attempt_number import next_number
 from ..run_folder.folder import RunFolder
@@ -144,6 +145,11 @@ class BridgeRecords:
     def _event(self, kind: str, **details: Any) -> None:
         if self._folder is not None:
             self._folder.event(kind, **details)
+
+
+def usual_run_dir(environment: RankEnvironment) -> Path:
+    """Return the run folder of a framework that has none: where `Run` would keep its own."""
+    return (environment.start_dir or Path()) / "runs" / Path(sys.argv[0]).stem
 
 
 def metrics_record(values: Mapping[str, Any]) -> dict[str, float]:

@@ -46,3 +46,15 @@ class Votes:
     def meet(self) -> None:
         """Return when every rank has come."""
         self.sums(0.0)
+
+    def gathered(self, ours: torch.Tensor) -> list[torch.Tensor]:
+        """Return each rank's bytes (uint8, one dimension, of any length), in rank order."""
+        if self._group is None:
+            return [ours]
+        world_size, rank = dist.get_world_size(), dist.get_rank()
+        lengths = [int(n) for n in self.sums(*(len(ours) * (r == rank) for r in range(world_size)))]
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(ours)] = ours
+        everyone = [torch.zeros_like(padded) for _ in lengths]
+        dist.all_gather(everyone, padded, group=self._group)
+        return [one[:length].clone() for one, length in zip(everyone, lengths, strict=True)]
