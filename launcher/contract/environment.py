@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from .planned_machines import PLAN, PlannedMachines
 from .run_options import VARIABLES, RunOptions
+from .trial import TRIAL, TrialSettings
 
 RUN_ID = "RELAUNCH_RUN_ID"
 START_DIR = "RELAUNCH_START_DIR"
@@ -85,6 +86,8 @@ class RankEnvironment:
     """What sums tensors of GPUs over the ranks: "gloo", or None for NCCL."""
     planned: PlannedMachines | None = None
     """Machines that are not there: the script is to tell what it would need, and to end."""
+    trial: TrialSettings | None = None
+    """A few steps are to be observed, and the run ends after them."""
     attempt: int = 1
     """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
@@ -139,6 +142,7 @@ class RankEnvironment:
             stacks_file=_path(environ, STACKS_FILE),
             cuda_backend=cuda_backend(environ),
             planned=PlannedMachines.of(environ.get(PLAN)),
+            trial=TrialSettings.of(environ.get(TRIAL)),
             attempt=_number(environ, ATTEMPT, 1),
             folder_file=_path(environ, FOLDER_FILE),
             start_dir=_path(environ, START_DIR),

@@ -23,6 +23,7 @@ from .evaluation import FirstSamples, require_samples, required
 from .job_parts import build_parts
 from .step import Step
 from .training_loop import TrainingLoop
+from .trial import for_trial
 
 
 class Job:
@@ -30,7 +31,7 @@ class Job:
 
     def __init__(self, run: RunContext, recipe: Recipe) -> None:
         """Build the strategy and restore the newest checkpoint. Called on every rank."""
-        self.recipe = recipe
+        self.recipe = recipe = for_trial(recipe, run.environment.trial)
         self.run = run
         parts = build_parts(run, recipe)
         self._strategy = parts.strategy

@@ -33,6 +33,7 @@ from ..recipe.arguments import refuse_unknown
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from .evaluation import required
+from .trial import Trial
 
 _MEAN = 1
 """torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
@@ -45,6 +46,8 @@ class StepOwner(Protocol):
     ranks: Ranks
     statistics: RunningStatistics
     recipe: Recipe
+    trial: Trial | None
+    """What observes the steps of a trial."""
 
     def next_batch(self) -> tuple[Any, bool]:
         """Return the next micro-batch, on the host, and whether it is the one that was asked for.
@@ -165,6 +168,8 @@ class Step:
             self._turn, self._owes_backward = number, True
             owner.strategy.micro_step(is_last=number == len(self._turns) - 1)
             owner.statistics.begin_micro_batch(turn.micro_batch.index, is_padding=self._is_repeat)
+            if owner.trial is not None:
+                owner.trial.batch(turn.micro_batch.index, batch, is_padding=self._is_repeat)
             self._seed_streams(turn.micro_batch.index)
             owner.begin_round()
             try:
@@ -232,6 +237,8 @@ class Step:
             self._owner.give_up(self)
         if self.number == 0 and self._turn == 0:
             self._loss_scale = self._owner.first_loss_scale(counted)
+        if self._owner.trial is not None and not self._is_repeat:
+            self._owner.trial.loss(loss, count)
         if not self._is_repeat:
             self._add(loss.detach(), count if is_late else counted)
         if units_left == 1:

@@ -226,6 +226,8 @@ class TrainingLoop:
         done, count = self.step + 1, len(self.plan.micro_batches(self.step))
         self._strategy.begin_exact_step(self._state.exponents, count)
         self._run.lockstep.step = self.step
+        if self._support.trial is not None:
+            self._support.trial.before_step(self.step)
         return Step(
             number=self.step,
             seed=self._run.seed,
@@ -254,12 +256,20 @@ class TrainingLoop:
     def _finish(self, step: Step, *, owes_evaluation: bool = False) -> Decision:
         """Close a step at its boundary; return what was decided."""
         agreed = self._come_to_boundary(step, owes_evaluation=owes_evaluation)
+        self._end_trial()
         decision = decide(self._progress(owes_evaluation=owes_evaluation), agreed, step.notice)
         if decision.ending is Ending.STOPPED:
             decision = replace(decision, reason=self._reason_of_script())
             self._state = replace(self._state, stopped_because=decision.reason)
         self._carry_out(decision, owes_evaluation=owes_evaluation)
         return decision
+
+    def _end_trial(self) -> None:
+        """Stop after the last step of a trial; the same on every rank."""
+        trial = self._support.trial
+        if trial is not None and trial.is_over(self.step):
+            self.asked_to_stop = f"the trial of {self.step} steps is over"
+            self._state = replace(self._state, stopped_because=self.asked_to_stop)
 
     def _come_to_boundary(self, step: Step, *, owes_evaluation: bool) -> Agreed | None:
         """Count a step and tell of it; return what the ranks said at the former boundary."""

@@ -24,6 +24,7 @@ class Owner:
     def __init__(self, first_scale: float = 1.0) -> None:
         self.log: list[Any] = []
         self.first_scale = first_scale
+        self.trial = None
         self.ranks = SimpleNamespace(device=torch.device("cpu"))
         quiet = dict.fromkeys(
             ("begin_step", "begin_micro_batch", "end_micro_batch"), lambda *a, **k: None
