@@ -3,6 +3,7 @@
 SUBCOMMANDS = {
     "checkpoint": ".commands.checkpoint",
     "plan": ".commands.plan",
+    "rehearse": ".commands.rehearse",
     "report": ".commands.report",
     "schedule": ".commands.schedule",
     "slurm": ".commands.slurm.command",
