@@ -105,6 +105,11 @@ def run(argv: Sequence[str]) -> int:
     kinds = chosen_kinds(given.only)
     rehearsal = _rehearsal(given)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            # Under nohup or in the background: these commands must hear them all the same, and
+            # inherit from a handler that there is none, and from SIG_IGN that it is ignored.
+            signal.signal(signum, lambda *_: None)
     try:
         return _rehearse(rehearsal, given, kinds)
     except KeyboardInterrupt:
