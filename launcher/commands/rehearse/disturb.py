@@ -147,6 +147,20 @@ def in_a_save(then: Act) -> Act:
     return act
 
 
+def after_a_save(then: Act) -> Act:
+    """Return the act that waits until a checkpoint is there, of a step before the present one."""
+
+    def act(scene: Scene) -> None:
+        def is_older() -> bool:
+            found = [parse_step_folder(one.name) for one in scene.checkpoints.glob("step-*")]
+            return any(step < (scene.command.trace.newest() or 0) for step in found if step)
+
+        wait_until(lambda: is_older() or scene.command.has_ended(), _FIND_S)
+        then(scene)
+
+    return act
+
+
 def limited(which: int, soft: int, *, and_then: Act | None = None) -> Act:
     """Return the act that takes a resource from the writers, for a while or until the end.
 

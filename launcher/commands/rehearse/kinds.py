@@ -9,7 +9,7 @@ from signal import SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2
 
 from . import damage, disturb
 from .damage import Damage
-from .disturb import Act, in_a_save, limited, paused, signalled, slowed
+from .disturb import Act, after_a_save, in_a_save, limited, paused, signalled, slowed
 
 RESUMABLE = (75,)
 KILLED = (128 + SIGKILL,)
@@ -56,6 +56,8 @@ class FaultKind:
     """Of the first command."""
     is_exact: bool = True
     """The end has the bits of the undisturbed run; else it is equal up to rounding."""
+    loses_record: bool = False
+    """A record of metrics.jsonl may be missing in the end."""
     at_start: bool = False
     """It comes as soon as there are ranks, before the first step."""
     nodes: int = 1
@@ -69,8 +71,15 @@ def _notice(name: str, sentence: str, during: Act, **more: object) -> FaultKind:
     return FaultKind(name=name, sentence=sentence, during=during, **given)  # type: ignore[arg-type]
 
 
-def _damaged(name: str, sentence: str, after: Damage) -> FaultKind:
-    return FaultKind(name=name, sentence=sentence, during=NOTICED, after=after, codes=RESUMABLE)
+def _damaged(name: str, sentence: str, after: Damage, *, loses_record: bool = False) -> FaultKind:
+    return FaultKind(
+        name=name,
+        sentence=sentence,
+        during=after_a_save(NOTICED),  # a run of which nothing is intact does not begin anew
+        after=after,
+        codes=RESUMABLE,
+        loses_record=loses_record,
+    )
 
 
 def _changed(name: str, sentence: str, resume: Resume, *, is_exact: bool = True) -> FaultKind:
@@ -259,7 +268,12 @@ _ALL: tuple[FaultKind, ...] = (
     _damaged(
         "leftover", "a cut save and an empty folder of a later step lie there", damage.leftover_made
     ),
-    _damaged("metrics-cut", "the last line of metrics.jsonl is cut", damage.metrics_cut),
+    _damaged(
+        "metrics-cut",
+        "the last line of metrics.jsonl is cut",
+        damage.metrics_cut,
+        loses_record=True,
+    ),
     _damaged("events-cut", "the last line of events.jsonl is cut", damage.events_cut),
     _damaged("stale-lock", "the lock file names a process that is gone", damage.lock_left),
     _changed("other-ranks", "resumed with one more rank", Resume(more_ranks=1), is_exact=False),

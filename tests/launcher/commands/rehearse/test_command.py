@@ -110,3 +110,10 @@ def test_without_room_for_the_runs(
     monkeypatch.setattr(command.shutil, "disk_usage", lambda folder: full)
     with pytest.raises(UsageError, match=r"has 1 MB of room, and .* need 12 MB"):
         command._require_room(tmp_path)
+
+
+def test_the_page_lists_every_kind_with_its_sentence() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "rehearse.md").read_text()
+    for kind in KINDS.values():
+        codes = " or ".join(map(str, kind.codes))
+        assert f"| `{kind.name}` | {kind.sentence} | {codes} |" in text

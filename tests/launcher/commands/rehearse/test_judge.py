@@ -129,6 +129,15 @@ def test_another_strategy_is_another(strategy: str) -> None:
     assert other_strategy(strategy) != strategy
 
 
+def test_a_record_that_was_cut_may_be_missing() -> None:
+    whole = evidence()
+    one_less = replace(whole, records=(*whole.records[:2], *whole.records[3:]))
+    assert wrong(outcome("metrics-cut", evidence=one_less)) == ""
+    assert "without 3" in wrong(outcome("events-cut", evidence=one_less))
+    two_less = replace(whole, records=whole.records[2:])
+    assert "without 1, 2" in wrong(outcome("metrics-cut", evidence=two_less))
+
+
 def test_records_text() -> None:
     text = records_text([1, 1, 3, 9], [1, 2, 3])
     assert text == "metrics.jsonl has steps twice 1; without 2; besides 9"
