@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from checkpointing import CheckpointError
+from checkpointing import JSON, CheckpointError
 from strategies import ConfigError, Look, Ranks, shield_loader_workers
 from strategies.errors import StrategyError
 
@@ -28,6 +28,23 @@ from ..run_path import path_of_coordinator, run_path
 from ..run_state import Preempted
 
 _FAILURE = 1
+SCRIPTS_OWN = "as the script has it"
+
+
+class OwnLoopContext(RunContext):
+    """One start of a script with a loop of its own, on one rank."""
+
+    has_trained = False
+    """Whether this start has completed a step."""
+
+    def _describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
+        """Return what this run is made of; in what it computes, the script alone knows."""
+        self.precision = replace(self.precision, name=SCRIPTS_OWN)
+        return super()._describe_run(attempt, loop=SCRIPTS_OWN, **more)
+
+    def end_process(self, sentence: str) -> None:
+        """End this rank with a sentence; called in a thread."""
+        self._end_process(sentence)
 
 
 class Start:
@@ -59,7 +76,7 @@ class Start:
         run_dir: str | Path | None = None,
         checkpoints: str | Path | None = None,
         seed: int = 0,
-    ) -> RunContext:
+    ) -> OwnLoopContext:
         """Take the run folder; return what the parts of a run are given. Called on every rank.
 
         Args:
@@ -81,7 +98,7 @@ class Start:
         if asked.run_dir is None and run_dir is None:
             path = path_of_coordinator(path, environment, ranks)
         folder = run_folder_at(path, asked.checkpoints or checkpoints)
-        context = RunContext(
+        context = OwnLoopContext(
             environment,
             ranks,
             self.flag,
