@@ -129,6 +129,7 @@ class OwnLoop:
         """Count a batch that the script is given now."""
         assert self._data is not None
         self._run.before_first_step.end()
+        self._run.lockstep.step = self.state.step
         self.watch.batches += 1
         size = self._data.batch_size or 1
         batches, samples = self.place.batches + 1, self.place.samples + size

@@ -14,6 +14,7 @@ from strategies import ConfigError, Look, Ranks, shield_loader_workers
 from strategies.errors import StrategyError
 
 from ...contract.environment import RankEnvironment
+from ...contract.error_file import write_exception
 from ...contract.exit_codes import CONTINUE, DO_NOT_RETRY, USAGE
 from ...contract.heartbeat import listen_for_stacks
 from ...contract.preemption import PreemptionFlag
@@ -67,6 +68,7 @@ class Start:
         self._unshielded = shield_loader_workers()
         self._parting = leaving_with_others(self.environment, self.before_first_step)
         self._parting.__enter__()
+        self._context: OwnLoopContext | None = None
 
     def context(
         self,
@@ -98,7 +100,7 @@ class Start:
         if asked.run_dir is None and run_dir is None:
             path = path_of_coordinator(path, environment, ranks)
         folder = run_folder_at(path, asked.checkpoints or checkpoints)
-        context = OwnLoopContext(
+        self._context = context = OwnLoopContext(
             environment,
             ranks,
             self.flag,
@@ -138,6 +140,9 @@ class Start:
         own = sentence_of(error, has_trained=has_trained)
         if own is not None:
             leave(self.environment.error_file, *own)
+        if isinstance(error, Exception):
+            where = "" if self._context is None else self._context.lockstep.describe(error)
+            write_exception(self.environment.error_file, error, where)
         self._parting.__exit__(type(error), error, error.__traceback__)
 
 

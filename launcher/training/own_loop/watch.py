@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 
 from strategies import Ranks
@@ -76,14 +76,15 @@ class Watch:
         if ranks.world_size > 1:
             threading.Thread(target=self._look, name="relaunch-watch", daemon=True).start()
 
-    @contextmanager
-    def waiting(self, what: str, *, calls: int, batch: int) -> Iterator[None]:
+    def waiting(self, what: str, *, calls: int, batch: int) -> AbstractContextManager[None]:
         """Note that this rank waits in the block until all have made so many calls."""
         if self._ranks.world_size == 1:
-            yield
-            return
+            return nullcontext()
         rank = self._ranks.rank
-        wait = Wait(rank=rank, what=what, where=users_line(), calls=calls, batch=batch)
+        return self._noted(Wait(rank=rank, what=what, where=users_line(), calls=calls, batch=batch))
+
+    @contextmanager
+    def _noted(self, wait: Wait) -> Iterator[None]:
         self._wait = wait, time.monotonic()
         try:
             yield

@@ -102,3 +102,77 @@ def test_shards_to_one_process_and_back(
     assert left.wait() == 75, left.stderr
     assert launched(launch, tmp_path / "r", ranks[second], second).wait() == 0
     assert losses(tmp_path / "r") == pytest.approx(losses(undisturbed), abs=1e-6)
+
+
+def test_a_call_left_out_on_one_rank_is_named(launch: Any, tmp_path: Path) -> None:
+    parted = launched(launch, tmp_path / "r", 2, "ddp", "--wrong", "missing")
+    assert parted.wait() == 1
+    assert "rank 1 went on to batch 5 of this start after 2 calls of run.step" in parted.stderr
+    assert "rank 0 waits in run.step (own_loop.py:" in parted.stderr
+    assert "for a call that belongs to batch 3" in parted.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("optimizer", "holds 2 of 2 parameters that are not the model's"),
+        ("second", "this script has had a Resumable in"),
+    ],
+)
+def test_what_cannot_work_is_a_sentence(
+    wrong: str, sentence: str, python: Callable[..., Any], tmp_path: Path
+) -> None:
+    refused = alone(python, tmp_path, "--wrong", wrong)
+    assert refused.returncode == 2
+    assert sentence in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_another_model_than_the_checkpoints_is_refused(
+    python: Callable[..., Any], undisturbed: Path
+) -> None:
+    before = losses(undisturbed)
+    refused = alone(python, undisturbed.parents[1], "--wrong", "model")
+    assert refused.returncode == 2
+    assert "0.weight (fp32) is (16, 6) in the model and (12, 6) in step-00000015" in refused.stderr
+    assert losses(undisturbed) == before
+
+
+def test_it_stops_early_and_is_over_then(python: Callable[..., Any], tmp_path: Path) -> None:
+    what = ("--evaluate", "--epochs", "6")
+    stopped = alone(python, tmp_path, *what)
+    assert stopped.returncode == 0, stopped.stderr
+    assert "finished at step 20: early stop, val/loss did not improve in 2" in stopped.stdout
+    assert "the model holds its best weights, of step 10" in stopped.stdout
+    again = alone(python, tmp_path, *what)
+    assert "this run had finished already: val/loss did not improve" in again.stdout
+    assert len(losses(tmp_path / "runs" / "own_loop")) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["zero1", "zero2", "zero3"])
+def test_an_engine_of_deepspeed_resumes_bit_for_bit_and_under_fully_shard(
+    stage: str, launch: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    assert launched(launch, tmp_path / "whole", 2, stage).wait() == 0
+    for wrap in (stage, "fsdp"):
+        folder = tmp_path / wrap
+        left = launched(launch, folder, 2, stage, "--notice-at", "7")
+        assert left.wait() == 75, left.stderr
+        resumed = launched(launch, folder, 2, wrap)
+        assert resumed.wait() == 0, resumed.stderr
+        tolerance = 0.0 if wrap == stage else 1e-6
+        assert losses(folder) == pytest.approx(losses(tmp_path / "whole"), abs=tolerance)
+        (launch.folder / "left").unlink()
+
+
+@pytest.mark.slow
+def test_what_ddp_saved_loads_into_an_engine(
+    launch: Any, undisturbed: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("deepspeed")
+    left = launched(launch, tmp_path / "r", 2, "ddp", "--notice-at", "7")
+    assert left.wait() == 75, left.stderr
+    assert launched(launch, tmp_path / "r", 2, "zero2").wait() == 0
+    assert losses(tmp_path / "r") == pytest.approx(losses(undisturbed), abs=1e-6)
