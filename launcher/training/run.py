@@ -17,7 +17,6 @@ from torch.utils.data import Subset
 from checkpointing import CheckpointError
 from strategies import (
     ConfigError,
-    HostCommunicator,
     MapDataset,
     Ranks,
     StrategyError,
@@ -35,7 +34,7 @@ from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
 from ..contract.heartbeat import Heartbeat, listen_for_stacks
 from ..contract.peer_loss import is_peer_loss
 from ..contract.preemption import PreemptionFlag
-from ..contract.run_dir_file import tell_folder, working_folder
+from ..contract.run_dir_file import tell_folder
 from ..run_folder.folder import run_folder_at
 from ..run_folder.lock import FolderTakenError, FolderUnavailableError
 from .context import RunContext
@@ -52,13 +51,11 @@ from .recipe.measure import Measure
 from .recipe.recipe import Recipe
 from .recipe.script_config import Settings, build_config, to_json
 from .recipe.signature import FitArguments, PrepareArguments, with_recipe
+from .run_path import path_of_coordinator, run_path
 from .run_state import Preempted
 
 _FAILURE = 1
 quiet_engines()  # here, since transformers imports one, which speaks at once
-_IMPORTED_IN = working_folder()
-"""Where the script was started, before it went elsewhere: its runs are kept here, unless it says
-otherwise, so that the same command finds them."""
 
 
 class Run(RunContext):
@@ -91,7 +88,7 @@ class Run(RunContext):
             exact: train the same bits on any number of ranks, as with --exact.
         """
         environment = _own_environment()
-        path = _run_path(environment, run_dir)
+        path = run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
         launcher = None if environment.warning_file is None else os.getppid()
@@ -111,7 +108,7 @@ class Run(RunContext):
 
             def begin() -> Run:
                 is_named = environment.run.run_dir is not None or run_dir is not None
-                kept = path if is_named else _path_of_coordinator(path, environment, ranks)
+                kept = path if is_named else path_of_coordinator(path, environment, ranks)
                 folder = run_folder_at(kept, environment.run.checkpoints or checkpoints)
                 run = cls(
                     environment,
@@ -311,21 +308,6 @@ def _own_environment() -> RankEnvironment:
         return RankEnvironment.from_environ(os.environ)
     except ValueError as error:
         leave(None, str(error), USAGE)
-
-
-def _run_path(environment: RankEnvironment, run_dir: str | Path | None) -> Path:
-    """Return the run folder: asked on the command line, in the script, or runs/<its name>."""
-    began_in = environment.start_dir or _IMPORTED_IN or Path()
-    usual = began_in / "runs" / Path(sys.argv[0]).stem
-    path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
-    return path.absolute()  # the script may go elsewhere
-
-
-def _path_of_coordinator(path: Path, environment: RankEnvironment, ranks: Ranks) -> Path:
-    """Return the coordinator's run folder: nodes may have been started in different folders."""
-    found = Path(str(HostCommunicator(ranks).broadcast(str(path))))
-    tell_folder(environment.folder_file, found)
-    return found
 
 
 def _code_of(

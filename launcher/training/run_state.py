@@ -26,6 +26,9 @@ from strategies import (
 from ..contract.exit_codes import CONTINUE
 from .context import RunContext
 
+OWN_LOOP = "own_loop"
+"""Stands in the state of a checkpoint that `Resumable` has made, of a script's own loop."""
+
 
 class Preempted(SystemExit):
     """Saved, and to be continued by the same command: leaves with exit code 75."""
@@ -140,6 +143,11 @@ class RunState:
         """
         if IMPORTED in saved:
             return self  # Another program's weights: this run's own trajectory begins with them.
+        if OWN_LOOP in saved:
+            raise ConfigError(
+                f"the run in {where} was trained in a loop of the script's own, with Resumable: "
+                "its steps mean other samples than those of run.prepare. Use another --run-dir."
+            )
         for name, mine in identity(plan).items():
             if saved["data"][name] != mine:
                 raise ConfigError(
