@@ -4,6 +4,7 @@ SUBCOMMANDS = {
     "checkpoint": ".commands.checkpoint",
     "doctor": ".commands.doctor",
     "plan": ".commands.plan",
+    "rehearse": ".commands.rehearse",
     "report": ".commands.report",
     "schedule": ".commands.schedule",
     "slurm": ".commands.slurm.command",

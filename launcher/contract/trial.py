@@ -29,6 +29,8 @@ class TrialSettings:
     """The first rank and its loader workers get SIGTERM before this step; None: never."""
     deterministic: bool = False
     """Ask torch for deterministic kernels."""
+    pace_s: float = 0.0
+    """Wait so long before each step, in seconds, so that it can be met from outside."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

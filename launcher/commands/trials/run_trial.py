@@ -71,14 +71,17 @@ def command_of(trial: Trial) -> list[str]:
 
 
 def environ_of(trial: Trial, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a trial: what this process has, without a rank's own. Pure."""
+    """Return the environment of a trial: what this process has, without a rank's own. Pure.
+
+    The trial's variables come first: a forked rank shows others no more than there is room for.
+    """
     kept = {
         name: value
         for name, value in inherited.items()
         # A trial is started on this machine, also inside of a job.
         if name not in _HIDDEN and not name.startswith(("SLURM_", "PET_"))
     }
-    return kept | dict(trial.variables) | {TRIAL: trial.settings.text()}
+    return dict(trial.variables) | kept | dict(trial.variables) | {TRIAL: trial.settings.text()}
 
 
 def start_trial(trial: Trial) -> subprocess.Popen[bytes]:

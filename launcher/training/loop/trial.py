@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -62,8 +63,9 @@ class Trial:
         return step >= self.settings.steps
 
     def before_step(self, step: int) -> None:
-        """Send the notice that is asked for before this step; one rank is enough."""
+        """Wait as is asked; send the notice that is asked for before this step, on one rank."""
         self._step = step
+        time.sleep(self.settings.pace_s)
         if self.settings.notice_at != step or self._rank:
             return
         for worker in multiprocessing.active_children():
