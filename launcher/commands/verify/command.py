@@ -16,11 +16,11 @@ from strategies.parallel.registry import STRATEGY_NAMES
 from ...console import say
 from ...errors import UsageError
 from ..parser import CommandParser
-from ..trials.compare import TOLERANCE, Comparison, compare
+from ..trials.compare import TOLERANCE, compare
 from ..trials.outcome import Outcome, outcome_of
 from ..trials.run_trial import TIMED_OUT, Trial, run_trial, script_of
 from .causes import Seen
-from .observe import seen_in, with_repeat
+from .observe import seen_in, seen_twice, with_repeat
 from .trial_plan import (
     DDP,
     Asked,
@@ -183,6 +183,8 @@ class _Verification:
         self._tolerance = tolerance
         self._resumes = resumes
         self._outcomes: dict[str, Outcome] = {}
+        self._twice = Seen()
+        """Of the first run done twice; all False where there was no reason to look."""
 
     def run(self) -> int:
         """Run all trials, print the table and what is wrong; return the exit code.
@@ -246,43 +248,41 @@ class _Verification:
 
     def _explained(self, first: Trial, base: Outcome, rows: list[Row]) -> list[Row]:
         """Return the rows with causes that need more trials: the first one again, and so on."""
-        if not any(row.verdict == APART for row in rows):
+        if not any(self._is_bad(row) for row in rows):
             return rows
         repeat = self._outcome(again(first, "again"))
-        found = compare(base, repeat, tolerance=0.0)
+        same = compare(base, repeat, tolerance=self._tolerance)
+        self._twice = self._look_twice(first, seen_twice(base, repeat, same))
         ddp_is_equal = {
             r.outcome.ranks for r in rows if r.outcome.strategy == DDP and r.verdict == EQUAL
         }
-        more = self._nondeterminism(first, base, repeat, found)
         explained = []
         for row in rows:
             if row.comparison is None or row.verdict != APART:
                 explained.append(row)
                 continue
-            seen = replace(
-                with_repeat(seen_in(base, row.outcome, row.comparison), base, repeat, found),
-                ddp_is_equal=row.outcome.ranks in ddp_is_equal,
-                **more,
-            )
+            seen = seen_in(base, row.outcome, row.comparison)
+            seen = replace(seen, ddp_is_equal=row.outcome.ranks in ddp_is_equal)
+            seen = with_repeat(seen, self._twice)
             explained.append(compared_row(base, row.outcome, row.comparison, seen))
+        if self._twice.repeat_differs:
+            explained.append(compared_row(base, repeat, same, self._twice))
         return explained
 
-    def _nondeterminism(
-        self, first: Trial, base: Outcome, repeat: Outcome, found: Comparison
-    ) -> dict[str, bool]:
-        """Return what more trials tell of a run that is not the same twice."""
-        if not with_repeat(Seen(), base, repeat, found).repeat_differs:
-            return {}
-        answers = {}
-        for name, options in (
-            ("hashed", {"hashed": True}),
-            ("deterministic", {"deterministic": True}),
-        ):
-            one, two = (self._outcome(again(first, f"{name} {n}", **options)) for n in (1, 2))
-            found = compare(one, two, tolerance=0.0)
-            differs = with_repeat(Seen(), one, two, found).repeat_differs
-            answers[f"repeat_differs_{name}"] = differs
-        return answers
+    def _look_twice(self, first: Trial, twice: Seen) -> Seen:
+        """Return what is seen of the first run done again, and once more with one thing changed."""
+        if not twice.repeat_differs:
+            return twice
+        differs = self._differs_twice(first, "hashed", hashed=True)
+        twice = replace(twice, repeat_differs_hashed=differs)
+        if not differs or twice.repeat_data_differs or twice.repeat_weights_differ:
+            return twice
+        differs = self._differs_twice(first, "deterministic", deterministic=True)
+        return replace(twice, repeat_differs_deterministic=differs)
+
+    def _differs_twice(self, first: Trial, label: str, **options: bool) -> bool:
+        one, two = (self._outcome(again(first, f"{label} {n}", **options)) for n in (1, 2))
+        return seen_twice(one, two, compare(one, two, tolerance=self._tolerance)).repeat_differs
 
     def _resumed(self, first: Trial, others: Sequence[Trial], rows: Sequence[Row]) -> Row:
         """Interrupt a run in its middle, resume it, and compare it with the undisturbed one."""
@@ -305,7 +305,7 @@ class _Verification:
             differs_at_save=at_save is not None and found.step == at_save,
             ends_differ=undisturbed.end_step != ended.end_step,
         )
-        return compared_row(undisturbed, ended, found, seen)
+        return compared_row(undisturbed, ended, found, with_repeat(seen, self._twice))
 
     def _report(self, base: Outcome, name: str, rows: Sequence[Row]) -> int:
         print(table(base, [row for row in rows if row.comparison or row.verdict != APART], name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from ..trials.compare import Comparison, is_weight, relative
 from ..trials.outcome import Outcome
@@ -129,16 +129,21 @@ def writers(run: Outcome) -> Mapping[str, int]:
     return {name: count for name, count in counts.items() if count > 1}
 
 
-def with_repeat(seen: Seen, first: Outcome, again: Outcome, found: Comparison) -> Seen:
-    """Return what was seen with the first run done twice."""
+def seen_twice(first: Outcome, again: Outcome, found: Comparison) -> Seen:
+    """Return what was seen of one run done twice; only its `repeat_` fields are set."""
     mine = seen_in(first, again, found)
-    return replace(
-        seen,
+    return Seen(
         repeat_differs=not found.is_equal or mine.data_differs or mine.weights_differ,
         repeat_data_differs=mine.data_differs or _probes(first) != _probes(again),
         repeat_weights_differ=mine.weights_differ,
         repeat_loss_differs=mine.first_loss_differs,
     )
+
+
+def with_repeat(seen: Seen, twice: Seen) -> Seen:
+    """Return what was seen, with what is known of the first run done twice."""
+    names = [one.name for one in fields(Seen) if one.name.startswith("repeat_")]
+    return replace(seen, **{name: getattr(twice, name) for name in names})
 
 
 def _probes(run: Outcome) -> set[object]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from launcher.commands.trials.compare import Comparison
 from launcher.commands.trials.outcome import MicroBatch, Outcome, RankNotes
-from launcher.commands.verify.observe import place_of, seen_in, with_repeat, writers
+from launcher.commands.verify.observe import place_of, seen_in, seen_twice, with_repeat, writers
 
 EQUAL = Comparison(loss=0.0, parameters=0.0, num_steps=2)
 
@@ -74,7 +74,7 @@ def test_what_ranks_note_before_the_first_step() -> None:
 def test_a_run_that_is_not_the_same_twice() -> None:
     first = outcome({(0, 0): batch(1.0)})
     again = outcome({(0, 0): batch(1.0, held="b")})
-    seen = with_repeat(seen_in(first, first, EQUAL), first, again, EQUAL)
+    seen = with_repeat(seen_in(first, first, EQUAL), seen_twice(first, again, EQUAL))
     assert seen.repeat_differs
     assert seen.repeat_data_differs
-    assert not with_repeat(seen, first, first, EQUAL).repeat_differs
+    assert not seen_twice(first, first, EQUAL).repeat_differs
