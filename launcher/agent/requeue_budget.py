@@ -9,12 +9,10 @@ from typing import Any
 from ..plan.assumed_folder import assumed_folder
 from ..plan.launch_plan import LaunchPlan
 from ..run_folder.jsonl import FOLDER, append_event, events_of
-from .allocation import Allocation
-from .requeue_policy import Cause
 
 MOST_WITHOUT_PROGRESS = 5
 """Starts of one job in a row at the same step, whatever ended each of them."""
-_START = "slurm start"
+_STARTS = frozenset({"slurm start", "grid engine start"})
 _REQUEUE = "requeue"
 
 
@@ -24,11 +22,11 @@ def saved_step(events: Sequence[Mapping[str, Any]]) -> int:
     return max(steps, default=0)
 
 
-def starts_without_progress(events: Sequence[Mapping[str, Any]], job: int) -> int:
+def starts_without_progress(events: Sequence[Mapping[str, Any]], job: int | str) -> int:
     """Return how many of the job's last starts began where the run stands now; pure."""
     now, count = saved_step(events), 0
     for event in reversed(events):
-        if event.get("event") != _START:
+        if event.get("event") not in _STARTS:
             continue
         if event.get("job") != job or event.get("step") != now:
             break
@@ -36,11 +34,11 @@ def starts_without_progress(events: Sequence[Mapping[str, Any]], job: int) -> in
     return count
 
 
-def restarts_used(events: Sequence[Mapping[str, Any]], job: int) -> int:
+def restarts_used(events: Sequence[Mapping[str, Any]], job: int | str) -> int:
     """Return how many of --max-restarts the job's starts have used up; pure."""
     used, of_this_job = 0, False
     for event in events:
-        if event.get("event") == _START:
+        if event.get("event") in _STARTS:
             of_this_job = event.get("job") == job
         elif event.get("event") == "attempt" and event.get("restart") and of_this_job:
             used += 1
@@ -59,16 +57,20 @@ def stuck_text(count: int, step: int) -> str:
 class Budget:
     """The record of one job in its run's folder."""
 
-    job: int
+    job: int | str
     restart_count: int
     folder: Path | None
     """None: the script is of another kind, and how far it gets is not known."""
+    scheduler: str = "slurm"
+    """As the record names it."""
 
     @classmethod
-    def of(cls, allocation: Allocation, plan: LaunchPlan) -> "Budget":
+    def of(
+        cls, plan: LaunchPlan, *, job: int | str, restart_count: int, scheduler: str = "slurm"
+    ) -> "Budget":
         """Find the run folder, as far as the launcher can know it."""
         folder = assumed_folder(plan) if plan.uses_run else None
-        return cls(job=allocation.job_id, restart_count=allocation.restart_count, folder=folder)
+        return cls(job=job, restart_count=restart_count, folder=folder, scheduler=scheduler)
 
     def begin(self) -> str | None:
         """Record a start; return why there must be none."""
@@ -76,16 +78,18 @@ class Budget:
         count = starts_without_progress(events, self.job)
         if count >= MOST_WITHOUT_PROGRESS:
             return stuck_text(count, saved_step(events))
-        self._append(_START, step=saved_step(events), restarts=self.restart_count)
+        self._append(
+            f"{self.scheduler} start", step=saved_step(events), restarts=self.restart_count
+        )
         return None
 
-    def refuse(self, cause: Cause) -> str | None:
+    def refuse(self, cause: str) -> str | None:
         """Record a requeue; return why there must be none."""
         events = self._events()
         count = starts_without_progress(events, self.job)
         if count >= MOST_WITHOUT_PROGRESS:
             return stuck_text(count, saved_step(events))
-        self._append(_REQUEUE, cause=cause.value, step=saved_step(events))
+        self._append(_REQUEUE, cause=str(cause), step=saved_step(events))
         return None
 
     def restarts_used(self) -> int:
