@@ -172,7 +172,8 @@ class GridEngineEnvironment(ClusterEnvironment):
         job = self._job
         return Budget.of(
             plan,
-            job=job.key,
+            job=job.number,
+            task=job.task,
             restart_count=int(job.was_restarted),
             scheduler="grid engine",
         )
