@@ -51,7 +51,7 @@ def why_failed(outcome: Outcome) -> str:
 def compared_row(first: Outcome, other: Outcome, found: Comparison, seen: Seen) -> Row:
     """Return the row of a trial that ended well."""
     is_apart = not found.is_equal or seen.data_differs or seen.ends_differ
-    if not is_apart and not seen.warned_of_wrapper:
+    if not is_apart and (seen.is_resume or not seen.warned_of_wrapper):
         return Row(outcome=other, verdict=EQUAL, comparison=found)
     cause = cause_of(seen)
     return Row(
@@ -69,7 +69,8 @@ def _filled(cause: Cause, first: Outcome, other: Outcome, seen: Seen) -> str:
         for name in ("samples", "lr")
     )
     return cause.what.format(
-        samples=f"{samples[0]} (on {first.name})",
+        samples=samples[0],
+        first=first.name,
         other_samples=samples[1],
         other=other.name,
         rate=rates[0],
