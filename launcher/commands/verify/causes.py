@@ -14,7 +14,8 @@ class Cause(Enum):
     """A usual mistake: what it is, and what to do."""
 
     PER_DEVICE_BATCH = (
-        "a per-device batch: a step has {samples} samples as {first}, and {other_samples} as {other}",
+        "a per-device batch: a step has {samples} samples as {first}, and {other_samples} as "
+        "{other}",
         "Pass run.prepare the same global_batch on any number of ranks; micro_batch is what one "
         "rank computes at once.",
     )
