@@ -12,7 +12,7 @@ from launcher.plan.python_command import OWN_START
 PLANTED = Path(__file__).parents[2] / "planted"
 MISTAKES = {
     "augmentation_by_worker": "an augmentation that draws from a generator of its own",
-    "drop_last_by_rank": "",
+    "drop_last_by_rank": "a data set whose content or order differs by rank",
     "ema_at_save": "weights that were exchanged at the save",
     "file_by_all_ranks": "a file that several ranks write",
     "moved_buffer": "a buffer that the forward moves",
@@ -24,9 +24,10 @@ MISTAKES = {
     "skipped_scheduler": "state in the script's own variables",
     "stop_on_one_rank": "left the training loop in step 2 by break",
     "time_seed": "a seed or a draw that changes with every start",
-    "worker_dies_of_sigterm": "",
     "wrapped_model_inside": "not computed through job.model",
 }
+HARMLESS = "worker_dies_of_sigterm"
+"""A mistake from which a run protects itself: loader workers outlive the notice in any case."""
 CLEAN = sorted(path.stem for path in PLANTED.glob("clean_*.py"))
 OF_TWO = ("--ranks", "1,2", "--strategies", "ddp")
 
@@ -97,7 +98,7 @@ def test_each_mistake_is_named(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", CLEAN)
+@pytest.mark.parametrize("name", [*CLEAN, HARMLESS])
 def test_no_false_alarm(name: str, tmp_path: Path) -> None:
     code, text = verify(name, cwd=tmp_path)
     assert code == 0, text
@@ -106,5 +107,5 @@ def test_no_false_alarm(name: str, tmp_path: Path) -> None:
 
 def test_there_are_fifteen_mistakes_and_eight_clean_scripts() -> None:
     names = {path.stem for path in PLANTED.glob("*.py")}
-    assert (len(MISTAKES), len(CLEAN)) == (15, 8)
-    assert names == {*MISTAKES, *CLEAN}
+    assert (len(MISTAKES), len(CLEAN)) == (14, 8)
+    assert names == {*MISTAKES, HARMLESS, *CLEAN}

@@ -46,6 +46,13 @@ def test_why_a_trial_failed(more: dict[str, Any], verdict: str, sentence: str) -
     assert sentence in row.sentence
 
 
+def test_ranks_that_fail_for_their_data() -> None:
+    notes = {0: RankNotes(num_samples=9, first="f"), 1: RankNotes(num_samples=8, first="f")}
+    row = failed_row(outcome(code=1, notes=notes, errors=("another configuration",)))
+    assert row.cause is Cause.DATA_BY_RANK
+    assert row.sentence.startswith("another configuration\n  a data set whose content or order")
+
+
 @pytest.mark.parametrize(
     ("found", "seen", "verdict", "cause"),
     [
