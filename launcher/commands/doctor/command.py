@@ -182,12 +182,11 @@ def _run_ranks(
     given: argparse.Namespace, count: int, answer: Path, scratch: Path
 ) -> tuple[int | None, str]:
     """Run the probe's ranks to their end; return the exit code, None after the time, and output."""
-    script = Path(__file__).with_name("probe_ranks.py")
     words = [
         *(sys.executable, "-I", "-S", exec_worker.__file__, str(os.getpid())),
         *(sys.executable, "-c", OWN_START),
         *("--run-dir", str(scratch / "run"), "--nproc-per-node", str(count)),
-        *(str(script), str(answer)),
+        *("--module", f"{__package__}.probe_ranks", str(answer)),
     ]
     environ = {name: value for name, value in os.environ.items() if name not in OWN_NAMES}
     root = str(Path(__file__).parents[3])

@@ -1,4 +1,4 @@
-"""What ranks find out together: run by relaunch as a script, on all nodes; it needs torch.
+"""What ranks find out together: run by relaunch as a module, on all nodes; it needs torch.
 
 The first rank writes the answer as JSON to the file that is its argument.
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from launcher.commands.doctor.facts import PairSpeed, RanksFacts
-from launcher.commands.doctor.probes import look_at_node
+from .facts import PairSpeed, RanksFacts
+from .probes import look_at_node
 
 _SUMMED_BYTES, _SENT_BYTES = 64 << 20, 8 << 20
 _ON_CPU = 8
