@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +151,7 @@ def _ask_ranks(
     """Start the ranks as a run would be; return what they found, or why they found nothing."""
     # All nodes of a job see the run folder, and not each other's /tmp.
     place = given.run_dir.absolute() if not folder.problem else None
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".doctor-", dir=place) as scratch:
+    with _made(place), tempfile.TemporaryDirectory(prefix=".doctor-", dir=place) as scratch:
         answer = Path(scratch) / "answer.json"
         code, text = _run_ranks(given, count, answer, Path(scratch))
         with suppress(OSError, ValueError):
@@ -164,6 +162,20 @@ def _ask_ranks(
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line.partition("error: ")[2] for line in lines if "relaunch: error: " in line]
     return (told or lines or [f"exit code {code}"])[-1]
+
+
+@contextmanager
+def _made(place: Path | None) -> Iterator[None]:
+    """Make a folder, and remove what was made of its path at the end."""
+    made = [] if place is None else [one for one in (place, *place.parents) if not one.exists()]
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for one in made:
+            with suppress(OSError):  # a run has begun there meanwhile
+                one.rmdir()
 
 
 def _run_ranks(

@@ -14,7 +14,8 @@ class Cause(Enum):
     """A usual mistake: what it is, and what to do."""
 
     PER_DEVICE_BATCH = (
-        "a per-device batch: a step has {samples} samples, and {other_samples} on {other}",
+        "a per-device batch: a step has {samples} samples as {first}, and {other_samples} as "
+        "{other}",
         "Pass run.prepare the same global_batch on any number of ranks; micro_batch is what one "
         "rank computes at once.",
     )
@@ -33,8 +34,8 @@ class Cause(Enum):
         "Sort what comes from a set or from os.listdir before it becomes the data set.",
     )
     AUGMENTATION = (
-        "an augmentation that draws from a generator of its own or depends on the loader worker: "
-        "reading one sample again gives another",
+        "an augmentation that draws from a generator of its own or depends on the loader worker: a "
+        "sample is another one when it is read again, or by another process",
         "Draw from torch's, numpy's or random's global functions in __getitem__: they are seeded "
         "by the sample.",
     )

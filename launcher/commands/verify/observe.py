@@ -98,10 +98,7 @@ def _seen_before_steps(left: Outcome, right: Outcome) -> Seen:
         reads_differ=any(
             note.first != note.again for run in (left, right) for note in run.notes.values()
         ),
-        probe_differs_by_rank=any(
-            len({(note.num_samples, note.first) for note in run.notes.values()}) > 1
-            for run in (left, right)
-        ),
+        probe_differs_by_rank=data_differs_by_rank(left) or data_differs_by_rank(right),
         weights_differ=len(weights) > 1,
         is_sharded=right.strategy in _SHARDED,
         warned_of_collective=_COLLECTIVE in warned,
@@ -109,6 +106,11 @@ def _seen_before_steps(left: Outcome, right: Outcome) -> Seen:
         ranks=right.ranks,
         num_writers=max(writers(right).values(), default=0),
     )
+
+
+def data_differs_by_rank(run: Outcome) -> bool:
+    """Return whether ranks have data sets of another length, or with other first samples. Pure."""
+    return len({(note.num_samples, note.first) for note in run.notes.values()}) > 1
 
 
 def _first(run: Outcome, name: str) -> object:

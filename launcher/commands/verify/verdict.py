@@ -11,7 +11,7 @@ from ..trials.compare import Comparison
 from ..trials.outcome import Outcome
 from ..trials.run_trial import TIMED_OUT
 from .causes import Cause, Seen, cause_of
-from .observe import writers
+from .observe import data_differs_by_rank, writers
 
 EQUAL, APART, REFUSED, FAILED = "equal", "apart", "refused", "failed"
 _USAGE = 2
@@ -33,7 +33,13 @@ class Row:
 def failed_row(outcome: Outcome) -> Row:
     """Return the row of a trial that did not end as it should."""
     verdict = REFUSED if outcome.code == _USAGE else FAILED
-    return Row(outcome=outcome, verdict=verdict, sentence=why_failed(outcome))
+    why = why_failed(outcome)
+    if not data_differs_by_rank(outcome):
+        return Row(outcome=outcome, verdict=verdict, sentence=why)
+    # The ranks have noted more than the sentence of one of them tells.
+    cause = Cause.DATA_BY_RANK
+    sentence = f"{why}\n  {cause.what}"
+    return Row(outcome=outcome, verdict=verdict, cause=cause, sentence=sentence)
 
 
 def why_failed(outcome: Outcome) -> str:
@@ -51,7 +57,7 @@ def why_failed(outcome: Outcome) -> str:
 def compared_row(first: Outcome, other: Outcome, found: Comparison, seen: Seen) -> Row:
     """Return the row of a trial that ended well."""
     is_apart = not found.is_equal or seen.data_differs or seen.ends_differ
-    if not is_apart and not seen.warned_of_wrapper:
+    if not is_apart and (seen.is_resume or not seen.warned_of_wrapper):
         return Row(outcome=other, verdict=EQUAL, comparison=found)
     cause = cause_of(seen)
     return Row(
@@ -69,7 +75,8 @@ def _filled(cause: Cause, first: Outcome, other: Outcome, seen: Seen) -> str:
         for name in ("samples", "lr")
     )
     return cause.what.format(
-        samples=f"{samples[0]} (on {first.name})",
+        samples=samples[0],
+        first=first.name,
         other_samples=samples[1],
         other=other.name,
         rate=rates[0],

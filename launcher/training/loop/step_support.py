@@ -61,6 +61,7 @@ class StepSupport:
         self.recipe = recipe
         self.trial = trial_of(run)
         if self.trial is not None:
+            self.trial.watch_files()
             self.trial.model(parts.strategy.module)
             if not is_stream(recipe.train):
                 self.trial.data(parts.train, run.seed)

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -55,8 +56,6 @@ class Trial:
         self._index = 0
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._own = str(self._path.parent)
-            self._note_files()
 
     def is_over(self, step: int) -> bool:
         """Return whether so many completed steps are enough; the same on every rank."""
@@ -108,15 +107,17 @@ class Trial:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"rank": self._rank, **record}) + "\n")
 
-    def _note_files(self) -> None:
-        """Note the files that the script opens to write, from now on."""
-        written: set[str] = set()
+    def watch_files(self) -> None:
+        """Note the files that the script opens to write, until this process ends."""
+        if self._path is None:
+            return
+        own, written = str(self._path.parent), set()
 
         def note(path: object) -> None:
             if not isinstance(path, str | os.PathLike):
                 return
             name = os.path.abspath(os.fspath(path)) if isinstance(os.fspath(path), str) else ""
-            if name and name not in written and not self._is_ours(name):
+            if name and name not in written and not _is_ours(name, own):
                 written.add(name)
                 self._note({"wrote": name})
 
@@ -133,9 +134,11 @@ class Trial:
 
         torch.save = saved
 
-    def _is_ours(self, name: str) -> bool:
-        caches = ("/dev/", "/proc/", "__pycache__", "/.cache/", "/torchinductor", "/relaunch-")
-        return name.startswith(self._own) or any(one in name for one in caches)
+
+def _is_ours(name: str, own: str) -> bool:
+    launchers = f"{tempfile.gettempdir()}/relaunch-"
+    caches = ("/dev/", "/proc/", "__pycache__", "/.cache/", "/torchinductor")
+    return name.startswith((own, launchers)) or any(one in name for one in caches)
 
 
 def digest(value: Any) -> str:

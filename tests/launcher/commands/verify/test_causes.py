@@ -75,7 +75,7 @@ def test_fingerprint_of_a_resume(seen: dict[str, Any], cause: Cause) -> None:
 
 def test_each_cause_has_a_fingerprint_and_a_remedy() -> None:
     assert {cause for _, cause in (*TABLE, *OF_RESUME)} == set(Cause)
-    filled = {"samples", "other_samples", "other", "rate", "other_rate"}
+    filled = {"samples", "other_samples", "first", "other", "rate", "other_rate"}
     filled |= {"factor", "code", "end", "other_end", "file"}
     for cause in Cause:
         names = {name for _, name, _, _ in string.Formatter().parse(cause.what) if name}
