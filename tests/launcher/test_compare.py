@@ -91,11 +91,11 @@ def test_what_cannot_be_compared(run_folder: RunFolder, tmp_path: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_named(
-    run_folder: RunFolder, kit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_folder: RunFolder, kit: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ours = run_folder(tmp_path / "a", [record(1)], s10=1.0)
     theirs = run_folder(tmp_path / "b", [record(1)], s10=2.0)
     (shard,) = (theirs / "checkpoints").glob("step-*/*.safetensors")
     kit.damage(shard)
     assert run([str(ours), str(theirs)]) == 1
-    assert shard.name in capsys.readouterr().err
+    assert shard.name in capfd.readouterr().err
