@@ -121,6 +121,8 @@ class Strategy(ABC):
     _group_names: list[list[str]]
     _as_built: dict[str, JSON]
     _is_known_savable = False
+    notes: Sequence[str] = ()
+    """What the start of a run should say of how it is done."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         """Build and verify. Called on every rank.

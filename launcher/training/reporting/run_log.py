@@ -105,6 +105,7 @@ class RunLog:
                     ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
                     ("runs on", places_text(places)),
                     ("strategy", f"{run.strategy}, {run.precision.name}"),
+                    ("optimizer", "; ".join(strategy.notes)),
                     ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
                     ("data", data_text(self._plan)),
                     ("batch", batch_text(self._plan, run.ranks.world_size)),
