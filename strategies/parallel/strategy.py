@@ -25,6 +25,7 @@ from .calls.bypass import bypassed
 from .calls.model_view import Call, ModelCalls
 from .calls.unused_parameters import refuse_untouched
 from .catalogue import Catalogue
+from .state.implementation import library_of
 from .state.optimizer_extras import extras_of, put_back_extras
 from .state.saved_state import SavedState
 
@@ -171,6 +172,11 @@ class Strategy(ABC):
     def optimizer_name(self) -> str:
         """Class name of the user's optimizer."""
         return type(self._optimizer).__name__
+
+    @property
+    def optimizer_library(self) -> str | None:
+        """Installed package that it comes from; None: the script's own."""
+        return library_of(type(self._optimizer))
 
     def micro_step(self, *, is_last: bool) -> None:
         """Announce a forward and backward; gradients are summed over the ranks at the last."""
