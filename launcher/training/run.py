@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -70,6 +71,7 @@ class Run(RunContext):
         run_dir: str | Path | None = None,
         checkpoints: str | Path | None = None,
         seed: int = 0,
+        exact: bool = False,
     ) -> None:
         """Run `main` under torch.distributed and end the process with the run's exit code.
 
@@ -83,6 +85,7 @@ class Run(RunContext):
             checkpoints: a folder or a URL for checkpoints and best weights, unless --checkpoints is
                 given; default: the run folder.
             seed: seed of all random numbers, 0 <= seed < 2**63.
+            exact: train the same bits on any number of ranks, as with --exact.
         """
         environment = _own_environment()
         path = run_path(environment, run_dir)
@@ -93,6 +96,8 @@ class Run(RunContext):
         flag.install_until_exit()
         start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
         start.begin()
+        if launcher is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
@@ -106,7 +111,13 @@ class Run(RunContext):
                 kept = path if is_named else path_of_coordinator(path, environment, ranks)
                 folder = run_folder_at(kept, environment.run.checkpoints or checkpoints)
                 run = cls(
-                    environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
+                    environment,
+                    ranks,
+                    flag,
+                    folder=folder,
+                    seed=seed,
+                    exact=exact,
+                    before_first_step=start,
                 )
                 if unshielded is not None:
                     run.warn(unshielded)

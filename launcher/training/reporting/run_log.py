@@ -82,7 +82,7 @@ class RunLog(SaveLog):
                 [
                     ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
                     ("runs on", places_text(places)),
-                    ("strategy", f"{run.strategy}, {run.precision.name}"),
+                    ("strategy", strategy_text(run)),
                     ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
                     ("data", data_text(self._plan)),
                     ("batch", batch_text(self._plan, run.ranks.world_size)),
@@ -131,6 +131,7 @@ class RunLog(SaveLog):
                 "strategy": self._run.strategy,
                 "world_size": self._run.ranks.world_size,
                 "precision": self._run.precision.name,
+                **self._run.exact_conditions(),
             },
             objects=objects,
             changes=changes,
@@ -259,3 +260,9 @@ class RunLog(SaveLog):
                 f"this run had finished already: {decision.ending}, {decision.reason}. "
                 "To train anew, choose another --run-dir."
             )
+
+
+def strategy_text(run: RunContext) -> str:
+    """Return strategy and precision, and whether the number of ranks may show in a bit."""
+    exact = ", the same bits on any number of ranks" if run.exact else ""
+    return f"{run.strategy}, {run.precision.name}{exact}"
