@@ -14,7 +14,7 @@ from strategies.parallel.live.live import live_strategy
 
 from ..run_path import run_path
 from .adopted_ranks import adopted_ranks
-from .data_position import DataPosition, data_position
+from .data.position import DataPosition, data_position
 from .kept_objects import kept_objects
 from .own_loop import OwnLoop
 from .settings import Settings

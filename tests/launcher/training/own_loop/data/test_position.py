@@ -15,7 +15,7 @@ from torch.utils.data import (
     RandomSampler,
 )
 
-from launcher.training.own_loop.data_position import Place, data_position
+from launcher.training.own_loop.data.position import Place, data_position
 from strategies import ConfigError
 
 

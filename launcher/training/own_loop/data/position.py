@@ -16,6 +16,7 @@ from strategies import ConfigError
 from strategies.data.streams.own_position import keeps_position, what_is_lost
 from strategies.data.streams.state_text import from_text, to_text
 
+from .global_batches import GlobalBatches
 from .skipping import regroups, skipping
 
 _INSIDE = "base_dataloader"
@@ -218,6 +219,25 @@ class StatefulData(DataPosition):
         return [f"no sample twice or left out: {lost}"]
 
 
+class PlannedData(DataPosition):
+    """A loader of ours: the same batches on any number of ranks."""
+
+    loader: GlobalBatches
+
+    def __init__(self, loader: GlobalBatches) -> None:
+        super().__init__(loader)
+        self.batch_size = loader.batch_size
+
+    def open(self, place: Place) -> Iterator[Any]:
+        """Return the batches from a place on."""
+        return self.loader.read(place.epoch, place.batches)
+
+    def moved(self, place: Place, before: int, now: int) -> tuple[Place, str]:
+        """Return the place on another number of ranks, and a phrase that says what it means."""
+        new = Place(epoch=place.epoch, batches=place.batches, samples=place.samples * before // now)
+        return new, f"the same batches as on {before} ranks, from batch {place.batches} on"
+
+
 def data_position(loader: Any) -> DataPosition:
     """Return the position of a script's loader.
 
@@ -226,6 +246,8 @@ def data_position(loader: Any) -> DataPosition:
     """
     if loader is None:
         raise ConfigError("run.batches() reads loader=, and none was passed to Resumable.")
+    if isinstance(loader, GlobalBatches):
+        return PlannedData(loader)
     name = type(loader).__name__
     if name == "DataLoaderDispatcher":
         raise ConfigError(
