@@ -33,8 +33,8 @@ def spawn_text(name: str, line: int) -> str:
     """
     return (
         f"warning: {name}:{line} starts processes with torch.multiprocessing, and relaunch has "
-        "started the ranks already. As under torchrun, a process group of those processes looks for "
-        "the launcher's store, and waits in vain at another MASTER_PORT. Call the function itself, "
+        "started the ranks already. As under torchrun, a process group of those looks for the "
+        "launcher's store, and waits in vain at another MASTER_PORT. Call the function itself, "
         "with int(os.environ['RANK']) and WORLD_SIZE; or, with --nproc-per-node 1, take "
         "TORCHELASTIC_USE_AGENT_STORE out of os.environ in each of them."
     )
