@@ -23,6 +23,9 @@ POLL_S = 0.05
 REMINDER_S = 60.0
 """How often a launcher that waits without a limit says for whom."""
 
+ENDED = "the failure of another rank"
+"""The cause that ranks are told which are ended because the attempt is lost."""
+
 
 class Attempt:
     """Watches the workers of one attempt, passes a warning on and ends what has to end."""
@@ -89,6 +92,9 @@ class Attempt:
                 f"or a file system ({where}). Leaving it."
             )
             self._record(worker, None, self._seen.now)
+        if not self._seen.told:
+            with contextlib.suppress(OSError):
+                self._warning_file.unlink(missing_ok=True)
         return tuple(sorted(self._outcomes, key=lambda outcome: outcome.rank))
 
     @property
@@ -175,7 +181,7 @@ class Attempt:
         self._pass_advice_on()
         self._pass_the_end_on()
         self._remind()
-        wait_for_an_end(self._running, POLL_S)
+        wait_for_an_end(self._running, POLL_S, self._inbox.wake_fd)
 
     def _ask(self) -> None:
         self._write_stacks(self._running, self._hung_elsewhere)
@@ -251,6 +257,11 @@ class Attempt:
                 "after the others; ending it now."
             )
         self._untold = []
+        has_failed = _first_known(self._seen.failed_at, self._seen.lost_at) is not None
+        if has_failed and not self._seen.told:
+            # Else each of these ranks takes it for a notice to itself alone and passes it on, and
+            # this launcher would not restart a run that nobody has asked to leave.
+            self._write_warning(PreemptionNotice(cause=ENDED))
         for worker in self._running:
             worker.tell(signal.SIGTERM)
         self._seen = replace(self._seen, terminated_at=self._seen.now)

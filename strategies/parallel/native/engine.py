@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from weakref import ref
 
 import torch
@@ -15,6 +15,7 @@ from ...modifiers.ema import local_part
 from ..adjoining import joined
 from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
+from ..exact import squares
 from ..grad_norm import combined_scale, sum_of_squares
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_model
@@ -41,6 +42,7 @@ class TorchEngine(Strategy):
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._owned() if p.requires_grad]
+        self._num_elements = sum(p.numel() for _, p in self._named)
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
         self._optimizer, self._group_names = made_after_trial(
@@ -88,9 +90,14 @@ class TorchEngine(Strategy):
         # that is no power of two, would be rounded otherwise in low precision.
         torch.autograd.backward(loss)
 
+    @property
+    def _averaged_over(self) -> int:
+        """By how much the engine has divided the sum of all ranks' gradients."""
+        return 1 if self.options.exact else self.ranks.world_size
+
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        divisor /= self.ranks.world_size
+        divisor /= self._averaged_over
         for name, parameter in self._named:
             if name in self.held_back:
                 # Without a gradient torch's optimizers leave a parameter and its state alone.
@@ -128,7 +135,28 @@ class TorchEngine(Strategy):
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Return the sum of squares of the gradient of all ranks, the same on each."""
+        if self.options.exact:
+            return self._exact_squares(grads, [grad.reshape(-1) for grad in grads])
         return float(sum_of_squares(grads, self.ranks.device))
+
+    def _exact_squares(
+        self,
+        grads: Sequence[torch.Tensor],
+        parts: Sequence[torch.Tensor],
+        *,
+        is_spread: bool = False,
+    ) -> float:
+        """Return the sum of squares, the same bits under every strategy. Called on every rank.
+
+        Args:
+            grads: what this rank holds.
+            parts: of that what this rank squares, flat.
+            is_spread: whether the other ranks square others.
+        """
+        spread = is_spread and not self.holds_whole
+        largest = squares.largest_magnitude(grads, self.ranks, is_spread=spread)
+        count = self._num_elements
+        return squares.sum_of_squares(parts, largest, self.ranks, count=count, is_spread=is_spread)
 
     def scalars(self) -> Scalars:
         """Return the optimizer's state of every parameter, besides tensors of its shape."""
