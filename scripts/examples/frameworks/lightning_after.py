@@ -1,5 +1,7 @@
 """Lightning's Trainer: after a preemption the same command resumes at the next step."""
 
+import os
+
 import torch
 from lightning import pytorch as pl
 from torch import nn
@@ -28,6 +30,8 @@ def main():
     data = TensorDataset(torch.randn(256, 8), torch.randn(256))
     trainer = pl.Trainer(
         max_epochs=2,
+        devices=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        strategy="ddp",
         logger=False,
         enable_checkpointing=False,
         callbacks=[RelaunchLightning()],
