@@ -5,12 +5,10 @@ cost a few hundredths of a second.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from .agent.cluster import ClusterEnvironment
-from .agent.indexed_job import INDEX, IndexedJob
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .console import say
@@ -27,6 +25,7 @@ from .plan.launch_plan import (
 from .plan.machine import Machine
 from .plan.open_files import require_open_files
 from .plan.secret import read_secret, unbound_text
+from .schedulers.table import find_cluster
 
 
 def leave_with(words: Sequence[str], inbox: SignalInbox) -> int:
@@ -48,7 +47,7 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
         LauncherError: Something is wrong with what was asked, or with this machine.
     """
     environ = dict(os.environ)
-    site = find_site(environ, argv)
+    site = find_cluster(environ, argv, say)
     options = parse_command_line(argv, environ, site.supply)
     if isinstance(options, str):
         print(_printed(options))
@@ -98,21 +97,6 @@ def _printed(asked: str) -> str:
 
         return completion(value)
     return help_text() if name == "--help" else f"relaunch {version()}"
-
-
-def find_site(environ: Mapping[str, str], argv: Sequence[str]) -> ClusterEnvironment:
-    """Return where this start takes place.
-
-    Raises:
-        UsageError: The environment is that of a Slurm job, and this process is not in it.
-    """
-    if "SLURM_JOB_ID" not in environ:
-        return IndexedJob(environ) if INDEX in environ else ClusterEnvironment()
-    from .slurm.environment import (
-        find_slurm_environment,  # a start outside of Slurm need not read all that
-    )
-
-    return find_slurm_environment(environ, argv, say)
 
 
 def version() -> str:

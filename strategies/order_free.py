@@ -12,6 +12,10 @@ import torch
 
 EXACT_BITS = 53
 """Bits of a float64 significand."""
+AWAY = 1.0 + 2.0**-52
+"""Numbers of at most 24 bits are multiplied by it before they are rounded: what lies in the middle
+between two multiples then goes away from zero, whatever it is added to. By one or two units in the
+last place, whether or not the product is rounded: too little to change any other result."""
 _COARSE, _FINE = -12, -60
 """Exponents of the units of `in_parts`: totals below 2**40 are exact, down to 2**-60."""
 LOSS_UNIT = -24
@@ -25,9 +29,26 @@ def rounded(numbers: torch.Tensor, exponent: int) -> torch.Tensor:
         numbers: float64; below 2**(51 + exponent) in magnitude. What is not finite stays so.
         exponent: of the unit.
     """
-    # Near 1.5 * 2**(52 + exponent) two neighbouring float64 numbers are one unit apart.
-    shift = 1.5 * 2.0 ** (EXACT_BITS - 1 + exponent)
+    shift = shift_of(exponent)
     return (numbers + shift).sub_(shift)
+
+
+def round_away_(numbers: torch.Tensor, exponent: int) -> None:
+    """Round numbers of at most 24 bits in place, ties away from zero.
+
+    Args:
+        numbers: float64; below 2**(51 + exponent) in magnitude. What is not finite stays so.
+        exponent: of the unit.
+    """
+    shift = shift_of(exponent)
+    numbers.mul_(AWAY).add_(shift).sub_(shift)
+
+
+def shift_of(exponent: int) -> float:
+    """Return a multiple of 2**exponent around which two neighbouring float64 numbers are one such
+    unit apart: what is added to it is rounded, as long as the sum stays within a factor of 4 / 3.
+    """
+    return 1.5 * 2.0 ** (EXACT_BITS - 1 + exponent)
 
 
 def in_parts(numbers: torch.Tensor) -> torch.Tensor:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from launcher.command import find_site
 from launcher.command_line.parser import parse_command_line
 from launcher.contract.exit_codes import CONTINUE, DO_NOT_RETRY
 from launcher.errors import UsageError
 from launcher.plan.options import LaunchOptions
+from launcher.schedulers.table import find_cluster
 from tests import kubernetes_pods
 
 each_manifest = pytest.mark.parametrize("name", kubernetes_pods.NAMES)
@@ -93,7 +93,9 @@ def test_each_pod_starts_relaunch_without_an_option_about_nodes(name: str) -> No
     assert container["command"] == ["relaunch"]
     for index in range(num_nodes):
         environ = kubernetes_pods.environment(name, index)
-        options = parse_command_line(container["args"], environ, find_site(environ, ()).supply)
+        options = parse_command_line(
+            container["args"], environ, find_cluster(environ, (), print).supply
+        )
         assert isinstance(options, LaunchOptions)
         nodes = options.nodes
         assert (nodes.node_rank, nodes.num_min, nodes.num_max) == (index, num_nodes, num_nodes)
@@ -103,7 +105,7 @@ def test_each_pod_starts_relaunch_without_an_option_about_nodes(name: str) -> No
     environ = kubernetes_pods.environment(name, num_nodes)
     environ.pop("PET_NODE_RANK", None)
     with pytest.raises(UsageError, match=rf"JOB_COMPLETION_INDEX={num_nodes}, but"):
-        parse_command_line(container["args"], environ, find_site(environ, ()).supply)
+        parse_command_line(container["args"], environ, find_cluster(environ, (), print).supply)
 
 
 @each_manifest

@@ -72,8 +72,9 @@ def sample_bytes(tensors: Sequence[torch.Tensor]) -> list[bytes]:
 def _sum_on_device(raw: torch.Tensor) -> torch.Tensor:
     """Return a sum that depends on each byte and its place, shape (), int64, modulo 2**64."""
     total = torch.zeros((), dtype=torch.int64, device=raw.device)
-    whole = 0 if raw.data_ptr() % 4 else len(raw) // 4 * 4
-    parts = (raw[:whole].view(torch.int32), raw[whole:])
+    is_aligned = raw.storage_offset() % 4 == 0 and raw.data_ptr() % 4 == 0
+    whole = len(raw) // 4 * 4 if is_aligned else 0
+    parts = (*([raw[:whole].view(torch.int32)] if whole else []), raw[whole:])
     pieces = [part[at : at + _WORDS] for part in parts for at in range(0, len(part), _WORDS)]
     for number, words in enumerate(pieces):
         weighted = words.to(torch.int64) * _weights(raw.device)[: len(words)]

@@ -8,6 +8,18 @@ from ..contract.preemption import PreemptionNotice
 from ..plan.given_options import Words
 from ..plan.launch_plan import LaunchPlan
 
+_BY_HAND = ("--standalone", "--node-rank", "--rdzv-endpoint", "--rdzv-backend")
+
+
+def is_by_hand(words: Words) -> bool:
+    """Tell whether the words say themselves how the nodes meet; then a scheduler adds nothing."""
+    return any(name in words.given for name in _BY_HAND)
+
+
+def by_hand_word(words: Words) -> str:
+    """Return the option by which the words say how the nodes meet."""
+    return next(words.given[name].spelled for name in _BY_HAND if name in words.given)
+
 
 class PreemptionCause(Protocol):
     """Finds out, without blocking, why a warning came and when the ranks will be killed.

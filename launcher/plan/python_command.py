@@ -20,6 +20,16 @@ which are forks, would not look beside their script either.
 """
 
 
+def own_command(python: str, program: str) -> list[str]:
+    """Return the words with which this command was started, for another node.
+
+    Args:
+        python: The interpreter.
+        program: What is in sys.argv[0]: the command's file, unless it was started otherwise.
+    """
+    return [python, program] if Path(program).is_file() else [python, "-c", OWN_START]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PythonProgram:
     """What `python -u train.py --lr 1` or `python -u -m package.train --lr 1` runs."""

@@ -6,26 +6,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from ..contract.exit_codes import CONTINUE
 from ..contract.launcher_signals import SignalInbox
 from ..errors import StartError
-from ..plan.python_command import OWN_START
 
 STRAGGLER_S = 60
 """After the first agent's end: agents part within seconds of each other."""
 POLL_S = 0.2
-
-
-def own_command(python: str, program: str) -> list[str]:
-    """Return the words with which this command was started, for another node.
-
-    Args:
-        python: The interpreter.
-        program: What is in sys.argv[0]: the command's file, unless it was started otherwise.
-    """
-    return [python, program] if Path(program).is_file() else [python, "-c", OWN_START]
 
 
 def srun_command(command: Sequence[str], num_nodes: int, *, binds_cpus: bool) -> list[str]:

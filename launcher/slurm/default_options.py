@@ -8,13 +8,6 @@ from ..plan.given_options import Given, Words
 from .allocation import Allocation, Role
 from .job_layout import check_layout, check_nodes
 
-_BY_HAND = ("--standalone", "--node-rank", "--rdzv-endpoint", "--rdzv-backend")
-
-
-def is_by_hand(words: Words) -> bool:
-    """Tell whether the words say themselves how the nodes meet; then Slurm adds nothing."""
-    return any(name in words.given for name in _BY_HAND)
-
 
 def is_last_word(words: Words, allocation: Allocation) -> bool:
     """Tell whether a process whose words say how the nodes meet may requeue the job at its end.
@@ -28,11 +21,6 @@ def is_last_word(words: Words, allocation: Allocation) -> bool:
         return allocation.is_script
     is_first = allocation.role is Role.TASK and allocation.task == 0
     return is_first and allocation.is_whole_job and "--standalone" not in words.given
-
-
-def by_hand_word(words: Words) -> str:
-    """Return the option by which the words say how the nodes meet."""
-    return next(words.given[name].spelled for name in _BY_HAND if name in words.given)
 
 
 def check(words: Words, allocation: Allocation) -> None:

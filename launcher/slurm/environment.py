@@ -8,7 +8,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause
+from ..agent.cluster import (
+    ClusterEnvironment,
+    NoAdvice,
+    PreemptionCause,
+    by_hand_word,
+    is_by_hand,
+)
+from ..agent.hand_over import HandOver
+from ..agent.master_address import find_address, free_port
+from ..agent.requeue_budget import Budget
 from ..contract.environment import Limits
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY
 from ..contract.interrupted import Interrupted
@@ -17,17 +26,15 @@ from ..contract.masking import mask_arguments, secrets_of
 from ..errors import UsageError
 from ..plan.given_options import Words
 from ..plan.launch_plan import LaunchPlan
+from ..plan.python_command import own_command
 from ..plan.secret import with_secret
-from .agent_handoff import HandOver
 from .allocation import Allocation, Role, is_in_step, read_allocation
-from .batch_step import AgentStep, own_command, srun_command
-from .default_options import by_hand_word, check, is_by_hand, is_last_word, with_job
+from .batch_step import AgentStep, srun_command
+from .default_options import check, is_last_word, with_job
 from .hostlist import expand_nodes
 from .job_info import JobFacts, SiteFacts
-from .master_address import find_address, free_port
 from .preemption_cause import SlurmAdvice
 from .requeue import Requeue, by_hand
-from .requeue_budget import Budget
 from .requeue_policy import Ended
 from .scontrol import Scontrol
 
@@ -35,7 +42,7 @@ _UNKNOWN_JOB = "Invalid job id"
 """In Slurm's words about a job that it does not know, or not any more."""
 
 
-def find_slurm_environment(
+def find(
     environ: Mapping[str, str], argv: Sequence[str], say: Callable[[str], None]
 ) -> ClusterEnvironment:
     """Return this process's place in its Slurm job; raises UsageError on foreign variables."""
@@ -164,7 +171,7 @@ class SlurmEnvironment(ClusterEnvironment):
         left = max(0, plan.max_restarts - used)
         limits = self._limits()
         if self._settles_alone:
-            Budget.of(self._allocation, plan).begin()  # a refusal is told at the end, by 93
+            self._budget(plan).begin()  # a refusal is told at the end, by 93
         elif self._leaves_it_to_others:
             self._say(others_text(self._allocation.key, self._by_hand))
         if left != plan.max_restarts and self._allocation.node_rank == 0:
@@ -227,7 +234,7 @@ class SlurmEnvironment(ClusterEnvironment):
         if not self._starts_agents:
             return None
         limits = self._limits()
-        budget = Budget.of(self._allocation, plan)
+        budget = self._budget(plan)
         if (why := budget.begin()) is not None:
             self._say(why)
             return DO_NOT_RETRY
@@ -287,7 +294,7 @@ class SlurmEnvironment(ClusterEnvironment):
             grace_s=limits.grace_s,
             kill_wait_s=limits.kill_wait_s,
             known=self._facts,
-            record=lambda verdict: Budget.of(self._allocation, plan).refuse(verdict.cause),
+            record=lambda verdict: self._budget(plan).refuse(verdict.cause),
         )
         return settlement.settle(
             Ended(
@@ -296,6 +303,10 @@ class SlurmEnvironment(ClusterEnvironment):
                 warned_by=inbox.warned_by,
             )
         )
+
+    def _budget(self, plan: LaunchPlan) -> Budget:
+        job = self._allocation
+        return Budget.of(plan, job=job.job_id, restart_count=job.restart_count)
 
     def _shown(self, command: Sequence[str]) -> str:
         return shlex.join(mask_arguments(command, secrets_of(self._environ)))

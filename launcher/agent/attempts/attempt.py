@@ -62,6 +62,8 @@ class Attempt:
         """Whether there is nothing to save yet."""
         self._outcomes: list[RankEnd] = []
         self._untold: list[Worker] = []
+        self._caught: set[int] = set()
+        """Ranks of a script without `Run` that had a handler when they were told."""
         self._reminded_at = 0.0
         self._deadline: float | None = None
         self._hung_elsewhere = ""
@@ -157,6 +159,7 @@ class Attempt:
                 alive_s=seen.now,
                 seen_s=now,
                 ending_since_s=seen.killed_at if asked_at is None else asked_at,
+                caught_notice=worker.rank in self._caught,
             )
         )
 
@@ -238,6 +241,8 @@ class Attempt:
                 self._untold.remove(worker)
             elif not patient or worker.catches_sigterm():
                 self._untold.remove(worker)
+                if not self._awaits_handler and worker.catches_sigterm():
+                    self._caught.add(worker.rank)
                 worker.tell(signal.SIGTERM)
 
     def _remind(self) -> None:

@@ -15,6 +15,8 @@ RESUMABLE = (75,)
 KILLED = (128 + SIGKILL,)
 LAUNCHER_KILLED = (-SIGKILL,)
 DONE = (0,)
+DONE_OR_LAST_FAILED = (0, 1)
+"""1: the trouble outlasts the training, whose last checkpoint could not be written."""
 NOTICED = signalled(disturb.launcher, SIGTERM)
 """How a run is stopped where the fault comes afterwards."""
 
@@ -208,7 +210,6 @@ _ALL: tuple[FaultKind, ...] = (
         during=signalled(disturb.one_rank, SIGSTOP),
         options=("--hang-timeout", "3"),
         codes=(1, 137),
-        needs_run=False,
     ),
     FaultKind(
         name="pause-rank",
@@ -234,7 +235,7 @@ _ALL: tuple[FaultKind, ...] = (
         name="full-disk",
         sentence="nothing of a checkpoint can be written for 1 s",
         during=limited(resource.RLIMIT_FSIZE, 4096),
-        codes=DONE,
+        codes=DONE_OR_LAST_FAILED,
     ),
     FaultKind(
         name="full-disk-at-notice",
@@ -246,13 +247,13 @@ _ALL: tuple[FaultKind, ...] = (
         name="no-descriptors",
         sentence="no file of a checkpoint can be opened for 1 s",
         during=limited(resource.RLIMIT_NOFILE, 3),
-        codes=DONE,
+        codes=DONE_OR_LAST_FAILED,
     ),
     FaultKind(
         name="folder-blocked",
         sentence="a file stands in the place of the checkpoints' folder for 1 s",
         during=disturb.folder_blocked,
-        codes=DONE,
+        codes=DONE_OR_LAST_FAILED,
     ),
     FaultKind(
         name="checkpoint-removed-in-run",

@@ -60,13 +60,12 @@ class StepTrace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
-    """A command that was started, and how to find what belongs to it."""
+class Marked:
+    """A launcher, and the processes that belong to it."""
 
     process: subprocess.Popen[bytes]
     mark: str
-    trace: StepTrace
-    began_s: float = field(default_factory=time.monotonic)
+    """What each of them has in its environment, as NAME=VALUE."""
 
     def has_ended(self) -> bool:
         """Tell whether the launcher has ended."""
@@ -77,7 +76,7 @@ class Running:
         return marked(self.mark)
 
     def rank(self, rank: int) -> int | None:
-        """Return the process of a rank, or None.
+        """Return the process of a rank, as soon as it has its place; None: it is not there.
 
         A cold one has its rank in its environment, a forked one in its name; both lead their group.
         """
@@ -88,6 +87,21 @@ class Running:
                 if is_rank and os.getpgid(pid) == pid:
                     return pid
         return None
+
+    def kill(self) -> None:
+        """End all that is left."""
+        while left := self.processes():
+            send(left, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=0.05)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running(Marked):
+    """A command of a rehearsal."""
+
+    trace: StepTrace
+    began_s: float = field(default_factory=time.monotonic)
 
     def writers(self) -> list[int]:
         """Return the processes that write checkpoints."""
@@ -107,13 +121,6 @@ class Running:
         parent = self.rank(rank)
         children = [pid for pid in self.processes() if parent and _parent(pid) == parent]
         return [p for p in children if not any(word in _read(p, "cmdline") for word in _HELPERS)]
-
-    def kill(self) -> None:
-        """End all that is left."""
-        while left := self.processes():
-            send(left, signal.SIGKILL)
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=0.05)
 
 
 @contextmanager
@@ -141,7 +148,12 @@ def marked(mark: str) -> list[int]:
     """Return the living processes, this one excepted, with `mark` in their environment."""
     found = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     own = os.getpid()
-    return [pid for pid in found if pid != own and mark.encode() in _read(pid, "environ")]
+    return [pid for pid in found if pid != own and has_mark(pid, mark)]
+
+
+def has_mark(pid: int, mark: str) -> bool:
+    """Tell whether a living process has `mark` in its environment."""
+    return mark.encode() in _read(pid, "environ")
 
 
 def send(pids: list[int], signum: int) -> int:

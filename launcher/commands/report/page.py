@@ -51,7 +51,7 @@ def page(facts: RunFacts, *, picture: str | None, missing: str = "") -> str:
     else:
         parts += ["## Attempts", _attempts(facts.attempts)]
         parts += ["## Where the time went", _time(facts)]
-    if facts.metric_names():
+    if facts.records.metric_names():
         parts += ["## Evaluations", _evaluations(facts)]
     if tables := _tables(facts):
         parts += ["## Tables", tables]
@@ -192,11 +192,11 @@ def _time(facts: RunFacts) -> str:
 
 def _evaluations(facts: RunFacts) -> str:
     rows = []
-    for name in facts.metric_names():
-        found = [(r["step"], r[name]) for r in facts.records if name in r]
-        low, high = min(found, key=lambda f: f[1]), max(found, key=lambda f: f[1])
-        cells = (f"{value:.6g} (step {step})" for step, value in (low, high, found[-1]))
-        rows.append((name, str(len(found)), *cells))
+    for name in facts.records.metric_names():
+        found = facts.records.series[name]
+        points = (found.lowest, found.highest, found.last)
+        cells = (f"{value:.6g} (step {step})" for step, value in points)
+        rows.append((name, str(found.count), *cells))
     text = _table(("metric", "evaluations", "lowest", "highest", "last"), rows)
     if facts.best is not None:
         best = facts.best
@@ -211,11 +211,12 @@ def _evaluations(facts: RunFacts) -> str:
 
 def _tables(facts: RunFacts) -> str:
     """Return the newest of each table that was measured, in evaluations and tests."""
-    newest = {name: (f"at step {r['step']}", r[name]) for name, r in facts.tables().items()}
+    tables = facts.records.tables.items()
+    newest = {name: (f"at step {step}", rows) for name, (step, rows) in tables}
     for test in facts.of("test"):
         weights = f" of the {test['weights']} weights" if "weights" in test else ""
-        tables = {k: v for k, v in measured_in(test).items() if is_table(v)}
-        newest |= {name: (f"in the test{weights}", rows) for name, rows in tables.items()}
+        tested = {k: v for k, v in measured_in(test).items() if is_table(v)}
+        newest |= {name: (f"in the test{weights}", rows) for name, rows in tested.items()}
     return "\n\n".join(
         f"{markdown_start(f'{name} {when}:')}\n\n{_matrix(rows)}"
         for name, (when, rows) in newest.items()

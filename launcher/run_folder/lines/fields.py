@@ -18,7 +18,9 @@ _NUMBER = (int, float)
 _METRIC_NUMBERS = frozenset(("time", "loss", "lr", "grad_norm", "samples_per_s", "evaluation_s"))
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("seconds", "stall_s", "next_in_s", "start_s", "lost_s", "value"), _NUMBER),
-    **dict.fromkeys(("attempt", "step", "world_size", "ranks", "code", "lost_steps", "job"), int),
+    **dict.fromkeys(
+        ("attempt", "step", "world_size", "ranks", "code", "lost_steps", "job", "task"), int
+    ),
     **dict.fromkeys(("size_bytes", "in_a_row", "from_step", "jumped_steps"), int),
     **dict.fromkeys(("strategy", "precision", "device", "ending", "reason", "where"), str),
     **dict.fromkeys(("monitor", "sentence", "path", "chosen", "what", "error"), str),

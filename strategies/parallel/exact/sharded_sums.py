@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
+from ...order_free import round_away_
 from ...torch_internals import fsdp_parameters
 from .step_units import StepUnits
 
@@ -147,9 +148,8 @@ class _Part:
             )
         rows = flat.view(self._ranks, -1)
         pieces = torch.split(rows, self._sizes, dim=1)
-        for piece, exact in zip(pieces, self._units.round(self._numbers, pieces), strict=True):
-            if exact is not None:
-                piece.copy_(exact)
+        for piece, unit in zip(pieces, self._units.look(self._numbers, pieces), strict=True):
+            round_away_(piece, unit)
 
 
 def _padded(shape: torch.Size, ranks: int) -> int:

@@ -10,7 +10,6 @@ import torch.distributed as dist
 
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
-from ...order_free import rounded
 from .units import exponents_of, is_exact, unit_of
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -60,10 +59,8 @@ class StepUnits:
         self._measured = set()
         self._largest = self._nothing()
 
-    def round(
-        self, numbers: Sequence[int], grads: Sequence[torch.Tensor | None]
-    ) -> list[torch.Tensor | None]:
-        """Return the gradients of a micro-batch in multiples of their units, float64.
+    def look(self, numbers: Sequence[int], grads: Sequence[torch.Tensor | None]) -> list[int]:
+        """Look at the gradients of a micro-batch; return the exponents of their units.
 
         Called on every rank in the same order, once a micro-batch for each parameter: where
         nothing is known yet, rank 0's first micro-batch tells, which is the same one on any number
@@ -83,11 +80,7 @@ class StepUnits:
             self._measure(numbers, seen)
         places = torch.tensor(numbers, device=seen.device)
         self._largest[places] = torch.maximum(self._largest[places], seen)
-        units = [unit_of(self._exponents[n], self._count) for n in numbers]
-        return [
-            None if grad is None else rounded(grad.detach().double(), unit)
-            for grad, unit in zip(grads, units, strict=True)
-        ]
+        return [unit_of(self._exponents[n], self._count) for n in numbers]
 
     def _measure(self, numbers: Sequence[int], seen: torch.Tensor) -> None:
         first = seen.clone()
@@ -131,5 +124,11 @@ class StepUnits:
             )
         if not grad.numel():
             return torch.zeros((), device=self._ranks.device)
-        largest: torch.Tensor = torch.linalg.vector_norm(grad.detach(), math.inf)
-        return largest.float()
+        return largest_of(grad.detach()).float()
+
+
+def largest_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the largest magnitude, 0-dim; nan where there is one. Nothing waits for it."""
+    # Several times as fast on a CPU as the norm of infinite order.
+    low, high = torch.aminmax(tensor)
+    return torch.maximum(low.neg(), high)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..autocast import Autocast
-from ..grad_norm import squares_of_replicas
+from ..grad_norm import own_part, squares_of_replicas
 from .single import Replicated
 
 # Replicas start equal and are updated equally; a broadcast of buffers at every forward would only
@@ -65,5 +65,7 @@ class DDP(Replicated):
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
         if self.options.exact:
-            return super()._squares(grads)
+            rank, size = self.ranks.rank, self.ranks.world_size
+            part = [own_part(grad.reshape(-1), rank, size) for grad in grads]
+            return self._exact_squares(grads, part, is_spread=True)
         return squares_of_replicas(grads, self.ranks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from weakref import ref
 
 import torch
@@ -15,7 +15,7 @@ from ...modifiers.ema import local_part
 from ..adjoining import joined
 from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
-from ..exact.squares import sum_of_squares as exact_squares
+from ..exact import squares
 from ..grad_norm import combined_scale, sum_of_squares
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_model
@@ -136,9 +136,27 @@ class TorchEngine(Strategy):
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Return the sum of squares of the gradient of all ranks, the same on each."""
         if self.options.exact:
-            count = self._num_elements
-            return exact_squares(grads, self.ranks, count=count, is_spread=False)
+            return self._exact_squares(grads, [grad.reshape(-1) for grad in grads])
         return float(sum_of_squares(grads, self.ranks.device))
+
+    def _exact_squares(
+        self,
+        grads: Sequence[torch.Tensor],
+        parts: Sequence[torch.Tensor],
+        *,
+        is_spread: bool = False,
+    ) -> float:
+        """Return the sum of squares, the same bits under every strategy. Called on every rank.
+
+        Args:
+            grads: what this rank holds.
+            parts: of that what this rank squares, flat.
+            is_spread: whether the other ranks square others.
+        """
+        spread = is_spread and not self.holds_whole
+        largest = squares.largest_magnitude(grads, self.ranks, is_spread=spread)
+        count = self._num_elements
+        return squares.sum_of_squares(parts, largest, self.ranks, count=count, is_spread=is_spread)
 
     def scalars(self) -> Scalars:
         """Return the optimizer's state of every parameter, besides tensors of its shape."""

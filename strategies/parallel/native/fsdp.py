@@ -34,7 +34,6 @@ from ..calls.unused_parameters import refuse_untouched
 from ..calls.used_outside import UsedOutside
 from ..exact.gradient_sums import GradientSums
 from ..exact.sharded_sums import ShardedSums
-from ..exact.squares import sum_of_squares as exact_squares
 from ..grad_norm import sum_of_squares, sum_over_ranks
 from ..model.blocks import find_blocks, shared_with_outside
 from ..model.build import Deferred, build_deferred
@@ -247,7 +246,7 @@ class FSDP(TorchEngine):
         if self.options.exact:
             held = [*shards, *(whole if self.ranks.is_coordinator else ())]
             first = held if self.ranks.rank < self._shards_of_row else []
-            return exact_squares(first, self.ranks, count=self._num_elements, is_spread=True)
+            return self._exact_squares(first, [g.reshape(-1) for g in first], is_spread=True)
         own = sum_of_squares(shards, self.ranks.device)
         if whole and self.ranks.is_coordinator:
             # One rank for all: a number that each read for itself would be one wait more.

@@ -158,7 +158,7 @@ def test_a_table_is_shown_whole_and_in_no_column(folder, capsys):
     with (folder / "events.jsonl").open("a") as file:
         file.write(json.dumps({"time": "2033-05-18T03:33:20.000+00:00", **tested}) + "\n")
     facts = read_run(folder)
-    assert "val/confusion" not in facts.metric_names()
+    assert "val/confusion" not in facts.records.metric_names()
     assert report([str(folder)]) == 0
     text = (folder / "report.md").read_text()
     assert f"val/confusion at step {newest['step']}:" in text

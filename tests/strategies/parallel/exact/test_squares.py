@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import Ranks
-from strategies.parallel.exact.squares import sum_of_squares, units_of
+from strategies.parallel.exact.squares import largest_magnitude, sum_of_squares, units_of
 
 RANKS = cast(Ranks, SimpleNamespace(world_size=1, device=torch.device("cpu")))
 
 
 def squares(*grads: torch.Tensor) -> float:
     count = sum(grad.numel() for grad in grads)
-    return sum_of_squares(grads, RANKS, count=count, is_spread=False)
+    largest = largest_magnitude(grads, RANKS, is_spread=False)
+    return sum_of_squares(grads, largest, RANKS, count=count, is_spread=False)
 
 
 @given(st.integers(1, 2000), st.integers(0, 2**31), st.data())

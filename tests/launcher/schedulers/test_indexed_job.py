@@ -3,10 +3,10 @@
 import pytest
 
 from launcher.agent.cluster import ClusterEnvironment
-from launcher.agent.indexed_job import IndexedJob
-from launcher.command import find_site
 from launcher.command_line.parser import parse_command_line
 from launcher.errors import UsageError
+from launcher.schedulers.indexed_job import IndexedJob
+from launcher.schedulers.table import find_cluster
 
 TRAINER = {
     "PET_NNODES": "2",
@@ -34,7 +34,7 @@ PYTORCHJOB = {
 
 
 def parse(environ, *options):
-    site = find_site(environ, ())
+    site = find_cluster(environ, (), print)
     return parse_command_line((*options, "train.py"), environ, site.supply)
 
 
@@ -89,5 +89,5 @@ def test_an_index_that_is_no_rank_is_refused(index, message):
 
 
 def test_where_a_start_takes_place():
-    assert type(find_site({}, ())) is ClusterEnvironment
-    assert type(find_site({"JOB_COMPLETION_INDEX": "0"}, ())) is IndexedJob
+    assert type(find_cluster({}, (), print)) is ClusterEnvironment
+    assert type(find_cluster({"JOB_COMPLETION_INDEX": "0"}, (), print)) is IndexedJob

@@ -1,15 +1,22 @@
 """A start in a pod of an indexed Job of Kubernetes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from ..agent.cluster import ClusterEnvironment
 from ..errors import UsageError
 from ..plan import option_types as values
 from ..plan.given_options import Given, Words
-from .cluster import ClusterEnvironment
 
 INDEX = "JOB_COMPLETION_INDEX"
 """The number of the pod in its Job, from 0; Kubernetes sets it in each container."""
+
+
+def find(
+    environ: Mapping[str, str], argv: Sequence[str], say: Callable[[str], None]
+) -> ClusterEnvironment:
+    """Return this pod's place in its Job."""
+    return IndexedJob(environ)
 
 
 class IndexedJob(ClusterEnvironment):

@@ -1,4 +1,4 @@
-"""What the batch step's process tells its agents, in one variable of the environment."""
+"""What the process that starts the agents of a job tells them, in one variable."""
 
 import dataclasses
 import json

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from launcher.run_folder.jsonl import FOLDER, append_event
-from launcher.slurm.requeue_budget import (
+from launcher.agent.requeue_budget import (
     MOST_WITHOUT_PROGRESS,
     Budget,
     restarts_used,
     saved_step,
     starts_without_progress,
 )
+from launcher.run_folder.jsonl import FOLDER, append_event
 from launcher.slurm.requeue_policy import Cause
 
 

@@ -9,12 +9,10 @@ from typing import Any
 from ..plan.assumed_folder import assumed_folder
 from ..plan.launch_plan import LaunchPlan
 from ..run_folder.jsonl import FOLDER, append_event, events_of
-from .allocation import Allocation
-from .requeue_policy import Cause
 
 MOST_WITHOUT_PROGRESS = 5
 """Starts of one job in a row at the same step, whatever ended each of them."""
-_START = "slurm start"
+_STARTS = frozenset({"slurm start", "grid engine start"})
 _REQUEUE = "requeue"
 
 
@@ -24,24 +22,30 @@ def saved_step(events: Sequence[Mapping[str, Any]]) -> int:
     return max(steps, default=0)
 
 
-def starts_without_progress(events: Sequence[Mapping[str, Any]], job: int) -> int:
+def _is_of(event: Mapping[str, Any], job: int, task: int | None) -> bool:
+    return event.get("job") == job and event.get("task") == task
+
+
+def starts_without_progress(
+    events: Sequence[Mapping[str, Any]], job: int, task: int | None = None
+) -> int:
     """Return how many of the job's last starts began where the run stands now; pure."""
     now, count = saved_step(events), 0
     for event in reversed(events):
-        if event.get("event") != _START:
+        if event.get("event") not in _STARTS:
             continue
-        if event.get("job") != job or event.get("step") != now:
+        if not _is_of(event, job, task) or event.get("step") != now:
             break
         count += 1
     return count
 
 
-def restarts_used(events: Sequence[Mapping[str, Any]], job: int) -> int:
+def restarts_used(events: Sequence[Mapping[str, Any]], job: int, task: int | None = None) -> int:
     """Return how many of --max-restarts the job's starts have used up; pure."""
     used, of_this_job = 0, False
     for event in events:
-        if event.get("event") == _START:
-            of_this_job = event.get("job") == job
+        if event.get("event") in _STARTS:
+            of_this_job = _is_of(event, job, task)
         elif event.get("event") == "attempt" and event.get("restart") and of_this_job:
             used += 1
     return used
@@ -63,41 +67,58 @@ class Budget:
     restart_count: int
     folder: Path | None
     """None: the script is of another kind, and how far it gets is not known."""
+    scheduler: str = "slurm"
+    """As the record names it."""
+    task: int | None = None
+    """Of an array whose elements share one number."""
 
     @classmethod
-    def of(cls, allocation: Allocation, plan: LaunchPlan) -> "Budget":
+    def of(
+        cls,
+        plan: LaunchPlan,
+        *,
+        job: int,
+        restart_count: int,
+        task: int | None = None,
+        scheduler: str = "slurm",
+    ) -> "Budget":
         """Find the run folder, as far as the launcher can know it."""
         folder = assumed_folder(plan) if plan.uses_run else None
-        return cls(job=allocation.job_id, restart_count=allocation.restart_count, folder=folder)
+        return cls(
+            job=job, restart_count=restart_count, folder=folder, task=task, scheduler=scheduler
+        )
 
     def begin(self) -> str | None:
         """Record a start; return why there must be none."""
         events = self._events()
-        count = starts_without_progress(events, self.job)
+        count = starts_without_progress(events, self.job, self.task)
         if count >= MOST_WITHOUT_PROGRESS:
             return stuck_text(count, saved_step(events))
-        self._append(_START, step=saved_step(events), restarts=self.restart_count)
+        self._append(
+            f"{self.scheduler} start", step=saved_step(events), restarts=self.restart_count
+        )
         return None
 
-    def refuse(self, cause: Cause) -> str | None:
+    def refuse(self, cause: str) -> str | None:
         """Record a requeue; return why there must be none."""
         events = self._events()
-        count = starts_without_progress(events, self.job)
+        count = starts_without_progress(events, self.job, self.task)
         if count >= MOST_WITHOUT_PROGRESS:
             return stuck_text(count, saved_step(events))
-        self._append(_REQUEUE, cause=cause.value, step=saved_step(events))
+        self._append(_REQUEUE, cause=str(cause), step=saved_step(events))
         return None
 
     def restarts_used(self) -> int:
         """Return how many restarts after a failure earlier starts of the job have used up."""
-        return restarts_used(self._events(), self.job)
+        return restarts_used(self._events(), self.job, self.task)
 
     def _append(self, kind: str, **details: Any) -> None:
         if self.folder is None:
             return
         with contextlib.suppress(OSError):  # the record is for later; the run is what counts
             self.folder.mkdir(parents=True, exist_ok=True)
-            append_event(self.folder, kind, job=self.job, **details)
+            element = {} if self.task is None else {"task": self.task}
+            append_event(self.folder, kind, job=self.job, **element, **details)
 
     def _events(self) -> list[dict[str, Any]]:
         """Return what was recorded, oldest first; a run may have said that it is kept elsewhere."""
