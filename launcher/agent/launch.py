@@ -49,7 +49,7 @@ def launch(
         UsageError: The ranks cannot meet where they were told to.
         Interrupted: The run was asked to leave before it had ranks.
     """
-    starter = Starter(plan.program.command(environ), say)
+    starter = Starter(plan.program.command(environ), say, holds_interrupt=plan.starts_run)
     with closing(starter):
         if not plan.cold:
             _warm_up(starter, plan, inbox, environ)

@@ -100,6 +100,8 @@ class RankEnvironment:
     """The end of the job's time, in seconds since the epoch; None: no limit is known."""
     grace_s: float | None = None
     """From a warning to SIGKILL: --grace, or what a batch system gives; None: not known."""
+    has_threads: bool = False
+    """Whether OMP_NUM_THREADS says with how many threads to compute."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -133,6 +135,7 @@ class RankEnvironment:
             run_id=environ.get(RUN_ID) or environ.get("TORCHELASTIC_RUN_ID", ""),
             launched="RANK" in environ,
             run=RunOptions.from_environ(environ),
+            has_threads=bool(environ.get("OMP_NUM_THREADS")),
             error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),

@@ -32,6 +32,7 @@ from ..run_folder.lock import FolderLock, FolderUnavailableError
 from ..run_folder.plain_files import NO_ROOM
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake
+from .exact import conditions, use_one_thread
 from .lockstep import Lockstep
 from .rank_console import RankConsole
 
@@ -56,6 +57,7 @@ class RunContext:
         *,
         folder: RunFolder,
         seed: int,
+        exact: bool = False,
         clock: Callable[[], float] = time.monotonic,
         before_first_step: BeforeFirstStep | None = None,
     ) -> None:
@@ -77,6 +79,10 @@ class RunContext:
         self.folder = folder
         self.console = RankConsole(is_heard=ranks.is_coordinator)
         self.seed = seed
+        self.exact = exact or environment.run.exact
+        """Whether no bit may depend on the number of ranks."""
+        if self.exact and not environment.has_threads:
+            use_one_thread()
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
         self.lockstep = Lockstep(ranks, end_process=self._end_process)
@@ -137,7 +143,12 @@ class RunContext:
             "world_size": self.ranks.world_size,
             "precision": self.precision.name,
             "attempt": self.attempt,
+            **self.exact_conditions(),
         }
+
+    def exact_conditions(self) -> dict[str, JSON]:
+        """Return what the bits of an exact run depend on besides the run; of any other nothing."""
+        return conditions(self.device) if self.exact else {}
 
     def _end_process(self, sentence: str) -> None:
         """End a rank that has left its loop and goes on alone; called in a thread."""

@@ -86,6 +86,10 @@ class StepOutcome:
     """False: the gradients were not finite, or nothing counted, and nothing was changed."""
     is_empty: bool = False
     """Nothing counted in the step on any rank: there was no gradient to apply."""
+    exponents: Mapping[str, int] = field(default_factory=dict)
+    """With exact sums: of each parameter's gradients, for the step that follows."""
+    inexact: tuple[str, ...] = ()
+    """With exact sums: parameters whose sum may depend on its order after all."""
 
 
 EMPTY_STEP = StepOutcome(grad_norm=math.nan, applied=False, is_empty=True)
@@ -169,6 +173,15 @@ class Strategy(ABC):
     def optimizer_name(self) -> str:
         """Class name of the user's optimizer."""
         return type(self._optimizer).__name__
+
+    def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
+        """Begin a step whose sums do not depend on their order; nothing where that is not asked.
+
+        Args:
+            exponents: `StepOutcome.exponents` of the step before; {}: there was none.
+            count: micro-batches of the step, over all ranks.
+        """
+        assert not self.options.exact, f"{self.name} has no exact sums"
 
     def micro_step(self, *, is_last: bool) -> None:
         """Announce a forward and backward; gradients are summed over the ranks at the last."""

@@ -178,7 +178,7 @@ class Attempt:
         self._pass_advice_on()
         self._pass_the_end_on()
         self._remind()
-        wait_for_an_end(self._running, POLL_S)
+        wait_for_an_end(self._running, POLL_S, self._inbox.wake_fd)
 
     def _ask(self) -> None:
         self._write_stacks(self._running, self._hung_elsewhere)

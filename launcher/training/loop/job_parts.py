@@ -76,7 +76,9 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     blueprint = recipe.blueprint(run)
     model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
     strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
-    statistics = RunningStatistics(strategy.module, run.ranks, strategy.catalogue.buffers)
+    statistics = RunningStatistics(
+        strategy.module, run.ranks, strategy.catalogue.buffers, exact=strategy.options.exact
+    )
     requested = current_hyperparameters(strategy.param_groups)
     rules = EvaluationRules(stop=recipe.stop, plateau=recipe.plateau)
     rates = recipe.rates(strategy.param_groups, plan)

@@ -27,6 +27,7 @@ from strategies.boundary.boundary import Carried
 from strategies.boundary.late_number import LateNumber
 from strategies.data.samples import Collate
 from strategies.data.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
+from strategies.order_free import LOSS_UNIT, rounded
 
 from ..recipe.arguments import refuse_unknown
 from ..recipe.measure import Measure
@@ -140,6 +141,7 @@ class Step:
         """Micro-batches of each rank."""
         self._num_micro_batches = num_micro_batches
         self._owner = owner
+        self._is_exact = owner.strategy.options.exact
         self._departure: str | None = None
         self._turn = -1
         self._owes_backward = False
@@ -253,6 +255,8 @@ class Step:
 
     def _add(self, loss: torch.Tensor, counted: torch.Tensor | float) -> None:
         """Add a micro-batch's loss and count; a loss over nothing that is no number is left out."""
+        if self._is_exact:
+            loss = rounded(loss.double(), LOSS_UNIT)
         if isinstance(counted, torch.Tensor):
             counted = counted.detach().to(self.loss_sum.device, torch.float64).reshape(())
             if self._counted_on_device is None:

@@ -33,6 +33,7 @@ from ...contract.exit_codes import CONTINUE
 from ...contract.leaving import tell_leaving
 from ..context import RunContext
 from ..ending.mistakes import Standing
+from ..exact import inexact_text
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from ..run_state import Preempted, RunState, plan_changes
@@ -222,7 +223,8 @@ class TrainingLoop:
             self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
         )
         self._strategy.hold_back(self._parts.unfreezing.held_at(self.step))
-        done = self.step + 1
+        done, count = self.step + 1, len(self.plan.micro_batches(self.step))
+        self._strategy.begin_exact_step(self._state.exponents, count)
         self._run.lockstep.step = self.step
         if self._support.trial is not None:
             self._support.trial.before_step(self.step)
@@ -231,7 +233,7 @@ class TrainingLoop:
             seed=self._run.seed,
             loss_scale=self._state.scale.scale,
             evaluation_due=self._parts.evaluate_every.is_due(done) or done == self.plan.total_steps,
-            num_micro_batches=len(self.plan.micro_batches(self.step)),
+            num_micro_batches=count,
             turns=self.plan.turns(self.step, self._run.ranks.rank, self._run.ranks.world_size),
             owner=self._support,
         )
@@ -277,6 +279,8 @@ class TrainingLoop:
         self._num_done += 1
         self._open, self._step_s = None, step.seconds
         self._state = self._state.after(step.outcome)
+        if step.outcome.inexact:
+            self._log.noted(inexact_text(step.number, step.outcome.inexact))
         if step.outcome.is_empty:
             self._log.empty_step(step.number, self._state.empty_steps)
         if step.evaluation_due and self._rules.has_rules and not owes_evaluation:

@@ -47,6 +47,8 @@ class DDP(Replicated):
     def _spread(self, model: nn.Module) -> nn.Module:
         device = self.ranks.device
         self._relay = Autocast(model, self.precision, device)
+        if self.options.exact:
+            return self._relay  # gradients are summed by `GradientSums`
         _start_equal_in_bytes(self._relay)
         self._ddp = DistributedDataParallel(
             self._relay,
@@ -58,7 +60,10 @@ class DDP(Replicated):
 
     def _begin_micro_step(self, *, is_last: bool) -> None:
         """Sum gradients over the ranks in the last backward only."""
-        self._ddp.require_backward_grad_sync = is_last
+        if not self.options.exact:
+            self._ddp.require_backward_grad_sync = is_last
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
+        if self.options.exact:
+            return super()._squares(grads)
         return squares_of_replicas(grads, self.ranks)

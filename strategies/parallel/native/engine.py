@@ -15,6 +15,7 @@ from ...modifiers.ema import local_part
 from ..adjoining import joined
 from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
+from ..exact.squares import sum_of_squares as exact_squares
 from ..grad_norm import combined_scale, sum_of_squares
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_model
@@ -41,6 +42,7 @@ class TorchEngine(Strategy):
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._owned() if p.requires_grad]
+        self._num_elements = sum(p.numel() for _, p in self._named)
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
         self._optimizer, self._group_names = made_after_trial(
@@ -88,9 +90,14 @@ class TorchEngine(Strategy):
         # that is no power of two, would be rounded otherwise in low precision.
         torch.autograd.backward(loss)
 
+    @property
+    def _averaged_over(self) -> int:
+        """By how much the engine has divided the sum of all ranks' gradients."""
+        return 1 if self.options.exact else self.ranks.world_size
+
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        divisor /= self.ranks.world_size
+        divisor /= self._averaged_over
         for name, parameter in self._named:
             if name in self.held_back:
                 # Without a gradient torch's optimizers leave a parameter and its state alone.
@@ -128,6 +135,9 @@ class TorchEngine(Strategy):
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Return the sum of squares of the gradient of all ranks, the same on each."""
+        if self.options.exact:
+            count = self._num_elements
+            return exact_squares(grads, self.ranks, count=count, is_spread=False)
         return float(sum_of_squares(grads, self.ranks.device))
 
     def scalars(self) -> Scalars:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,11 @@ from ...torch_internals import fsdp_parameters, missing_for_fsdp, unsharded
 from ..build_options import BY_NAME, BuildOptions
 from ..calls.bypass import REMEDY
 from ..calls.model_view import Call
+from ..calls.unused_parameters import refuse_untouched
 from ..calls.used_outside import UsedOutside
+from ..exact.gradient_sums import GradientSums
+from ..exact.sharded_sums import ShardedSums
+from ..exact.squares import sum_of_squares as exact_squares
 from ..grad_norm import sum_of_squares, sum_over_ranks
 from ..model.blocks import find_blocks, shared_with_outside
 from ..model.build import Deferred, build_deferred
@@ -59,14 +64,27 @@ class FSDP(TorchEngine):
     forward_communicates = True
     _found: Sequence[tuple[str, Any]] = ()
 
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__(blueprint)
+        self._sums: ShardedSums | None = None
+        self._scalar_sums: GradientSums | None = None
+        if self.options.exact:
+            shards = [(name, p) for name, p in self._named if p.ndim]
+            scalars = [(name, p) for name, p in self._scalars.named if p.requires_grad]
+            self._sums = ShardedSums(self._model.modules(), shards, self.ranks)
+            self._scalar_sums = GradientSums(scalars, self.ranks)
+
     def _spread(self, model: nn.Module) -> nn.Module:
         self._mesh = mesh = mesh_of(self.ranks, self.options)
         self._replicas = mesh.size(0) if mesh.ndim == 2 else 1
+        self._shards_of_row = mesh.size(-1)
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         precision = self.precision
+        mixed = precision.reduce_dtype if precision.is_mixed else None
+        reduce_dtype = torch.float64 if self.options.exact else mixed
         policy = MixedPrecisionPolicy(
             param_dtype=precision.compute_dtype if precision.is_mixed else None,
-            reduce_dtype=precision.reduce_dtype if precision.is_mixed else None,
+            reduce_dtype=reduce_dtype,
             output_dtype=precision.output_dtype if precision.is_mixed else None,
         )
         common: dict[str, Any] = {"mesh": mesh, "ignored_params": without_dimension(model)}
@@ -76,12 +94,12 @@ class FSDP(TorchEngine):
         inner = _without_output(policy)
         for block in self.blocks.values():
             if precision.is_mixed:
-                _shard_batch_norms(block, common)
+                _shard_batch_norms(block, reduce_dtype, common)
             # A block has its outputs cast by the root's policy only: inside, activations stay low.
             if not isinstance(block, FSDPModule):
                 fully_shard(block, mp_policy=inner, **common)
         if precision.is_mixed:
-            _shard_batch_norms(model, common)
+            _shard_batch_norms(model, reduce_dtype, common)
         self._root = fully_shard(model, mp_policy=policy, **common)
         for module in model.modules():
             if isinstance(module, FSDPModule):
@@ -165,7 +183,11 @@ class FSDP(TorchEngine):
         torch while its weights are in shards; while they are not, as after a forward, its gradient
         may come when the block's are on their way, and would go along with the next.
         """
+        if self._sums is not None and self.ranks.world_size == 1:
+            refuse_untouched(loss, self._leaves(), where=where)
         super().backward(loss, where=where)
+        if self._scalar_sums is not None:
+            self._scalar_sums.add()
         late = [
             name
             for name, one in self._shards()
@@ -194,10 +216,22 @@ class FSDP(TorchEngine):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        self._scalars.reduce(self.held_back, self.ranks.world_size)
-        outcome = super().step(divisor)
+        if self._sums is None or self._scalar_sums is None:
+            self._scalars.reduce(self.held_back, self.ranks.world_size)
+            outcome = super().step(divisor)
+        else:
+            inexact = (*self._sums.put(), *self._scalar_sums.reduce())
+            self._scalars.reduce(self.held_back, world_size=1)  # they are totals already
+            exponents = self._sums.exponents | self._scalar_sums.exponents
+            outcome = replace(super().step(divisor), exponents=exponents, inexact=inexact)
         self._scalars.forget()
         return outcome
+
+    def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
+        """Begin a step whose sums do not depend on their order."""
+        if self._sums is not None and self._scalar_sums is not None:
+            self._sums.begin(exponents, count)
+            self._scalar_sums.begin(exponents, count)
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
@@ -210,6 +244,10 @@ class FSDP(TorchEngine):
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Sum over the ranks; those with the same rows count them as often."""
         shards, whole = self._scalars.part(grads)
+        if self.options.exact:
+            held = [*shards, *(whole if self.ranks.is_coordinator else ())]
+            first = held if self.ranks.rank < self._shards_of_row else []
+            return exact_squares(first, self.ranks, count=self._num_elements, is_spread=True)
         own = sum_of_squares(shards, self.ranks.device)
         if whole and self.ranks.is_coordinator:
             # One rank for all: a number that each read for itself would be one wait more.
@@ -369,7 +407,9 @@ def _local(tensor: object) -> torch.Tensor:
     return local.detach()
 
 
-def _shard_batch_norms(block: nn.Module, common: dict[str, Any]) -> None:
+def _shard_batch_norms(
+    block: nn.Module, reduce_dtype: torch.dtype | None, common: dict[str, Any]
+) -> None:
     """Give the block's BatchNorms, together, weights in fp32 beside their fp32 statistics.
 
     They take activations of the compute dtype, as under autocast.
@@ -381,7 +421,8 @@ def _shard_batch_norms(block: nn.Module, common: dict[str, Any]) -> None:
         and not isinstance(module, FSDPModule)
         and any(True for _ in module.parameters())
     ]
-    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    reduce_dtype = reduce_dtype if reduce_dtype == torch.float64 else None
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False, reduce_dtype=reduce_dtype)
     if len(norms) == 1:
         fully_shard(norms[0], mp_policy=policy, **common)
     elif norms:

@@ -5,7 +5,14 @@ from collections.abc import Mapping
 
 import pytest
 
-from launcher.commands.trials.compare import Comparison, compare_pure, distance, relative, worst
+from launcher.commands.trials.compare import (
+    Apart,
+    Comparison,
+    compare_pure,
+    distance,
+    relative,
+    worst,
+)
 
 
 def compared(
@@ -13,7 +20,8 @@ def compared(
     right: Mapping[int, float],
     tensors: Mapping[int, Mapping[str, float]],
 ) -> Comparison:
-    return compare_pure(left, right, sorted(tensors), tensors.__getitem__, tolerance=1e-6)
+    apart = {step: Apart(found=found) for step, found in tensors.items()}
+    return compare_pure(left, right, sorted(apart), apart.__getitem__, tolerance=1e-6)
 
 
 def test_rounding_is_equal() -> None:
@@ -66,3 +74,21 @@ def test_large_numbers_are_compared_in_units_of_their_size() -> None:
     assert relative(2000.0, 2000.001) == pytest.approx(5e-7)
     assert relative(0.5, 0.25) == 0.25
     assert relative(math.inf, 1.0) == math.inf
+
+
+def test_noise_and_the_buffers_that_follow_it_are_left_out_while_the_losses_are_equal() -> None:
+    apart = {
+        1: Apart(found={"fp32/bias": 0.0}, noise={"fp32/bias": 1e-2}),
+        2: Apart(found={"buffer/mean": 2e-2}, noise={"fp32/bias": 1e-2}),
+    }
+    steps, equal, other = [1, 2], {1: 1.0, 2: 1.0}, {1: 1.0, 2: 1.1}
+    found = compare_pure(equal, equal, steps, apart.__getitem__, tolerance=1e-6)
+    assert found.is_equal
+    assert (found.parameters, found.noise) == (0.0, 2e-2)
+    found = compare_pure(equal, other, steps, apart.__getitem__, tolerance=1e-6)
+    assert (found.step, found.tensor) == (2, "buffer/mean")
+
+
+def test_buffers_count_where_no_weight_is_noise() -> None:
+    found = compared({1: 1.0}, {1: 1.0}, {1: {"buffer/mean": 1e-2}})
+    assert (found.step, found.tensor) == (1, "buffer/mean")

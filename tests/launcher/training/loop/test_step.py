@@ -15,6 +15,7 @@ from strategies import StepOutcome, Turn
 from strategies.boundary.boundary import Boundary, Report
 from strategies.boundary.late_number import LateNumber
 from strategies.data.batches import MicroBatch
+from strategies.parallel.build_options import BuildOptions
 
 
 class Owner:
@@ -33,6 +34,7 @@ class Owner:
             micro_step=lambda is_last: None,
             backward=lambda loss, where: self.log.append(("backward", float(loss.detach()))),
             has_seen_loss=True,
+            options=BuildOptions(),
             step=self._step,
             skip=lambda: self.log.append("skip"),
         )
