@@ -29,7 +29,13 @@ def rows(page: str) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     ("page", "at_least"),
-    [("launching.md", 15), ("slurm.md", 10), ("run_folder.md", 4), ("../README.md", 7)],
+    [
+        ("launching.md", 15),
+        ("slurm.md", 10),
+        ("grid_engine.md", 7),
+        ("run_folder.md", 4),
+        ("../README.md", 7),
+    ],
 )
 def test_every_row_is_held_by_tests_that_exist(page: str, at_least: int) -> None:
     found = rows(page)

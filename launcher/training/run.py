@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -86,7 +87,11 @@ class Run(RunContext):
                 given; default: the run folder.
             seed: seed of all random numbers, 0 <= seed < 2**63.
             exact: train the same bits on any number of ranks, as with --exact.
+
+        Raises:
+            ConfigError: this is not the main thread of the process.
         """
+        _require_main_thread()
         environment = _own_environment()
         path = run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
@@ -302,6 +307,20 @@ def _process_groups(environment: RankEnvironment) -> Iterator[Ranks]:
         except ConfigError as error:
             leave(environment.error_file, str(error), USAGE)
         yield ranks
+
+
+def _require_main_thread() -> None:
+    """Refuse a thread, where no signal can be handled; a worker of Ray Train is one.
+
+    Raises:
+        ConfigError: this is one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigError(
+            "Run.start was called in a thread, where no preemption notice arrives (Ray Train calls "
+            "its training function in one). Start the script as a process of its own, for example "
+            'with subprocess.run(["relaunch", "train.py"]).'
+        )
 
 
 def _own_environment() -> RankEnvironment:
