@@ -20,7 +20,6 @@ from ..format.strict_json import JSON
 from ..storage.block_writer import write_new_file
 from ..storage.local_files import LOCAL_FILES, Files
 from ..storage.locations import is_url, place_at, publishing_of
-from ..storage.small_files import remove
 from .copy_progress import ReadyListener
 
 # The rank is told to leave and decides what becomes of a save: these are not for its writer.
@@ -134,7 +133,10 @@ def _remove(request: Mapping[str, JSON], bench: _Bench) -> JSON:
     """Remove a folder, or an object."""
     path, files = bench.at(Fields(request, "a removal", frozenset(("kind", "path"))).text("path"))
     try:
-        remove(path, files)
+        if is_object(f"{path.parent.name}/{path.name}"):
+            files.unlink(path)
+        else:
+            files.rmtree(path)
     except FileNotFoundError:
         return None  # the rank went back and sweeps as well
     except OSError as error:

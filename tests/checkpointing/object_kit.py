@@ -27,8 +27,10 @@ class Proxy:
         number = self.num_calls
         self.num_calls += 1
         self._before(number, name, path)
-        result = action()
-        self._after(number, name, path)
+        try:
+            result = action()
+        finally:  # a call that finds nothing is one too
+            self._after(number, name, path)
         if name == "cat_file":
             self.fetched.append(len(result))
         return result

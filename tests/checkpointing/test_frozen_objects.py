@@ -312,3 +312,20 @@ def test_an_export_has_them(kit, local, tmp_path):
 
     found = load_file(tmp_path / "model.safetensors")
     assert torch.equal(found["base"], state[-1][1])
+
+
+def test_a_writer_removes_what_a_deletion_leaves_to_it(kit, local):
+    stored = FrozenTensors()
+    kit.save_frozen(local, 1, kit.frozen_state(1), stored)
+    stored.forget()
+    writer = BackgroundWriter()
+    kit.save_frozen(local, 2, kit.frozen_state(2), stored, writer=writer)
+    paths = local.withdraw(1)
+    assert [path.parent.name for path in paths] == ["checkpoints", "objects"]
+    for path in [*paths, *paths]:  # what is gone already is gone
+        writer.remove(path)
+    kit.save_frozen(local, 3, kit.frozen_state(3), stored, writer=writer)
+    assert writer.not_removed() == []
+    writer.close()
+    assert not any(path.exists() for path in paths)
+    kit.assert_holds(local, 3, kit.frozen_state(3))
