@@ -104,7 +104,7 @@ def test_muon_steps_whole_matrices_and_the_start_says_so(launch: Callable[..., A
     command = ("--strategy", "fsdp", "--nproc-per-node", "2", "--run-dir", "run", script, "muon")
     done = launch(*command)
     assert done.wait() == 0, done.stderr
-    assert "Muon steps 1 parameter whole, each on one rank" in done.stderr
+    assert "Muon steps 1 parameter whole, each on one rank" in done.stdout
     assert "done" in done.stdout
 
 
