@@ -45,14 +45,16 @@ def main() -> None:
     """Measure; called on every rank."""
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
-    if on_gpu:
-        torch.cuda.set_device(device)
     backend = "cuda:nccl,cpu:gloo" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=_ANSWER_S))
     rank, world_size = dist.get_rank(), dist.get_world_size()
+    # Before any rank is on a GPU: it would be taken for a process of somebody else's.
+    node = look_at_node().to_json() if int(os.environ["LOCAL_RANK"]) == 0 else None
     host = torch.zeros(1)
     dist.all_reduce(host)  # on the host: clocks are read as all leave it
     left_at_s = time.time()
+    if on_gpu:
+        torch.cuda.set_device(device)
     factor = 1 if on_gpu else _ON_CPU
     size = _SUMMED_BYTES // factor // 4
     seconds = _best_s(_all_reduce(torch.ones(size, device=device)), device)
@@ -64,12 +66,11 @@ def main() -> None:
             took_s = _best_s(_send(sent, rank == left, right if rank == left else left), device)
             speed = sent.numel() * 4 / took_s
             pairs.append(PairSpeed(left=left, right=right, bytes_per_s=speed))
-    is_first_here = int(os.environ["LOCAL_RANK"]) == 0
     mine = {
         "host": socket.gethostname(),
         "left_at_s": left_at_s,
         "pairs": [asdict(pair) for pair in pairs if pair.left == rank],
-        "node": look_at_node().to_json() if is_first_here else None,
+        "node": node,
     }
     everyone: list[dict[str, object]] = [{}] * world_size
     dist.all_gather_object(everyone, mine, group=dist.new_group(backend="gloo"))

@@ -93,7 +93,7 @@ def versions(nodes: Sequence[NodeFacts]) -> Finding:
     return ok("versions", ", ".join(found))
 
 
-def gpus(nodes: Sequence[NodeFacts], *, own_pids: frozenset[int] = frozenset()) -> list[Finding]:
+def gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Judge the GPUs of all nodes: errors of memory, throttling, other processes."""
     if why := [node.left_out["gpus"] for node in nodes if "gpus" in node.left_out]:
         return [left_out("gpus", why[0])]
@@ -106,7 +106,7 @@ def gpus(nodes: Sequence[NodeFacts], *, own_pids: frozenset[int] = frozenset()) 
             warning("gpus", f"not as many on every node: {shown}", "Ask for nodes of one kind.")
         ]
     every = [(node.host, gpu) for node in nodes for gpu in node.gpus]
-    found = [one for host, gpu in every for one in _gpu(host, gpu, own_pids)]
+    found = [one for host, gpu in every for one in _gpu(host, gpu)]
     unknown = sorted({name for _, gpu in every for name in _unknown(gpu)})
     if unknown:
         found.append(left_out("gpus", f"the driver does not show: {', '.join(unknown)}"))
@@ -114,7 +114,7 @@ def gpus(nodes: Sequence[NodeFacts], *, own_pids: frozenset[int] = frozenset()) 
     return found or [ok("gpus", f"{plural(len(every), 'GPU')} ({name}), idle and without errors")]
 
 
-def _gpu(host: str, gpu: GpuFacts, own_pids: frozenset[int]) -> Iterable[Finding]:
+def _gpu(host: str, gpu: GpuFacts) -> Iterable[Finding]:
     which = f"GPU {gpu.index} on {host}"
     if gpu.uncorrected_errors:
         yield failure(
@@ -130,8 +130,8 @@ def _gpu(host: str, gpu: GpuFacts, own_pids: frozenset[int]) -> Iterable[Finding
             f"{which} is throttled{hot}: {', '.join(why)}",
             "Every rank waits for the slowest. Leave it out, or have its cooling looked at.",
         )
-    if others := [pid for pid in gpu.pids if pid not in own_pids]:
-        shown = ", ".join(map(str, others))
+    if gpu.pids:
+        shown = ", ".join(map(str, gpu.pids))
         yield warning(
             "gpus",
             f"{which}: other processes compute on it: {shown}",
