@@ -68,8 +68,14 @@ class OwnLog(SaveLog):
                 f"{duration_text(lost.seconds)} of work is done again."
             )
 
-    def restored(self, restored: Restored, report: ResumeReport) -> None:
-        """Report what a resume took over, what changed and what is not promised."""
+    def restored(self, restored: Restored, report: ResumeReport, by_script: Sequence[str]) -> None:
+        """Report what a resume took over, what changed and what is not promised.
+
+        Args:
+            restored: the checkpoint.
+            report: what became of it.
+            by_script: of the changes, those that the script has made.
+        """
         if not self._is_coordinator:
             return
         for damage in restored.damaged.values():
@@ -81,7 +87,7 @@ class OwnLog(SaveLog):
             f"resuming from step {restored.step} (saved under {before['strategy']} on {ranks}), "
             f"{self._run.describe()}"
         )
-        for change in report.changed:
+        for change in by_script:
             self._folder.event("changed", what=change)
         self._folder.event("resumed", step=restored.step, **asdict(report))
         for line in report.lines():

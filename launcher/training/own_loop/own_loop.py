@@ -355,20 +355,22 @@ class OwnLoop:
             where = self._run.folder.path
             self.state, self.place = restored_state(restored.state, where=where)
             before = restored.created_by.get("world_size")
-            self.place, moved, lost = moved_place(
+            place, by_loader, moved, lost = moved_place(
                 restored.state, self.place, self._data, world_size
             )
+            self.place = place
             self.state, by_rules = self._rules.resumed(self.state)
+            by_script = [*restored.changes, *by_loader, *by_rules]
             report = resume_report(
                 restored.state,
                 restored.created_by,
                 now={"strategy": self._run.strategy, "world_size": world_size},
                 objects=list(self._objects),
-                changes=[*restored.changes, *moved, *by_rules],
+                changes=[*by_script, *moved],
                 not_promised=lost,
                 same_ranks=before == world_size,
             )
-            self._log.restored(restored, report)
+            self._log.restored(restored, report, by_script)
         elif self._data is not None:
             self._log.noted([f"not promised: {one}" for one in self._data.not_promised])
         self._log.started(self._strategy, self.state.step, told, restored)

@@ -59,15 +59,17 @@ def restored_state(saved: Mapping[str, Any], *, where: object) -> tuple[RunState
 
 def moved_place(
     saved: Mapping[str, Any], place: Place, data: DataPosition | None, world_size: int
-) -> tuple[Place, list[str], list[str]]:
-    """Return the place as this start's ranks have it, what has changed, what is not promised.
+) -> tuple[Place, list[str], list[str], list[str]]:
+    """Return the place as this start's ranks have it, and phrases.
+
+    Those are what the script has changed, how the data goes on, and what is not promised.
 
     Raises:
         ConfigError: the loader cannot be put there.
     """
     own = saved.get(OWN_LOOP)
     if own is None or data is None:
-        return place, [], []
+        return place, [], [], []
     before: int = own["world_size"]
     changed: list[str] = []
     if own["loader"] not in (None, data.name):
@@ -76,11 +78,11 @@ def moved_place(
     if then != now:
         changed.append(f"samples in a batch over all ranks: {then} -> {now}, so another curve")
     if before == world_size and own["batch_size"] in (None, data.batch_size):
-        return place, changed, data.not_promised
+        return place, changed, [], data.not_promised
     place, sentence = data.moved(place, before, world_size)
     random = "random numbers as they were: a rank's own are kept, and the ranks are others"
     lost = [random] if before != world_size else []
-    return place, [*changed, f"data: {sentence}"], [*lost, *data.not_promised]
+    return place, changed, [f"data: {sentence}"], [*lost, *data.not_promised]
 
 
 def _global_batch(batch_size: int | None, world_size: int) -> int | None:

@@ -1,0 +1,61 @@
+"""What a checkpoint of a script's own loop says, and what a start makes of it."""
+
+import pytest
+
+from launcher.training.own_loop.data.position import DataPosition, Place
+from launcher.training.own_loop.own_state import moved_place, restored_state, state_to_json
+from launcher.training.run_state import RunState
+from strategies import ConfigError
+
+
+class Data(DataPosition):
+    name = "Data"
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def open(self, place: Place) -> None:  # type: ignore[override]
+        raise AssertionError
+
+    def moved(self, place: Place, before: int, now: int) -> tuple[Place, str]:
+        return Place(epoch=9), f"{before} to {now}"
+
+    @property
+    def not_promised(self) -> list[str]:
+        return ["the moon"]
+
+
+PLACE = Place(epoch=1, batches=2, samples=8)
+
+
+def test_there_and_back() -> None:
+    saved = state_to_json(RunState(step=7), PLACE, Data(4), 2, None)
+    state, place = restored_state(saved, where="r")
+    assert (state.step, place) == (7, PLACE)
+    with pytest.raises(ConfigError, match=r"in r was trained with run\.prepare or run\.fit"):
+        restored_state({"step": 7}, where="r")
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "world_size", "place", "changed", "moved", "lost"),
+    [
+        (4, 2, PLACE, [], [], ["the moon"]),
+        (8, 1, Place(epoch=9), [], ["data: 2 to 1"], 2),
+        (
+            *(4, 1, Place(epoch=9)),
+            *(["samples in a batch over all ranks: 8 -> 4, so another curve"], ["data: 2 to 1"], 2),
+        ),
+    ],
+)
+def test_what_another_start_is_told(
+    batch_size: int,
+    world_size: int,
+    place: Place,
+    changed: list[str],
+    moved: list[str],
+    lost: list[str] | int,
+) -> None:
+    saved = state_to_json(RunState(step=7), PLACE, Data(4), 2, None)
+    found = moved_place(saved, PLACE, Data(batch_size), world_size)
+    assert found[:3] == (place, changed, moved)
+    assert lost in (found[3], len(found[3]))
