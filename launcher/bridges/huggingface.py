@@ -27,7 +27,7 @@ from .records import BridgeRecords
 from .trainer_checkpoints import amend, newest_complete, read_seal, step_of
 from .trainer_saving import TrainerSaving
 from .trainer_state import restore_callbacks
-from .trainer_texts import changed_ranks_text, strategy_of
+from .trainer_texts import changed_ranks_text, over_text, strategy_of
 from .versions import TRANSFORMERS
 
 BRIDGE = "RelaunchCallback"
@@ -183,8 +183,8 @@ class _Loop:
                 self.records.noted(text)
         if checkpoint is not None and sealed.get("owes_evaluation"):
             self._repeat_evaluation(checkpoint)
-        if sealed.get("has_ended") or state.global_step >= state.max_steps:
-            rank.console.say(f"the training had ended at step {state.global_step} already.")
+        if (text := over_text(sealed, state.global_step, state.max_steps)) is not None:
+            rank.console.say(text)
             trainer.control.should_training_stop = True
 
     def end_step(self, control: Any) -> None:
@@ -228,7 +228,9 @@ class _Loop:
         self._is_training = False
         has_all = state.global_step >= state.max_steps
         output = Path(self._trainer._get_output_dir(None))
-        if self._rank.is_coordinator and self._saving.newest(output) is not None:
+        # Where all steps are done more may be asked for, and the number of steps tells by itself.
+        is_saved = self._saving.newest(output) is not None
+        if self._rank.is_coordinator and is_saved and not has_all:
             amend(output / f"checkpoint-{state.global_step}", has_ended=True)
         self.records.ended(
             state.global_step,

@@ -15,6 +15,24 @@ def strategy_of(trainer: Any, world_size: int) -> str:
     return "single" if world_size == 1 else "ddp"
 
 
+def over_text(sealed: Mapping[str, Any], step: int, max_steps: int) -> str | None:
+    """Return that a training had ended before this start; None: it had not.
+
+    Args:
+        sealed: what the seal of the checkpoint says; empty: there is none.
+        step: of the checkpoint.
+        max_steps: of this start.
+    """
+    if step >= max_steps:
+        return f"the training had ended already: {step} of {max_steps} steps were done."
+    if not sealed.get("has_ended"):
+        return None
+    return (
+        f"the training had ended already: it stopped early at step {step}. To train on, set "
+        f'"has_ended" to false in checkpoint-{step}/relaunch.json.'
+    )
+
+
 def changed_ranks_text(before: Mapping[str, Any], now: Mapping[str, Any], step: int) -> str | None:
     """Return what a resume does not promise; None: the curve is the same.
 

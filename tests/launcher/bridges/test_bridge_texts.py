@@ -7,7 +7,7 @@ import pytest
 
 from launcher import bridges
 from launcher.bridges.records import metrics_record
-from launcher.bridges.trainer_texts import changed_ranks_text
+from launcher.bridges.trainer_texts import changed_ranks_text, over_text
 from launcher.bridges.versions import TRANSFORMERS
 
 NOW = {"world_size": 3, "batch": 12}
@@ -70,6 +70,21 @@ def test_the_folder_is_imported_without_any_framework():
     command = [sys.executable, "-c", code]
     imported = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert imported.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    ("sealed", "step", "max_steps", "says"),
+    [
+        ({}, 5, 10, None),
+        ({"has_ended": False}, 5, 10, None),
+        ({"has_ended": True}, 5, 10, "it stopped early at step 5. To train on, set"),
+        ({}, 10, 10, "10 of 10 steps were done."),
+        ({}, 10, 20, None),
+    ],
+)
+def test_a_training_that_had_ended_is_not_resumed(sealed, step, max_steps, says):
+    text = over_text(sealed, step, max_steps)
+    assert text is None if says is None else says in (text or "")
 
 
 def test_logs_become_records():
