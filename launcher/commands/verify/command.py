@@ -19,7 +19,7 @@ from ..parser import CommandParser
 from ..trials.compare import TOLERANCE, compare
 from ..trials.outcome import Outcome, outcome_of
 from ..trials.run_trial import TIMED_OUT, Trial, run_trial, script_of
-from .causes import Seen
+from .causes import Cause, Seen
 from .observe import seen_in, seen_twice, with_repeat
 from .trial_plan import (
     DDP,
@@ -248,7 +248,9 @@ class _Verification:
 
     def _explained(self, first: Trial, base: Outcome, rows: list[Row]) -> list[Row]:
         """Return the rows with causes that need more trials: the first one again, and so on."""
-        if not any(self._is_bad(row) for row in rows):
+        # Another number of samples in a step explains all that follows.
+        unclear = [row for row in rows if row.cause is not Cause.PER_DEVICE_BATCH]
+        if not any(self._is_bad(row) for row in unclear):
             return rows
         repeat = self._outcome(again(first, "again"))
         same = compare(base, repeat, tolerance=self._tolerance)
