@@ -22,14 +22,21 @@ from ..contract.exit_codes import (
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
 from ..plan.launch_plan import LaunchPlan
-from ..plan.script_modules import modules_of
+from ..plan.script_modules import modules_of, source_of, spawn_line
 from ..workers.forkserver.descriptors import open_descriptors
 from ..workers.lifeline import Lifeline
 from ..workers.starter import Starter
 from .attempts.evidence import exception_of, without_launcher
 from .attempts.failure_report import TAIL_LINES, failure_report
 from .attempts.node_loss import newest_step
-from .attempts.own_loop import died_text, ended_with_0_text, left_text, lines_text, lost_text
+from .attempts.own_loop import (
+    died_text,
+    ended_with_0_text,
+    left_text,
+    lines_text,
+    lost_text,
+    spawn_text,
+)
 from .attempts.preemption import (
     followers_text,
     nothing_begun_text,
@@ -102,6 +109,9 @@ def _run_agent(
     inbox.ranks_start()
     if (text := no_time_text(plan)) is not None:
         say(text)
+    spawns = None if plan.uses_run else spawn_line(source_of(plan.program))
+    if spawns is not None and plan.nodes.node_rank in (0, None):
+        say(spawn_text(plan.program.name, spawns))
     plan = with_logs(plan, say)
     with Lifeline.hold() as lifeline:
         agent = NodeAgent(

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.callbacks import Callback
 
 from .lightning_checkpoints import newest_whole, publish
-from .lightning_texts import loader_text, ranks_text
+from .lightning_texts import loader_text, ranks_text, world_text
 from .random_states import read_random_states, write_random_states
 from .rank_notices import RankNotices, this_rank
 from .records import BridgeRecords, usual_run_dir
@@ -53,6 +53,8 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         absent = [name for name in _USED if not hasattr(trainer, name)]
         if absent:
             self._rank.refuse(LIGHTNING.changed_text(BRIDGE, version("lightning"), absent))
+        if (text := world_text(int(trainer.world_size), self._rank.environment)) is not None:
+            self._rank.refuse(text)
         folders = [self._folder, *_folders_of(trainer)]
         found = newest_whole(folders) if self._rank.is_coordinator else None
         step = int(self._rank.votes().of_coordinator(-1 if found is None else found[0]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..contract.environment import RankEnvironment
+
 _HIDES_ORDER = "DistributedSamplerWrapper"
 """Lightning's, around a sampler that draws its order and cannot say where it is."""
 _REMEDY = (
@@ -34,6 +36,24 @@ def loader_text(loaders: Sequence[object]) -> str | None:
                 f"is then in no checkpoint: a resume would train on other data. {_REMEDY}"
             )
     return None
+
+
+def world_text(of_trainer: int, environment: RankEnvironment) -> str | None:
+    """Return why a Trainer does not use the ranks that were started; None: it does.
+
+    Args:
+        of_trainer: its number of ranks.
+        environment: of this rank.
+    """
+    if of_trainer == environment.world_size:
+        return None
+    local = environment.local_world_size
+    num_nodes = environment.world_size // local
+    return (
+        f"{environment.world_size} ranks were started, and the Trainer is of {of_trainer}: each "
+        f"would train alone. Pass Trainer(devices={local}, num_nodes={num_nodes}, "
+        f'strategy="ddp").'
+    )
 
 
 def ranks_text(before: object, now: int) -> str | None:

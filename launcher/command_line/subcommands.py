@@ -2,6 +2,7 @@
 
 SUBCOMMANDS = {
     "checkpoint": ".commands.checkpoint",
+    "compare": ".commands.compare",
     "doctor": ".commands.doctor",
     "plan": ".commands.plan",
     "rehearse": ".commands.rehearse",

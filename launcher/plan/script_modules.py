@@ -38,6 +38,8 @@ def modules_in(source: str) -> frozenset[str]:
 
 def spawn_line(source: str) -> int | None:
     """Return the line that calls torch.multiprocessing's `spawn` or `start_processes`; pure."""
+    if "multiprocessing" not in source:  # nearly every script: spares parsing it at each start
+        return None
     modules: set[str] = {_MODULE}
     names: set[str] = set()
     for node in _nodes(source):

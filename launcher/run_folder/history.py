@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import UsageError
 from ..printable import printable_values
 from .folder import RunFolder
-from .jsonl import ATTEMPT, ENDS, EVENTS, METRICS, metrics_of, whole_events_of
+from .jsonl import ATTEMPT, ENDS, EVENTS, LAUNCHED, METRICS, metrics_of, whole_events_of
 from .record_summary import RecordSummary
 
 Record = Mapping[str, Any]
@@ -163,7 +163,21 @@ def attempts_of(
     for number, piece in enumerate(pieces):
         following = pieces[number + 1][0] if number + 1 < len(pieces) else None
         found.append(_attempt(piece, following, recorded, by_launcher))
-    return found or [_launched(event) for event in by_launcher.values()]
+    return found or _told_by_launcher(events, by_launcher)
+
+
+def _told_by_launcher(
+    events: Sequence[Record], by_launcher: Mapping[int, Record]
+) -> list[AttemptRecord]:
+    """Return the attempts of a script that tells nothing; one without an end may be under way."""
+    under_way = {
+        e["attempt"]: e
+        for e in events
+        if e["event"] == LAUNCHED and e["attempt"] not in by_launcher
+    }
+    found = [_launched(event) for event in by_launcher.values()]
+    found += [_launched({**event, "code": None, "seconds": 0.0}) for event in under_way.values()]
+    return sorted(found, key=lambda attempt: attempt.number)
 
 
 def _launched(event: Record) -> AttemptRecord:

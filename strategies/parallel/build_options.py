@@ -78,6 +78,11 @@ class BuildOptions:
                     f"{name}={_shown(getattr(self, name))} cannot be done by strategy={strategy}. "
                     f"Leave it out, or pass --strategy {' or '.join(able)}."
                 )
+        if self.exact and self.offload:
+            raise ConfigError(
+                "--exact cannot be done with offload=True, whose gradients are summed elsewhere. "
+                "Leave one of them out."
+            )
         if self.offload and device_type == "cpu":
             raise ConfigError(
                 "offload=True moves state from a GPU to the host, and this run computes on the "

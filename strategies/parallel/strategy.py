@@ -25,6 +25,7 @@ from .calls.bypass import bypassed
 from .calls.model_view import Call, ModelCalls
 from .calls.unused_parameters import refuse_untouched
 from .catalogue import Catalogue
+from .state.implementation import library_of
 from .state.optimizer_extras import extras_of, put_back_extras
 from .state.saved_state import SavedState
 
@@ -125,6 +126,8 @@ class Strategy(ABC):
     _group_names: list[list[str]]
     _as_built: dict[str, JSON]
     _is_known_savable = False
+    notes: Sequence[str] = ()
+    """What the start of a run should say of how it is done."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         """Build and verify. Called on every rank.
@@ -182,6 +185,11 @@ class Strategy(ABC):
             count: micro-batches of the step, over all ranks.
         """
         assert not self.options.exact, f"{self.name} has no exact sums"
+
+    @property
+    def optimizer_library(self) -> str | None:
+        """Installed package that it comes from; None: the script's own."""
+        return library_of(type(self._optimizer))
 
     def micro_step(self, *, is_last: bool) -> None:
         """Announce a forward and backward; gradients are summed over the ranks at the last."""

@@ -27,6 +27,7 @@ from ..collectives.replicas import require_equal
 from ..errors import ConfigError, StrategyError
 from ..parallel.catalogue import FROZEN, OBJECT, WEIGHT_KEYS
 from ..parallel.state.hyperparameters import current_hyperparameters, merge, put_back, to_json
+from ..parallel.state.implementation import refusal_of_other
 from ..parallel.state.saved_state import SavedState
 from ..parallel.strategy import Strategy
 from .node_reader import NodeSource
@@ -155,6 +156,7 @@ def _optimizer_of(
     current = current_hyperparameters(strategy.param_groups)
     return {
         "name": strategy.optimizer_name,
+        "library": strategy.optimizer_library,
         "groups": to_json(strategy.group_names, requested, current),
         "values": {name: value for one in everyone for name, value in one["values"].items()},
         "extras": {} if weights_only else strategy.extras(),
@@ -322,14 +324,11 @@ def _require_suitable(strategy: Strategy, source: NodeSource, weights_only: bool
     manifest = source.manifest
     where = f"step-{manifest.step:08d}"
     require_same_model(strategy.weight_specs(), _seen(strategy, source), where)
-    # An imported checkpoint does not say which optimizer it is of: its tensors must fit.
     optimizer: Any = manifest.state["optimizer"]
-    written_by = optimizer["name"]
-    if not weights_only and written_by not in (None, strategy.optimizer_name):
-        raise ConfigError(
-            f"{where} was made with the optimizer {written_by}, and the script "
-            f"builds {strategy.optimizer_name}. Use the same, or another --run-dir."
-        )
+    name, library = strategy.optimizer_name, strategy.optimizer_library
+    other = refusal_of_other(optimizer, name, library, where)
+    if not weights_only and other is not None:
+        raise ConfigError(other)
 
 
 def _seen(strategy: Strategy, source: NodeSource) -> NodeSource | ImportedWeights:

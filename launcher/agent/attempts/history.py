@@ -9,7 +9,7 @@ from ...plan.assumed_folder import assumed_folder
 from ...plan.launch_plan import LaunchPlan
 from ...rendezvous.messages import NodeEnd, first_to_fail
 from ...run_folder.attempt_number import number_in
-from ...run_folder.jsonl import EVENTS, FOLDER, append_event
+from ...run_folder.jsonl import EVENTS, FOLDER, LAUNCHED, append_event
 from .restart_policy import FailedAttempt, RestartDecision, verdict
 
 
@@ -24,6 +24,21 @@ class AttemptHistory:
         self._folder = assumed_folder(plan)
         self._is_known = plan.run.run_dir is not None
         """Whether the folder is more than assumed."""
+
+    def began(self, *, attempt: int | None, ranks: int) -> None:
+        """Record that an attempt has begun, where the script will not: it does not use `Run`.
+
+        Called on one node. The run folder is made, if it is not there yet.
+
+        Args:
+            attempt: its number in the run folder; None: none was drawn.
+            ranks: of all nodes.
+        """
+        if self._plan.uses_run or self._folder is None or attempt is None:
+            return
+        with suppress(OSError):  # the record is for later; the run is what counts
+            self._folder.mkdir(parents=True, exist_ok=True)
+            append_event(self._folder, LAUNCHED, attempt=attempt, ranks=ranks)
 
     def folder(self, ends: Mapping[int, NodeEnd]) -> Path | None:
         """Return where the run is kept, as far as its ranks have said; None: not known.

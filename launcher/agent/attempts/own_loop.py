@@ -24,6 +24,22 @@ _LINES = (
 _ANY_LOOP = "docs/launching.md has the lines that save at a notice and exit with 75."
 
 
+def spawn_text(name: str, line: int) -> str:
+    """Return the warning about a script that starts ranks itself.
+
+    Args:
+        name: of the script.
+        line: in which it does.
+    """
+    return (
+        f"warning: {name}:{line} starts processes with torch.multiprocessing, and relaunch has "
+        "started the ranks already. As under torchrun, a process group of those looks for the "
+        "launcher's store, and waits in vain at another MASTER_PORT. Call the function itself, "
+        "with int(os.environ['RANK']) and WORLD_SIZE; or, with --nproc-per-node 1, take "
+        "TORCHELASTIC_USE_AGENT_STORE out of os.environ in each of them."
+    )
+
+
 def died_text(rank: int, signum: int) -> str:
     """Return how a rank ended that handles no notice."""
     return f"rank {rank} ended on {signal_name(signum)}: nothing in the script handles it."

@@ -26,7 +26,7 @@ from .draw import Fault, draw
 from .evidence import Evidence, distance_of
 from .judge import Verdict, judge
 from .kinds import KINDS, FaultKind
-from .one_fault import Rehearsal, carry_out, run_undisturbed
+from .one_fault import MISSED, Rehearsal, carry_out, run_undisturbed
 from .page import PICTURE, Heading, line, page, summary, table
 from .timeline import timeline
 
@@ -35,6 +35,8 @@ _OWN = ("--run-dir", "--checkpoints", "--nproc-per-node", "--strategy", "--nnode
 """Options that the rehearsal gives itself."""
 _COPIES = 3
 """How often the undisturbed run's folder must fit beside it."""
+_SLOWER = 4
+"""How much longer each step waits once a run was over before its fault came."""
 _EPILOG = """\
   relaunch rehearse train.py --lr 1e-3
   relaunch rehearse --faults 25 --steps 60 --nproc-per-node 3 --strategy fsdp train.py
@@ -272,11 +274,19 @@ def _require_room(folder: Path) -> None:
 def _one(rehearsal: Rehearsal, fault: Fault, undisturbed: Evidence) -> Verdict:
     """Let one fault happen, and judge it; the folder of a run that went right is removed."""
     outcome = carry_out(rehearsal, fault)
+    if outcome.absent == MISSED:
+        _remove(rehearsal, fault)
+        slower = replace(rehearsal, pace_s=_SLOWER * rehearsal.pace_s)
+        outcome = carry_out(slower, fault)
     distance = None
     if rehearsal.uses_run and outcome.absent is None and outcome.evidence is not None:
         distance = distance_of(outcome.evidence, undisturbed)
     verdict = judge(outcome, undisturbed, distance, uses_run=rehearsal.uses_run)
     if not verdict.wrong:
-        for path in rehearsal.folder.glob(f"fault-{fault.number:03d}-*"):
-            shutil.rmtree(path)
+        _remove(rehearsal, fault)
     return verdict
+
+
+def _remove(rehearsal: Rehearsal, fault: Fault) -> None:
+    for path in rehearsal.folder.glob(f"fault-{fault.number:03d}-*"):
+        shutil.rmtree(path)

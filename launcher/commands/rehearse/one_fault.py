@@ -23,6 +23,8 @@ from .evidence import Evidence, evidence_of, newest_intact
 from .kinds import Resume
 from .processes import Running, send, started, wait_until
 
+MISSED = "the run had ended before"
+"""On a busy machine, where a run of short steps is over before it is looked at."""
 GONE_S = 2.0
 """How long processes of a run may outlive its launcher."""
 _OTHER = {"ddp": "fsdp", "fsdp": "ddp", "zero1": "ddp", "zero2": "ddp", "zero3": "ddp"}
@@ -176,7 +178,7 @@ class _Course:
         outcome.fault_s = time.monotonic() - self._began_s
         try:
             if first.has_ended():
-                raise Absent("the run had ended before")
+                raise Absent(MISSED)
             kind.during(scene)
         except Absent as absent:
             outcome.absent = str(absent)

@@ -17,6 +17,7 @@ from ..trials.run_trial import Trial, start_trial
 MARK = "REHEARSAL_MARK"
 """A variable in the environment of every process that a rehearsal starts."""
 POLL_S = 0.005
+_KILL_S = 10.0
 _WRITER = b"checkpointing.background.writer_process"
 _GUARDIAN = b"guardian.py"
 _SERVER = "relaunch-warm"
@@ -89,8 +90,9 @@ class Marked:
         return None
 
     def kill(self) -> None:
-        """End all that is left."""
-        while left := self.processes():
+        """End all that is left; what hangs in the kernel does not end and is left."""
+        end = time.monotonic() + _KILL_S
+        while (left := self.processes()) and time.monotonic() < end:
             send(left, signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=0.05)
@@ -141,7 +143,8 @@ def started(trial: Trial, mark: str, variables: Mapping[str, str]) -> Iterator[R
         yield running
     finally:
         running.kill()
-        running.process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            running.process.wait(_KILL_S)
 
 
 def marked(mark: str) -> list[int]:

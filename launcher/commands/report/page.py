@@ -68,6 +68,13 @@ def state_sentence(facts: RunFacts) -> str:
     if not facts.attempts:
         return "No step has been done yet."
     last = facts.attempts[-1]
+    if facts.is_known_to_launcher_alone and last.code is None:
+        ranks = plural(last.world_size, "rank")
+        return (
+            f"Attempt {last.number} began at {_clock(last.began_s)} on {ranks}: running, or killed "
+            f"without a word. Its script reports no steps; its output is in "
+            f"{output_folder(last.number)}."
+        )
     if facts.is_known_to_launcher_alone:
         return (
             f"{ended_text(last)} What it has trained is not known: its script has reported nothing."
@@ -161,19 +168,33 @@ def _attempts(attempts: Sequence[AttemptRecord]) -> str:
 
 def _launched(attempts: Sequence[AttemptRecord]) -> str:
     return _table(
-        ("attempt", "began (UTC)", "ranks", "took", "code", "why it ended"),
+        ("attempt", "began (UTC)", "ranks", "took", "code", "output", "why it ended"),
         [
             (
                 str(a.number),
                 _clock(a.began_s),
                 str(a.world_size),
-                _time_text(a.last_sign_s - a.began_s),
-                str(a.code),
-                a.error or "",
+                "" if a.code is None else _time_text(a.last_sign_s - a.began_s),
+                "" if a.code is None else str(a.code),
+                output_folder(a.number),
+                a.error or _end_of_launched(a, is_last=a is attempts[-1]),
             )
             for a in attempts
         ],
     )
+
+
+def output_folder(attempt: int) -> str:
+    """Return where an attempt's output is, in the run folder."""
+    return f"logs/attempt-{attempt}"
+
+
+def _end_of_launched(attempt: AttemptRecord, *, is_last: bool) -> str:
+    if attempt.code is None:
+        return "running, or killed without a word" if is_last else "killed without a word"
+    if attempt.code == 0:
+        return "done"
+    return "preempted; the same command starts it again" if attempt.code == 75 else ""
 
 
 def _why(attempt: AttemptRecord, *, is_last: bool) -> str:

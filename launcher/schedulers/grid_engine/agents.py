@@ -16,7 +16,9 @@ POLL_S = 0.2
 STRAGGLER_S = 60.0
 """After the end of the agent here: agents part within seconds of each other."""
 REFUSED_S = 20.0
-"""A qrsh that ends this soon with a code of its own was not let in, or started nothing."""
+"""A qrsh that ends this soon with 1 may not have been let in, or has started nothing."""
+PATIENCE_S = 10.0
+"""An agent that has failed ends the others within seconds; one that was never there ends nobody."""
 
 
 def node_environment(
@@ -71,6 +73,8 @@ class Agents:
         """
         self._hosts, self._say = hosts, say
         self._began_s = time.monotonic()
+        self._left: tuple[str, float] | None = None
+        """The first host that may have let no agent in, and since when."""
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
             for command, environ in zip(commands, environs, strict=True):
@@ -115,12 +119,14 @@ class Agents:
         return common_code(codes)
 
     def _refused(self) -> str | None:
-        if time.monotonic() - self._began_s > REFUSED_S:
+        now = time.monotonic()
+        if self._left is None and now - self._began_s <= REFUSED_S:
+            others = zip(self._hosts[1:], self._processes[1:], strict=True)
+            gone = next((host for host, process in others if process.poll() == 1), None)
+            self._left = None if gone is None else (gone, now)
+        if self._left is None or now - self._left[1] < PATIENCE_S:
             return None
-        for host, process in zip(self._hosts[1:], self._processes[1:], strict=True):
-            if process.poll() == 1:
-                return refused_text(host, 1)
-        return None
+        return refused_text(self._left[0], 1)
 
     def _end_all(self) -> None:
         for process in self._processes:

@@ -1,8 +1,8 @@
 """What a notice means under Grid Engine, and the exit code that says what follows: pure functions.
 
-Seen on SGE 8.1.9: 99 brings a job back, also one submitted with `-r n`, but none that was deleted;
-100 holds it in an error state; every other code ends it. A job that `qmod -rj` reschedules comes
-back whatever its code is.
+Seen on SGE 8.1.9: 99 brings a job back, also one submitted with `-r n`, but none that was deleted
+or whose h_rt is over; 100 holds it in an error state; every other code ends it. A job that
+`qmod -rj` reschedules comes back whatever its code is.
 """
 
 import signal
@@ -53,5 +53,5 @@ def back_text(key: str) -> str:
     """Return what is said where the job comes back."""
     return (
         f"exit code {RESCHEDULE}: Grid Engine puts job {key} back into the queue, unless it was "
-        "deleted; the run resumes where it is now."
+        "deleted or its h_rt is over; the run resumes where it is now."
     )

@@ -35,7 +35,7 @@ from ..run_state import RunState
 from ..saving.checkpointer import Checkpointer
 from ..saving.save_at_boundary import SaveAtBoundary
 from .agreed_boundary import AgreedBoundary
-from .data_position import DataPosition, Place
+from .data.position import DataPosition, Place
 from .own_log import OwnLog
 from .own_state import after_step, moved_place, restored_state, resume_report, state_to_json
 from .random_state import random_state, set_random_state

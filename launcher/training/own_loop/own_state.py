@@ -11,7 +11,7 @@ from strategies import IMPORTED, ConfigError, EarlyStoppingState, Ending
 
 from ..reporting.resume_report import ResumeReport
 from ..run_state import OWN_LOOP, RunState
-from .data_position import DataPosition, Place
+from .data.position import DataPosition, Place
 
 
 def state_to_json(

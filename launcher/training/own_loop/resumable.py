@@ -14,7 +14,7 @@ from strategies.parallel.live.live import live_strategy
 
 from ..run_path import run_path
 from .adopted_ranks import adopted_ranks
-from .data_position import DataPosition, data_position
+from .data.position import DataPosition, data_position
 from .kept_objects import kept_objects
 from .own_loop import OwnLoop
 from .settings import Settings
@@ -82,9 +82,30 @@ class Resumable:
             "log_every": log_every,
         }
         self._run_dir, self._checkpoints = run_dir, checkpoints
+        self._accelerator: Any = None
         self._loop: OwnLoop | None = None
         self._data: DataPosition | None = None
         self._has_begun = self._is_done = False
+
+    @classmethod
+    def of(cls, accelerator: Any, **arguments: Any) -> Resumable:
+        """Return the same for what `accelerator.prepare` has returned. Called on every rank.
+
+        Within `accelerator.accumulate` a call of `step` counts where gradients are synchronised.
+        What was registered for its checkpoints and its GradScaler are saved too.
+
+        Args:
+            accelerator: an `accelerate.Accelerator`.
+            arguments: those of `Resumable`.
+        """
+        objects = dict(arguments.pop("objects", None) or {})
+        if getattr(accelerator, "scaler", None) is not None:
+            objects["the accelerator's GradScaler"] = accelerator.scaler
+        for number, one in enumerate(getattr(accelerator, "_custom_objects", ())):
+            objects[f"registered with the accelerator, {number}"] = one
+        made = cls(**arguments, objects=objects)
+        made._accelerator = accelerator
+        return made
 
     def __enter__(self) -> Resumable:
         """Resume from the newest checkpoint. Called on every rank.
@@ -177,7 +198,8 @@ class Resumable:
             ConfigError: it is called twice for a batch, or outside of `batches`.
             DesyncError: the ranks are not at the same step.
         """
-        self._own.step(loss)
+        if self._accelerator is None or self._accelerator.sync_gradients:
+            self._own.step(loss)
 
     @property
     def evaluation_due(self) -> bool:

@@ -83,6 +83,7 @@ class RunLog(SaveLog):
                     ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
                     ("runs on", places_text(places)),
                     ("strategy", strategy_text(run)),
+                    ("optimizer", "; ".join(strategy.notes)),
                     ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
                     ("data", data_text(self._plan)),
                     ("batch", batch_text(self._plan, run.ranks.world_size)),

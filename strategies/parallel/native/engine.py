@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from weakref import ref
 
 import torch
@@ -17,13 +18,14 @@ from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
 from ..exact import squares
 from ..grad_norm import combined_scale, sum_of_squares
+from ..matrix.choice import require_same_choice
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_model
 from ..model.same_model import refuse_unlike_models
 from ..state.optimizer_extras import plain_attributes
 from ..state.optimizer_state import copy_flat, kept_state, whole
 from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
-from ..trial.trial import Cut, made_after_trial
+from ..trial.trial import Cut, made_after_trial, tried_optimizer
 
 
 class TorchEngine(Strategy):
@@ -45,13 +47,15 @@ class TorchEngine(Strategy):
         self._num_elements = sum(p.numel() for _, p in self._named)
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
-        self._optimizer, self._group_names = made_after_trial(
-            blueprint.optimizer,
-            self._named,
-            device=self._step_device(),
-            cut=self._cut(),
-            former=former,
+        tried = tried_optimizer(
+            blueprint.optimizer, self._named, device=self._step_device(), cut=self._cut()
         )
+        if tried.cut is not None:
+            require_same_choice(tried.whole, self.ranks)
+        with self._stepped_as(tried.whole) as named:
+            self._optimizer, self._group_names = made_after_trial(
+                blueprint.optimizer, named, tried, former=former
+            )
         self._as_built = plain_attributes(self._optimizer)
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
@@ -65,6 +69,16 @@ class TorchEngine(Strategy):
     def _cut(self) -> Cut | None:
         """Return how what the optimizer steps is cut; None: not at all."""
         return None
+
+    @contextmanager
+    def _stepped_as(self, whole: frozenset[str] | None) -> Iterator[list[tuple[str, nn.Parameter]]]:
+        """Give what the optimizer is made of, with its values. Called on every rank.
+
+        Args:
+            whole: names of what is to be stepped whole by one rank; None: all is stepped as it is.
+        """
+        assert whole is None, "only what cuts parameters has owners for them"
+        yield self._named
 
     def _step_device(self) -> torch.device:
         """Return where the optimizer's parameters are."""
@@ -114,14 +128,26 @@ class TorchEngine(Strategy):
         outcome = self._apply(grads, divisor)
         self._require_savable(outcome)
         if outcome.applied and self.ema is not None:
-            self.ema.update(self._optimizer, (p for _, p in trained))
-        self._optimizer.zero_grad(set_to_none=True)
+            self.ema.update(self._optimizer, self._stepped(trained))
+        self._forget_gradients()
         return outcome
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         return EMPTY_STEP
+
+    def _update(self) -> None:
+        """Step the optimizer with the gradients as they are. Called on every rank."""
+        self._optimizer.step()
+
+    def _stepped(self, trained: Sequence[tuple[str, nn.Parameter]]) -> Iterable[torch.Tensor]:
+        """Return what the optimizer has just updated of these, as it knows it."""
+        return (parameter for _, parameter in trained)
+
+    def _forget_gradients(self) -> None:
+        """Drop the gradients of a step."""
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip and update; the gradients are dropped afterwards."""
@@ -130,7 +156,7 @@ class TorchEngine(Strategy):
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
             with self._telling_of_the_first_step():
-                self._optimizer.step()
+                self._update()
         return StepOutcome(grad_norm=grad_norm, applied=finite)
 
     def _squares(self, grads: list[torch.Tensor]) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,34 @@ def test_a_loader_that_cannot_resume_is_refused_with_what_to_use(launch):
     assert "Use launcher.bridges.ResumableLoader" in launched.stderr
 
 
+ALONE = """
+import pathlib, time
+import torch
+from lightning import pytorch as pl
+
+class Model(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+    def training_step(self, batch, index):
+        time.sleep(0.02)
+        pathlib.Path("trains").touch()
+        return self.layer(batch).square().mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+trainer = pl.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+                     enable_progress_bar=False, enable_model_summary=False)
+trainer.fit(Model(), torch.utils.data.DataLoader(torch.randn(4000, 4), batch_size=1))
+"""
+
+
 @pytest.mark.slow
 def test_without_the_callback_the_end_with_0_is_not_taken_for_done(launch):
-    given = {"alone": True, "notice": [0, "step", 7], "trainer": {"max_epochs": 400}}
-    launched = launch("--nproc-per-node", "1", WORKER, json.dumps(given))
+    (launch.folder / "train.py").write_text(ALONE)
+    launched = launch("--nproc-per-node", "1", "train.py")
+    launched.wait_for_files("trains", cwd=launch.folder)
+    launched.send(signal.SIGTERM)
     assert launched.wait() == 75, launched.stderr
-    assert "callbacks=[RelaunchLightning()]" in launched.stderr
+    assert "handled SIGTERM and ended with 0, which does not say that it is" in launched.stderr
+    assert "callbacks=[RelaunchLightning()] and a ResumableLoader" in launched.stderr

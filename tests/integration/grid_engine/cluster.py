@@ -230,12 +230,14 @@ class Cluster:
             return str(self.folder / name)
 
         self.ask("qconf", "-Ap", given("pe", ENVIRONMENT))
+        closed = changed(ENVIRONMENT, pe_name="closed", control_slaves="FALSE")
+        self.ask("qconf", "-Ap", given("closed", closed))
         queue = changed(
             self.ask("qconf", "-sq"),
             qname="all.q",
             hostlist=" ".join(HOSTS),
             load_thresholds="NONE",
-            pe_list="relaunch",
+            pe_list="relaunch closed",
             slots="1",
             notify=f"00:00:{NOTIFY_S}",
             shell_start_mode="unix_behavior",

@@ -63,12 +63,17 @@ class Jobs:
     folder: Path
     run: Any
     submitted: list[str] = field(default_factory=list)
+    relaunch: str = grid.RELAUNCH
 
     def train(self, *options: str, script: str = "") -> str:
         """Submit a run of the small script; return the job's number."""
+        words = f"--nproc-per-node 1 --run-dir {self.run.path} {SMALL} {script}"
+        return self.submit(*options, body=f"exec {grid.RELAUNCH} {words}")
+
+    def submit(self, *options: str, body: str) -> str:
+        """Submit a job script; return the job's number."""
         path = self.folder / f"job-{len(self.submitted)}.sh"
-        line = f"exec {grid.RELAUNCH} --nproc-per-node 1 --run-dir {self.run.path} {SMALL} {script}"
-        path.write_text(f"#!/bin/bash\n{line}\n")
+        path.write_text(f"#!/bin/bash\n{body}\n")
         words = ("-terse", "-V", "-wd", str(self.folder), "-j", "y", "-o", f"{self.folder}/out.txt")
         job = str(self.cluster.ask("qsub", *words, *options, str(path)))
         self.submitted.append(job)

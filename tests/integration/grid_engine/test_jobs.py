@@ -76,3 +76,28 @@ def test_a_crash_ends_the_job(jobs: Any, cluster: Any, run: Any) -> None:
     assert len(run.events("start")) == 1
     with pytest.raises(subprocess.SubprocessError):
         cluster.ask("qstat", "-j", job)
+
+
+@pytest.mark.parametrize(("limit", "comes_back"), [("s_rt", True), ("h_rt", False)])
+def test_a_time_limit(jobs: Any, cluster: Any, limit: str, comes_back: bool) -> None:
+    """What Grid Engine makes of exit code 99 then, whoever exits with it."""
+    record = jobs.folder / "record"
+    body = (
+        f"echo start $RESTARTED >> {record}; [ $RESTARTED = 1 ] && exit 0\n"
+        f"trap 'echo notice >> {record}; exit 99' USR1 USR2\n"
+        "for second in $(seq 60); do sleep 1; done"
+    )
+    job = jobs.submit("-notify", "-l", f"{limit}=3", body=body)
+    jobs.wait_for_end(job)
+    lines = record.read_text().split("\n")[:-1]
+    assert lines == ["start 0", "notice", *(["start 1"] if comes_back else [])]
+
+
+def test_a_host_that_lets_no_agent_in_is_named(jobs: Any, cluster: Any) -> None:
+    """Its parallel environment does not let the job start tasks."""
+    (jobs.folder / "train.py").write_text("print('never')\n")
+    body = f"exec {jobs.relaunch} --nproc-per-node 1 train.py"
+    job = jobs.submit("-notify", "-pe", "closed", "2", body=body)
+    jobs.wait_for_end(job)
+    assert "The parallel environment of the job needs `control_slaves TRUE`" in jobs.said
+    assert "never" not in jobs.said

@@ -64,7 +64,7 @@ Run.start(main)
 """
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(280)
 @pytest.mark.parametrize(
     ("strategy", "ranks", "dtype"),
     [
@@ -89,7 +89,7 @@ def test_peft_loads_what_a_run_exports(
     script = launch.script(SCRIPT)  # type: ignore[attr-defined]
     words = ("--nproc-per-node", ranks, "--run-dir", str(run.path), "--strategy", strategy)
     done = launch(*words, script, dtype)
-    assert done.wait(150) == 0, done.stderr
+    assert done.wait(220) == 0, done.stderr
     made: dict[str, Any] = {}
     exec(MODEL, made)
 

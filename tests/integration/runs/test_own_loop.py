@@ -176,3 +176,18 @@ def test_what_ddp_saved_loads_into_an_engine(
     assert left.wait() == 75, left.stderr
     assert launched(launch, tmp_path / "r", 2, "zero2").wait() == 0
     assert losses(tmp_path / "r") == pytest.approx(losses(undisturbed), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_what_accelerate_has_prepared_resumes_bit_for_bit(
+    ranks: int, launch: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("accelerate")
+    script = SCRIPT.replace("own_loop", "own_loop_accelerate")
+    for folder, *options in (("whole",), ("r", "3"), ("r",)):
+        where = ("--run-dir", str(tmp_path / folder))
+        started = launch("--nproc-per-node", str(ranks), *where, script, *options)
+        assert started.wait(100) == (75 if options else 0), started.stderr
+    assert losses(tmp_path / "r") == losses(tmp_path / "whole")
+    assert len(losses(tmp_path / "r")) == 18 // ranks

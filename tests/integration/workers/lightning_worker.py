@@ -80,9 +80,8 @@ def train(lead, callbacks):
 
 
 if __name__ == "__main__":
-    ours = [] if given.get("alone") else [RelaunchLightning()]
     if given.get("plain"):
         train("plain", [])
-    step = train("ours", ours)
+    step = train("ours", [RelaunchLightning()])
     if rank == 0:
         print("trained", step, flush=True)

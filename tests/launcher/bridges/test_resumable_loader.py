@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from launcher.bridges import ResumableLoader
-from launcher.bridges.lightning_texts import loader_text, ranks_text
+from launcher.bridges.lightning_texts import loader_text, ranks_text, world_text
 from launcher.bridges.resumable_loader import batches_of_rank, epoch_order
+from launcher.contract.environment import RankEnvironment
 
 
 def steps_of(order, world_size, **options):
@@ -79,6 +80,15 @@ def test_which_loaders_resume_at_the_sample():
     text = loader_text([torch.utils.data.DataLoader([1])])
     assert text is not None
     assert "a DataLoader, which cannot resume at the sample" in text
+
+
+def test_a_trainer_of_fewer_ranks_than_were_started_is_refused():
+    environ = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    environment = RankEnvironment.from_environ(environ)
+    assert world_text(4, environment) is None
+    text = world_text(1, environment)
+    assert text is not None
+    assert 'Pass Trainer(devices=2, num_nodes=2, strategy="ddp")' in text
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ def test_the_code_of_a_job_script(tmp_path: Path) -> None:
     plan, inbox = plan_of(tmp_path), SignalInbox()
     assert place(read(), said).conclude(75, plan, inbox) == 99
     assert said == [
-        "exit code 99: Grid Engine puts job 17 back into the queue, unless it was deleted; the run "
-        "resumes where it is now."
+        "exit code 99: Grid Engine puts job 17 back into the queue, unless it was deleted or "
+        "its h_rt is over; the run resumes where it is now."
     ]
     assert place(read(), said).conclude(93, plan, inbox) == 93
     assert place(read(JOB_SCRIPT="QRSH"), said).conclude(75, plan, inbox) == 75

@@ -6,8 +6,10 @@ import pytest
 
 from launcher.commands.rehearse import command, run
 from launcher.commands.rehearse.command import chosen_kinds
+from launcher.commands.rehearse.draw import Fault
 from launcher.commands.rehearse.evidence import Evidence
 from launcher.commands.rehearse.kinds import KINDS
+from launcher.commands.rehearse.one_fault import MISSED, Outcome, Rehearsal
 from launcher.errors import UsageError
 
 
@@ -117,3 +119,32 @@ def test_the_page_lists_every_kind_with_its_sentence() -> None:
     for kind in KINDS.values():
         codes = " or ".join(map(str, kind.codes))
         assert f"| `{kind.name}` | {kind.sentence} | {codes} |" in text
+
+
+def test_a_fault_that_came_too_late_is_tried_again_with_longer_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paces = []
+
+    def carry_out(rehearsal: Rehearsal, fault: Fault) -> Outcome:
+        paces.append(rehearsal.pace_s)
+        folder = tmp_path / f"fault-00{fault.number}-x"
+        folder.mkdir()  # which must be free
+        return Outcome(fault=fault, absent=MISSED if len(paces) == 1 else "another reason")
+
+    monkeypatch.setattr(command, "carry_out", carry_out)
+    rehearsal = Rehearsal(
+        words=("train.py",),
+        ranks=2,
+        strategy="ddp",
+        steps=9,
+        save_every=2,
+        pace_s=0.5,
+        timeout_s=1.0,
+        folder=tmp_path,
+    )
+    fault = Fault(number=1, kind=KINDS["kill-rank"], at_step=3, share=0.5, rank=0)
+    verdict = command._one(rehearsal, fault, Evidence(run_dir=tmp_path))
+    assert verdict.is_left_out
+    assert paces == [0.5, 2.0]
+    assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ from torch import nn
 
 from strategies import BuildOptions, ConfigError, Ranks, as_patterns
 from strategies.parallel.model.blocks import find_blocks, shared_with_outside
-from strategies.parallel.native.fsdp import blocks_to_shard, mesh_of
+from strategies.parallel.native.rows import blocks_to_shard, mesh_of
 
 
 class Block(nn.Module):

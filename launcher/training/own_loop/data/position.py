@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -15,8 +16,11 @@ from strategies import ConfigError
 from strategies.data.streams.own_position import keeps_position, what_is_lost
 from strategies.data.streams.state_text import from_text, to_text
 
+from .global_batches import GlobalBatches
 from .skipping import regroups, skipping
 
+_INSIDE = "base_dataloader"
+"""Where accelerate's loaders keep torch's."""
 NO_POSITION = (
     "a run could not resume where it was. Pass a torch DataLoader over a map-style data set (with "
     "a DistributedSampler on several ranks), or a loader with state_dict() and load_state_dict(), "
@@ -83,15 +87,25 @@ class DataPosition(ABC):
 
 
 class SampledData(DataPosition):
-    """A DataLoader over a map-style data set: its sampler is run on, and nothing is read for it."""
+    """A DataLoader over a map-style data set: its sampler is run on, and nothing is read for it.
 
-    loader: DataLoader[Any]
+    Accelerate's has one inside, which it reads a batch ahead.
+    """
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
+    def __init__(self, loader: Any) -> None:
         super().__init__(loader)
-        self.batch_size = loader.batch_size
-        sampler = loader.sampler
-        known = (loader.generator, getattr(sampler, "generator", None))
+        self._torch: DataLoader[Any] = getattr(loader, _INSIDE, loader)
+        made: Any = self._torch.batch_sampler
+        dealt: Any = getattr(made, "batch_sampler", made)  # accelerate's deals it to ranks
+        self._sampler: Any = getattr(dealt, "sampler", self._torch.sampler)
+        self._dealer = type(made or self._sampler).__name__
+        size = self._torch.batch_size or getattr(made, "batch_size", None)
+        self.batch_size = size if isinstance(size, int) else None
+        known = (
+            self._torch.generator,
+            getattr(self._sampler, "generator", None),
+            getattr(loader, "synchronized_generator", None),
+        )
         self.generators = list({id(g): g for g in known if isinstance(g, torch.Generator)}.values())
 
     def left(self, place: Place) -> int | None:
@@ -99,22 +113,26 @@ class SampledData(DataPosition):
         if not self._counts_samples(place):
             return super().left(place)
         assert self.batch_size is not None
-        rest = max(0, len(self.loader.sampler) - place.samples)  # type: ignore[arg-type]
+        rest = max(0, len(self._sampler) - place.samples)
         whole, more = divmod(rest, self.batch_size)
-        return whole + (more > 0 and not self.loader.drop_last)
+        drops: Any = self._torch.batch_sampler
+        return whole + (more > 0 and not drops.drop_last)
 
     def open(self, place: Place) -> Iterator[Any]:
         """Return the batches from a place on; what draws their order is drawn here."""
         _set_epoch(self.loader, place.epoch)
         if not place.samples and not place.batches:
             return iter(self.loader)
-        sampler = skipping(self.loader)
+        sampler = skipping(self._torch)
         if self._counts_samples(place):
             sampler.skip(samples=place.samples)
         else:
             sampler.skip(batches=place.batches)
-        batches = iter(self.loader)
-        if not self.loader.num_workers:  # else it has been read ahead
+        batches: Iterator[Any] = iter(self.loader)
+        if self._torch is not self.loader:  # it begins with its first batch
+            first = list(islice(batches, 1))
+            return chain(first, batches)
+        if not self._torch.num_workers:  # else it has been read ahead
             sampler.prime()
         return batches
 
@@ -122,8 +140,8 @@ class SampledData(DataPosition):
         """Return the place on another number of ranks, and a phrase that says what it means."""
         done, batches = place.samples * before, place.batches * before // now
         new = Place(epoch=place.epoch, batches=batches, samples=done // now)
-        is_dealt = isinstance(self.loader.sampler, DistributedSampler) or now == before == 1
-        if is_dealt and regroups(self.loader):
+        is_dealt = isinstance(self._sampler, DistributedSampler) or now == before == 1
+        if is_dealt and regroups(self._torch):
             again = done % now
             return new, (
                 f"the rest of epoch {place.epoch} in its order, which the sampler deals to "
@@ -132,14 +150,19 @@ class SampledData(DataPosition):
             )
         return new, (
             f"epoch {place.epoch} from about sample {done} on: which samples those are is up to "
-            f"{type(self.loader.batch_sampler or self.loader.sampler).__name__}, so some may come "
+            f"{self._dealer}, so some may come "
             "twice and some not at all"
         )
 
     @property
     def not_promised(self) -> list[str]:
         """What a resume on as many ranks cannot give, as short phrases."""
-        if not self.loader.num_workers:
+        if self._torch is not self.loader:
+            return [
+                "random numbers that the data set draws where it is read: accelerate reads a batch "
+                "ahead"
+            ]
+        if not self._torch.num_workers:
             return []
         return [
             "random numbers that the data set draws in loader workers: each worker's stream begins "
@@ -150,7 +173,7 @@ class SampledData(DataPosition):
         """Whether the place is not at a whole batch of this loader, as on other ranks."""
         return (
             self.batch_size is not None
-            and regroups(self.loader)
+            and regroups(self._torch)
             and place.samples != place.batches * self.batch_size
         )
 
@@ -196,6 +219,25 @@ class StatefulData(DataPosition):
         return [f"no sample twice or left out: {lost}"]
 
 
+class PlannedData(DataPosition):
+    """A loader of ours: the same batches on any number of ranks."""
+
+    loader: GlobalBatches
+
+    def __init__(self, loader: GlobalBatches) -> None:
+        super().__init__(loader)
+        self.batch_size = loader.batch_size
+
+    def open(self, place: Place) -> Iterator[Any]:
+        """Return the batches from a place on."""
+        return self.loader.read(place.epoch, place.batches)
+
+    def moved(self, place: Place, before: int, now: int) -> tuple[Place, str]:
+        """Return the place on another number of ranks, and a phrase that says what it means."""
+        new = Place(epoch=place.epoch, batches=place.batches, samples=place.samples * before // now)
+        return new, f"the same batches as on {before} ranks, from batch {place.batches} on"
+
+
 def data_position(loader: Any) -> DataPosition:
     """Return the position of a script's loader.
 
@@ -204,12 +246,19 @@ def data_position(loader: Any) -> DataPosition:
     """
     if loader is None:
         raise ConfigError("run.batches() reads loader=, and none was passed to Resumable.")
-    if keeps_position(loader):
-        return StatefulData(loader)
+    if isinstance(loader, GlobalBatches):
+        return PlannedData(loader)
     name = type(loader).__name__
+    if name == "DataLoaderDispatcher":
+        raise ConfigError(
+            "loader= is accelerate's DataLoaderDispatcher, with which rank 0 reads for all: "
+            f"{NO_POSITION} For accelerate: DataLoaderConfiguration(dispatch_batches=False)."
+        )
+    if keeps_position(getattr(loader, _INSIDE, loader)):
+        return StatefulData(loader)
     if not isinstance(loader, DataLoader):
         raise ConfigError(f"loader= is a {name}, which does not say where it is: {NO_POSITION}")
-    if isinstance(loader.dataset, IterableDataset):
+    if isinstance(getattr(loader, _INSIDE, loader).dataset, IterableDataset):
         raise ConfigError(
             f"loader= reads a {type(loader.dataset).__name__}, an IterableDataset, which does not "
             f"say where it is: {NO_POSITION}"
