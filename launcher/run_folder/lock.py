@@ -164,6 +164,14 @@ class FolderLock:
             if not self._is_still_held():
                 self._take_anew()
 
+    def is_ours(self) -> bool:
+        """Tell whether no other run has it, as `require_held` does."""
+        try:
+            self.require_held()
+        except FolderTakenError:
+            return False
+        return True
+
     def _is_still_held(self) -> bool:
         """Tell whether this descriptor holds the lock of this path.
 

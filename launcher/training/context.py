@@ -23,7 +23,7 @@ from ..contract.end_time import EndTime, end_time_file
 from ..contract.environment import RankEnvironment
 from ..contract.error_file import write_error
 from ..contract.heartbeat import Heartbeat
-from ..contract.masking import mask_description, secrets_of
+from ..contract.masking import ARGUMENTS, mask_description, mask_text, secrets_in, secrets_of
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import next_number
 from ..run_folder.folder import RunFolder, unwritable_text
@@ -91,6 +91,8 @@ class RunContext:
             environment.run.precision or "fp32",
             "cuda" if environment.planned is not None else ranks.device.type,
         )
+        self.settings: JSON = {}
+        """What `run.config` has returned; not masked."""
         self.past_events: list[Record] = []
         """On the coordinator the newest events of the run's earlier starts, oldest first."""
         self.attempt = self._open_folder()
@@ -192,6 +194,8 @@ class RunContext:
         try:
             folder.create()
             lock = FolderLock.take(folder.path, warn=self.warn, sleep=self._sleep)
+            folder.is_ours = lock.is_ours
+            folder.mask = lambda details: mask_description(details, self._secrets())
             folder.require_same_checkpoints()
             self.past_events = folder.recent_events()
             number = max(next_number(folder.path), self.environment.attempt)
@@ -243,6 +247,14 @@ class RunContext:
             **more,
         }
         return mask_description(told, secrets_of(os.environ))
+
+    def masked(self, text: str) -> str:
+        """Return a text, such as an exception's, without the secrets that are known here."""
+        return mask_text(text, self._secrets())
+
+    def _secrets(self) -> tuple[str, ...]:
+        told = {ARGUMENTS: sys.argv[1:], "config": self.settings}
+        return secrets_in(told, secrets_of(os.environ))
 
     @property
     def has_trained(self) -> bool:

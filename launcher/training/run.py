@@ -218,8 +218,9 @@ class Run(RunContext):
             ConfigError: an unknown key, or a value of another type.
         """
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
+        self.settings = to_json(found)
         if self.ranks.is_coordinator:
-            told = self._describe_run(self.attempt, config=to_json(found))
+            told = self._describe_run(self.attempt, config=self.settings)
             self.folder.update_run(told)
             self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
         return found
@@ -343,6 +344,6 @@ def _code_of(
     except Exception as error:
         if run is not None:
             run.lockstep.stay()
-            write_exception(environment.error_file, error, run.describe_end(error))
+            write_exception(environment.error_file, error, run.describe_end(error), run.masked)
         raise
     return DONE

@@ -1,10 +1,12 @@
 """Keeps the attempts of one start: decides about a restart, and writes them down."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from ...contract.launcher_signals import SignalInbox
+from ...contract.masking import ARGUMENTS, mask_description, secrets_in, secrets_of
 from ...plan.assumed_folder import assumed_folder
 from ...plan.launch_plan import LaunchPlan
 from ...rendezvous.messages import NodeEnd, first_to_fail
@@ -78,18 +80,22 @@ class AttemptHistory:
             # Where the folder is only assumed, none is made for a run that may be kept elsewhere.
             if self._is_known or (folder / EVENTS).exists():
                 drawn = next((end.number for _, end in sorted(ends.items())), None)
-                append_event(
-                    folder,
-                    "attempt",
-                    attempt=number_in(folder) if drawn is None else drawn,
-                    ranks=sum(end.num_ranks for end in ends.values()),
-                    code=record.code,
-                    seconds=round(record.lived_s, 3),
-                    step=record.step,
-                    error=record.error,
-                    restart=judged.restart,
-                    reason=reason or None,
-                )
+                details = {
+                    "attempt": number_in(folder) if drawn is None else drawn,
+                    "ranks": sum(end.num_ranks for end in ends.values()),
+                    "code": record.code,
+                    "seconds": round(record.lived_s, 3),
+                    "step": record.step,
+                    "error": record.error,
+                    "restart": judged.restart,
+                    "reason": reason or None,
+                }
+                append_event(folder, "attempt", **mask_description(details, self._secrets()))
+
+    def _secrets(self) -> tuple[str, ...]:
+        """Return what must not be shown: an exception may quote a password in its text."""
+        words = {ARGUMENTS: self._plan.program.args}
+        return secrets_in(words, secrets_of(os.environ))
 
 
 def merged(ends: Mapping[int, NodeEnd], code: int) -> FailedAttempt:

@@ -146,11 +146,12 @@ def test_a_thousand_attempts_cost_each_what_the_first_ones_do(
     def called(frame: object, event: str, argument: object) -> None:
         calls[0] += 1
 
-    costs, num_open, num_calls, held_bytes = [], [], {}, {}
+    costs, num_open = [0] * 1000, [0] * 1000
+    num_calls, held_bytes = {}, {}
     for attempt in range(1, 1001):
         count[0] = calls[0] = 0
-        if attempt == 890:
-            tracemalloc.start()  # it slows down what it traces
+        if attempt == 700:  # Python's free lists, which count as held, are full by 900
+            tracemalloc.start()
         if attempt in (900, 1000):
             gc.collect()
             held_bytes[attempt] = tracemalloc.get_traced_memory()[0]
@@ -170,10 +171,10 @@ def test_a_thousand_attempts_cost_each_what_the_first_ones_do(
         sys.setprofile(None)
         if calls[0]:
             num_calls[attempt] = calls[0]
-        costs.append(count[0])
-        num_open.append(len(os.listdir("/proc/self/fd")))
+        costs[attempt - 1] = count[0]
+        num_open[attempt - 1] = len(os.listdir("/proc/self/fd"))
     assert costs[999] == costs[499]
     assert num_open[999] == num_open[0]
     tracemalloc.stop()
     assert num_calls[1000] < 1.02 * num_calls[500]
-    assert held_bytes[1000] - held_bytes[900] < 20_000  # these lists are some of it
+    assert held_bytes[1000] - held_bytes[900] < 10_000
