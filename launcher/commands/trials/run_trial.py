@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...contract.environment import OWN_NAMES
 from ...contract.trial import TRIAL, TrialSettings
+from ...errors import LauncherError
 from ...plan.python_command import OWN_START
 from ...workers import exec_worker
 
@@ -30,6 +31,14 @@ _HIDDEN = {
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK"),
     *("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_ERROR_FILE"),
 }
+
+
+class StoppedError(LauncherError):
+    """A signal came: what was begun is ended, and nothing is compared."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"{signal.Signals(signum).name}: the runs are not finished.")
+        self.exit_code = 128 + signum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,23 +114,32 @@ def start_trial(trial: Trial) -> subprocess.Popen[bytes]:
         )
 
 
-def run_trial(trial: Trial) -> int:
+def run_trial(trial: Trial, stops: Callable[[], int | None] = lambda: None) -> int:
     """Run a trial to its end; return its exit code, or TIMED_OUT.
 
     A second call resumes the run in the same folder.
 
+    Args:
+        trial: what is run.
+        stops: returns the signal that asks this process to end, if there is one.
+
     Raises:
         OSError: its folder cannot be written.
+        StoppedError: this process is to end; the trial has ended.
     """
     process = start_trial(trial)
+    end_s = time.monotonic() + trial.timeout_s
     try:
-        return process.wait(trial.timeout_s)
-    except subprocess.TimeoutExpired:
-        end_trial(process)
-        return TIMED_OUT
-    except BaseException:
-        end_trial(process)
-        raise
+        while process.poll() is None:
+            if (signum := stops()) is not None:
+                raise StoppedError(signum)
+            if time.monotonic() > end_s:
+                return TIMED_OUT
+            time.sleep(_LOOK_S)
+        return process.returncode
+    finally:
+        if process.returncode is None:
+            end_trial(process)
 
 
 def end_trial(process: subprocess.Popen[bytes]) -> None:

@@ -6,7 +6,7 @@ import argparse
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,12 +14,13 @@ from pathlib import Path
 from strategies.parallel.registry import STRATEGY_NAMES
 
 from ...console import say
+from ...contract.launcher_signals import SignalInbox
 from ...errors import UsageError
 from ..parser import CommandParser
 from ..trials.compare import TOLERANCE, compare
 from ..trials.outcome import Outcome, outcome_of
 from ..trials.run_trial import TIMED_OUT, Trial, run_trial, script_of
-from .causes import Seen
+from .causes import Cause, Seen
 from .observe import seen_in, seen_twice, with_repeat
 from .trial_plan import (
     DDP,
@@ -101,8 +102,16 @@ def run(argv: Sequence[str]) -> int:
     given = _parsed(argv)
     folder = given.work_dir or Path(tempfile.mkdtemp(prefix="relaunch-verify-"))
     try:
-        asked = _asked(given, folder)
-        return _Verification(asked, _tolerance(given), resumes=not given.no_resume).run()
+        asked, tolerance = _asked(given, folder), _tolerance(given)
+        inbox = SignalInbox()
+        inbox.install()
+        inbox.ranks_start()
+        return _Verification(
+            asked,
+            tolerance,
+            resumes=not given.no_resume,
+            stops=lambda: inbox.warned_by,
+        ).run()
     except OSError as error:
         raise UsageError(
             f"the runs cannot be kept in {folder}: {error}. Pass --work-dir DIR with more room, or "
@@ -178,8 +187,11 @@ def _asked(given: argparse.Namespace, folder: Path) -> Asked:
 class _Verification:
     """The trials of one script, and what was seen of them."""
 
-    def __init__(self, asked: Asked, tolerance: float, *, resumes: bool) -> None:
+    def __init__(
+        self, asked: Asked, tolerance: float, *, resumes: bool, stops: Callable[[], int | None]
+    ) -> None:
         self._asked = asked
+        self._stops = stops
         self._tolerance = tolerance
         self._resumes = resumes
         self._outcomes: dict[str, Outcome] = {}
@@ -209,7 +221,7 @@ class _Verification:
 
     def _outcome(self, trial: Trial) -> Outcome:
         say(f"running {trial.name}")
-        outcome = outcome_of(trial, run_trial(trial))
+        outcome = outcome_of(trial, run_trial(trial, self._stops))
         self._outcomes[trial.name] = outcome
         return outcome
 
@@ -248,7 +260,9 @@ class _Verification:
 
     def _explained(self, first: Trial, base: Outcome, rows: list[Row]) -> list[Row]:
         """Return the rows with causes that need more trials: the first one again, and so on."""
-        if not any(self._is_bad(row) for row in rows):
+        # Another number of samples in a step explains all that follows.
+        unclear = [row for row in rows if row.cause is not Cause.PER_DEVICE_BATCH]
+        if not any(self._is_bad(row) for row in unclear):
             return rows
         repeat = self._outcome(again(first, "again"))
         same = compare(base, repeat, tolerance=self._tolerance)

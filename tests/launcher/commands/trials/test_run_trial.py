@@ -1,17 +1,28 @@
 """The command and the environment of a trial, and what is read of what it has left."""
 
 import json
+import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from launcher.commands.trials import run_trial as run_trial_module
 from launcher.commands.trials.outcome import MicroBatch, outcome_of
 from launcher.commands.trials.run_trial import (
+    TIMED_OUT,
+    StoppedError,
     Trial,
     command_of,
     environ_of,
+    run_trial,
     script_of,
     sentences,
 )
 from launcher.contract.trial import TRIAL, TrialSettings
+
+SLEEP = "import time; time.sleep(60)"
 
 
 def trial(folder: Path) -> Trial:
@@ -78,3 +89,22 @@ def test_notes_of_all_ranks_are_one_table(tmp_path: Path) -> None:
 def test_script_of() -> None:
     assert script_of(("--precision", "bf16", "a/train.py", "b.py")) == "a/train.py"
     assert script_of(("-m", "package")) is None
+
+
+def test_a_signal_ends_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_trial_module, "command_of", lambda one: [sys.executable, "-c", SLEEP])
+    with pytest.raises(StoppedError, match=r"SIGTERM: the runs are not finished\.") as raised:
+        run_trial(trial(tmp_path), lambda: signal.SIGTERM)
+    assert raised.value.exit_code == 143
+
+
+def test_a_trial_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_trial_module, "command_of", lambda one: [sys.executable, "-c", SLEEP])
+    assert run_trial(replace(trial(tmp_path), timeout_s=0.1)) == TIMED_OUT
+
+
+def test_a_trial_that_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [sys.executable, "-c", "print('relaunch: error: no'); raise SystemExit(3)"]
+    monkeypatch.setattr(run_trial_module, "command_of", lambda one: words)
+    assert run_trial(trial(tmp_path)) == 3
+    assert sentences(trial(tmp_path), "error") == ["no"]
