@@ -5,6 +5,7 @@ python scripts/own_loop_digits.py                    (one process)
 """
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,11 +28,11 @@ def main() -> None:
     digits = load_digits()
     pixels = torch.tensor(digits.data, dtype=torch.float32) / 16
     data = TensorDataset(pixels, torch.tensor(digits.target))
-    sampler = DistributedSampler(data, num_replicas=world_size, rank=rank)
+    sampler: DistributedSampler[Any] = DistributedSampler(data, num_replicas=world_size, rank=rank)
     loader = DataLoader(data, batch_size=GLOBAL_BATCH // world_size, sampler=sampler)
 
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 10))
+    model: nn.Module = nn.Sequential(nn.Linear(64, 128), nn.GELU(), nn.Linear(128, 10))
     if is_spread:
         model = DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

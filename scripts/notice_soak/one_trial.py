@@ -9,7 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import Started, reach, started, tell, wait_until
+from launcher.commands.rehearse.processes import wait_until
+
+from .processes import Started, reach, started, tell
 from .seen import Seen, differences
 from .trials import RANKS, STARTING, Trial
 from .undisturbed import BOUND_S, Undisturbed

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from .processes import Started, started, wait_until
+from launcher.commands.rehearse.processes import wait_until
+
+from .processes import Started, started
 from .seen import Seen
 from .trials import Setting
 

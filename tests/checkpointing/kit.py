@@ -245,7 +245,7 @@ def save_frozen(
     writer: BackgroundWriter | None = None,
 ) -> SavedCheckpoint:
     """Save with the frozen tensors in objects, in the background where there is a writer."""
-    talk = communicator or LocalCommunicator()
+    talk: Any = communicator or LocalCommunicator()
     fragments = fragments_of(state, talk.rank, talk.world_size)
     frozen = [f for f in fragments if f.spec.key == "param"]
     part = stored.divide(frozen, talk.broadcast(talk.gather(stored.look(frozen))))

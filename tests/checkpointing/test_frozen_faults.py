@@ -7,6 +7,8 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from checkpointing.storage.objects import all_objects
 pytestmark = pytest.mark.timeout(300)
 
 
-def base_store(kit, tmp_path, *steps):
+def base_store(kit: ModuleType, tmp_path: Path, *steps: int) -> Any:
     """Each step has an object of its own."""
     store = kit.store_at(tmp_path / "base")
     for step in steps:
@@ -24,16 +26,16 @@ def base_store(kit, tmp_path, *steps):
     return store
 
 
-def assert_objects_are_named(store):
+def assert_objects_are_named(store: CheckpointStore) -> None:
     """What is there is what a checkpoint names, and all that one names is there."""
-    named = set()
+    named: set[str] = set()
     for step in store.steps():
         with store.open(step) as reader:
             named |= reader.manifest.objects
     assert set(all_objects(store.folder, store.files)) == named
 
 
-def run_driver(kit, driver, *words):
+def run_driver(kit: ModuleType, driver: str, *words: Any) -> list[list[Path]]:
     path = Path(__file__).with_name(driver)
     done = kit.run_python(path, *words, timeout_s=240)
     assert done.returncode == 0, done.stderr
@@ -46,7 +48,9 @@ def run_driver(kit, driver, *words):
 @pytest.mark.parametrize(
     "action", ["frozen", *(pytest.param(f"frozen-{n}", marks=pytest.mark.slow) for n in (0, 1))]
 )
-def test_a_killed_save_is_complete_or_invisible(kit, tmp_path, action):
+def test_a_killed_save_is_complete_or_invisible(
+    kit: ModuleType, tmp_path: Path, action: str
+) -> None:
     base_store(kit, tmp_path, 1)
     for folders in run_driver(kit, "kill_driver.py", tmp_path, action):
         assert len(folders) > 10
@@ -67,7 +71,9 @@ def test_a_killed_save_is_complete_or_invisible(kit, tmp_path, action):
         assert not seen[0]
 
 
-def test_a_killed_deletion_loses_no_object_that_another_names(kit, tmp_path):
+def test_a_killed_deletion_loses_no_object_that_another_names(
+    kit: ModuleType, tmp_path: Path
+) -> None:
     base = base_store(kit, tmp_path, 1)
     stored = FrozenTensors()
     for step in (2, 3):
@@ -85,7 +91,7 @@ def test_a_killed_deletion_loses_no_object_that_another_names(kit, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_save_to_an_object_store_killed_at_any_call(kit, tmp_path):
+def test_a_save_to_an_object_store_killed_at_any_call(kit: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     place = place_at(f"file://{tmp_path / 'base'}")
     base = CheckpointStore(place.folder, place.files, block_bytes=kit.BLOCK_BYTES)
@@ -110,7 +116,9 @@ def test_a_save_to_an_object_store_killed_at_any_call(kit, tmp_path):
     [(True, errno.ENOSPC), (False, errno.EIO)],
     ids=["writes it, full", "names it, broken"],
 )
-def test_a_refusal_at_any_operation_loses_nothing(kit, tmp_path, code, is_first):
+def test_a_refusal_at_any_operation_loses_nothing(
+    kit: ModuleType, tmp_path: Path, code: int, is_first: bool
+) -> None:
     for at in count():
         root = tmp_path / str(at)
         store, stored = kit.store_at(root), FrozenTensors()
@@ -133,14 +141,17 @@ def test_a_refusal_at_any_operation_loses_nothing(kit, tmp_path, code, is_first)
     assert at > 15
 
 
-def test_after_a_power_loss_every_named_checkpoint_is_whole(kit, disks, tmp_path):
+def test_after_a_power_loss_every_named_checkpoint_is_whole(
+    kit: ModuleType, disks: ModuleType, tmp_path: Path
+) -> None:
     root = tmp_path / "live"
     root.mkdir()
     disk = disks.ModelledDisk(root)
-    store, rng, folders = kit.store_at(root, disk), random.Random(7), []
+    store, rng = kit.store_at(root, disk), random.Random(7)
+    folders: list[Path] = []
     several = [FrozenTensors(), FrozenTensors()]
 
-    def save(step):
+    def save(step: int) -> None:
         outcomes = kit.run_ranks(
             2,
             lambda talk: kit.save_frozen(
@@ -149,7 +160,7 @@ def test_after_a_power_loss_every_named_checkpoint_is_whole(kit, disks, tmp_path
         )
         assert not any(isinstance(outcome, BaseException) for outcome in outcomes), outcomes
 
-    def cut():
+    def cut() -> None:
         reached = partial(lambda draw, folder, number: draw.random() < 0.5, rng)
         for has_reached in (disks.nothing_early, disks.everything_early, reached):
             folders.append(tmp_path / f"{len(folders)}")

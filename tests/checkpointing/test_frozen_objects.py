@@ -2,12 +2,17 @@
 
 import copy
 import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from checkpointing import (
     BackgroundWriter,
+    CheckpointStore,
     DamagedCheckpointError,
     FrozenTensors,
     SaveFailedError,
@@ -19,7 +24,7 @@ from checkpointing.saving.stored_before import StoredBefore
 
 
 @pytest.fixture(params=["folder", "objects"])
-def store(request, kit, tmp_path):
+def store(request: pytest.FixtureRequest, kit: ModuleType, tmp_path: Path) -> Any:
     if request.param == "folder":
         return kit.store_at(tmp_path / "checkpoints")
     pytest.importorskip("fsspec")
@@ -27,7 +32,7 @@ def store(request, kit, tmp_path):
 
 
 @pytest.fixture(params=["foreground", "background"])
-def writer(request):
+def writer(request: pytest.FixtureRequest) -> Iterator[BackgroundWriter | None]:
     if request.param == "foreground":
         yield None
         return
@@ -37,26 +42,28 @@ def writer(request):
 
 
 @pytest.fixture
-def local(kit, tmp_path):
+def local(kit: ModuleType, tmp_path: Path) -> Any:
     return kit.store_at(tmp_path / "checkpoints")
 
 
-def objects(store):
+def objects(store: CheckpointStore) -> list[str]:
     path = store.folder / OBJECTS_FOLDER
     return store.files.listdir(path) if store.files.is_dir(path) else []
 
 
-def objects_of(store, step):
+def objects_of(store: CheckpointStore, step: int) -> frozenset[str]:
     with store.open(step) as reader:
         return reader.manifest.objects
 
 
-def in_memory_of_another(store, writer):
+def in_memory_of_another(store: CheckpointStore, writer: BackgroundWriter | None) -> bool:
     """fsspec's memory is of one process: the writer has its own."""
     return writer is not None and str(store.folder).startswith("memory")
 
 
-def test_they_are_written_once(kit, store, writer):
+def test_they_are_written_once(
+    kit: ModuleType, store: CheckpointStore, writer: BackgroundWriter | None
+) -> None:
     if in_memory_of_another(store, writer):
         pytest.skip("the writer has a memory of its own")
     stored = FrozenTensors()
@@ -74,7 +81,9 @@ def test_they_are_written_once(kit, store, writer):
     assert all(store.verify(step) == [] for step in (1, 2, 3))
 
 
-def test_ranks_write_one_object_each_and_another_number_reads_and_reuses_them(kit, local):
+def test_ranks_write_one_object_each_and_another_number_reads_and_reuses_them(
+    kit: ModuleType, local: CheckpointStore
+) -> None:
     state = kit.frozen_state(1)
     several = [FrozenTensors() for _ in range(3)]
     for step in (1, 2):
@@ -96,7 +105,9 @@ def test_ranks_write_one_object_each_and_another_number_reads_and_reuses_them(ki
     kit.assert_holds(local, 3, state)
 
 
-def test_nothing_is_reused_where_one_rank_knows_of_nothing(kit, local):
+def test_nothing_is_reused_where_one_rank_knows_of_nothing(
+    kit: ModuleType, local: CheckpointStore
+) -> None:
     state = kit.frozen_state(1)
     several = [FrozenTensors() for _ in range(2)]
     kit.run_ranks(2, lambda talk: kit.save_frozen(local, 1, state, several[talk.rank], talk))
@@ -106,7 +117,7 @@ def test_nothing_is_reused_where_one_rank_knows_of_nothing(kit, local):
     kit.assert_holds(local, 2, state)
 
 
-def test_what_changes_in_place_moves_to_the_shards(kit, local):
+def test_what_changes_in_place_moves_to_the_shards(kit: ModuleType, local: CheckpointStore) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_frozen(local, 1, state, stored)
     before = copy.deepcopy(state)
@@ -123,7 +134,9 @@ def test_what_changes_in_place_moves_to_the_shards(kit, local):
 
 
 @pytest.mark.parametrize("way", ["counted", "moved"])
-def test_what_only_seems_changed_is_not_written_again(kit, local, way):
+def test_what_only_seems_changed_is_not_written_again(
+    kit: ModuleType, local: CheckpointStore, way: str
+) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_frozen(local, 1, state, stored)
     if way == "counted":
@@ -136,7 +149,7 @@ def test_what_only_seems_changed_is_not_written_again(kit, local, way):
     assert objects_of(local, 1) == objects_of(local, 2)
 
 
-def test_a_counted_change_of_one_element_is_seen(kit, local):
+def test_a_counted_change_of_one_element_is_seen(kit: ModuleType, local: CheckpointStore) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_frozen(local, 1, state, stored)
     state[-1][1][777] = 5
@@ -144,7 +157,9 @@ def test_a_counted_change_of_one_element_is_seen(kit, local):
     kit.assert_holds(local, 2, state)
 
 
-def test_a_change_that_nothing_counts_fails_one_save_and_is_never_stored_stale(kit, local, writer):
+def test_a_change_that_nothing_counts_fails_one_save_and_is_never_stored_stale(
+    kit: ModuleType, local: CheckpointStore, writer: BackgroundWriter | None
+) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_frozen(local, 1, state, stored, writer=writer)
     base = state[-1][1]
@@ -158,7 +173,9 @@ def test_a_change_that_nothing_counts_fails_one_save_and_is_never_stored_stale(k
     kit.assert_holds(local, 3, state)
 
 
-def test_a_change_between_the_copy_and_the_sums_is_seen(kit, local):
+def test_a_change_between_the_copy_and_the_sums_is_seen(
+    kit: ModuleType, local: CheckpointStore
+) -> None:
     """The object holds what was copied; the sums are of the copy, not of the tensor by then."""
     writer = BackgroundWriter()
     state, stored = kit.frozen_state(1), FrozenTensors()
@@ -183,7 +200,9 @@ def test_a_change_between_the_copy_and_the_sums_is_seen(kit, local):
     writer.close()
 
 
-def test_what_was_loaded_from_shards_is_written_to_an_object_once(kit, local):
+def test_what_was_loaded_from_shards_is_written_to_an_object_once(
+    kit: ModuleType, local: CheckpointStore
+) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_state(local, 1, state)
     frozen = [f for f in kit.fragments_of(state) if f.spec.key == "param"]
@@ -195,14 +214,18 @@ def test_what_was_loaded_from_shards_is_written_to_an_object_once(kit, local):
     assert objects_of(local, 2) == objects_of(local, 3) != frozenset()
 
 
-def test_a_store_without_frozen_tensors_has_no_objects(kit, store):
+def test_a_store_without_frozen_tensors_has_no_objects(
+    kit: ModuleType, store: CheckpointStore
+) -> None:
     kit.save_state(store, 1, kit.sample_state(1))
     kit.save_state(store, 2, kit.sample_state(2))
     store.delete(1)
     assert objects(store) == []
 
 
-def test_deleting_removes_what_no_checkpoint_names_and_nothing_else(kit, store):
+def test_deleting_removes_what_no_checkpoint_names_and_nothing_else(
+    kit: ModuleType, store: CheckpointStore
+) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     for step in (1, 2):
         kit.save_frozen(store, step, state, stored)
@@ -217,7 +240,7 @@ def test_deleting_removes_what_no_checkpoint_names_and_nothing_else(kit, store):
     assert store.sweep() == []
 
 
-def test_a_checkpoint_set_aside_keeps_its_objects(kit, store):
+def test_a_checkpoint_set_aside_keeps_its_objects(kit: ModuleType, store: CheckpointStore) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_frozen(store, 1, state, stored)
     kit.save_frozen(store, 2, state, stored)
@@ -227,18 +250,20 @@ def test_a_checkpoint_set_aside_keeps_its_objects(kit, store):
     assert len(objects(store)) == 1
 
 
-def test_nothing_goes_while_a_manifest_cannot_be_read(kit, local):
+def test_nothing_goes_while_a_manifest_cannot_be_read(
+    kit: ModuleType, local: CheckpointStore
+) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     for step in (1, 2):
         kit.save_frozen(local, step, state, stored)
         stored.forget()
-    (local.path(1) / "manifest.json").write_bytes(b"{")
+    Path(local.path(1) / "manifest.json").write_bytes(b"{")
     local.delete(2)
     local.sweep()
     assert len(objects(local)) == 2
 
 
-def test_what_a_save_in_flight_names_is_spared(kit, local):
+def test_what_a_save_in_flight_names_is_spared(kit: ModuleType, local: CheckpointStore) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_frozen(local, 1, state, stored)
     kit.save_state(local, 2, kit.sample_state(2))
@@ -246,7 +271,9 @@ def test_what_a_save_in_flight_names_is_spared(kit, local):
     assert [path.name[:6] for path in folders] == [".trash"]
 
 
-def test_an_object_of_a_save_that_died_is_a_leftover(kit, store):
+def test_an_object_of_a_save_that_died_is_a_leftover(
+    kit: ModuleType, store: CheckpointStore
+) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_frozen(store, 1, state, stored)
     died = f"objects/{'ab' * 8}-r00000.safetensors"
@@ -259,13 +286,15 @@ def test_an_object_of_a_save_that_died_is_a_leftover(kit, store):
     kit.assert_holds(store, 1, state)
 
 
-def test_a_lost_object_names_who_needs_it_and_who_does_not(kit, local):
+def test_a_lost_object_names_who_needs_it_and_who_does_not(
+    kit: ModuleType, local: CheckpointStore
+) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_state(local, 1, state)
     for step in (2, 3):
         kit.save_frozen(local, step, state, stored)
     (name,) = objects(local)
-    (local.folder / OBJECTS_FOLDER / name).unlink()
+    Path(local.folder / OBJECTS_FOLDER / name).unlink()
     message = rf"{name}.*steps 3, 2; the newest checkpoint without it is step 1"
     with pytest.raises(DamagedCheckpointError, match=message):
         local.open(3)
@@ -273,7 +302,9 @@ def test_a_lost_object_names_who_needs_it_and_who_does_not(kit, local):
     kit.assert_holds(local, 1, state)
 
 
-def test_a_lost_object_fails_the_save_that_names_it_and_the_next_one_writes_it(kit, local):
+def test_a_lost_object_fails_the_save_that_names_it_and_the_next_one_writes_it(
+    kit: ModuleType, local: CheckpointStore
+) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     kit.save_frozen(local, 1, state, stored)
     shutil.rmtree(local.folder / OBJECTS_FOLDER)
@@ -286,12 +317,12 @@ def test_a_lost_object_fails_the_save_that_names_it_and_the_next_one_writes_it(k
     kit.assert_holds(local, 3, state)
 
 
-def test_every_flipped_bit_of_an_object_is_seen(kit, local):
+def test_every_flipped_bit_of_an_object_is_seen(kit: ModuleType, local: CheckpointStore) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     for step in (1, 2):
         kit.save_frozen(local, step, state, stored)
     (name,) = objects(local)
-    path = local.folder / OBJECTS_FOLDER / name
+    path = Path(local.folder / OBJECTS_FOLDER / name)
     content = path.read_bytes()
     for at in range(0, len(content), 97):
         path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
@@ -302,7 +333,7 @@ def test_every_flipped_bit_of_an_object_is_seen(kit, local):
         reader.read("base", "param", 0, 1500)
 
 
-def test_an_export_has_them(kit, local, tmp_path):
+def test_an_export_has_them(kit: ModuleType, local: CheckpointStore, tmp_path: Path) -> None:
     state, stored = kit.frozen_state(1), FrozenTensors()
     for step in (1, 2):
         kit.save_frozen(local, step, state, stored)
@@ -314,7 +345,9 @@ def test_an_export_has_them(kit, local, tmp_path):
     assert torch.equal(found["base"], state[-1][1])
 
 
-def test_a_writer_removes_what_a_deletion_leaves_to_it(kit, local):
+def test_a_writer_removes_what_a_deletion_leaves_to_it(
+    kit: ModuleType, local: CheckpointStore
+) -> None:
     stored = FrozenTensors()
     kit.save_frozen(local, 1, kit.frozen_state(1), stored)
     stored.forget()
@@ -327,5 +360,5 @@ def test_a_writer_removes_what_a_deletion_leaves_to_it(kit, local):
     kit.save_frozen(local, 3, kit.frozen_state(3), stored, writer=writer)
     assert writer.not_removed() == []
     writer.close()
-    assert not any(path.exists() for path in paths)
+    assert not any(Path(path).exists() for path in paths)
     kit.assert_holds(local, 3, kit.frozen_state(3))

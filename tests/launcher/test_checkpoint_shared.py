@@ -1,19 +1,22 @@
 """`relaunch checkpoint` on checkpoints that share the objects of their frozen tensors."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from checkpointing import CheckpointStore, FrozenTensors
+from checkpointing import CheckpointStore, FrozenTensors, Manifest
 from launcher.run_folder.tables import size_text
 
 BASE = {"param/base": torch.arange(5000.0)}
 
 
 @pytest.fixture
-def shared(kit, tmp_path):
+def shared(kit: ModuleType, tmp_path: Path) -> Path:
     """Steps 10 and 20 share one object, 30 has another."""
     stored = FrozenTensors()
     for step in (10, 20, 30):
@@ -23,12 +26,12 @@ def shared(kit, tmp_path):
     return tmp_path
 
 
-def opened(folder, step):
+def opened(folder: Path, step: int) -> Manifest:
     with CheckpointStore(folder / "checkpoints").open(step) as reader:
         return reader.manifest
 
 
-def test_list_shows_both_sizes(shared, answer):
+def test_list_shows_both_sizes(shared: Path, answer: Callable[..., tuple[int, str]]) -> None:
     code, out = answer("list", shared)
     assert code == 0
     header, first = out.splitlines()[1:3]
@@ -40,12 +43,16 @@ def test_list_shows_both_sizes(shared, answer):
     assert [row["size_bytes"] - row["own_bytes"] for row in rows] == [24096] * 3
 
 
-def test_list_has_no_such_column_without_objects(folder, answer):
+def test_list_has_no_such_column_without_objects(
+    folder: Path, answer: Callable[..., tuple[int, str]]
+) -> None:
     assert "own" not in answer("list", folder)[1].splitlines()[1].split()
 
 
 @pytest.mark.parametrize(("keep", "num_objects"), [(2, 2), (1, 1)])
-def test_prune_says_what_it_frees_and_keeps_what_is_named(shared, answer, keep, num_objects):
+def test_prune_says_what_it_frees_and_keeps_what_is_named(
+    shared: Path, answer: Callable[..., tuple[int, str]], keep: int, num_objects: int
+) -> None:
     """Step 10 shares with 20: only when both go, their object goes too."""
     own = sum(opened(shared, step).own_bytes for step in (10, 20)[: 3 - keep])
     freed = own + (24096 if keep == 1 else 0)
@@ -57,7 +64,9 @@ def test_prune_says_what_it_frees_and_keeps_what_is_named(shared, answer, keep, 
     assert answer("verify", shared)[0] == 0
 
 
-def test_a_pinned_checkpoint_keeps_its_object(shared, answer):
+def test_a_pinned_checkpoint_keeps_its_object(
+    shared: Path, answer: Callable[..., tuple[int, str]]
+) -> None:
     answer("pin", shared, 10)
     answer("prune", shared, "--keep", 1, "--yes")
     assert answer("verify", shared) == (
@@ -66,7 +75,9 @@ def test_a_pinned_checkpoint_keeps_its_object(shared, answer):
     )
 
 
-def test_diff_and_export_see_them(kit, shared, answer, tmp_path):
+def test_diff_and_export_see_them(
+    kit: ModuleType, shared: Path, answer: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
     first, second = (shared / "checkpoints" / f"step-000000{step}" for step in (10, 20))
     code, out = answer("diff", first, second)
     assert "base" not in out
@@ -76,7 +87,9 @@ def test_diff_and_export_see_them(kit, shared, answer, tmp_path):
     assert torch.equal(exported["base"], BASE["param/base"])
 
 
-def test_a_damaged_object_is_told_with_what_needs_it(kit, shared, answer):
+def test_a_damaged_object_is_told_with_what_needs_it(
+    kit: ModuleType, shared: Path, answer: Callable[..., tuple[int, str]]
+) -> None:
     (name,) = opened(shared, 10).objects
     kit.damage(shared / "checkpoints" / name)
     code, out = answer("verify", shared)

@@ -11,21 +11,21 @@ from launcher.bridges import RelaunchLightning, ResumableLoader
 
 
 class Net(pl.LightningModule):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(8, 32), nn.Dropout(0.1), nn.Linear(32, 1))
 
-    def training_step(self, batch, index):
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
         x, y = batch
         loss = nn.functional.mse_loss(self.layers(x)[:, 0], y)
         self.log("loss", loss)
         return loss
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-def main():
+def main() -> None:
     pl.seed_everything(0)
     data = TensorDataset(torch.randn(256, 8), torch.randn(256))
     trainer = pl.Trainer(

@@ -8,16 +8,16 @@ from transformers import Trainer, TrainingArguments
 
 
 class Net(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(8, 32), nn.Dropout(0.1), nn.Linear(32, 1))
 
-    def forward(self, x, labels):
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         out = self.layers(x)[:, 0]
         return {"loss": nn.functional.mse_loss(out, labels), "logits": out}
 
 
-def main():
+def main() -> None:
     torch.manual_seed(0)
     data = [{"x": torch.randn(8), "labels": torch.randn(())} for _ in range(256)]
     args = TrainingArguments(

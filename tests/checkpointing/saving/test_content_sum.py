@@ -1,14 +1,18 @@
 """The sums by which a changed tensor is known; those made on a device are computed on the host."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from checkpointing.saving import content_sum
 from checkpointing.saving.content_sum import begin_sum, sample_bytes
 
+Total = Callable[[torch.Tensor], int]
+
 
 @pytest.fixture(params=["host", "device"])
-def total(request, monkeypatch):
+def total(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Total:
     if request.param == "host":
         return lambda data: begin_sum(data).finish()
     monkeypatch.setattr(content_sum, "_WORDS", 64)  # several pieces
@@ -17,7 +21,7 @@ def total(request, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.bool])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_any_changed_byte_changes_the_sum(total, dtype, offset):
+def test_any_changed_byte_changes_the_sum(total: Total, dtype: torch.dtype, offset: int) -> None:
     data = (torch.arange(701) % 2).to(dtype)[offset:]
     raw = data.view(torch.uint8)
     before = total(data)
@@ -29,13 +33,13 @@ def test_any_changed_byte_changes_the_sum(total, dtype, offset):
     assert total(data) == before
 
 
-def test_pieces_cannot_change_places(total):
+def test_pieces_cannot_change_places(total: Total) -> None:
     data = torch.arange(256, dtype=torch.int32)
     assert total(data.roll(64)) != total(data)
     assert total(torch.zeros(64)) == total(torch.zeros(64)) != total(torch.ones(64))
 
 
-def test_a_sample_sees_every_kind_of_byte():
+def test_a_sample_sees_every_kind_of_byte() -> None:
     """Also of bfloat16, whose two bytes a stride of two would see one of."""
     tensors = [torch.ones(n, dtype=torch.bfloat16) for n in (1, 5, 64, 1000, 4096)]
     before = sample_bytes(tensors)

@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ WORKER = str(Path(__file__).parents[1] / "workers" / "lightning_worker.py")
 TWO = ("--nproc-per-node", "2")
 
 
-def told(launched, who):
+def told(launched: Any, who: str) -> list[Any]:
     """What one training has printed: (name, step, value), in order."""
     return re.findall(rf"^{who} (\w+) (\d+) (\S+)$", launched.stdout, re.MULTILINE)
 
@@ -36,8 +37,8 @@ def told(launched, who):
 )
 @pytest.mark.slow
 def test_all_ranks_leave_together_and_the_same_command_follows_the_same_curve(
-    launch, notice, trainer, left_at
-):
+    launch: Any, notice: list[Any], trainer: dict[str, Any], left_at: int
+) -> None:
     first = launch(*TWO, WORKER, json.dumps({"notice": notice, "trainer": trainer}))
     assert first.wait() == 75, first.stderr
     assert f"saved step {left_at}. The same command resumes the run." in first.stdout
@@ -51,7 +52,7 @@ def test_all_ranks_leave_together_and_the_same_command_follows_the_same_curve(
 
 
 @pytest.mark.slow
-def test_a_loader_that_cannot_resume_is_refused_with_what_to_use(launch):
+def test_a_loader_that_cannot_resume_is_refused_with_what_to_use(launch: Any) -> None:
     given = {"loader": "DataLoader", "trainer": {"max_epochs": 1}}
     launched = launch(*TWO, WORKER, json.dumps(given))
     assert launched.wait() == 2, launched.stderr
@@ -82,7 +83,7 @@ trainer.fit(Model(), torch.utils.data.DataLoader(torch.randn(4000, 4), batch_siz
 
 
 @pytest.mark.slow
-def test_without_the_callback_the_end_with_0_is_not_taken_for_done(launch):
+def test_without_the_callback_the_end_with_0_is_not_taken_for_done(launch: Any) -> None:
     (launch.folder / "train.py").write_text(ALONE)
     launched = launch("--nproc-per-node", "1", "train.py")
     launched.wait_for_files("trains", cwd=launch.folder)

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ BY_EPOCH = {
 }
 
 
-def told(launched, who):
+def told(launched: Any, who: str) -> list[Any]:
     """What one training has printed: (name, step, value), in order."""
     return re.findall(rf"^{who} (\w+) (\d+) (\S+)$", launched.stdout, re.MULTILINE)
 
@@ -61,8 +62,8 @@ def told(launched, who):
     ],
 )
 def test_all_ranks_leave_together_and_the_same_command_follows_the_same_curve(
-    launch, given, left_at
-):
+    launch: Any, given: dict[str, Any], left_at: int
+) -> None:
     first = launch("--nproc-per-node", "2", str(WORKER), json.dumps(given))
     assert first.wait() == 75, first.stderr
     assert f"saved step {left_at}. The same command resumes the run." in first.stdout
@@ -82,7 +83,7 @@ def test_all_ranks_leave_together_and_the_same_command_follows_the_same_curve(
 
 
 @pytest.mark.slow
-def test_a_trainer_of_trl_does_so_too(launch):
+def test_a_trainer_of_trl_does_so_too(launch: Any) -> None:
     pytest.importorskip("trl", minversion="1.16")
     worker = str(WORKER.with_name("sft_worker.py"))
     first = launch("--nproc-per-node", "2", worker, json.dumps({"notice": 6}))

@@ -1,6 +1,5 @@
 """`relaunch rehearse` on whole scripts: what it finds, and what it leaves."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ def page_of(folder: Path) -> str:
     return (folder / "rehearsal" / "rehearsal.md").read_text()
 
 
-def rehearse(launch: Callable[..., Any], *words: str) -> Any:
+def rehearse(launch: Any, *words: str) -> Any:
     folder = str(launch.folder / "rehearsal")
     return launch("rehearse", "--rehearsal-dir", folder, *words)
 

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from typing import Any
 
 import torch
 from lightning import pytorch as pl
@@ -21,46 +22,47 @@ given = json.loads(sys.argv[1])
 rank = int(os.environ.get("RANK", "0"))
 
 
-class Model(pl.LightningModule):
-    def __init__(self, lead):
+class Model(pl.LightningModule):  # type: ignore[misc]
+    def __init__(self, lead: str) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
         self.lead = lead
         self.count = 0
 
-    def _loss(self, batch):
+    def _loss(self, batch: list[torch.Tensor]) -> torch.Tensor:
         x, y = batch
-        return ((self.layers(x)[:, 0] - y) ** 2).mean()
+        loss: torch.Tensor = ((self.layers(x)[:, 0] - y) ** 2).mean()
+        return loss
 
-    def _notice(self, hook):
+    def _notice(self, hook: str) -> None:
         if given.get("notice") and self.lead == "ours" and given["notice"][:2] == [rank, hook]:
             self.count += 1
             if self.count == given["notice"][2]:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def training_step(self, batch, index):
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
         self._notice("step")
         loss = self._loss(batch)
         if rank == 0:
             print(f"{self.lead} loss {self.trainer.global_step} {loss.item():.17g}", flush=True)
         return loss
 
-    def validation_step(self, batch, index):
+    def validation_step(self, batch: list[torch.Tensor], index: int) -> None:
         self._notice("evaluation")
         loss = self._loss(batch)
         self.log("val_loss", loss, sync_dist=True)
 
-    def on_validation_epoch_end(self):
+    def on_validation_epoch_end(self) -> None:
         if rank == 0 and not self.trainer.sanity_checking:
             value = self.trainer.callback_metrics["val_loss"].item()
             print(f"{self.lead} val {self.trainer.global_step} {value:.17g}", flush=True)
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=0.05)
 
 
-def train(lead, callbacks):
+def train(lead: str, callbacks: list[Any]) -> Any:
     torch.manual_seed(5)
     data = TensorDataset(torch.randn(48, 4), torch.randn(48))
     kind = DataLoader if given.get("loader") == "DataLoader" else ResumableLoader

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -17,20 +19,20 @@ given = json.loads(sys.argv[1])
 rank = int(os.environ.get("RANK", "0"))
 
 
-class Printed(TrainerCallback):
-    def __init__(self, lead):
+class Printed(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, lead: str) -> None:
         self.lead = lead
 
-    def on_step_begin(self, args, state, control, **_):
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.lead == "ours" and (given.get("notice"), rank) == (state.global_step, 1):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def on_log(self, args, state, control, logs=None, **_):
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if rank == 0 and "loss" in logs:
             print(f"{self.lead} loss {state.global_step} {logs['loss']:.17g}", flush=True)
 
 
-def train(output, callbacks, last):
+def train(output: str, callbacks: list[Any], last: Callable[[Any], Any]) -> None:
     torch.manual_seed(0)
     words = ["<pad>", "<eos>", "<unk>", *(f"w{number}" for number in range(40))]
     numbers = {word: number for number, word in enumerate(words)}

@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,51 +23,51 @@ rank = int(os.environ.get("RANK", "0"))
 
 
 class Model(nn.Module):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
 
-    def forward(self, x, labels):
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         y = self.layers(x)[:, 0]
         return {"loss": ((y - labels) ** 2).mean(), "logits": y}
 
 
-class Notice(TrainerCallback):
+class Notice(TrainerCallback):  # type: ignore[misc]
     """At the n-th call of a hook, SIGTERM to one rank."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 0
 
-    def _call(self, hook):
+    def _call(self, hook: str) -> None:
         if given.get("notice") and given["notice"][:2] == [rank, hook]:
             self.count += 1
             if self.count == given["notice"][2]:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    def on_step_begin(self, *_, **__):
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._call("step")
 
-    def on_substep_end(self, *_, **__):
+    def on_substep_end(self, *_: Any, **__: Any) -> None:
         self._call("substep")
 
-    def on_prediction_step(self, *_, **__):
+    def on_prediction_step(self, *_: Any, **__: Any) -> None:
         self._call("evaluation")
 
 
-class Printed(TrainerCallback):
+class Printed(TrainerCallback):  # type: ignore[misc]
     """What the test compares: each step's loss and each evaluation's, in all digits."""
 
-    def __init__(self, lead):
+    def __init__(self, lead: str) -> None:
         self.lead = lead
 
-    def on_log(self, args, state, control, logs=None, **_):
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         for name in ("loss", "eval_loss"):
             if rank == 0 and name in logs:
                 print(f"{self.lead} {name} {state.global_step} {logs[name]:.17g}", flush=True)
 
 
-def train(output, callbacks, last):
+def train(output: str, callbacks: list[Any], last: Callable[[Any], Any]) -> Any:
     numbers = torch.Generator().manual_seed(3)
     data = [
         {"x": torch.randn(4, generator=numbers), "labels": torch.randn((), generator=numbers)}
@@ -91,7 +93,7 @@ def train(output, callbacks, last):
     return trainer.state.global_step
 
 
-def main():
+def main() -> None:
     ours = [Notice(), Printed("ours"), RelaunchCallback()]
     if given.get("plain"):
         train("plain", [Printed("plain")], lambda args: None)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -25,7 +26,7 @@ NOW = {"world_size": 3, "batch": 12}
         ({}, "was written without RelaunchCallback"),
     ],
 )
-def test_what_another_number_of_ranks_costs(before, says):
+def test_what_another_number_of_ranks_costs(before: dict[str, int], says: str | None) -> None:
     text = changed_ranks_text(before, NOW, 17)
     assert text is None if says is None else says in (text or "")
 
@@ -42,16 +43,16 @@ def test_what_another_number_of_ranks_costs(before, says):
         ("unknown", True, False),
     ],
 )
-def test_versions(version, refused, warned):
+def test_versions(version: str, refused: bool, warned: bool) -> None:
     refusal = TRANSFORMERS.refusal("RelaunchCallback", version)
     warning = TRANSFORMERS.warning("RelaunchCallback", version)
     assert (refusal is not None, warning is not None) == (refused, warned)
     assert refusal is None or "pip install --upgrade 'relaunch[hf]'" in refusal
 
 
-def test_a_missing_framework_is_named_with_its_remedy(monkeypatch):
-    def version(name):
-        raise bridges.PackageNotFoundError(name)
+def test_a_missing_framework_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> None:
+        raise PackageNotFoundError(name)
 
     monkeypatch.setattr(bridges, "version", version)
     with pytest.raises(ImportError, match=r"is not installed\. Run: pip install 'relaunch\[hf\]'"):
@@ -62,7 +63,7 @@ def test_a_missing_framework_is_named_with_its_remedy(monkeypatch):
         _ = bridges.Nonsense
 
 
-def test_the_folder_is_imported_without_any_framework():
+def test_the_folder_is_imported_without_any_framework() -> None:
     code = (
         "import sys, launcher.bridges, launcher.bridges.trainer_checkpoints as c;"
         "print(*sorted({'torch', 'numpy', 'transformers', 'lightning'} & set(sys.modules)))"
@@ -82,12 +83,14 @@ def test_the_folder_is_imported_without_any_framework():
         ({}, 10, 20, None),
     ],
 )
-def test_a_training_that_had_ended_is_not_resumed(sealed, step, max_steps, says):
+def test_a_training_that_had_ended_is_not_resumed(
+    sealed: dict[str, bool], step: int, max_steps: int, says: str | None
+) -> None:
     text = over_text(sealed, step, max_steps)
     assert text is None if says is None else says in (text or "")
 
 
-def test_logs_become_records():
+def test_logs_become_records() -> None:
     logs = {"loss": 0.5, "learning_rate": 1e-3, "epoch": 0.25, "grad_norm": float("nan")}
     assert metrics_record(logs) == {"loss": 0.5, "lr": 1e-3, "epoch": 0.25}
     assert metrics_record({"eval_loss": 1.0, "eval_runtime": 2, "note": "x", "ok": True}) == {

@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from launcher.bridges.trainer_checkpoints import (
     seal,
     step_of,
 )
+
+Spoil = Callable[[Path], None]
 
 
 def safetensors(size: int, *, cut: int = 0) -> bytes:
@@ -42,7 +45,7 @@ def sealed(output: Path, step: int) -> Path:
     return output / f"checkpoint-{step}"
 
 
-def cut(name: str):
+def cut(name: str) -> Spoil:
     def damage_it(folder: Path) -> None:
         path = folder / name
         path.write_bytes(path.read_bytes()[:-30])
@@ -50,7 +53,7 @@ def cut(name: str):
     return damage_it
 
 
-def removed(name: str):
+def removed(name: str) -> Spoil:
     return lambda folder: (folder / name).unlink()
 
 
@@ -79,19 +82,23 @@ def without_a_shard(folder: Path) -> None:
         (without_a_shard, "model-00001-of-00002.safetensors is missing"),
     ],
 )
-def test_a_folder_that_was_not_finished_is_passed_over(tmp_path, spoil, why):
+def test_a_folder_that_was_not_finished_is_passed_over(
+    tmp_path: Path, spoil: Spoil, why: str
+) -> None:
     written(tmp_path / "checkpoint-5", 5)
     newer = written(tmp_path / "checkpoint-10", 10)
     assert newest_complete(tmp_path, pytest.fail) == newer
     spoil(newer)
-    said = []
+    said: list[str] = []
     assert newest_complete(tmp_path, said.append) == tmp_path / "checkpoint-5"
     assert said == [f"{newer} is not complete ({why}): it is not used."]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", STATE])
 @pytest.mark.parametrize("spoil", [cut, removed])
-def test_a_sealed_checkpoint_that_lost_something_is_passed_over(tmp_path, name, spoil):
+def test_a_sealed_checkpoint_that_lost_something_is_passed_over(
+    tmp_path: Path, name: str, spoil: Callable[[str], Spoil]
+) -> None:
     sealed(tmp_path, 5)
     newer = sealed(tmp_path, 10)
     assert newest_complete(tmp_path, pytest.fail) == newer
@@ -100,7 +107,7 @@ def test_a_sealed_checkpoint_that_lost_something_is_passed_over(tmp_path, name, 
     assert newest_complete(tmp_path, lambda text: None) == tmp_path / "checkpoint-5"
 
 
-def test_nothing_is_seen_before_the_rename(tmp_path):
+def test_nothing_is_seen_before_the_rename(tmp_path: Path) -> None:
     aside = written(tmp_path / ".unfinished" / "checkpoint-5", 5)
     assert newest_complete(tmp_path, pytest.fail) is None
     assert seal(aside, 5, {}) > 1000
@@ -110,7 +117,7 @@ def test_nothing_is_seen_before_the_rename(tmp_path):
     assert not (tmp_path / ".unfinished").exists()
 
 
-def test_what_is_not_whole_gets_no_seal(tmp_path):
+def test_what_is_not_whole_gets_no_seal(tmp_path: Path) -> None:
     aside = written(tmp_path / "checkpoint-5", 5)
     cut("optimizer.pt")(aside)
     with pytest.raises(OSError, match=r"not complete: optimizer\.pt is cut off"):
@@ -118,14 +125,14 @@ def test_what_is_not_whole_gets_no_seal(tmp_path):
     assert not (aside / SEAL).exists()
 
 
-def test_a_step_that_is_saved_again_takes_the_place_of_the_former(tmp_path):
+def test_a_step_that_is_saved_again_takes_the_place_of_the_former(tmp_path: Path) -> None:
     sealed(tmp_path, 5)
     (tmp_path / "checkpoint-5" / "old").write_text("")
     assert not (sealed(tmp_path, 5) / "old").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
 
 
-def test_a_seal_is_amended(tmp_path):
+def test_a_seal_is_amended(tmp_path: Path) -> None:
     folder = sealed(tmp_path, 5)
     amend(folder, owes_evaluation=True)
     found = read_seal(folder)
@@ -137,6 +144,6 @@ def test_a_seal_is_amended(tmp_path):
 @pytest.mark.parametrize(
     ("name", "step"), [("checkpoint-12", 12), ("checkpoint-x", -1), ("tmp-checkpoint-1", -1)]
 )
-def test_the_step_in_a_name(tmp_path, name, step):
+def test_the_step_in_a_name(tmp_path: Path, name: str, step: int) -> None:
     (tmp_path / name).mkdir()
     assert step_of(tmp_path / name) == step

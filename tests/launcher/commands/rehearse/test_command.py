@@ -1,5 +1,6 @@
 """What `relaunch rehearse` refuses, and what it prints without starting anything."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_without_room_for_the_runs(
 ) -> None:
     (tmp_path / "big").write_bytes(b"\0" * 4_000_000)
     full = type("Usage", (), {"free": 1_000_000})
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda folder: full)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: full)
     with pytest.raises(UsageError, match=r"has 1 MB of room, and .* need 12 MB"):
         command._require_room(tmp_path)
 
