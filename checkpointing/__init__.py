@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from .importing.source import Source
     from .reading.reader import BlockPiece, CheckpointReader, open_folder
     from .saving.communicator import Communicator, LocalCommunicator
+    from .saving.frozen_tensors import FrozenTensors
     from .saving.save import SavedCheckpoint, save_checkpoint
     from .saving.snapshot import Snapshot
+    from .saving.stored_before import StoredBefore
     from .storage.local_files import Files
     from .storage.locations import Place, is_url, place_at, require_place
     from .store.diff import (
@@ -63,6 +65,7 @@ __all__ = [
     "Files",
     "Found",
     "Fragment",
+    "FrozenTensors",
     "Inventory",
     "LocalCommunicator",
     "Manifest",
@@ -78,6 +81,7 @@ __all__ = [
     "Source",
     "SpecDifference",
     "StateDifference",
+    "StoredBefore",
     "TensorSpec",
     "UnsupportedDtypeError",
     "ValueDifference",
@@ -121,6 +125,7 @@ _MODULE_OF = {
     "Files": "storage.local_files",
     "Found": "store.inventory",
     "Fragment": "format.fragment",
+    "FrozenTensors": "saving.frozen_tensors",
     "Inventory": "store.inventory",
     "LocalCommunicator": "saving.communicator",
     "Manifest": "format.manifest",
@@ -136,6 +141,7 @@ _MODULE_OF = {
     "Source": "importing.source",
     "SpecDifference": "store.diff",
     "StateDifference": "store.diff",
+    "StoredBefore": "saving.stored_before",
     "TensorSpec": "format.tensor_spec",
     "UnsupportedDtypeError": "format.tensor_spec",
     "require_supported": "format.tensor_spec",

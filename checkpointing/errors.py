@@ -20,11 +20,13 @@ class DamagedCheckpointError(CheckpointError, ValueError):
 
     Attributes:
         path: The damaged file or folder.
+        problem: What is wrong with it.
     """
 
     def __init__(self, path: PurePath, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
+        self.problem = problem
 
 
 class ModelMismatchError(CheckpointError, ValueError):

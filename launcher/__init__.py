@@ -11,18 +11,22 @@ if TYPE_CHECKING:
     from .contract.heartbeat import beat as beat
     from .training.loop.job import Job as Job
     from .training.loop.step import Step as Step
+    from .training.own_loop.data.global_batches import GlobalBatches as GlobalBatches
+    from .training.own_loop.resumable import Resumable as Resumable
     from .training.recipe.script_config import config_from_file as config_from_file
     from .training.run import Run as Run
 
 _MODULE_OF = {
+    "GlobalBatches": ".training.own_loop.data.global_batches",
     "Job": ".training.loop.job",
+    "Resumable": ".training.own_loop.resumable",
     "Run": ".training.run",
     "Step": ".training.loop.step",
     "beat": ".contract.heartbeat",
     "config_from_file": ".training.recipe.script_config",
 }
 
-__all__ = ["Job", "Run", "Step", "beat", "config_from_file"]
+__all__ = ["GlobalBatches", "Job", "Resumable", "Run", "Step", "beat", "config_from_file"]
 
 
 def __getattr__(name: str) -> Any:

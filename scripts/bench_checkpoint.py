@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path
 
 from bench_table import load_average, machine
+from checkpoint_bench.frozen import measure_frozen
 from checkpoint_bench.results import place_table
 from checkpoint_bench.simulate import simulate, simulate_one
 
@@ -85,6 +86,9 @@ def main() -> None:
     parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--save", type=Path, help="also write the tables to this file")
     parser.add_argument("--simulate", action="store_true", help="1,024 ranks, 100e9 parameters")
+    parser.add_argument(
+        "--frozen", action="store_true", help="a run that trains 0.2 %% of a base of --mib"
+    )
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--simulate-one", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -99,6 +103,10 @@ def main() -> None:
         return
     if given.simulate:
         result = f"{machine()} {load_average()}\n\n{simulate(__file__)}"
+    elif given.frozen:
+        with tempfile.TemporaryDirectory(prefix="bench-checkpoint-", dir=given.disk) as folder:
+            table = measure_frozen(Path(folder), given.mib, given.rounds)
+        result = f"{machine('torch')} {load_average()}\n\n{table}"
     else:
         places = {"disk": given.disk, "tmpfs": given.tmpfs}
         result = measure_places(places, given.mib, given.rounds)

@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from .state.stateful import require_objects as require_objects
     from .state.training_state import Restored as Restored
     from .state.training_state import collect_state as collect_state
+    from .state.training_state import frozen_fragments as frozen_fragments
     from .state.training_state import restore_newest as restore_newest
     from .state.transformers_names import TransformersNames as TransformersNames
     from .state.views import IMPORTED as IMPORTED
@@ -158,6 +159,7 @@ _HOME = {
     "assignment": "data.batches",
     "choose_strategy": "parallel.auto.choose",
     "collect_state": "state.training_state",
+    "frozen_fragments": "state.training_state",
     "consecutive": "data.batches",
     "current_hyperparameters": "parallel.state.hyperparameters",
     "decide": "boundary.decision",

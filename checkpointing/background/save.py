@@ -31,11 +31,10 @@ the next update of the parameters each rank calls `BackgroundSave.release_tensor
 # The writer follows the copy through a pipe and begins before it is complete.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from ..errors import SaveFailedError
-from ..format.fragment import Fragment
 from ..format.manifest import StoredFile, StoredTensor
 from ..format.strict_json import JSON
 from ..saving.collective_outcome import Outcome, notes_in, run_guarded
@@ -46,16 +45,41 @@ from ..saving.save import (
     announce,
     commit_of,
     conclude,
+    files_of,
     or_abandon,
     require_same_step,
+    stored_after,
 )
-from ..saving.shard_report import ShardReport
-from ..saving.shard_writer import plan_shard, stored_tensors, write_shard
+from ..saving.shard_report import ShardReport, joined
+from ..saving.shard_writer import ShardPlan, name_of, stored_tensors, write_shard
 from ..saving.snapshot import Snapshot
+from ..saving.stored_before import StoredBefore
 from ..storage.commit_protocol import SaveToken
 from ..store.store import CheckpointStore
-from .shard_copy import ShardCopy
-from .writer import BackgroundWriter
+from .shard_copy import ShardCopy, image_bytes, starts_in_image
+from .writer import BackgroundWriter, ImagePart
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FileToCome:
+    """What the writer makes, but for its checksums."""
+
+    name: str
+    size_bytes: int
+    tensors: tuple[StoredTensor, ...]
+
+    @classmethod
+    def of(cls, name: str, plan: ShardPlan) -> "_FileToCome":
+        return cls(name=name, size_bytes=plan.size_bytes, tensors=stored_tensors(plan, name))
+
+    def report(self, block_bytes: int, crc32: Iterable[int]) -> ShardReport:
+        file = StoredFile(
+            name=self.name,
+            size_bytes=self.size_bytes,
+            block_bytes=block_bytes,
+            crc32=tuple(crc32),
+        )
+        return ShardReport(files=(file,), tensors=self.tensors)
 
 
 class BackgroundSave:
@@ -74,16 +98,19 @@ class BackgroundSave:
         self._snapshot = snapshot
         self._communicator = communicator
         self._writer = writer
-        # Not the plan: it would keep the fragments' memory alive.
-        self._tensors: tuple[StoredTensor, ...] = ()
-        self._size_bytes = 0
+        # Not the plans: they would keep the fragments' memory alive.
+        self._files: list[_FileToCome] = []
         self._copy: ShardCopy | None = None
         self._slow: str | None = None
         """Why the copy took long, where it did."""
+        self._written: Outcome | None = None
+        """What the writer has answered."""
         self._wrote: Outcome | None = None
+        """The same, once it is also sure that frozen tensors are what the checkpoint names."""
         self._is_committing = False
         self._committed: Outcome | None = None
         self._notes: tuple[str, ...] = ()
+        self._stored = StoredBefore()
 
     @property
     def step(self) -> int:
@@ -118,6 +145,9 @@ class BackgroundSave:
     def drop(self) -> None:
         """Let go of it, before the writer's memory goes: it is not committed. No collective."""
         self._end_copy()
+        if self._snapshot.frozen is not None:
+            self._snapshot.frozen.wait()
+            self._snapshot.frozen.failed()
 
     def commit(self) -> None:
         """Wait for this rank's shard, then let the coordinator's writer publish all of them.
@@ -149,63 +179,96 @@ class BackgroundSave:
         if not self._is_committing:
             return conclude(store, self._attempt, snapshot, self._wrote, ranks)
         assert self._committed is not None
-        return announce(store, self.step, self._wrote, self._committed, ranks, self._notes)
+        return announce(
+            store,
+            self._attempt,
+            snapshot,
+            self._wrote,
+            self._committed,
+            ranks,
+            notes=self._notes,
+            stored=self._stored,
+        )
 
-    def stage(self, fragments: Iterable[Fragment]) -> None:
-        """Copy the fragments and hand them to the writer; a failure is told by `finish`.
+    def stage(self, snapshot: Snapshot) -> None:
+        """Copy what is saved and hand it to the writer; a failure is told by `finish`.
 
         Where there is no memory for a copy, they are written here and now.
         """
-        staged = run_guarded(lambda: self._stage(fragments))
+        staged = run_guarded(lambda: self._stage(snapshot))
         if staged.error is not None:
-            self._wrote = staged
-        elif not self._tensors:
-            self._wrote = Outcome(value=ShardReport().encode())
+            self._written = staged
 
-    def _stage(self, fragments: Iterable[Fragment]) -> None:
-        rank = self._communicator.rank
+    def _stage(self, snapshot: Snapshot) -> None:
+        rank, frozen = self._communicator.rank, snapshot.frozen
         require_same_step(self._attempt, self.step, rank)
-        metadata = {"step": str(self.step), "token": self._attempt.token}
-        plan = plan_shard(fragments, metadata)
-        if not plan.fragments:
-            return
-        path, block_bytes = self._shard_path, self._store.block_bytes
-        self._tensors = stored_tensors(plan, path.name)
-        self._size_bytes = plan.size_bytes
+        files = files_of(self._store, self._attempt, snapshot, rank)
+        copy = self._stage_files(files) if files else None
+        if not files:
+            self._written = Outcome(value=ShardReport().encode())
+        if frozen is not None:
+            frozen.begin_proof(None if copy is None else [copy.copied(f) for f in frozen.new])
+            if self._written is not None:
+                frozen.wait()  # nobody waits for a writer, which would take longer
+
+    def _stage_files(self, files: Sequence[tuple[PurePath, ShardPlan]]) -> ShardCopy | None:
+        """Copy the files' content for the writer; None: they are written here and now."""
+        rank, block_bytes = self._communicator.rank, self._store.block_bytes
+        plans = [plan for _, plan in files]
         try:
-            memory = self._writer.image(plan.size_bytes)
+            memory = self._writer.image(image_bytes(plans))
         except OSError as error:
-            report = write_shard(path, plan, files=self._store.files, block_bytes=block_bytes)
-            self._wrote = Outcome(value=report.encode(), note=f"rank {rank}: {error.strerror}")
-            return
+            report = joined(
+                write_shard(path, plan, files=self._store.files, block_bytes=block_bytes)
+                for path, plan in files
+            )
+            self._written = Outcome(value=report.encode(), note=f"rank {rank}: {error.strerror}")
+            return None
         if (slow := self._writer.image_note) is not None:
             self._slow = f"rank {rank}: {slow}"
-        copy = ShardCopy(memory, plan)
+        self._files = [_FileToCome.of(name_of(path), plan) for path, plan in files]
+        copy = ShardCopy(memory, *plans)
         # It writes from now on, as far as the copy is: not only when this rank looks again.
-        tell = self._writer.submit(path, plan.size_bytes, block_bytes)
+        parts = [
+            ImagePart(path=path, start=start, size_bytes=plan.size_bytes)
+            for (path, plan), start in zip(files, starts_in_image(plans), strict=True)
+        ]
+        tell = self._writer.submit(parts, block_bytes)
         self._copy = copy
         copy.go_on(tell)
+        return copy
 
     def _end_copy(self) -> None:
         if self._copy is not None:
             self._copy.wait()
 
-    @property
-    def _shard_path(self) -> PurePath:
-        return self._store.publishing.shard_path(self._attempt, self._communicator.rank)
-
     def _receive(self, *, wait: bool) -> None:
         if wait:
             self._end_copy()  # also where the writer has failed: the memory is used again
-        if self._wrote is not None and (self._committed is not None or not self._is_committing):
-            return
-        answer = self._writer.receive(wait=wait)
-        if answer is None:
-            return
-        if self._is_committing:
-            self._committed = run_guarded(lambda: self._or_abandon(lambda: self._published(answer)))
-        else:
-            self._wrote = replace(run_guarded(lambda: self._report(answer)), note=self._slow)
+        if self._wrote is None:
+            self._receive_written(wait=wait)
+        elif self._is_committing and self._committed is None:
+            answer = self._writer.receive(wait=wait)
+            if answer is not None:
+                self._committed = run_guarded(
+                    lambda: self._or_abandon(lambda: self._published(answer))
+                )
+
+    def _receive_written(self, *, wait: bool) -> None:
+        if self._written is None:
+            answer = self._writer.receive(wait=wait)
+            if answer is None:
+                return
+            self._written = replace(run_guarded(lambda: self._report(answer)), note=self._slow)
+        frozen = self._snapshot.frozen
+        if frozen is None:
+            self._wrote = self._written
+        elif wait or frozen.is_settled():
+            frozen.wait()  # also where it could not be written: the memory is used again
+            self._wrote = self._written
+            if self._written.error is None:
+                proved = run_guarded(frozen.prove)
+                self._wrote = self._written if proved.error is None else proved
 
     def _or_abandon(self, action: Callable[[], JSON]) -> JSON:
         return or_abandon(self._store.publishing, self._attempt, action)
@@ -213,6 +276,7 @@ class BackgroundSave:
     def _begin_commit(self, messages: Sequence[JSON]) -> JSON:
         """Return the checkpoint's size if it was published here; None: it is under way."""
         commit = commit_of(self._attempt, messages, self._snapshot)
+        self._stored = stored_after(commit, self._snapshot)
         self._store.publishing.before_publish()
         try:
             self._writer.publish(self._store.publishing, commit)
@@ -236,15 +300,12 @@ class BackgroundSave:
         trouble = answer.get("error", answer.get("died"))
         if trouble is not None:
             raise SaveFailedError(str(trouble))
-        crc32 = answer["value"]
-        assert isinstance(crc32, list)
-        file = StoredFile(
-            name=self._shard_path.name,
-            size_bytes=self._size_bytes,
-            block_bytes=self._store.block_bytes,
-            crc32=tuple(crc32),
-        )
-        return ShardReport(files=(file,), tensors=self._tensors).encode()
+        sums = answer["value"]
+        assert isinstance(sums, list)
+        return joined(
+            file.report(self._store.block_bytes, crc32)
+            for file, crc32 in zip(self._files, sums, strict=True)
+        ).encode()
 
 
 def start_save(
@@ -266,5 +327,5 @@ def start_save(
     """
     attempt = agree_on_attempt(store, snapshot, communicator)
     save = BackgroundSave(store, attempt, snapshot.without_fragments(), communicator, writer)
-    save.stage(snapshot.fragments)
+    save.stage(snapshot)
     return save

@@ -7,13 +7,16 @@ during the forward and backward before it.
 import ctypes
 import mmap
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
+from ..format.fragment import Fragment
+from ..saving.frozen_tensors import place_of
 from ..saving.shard_writer import ShardPlan
+from ..storage.filesystems import ALIGN_BYTES
 
 _PARTS = 64
 """How many times at most it is told how far a copy is."""
@@ -34,32 +37,51 @@ class _Piece:
     """Up to where the file is whole after it, as far as copies on this kind of device go."""
 
 
+def starts_in_image(plans: Sequence[ShardPlan]) -> list[int]:
+    """Return where in the memory each file begins: at a page, as direct writes need it. Pure."""
+    starts, at = [], 0
+    for plan in plans:
+        starts.append(at)
+        at += plan.size_bytes + -plan.size_bytes % ALIGN_BYTES
+    return starts
+
+
+def image_bytes(plans: Sequence[ShardPlan]) -> int:
+    """Return how much memory the files take. Pure."""
+    return starts_in_image(plans)[-1] + plans[-1].size_bytes
+
+
 class ShardCopy:
-    """A shard as it will stand in its file, part of which may still be under way.
+    """Files as they will stand on the disk, part of which may still be under way.
 
     On return all fragments but the steady ones are copied; `go_on` copies those.
 
     Args:
-        memory: At least `plan.size_bytes` large; nobody else's until all is copied.
-        plan: What goes where.
+        memory: At least as large as `image_bytes` says; nobody else's until all is copied.
+        plans: What goes where, file after file.
     """
 
-    def __init__(self, memory: mmap.mmap, plan: ShardPlan) -> None:
-        image = torch.frombuffer(memory, dtype=torch.uint8)
-        memory[: len(plan.header)] = plan.header
-        self._size_bytes = plan.size_bytes
+    def __init__(self, memory: mmap.mmap, *plans: ShardPlan) -> None:
+        self._image = image = torch.frombuffer(memory, dtype=torch.uint8)
+        self._size_bytes = image_bytes(plans)
+        found: list[tuple[Fragment, int]] = []
+        for start, plan in zip(starts_in_image(plans), plans, strict=True):
+            memory[start : start + len(plan.header)] = plan.header
+            offsets = (start + offset for offset in plan.offsets)
+            found += zip(plan.fragments, offsets, strict=True)
+        self._offsets = {place_of(fragment): offset for fragment, offset in found}
         self._pieces: dict[str, list[_Piece]] = {}
         self._starts: dict[str, int] = {}
         """Of the first piece, by kind of device."""
         self._late: list[_InThread] = []
         is_on_gpu = False
         # From the back: where a piece ends is where the next one of its kind starts.
-        for fragment, offset in zip(reversed(plan.fragments), reversed(plan.offsets), strict=True):
+        for fragment, offset in reversed(found):
             source = fragment.data.detach().view(torch.uint8)
             target = image[offset : offset + len(source)]
             kind = source.device.type
             if fragment.is_steady:
-                end = self._starts.get(kind, plan.size_bytes)
+                end = self._starts.get(kind, self._size_bytes)
                 piece = _Piece(source=source, target=target, end=end)
                 self._pieces.setdefault(kind, []).append(piece)
                 self._starts[kind] = offset
@@ -68,6 +90,11 @@ class ShardCopy:
                 is_on_gpu |= source.is_cuda
         if is_on_gpu:
             torch.cuda.current_stream().synchronize()
+
+    def copied(self, fragment: Fragment) -> torch.Tensor:
+        """Return the bytes of a fragment, as they will stand in its file."""
+        offset = self._offsets[place_of(fragment)]
+        return self._image[offset : offset + fragment.size_bytes]
 
     def go_on(self, tell: Callable[[int], None]) -> None:
         """Begin to copy the steady fragments; called once.

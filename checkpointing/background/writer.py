@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path, PurePath
@@ -52,6 +53,17 @@ _FUNERAL_S = 5.0
 def time_limit_s(size_bytes: int) -> float:
     """Return how long the writing of a file may take before its process counts as hung. Pure."""
     return _PATIENCE_S + size_bytes / _SLOWEST_BYTES_PER_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePart:
+    """A file to write from the image."""
+
+    path: PurePath
+    """Must not exist."""
+    start: int
+    """First byte in the image, which begins a page."""
+    size_bytes: int
 
 
 class BackgroundWriter:
@@ -99,8 +111,12 @@ class BackgroundWriter:
         """Why copies to the image are slow; None: they are not."""
         return self._staging.note
 
-    def submit(self, path: PurePath, size_bytes: int, block_bytes: int) -> Callable[[int], None]:
-        """Let the first bytes of the image be written to a new file, as soon as they are there.
+    def submit(self, parts: Sequence[ImagePart], block_bytes: int) -> Callable[[int], None]:
+        """Let parts of the image be written to new files, as soon as they are there.
+
+        Args:
+            parts: In the order of their places in the image.
+            block_bytes: Under one checksum.
 
         Returns:
             To be told how many of them are there, from the first on, in any thread; all of them
@@ -113,11 +129,13 @@ class BackgroundWriter:
         number = self._await(
             {
                 "kind": "write",
-                "path": str(path),
-                "size_bytes": size_bytes,
+                "parts": [
+                    {"path": str(part.path), "start": part.start, "size_bytes": part.size_bytes}
+                    for part in parts
+                ],
                 "block_bytes": block_bytes,
             },
-            size_bytes,
+            sum(part.size_bytes for part in parts),
         )
         return partial(self._ready.tell, number)
 
@@ -139,7 +157,7 @@ class BackgroundWriter:
         self._await({**request, "size_bytes": len(content)}, len(content))
 
     def remove(self, path: PurePath) -> None:
-        """Let a folder be removed, some time.
+        """Let a folder or an object be removed, some time.
 
         Raises:
             OSError: The process cannot be started.
@@ -159,9 +177,9 @@ class BackgroundWriter:
             wait: Whether to wait for it; without, None means that it is not done yet.
 
         Returns:
-            {"value": ...}, of a write the CRC-32 of each block, of a commit the checkpoint's size
-            in bytes; or {"error": text}; or {"died": text} where the process ended, or was killed
-            because it exceeded its time limit.
+            {"value": ...}, of a write the CRC-32 of each block of each part, of a commit the bytes
+            that it has written; or {"error": text}; or {"died": text} where the process ended, or
+            was killed because it exceeded its time limit.
         """
         process = self._process
         if process is None:

@@ -15,10 +15,12 @@ from pathlib import Path, PurePath
 
 from ..errors import PlaceError, SaveFailedError
 from ..format.json_fields import Fields
+from ..format.names import is_object
 from ..format.strict_json import JSON
 from ..storage.block_writer import write_new_file
 from ..storage.local_files import LOCAL_FILES, Files
 from ..storage.locations import is_url, place_at, publishing_of
+from ..storage.small_files import remove
 from .copy_progress import ReadyListener
 
 # The rank is told to leave and decides what becomes of a save: these are not for its writer.
@@ -67,12 +69,13 @@ class _Bench:
             self._memory = memoryview(mmap.mmap(self._memory_fd, size_bytes, prot=mmap.PROT_READ))
         return self._memory[:size_bytes]
 
-    def blocks(self, size_bytes: int, block_bytes: int) -> Iterator[memoryview]:
-        """Yield an image block by block, each as soon as it is there."""
-        image = self.image(size_bytes)
-        for start in range(0, size_bytes, block_bytes):
-            block = image[start : start + block_bytes]
-            self._ready.wait_for(start + len(block))
+    def blocks(self, start: int, size_bytes: int, block_bytes: int) -> Iterator[memoryview]:
+        """Yield a part of an image block by block, each as soon as it is there."""
+        end = start + size_bytes
+        image = self.image(end)
+        for first in range(start, end, block_bytes):
+            block = image[first : min(first + block_bytes, end)]
+            self._ready.wait_for(first + len(block))
             yield block
 
 
@@ -85,15 +88,22 @@ def _answer(request: Mapping[str, JSON], bench: _Bench) -> dict[str, JSON]:
 
 
 def _write(request: Mapping[str, JSON], bench: _Bench) -> JSON:
-    """Write the image to a new file; return the CRC-32 of each block."""
-    fields = Fields(request, "a write", frozenset(("kind", "path", "size_bytes", "block_bytes")))
-    text, size_bytes = fields.text("path"), fields.integer("size_bytes")
+    """Write the parts of the image to new files; return the CRC-32 of each block of each."""
+    fields = Fields(request, "a write", frozenset(("kind", "parts", "block_bytes")))
     block_bytes = fields.integer("block_bytes", 1)
+    return [_write_part(part, block_bytes, bench) for part in fields.array("parts")]
+
+
+def _write_part(part: JSON, block_bytes: int, bench: _Bench) -> JSON:
+    fields = Fields(part, "a part", frozenset(("path", "start", "size_bytes")))
+    text, size_bytes = fields.text("path"), fields.integer("size_bytes")
     try:
         path, files = bench.at(text)
+        if is_object(f"{path.parent.name}/{path.name}"):
+            files.make_dirs(path.parent)
         _, crc32 = write_new_file(
             path,
-            bench.blocks(size_bytes, block_bytes),
+            bench.blocks(fields.integer("start"), size_bytes, block_bytes),
             size_bytes,
             files=files,
             block_bytes=block_bytes,
@@ -121,10 +131,10 @@ def _publish(request: Mapping[str, JSON], bench: _Bench) -> JSON:
 
 
 def _remove(request: Mapping[str, JSON], bench: _Bench) -> JSON:
-    """Remove a folder."""
+    """Remove a folder, or an object."""
     path, files = bench.at(Fields(request, "a removal", frozenset(("kind", "path"))).text("path"))
     try:
-        files.rmtree(path)
+        remove(path, files)
     except FileNotFoundError:
         return None  # the rank went back and sweeps as well
     except OSError as error:

@@ -1,6 +1,7 @@
 """Export a checkpoint as one plain safetensors file of whole tensors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ def export_safetensors(
     preferred: str | None = None,
     dtype: str | None = None,
     metadata: Mapping[str, str],
+    names: Mapping[str, str] | None = None,
     files: Files = LOCAL_FILES,
     between: Callable[[], None] = lambda: None,
 ) -> int:
@@ -44,6 +46,7 @@ def export_safetensors(
         dtype: F16, BF16, F32 or F64 to convert the floating-point tensors; None leaves every
             tensor as it is stored.
         metadata: Goes into the header, besides {"format": "pt"}.
+        names: By the fqn, what tensors are called in the file, and no others are exported.
         files: How to reach the disk.
         between: Called before each piece of some megabytes; what it raises ends the export, and
             nothing of it stays.
@@ -54,13 +57,20 @@ def export_safetensors(
     Raises:
         DamagedCheckpointError: If the checkpoint is damaged; nothing is exported.
         SaveFailedError: If the disk refuses.
-        ValueError: If no tensor has one of the keys, two of the chosen tensors share an fqn, or
-            the dtype is not one of the four.
+        ValueError: If the checkpoint lacks one of `names`, no tensor has one of the keys, two of
+            the chosen tensors share an fqn, or the dtype is not one of the four.
     """
     specs = choose_tensors(reader.manifest.specs(), tuple(keys), preferred=preferred)
+    if names is not None:
+        lacking = sorted(names.keys() - {spec.fqn for spec in specs})
+        if lacking:
+            raise ValueError(f"{reader.folder.name} has no {lacking[0]}.")
+        specs = [spec for spec in specs if spec.fqn in names]
     entry_of(specs[0], dtype)  # a wrong dtype is told before anything is made
     with written_aside(path, files) as aside:
-        return write_and_close(reader, files.create(aside), specs, dtype, metadata, files, between)
+        return write_and_close(
+            reader, files.create(aside), specs, dtype, metadata, files, between, names
+        )
 
 
 def write_and_close(
@@ -71,6 +81,7 @@ def write_and_close(
     metadata: Mapping[str, str],
     files: Files,
     between: Callable[[], None] = lambda: None,
+    names: Mapping[str, str] | None = None,
 ) -> int:
     """Fill a new file with tensors, sync and close it; return its size in bytes.
 
@@ -79,7 +90,8 @@ def write_and_close(
         OSError: From the disk.
     """
     try:
-        return _write(reader, specs, dtype, {"format": "pt", **metadata}, fd, files, between)
+        own = {"format": "pt", **metadata}
+        return _write(reader, specs, dtype, own, fd, files, between, names or {})
     finally:
         files.close(fd)
 
@@ -92,13 +104,15 @@ def _write(
     fd: int,
     files: Files,
     between: Callable[[], None],
+    names: Mapping[str, str],
 ) -> int:
     # Larger items first keeps every tensor at a multiple of its item (see `encode_header`).
     pairs = sorted(
         ((spec, entry_of(spec, dtype)) for spec in specs),
         key=lambda pair: -ITEMSIZES_BYTES[pair[1].dtype],
     )
-    header = encode_header([entry for _, entry in pairs], metadata)
+    named = [replace(entry, name=names.get(entry.name, entry.name)) for _, entry in pairs]
+    header = encode_header(named, metadata)
     planned_bytes = len(header) + sum(entry.size_bytes for _, entry in pairs)
     files.preallocate(fd, planned_bytes)
     writer = BlockWriter(fd, files, BLOCK_BYTES, size_bytes=planned_bytes)

@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .names import is_object, object_attempt
 from .strict_json import JSON
 from .tensor_spec import TensorSpec
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "relaunch-checkpoint"
-FORMAT_VERSION = 2
-"""2: a chunk is four numbers, and names its file by its place among the files."""
+FORMAT_VERSION = 3
+"""2: a chunk is four numbers, and names its file by its place among the files.
+3: a file may be an object, which lies beside the checkpoints and which several of them name."""
+
+READ_VERSIONS = (2, 3)
 
 BLOCK_BYTES = 4 * 1024 * 1024
 """The bytes under one CRC-32, and the largest amount read to use one element."""
@@ -34,7 +38,7 @@ class Chunk(NamedTuple):
     """
 
     file: str
-    """The file's name inside the checkpoint's folder."""
+    """The file's name inside the checkpoint's folder; of an object, beside it."""
 
     start: int
     """First element of the row-major flattened tensor."""
@@ -63,6 +67,11 @@ class StoredFile:
     block_bytes: int
     crc32: tuple[int, ...]
 
+    @property
+    def is_object(self) -> bool:
+        """Whether it lies beside the checkpoints, and others may name it too."""
+        return is_object(self.name)
+
     def block_range(self, block: int, count: int = 1) -> tuple[int, int]:
         """Return the first byte of so many blocks from one on, and one past their last."""
         start = block * self.block_bytes
@@ -90,8 +99,24 @@ class Manifest:
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of all shards."""
+        """The bytes of all files: the shards, and the objects that others may name too."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def own_bytes(self) -> int:
+        """The bytes of the files that no other checkpoint names."""
+        return sum(file.size_bytes for file in self.files if not file.is_object)
+
+    @property
+    def written_bytes(self) -> int:
+        """The bytes that the attempt to save has written, without those that were there before."""
+        there = (f for f in self.files if f.is_object and object_attempt(f.name) != self.token)
+        return self.size_bytes - sum(file.size_bytes for file in there)
+
+    @property
+    def objects(self) -> frozenset[str]:
+        """The names of the objects."""
+        return frozenset(file.name for file in self.files if file.is_object)
 
     def specs(self) -> list[TensorSpec]:
         """Return what each tensor is, in the order in which they were saved."""

@@ -13,6 +13,7 @@ from .manifest import (
     FORMAT_VERSION,
     MAX_BLOCK_BYTES,
     MAX_TEXT_BYTES,
+    READ_VERSIONS,
     Chunk,
     Manifest,
     StoredFile,
@@ -28,6 +29,8 @@ _TOP: Final = frozenset(
 )
 _TENSOR: Final = frozenset(("fqn", "key", "shape", "dtype", "chunks"))
 _CHUNK_NUMBERS: Final = 4
+_OBJECTS_SINCE: Final = 3
+"""The first version that has objects."""
 _FILE: Final = frozenset(("name", "size_bytes", "block_bytes", "crc32"))
 _TOKEN: Final = re.compile(r"[0-9a-f]{8,64}")
 
@@ -68,10 +71,11 @@ def parse_manifest(text: bytes) -> Manifest:
     # Another version may have other fields: ask for it before anything else.
     if isinstance(top, dict) and top.get("format") == FORMAT_NAME:
         version = top.get("version")
-        if version != FORMAT_VERSION:
+        # Not true for 1, nor 3.0 for 3.
+        if type(version) is not int or version not in READ_VERSIONS:
             raise ValueError(
-                f"has format version {version!r}; this relaunch reads version {FORMAT_VERSION}. "
-                "Use the relaunch that wrote it"
+                f"has format version {version!r}; this relaunch reads versions "
+                f"{' and '.join(map(str, READ_VERSIONS))}. Use the relaunch that wrote it"
             )
     fields = Fields(top, "the manifest", _TOP)
     if fields.text("format") != FORMAT_NAME:
@@ -95,6 +99,8 @@ def parse_manifest(text: bytes) -> Manifest:
         files=files,
     )
     _require_consistent(manifest.tensors, manifest.files)
+    if manifest.objects and fields.integer("version") < _OBJECTS_SINCE:
+        raise ValueError(f"names objects, which version {fields.integer('version')} has none of")
     return manifest
 
 
@@ -225,12 +231,12 @@ def _require_consistent(tensors: Iterable[StoredTensor], files: Iterable[StoredF
                 raise ValueError(f"{spec.name} lies in {file_name!r}, which is not a listed file")
             bytes_of[file_name].append((offset, offset + (end - start) * itemsize))
     for file in file_of.values():
-        _require_tiled(file, bytes_of[file.name])
+        (_require_apart if file.is_object else _require_tiled)(file, bytes_of[file.name])
 
 
 def _require_sound_file(file: StoredFile) -> None:
-    # Also keeps every path inside the folder: such a name has no separator and no "..".
-    if not SHARD_NAME.fullmatch(file.name):
+    # Also keeps every path inside the store: such a name has no ".." and leads nowhere else.
+    if not SHARD_NAME.fullmatch(file.name) and not file.is_object:
         raise ValueError(
             f"lists the file {file.name!r}, which is not named like r00000.safetensors"
         )
@@ -260,3 +266,14 @@ def _require_tiled(file: StoredFile, byte_ranges: list[tuple[int, int]]) -> None
     data = Range(data_start, file.size_bytes)
     if problem := find_cover_problem(byte_ranges, data, "bytes"):
         raise ValueError(f"{file.name}: {problem}")
+
+
+def _require_apart(file: StoredFile, byte_ranges: list[tuple[int, int]]) -> None:
+    """Of an object a checkpoint may use a part: a tensor that changed since lies elsewhere."""
+    if not byte_ranges:
+        raise ValueError(f"lists {file.name}, in which no tensor lies")
+    at = HEADER_ALIGN_BYTES
+    for start, end in sorted(byte_ranges):
+        if start < at or end > file.size_bytes:
+            raise ValueError(f"{file.name}: the bytes [{start}, {end}) are not those of one tensor")
+        at = end

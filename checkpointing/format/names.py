@@ -4,6 +4,7 @@ step-00001200               a checkpoint, complete
 .tmp-step-00001200-<token>  a save in flight, or one that died; never read
 .trash-step-00001200-<token>  on its way out; never read
 refused-step-00001200-<token>  found damaged and kept for a person; never read
+objects/<token>-r00000.safetensors  frozen tensors, which several checkpoints name
 
 In an object store, where nothing can be renamed:
 
@@ -15,6 +16,7 @@ owner.json                           which run may commit here
 
 import os
 import re
+from pathlib import PurePath
 
 PIN_NAME = "pin"
 """A file in a checkpoint's folder that keeps it from being deleted."""
@@ -22,6 +24,10 @@ PIN_NAME = "pin"
 OWNER_NAME = "owner.json"
 """Who took an object store over last."""
 
+OBJECTS_FOLDER = "objects"
+"""Beside the checkpoints: what several of them share."""
+
+_OBJECT = re.compile(r"objects/([0-9a-f]{16})-r[0-9]{5,}\.safetensors")
 _REFUSED_MANIFEST = re.compile(r"refused-[0-9a-f]+\.json")
 _STEP = re.compile(r"step-([0-9]{8,})")
 _REFUSED = re.compile(r"refused-step-[0-9]{8,}-[0-9a-f]+")
@@ -77,6 +83,32 @@ def refused_manifest(token: str) -> str:
 def is_refused_manifest(name: str) -> bool:
     """Tell whether a name is that of a manifest which was set aside."""
     return _REFUSED_MANIFEST.fullmatch(name) is not None
+
+
+def object_name(rank: int, token: str) -> str:
+    """Return the name of the object that a rank writes in an attempt, from the store's folder."""
+    return f"{OBJECTS_FOLDER}/{token}-r{rank:05d}.safetensors"
+
+
+def is_object(name: str) -> bool:
+    """Tell whether a file of a checkpoint is an object that others may name too."""
+    return _OBJECT.fullmatch(name) is not None
+
+
+def object_attempt(name: str) -> str:
+    """Return the token of the attempt that wrote an object; empty for any other name."""
+    match = _OBJECT.fullmatch(name)
+    return match[1] if match else ""
+
+
+def file_path(folder: PurePath, name: str) -> PurePath:
+    """Return where a file of a checkpoint is.
+
+    Args:
+        folder: The checkpoint's.
+        name: As it stands in the manifest.
+    """
+    return (folder.parent if is_object(name) else folder) / name
 
 
 def draft_name(token: str) -> str:

@@ -9,7 +9,7 @@ from ..format.strict_json import JSON
 from ..saving.collective_outcome import run_guarded
 from ..saving.communicator import LocalCommunicator
 from ..saving.save import SavedCheckpoint, agree_on_attempt, conclude
-from ..saving.shard_report import ShardReport
+from ..saving.shard_report import joined
 from ..saving.shard_writer import plan_shard, write_shard
 from ..saving.snapshot import Snapshot
 from ..storage.commit_protocol import SaveToken
@@ -99,10 +99,7 @@ def _write(store: CheckpointStore, attempt: SaveToken, source: Source) -> JSON:
             reports.append(
                 write_shard(path, plan, files=store.files, block_bytes=store.block_bytes)
             )
-    return ShardReport(
-        files=tuple(file for report in reports for file in report.files),
-        tensors=tuple(tensor for report in reports for tensor in report.tensors),
-    ).encode()
+    return joined(reports).encode()
 
 
 def _groups(source: Source) -> Iterator[list[Foreign]]:

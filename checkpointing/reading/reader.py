@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import DamagedCheckpointError, ModelMismatchError
 from ..format.manifest import Manifest, StoredTensor
+from ..format.names import file_path
 from ..format.ranges import Range, overlaps
 from ..format.tensor_spec import TensorSpec
 from ..storage.local_files import LOCAL_FILES, Files
 from .shard_reader import ShardReader
-from .verify import find_damage, load_manifest, require_file
+from .verify import find_damage, load_manifest, require_file, saying_who_needs
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,9 @@ class CheckpointReader:
         self._shards: dict[str, ShardReader] = {}
         for record in manifest.files:
             require_file(folder, record, files)
-            self._shards[record.name] = ShardReader(folder / record.name, record, files)
+            path = file_path(folder, record.name)
+            self._shards[record.name] = ShardReader(path, record, files)
+        self._records = {record.name: record for record in manifest.files}
         self._recently_used: OrderedDict[str, ShardReader] = OrderedDict()
 
     def __enter__(self) -> Self:
@@ -91,6 +94,17 @@ class CheckpointReader:
             ModelMismatchError: If the checkpoint has no such tensor.
         """
         return self._stored(fqn, key).spec
+
+    def shares(self, other: "CheckpointReader", fqn: str, key: str) -> bool:
+        """Return whether a tensor is the same bytes of the same objects in another checkpoint.
+
+        Raises:
+            ModelMismatchError: If one of the two has no such tensor.
+        """
+        mine, theirs = self._stored(fqn, key).chunks, other._stored(fqn, key).chunks
+        is_in_objects = all(self._records[chunk.file].is_object for chunk in mine)
+        is_one_store = self.folder.parent == other.folder.parent
+        return is_in_objects and is_one_store and mine == theirs
 
     def read(self, fqn: str, key: str, start: int, end: int) -> "torch.Tensor":
         """Return the elements [start, end) of the flattened tensor, in new CPU memory.
@@ -198,7 +212,7 @@ class CheckpointReader:
         Raises:
             DamagedCheckpointError: Naming the file and the byte range.
         """
-        self._opened(piece.file).read_into(piece.offset, out)
+        self._read_file(piece.file, piece.offset, out)
 
     def verify(self) -> list[str]:
         """Re-read every byte, without torch; return all damage, empty if there is none."""
@@ -212,10 +226,14 @@ class CheckpointReader:
             offset = chunk.offset + (start - chunk.start) * itemsize
             target = out[(start - wanted.start) * itemsize : (end - wanted.start) * itemsize]
             try:
-                self._opened(chunk.file).read_into(offset, target)
+                self._read_file(chunk.file, offset, target)
             except DamagedCheckpointError as error:
                 error.add_note(f"while reading elements [{start}, {end}) of {stored.spec.name}")
                 raise
+
+    def _read_file(self, name: str, offset: int, out: memoryview) -> None:
+        with saying_who_needs(self._records[name], self.folder, self._files):
+            self._opened(name).read_into(offset, out)
 
     def _opened(self, name: str) -> ShardReader:
         shard = self._recently_used.pop(name, None) or self._shards[name]

@@ -1,11 +1,16 @@
 """Open the manifest of a folder, and ask whether its files are there."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 
 from ..errors import DamagedCheckpointError
 from ..format.manifest import MANIFEST_NAME, Manifest, StoredFile
 from ..format.manifest_json import parse_manifest
+from ..format.names import file_path
 from ..storage.local_files import Files
+from ..storage.locations import publishing_of
+from ..storage.objects import who_needs
 from ..storage.small_files import read_whole, reading
 from .shard_reader import ShardReader
 
@@ -33,15 +38,38 @@ def require_file(folder: PurePath, record: StoredFile, files: Files) -> None:
     Raises:
         DamagedCheckpointError: Naming the file.
     """
-    path = folder / record.name
-    with reading(path):
-        size_bytes = files.size(path)
-    if size_bytes != record.size_bytes:
-        raise DamagedCheckpointError(path, f"has {size_bytes} bytes instead of {record.size_bytes}")
+    path = file_path(folder, record.name)
+    with saying_who_needs(record, folder, files):
+        with reading(path):
+            size_bytes = files.size(path)
+        if size_bytes != record.size_bytes:
+            problem = f"has {size_bytes} bytes instead of {record.size_bytes}"
+            raise DamagedCheckpointError(path, problem)
+
+
+@contextmanager
+def saying_who_needs(record: StoredFile, folder: PurePath, files: Files) -> Iterator[None]:
+    """Add to what is said of a damaged object which checkpoints need it.
+
+    Raises:
+        DamagedCheckpointError: Naming them.
+    """
+    try:
+        yield
+    except DamagedCheckpointError as error:
+        if not record.is_object:
+            raise
+        needs = _who_needs(record, folder, files)
+        raise DamagedCheckpointError(error.path, f"{error.problem}. {needs}.") from error
+
+
+def _who_needs(record: StoredFile, folder: PurePath, files: Files) -> str:
+    manifests = publishing_of(folder.parent, files).manifests()
+    return who_needs(record.name, manifests, files)
 
 
 def find_damage(folder: PurePath, manifest: Manifest, files: Files) -> list[str]:
-    """Re-read all shards; return every problem, each naming its file and byte range.
+    """Re-read all files; return every problem, each naming its file and byte range.
 
     Without torch. Empty means that every byte is as it was written.
     """
@@ -52,9 +80,12 @@ def find_damage(folder: PurePath, manifest: Manifest, files: Files) -> list[str]
         except DamagedCheckpointError as error:
             lines.append(str(error))
             continue
-        shard = ShardReader(folder / record.name, record, files)
+        shard = ShardReader(file_path(folder, record.name), record, files)
         try:
-            lines += shard.find_damage()
+            found = shard.find_damage()
         finally:
             shard.close()
+        if found and record.is_object:
+            found[-1] += f". {_who_needs(record, folder, files)}."
+        lines += found
     return lines

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..format.json_fields import Fields
+from ..format.manifest import Manifest
 from ..format.strict_json import JSON
 from ..format.tensor_spec import TensorSpec
 from ..storage.commit_protocol import CommitProtocol, SaveToken
 from .shard_report import ShardReport, merge_reports
+from .stored_before import NOTHING_STORED, StoredBefore
 
-_FIELDS = frozenset(("attempt", "reports", "specs", "state", "created_by"))
+_FIELDS = frozenset(("attempt", "reports", "specs", "state", "created_by", "kept"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,25 +27,35 @@ class Commit:
     specs: Sequence[TensorSpec]
     state: Mapping[str, JSON]
     created_by: Mapping[str, JSON]
+    kept: StoredBefore = NOTHING_STORED
+    """What was there before and is named without that anyone has written it."""
 
-    def publish(self, publishing: CommitProtocol) -> int:
-        """Prove that the shards cover all, and make them a checkpoint; return its size in bytes.
+    def manifest(self) -> Manifest:
+        """Return what the checkpoint will consist of.
 
         Raises:
-            OSError: From the storage.
-            SaveFailedError: See `CommitProtocol.publish`.
-            ValueError: If an element is missing or there twice.
+            ValueError: If a rank wrote what is no tensor of the checkpoint.
         """
         known = {spec.name: spec for spec in self.specs}
-        manifest = merge_reports(
+        return merge_reports(
             (ShardReport.parse(report, known) for report in self.reports),
             self.specs,
             step=self.attempt.step,
             token=self.attempt.token,
             state=self.state,
             created_by=self.created_by,
+            kept=self.kept,
         )
-        return publishing.publish(self.attempt, manifest)
+
+    def publish(self, publishing: CommitProtocol) -> int:
+        """Prove that the shards cover all, and make them a checkpoint; return the bytes written.
+
+        Raises:
+            OSError: From the storage.
+            SaveFailedError: See `CommitProtocol.publish`.
+            ValueError: If an element is missing or there twice.
+        """
+        return publishing.publish(self.attempt, self.manifest())
 
     def encode(self) -> JSON:
         """Return it as JSON, for another process."""
@@ -53,6 +65,7 @@ class Commit:
             "specs": [[s.fqn, s.key, list(s.shape), s.dtype] for s in self.specs],
             "state": dict(self.state),
             "created_by": dict(self.created_by),
+            "kept": self.kept.encode(),
         }
 
     @classmethod
@@ -69,6 +82,7 @@ class Commit:
             specs=[_parse_spec(row) for row in fields.array("specs")],
             state=fields.mapping("state"),
             created_by=fields.mapping("created_by"),
+            kept=StoredBefore.parse(fields.mapping("kept")),
         )
 
 

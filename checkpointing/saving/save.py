@@ -5,11 +5,12 @@
 3. broadcast  the coordinator proved coverage and published, or could not
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from ..errors import SaveFailedError
+from ..format.fragment import Fragment
 from ..format.names import step_folder
 from ..format.strict_json import JSON, require_json
 from ..storage.commit_protocol import CommitProtocol, SaveToken
@@ -17,9 +18,10 @@ from ..store.store import CheckpointStore
 from .collective_outcome import Outcome, error_in, notes_in, run_guarded, value_in
 from .commit import Commit
 from .communicator import Communicator
-from .shard_report import ShardReport
-from .shard_writer import plan_shard, write_shard
+from .shard_report import joined
+from .shard_writer import ShardPlan, plan_shard, write_shard
 from .snapshot import Snapshot
+from .stored_before import NOTHING_STORED, StoredBefore
 
 _MAX_RANKS_SHOWN = 3
 
@@ -31,7 +33,7 @@ class SavedCheckpoint:
     step: int
     path: PurePath
     size_bytes: int
-    """The shards of all ranks and the manifest."""
+    """What was written: the shards and objects of all ranks and the manifest."""
 
     notes: tuple[str, ...] = ()
     """On the coordinator: why ranks wrote their parts while the training stood still."""
@@ -98,46 +100,70 @@ def conclude(
         SaveFailedError: On every rank; see `save_checkpoint`.
     """
     messages = communicator.gather(wrote.message())
-    committed, notes = Outcome(), notes_in(messages or ())
+    committed, notes, stored = Outcome(), notes_in(messages or ()), NOTHING_STORED
     if messages is not None:
         publishing = store.publishing
-        committed = run_guarded(
-            lambda: or_abandon(
-                publishing,
-                attempt,
-                lambda: _publish(commit_of(attempt, messages, snapshot), publishing),
-            )
-        )
-    return announce(store, snapshot.step, wrote, committed, communicator, notes)
+
+        def publish() -> JSON:
+            nonlocal stored
+            commit = commit_of(attempt, messages, snapshot)
+            stored = stored_after(commit, snapshot)
+            return _publish(commit, publishing)
+
+        committed = run_guarded(lambda: or_abandon(publishing, attempt, publish))
+    return announce(
+        store, attempt, snapshot, wrote, committed, communicator, notes=notes, stored=stored
+    )
+
+
+def stored_after(commit: Commit, snapshot: Snapshot) -> StoredBefore:
+    """Return what the store has in objects once this is committed. Called on the coordinator.
+
+    Raises:
+        ValueError: If a rank wrote what is no tensor of the checkpoint.
+    """
+    if snapshot.frozen is None:
+        return NOTHING_STORED
+    return StoredBefore.of_manifest(commit.manifest())
 
 
 def announce(
     store: CheckpointStore,
-    step: int,
+    attempt: SaveToken,
+    snapshot: Snapshot,
     wrote: Outcome,
     committed: Outcome,
     communicator: Communicator,
+    *,
     notes: Sequence[str] = (),
+    stored: StoredBefore = NOTHING_STORED,
 ) -> SavedCheckpoint:
     """Tell all ranks what became of a save: the last collective. Called on every rank.
 
     Args:
         store: See `save_checkpoint`.
-        step: The step whose state was saved.
+        attempt: From `agree_on_attempt`.
+        snapshot: What was saved; its fragments are not looked at.
         wrote: This rank's report, or why it could not write.
-        committed: On the coordinator the checkpoint's size in bytes, or why there is none.
+        committed: On the coordinator how many bytes were written, or why there is no checkpoint.
         communicator: The ranks that save.
         notes: On the coordinator, those of all ranks.
+        stored: On the coordinator, from `stored_after`.
 
     Raises:
         SaveFailedError: On every rank; see `save_checkpoint`.
     """
+    frozen = snapshot.frozen
     verdict = communicator.broadcast(committed.message())
-    _raise_failure(step, verdict, wrote, committed)
+    if frozen is not None and error_in(verdict) is not None:
+        frozen.failed()
+    _raise_failure(snapshot.step, verdict, wrote, committed)
     size_bytes = value_in(verdict)
     assert isinstance(size_bytes, int)
-    path = store.path(step)
-    return SavedCheckpoint(step=step, path=path, size_bytes=size_bytes, notes=tuple(notes))
+    if frozen is not None:
+        frozen.committed(attempt.token, stored)
+    path = store.path(snapshot.step)
+    return SavedCheckpoint(step=snapshot.step, path=path, size_bytes=size_bytes, notes=tuple(notes))
 
 
 def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
@@ -151,12 +177,28 @@ def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
 
 def _write(store: CheckpointStore, attempt: SaveToken, snapshot: Snapshot, rank: int) -> JSON:
     require_same_step(attempt, snapshot.step, rank)
+    report = joined(
+        write_shard(path, plan, files=store.files, block_bytes=store.block_bytes)
+        for path, plan in files_of(store, attempt, snapshot, rank)
+    )
+    if snapshot.frozen is not None:
+        snapshot.frozen.begin_proof()
+        snapshot.frozen.prove()
+    return report.encode()
+
+
+def files_of(
+    store: CheckpointStore, attempt: SaveToken, snapshot: Snapshot, rank: int
+) -> list[tuple[PurePath, ShardPlan]]:
+    """Return what files a rank writes, and what goes into each; none where it holds nothing."""
     metadata = {"step": str(snapshot.step), "token": attempt.token}
-    plan = plan_shard(snapshot.fragments, metadata)
-    if not plan.fragments:
-        return ShardReport().encode()
-    path = store.publishing.shard_path(attempt, rank)
-    return write_shard(path, plan, files=store.files, block_bytes=store.block_bytes).encode()
+    publishing, frozen = store.publishing, snapshot.frozen
+    content: list[tuple[PurePath, Iterable[Fragment]]] = [
+        (publishing.object_path(attempt, rank), () if frozen is None else frozen.new),
+        (publishing.shard_path(attempt, rank), snapshot.fragments),
+    ]
+    plans = [(path, plan_shard(fragments, metadata)) for path, fragments in content]
+    return [(path, plan) for path, plan in plans if plan.fragments]
 
 
 def require_same_step(attempt: SaveToken, step: int, rank: int) -> None:
@@ -185,6 +227,7 @@ def commit_of(attempt: SaveToken, messages: Sequence[JSON], snapshot: Snapshot) 
         specs=snapshot.specs,
         state=snapshot.state,
         created_by=snapshot.created_by,
+        kept=NOTHING_STORED if snapshot.frozen is None else snapshot.frozen.stored,
     )
 
 

@@ -10,6 +10,7 @@ from ..format.manifest import Chunk, Manifest, StoredFile, StoredTensor
 from ..format.manifest_json import encode_chunks, encode_file, parse_chunks, parse_file
 from ..format.strict_json import JSON
 from ..format.tensor_spec import TensorSpec
+from .stored_before import StoredBefore
 
 _ROW_LENGTH = 5
 
@@ -56,6 +57,15 @@ class ShardReport:
         )
 
 
+def joined(reports: Iterable[ShardReport]) -> ShardReport:
+    """Return what a rank wrote in several files as one report."""
+    parts = list(reports)
+    return ShardReport(
+        files=tuple(file for part in parts for file in part.files),
+        tensors=tuple(tensor for part in parts for tensor in part.tensors),
+    )
+
+
 def _parse_row(value: JSON, names: Sequence[str], known: Mapping[str, TensorSpec]) -> StoredTensor:
     if not isinstance(value, list) or len(value) != _ROW_LENGTH:
         raise ValueError("a tensor of a report is not a name, a key, a shape, a dtype and chunks")
@@ -82,13 +92,25 @@ def merge_reports(
     token: str,
     state: Mapping[str, JSON],
     created_by: Mapping[str, JSON],
+    kept: StoredBefore | None = None,
 ) -> Manifest:
     """Put the chunks of all ranks together; `encode_manifest` proves that they cover all.
+
+    Args:
+        reports: By rank.
+        specs: Of all tensors.
+        step: Of the checkpoint.
+        token: Of the attempt.
+        state: As in the manifest.
+        created_by: The same.
+        kept: What was there before, and is named without that anyone has written it.
 
     Raises:
         ValueError: If a rank wrote a tensor that is not in `specs`, or is there in another form.
     """
     reports = list(reports)
+    if kept is not None:
+        reports.append(ShardReport(files=kept.files, tensors=kept.tensors))
     wanted = {spec.name: spec for spec in specs}
     chunks: dict[str, list[Chunk]] = defaultdict(list)
     for tensor in (tensor for report in reports for tensor in report.tensors):

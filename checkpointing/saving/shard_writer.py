@@ -9,6 +9,7 @@ from pathlib import PurePath
 from ..errors import SaveFailedError
 from ..format.fragment import Fragment
 from ..format.manifest import Chunk, StoredFile, StoredTensor
+from ..format.names import is_object
 from ..format.shard_header import Entry, data_offsets, encode_header
 from ..format.tensor_bytes import host_pieces
 from ..storage.block_writer import write_new_file
@@ -51,19 +52,28 @@ def plan_shard(fragments: Iterable[Fragment], metadata: Mapping[str, str]) -> Sh
 
 
 def write_shard(path: PurePath, plan: ShardPlan, *, files: Files, block_bytes: int) -> ShardReport:
-    """Write, sync and close a shard; hold one block and one staging piece besides it.
+    """Write, sync and close a shard or an object; hold one block and one staging piece besides.
 
     Raises:
         SaveFailedError: If the disk refuses; names the file.
     """
     try:
+        if is_object(name_of(path)):
+            files.make_dirs(path.parent)
         size_bytes, crc32 = write_new_file(
             path, _pieces(plan), plan.size_bytes, files=files, block_bytes=block_bytes
         )
     except OSError as error:
         raise SaveFailedError(f"{path}: {error}") from error
-    file = StoredFile(name=path.name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
-    return ShardReport(files=(file,), tensors=stored_tensors(plan, path.name))
+    name = name_of(path)
+    file = StoredFile(name=name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
+    return ShardReport(files=(file,), tensors=stored_tensors(plan, name))
+
+
+def name_of(path: PurePath) -> str:
+    """Return how a manifest names a file: an object with its folder. Pure."""
+    from_store = f"{path.parent.name}/{path.name}"
+    return from_store if is_object(from_store) else path.name
 
 
 def stored_tensors(plan: ShardPlan, file_name: str) -> tuple[StoredTensor, ...]:

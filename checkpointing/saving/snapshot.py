@@ -9,6 +9,7 @@ from ..format.tensor_spec import TensorSpec
 
 if TYPE_CHECKING:
     from ..format.fragment import Fragment
+    from .frozen_tensors import FrozenPart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,10 @@ class Snapshot:
 
     created_by: Mapping[str, JSON]
     """Description of the writer; the coordinator's is used."""
+
+    frozen: "FrozenPart | None" = None
+    """What is kept in objects beside the checkpoints: what this rank writes to one, and what the
+    checkpoint names without that anyone writes it. None: nothing is. None of it in `fragments`."""
 
     def without_fragments(self) -> "Snapshot":
         """Return the same without its live views, which would keep their memory alive."""

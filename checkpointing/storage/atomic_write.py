@@ -1,12 +1,13 @@
 """Write under another name first, so that a file or folder appears complete or not at all."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import SaveFailedError
 from ..format.names import new_token
 from .local_files import Files
+from .small_files import remove
 
 
 @contextmanager
@@ -38,7 +39,5 @@ def written_aside(path: Path, files: Files) -> Iterator[Path]:
 
 
 def _remove(path: Path, files: Files) -> None:
-    if files.is_dir(path):
-        files.rmtree(path)
-    elif files.exists(path):
-        files.unlink(path)
+    with suppress(FileNotFoundError):
+        remove(path, files)

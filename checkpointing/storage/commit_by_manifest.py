@@ -16,6 +16,7 @@ from ..format.names import (
     OWNER_NAME,
     PIN_NAME,
     is_leftover,
+    is_object,
     is_refused_manifest,
     new_token,
     parse_step_folder,
@@ -55,7 +56,7 @@ class ByManifest(CommitProtocol):
                 raise
         if self._read(path) != text:
             raise SaveFailedError(f"{path} is not what was put there.")
-        return manifest.size_bytes + len(text)
+        return manifest.written_bytes + len(text)
 
     def abandon(self, attempt: SaveToken) -> None:
         """Remove what an attempt has put, its manifest first."""
@@ -66,6 +67,7 @@ class ByManifest(CommitProtocol):
         own = [name for name in self._names(folder) if _attempt_of(name) == attempt.token]
         for name in own:
             self.files.unlink(folder / name)
+        self._abandon_objects(attempt)
 
     def steps(self) -> list[int]:
         """Return the steps whose folder has a manifest."""
@@ -99,13 +101,20 @@ class ByManifest(CommitProtocol):
             if is_refused_manifest(name)
         ]
 
+    def manifests(self) -> list[PurePath]:
+        """Return the manifests under their own names, newest first, then those set aside."""
+        folders = reversed(self._step_folders())
+        paths = [folder / name for folder in folders for name in self._names(folder)]
+        kept = [p for p in paths if p.name == MANIFEST_NAME or is_refused_manifest(p.name)]
+        return sorted(kept, key=lambda path: path.name != MANIFEST_NAME)
+
     def leftovers(self) -> list[str]:
         """Return one name for each attempt of which there are shards and no manifest."""
         found = [name for name in self.files.listdir(self.folder) if is_leftover(name)]
         for folder in self._step_folders():
             attempts = dict.fromkeys(_pattern(name) for name in self._stale(folder))
             found += [f"{folder.name}/{pattern}" for pattern in attempts]
-        return found
+        return found + self.unnamed_objects()
 
     def sweep(self) -> list[str]:
         """Take the store over, then remove what no manifest names."""
@@ -116,6 +125,7 @@ class ByManifest(CommitProtocol):
                 self.files.rmtree(self.folder / name)
         for folder in self._step_folders():
             self._clear(folder)
+        self._remove_objects([name for name in names if is_object(name)])
         return names
 
     def _take_over(self) -> None:

@@ -10,6 +10,7 @@ from ..errors import SaveFailedError
 from ..format.manifest import MANIFEST_NAME, Manifest
 from ..format.manifest_json import encode_manifest
 from ..format.names import (
+    is_checkpoint_name,
     is_leftover,
     is_refused,
     new_token,
@@ -52,6 +53,7 @@ class ByRename(CommitProtocol):
         trash = self.folder / trash_folder(attempt.step, attempt.token)
         text = encode_manifest(manifest)
         self.require_shards(attempt, manifest)
+        self._sync_objects(manifest)
         write_durably(tmp / MANIFEST_NAME, text, files)
         # The names of the shards and the manifest must be durable before the name that vouches
         # for them: a rename can outlive a power loss that the files' names do not.
@@ -66,13 +68,14 @@ class ByRename(CommitProtocol):
                 files.rename(trash, final)
             raise
         self._settle(final, trash if is_replacing else None)
-        return manifest.size_bytes + len(text)
+        return manifest.written_bytes + len(text)
 
     def abandon(self, attempt: SaveToken) -> None:
         """Remove what an attempt has left under its temporary name."""
         tmp = self.work_folder(attempt)
         if self.files.is_dir(tmp):
             self.files.rmtree(tmp)
+        self._abandon_objects(attempt)
 
     def steps(self) -> list[int]:
         """Return the steps that have a folder under the final name."""
@@ -106,22 +109,34 @@ class ByRename(CommitProtocol):
         """Return the names of the folders that were set aside."""
         return [name for name in self.files.listdir(self.folder) if is_refused(name)]
 
+    def manifests(self) -> list[PurePath]:
+        """Return the manifests of the folders under final names, then of those set aside."""
+        names = filter(is_checkpoint_name, self.files.listdir(self.folder))
+        folders = sorted(names, key=lambda name: (parse_step_folder(name) is not None, name))
+        return [self.folder / name / MANIFEST_NAME for name in reversed(folders)]
+
     def leftovers(self) -> list[str]:
-        """Return the names of temporary folders."""
+        """Return the names of temporary folders, and of objects that nothing names."""
+        return [*self._temporary_folders(), *self.unnamed_objects()]
+
+    def sweep(self) -> list[str]:
+        """Remove the temporary folders, and the objects that nothing names."""
+        if not self.files.exists(self.folder):
+            return []
+        names, objects = self._temporary_folders(), self.unnamed_objects()
+        for name in names:
+            # A writer process that is still removing it will finish that.
+            with suppress(FileNotFoundError):
+                self.files.rmtree(self.folder / name)
+        self._remove_objects(objects)
+        return names + objects
+
+    def _temporary_folders(self) -> list[str]:
         return [
             name
             for name in self.files.listdir(self.folder)
             if is_leftover(name) and self.files.is_dir(self.folder / name)
         ]
-
-    def sweep(self) -> list[str]:
-        """Remove the temporary folders."""
-        names = self.leftovers() if self.files.exists(self.folder) else []
-        for name in names:
-            # A writer process that is still removing it will finish that.
-            with suppress(FileNotFoundError):
-                self.files.rmtree(self.folder / name)
-        return names
 
     def _settle(self, final: PurePath, trash: PurePath | None) -> None:
         try:

@@ -7,16 +7,25 @@ later save of another step.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from ..errors import SaveFailedError
 from ..format.json_fields import Fields
-from ..format.manifest import Manifest
-from ..format.names import new_token, step_folder
+from ..format.manifest import MANIFEST_NAME, Manifest
+from ..format.names import (
+    OBJECTS_FOLDER,
+    file_path,
+    new_token,
+    object_attempt,
+    object_name,
+    step_folder,
+)
 from ..format.strict_json import JSON
 from .local_files import Files
+from .objects import all_objects, manifest_at, objects_of_attempt, unnamed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +53,7 @@ class SaveToken:
 class CommitProtocol(ABC):
     """Makes and removes the checkpoints of one store.
 
-    All but `shard_path`, `steps` and `has` is called on the coordinator only.
+    All but `shard_path`, `object_path`, `steps` and `has` is called on the coordinator only.
 
     Args:
         folder: The store's folder.
@@ -87,9 +96,13 @@ class CommitProtocol(ABC):
     def shard_path(self, attempt: SaveToken, rank: int) -> PurePath:
         """Return the file that a rank writes."""
 
+    def object_path(self, attempt: SaveToken, rank: int) -> PurePath:
+        """Return the object that a rank writes: nothing names it before the attempt's manifest."""
+        return self.folder / object_name(rank, attempt.token)
+
     @abstractmethod
     def publish(self, attempt: SaveToken, manifest: Manifest) -> int:
-        """Make an attempt the checkpoint of its step, durably; return its size in bytes.
+        """Make an attempt the checkpoint of its step, durably; return the bytes it has written.
 
         Called after every rank has synced its shard.
 
@@ -143,6 +156,40 @@ class CommitProtocol(ABC):
         """Return the names under which damaged checkpoints were set aside; the folder is there."""
 
     @abstractmethod
+    def manifests(self) -> list[PurePath]:
+        """Return the manifests of all checkpoints, newest first, then of those set aside."""
+
+    def objects_of(self, step: int) -> frozenset[str]:
+        """Return the objects that a checkpoint names; none, if its manifest is damaged.
+
+        Raises:
+            OSError: From the storage.
+        """
+        if not self.files.is_dir(self.folder / OBJECTS_FOLDER):
+            return frozenset()
+        manifest = manifest_at(self.path(step) / MANIFEST_NAME, self.files)
+        return frozenset() if manifest is None else manifest.objects
+
+    def unnamed(self, names: Collection[str]) -> list[PurePath]:
+        """Return where those of some objects are that no checkpoint names (any more).
+
+        Raises:
+            OSError: From the storage.
+        """
+        if not names:
+            return []
+        return [self.folder / name for name in unnamed(names, self.manifests(), self.files)]
+
+    def unnamed_objects(self) -> list[str]:
+        """Return the objects that no checkpoint names: of a save in flight, or of one that died.
+
+        Raises:
+            OSError: From the storage.
+        """
+        names = all_objects(self.folder, self.files)
+        return unnamed(names, self.manifests(), self.files) if names else []
+
+    @abstractmethod
     def leftovers(self) -> list[str]:
         """Return the names of what saves and deletions have left; the folder is there."""
 
@@ -154,6 +201,26 @@ class CommitProtocol(ABC):
             OSError: From the storage.
         """
 
+    def _sync_objects(self, manifest: Manifest) -> None:
+        """Make the names of the objects durable that this attempt has written."""
+        if any(object_attempt(name) == manifest.token for name in manifest.objects):
+            self.files.fsync_dir(self.folder / OBJECTS_FOLDER)
+
+    def _remove_objects(self, names: Collection[str]) -> None:
+        for name in names:
+            # A writer process that is still removing it will finish that.
+            with suppress(FileNotFoundError):
+                self.files.unlink(self.folder / name)
+
+    def _abandon_objects(self, attempt: SaveToken) -> None:
+        """Remove what an attempt has left beside the checkpoints.
+
+        Not all that it has written: it may be a checkpoint, of which only the last sync failed.
+        """
+        own = objects_of_attempt(self.folder, attempt.token, self.files)
+        if own:
+            self._remove_objects(unnamed(own, self.manifests(), self.files))
+
     def require_shards(self, attempt: SaveToken, manifest: Manifest) -> None:
         """Refuse an attempt of which a shard is not as long as its rank says.
 
@@ -163,9 +230,10 @@ class CommitProtocol(ABC):
         """
         folder = self.work_folder(attempt)
         for file in manifest.files:
-            found_bytes = self.files.size(folder / file.name)
+            path = file_path(folder, file.name)
+            found_bytes = self.files.size(path)
             if found_bytes != file.size_bytes:
                 raise SaveFailedError(
-                    f"{folder / file.name} has {found_bytes} bytes on the coordinator, but its "
+                    f"{path} has {found_bytes} bytes on the coordinator, but its "
                     f"rank wrote {file.size_bytes}. Is the folder shared between the nodes?"
                 )

@@ -53,6 +53,19 @@ def read_whole(path: PurePath, files: Files) -> bytes:
     return bytes(content)
 
 
+def remove(path: PurePath, files: Files) -> None:
+    """Remove a folder with all that is in it, or a file.
+
+    Raises:
+        FileNotFoundError: There is neither.
+        OSError: From the storage.
+    """
+    if files.is_dir(path):
+        files.rmtree(path)
+    else:
+        files.unlink(path)
+
+
 def write_durably(path: PurePath, content: bytes, files: Files) -> None:
     """Write a new file and sync it; its name is not yet durable.
 

@@ -69,7 +69,7 @@ def different_values(left: CheckpointReader, right: CheckpointReader) -> Iterato
     """
     rights = {spec.name: spec for spec in right.manifest.specs()}
     for spec in left.manifest.specs():
-        if rights.get(spec.name) == spec:
+        if rights.get(spec.name) == spec and not left.shares(right, spec.fqn, spec.key):
             difference = _compare(left, right, spec)
             if difference.num_elements:
                 yield difference

@@ -1,15 +1,17 @@
 """The folder that holds the checkpoints of one run."""
 
+from collections.abc import Collection, Iterable
 from pathlib import PurePath
 
 from ..errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
-from ..format.manifest import BLOCK_BYTES, MAX_BLOCK_BYTES
+from ..format.manifest import BLOCK_BYTES, MANIFEST_NAME, MAX_BLOCK_BYTES
 from ..format.names import PIN_NAME, new_token, probe_folder, step_folder
 from ..reading.reader import CheckpointReader
 from ..reading.verify import find_damage, load_manifest
 from ..storage.local_files import LOCAL_FILES, Files
 from ..storage.locations import publishing_of
-from ..storage.small_files import write_durably
+from ..storage.objects import manifest_at, unnamed
+from ..storage.small_files import remove, write_durably
 
 _MAX_STEPS_SHOWN = 5
 
@@ -87,15 +89,20 @@ class CheckpointStore:
         """
         for path in self.withdraw(step):
             try:
-                self.files.rmtree(path)
+                remove(path, self.files)
             except OSError as error:
                 raise self._not_deleted(step, error) from error
 
-    def withdraw(self, step: int) -> list[PurePath]:
-        """Make a checkpoint invisible; return the folders that are to be removed.
+    def withdraw(self, step: int, *, spared: frozenset[str] = frozenset()) -> list[PurePath]:
+        """Make a checkpoint invisible; return what is to be removed.
 
-        This is fast; removing gigabytes takes seconds. What the caller does not remove, `sweep`
-        does. Called on the coordinator only, after a newer checkpoint was committed.
+        That is its folder, and the objects that only it named. This is fast; removing gigabytes
+        takes seconds. What the caller does not remove, `sweep` does. Called on the coordinator
+        only, after a newer checkpoint was committed.
+
+        Args:
+            step: Of the checkpoint.
+            spared: Objects that stay though no checkpoint names them: a save in flight does.
 
         Raises:
             NoCheckpointError: If there is no such step.
@@ -105,9 +112,36 @@ class CheckpointStore:
         if self.is_pinned(step):
             raise SaveFailedError(f"{self.path(step)} is pinned: {PIN_NAME} lies in it.")
         try:
-            return self.publishing.withdraw(step)
+            objects = self.publishing.objects_of(step) - spared
+            folders = self.publishing.withdraw(step)
+            # Not before: a kill in between leaves objects that nothing names, and `sweep` finds.
+            return [*folders, *self.publishing.unnamed(objects)]
         except OSError as error:
             raise self._not_deleted(step, error) from error
+
+    def freed_bytes(self, steps: Collection[int]) -> int:
+        """Return how many bytes the deletion of checkpoints would free; deletes nothing.
+
+        An object counts where all the checkpoints that name it are among these.
+
+        Raises:
+            OSError: From the storage.
+        """
+        going = {self.path(step) / MANIFEST_NAME for step in steps}
+        read = (manifest_at(path, self.files) for path in going)
+        manifests = [manifest for manifest in read if manifest is not None]
+        sizes = {f.name: f.size_bytes for one in manifests for f in one.files if f.is_object}
+        staying = [path for path in self.publishing.manifests() if path not in going]
+        freed = unnamed(sizes, staying, self.files) if sizes else []
+        return sum(one.own_bytes for one in manifests) + sum(sizes[name] for name in freed)
+
+    def has_objects(self, names: Iterable[str]) -> bool:
+        """Tell whether objects are there, each by its name from the store's folder.
+
+        Raises:
+            OSError: From the storage.
+        """
+        return all(self.files.exists(self.folder / name) for name in names)
 
     def is_pinned(self, step: int) -> bool:
         """Return whether this step is pinned: kept regardless of retention."""

@@ -11,19 +11,33 @@ from pathlib import Path
 
 from ..contract.environment import default_environment
 from ..contract.error_file import read_error
-from ..contract.exit_codes import CONTINUE, DONE, RankEnd, ended_by_warning, first_failure
+from ..contract.exit_codes import (
+    CONTINUE,
+    DONE,
+    RankEnd,
+    ended_by_handling,
+    ended_by_warning,
+    first_failure,
+)
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
-from ..contract.preemption import signal_name
 from ..plan.launch_plan import LaunchPlan
+from ..plan.script_modules import modules_of, source_of, spawn_line
 from ..workers.forkserver.descriptors import open_descriptors
 from ..workers.lifeline import Lifeline
 from ..workers.starter import Starter
 from .attempts.evidence import exception_of, without_launcher
 from .attempts.failure_report import TAIL_LINES, failure_report
 from .attempts.node_loss import newest_step
+from .attempts.own_loop import (
+    died_text,
+    ended_with_0_text,
+    left_text,
+    lines_text,
+    lost_text,
+    spawn_text,
+)
 from .attempts.preemption import (
-    done_after_notice_text,
     followers_text,
     nothing_begun_text,
     unsaved_text,
@@ -49,7 +63,7 @@ def launch(
         UsageError: The ranks cannot meet where they were told to.
         Interrupted: The run was asked to leave before it had ranks.
     """
-    starter = Starter(plan.program.command(environ), say)
+    starter = Starter(plan.program.command(environ), say, holds_interrupt=plan.starts_run)
     with closing(starter):
         if not plan.cold:
             _warm_up(starter, plan, inbox, environ)
@@ -95,6 +109,9 @@ def _run_agent(
     inbox.ranks_start()
     if (text := no_time_text(plan)) is not None:
         say(text)
+    spawns = None if plan.uses_run else spawn_line(source_of(plan.program))
+    if spawns is not None and plan.nodes.node_rank in (0, None):
+        say(spawn_text(plan.program.name, spawns))
     plan = with_logs(plan, say)
     with Lifeline.hold() as lifeline:
         agent = NodeAgent(
@@ -174,10 +191,23 @@ def _without_failure(
         step = end.step()
         newest = newest_step(plan.run.run_dir or end.run_dir(), plan.run.checkpoints)
         return unsaved_text(end.outcomes, step=step, newest=newest, grace_s=plan.grace_s)
+    if not plan.uses_run and (text := _without_run(end, died, plan, inbox)):
+        return text
     if died is not None and died.status is not None:
-        name = signal_name(-died.status)
-        return f"rank {died.rank} ended on {name}: nothing in the script handles it."
-    if end.code == DONE and inbox.warned_by is not None and not plan.uses_run:
-        return done_after_notice_text(inbox.warned_by)
+        return died_text(died.rank, -died.status)
     causes = {o.rank: words_of(end.files[o.rank], end.output, o.rank) for o in end.outcomes}
     return followers_text(end.outcomes, causes)
+
+
+def _without_run(
+    end: AttemptEnd, died: RankEnd | None, plan: LaunchPlan, inbox: SignalInbox
+) -> str:
+    """Return what a notice did to a script without `Run`, and what would save it."""
+    if died is not None and died.status is not None:
+        lost = lost_text(end.lived_s, end.step())
+        return f"{died_text(died.rank, -died.status)} {lost} {lines_text(modules_of(plan.program))}"
+    if inbox.warned_by is not None and ended_by_handling(end.outcomes):
+        return f"{ended_with_0_text(inbox.warned_by)} {lines_text(modules_of(plan.program))}"
+    if any(o.status == CONTINUE for o in end.outcomes):
+        return left_text(inbox.warned_by)
+    return ""

@@ -101,6 +101,7 @@ class NodeAgent(SimpleElasticAgent):
             )
         )
         self._plan = plan
+        self._history = history
         self._inbox = inbox
         self._lifeline = lifeline
         self._starter = starter
@@ -229,6 +230,9 @@ class NodeAgent(SimpleElasticAgent):
             self._workers.append(started)
             worker.id = started.pid
         self._starter.all_started()
+        if not worker_group.group_rank:
+            ranks = worker_group.workers[0].world_size
+            self._history.began(attempt=self._number, ranks=ranks)
         self._hang = None
         if (timeout_s := self._plan.hang_timeout_s) is not None:
             heartbeats = {rank: files.heartbeat for rank, files in self._files.items()}

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from .planned_machines import PLAN, PlannedMachines
 from .run_options import VARIABLES, RunOptions
+from .trial import TRIAL, TrialSettings
 
 RUN_ID = "RELAUNCH_RUN_ID"
 START_DIR = "RELAUNCH_START_DIR"
@@ -85,6 +86,8 @@ class RankEnvironment:
     """What sums tensors of GPUs over the ranks: "gloo", or None for NCCL."""
     planned: PlannedMachines | None = None
     """Machines that are not there: the script is to tell what it would need, and to end."""
+    trial: TrialSettings | None = None
+    """A few steps are to be observed, and the run ends after them."""
     attempt: int = 1
     """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
@@ -97,6 +100,8 @@ class RankEnvironment:
     """The end of the job's time, in seconds since the epoch; None: no limit is known."""
     grace_s: float | None = None
     """From a warning to SIGKILL: --grace, or what a batch system gives; None: not known."""
+    has_threads: bool = False
+    """Whether OMP_NUM_THREADS says with how many threads to compute."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -130,12 +135,14 @@ class RankEnvironment:
             run_id=environ.get(RUN_ID) or environ.get("TORCHELASTIC_RUN_ID", ""),
             launched="RANK" in environ,
             run=RunOptions.from_environ(environ),
+            has_threads=bool(environ.get("OMP_NUM_THREADS")),
             error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),
             stacks_file=_path(environ, STACKS_FILE),
             cuda_backend=cuda_backend(environ),
             planned=PlannedMachines.of(environ.get(PLAN)),
+            trial=TrialSettings.of(environ.get(TRIAL)),
             attempt=_number(environ, ATTEMPT, 1),
             folder_file=_path(environ, FOLDER_FILE),
             start_dir=_path(environ, START_DIR),

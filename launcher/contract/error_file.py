@@ -8,6 +8,7 @@ import json
 import math
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,17 +51,24 @@ def write_error(path: Path | None, message: str, *, exit_code: int = USAGE) -> b
     return _write(path, _record(message, message, exit_code, is_sentence=True))
 
 
-def write_exception(path: Path | None, error: BaseException, where: str) -> None:
+def write_exception(
+    path: Path | None,
+    error: BaseException,
+    where: str,
+    masked: Callable[[str], str] = lambda text: text,
+) -> None:
     """Leave what ended this rank, and where, for the launcher's report; it prints no traceback.
 
     Args:
         path: `RankEnvironment.error_file`; None under plain `python train.py`.
         error: What nobody has caught.
         where: Rank, step and line.
+        masked: Takes secrets out of what is shown and recorded.
     """
     words = "".join(traceback.format_exception_only(error)).strip()
     stack = "".join(traceback.format_exception(error))
-    _write(path, _record(f"{words}\n{where}", stack, EXCEPTION, is_sentence=False))
+    text = masked(f"{words}\n{where}")
+    _write(path, _record(text, masked(stack), EXCEPTION, is_sentence=False))
 
 
 def _record(text: str, stack: str, exit_code: int, *, is_sentence: bool) -> dict[str, Any]:

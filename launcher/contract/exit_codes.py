@@ -47,6 +47,8 @@ class RankEnd:
     """When the rank itself said that all is saved and that it leaves."""
     lost_peer: bool = False
     """It failed with the words of a connection to another rank that broke."""
+    caught_notice: bool = False
+    """A script without `Run` that had a handler when the launcher passed a notice on to it."""
     spared: int | None = None
     """The status with which a notice ended it before there was anything to save: `status` then says
     that the run is to be continued."""
@@ -153,6 +155,18 @@ def ended_by_warning(outcome: RankEnd, warned_by: int | None) -> bool:
     return warned_by is not None and is_notice(outcome.status)
 
 
+def ended_by_handling(outcomes: Sequence[RankEnd]) -> bool:
+    """Return whether all ended with 0 and one by handling a notice: it may not be finished.
+
+    A script without a handler would have died, and one that ignores the signal has run to its end.
+    One that handles it may break off and end with 0, as with Lightning's Trainer. To start again
+    what is finished costs a start; to take what is broken off for done costs the run.
+    """
+    return all(o.status == DONE for o in outcomes) and any(
+        o.caught_notice and o.left_s is None for o in outcomes
+    )
+
+
 def spare(outcomes: Sequence[RankEnd], *, nothing_begun: bool, warned: bool) -> tuple[RankEnd, ...]:
     """Return the outcomes; what a notice ended where there was nothing to save has left.
 
@@ -197,5 +211,5 @@ def exit_code(
     if any(o.status == CONTINUE for o in outcomes):
         return CONTINUE
     if all(o.status == DONE for o in outcomes):
-        return DONE
+        return CONTINUE if ended_by_handling(outcomes) else DONE
     return 128 + (warned_by if warned_by is not None else signal.SIGKILL)

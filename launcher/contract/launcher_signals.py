@@ -1,5 +1,6 @@
 """The launcher's side of signals: handlers which set attributes, read by the supervising loop."""
 
+import contextlib
 import os
 import signal
 import time
@@ -24,6 +25,9 @@ class SignalInbox:
         """How many have come."""
         self.kill_now = False
         """A second Ctrl-C came."""
+        self.wake_fd: int | None = None
+        """Readable from a signal on until it is read, so that a wait ends; None before the ranks
+        are started."""
         self._ranks_started = False
         self._interrupted_at: float | None = None
         self._handled: set[signal.Signals] = set()
@@ -43,6 +47,8 @@ class SignalInbox:
     def ranks_start(self) -> None:
         """From now on a second Ctrl-C kills ranks; until now it ended the launcher itself."""
         self._ranks_started = True
+        with contextlib.suppress(OSError):  # without it the next look is a twentieth second away
+            self.wake_fd = self.wake_fd or os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def close(self) -> None:
         """Ignore the signals from here on, since the exit code is known and there are no ranks.
@@ -58,7 +64,13 @@ class SignalInbox:
             self._handled.add(signum)
             signal.signal(signum, self._interrupt if signum == signal.SIGINT else self._warn)
 
+    def _wake(self) -> None:
+        if self.wake_fd is not None:
+            with contextlib.suppress(OSError):
+                os.eventfd_write(self.wake_fd, 1)
+
     def _warn(self, signum: int, frame: FrameType | None) -> None:
+        self._wake()
         self.num_warnings += 1
         self.warned_at_s = time.time()
         if self.warned_by is None:
@@ -73,6 +85,7 @@ class SignalInbox:
             return
         elif self._ranks_started:
             self.kill_now = True
+            self._wake()
         else:
             # A long import reads no flags, and nothing needs cleaning up yet.
             signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -94,6 +94,15 @@ def mask_arguments(words: Sequence[str], secrets: Sequence[str]) -> list[str]:
     return [_masked_pair(word.name, word.between, word.value, known) for word in _words(words)]
 
 
+def secrets_in(told: Mapping[str, Any], secrets: Sequence[str]) -> tuple[str, ...]:
+    """Return the environment's secrets and those of a description, as `mask_description` reads it.
+
+    For texts that come later, such as an exception's, in which a value of them may stand.
+    """
+    words = [word.value for word in _words(told.get(ARGUMENTS, ())) if word.is_secret]
+    return (*secrets, *_worth_searching([*words, *_secret_settings(told)]))
+
+
 def mask_description(told: Mapping[str, Any], secrets: Sequence[str]) -> dict[str, Any]:
     """Return what a run is made of as everybody may see it: settings by name and by value.
 
@@ -101,8 +110,7 @@ def mask_description(told: Mapping[str, Any], secrets: Sequence[str]) -> dict[st
         told: JSON; under "arguments" the words of a script's command line.
         secrets: the environment's, `secrets_of`.
     """
-    words = [word.value for word in _words(told.get(ARGUMENTS, ())) if word.is_secret]
-    known = (*secrets, *_worth_searching([*words, *_secret_settings(told)]))
+    known = secrets_in(told, secrets)
     masked: dict[str, Any] = _masked(told, known)
     if ARGUMENTS in told:
         masked[ARGUMENTS] = mask_arguments(told[ARGUMENTS], known)

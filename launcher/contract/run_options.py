@@ -20,6 +20,8 @@ class RunOptions:
     precision: str | None = None
     shard_blocks: str | None = None
     hybrid_shard: bool = False
+    exact: bool = False
+    """The same bits on any number of ranks."""
     run_dir: Path | None = None
     checkpoints: str | None = None
     """Where checkpoints go: a folder or a URL; None: the run's folder."""

@@ -32,6 +32,8 @@ class LaunchPlan:
     program: Program
     uses_run: bool
     """The script imports `launcher`, so each rank will soon handle SIGTERM."""
+    starts_run: bool = False
+    """It calls `Run.start`, which receives the SIGINT that was held back until then."""
     local_world_size: int
     run: RunOptions
     """Its folders as absolute paths."""
@@ -97,6 +99,7 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
     return LaunchPlan(
         program=program,
         uses_run=uses_run,
+        starts_run=uses_run and calls_run_start(program),
         local_world_size=local_world_size,
         run=replace(
             options.run, run_dir=run_dir, checkpoints=_whole_place(options.run.checkpoints)
@@ -163,6 +166,12 @@ def check_packages(program: Program) -> bool:
             f"Rename or move it."
         )
     return "launcher" in origin.ours
+
+
+def calls_run_start(program: Program) -> bool:
+    """Return whether `Run.start` is called by the program itself, not by what it imports."""
+    source = find_source(program)
+    return source is not None and "Run.start(" in _source(source)
 
 
 def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -> int:

@@ -1,8 +1,9 @@
 """How many GPUs this process may use, found without starting CUDA."""
 
 import ctypes
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class Machine:
     num_gpus: int
     """GPUs visible to the ranks."""
     num_cpus: int
-    """CPUs on which this process may run."""
+    """CPUs on which this process may run, and no more than its container's quota of CPU time."""
     cuda_visible_devices: str | None = None
     """The variable as it was given, for messages."""
     shares_gpus: bool = False
@@ -53,11 +54,68 @@ class Machine:
         return cls(
             num_gpus=len(devices),
             devices=tuple(devices) if num_nvidia else (),
-            num_cpus=len(os.sched_getaffinity(0)),
+            num_cpus=num_cpus(len(os.sched_getaffinity(0)), cpu_quota()),
             cuda_visible_devices=visible,
             variable=variable,
             shares_gpus=shares_gpus,
         )
+
+
+def num_cpus(num_allowed: int, quota: float | None) -> int:
+    """Return how many processes can run at once; pure.
+
+    Args:
+        num_allowed: CPUs on which this process may run.
+        quota: CPU seconds a second that its cgroup may use; None: no limit. Half a CPU is one.
+    """
+    return num_allowed if quota is None else max(1, min(num_allowed, math.ceil(quota)))
+
+
+def cpu_quota(
+    proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> float | None:
+    """Return the least quota of this cgroup and those above, as of `docker run --cpus`.
+
+    None: there is none, or it cannot be read.
+    """
+    try:
+        lines = proc.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return None
+    found = []
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
+        if controllers == "":
+            mount, read = root, _quota_v2
+        elif "cpu" in controllers.split(","):
+            mount, read = root / "cpu", _quota_v1
+        else:
+            continue
+        # In a container the path may be the host's, and the own group is mounted at the root.
+        own = mount / path.lstrip("/")
+        found += [read(folder) for folder in (own, *own.parents) if folder.is_relative_to(mount)]
+    return min((quota for quota in found if quota is not None), default=None)
+
+
+def _quota_v2(group: Path) -> float | None:
+    return _ratio(_words(group / "cpu.max"))
+
+
+def _quota_v1(group: Path) -> float | None:
+    return _ratio(_words(group / "cpu.cfs_quota_us") + _words(group / "cpu.cfs_period_us"))
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return []
+
+
+def _ratio(words: Sequence[str]) -> float | None:
+    """Return quota / period in microseconds; "max" and -1 are no limit."""
+    if len(words) != 2 or not all(word.isdecimal() for word in words) or int(words[1]) == 0:
+        return None
+    return int(words[0]) / int(words[1])
 
 
 def devices_variable(environ: Mapping[str, str], *, is_amd: bool) -> str:

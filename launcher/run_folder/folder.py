@@ -59,6 +59,10 @@ class RunFolder:
         self._now = now
         self.warn: Callable[[str], None] = _to_stderr
         """Takes a sentence about what does not work here."""
+        self.is_ours: Callable[[], bool] = lambda: True
+        """Tells whether no other run has taken the folder."""
+        self.mask: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda details: details
+        """Takes secrets out of an event."""
         self._described: Mapping[str, Any] | None = None
         self._events = self._line_file(EVENTS)
         self._metrics = self._line_file(METRICS)
@@ -140,7 +144,7 @@ class RunFolder:
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl, now or later. Called on the coordinator only."""
-        self._events.append(event_of(kind, now=self._now(), **details))
+        self._events.append(event_of(kind, now=self._now(), **self.mask(details)))
 
     def events(self) -> list[dict[str, Any]]:
         """Return the events so far, oldest first."""
@@ -182,7 +186,12 @@ class RunFolder:
         return self._metrics.forget_after(step)
 
     def _line_file(self, name: str) -> LineFile:
-        return LineFile(self.path / name, warn=lambda text: self.warn(text), remade=self._remade)
+        return LineFile(
+            self.path / name,
+            warn=lambda text: self.warn(text),
+            remade=self._remade,
+            is_ours=lambda: self.is_ours(),
+        )
 
     def _remade(self) -> None:
         """The folder was gone in the middle of a run: put back what says what the run is."""

@@ -48,7 +48,7 @@ def goodput(facts: RunFacts) -> Goodput:
     """Return where the time of a run went, as far as its folder knows."""
     attempts = facts.attempts
     in_loop_s = sum(max(0.0, a.last_sign_s - a.began_s) for a in attempts)
-    evaluating_s = sum(r.get("evaluation_s", 0.0) for r in facts.records)
+    evaluating_s = facts.records.evaluating_s
     saving_s = sum(e["stall_s"] for e in facts.of("saved"))
     saving_s += sum(e.get("stall_s", e.get("seconds", 0.0)) for e in facts.of("best"))
     lost_s = sum(a.lost_s for a in attempts)

@@ -12,8 +12,8 @@ from typing import Any
 from ..errors import UsageError
 from ..printable import printable_values
 from .folder import RunFolder
-from .jsonl import ATTEMPT, ENDS, EVENTS, METRICS, metrics_of, whole_events_of
-from .metric_text import is_table, measured_in
+from .jsonl import ATTEMPT, ENDS, EVENTS, LAUNCHED, METRICS, metrics_of, whole_events_of
+from .record_summary import RecordSummary
 
 Record = Mapping[str, Any]
 _TOLD = {"attempt", "ranks", "code", "seconds"}
@@ -64,8 +64,8 @@ class RunFacts:
     path: Path
     description: Mapping[str, Any]
     """run.json."""
-    records: Sequence[Record]
-    """metrics.jsonl."""
+    records: RecordSummary
+    """Of metrics.jsonl."""
     events: Sequence[Record]
     """events.jsonl."""
     attempts: Sequence[AttemptRecord]
@@ -109,15 +109,6 @@ class RunFacts:
         """Return the events of one kind, oldest first."""
         return [event for event in self.events if event["event"] == kind]
 
-    def metric_names(self) -> list[str]:
-        """Return the names of the numbers that were measured, in order of appearance."""
-        measured = [measured_in(record) for record in self.records]
-        return list(dict.fromkeys(n for m in measured for n, v in m.items() if not is_table(v)))
-
-    def tables(self) -> dict[str, Record]:
-        """Return by name the newest record of each table that was measured."""
-        return {n: r for r in self.records for n, v in measured_in(r).items() if is_table(v)}
-
 
 def read_run(path: Path) -> RunFacts:
     """Read a run folder; every text in it as `printable` shows it.
@@ -129,14 +120,14 @@ def read_run(path: Path) -> RunFacts:
         what = "is not a folder" if not path.is_dir() else f"holds no {EVENTS}"
         raise UsageError(f"{path} {what}; pass a run folder, such as runs/train.")
     lines = {METRICS: metrics_of(path), EVENTS: whole_events_of(path)}
-    records = printable_values(list(lines[METRICS]))
+    records = RecordSummary(lines[METRICS])
     events = printable_values(list(lines[EVENTS]))
     return RunFacts(
         path=path,
         description=printable_values(RunFolder(path).description()),
         records=records,
         events=events,
-        attempts=attempts_of(records, events),
+        attempts=attempts_of(records.attempts, events),
         skipped={name: found.skipped for name, found in lines.items() if found.skipped},
     )
 
@@ -156,27 +147,37 @@ def is_over(path: Path) -> bool:
     return ending is not None and ending != "preempted"
 
 
-def attempts_of(records: Sequence[Record], events: Sequence[Record]) -> list[AttemptRecord]:
-    """Return the starts of a run, each with what followed it; pure."""
+def attempts_of(
+    recorded: Mapping[object, tuple[int, float]], events: Sequence[Record]
+) -> list[AttemptRecord]:
+    """Return the starts of a run, each with what followed it; pure.
+
+    Args:
+        recorded: by attempt the highest step that was recorded, and the newest time.
+        events: all of the run.
+    """
     by_launcher = {e["attempt"]: e for e in events if e["event"] == ATTEMPT and e.keys() >= _TOLD}
     cuts = [number for number, event in enumerate(events) if event["event"] == "start"]
     pieces = [events[a:b] for a, b in pairwise([*cuts, len(events)])]
-    found, recorded = [], _recorded(records)
+    found = []
     for number, piece in enumerate(pieces):
         following = pieces[number + 1][0] if number + 1 < len(pieces) else None
         found.append(_attempt(piece, following, recorded, by_launcher))
-    return found or [_launched(event) for event in by_launcher.values()]
+    return found or _told_by_launcher(events, by_launcher)
 
 
-def _recorded(records: Sequence[Record]) -> dict[object, tuple[int, float]]:
-    """Return by attempt the highest step that was recorded, and the newest time."""
-    found: dict[object, tuple[int, float]] = {}
-    for record in records:
-        attempt, step = record.get("attempt"), record["step"]
-        time = record.get("time", float("-inf"))
-        before = found.get(attempt, (step, time))
-        found[attempt] = (max(step, before[0]), max(time, before[1]))
-    return found
+def _told_by_launcher(
+    events: Sequence[Record], by_launcher: Mapping[int, Record]
+) -> list[AttemptRecord]:
+    """Return the attempts of a script that tells nothing; one without an end may be under way."""
+    under_way = {
+        e["attempt"]: e
+        for e in events
+        if e["event"] == LAUNCHED and e["attempt"] not in by_launcher
+    }
+    found = [_launched(event) for event in by_launcher.values()]
+    found += [_launched({**event, "code": None, "seconds": 0.0}) for event in under_way.values()]
+    return sorted(found, key=lambda attempt: attempt.number)
 
 
 def _launched(event: Record) -> AttemptRecord:

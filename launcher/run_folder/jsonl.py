@@ -17,6 +17,8 @@ ENDS = ("end", "already over")
 """Kinds of the event with which a start has ended by itself."""
 ATTEMPT = "attempt"
 """The launcher's event at the end of an attempt, whether or not the script uses `Run`."""
+LAUNCHED = "launched"
+"""The launcher's event at the begin of an attempt of a script that does not use `Run`."""
 FOLDER = "run folder"
 """The event that says where a run is kept whose record was begun in another folder."""
 

@@ -164,6 +164,14 @@ class FolderLock:
             if not self._is_still_held():
                 self._take_anew()
 
+    def is_ours(self) -> bool:
+        """Tell whether no other run has it, as `require_held` does."""
+        try:
+            self.require_held()
+        except FolderTakenError:
+            return False
+        return True
+
     def _is_still_held(self) -> bool:
         """Tell whether this descriptor holds the lock of this path.
 
@@ -173,7 +181,7 @@ class FolderLock:
         try:
             if not _is_at(self._path, self._fd):
                 return False
-            is_locked = _lock(self._fd) is not False
+            is_locked = lock_file(self._fd) is not False
             owner = Owner.parse(os.pread(self._fd, _MOST_BYTES, 0))
         except OSError:  # a server has lost it, or the script has closed what it had not opened
             return False
@@ -216,7 +224,7 @@ def _try_to_take(path: Path, warn: Callable[[str], None]) -> tuple[FolderLock | 
         if (held := _HELD.get(_inode(fd))) is not None:
             os.close(fd)
             return held, Owner()
-        is_locked = _lock(fd)
+        is_locked = lock_file(fd)
         if is_locked is False:
             owner = Owner.parse(os.pread(fd, _MOST_BYTES, 0))
             os.close(fd)
@@ -237,7 +245,7 @@ def _try_to_take(path: Path, warn: Callable[[str], None]) -> tuple[FolderLock | 
     return FolderLock(path, fd, word), Owner()
 
 
-def _lock(fd: int) -> bool | None:
+def lock_file(fd: int) -> bool | None:
     """Lock an open file description; return whether it is locked, None: there are no locks.
 
     Raises:

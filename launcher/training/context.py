@@ -23,7 +23,7 @@ from ..contract.end_time import EndTime, end_time_file
 from ..contract.environment import RankEnvironment
 from ..contract.error_file import write_error
 from ..contract.heartbeat import Heartbeat
-from ..contract.masking import mask_description, secrets_of
+from ..contract.masking import ARGUMENTS, mask_description, mask_text, secrets_in, secrets_of
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import next_number
 from ..run_folder.folder import RunFolder, unwritable_text
@@ -32,6 +32,7 @@ from ..run_folder.lock import FolderLock, FolderUnavailableError
 from ..run_folder.plain_files import NO_ROOM
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake
+from .exact import conditions, use_one_thread
 from .lockstep import Lockstep
 from .rank_console import RankConsole
 
@@ -56,6 +57,7 @@ class RunContext:
         *,
         folder: RunFolder,
         seed: int,
+        exact: bool = False,
         clock: Callable[[], float] = time.monotonic,
         before_first_step: BeforeFirstStep | None = None,
     ) -> None:
@@ -77,6 +79,10 @@ class RunContext:
         self.folder = folder
         self.console = RankConsole(is_heard=ranks.is_coordinator)
         self.seed = seed
+        self.exact = exact or environment.run.exact
+        """Whether no bit may depend on the number of ranks."""
+        if self.exact and not environment.has_threads:
+            use_one_thread()
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
         self.lockstep = Lockstep(ranks, end_process=self._end_process)
@@ -85,6 +91,8 @@ class RunContext:
             environment.run.precision or "fp32",
             "cuda" if environment.planned is not None else ranks.device.type,
         )
+        self.settings: JSON = {}
+        """What `run.config` has returned; not masked."""
         self.past_events: list[Record] = []
         """On the coordinator the newest events of the run's earlier starts, oldest first."""
         self.attempt = self._open_folder()
@@ -137,7 +145,12 @@ class RunContext:
             "world_size": self.ranks.world_size,
             "precision": self.precision.name,
             "attempt": self.attempt,
+            **self.exact_conditions(),
         }
+
+    def exact_conditions(self) -> dict[str, JSON]:
+        """Return what the bits of an exact run depend on besides the run; of any other nothing."""
+        return conditions(self.device) if self.exact else {}
 
     def _end_process(self, sentence: str) -> None:
         """End a rank that has left its loop and goes on alone; called in a thread."""
@@ -181,6 +194,8 @@ class RunContext:
         try:
             folder.create()
             lock = FolderLock.take(folder.path, warn=self.warn, sleep=self._sleep)
+            folder.is_ours = lock.is_ours
+            folder.mask = lambda details: mask_description(details, self._secrets())
             folder.require_same_checkpoints()
             self.past_events = folder.recent_events()
             number = max(next_number(folder.path), self.environment.attempt)
@@ -232,6 +247,14 @@ class RunContext:
             **more,
         }
         return mask_description(told, secrets_of(os.environ))
+
+    def masked(self, text: str) -> str:
+        """Return a text, such as an exception's, without the secrets that are known here."""
+        return mask_text(text, self._secrets())
+
+    def _secrets(self) -> tuple[str, ...]:
+        told = {ARGUMENTS: sys.argv[1:], "config": self.settings}
+        return secrets_in(told, secrets_of(os.environ))
 
     @property
     def has_trained(self) -> bool:

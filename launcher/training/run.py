@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -17,7 +18,6 @@ from torch.utils.data import Subset
 from checkpointing import CheckpointError
 from strategies import (
     ConfigError,
-    HostCommunicator,
     MapDataset,
     Ranks,
     StrategyError,
@@ -35,7 +35,7 @@ from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
 from ..contract.heartbeat import Heartbeat, listen_for_stacks
 from ..contract.peer_loss import is_peer_loss
 from ..contract.preemption import PreemptionFlag
-from ..contract.run_dir_file import tell_folder, working_folder
+from ..contract.run_dir_file import tell_folder
 from ..run_folder.folder import run_folder_at
 from ..run_folder.lock import FolderTakenError, FolderUnavailableError
 from .context import RunContext
@@ -52,13 +52,11 @@ from .recipe.measure import Measure
 from .recipe.recipe import Recipe
 from .recipe.script_config import Settings, build_config, to_json
 from .recipe.signature import FitArguments, PrepareArguments, with_recipe
+from .run_path import path_of_coordinator, run_path
 from .run_state import Preempted
 
 _FAILURE = 1
 quiet_engines()  # here, since transformers imports one, which speaks at once
-_IMPORTED_IN = working_folder()
-"""Where the script was started, before it went elsewhere: its runs are kept here, unless it says
-otherwise, so that the same command finds them."""
 
 
 class Run(RunContext):
@@ -74,6 +72,7 @@ class Run(RunContext):
         run_dir: str | Path | None = None,
         checkpoints: str | Path | None = None,
         seed: int = 0,
+        exact: bool = False,
     ) -> None:
         """Run `main` under torch.distributed and end the process with the run's exit code.
 
@@ -87,13 +86,14 @@ class Run(RunContext):
             checkpoints: a folder or a URL for checkpoints and best weights, unless --checkpoints is
                 given; default: the run folder.
             seed: seed of all random numbers, 0 <= seed < 2**63.
+            exact: train the same bits on any number of ranks, as with --exact.
 
         Raises:
             ConfigError: this is not the main thread of the process.
         """
         _require_main_thread()
         environment = _own_environment()
-        path = _run_path(environment, run_dir)
+        path = run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
         launcher = None if environment.warning_file is None else os.getppid()
@@ -101,6 +101,8 @@ class Run(RunContext):
         flag.install_until_exit()
         start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
         start.begin()
+        if launcher is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
@@ -111,10 +113,16 @@ class Run(RunContext):
 
             def begin() -> Run:
                 is_named = environment.run.run_dir is not None or run_dir is not None
-                kept = path if is_named else _path_of_coordinator(path, environment, ranks)
+                kept = path if is_named else path_of_coordinator(path, environment, ranks)
                 folder = run_folder_at(kept, environment.run.checkpoints or checkpoints)
                 run = cls(
-                    environment, ranks, flag, folder=folder, seed=seed, before_first_step=start
+                    environment,
+                    ranks,
+                    flag,
+                    folder=folder,
+                    seed=seed,
+                    exact=exact,
+                    before_first_step=start,
                 )
                 if unshielded is not None:
                     run.warn(unshielded)
@@ -215,8 +223,9 @@ class Run(RunContext):
             ConfigError: an unknown key, or a value of another type.
         """
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
+        self.settings = to_json(found)
         if self.ranks.is_coordinator:
-            told = self._describe_run(self.attempt, config=to_json(found))
+            told = self._describe_run(self.attempt, config=self.settings)
             self.folder.update_run(told)
             self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
         return found
@@ -321,21 +330,6 @@ def _own_environment() -> RankEnvironment:
         leave(None, str(error), USAGE)
 
 
-def _run_path(environment: RankEnvironment, run_dir: str | Path | None) -> Path:
-    """Return the run folder: asked on the command line, in the script, or runs/<its name>."""
-    began_in = environment.start_dir or _IMPORTED_IN or Path()
-    usual = began_in / "runs" / Path(sys.argv[0]).stem
-    path = environment.run.run_dir or (usual if run_dir is None else Path(run_dir))
-    return path.absolute()  # the script may go elsewhere
-
-
-def _path_of_coordinator(path: Path, environment: RankEnvironment, ranks: Ranks) -> Path:
-    """Return the coordinator's run folder: nodes may have been started in different folders."""
-    found = Path(str(HostCommunicator(ranks).broadcast(str(path))))
-    tell_folder(environment.folder_file, found)
-    return found
-
-
 def _code_of(
     begin: Callable[[], Run],
     main: Callable[[Run], None],
@@ -369,6 +363,6 @@ def _code_of(
     except Exception as error:
         if run is not None:
             run.lockstep.stay()
-            write_exception(environment.error_file, error, run.describe_end(error))
+            write_exception(environment.error_file, error, run.describe_end(error), run.masked)
         raise
     return DONE

@@ -26,6 +26,9 @@ from strategies import (
 from ..contract.exit_codes import CONTINUE
 from .context import RunContext
 
+OWN_LOOP = "own_loop"
+"""Stands in the state of a checkpoint that `Resumable` has made, of a script's own loop."""
+
 
 class Preempted(SystemExit):
     """Saved, and to be continued by the same command: leaves with exit code 75."""
@@ -57,6 +60,8 @@ class RunState:
     """The record of the newest step, whose evaluation is still to be done; None: none is."""
     jumps: tuple[Jump, ...] = ()
     """Windows of data that the run has gone back before and left out."""
+    exponents: Mapping[str, int] = field(default_factory=dict)
+    """With exact sums: of each parameter's gradients, for the step that follows."""
 
     def after(self, outcome: StepOutcome) -> RunState:
         """Return the state with one step more."""
@@ -71,6 +76,7 @@ class RunState:
             scale=self.scale if outcome.is_empty else self.scale.after(finite=outcome.applied),
             skipped_in_a_row=in_a_row,
             empty_steps=self.empty_steps + outcome.is_empty,
+            exponents=outcome.exponents or self.exponents,
         )
 
     def progress(
@@ -123,6 +129,7 @@ class RunState:
             "skipped_in_a_row": self.skipped_in_a_row,
             "empty_steps": self.empty_steps,
             **({} if (owed := self.owed_evaluation) is None else {"owed_evaluation": dict(owed)}),
+            **({"exponents": dict(self.exponents)} if self.exponents else {}),
             "jumps": [{"at": jump.at, "length": jump.length} for jump in self.jumps],
             "stopped_because": self.stopped_because,
             "ending": ending.value if ending is not None and ending.is_final else None,
@@ -136,6 +143,11 @@ class RunState:
         """
         if IMPORTED in saved:
             return self  # Another program's weights: this run's own trajectory begins with them.
+        if OWN_LOOP in saved:
+            raise ConfigError(
+                f"the run in {where} was trained in a loop of the script's own, with Resumable: "
+                "its steps mean other samples than those of run.prepare. Use another --run-dir."
+            )
         for name, mine in identity(plan).items():
             if saved["data"][name] != mine:
                 raise ConfigError(
@@ -161,6 +173,7 @@ class RunState:
             empty_steps=saved.get("empty_steps", 0),
             owed_evaluation=saved.get("owed_evaluation"),
             jumps=tuple(Jump(**jump) for jump in saved.get("jumps", ())),
+            exponents=saved.get("exponents", {}),
         )
 
 

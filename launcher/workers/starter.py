@@ -13,9 +13,19 @@ from .worker import Worker, WorkerStreams
 class Starter:
     """Starts the ranks of all attempts; says it once when they are no longer warm."""
 
-    def __init__(self, command: Sequence[str], say: Callable[[str], None]) -> None:
-        """Remember what every rank runs, as words to execute."""
+    def __init__(
+        self, command: Sequence[str], say: Callable[[str], None], *, holds_interrupt: bool
+    ) -> None:
+        """Remember what every rank runs.
+
+        Args:
+            command: as words to execute.
+            say: prints a sentence.
+            holds_interrupt: a SIGINT waits in each rank for `Run.start`. Python's own handler
+                would end the imports with a traceback.
+        """
         self._command = tuple(command)
+        self._holds_interrupt = holds_interrupt
         self._say = say
         self._server: ForkServer | None = None
 
@@ -47,7 +57,13 @@ class Starter:
                 return
             if (reason := why_not_source(program)) is not None:
                 raise ForkServerUnavailableError(reason)
-            warmth = Warmth(program=program, preload=preload, uses_run=uses_run, opened=opened)
+            warmth = Warmth(
+                program=program,
+                preload=preload,
+                uses_run=uses_run,
+                opened=opened,
+                holds_interrupt=self._holds_interrupt,
+            )
             self._server = ForkServer.fork(warmth, at_import)
             self._server.wait_until_ready(given_up)
         except ForkServerUnavailableError as reason:
@@ -75,7 +91,14 @@ class Starter:
                 return Worker(rank, local_rank, process)
             except ForkServerUnavailableError as reason:
                 self._go_cold(reason)
-        return Worker.start(command, environment, streams, rank=rank, local_rank=local_rank)
+        return Worker.start(
+            command,
+            environment,
+            streams,
+            rank=rank,
+            local_rank=local_rank,
+            holds_interrupt=self._holds_interrupt,
+        )
 
     def all_started(self) -> None:
         """Let forked ranks begin; called once the launcher knows the ranks of an attempt."""

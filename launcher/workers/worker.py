@@ -57,19 +57,28 @@ class Worker:
         *,
         rank: int,
         local_rank: int,
+        holds_interrupt: bool = False,
     ) -> "Worker":
         """Start the command; called on the main thread only.
 
-        The parent-death signal is bound to the thread that starts a process.
+        The parent-death signal is bound to the thread that starts a process. With `holds_interrupt`
+        SIGINT is blocked in it.
         """
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", exec_worker.__file__, str(os.getpid()), *command],
-            env=environment,
-            stdin=None if rank == 0 else subprocess.DEVNULL,
-            stdout=streams.stdout,
-            stderr=streams.stderr,
-            start_new_session=True,
-        )
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        is_held = holds_interrupt or signal.SIGINT in previous
+        release = () if is_held else (exec_worker.RELEASE_INTERRUPT,)
+        own = (sys.executable, "-I", "-S", exec_worker.__file__, *release, str(os.getpid()))
+        try:
+            process = subprocess.Popen(
+                [*own, *command],
+                env=environment,
+                stdin=None if rank == 0 else subprocess.DEVNULL,
+                stdout=streams.stdout,
+                stderr=streams.stderr,
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         return cls(rank, local_rank, process)
 
     def poll(self) -> int | None:
@@ -107,8 +116,11 @@ class Worker:
             self._end_fd = None
 
 
-def wait_for_an_end(workers: Iterable[Worker], bound_s: float) -> None:
-    """Return as soon as one of the workers ends, and after `bound_s` seconds in any case."""
+def wait_for_an_end(workers: Iterable[Worker], bound_s: float, wake_fd: int | None = None) -> None:
+    """Return as soon as one of the workers ends, and after `bound_s` seconds in any case.
+
+    Also as soon as there is something to read at the eventfd `wake_fd`, which is read.
+    """
     fds = [worker._end_fd for worker in workers]
     if None in fds:
         time.sleep(bound_s)  # a kernel older than 5.3 cannot tell
@@ -117,7 +129,12 @@ def wait_for_an_end(workers: Iterable[Worker], bound_s: float) -> None:
     for fd in fds:
         assert fd is not None
         poll.register(fd, select.POLLIN)
+    if wake_fd is not None:
+        poll.register(wake_fd, select.POLLIN)
     poll.poll(bound_s * 1000)
+    if wake_fd is not None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(wake_fd)
 
 
 def _open_pidfd(pid: int) -> int | None:

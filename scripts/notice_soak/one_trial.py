@@ -95,14 +95,14 @@ def _disturb(trial: Trial, folder: Path, run: Seen, grace_s: float) -> Left:
         if not reach(launched, trial.phase, BOUND_S, restarted=restarted):
             wrong.append(f'the phase "{trial.phase}" never began')
         time.sleep(trial.delay_s(grace_s))
-        was_there = not launched.ended()
+        was_there = not launched.has_ended()
         rng = random.Random(trial.number)
         before, sent_s = finished_steps(launched.marks), time.monotonic()
         sent = tell(launched, trial.target, trial.rank, trial.signals, rng)
-        if not sent and was_there and not launched.ended():
+        if not sent and was_there and not launched.has_ended():
             wrong.append("nobody was told")
         _let_the_grace_pass(trial, launched, grace_s)
-        wait_until(launched.ended, END_S)
+        wait_until(launched.has_ended, END_S)
         seconds = time.monotonic() - sent_s
         code = launched.process.poll()
         wait_until(lambda: not launched.processes(), GONE_S)
@@ -127,7 +127,7 @@ def _let_the_grace_pass(trial: Trial, launched: Started, grace_s: float) -> None
     After a notice to the launcher it is the launcher that kills them then. Who tells a rank alone
     will do the same, and what is not saved by then is lost.
     """
-    if wait_until(launched.ended, grace_s) or trial.phase in STARTING or trial.target != "rank":
+    if wait_until(launched.has_ended, grace_s) or trial.phase in STARTING or trial.target != "rank":
         return
     for pid in (launched.rank(rank) for rank in range(RANKS)):
         with contextlib.suppress(ProcessLookupError):
@@ -165,7 +165,7 @@ def _faults(
 def _go_on(trial: Trial, folder: Path, run: Seen) -> list[str]:
     """Start the command again and let it come to its end; return what is wrong."""
     with started(trial.then, folder, run.path, environ=_environ(trial)) as launched:
-        wait_until(launched.ended, BOUND_S)
+        wait_until(launched.has_ended, BOUND_S)
         code = launched.process.poll()
         if code == DONE:
             return []

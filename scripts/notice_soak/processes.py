@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.commands.rehearse.processes import Marked, has_mark, send, wait_until
+
 from .trials import PHASES, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("train.py")
 MARK = "NOTICE_SOAK_MARK"
-POLL_S = 0.005
 COMMAND = (
     "from signal import SIG_DFL, SIGHUP, SIGINT, default_int_handler, signal; "
     "signal(SIGHUP, SIG_DFL); signal(SIGINT, default_int_handler); "
@@ -32,64 +32,18 @@ COMMAND = (
 """`relaunch`, as in a shell also where these trials run under nohup or in the background."""
 
 
-def environ_of(pid: int) -> bytes:
-    """Return a process's environment; empty where it has ended."""
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return b""
-
-
-def wait_until(condition: Callable[[], object], bound_s: float) -> bool:
-    """Wait for something, at most so long; return whether it came."""
-    end = time.monotonic() + bound_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(POLL_S)
-    return True
-
-
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class Started(Marked):
     """A launcher, and how to find what belongs to it."""
 
-    process: "subprocess.Popen[bytes]"
-    mark: str
     folder: Path
     """Of its output."""
     marks: Path
     """Of the files by which the script tells where it is."""
 
-    def processes(self) -> list[int]:
-        """Return the living processes of this run, the launcher among them."""
-        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-        return [pid for pid in pids if self.has(pid)]
-
-    def has(self, pid: int) -> bool:
-        """Tell whether a living process is of this run."""
-        return self.mark.encode() in environ_of(pid)
-
-    def rank(self, rank: int) -> int | None:
-        """Return the process of a rank, as soon as it has its place: the script may not run yet.
-
-        A cold one has it in its environment, a forked one in its name; both lead their group.
-        """
-        for pid in self.processes():
-            with contextlib.suppress(OSError):
-                is_rank = f"RANK={rank}".encode() in environ_of(pid).split(b"\0")
-                is_rank |= Path(f"/proc/{pid}/comm").read_text() == f"rank {rank}\n"
-                if is_rank and os.getpgid(pid) == pid:
-                    return pid
-        return None
-
     def told(self) -> str:
         """Return all that it has printed."""
         return "".join((self.folder / name).read_text() for name in ("stdout", "stderr"))
-
-    def ended(self) -> bool:
-        """Tell whether the launcher has ended."""
-        return self.process.poll() is not None
 
     def listens(self) -> bool:
         """Tell whether the launcher catches SIGTERM, or keeps it for later."""
@@ -102,15 +56,6 @@ class Started:
             ]
             return any(mask >> (signal.SIGTERM - 1) & 1 for mask in masks)
         return False
-
-    def kill(self) -> None:
-        """End all that is left."""
-        while left := [pid for pid in self.processes() if pid != os.getpid()]:
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(timeout=0.05)
 
 
 _running: list[Started] = []
@@ -189,16 +134,16 @@ def reach(run: Started, phase: str, bound_s: float, *, restarted: bool = False) 
     """Wait until a run is in a phase, or a rank is started again; return whether it came there."""
     assert phase in PHASES
     if phase == "start":
-        return wait_until(lambda: run.listens() or run.ended(), bound_s) and not run.ended()
+        return wait_until(lambda: run.listens() or run.has_ended(), bound_s) and not run.has_ended()
     pattern = "steps-*-1" if restarted else "at-*"
-    wait_until(lambda: any(run.marks.glob(pattern)) or run.ended(), bound_s)
+    wait_until(lambda: any(run.marks.glob(pattern)) or run.has_ended(), bound_s)
     return any(run.marks.glob(pattern))
 
 
 def tell(run: Started, target: str, rank: int, signals: tuple[str, ...], rng: random.Random) -> int:
     """Send signals to the launcher, to one rank, or to every process; return how many arrived."""
     if target == "rank":
-        wait_until(lambda: run.rank(rank) is not None or run.ended(), 10.0)
+        wait_until(lambda: run.rank(rank) is not None or run.has_ended(), 10.0)
     whom: Callable[[], list[int | None]] = {
         "launcher": lambda: [run.process.pid],
         "rank": lambda: [run.rank(rank)],
@@ -207,9 +152,6 @@ def tell(run: Started, target: str, rank: int, signals: tuple[str, ...], rng: ra
     sent = 0
     for name in signals:
         for pid in whom():
-            if pid is None or not run.has(pid):
-                continue
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.Signals[name])
-                sent += 1
+            if pid is not None and has_mark(pid, run.mark):
+                sent += send([pid], signal.Signals[name])
     return sent

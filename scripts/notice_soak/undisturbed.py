@@ -65,7 +65,7 @@ class Undisturbed:
 
 
 def _require(launched: Started, code: int) -> None:
-    wait_until(launched.ended, BOUND_S)
+    wait_until(launched.has_ended, BOUND_S)
     if launched.process.poll() != code:
         raise RuntimeError(f"a run without a notice ended otherwise:\n{launched.told()}")
 

@@ -19,6 +19,7 @@ from ..collectives.equality import all_equal, summands
 from ..collectives.host_channel import MOST_NUMBERS
 from ..collectives.process_group import Ranks
 from ..errors import ConfigError, DesyncError
+from ..order_free import in_parts, joined_parts
 
 Table: TypeAlias = "list[list[float]]"
 """Rows of a metric that is a matrix."""
@@ -51,7 +52,9 @@ class MetricSums:
     for the device there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, exact: bool = False) -> None:
+        """Begin with nothing; `exact`: the order of batches and ranks must not matter."""
+        self._is_exact = exact
         self._tallies: dict[str, tuple[str, torch.Tensor, Finish]] = {}
 
     def add(self, measured: Mapping[str, Measurement], *, weight: float) -> None:
@@ -74,6 +77,8 @@ class MetricSums:
         for name, value in measured.items():
             tally = _tally_of(name, value)
             new = tally.sums.detach().double().reshape(-1)
+            if self._is_exact:
+                new = in_parts(new).reshape(-1)
             kind, sums, _ = self._tallies.get(name, (tally.kind, torch.zeros_like(new), None))
             if (kind, len(sums)) != (tally.kind, len(new)):
                 raise ConfigError(
@@ -110,7 +115,7 @@ class MetricSums:
         begin = 0
         for name in self.names:
             _, sums, finish = self._tallies[name]
-            value = finish(totals[begin : begin + len(sums)])
+            value = finish(self._whole(totals[begin : begin + len(sums)]))
             begin += len(sums)
             if isinstance(value, Mapping):
                 found.update({f"{name}/{key}": float(one) for key, one in value.items()})
@@ -118,6 +123,14 @@ class MetricSums:
                 found[name] = value
             else:
                 found[name] = float(value)
+        return found
+
+    def _whole(self, totals: Sequence[float]) -> Sequence[float]:
+        if not self._is_exact:
+            return totals
+        found: list[float] = joined_parts(
+            torch.tensor(totals, dtype=torch.float64).reshape(2, -1)
+        ).tolist()
         return found
 
 

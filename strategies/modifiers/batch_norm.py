@@ -36,13 +36,21 @@ _OF_ALL_RANKS = (
 class RunningStatistics:
     """Follows what a model's forward moves through the micro-batches of a step."""
 
-    def __init__(self, model: nn.Module, ranks: Ranks, names: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        ranks: Ranks,
+        names: Collection[str] = (),
+        *,
+        exact: bool = False,
+    ) -> None:
         """Take the model that is trained.
 
         Args:
             model: what the training loop calls; wrappers may stand around the user's.
             ranks: that compute together.
             names: of the user's persistent buffers that are watched in the first steps.
+            exact: whether no bit may depend on the number of ranks.
         """
         self._ranks = ranks
         modules = [module for module in model.modules() if _is_tracking(module)]
@@ -51,7 +59,7 @@ class RunningStatistics:
         """Sentences about modules whose results follow the number of ranks."""
         for module in model.modules():
             hold_buffers_in_recomputation(module)
-        self._norms = NormStatistics(modules, ranks)
+        self._norms = NormStatistics(modules, ranks, exact=exact)
         self._vectors = PowerIterations(model, ranks.world_size)
         self._others = MovingBuffers(model)
         self._watch = BufferWatch(model, ranks, names, is_ordered=self._vectors.owns)

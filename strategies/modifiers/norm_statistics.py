@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from ..collectives.process_group import Ranks
+from ..order_free import in_parts, joined_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,9 @@ class NormStatistics:
     Nothing here makes the host wait for the device.
     """
 
-    def __init__(self, modules: Sequence[_NormBase], ranks: Ranks) -> None:
-        self._modules, self._ranks = list(modules), ranks
+    def __init__(self, modules: Sequence[_NormBase], ranks: Ranks, *, exact: bool = False) -> None:
+        """Take the modules; `exact`: the order of the ranks' sums must not matter."""
+        self._modules, self._ranks, self._is_exact = list(modules), ranks, exact
         live = self._live(self._modules)
         self._device = live[0].device if live else torch.device("cpu")
         self._sizes = [len(tensor) for tensor in live]
@@ -57,7 +59,7 @@ class NormStatistics:
         self._before: torch.Tensor | None = None
         """As they were when the step began, float64; None: no step is under way."""
         self.terms = torch.empty(0)
-        """This rank's part of the sum over the micro-batches, float64."""
+        """This rank's part of the sum over the micro-batches, float64; (2, n) where it is exact."""
         self._batches = self._uses = self.terms
 
     def begin_step(self) -> None:
@@ -67,6 +69,8 @@ class NormStatistics:
         constants = self._constants = self._constants_now()
         self._before = self._gathered()
         self.terms = torch.zeros_like(self._before)
+        if self._is_exact:
+            self.terms = in_parts(self.terms)
         self._batches = torch.zeros_like(constants.left)
         if constants.counting:
             counted = torch.stack(_counters(constants.counting)).to(self._device).double()
@@ -99,7 +103,8 @@ class NormStatistics:
             return
         kept = constants.left ** (self._uses * later)
         weight = torch.where(constants.averages, self._uses, kept) * constants.moves
-        self.terms += weight[self._owner] * self._gathered()
+        term = weight[self._owner] * self._gathered()
+        self.terms += in_parts(term) if self._is_exact else term
 
     def end_step(self, count: int) -> None:
         """Sum over the ranks and put what has moved in place. Called on every rank.
@@ -113,10 +118,11 @@ class NormStatistics:
         if self._ranks.world_size > 1:
             on_host = self._device.type == "cpu"
             dist.all_reduce(self.terms, group=self._ranks.host_group if on_host else None)
+        terms = joined_parts(self.terms) if self._is_exact else self.terms
         batches = self._batches + self._uses * count
         kept = (constants.left ** (self._uses * count))[owner]
-        mean = (self._before * self._batches[owner] + self.terms) / batches.clamp(min=1)[owner]
-        after = torch.where(constants.averages[owner], mean, self._before * kept + self.terms)
+        mean = (self._before * self._batches[owner] + terms) / batches.clamp(min=1)[owner]
+        after = torch.where(constants.averages[owner], mean, self._before * kept + terms)
         self._put(after, batches)
 
     def give_up(self) -> None:

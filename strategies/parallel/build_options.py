@@ -16,6 +16,7 @@ _ANY = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
 _HONOURED_BY: dict[str, tuple[str, ...]] = {
     "shard_blocks": _SHARDED,
     "hybrid_shard": _SHARDED,
+    "exact": ("single", "ddp", "fsdp"),
     "offload": ("fsdp", "zero1", "zero2", "zero3"),
     "checkpoint_blocks": (*_ANY, "accelerate"),
     "compile_blocks": ("single", "ddp", "fsdp"),
@@ -40,6 +41,8 @@ class BuildOptions:
     offload: bool = False
     """Keep masters, gradients and optimizer state in the host's memory, and step there; under fsdp
     and zero3 the computing weights too, between uses."""
+    exact: bool = False
+    """Sum gradients so that their order does not matter: the same bits on any number of ranks."""
     init: str = AS_BUILT
 
     def __post_init__(self) -> None:
@@ -75,6 +78,11 @@ class BuildOptions:
                     f"{name}={_shown(getattr(self, name))} cannot be done by strategy={strategy}. "
                     f"Leave it out, or pass --strategy {' or '.join(able)}."
                 )
+        if self.exact and self.offload:
+            raise ConfigError(
+                "--exact cannot be done with offload=True, whose gradients are summed elsewhere. "
+                "Leave one of them out."
+            )
         if self.offload and device_type == "cpu":
             raise ConfigError(
                 "offload=True moves state from a GPU to the host, and this run computes on the "

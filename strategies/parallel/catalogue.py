@@ -53,18 +53,18 @@ def catalogue_of(model: nn.Module) -> Catalogue:
             continue
         first_name[id(parameter)] = name
         if not parameter.requires_grad:
-            frozen[name] = _spec(name, FROZEN, parameter)
+            frozen[name] = spec_of(name, FROZEN, parameter.shape, parameter.dtype)
             continue
         if parameter.dtype != torch.float32:
             raise ConfigError(
                 f"parameter {name} is {parameter.dtype}; trainable parameters must be built in "
                 "torch.float32, which are the masters. Choose the compute dtype with --precision."
             )
-        trainable[name] = _spec(name, MASTER, parameter)
+        trainable[name] = spec_of(name, MASTER, parameter.shape, parameter.dtype)
     if not trainable:
         raise ConfigError("the model has no trainable parameter (requires_grad=True).")
     return Catalogue(
-        trainable=trainable, frozen=frozen, buffers=_buffer_specs(model), aliases=aliases
+        trainable=trainable, frozen=frozen, buffers=buffer_specs(model), aliases=aliases
     )
 
 
@@ -74,18 +74,27 @@ def persistent_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: buffer for name, buffer in model.named_buffers() if name in kept}
 
 
-def _buffer_specs(model: nn.Module) -> dict[str, TensorSpec]:
-    return {name: _spec(name, BUFFER, b) for name, b in persistent_buffers(model).items()}
+def buffer_specs(model: nn.Module) -> dict[str, TensorSpec]:
+    """Return the persistent buffers by name."""
+    return {
+        name: spec_of(name, BUFFER, buffer.shape, buffer.dtype)
+        for name, buffer in persistent_buffers(model).items()
+    }
 
 
-def _spec(fqn: str, key: str, tensor: torch.Tensor) -> TensorSpec:
+def spec_of(fqn: str, key: str, shape: torch.Size, dtype: torch.dtype) -> TensorSpec:
+    """Return the spec of a whole parameter or buffer.
+
+    Raises:
+        ConfigError: no checkpoint can hold it.
+    """
     try:
-        dtype = dtype_name(tensor.dtype)
+        name = dtype_name(dtype)
     except ValueError as error:
         what = "buffer" if key == BUFFER else "parameter"
         raise ConfigError(
-            f"{what} {fqn} is {tensor.dtype}, which no checkpoint can hold: safetensors has no "
+            f"{what} {fqn} is {dtype}, which no checkpoint can hold: safetensors has no "
             "name for it, or its elements are no whole bytes. Convert it in the model's factory, "
             "or register a buffer with persistent=False."
         ) from error
-    return TensorSpec(fqn=fqn, key=key, shape=tuple(tensor.shape), dtype=dtype)
+    return TensorSpec(fqn=fqn, key=key, shape=tuple(shape), dtype=name)

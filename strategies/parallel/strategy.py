@@ -25,6 +25,7 @@ from .calls.bypass import bypassed
 from .calls.model_view import Call, ModelCalls
 from .calls.unused_parameters import refuse_untouched
 from .catalogue import Catalogue
+from .state.implementation import library_of
 from .state.optimizer_extras import extras_of, put_back_extras
 from .state.saved_state import SavedState
 
@@ -86,6 +87,10 @@ class StepOutcome:
     """False: the gradients were not finite, or nothing counted, and nothing was changed."""
     is_empty: bool = False
     """Nothing counted in the step on any rank: there was no gradient to apply."""
+    exponents: Mapping[str, int] = field(default_factory=dict)
+    """With exact sums: of each parameter's gradients, for the step that follows."""
+    inexact: tuple[str, ...] = ()
+    """With exact sums: parameters whose sum may depend on its order after all."""
 
 
 EMPTY_STEP = StepOutcome(grad_norm=math.nan, applied=False, is_empty=True)
@@ -121,6 +126,8 @@ class Strategy(ABC):
     _group_names: list[list[str]]
     _as_built: dict[str, JSON]
     _is_known_savable = False
+    notes: Sequence[str] = ()
+    """What the start of a run should say of how it is done."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         """Build and verify. Called on every rank.
@@ -169,6 +176,20 @@ class Strategy(ABC):
     def optimizer_name(self) -> str:
         """Class name of the user's optimizer."""
         return type(self._optimizer).__name__
+
+    def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
+        """Begin a step whose sums do not depend on their order; nothing where that is not asked.
+
+        Args:
+            exponents: `StepOutcome.exponents` of the step before; {}: there was none.
+            count: micro-batches of the step, over all ranks.
+        """
+        assert not self.options.exact, f"{self.name} has no exact sums"
+
+    @property
+    def optimizer_library(self) -> str | None:
+        """Installed package that it comes from; None: the script's own."""
+        return library_of(type(self._optimizer))
 
     def micro_step(self, *, is_last: bool) -> None:
         """Announce a forward and backward; gradients are summed over the ranks at the last."""

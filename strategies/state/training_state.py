@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from checkpointing import (
@@ -12,18 +12,22 @@ from checkpointing import (
     CheckpointError,
     CheckpointStore,
     DamagedCheckpointError,
+    Fragment,
+    FrozenTensors,
     Manifest,
     ModelMismatchError,
     NoCheckpointError,
     Snapshot,
+    StoredBefore,
     TensorSpec,
 )
 
 from ..collectives.process_group import HostCommunicator
 from ..collectives.replicas import require_equal
 from ..errors import ConfigError, StrategyError
-from ..parallel.catalogue import OBJECT, WEIGHT_KEYS
+from ..parallel.catalogue import FROZEN, OBJECT, WEIGHT_KEYS
 from ..parallel.state.hyperparameters import current_hyperparameters, merge, put_back, to_json
+from ..parallel.state.implementation import refusal_of_other
 from ..parallel.state.saved_state import SavedState
 from ..parallel.strategy import Strategy
 from .node_reader import NodeSource
@@ -43,6 +47,10 @@ class Restored:
     """For each newer step whose checkpoint could not be used, a sentence that says why."""
     objects: Mapping[str, Any]
     """The states of the user's objects, by name."""
+    token: str = ""
+    """Of the attempt that saved it."""
+    stored: StoredBefore = field(default_factory=StoredBefore)
+    """What it has in objects."""
     changes: Sequence[str] = ()
     """A sentence for each hyper-parameter that the script asks for otherwise than before."""
 
@@ -57,6 +65,7 @@ def collect_state(
     requested: list[dict[str, JSON]],
     objects: Objects | None = None,
     weights_only: bool = False,
+    stored: FrozenTensors | None = None,
 ) -> Snapshot:
     """Return what is to be saved; nothing is copied. Called on every rank.
 
@@ -69,12 +78,14 @@ def collect_state(
         requested: the optimizer's hyper-parameters as the script gave them.
         objects: the user's own, by name; the coordinator's states count.
         weights_only: leave the optimizer's state and the objects out.
+        stored: what the store has of the frozen tensors, which it then keeps in objects; None:
+            they are written with the rest.
 
     Raises:
         ConfigError: on every rank, when the state of an object cannot be saved.
         StrategyError: on every rank, when some hold other weights than the rest.
     """
-    fragments = strategy.fragments(weights_only=weights_only)
+    frozen, fragments = _frozen_apart(strategy.fragments(weights_only=weights_only), stored)
     # The coordinator's objects count; what is wrong with them is told to all before any is raised.
     counts = communicator.rank == 0 and not weights_only
     encoded, problem = _encode_own(objects or {} if counts else {})
@@ -87,6 +98,7 @@ def collect_state(
             "values": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
             "problem": problem,
             "replicas": replicas.summary(),
+            "frozen": None if stored is None else stored.look(frozen),
         }
     )
     if everyone[0]["problem"] is not None:
@@ -97,10 +109,33 @@ def collect_state(
         "aliases": dict(strategy.catalogue.aliases),
         "objects": encoded.state,
     }
-    specs = _specs_of(strategy, everyone)
+    part = None
+    if stored is not None and strategy.catalogue.frozen:
+        part = stored.divide(frozen, [one["frozen"] for one in everyone])
+        fragments += part.changing
     return Snapshot(
-        step=step, specs=specs, fragments=fragments, state={**state, **own}, created_by=created_by
+        step=step,
+        specs=_specs_of(strategy, everyone),
+        fragments=fragments,
+        state={**state, **own},
+        created_by=created_by,
+        frozen=part,
     )
+
+
+def frozen_fragments(strategy: Strategy) -> list[Fragment]:
+    """Return this rank's share of the parameters that are not trained. No collective."""
+    return [f for f in strategy.fragments(weights_only=True) if f.spec.key == FROZEN]
+
+
+def _frozen_apart(
+    fragments: list[Fragment], stored: FrozenTensors | None
+) -> tuple[list[Fragment], list[Fragment]]:
+    """Return those that are kept in objects, and the rest."""
+    if stored is None:
+        return [], fragments
+    frozen = [f for f in fragments if f.spec.key == FROZEN]
+    return frozen, [f for f in fragments if f.spec.key != FROZEN]
 
 
 def _specs_of(strategy: Strategy, everyone: list[Any]) -> list[TensorSpec]:
@@ -121,6 +156,7 @@ def _optimizer_of(
     current = current_hyperparameters(strategy.param_groups)
     return {
         "name": strategy.optimizer_name,
+        "library": strategy.optimizer_library,
         "groups": to_json(strategy.group_names, requested, current),
         "values": {name: value for one in everyone for name, value in one["values"].items()},
         "extras": {} if weights_only else strategy.extras(),
@@ -288,14 +324,11 @@ def _require_suitable(strategy: Strategy, source: NodeSource, weights_only: bool
     manifest = source.manifest
     where = f"step-{manifest.step:08d}"
     require_same_model(strategy.weight_specs(), _seen(strategy, source), where)
-    # An imported checkpoint does not say which optimizer it is of: its tensors must fit.
     optimizer: Any = manifest.state["optimizer"]
-    written_by = optimizer["name"]
-    if not weights_only and written_by not in (None, strategy.optimizer_name):
-        raise ConfigError(
-            f"{where} was made with the optimizer {written_by}, and the script "
-            f"builds {strategy.optimizer_name}. Use the same, or another --run-dir."
-        )
+    name, library = strategy.optimizer_name, strategy.optimizer_library
+    other = refusal_of_other(optimizer, name, library, where)
+    if not weights_only and other is not None:
+        raise ConfigError(other)
 
 
 def _seen(strategy: Strategy, source: NodeSource) -> NodeSource | ImportedWeights:
@@ -332,6 +365,8 @@ def _fill(
         created_by=manifest.created_by,
         damaged={},
         objects=objects,
+        token=manifest.token,
+        stored=StoredBefore.of_manifest(manifest),
     )
 
 

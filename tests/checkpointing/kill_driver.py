@@ -25,7 +25,7 @@ from pathlib import Path
 import kit
 import torch
 
-from checkpointing import BackgroundWriter, Snapshot, export_safetensors, start_save
+from checkpointing import BackgroundWriter, FrozenTensors, Snapshot, export_safetensors, start_save
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -84,6 +84,14 @@ def save_in_background(store: kit.CheckpointStore, talk: SocketCommunicator) -> 
     writer.close()
 
 
+def save_frozen(folder: Path, files: kit.WatchedFiles) -> None:
+    kit.save_frozen(kit.store_at(folder, files), 2, kit.frozen_state(2), FrozenTensors())
+
+
+def save_frozen_synchronously(store: kit.CheckpointStore, talk: SocketCommunicator) -> None:
+    kit.save_frozen(store, 2, kit.frozen_state(2), FrozenTensors(), talk)
+
+
 def save_two(victim: int, save_as, folder: Path, files: kit.WatchedFiles) -> None:
     """Save from two processes; this one is the victim, the other one must not hang."""
     mine, theirs = socket.socketpair()
@@ -125,6 +133,9 @@ ACTIONS = {
     "save-0": partial(save_two, 0, save_synchronously),
     "save-1": partial(save_two, 1, save_synchronously),
     "background-0": partial(save_two, 0, save_in_background),
+    "frozen": save_frozen,
+    "frozen-0": partial(save_two, 0, save_frozen_synchronously),
+    "frozen-1": partial(save_two, 1, save_frozen_synchronously),
     "delete": delete,
     "export": export,
 }

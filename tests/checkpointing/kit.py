@@ -14,9 +14,11 @@ import torch
 import checkpointing
 from checkpointing import (
     JSON,
+    BackgroundWriter,
     CheckpointStore,
     Files,
     Fragment,
+    FrozenTensors,
     LocalCommunicator,
     SavedCheckpoint,
     Snapshot,
@@ -24,6 +26,7 @@ from checkpointing import (
     dtype_name,
     place_at,
     save_checkpoint,
+    start_save,
     stripe,
 )
 
@@ -219,6 +222,46 @@ def save_state(
         ),
         communicator,
     )
+
+
+def frozen_state(seed: int = 0) -> State:
+    """The sample state, its frozen tensor always the same, and one that takes several blocks."""
+    frozen = dict(sample_state(0))[_FROZEN]
+    base = torch.arange(1500, dtype=torch.float32).sin().half()
+    spec = TensorSpec(fqn="base", key="param", shape=(1500,), dtype="F16")
+    state = [(s, frozen if s == _FROZEN else tensor) for s, tensor in sample_state(seed)]
+    return [*state, (spec, base)]
+
+
+_FROZEN = TensorSpec(fqn="frozen", key="param", shape=(11, 9), dtype="BF16")
+
+
+def save_frozen(
+    store: CheckpointStore,
+    step: int,
+    state: State,
+    stored: FrozenTensors,
+    communicator: Any = None,
+    writer: BackgroundWriter | None = None,
+) -> SavedCheckpoint:
+    """Save with the frozen tensors in objects, in the background where there is a writer."""
+    talk = communicator or LocalCommunicator()
+    fragments = fragments_of(state, talk.rank, talk.world_size)
+    frozen = [f for f in fragments if f.spec.key == "param"]
+    part = stored.divide(frozen, talk.broadcast(talk.gather(stored.look(frozen))))
+    snapshot = Snapshot(
+        step=step,
+        specs=specs_of(state),
+        fragments=[*(f for f in fragments if f.spec.key != "param"), *part.changing],
+        state={},
+        created_by={},
+        frozen=part,
+    )
+    if writer is None:
+        return save_checkpoint(store, snapshot, talk)
+    save = start_save(store, snapshot, talk, writer)
+    save.commit()
+    return save.finish()
 
 
 def bits(tensor: torch.Tensor) -> bytes:

@@ -1,6 +1,8 @@
 """Kill a save to an object store around its n-th call, for every n, each in a copy of one store.
 
-    python object_kill_driver.py FOLDER
+    python object_kill_driver.py FOLDER [frozen]
+
+With "frozen" the save writes an object for its frozen tensors.
 
 FOLDER/base holds the objects to copy. The kill before call n is in FOLDER/before/<n>, the one after
 it in FOLDER/after/<n>; the last one of each was not killed.
@@ -17,7 +19,7 @@ import kit
 import torch
 from object_kit import Failing
 
-from checkpointing import CheckpointStore, place_at
+from checkpointing import CheckpointStore, FrozenTensors, place_at
 from checkpointing.storage import object_files
 
 object_files.WHOLE_BYTES = 500  # the shard goes in parts, the owner in one
@@ -36,7 +38,10 @@ def run_killed(folder: Path, at: int, when: str) -> bool:
         files = Failing(place, **{"before": lambda *call: None, when: strike})
         store = CheckpointStore(place.folder, files, block_bytes=kit.BLOCK_BYTES)
         store.sweep()
-        kit.save_state(store, 2, kit.sample_state(2))
+        if sys.argv[2:] == ["frozen"]:
+            kit.save_frozen(store, 2, kit.frozen_state(2), FrozenTensors())
+        else:
+            kit.save_state(store, 2, kit.sample_state(2))
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert status in (0, -signal.SIGKILL), f"call {at}: exit status {status}"

@@ -12,6 +12,7 @@ import pytest
 import checkpointing
 from checkpointing import (
     DamagedCheckpointError,
+    FrozenTensors,
     SaveFailedError,
     export_safetensors,
     export_sharded,
@@ -80,6 +81,22 @@ class Scenes:
             assert not any(store.verify(step) for step in store.steps())
         store = self.kit.store_at(self.after(disk) / "run" / "checkpoints")
         self.kit.assert_holds(store, 1, self.kit.sample_state(1))
+
+    def saving_frozen_tensors(self):
+        """The same of a save that writes an object, and of one that names it."""
+        disk = self.disk()
+        store = self.kit.store_at(disk.root / "run" / "checkpoints", disk)
+        stored, seen = FrozenTensors(), []
+        disk.after_each = lambda: seen.append(self.after(disk, early_names=True))
+        for step in (1, 2):
+            self.kit.save_frozen(store, step, self.kit.frozen_state(step), stored)
+        disk.after_each = lambda: None
+        for restored in [*seen, self.after(disk)]:
+            left = self.kit.store_at(restored / "run" / "checkpoints")
+            assert not any(left.verify(step) for step in left.steps())
+        left = self.kit.store_at(self.after(disk) / "run" / "checkpoints")
+        for step in (1, 2):
+            self.kit.assert_holds(left, step, self.kit.frozen_state(step))
 
     def deleting(self):
         """The content is not lost before the name is."""
@@ -154,6 +171,7 @@ class Scenes:
 
 SCENES = (
     Scenes.saving,
+    Scenes.saving_frozen_tensors,
     Scenes.deleting,
     Scenes.setting_aside,
     Scenes.pinning,

@@ -18,7 +18,10 @@ from checkpointing import (
 BEST_STEP = 20
 
 
-def save(folder: Path, step: int, tensors=None, *, best_step=BEST_STEP, **state) -> Path:
+def save(
+    folder: Path, step: int, tensors=None, *, best_step=BEST_STEP, stored=None, **state
+) -> Path:
+    """Save a step; its "param" tensors in objects, where it is given what the store has of them."""
     tensors = {
         "fp32/fc.weight": torch.arange(12.0).reshape(3, 4),
         "exp_avg/fc.weight": torch.full((3, 4), float(step)),
@@ -33,12 +36,18 @@ def save(folder: Path, step: int, tensors=None, *, best_step=BEST_STEP, **state)
         flat = tensor.reshape(-1)
         fragments.append(Fragment(spec=spec, start=0, end=len(flat), data=flat))
     store = CheckpointStore(folder)
+    specs, part = [fragment.spec for fragment in fragments], None
+    if stored is not None:
+        frozen = [f for f in fragments if f.spec.key == "param"]
+        part = stored.divide(frozen, [stored.look(frozen)])
+        fragments = [f for f in fragments if f.spec.key != "param"]
     saved = save_checkpoint(
         store,
         Snapshot(
             step=step,
-            specs=[fragment.spec for fragment in fragments],
+            specs=specs,
             fragments=fragments,
+            frozen=part,
             state={
                 "step": step,
                 "data": {"epoch": step // 10},

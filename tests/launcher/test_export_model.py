@@ -2,9 +2,13 @@
 
 from itertools import count
 
+import pytest
+
 from checkpointing import LocalCommunicator
 from launcher.run_folder.folder import RunFolder
 from launcher.training.saving.export import export_model
+from launcher.training.saving.model_config import ExportedModel
+from strategies import ConfigError
 
 
 def export(folder, asked) -> bool:
@@ -27,3 +31,16 @@ def test_one_that_is_broken_off_leaves_the_former_as_it_was(folder):
     assert not export(folder, lambda: next(looks) > 0)
     assert [path.name for path in (folder / "export").iterdir()] == ["model.safetensors"]
     assert (folder / "export" / "model.safetensors").read_bytes() == before
+
+
+def test_there_is_nothing_to_merge_without_an_adapter(folder):
+    run = RunFolder(folder)
+    why = "1 trained parameters (w) do not belong to its adapter default"
+    for adapter, said in (
+        (None, r"no adapter to merge\. "),
+        (why, r"no adapter to merge: 1 train"),
+    ):
+        model = ExportedModel(factory=dict, config=None, adapter=adapter)
+        with pytest.raises(ConfigError, match=said):
+            export_model(run, run.checkpoints, 30, LocalCommunicator(), model=model, merged=True)
+    assert not (folder / "export").exists()

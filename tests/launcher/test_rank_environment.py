@@ -76,6 +76,7 @@ def test_what_is_written_is_read_back():
         stacks_file=Path("/tmp/x/rank-5-stacks"),
         folder_file=Path("/tmp/x/rank-5-folder"),
         leaving_file=Path("/tmp/x/rank-5-leaving"),
+        has_threads=True,
     )
 
 

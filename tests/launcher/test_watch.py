@@ -186,3 +186,28 @@ def test_what_others_have_written_moves_no_terminal():
         r"00:00:01  step 1  epoch 0  val/x\x1b[2J\nfaked 0.5",
         r"08:00:00  x\x1b[2J\nfaked",
     ]
+
+
+def test_a_script_without_run_shows_its_attempts_its_output_and_its_end(tmp_path):
+    """Instead of nothing, for ever: its launcher and its log are all that tells of it."""
+    shown = []
+    append_event(tmp_path, "launched", attempt=1, ranks=2)
+    append_event(tmp_path, "attempt", attempt=1, ranks=2, code=75, seconds=3.0, restart=False)
+    append_event(tmp_path, "launched", attempt=2, ranks=2)
+    for number in (1, 2):
+        log = tmp_path / "logs" / f"attempt-{number}" / "rank-0.log"
+        log.parent.mkdir(parents=True)
+        log.write_text(f"loading\nstep {number}\n")
+
+    def end():
+        append_event(tmp_path, "attempt", attempt=2, ranks=2, code=0, seconds=3.0, restart=False)
+
+    timer = threading.Timer(0.3, end)
+    timer.start()
+    watch(tmp_path, every_s=0.1, show=shown.append)
+    timer.join()
+    assert [line[10:] if line[2] == ":" else line for line in shown] == [
+        "attempt 2: 2 ranks started; the script reports no steps",
+        "rank 0: step 2",
+        "the ranks have ended",
+    ]

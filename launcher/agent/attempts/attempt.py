@@ -23,6 +23,9 @@ POLL_S = 0.05
 REMINDER_S = 60.0
 """How often a launcher that waits without a limit says for whom."""
 
+ENDED = "the failure of another rank"
+"""The cause that ranks are told which are ended because the attempt is lost."""
+
 
 class Attempt:
     """Watches the workers of one attempt, passes a warning on and ends what has to end."""
@@ -59,6 +62,8 @@ class Attempt:
         """Whether there is nothing to save yet."""
         self._outcomes: list[RankEnd] = []
         self._untold: list[Worker] = []
+        self._caught: set[int] = set()
+        """Ranks of a script without `Run` that had a handler when they were told."""
         self._reminded_at = 0.0
         self._deadline: float | None = None
         self._hung_elsewhere = ""
@@ -87,6 +92,9 @@ class Attempt:
                 f"or a file system ({where}). Leaving it."
             )
             self._record(worker, None, self._seen.now)
+        if not self._seen.told:
+            with contextlib.suppress(OSError):
+                self._warning_file.unlink(missing_ok=True)
         return tuple(sorted(self._outcomes, key=lambda outcome: outcome.rank))
 
     @property
@@ -151,6 +159,7 @@ class Attempt:
                 alive_s=seen.now,
                 seen_s=now,
                 ending_since_s=seen.killed_at if asked_at is None else asked_at,
+                caught_notice=worker.rank in self._caught,
             )
         )
 
@@ -172,7 +181,7 @@ class Attempt:
         self._pass_advice_on()
         self._pass_the_end_on()
         self._remind()
-        wait_for_an_end(self._running, POLL_S)
+        wait_for_an_end(self._running, POLL_S, self._inbox.wake_fd)
 
     def _ask(self) -> None:
         self._write_stacks(self._running, self._hung_elsewhere)
@@ -232,6 +241,8 @@ class Attempt:
                 self._untold.remove(worker)
             elif not patient or worker.catches_sigterm():
                 self._untold.remove(worker)
+                if not self._awaits_handler and worker.catches_sigterm():
+                    self._caught.add(worker.rank)
                 worker.tell(signal.SIGTERM)
 
     def _remind(self) -> None:
@@ -246,6 +257,11 @@ class Attempt:
                 "after the others; ending it now."
             )
         self._untold = []
+        has_failed = _first_known(self._seen.failed_at, self._seen.lost_at) is not None
+        if has_failed and not self._seen.told:
+            # Else each of these ranks takes it for a notice to itself alone and passes it on, and
+            # this launcher would not restart a run that nobody has asked to leave.
+            self._write_warning(PreemptionNotice(cause=ENDED))
         for worker in self._running:
             worker.tell(signal.SIGTERM)
         self._seen = replace(self._seen, terminated_at=self._seen.now)

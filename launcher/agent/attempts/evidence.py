@@ -40,10 +40,10 @@ def exception_of(lines: Sequence[str]) -> str | None:
 def oom_kills(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many processes of this cgroup the OOM killer has ended; 0 where unreadable."""
     try:
-        groups = [line.split(":", 2) for line in proc.read_text(encoding="ascii").splitlines()]
+        lines = proc.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
         return 0
-    for _, controllers, path in groups:
+    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
         # In a container the path is the host's, and the own group is mounted at the root.
         for place in (path.lstrip("/"), ""):
             if controllers == "":

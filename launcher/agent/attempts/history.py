@@ -1,15 +1,17 @@
 """Keeps the attempts of one start: decides about a restart, and writes them down."""
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from ...contract.launcher_signals import SignalInbox
+from ...contract.masking import ARGUMENTS, mask_description, secrets_in, secrets_of
 from ...plan.assumed_folder import assumed_folder
 from ...plan.launch_plan import LaunchPlan
 from ...rendezvous.messages import NodeEnd, first_to_fail
 from ...run_folder.attempt_number import number_in
-from ...run_folder.jsonl import EVENTS, FOLDER, append_event
+from ...run_folder.jsonl import EVENTS, FOLDER, LAUNCHED, append_event
 from .restart_policy import FailedAttempt, RestartDecision, verdict
 
 
@@ -24,6 +26,21 @@ class AttemptHistory:
         self._folder = assumed_folder(plan)
         self._is_known = plan.run.run_dir is not None
         """Whether the folder is more than assumed."""
+
+    def began(self, *, attempt: int | None, ranks: int) -> None:
+        """Record that an attempt has begun, where the script will not: it does not use `Run`.
+
+        Called on one node. The run folder is made, if it is not there yet.
+
+        Args:
+            attempt: its number in the run folder; None: none was drawn.
+            ranks: of all nodes.
+        """
+        if self._plan.uses_run or self._folder is None or attempt is None:
+            return
+        with suppress(OSError):  # the record is for later; the run is what counts
+            self._folder.mkdir(parents=True, exist_ok=True)
+            append_event(self._folder, LAUNCHED, attempt=attempt, ranks=ranks)
 
     def folder(self, ends: Mapping[int, NodeEnd]) -> Path | None:
         """Return where the run is kept, as far as its ranks have said; None: not known.
@@ -63,18 +80,22 @@ class AttemptHistory:
             # Where the folder is only assumed, none is made for a run that may be kept elsewhere.
             if self._is_known or (folder / EVENTS).exists():
                 drawn = next((end.number for _, end in sorted(ends.items())), None)
-                append_event(
-                    folder,
-                    "attempt",
-                    attempt=number_in(folder) if drawn is None else drawn,
-                    ranks=sum(end.num_ranks for end in ends.values()),
-                    code=record.code,
-                    seconds=round(record.lived_s, 3),
-                    step=record.step,
-                    error=record.error,
-                    restart=judged.restart,
-                    reason=reason or None,
-                )
+                details = {
+                    "attempt": number_in(folder) if drawn is None else drawn,
+                    "ranks": sum(end.num_ranks for end in ends.values()),
+                    "code": record.code,
+                    "seconds": round(record.lived_s, 3),
+                    "step": record.step,
+                    "error": record.error,
+                    "restart": judged.restart,
+                    "reason": reason or None,
+                }
+                append_event(folder, "attempt", **mask_description(details, self._secrets()))
+
+    def _secrets(self) -> tuple[str, ...]:
+        """Return what must not be shown: an exception may quote a password in its text."""
+        words = {ARGUMENTS: self._plan.program.args}
+        return secrets_in(words, secrets_of(os.environ))
 
 
 def merged(ends: Mapping[int, NodeEnd], code: int) -> FailedAttempt:

@@ -82,16 +82,3 @@ def unsaved_text(
         f"{text}: step {step} was finished, and the newest checkpoint is of step {newest}: "
         f"{again} to be done again."
     )
-
-
-def done_after_notice_text(warned_by: int) -> str:
-    """Return what is said of a script without `Run` that has ended well after a notice.
-
-    Args:
-        warned_by: The signal that was the notice.
-    """
-    return (
-        f"the script ended with 0 after {signal_name(warned_by)}: the run counts as done, and a "
-        f"batch system does not start it again. Where it has only saved, let it exit with "
-        f"{CONTINUE}; see docs/launching.md."
-    )

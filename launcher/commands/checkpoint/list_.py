@@ -22,6 +22,8 @@ from .target import Target, find_target
 HELP = "Show the checkpoints of a run: size, writer, best evaluation, and whether each opens."
 
 _HEADERS = ("step", "size", "strategy", "ranks", "precision", "best", "state")
+_OWN = "own"
+"""Of the size, what no other checkpoint names: a column where some have objects."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -83,6 +85,7 @@ def _row(found: Found, files: Files) -> dict[str, Any]:
     if found.manifest is not None:
         row |= {
             "size_bytes": found.manifest.size_bytes,
+            "own_bytes": found.manifest.own_bytes,
             "num_tensors": len(found.manifest.tensors),
             "num_files": len(found.manifest.files),
             **summary(found.manifest.state, found.manifest.created_by),
@@ -93,8 +96,11 @@ def _row(found: Found, files: Files) -> dict[str, Any]:
 def _lines(section: dict[str, Any]) -> list[str]:
     lines = [f"{section['folder']}:"]
     if section["checkpoints"]:
-        rows = [_cells(row) for row in section["checkpoints"]]
-        lines += render(_HEADERS, rows, right="step size ranks").split("\n")
+        found = section["checkpoints"]
+        has_shared = any(row["opens"] and row["own_bytes"] < row["size_bytes"] for row in found)
+        headers = (*_HEADERS[:2], *([_OWN] if has_shared else ()), *_HEADERS[2:])
+        rows = [_cells(row, with_own=has_shared) for row in found]
+        lines += render(headers, rows, right="step size own ranks").split("\n")
     else:
         lines.append("no checkpoint")
     lines += [row["problem"] for row in section["checkpoints"] if row["problem"]]
@@ -106,14 +112,15 @@ def _lines(section: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: dict[str, Any], *, with_own: bool) -> tuple[str, ...]:
     if not row["opens"]:
         step = "" if row["step"] is None else str(row["step"])
-        return (step, "", "", "", "", "", "does not open")
+        return (step, *([""] * (5 + with_own)), "does not open")
     best = "" if row["best"] is None else f"{row['best']:.6g} at {row['best_step']}"
     return (
         str(row["step"]),
         size_text(row["size_bytes"]),
+        *([size_text(row["own_bytes"])] if with_own else ()),
         *("" if row[name] is None else str(row[name]) for name in _HEADERS[2:3]),
         *("" if row[name] is None else str(row[name]) for name in ("world_size", "precision")),
         best,

@@ -62,13 +62,21 @@ def run(given: Namespace) -> int:
     going = _going(stores.checkpoints, found, plan.checkpoints)
     if stores.best is not None:
         going += _going(stores.best, best, plan.best)
+    freed_bytes = _freed_bytes(going)
     for store, one in going if given.yes else ():
         store.delete(one.step)
+    folders = [str(one.folder) for _, one in going]
     if given.json:
-        folders = [str(one.folder) for _, one in going]
-        print_json({"deleted": given.yes, "folders": folders, "stays": list(plan.reasons)})
+        print_json(
+            {
+                "deleted": given.yes,
+                "folders": folders,
+                "freed_bytes": freed_bytes,
+                "stays": list(plan.reasons),
+            }
+        )
     else:
-        print_lines(*_lines([one for _, one in going], plan, deleted=given.yes))
+        print_lines(*_lines(folders, freed_bytes, plan, deleted=given.yes))
     return FINE
 
 
@@ -113,12 +121,19 @@ def _going(
     return [(store, one) for one in sorted(found, key=lambda one: one.step) if one.step in steps]
 
 
-def _lines(going: list[Found], plan: PrunePlan, *, deleted: bool) -> list[str]:
-    size_bytes = sum(one.manifest.size_bytes for one in going if one.manifest is not None)
+def _freed_bytes(going: list[tuple[CheckpointStore, Found]]) -> int:
+    """Return the bytes that go, without what checkpoints that stay share with those that go."""
+    steps: dict[CheckpointStore, list[int]] = {}
+    for store, one in going:
+        steps.setdefault(store, []).append(one.step)
+    return sum(store.freed_bytes(own) for store, own in steps.items())
+
+
+def _lines(folders: list[str], freed_bytes: int, plan: PrunePlan, *, deleted: bool) -> list[str]:
     verb = "deleted" if deleted else "would be deleted"
-    total = f"{plural(len(going), 'checkpoint')}, {size_text(size_bytes)}, {verb}"
-    hint = [] if deleted or not going else ["Nothing was deleted yet: add --yes."]
-    return [*(str(one.folder) for one in going), *plan.reasons, total, *hint]
+    total = f"{plural(len(folders), 'checkpoint')}, {size_text(freed_bytes)}, {verb}"
+    hint = [] if deleted or not folders else ["Nothing was deleted yet: add --yes."]
+    return [*folders, *plan.reasons, total, *hint]
 
 
 def _keep(text: str) -> int:

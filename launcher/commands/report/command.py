@@ -56,9 +56,9 @@ def write_report(facts: RunFacts) -> str:
     Raises:
         OSError: the folder cannot be written.
     """
-    missing = "" if facts.records else "nothing has been measured yet."
+    missing = "" if facts.records.count else "nothing has been measured yet."
     try:
-        if facts.records:
+        if facts.records.count:
             # Never through a link that somebody has left in a shared folder.
             draft = facts.path / f".draft-{CURVES}"
             draft.unlink(missing_ok=True)

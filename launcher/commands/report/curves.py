@@ -41,7 +41,7 @@ class Panel:
 
 def panels(facts: RunFacts) -> list[Panel]:
     """Return what is to be drawn, from the top; pure."""
-    measured = facts.metric_names()
+    measured = facts.records.metric_names()
     losses = tuple(name for name in measured if name.split("/", 1)[1] == "loss")
     groups: dict[str, list[str]] = {}
     for name in measured:
@@ -165,5 +165,6 @@ def _label_starts(axis: Axes, facts: RunFacts) -> None:
 
 
 def _curve(facts: RunFacts, name: str) -> tuple[Sequence[int], Sequence[float]]:
-    found = [(r["step"], r[name]) for r in facts.records if name in r]
-    return [step for step, _ in found], [value for _, value in found]
+    series = facts.records.series.get(name)
+    points = [] if series is None else series.curve()
+    return [point.step for point in points], [point.value for point in points]

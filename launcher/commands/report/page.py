@@ -51,7 +51,7 @@ def page(facts: RunFacts, *, picture: str | None, missing: str = "") -> str:
     else:
         parts += ["## Attempts", _attempts(facts.attempts)]
         parts += ["## Where the time went", _time(facts)]
-    if facts.metric_names():
+    if facts.records.metric_names():
         parts += ["## Evaluations", _evaluations(facts)]
     if tables := _tables(facts):
         parts += ["## Tables", tables]
@@ -68,6 +68,13 @@ def state_sentence(facts: RunFacts) -> str:
     if not facts.attempts:
         return "No step has been done yet."
     last = facts.attempts[-1]
+    if facts.is_known_to_launcher_alone and last.code is None:
+        ranks = plural(last.world_size, "rank")
+        return (
+            f"Attempt {last.number} began at {_clock(last.began_s)} on {ranks}: running, or killed "
+            f"without a word. Its script reports no steps; its output is in "
+            f"{output_folder(last.number)}."
+        )
     if facts.is_known_to_launcher_alone:
         return (
             f"{ended_text(last)} What it has trained is not known: its script has reported nothing."
@@ -161,19 +168,33 @@ def _attempts(attempts: Sequence[AttemptRecord]) -> str:
 
 def _launched(attempts: Sequence[AttemptRecord]) -> str:
     return _table(
-        ("attempt", "began (UTC)", "ranks", "took", "code", "why it ended"),
+        ("attempt", "began (UTC)", "ranks", "took", "code", "output", "why it ended"),
         [
             (
                 str(a.number),
                 _clock(a.began_s),
                 str(a.world_size),
-                _time_text(a.last_sign_s - a.began_s),
-                str(a.code),
-                a.error or "",
+                "" if a.code is None else _time_text(a.last_sign_s - a.began_s),
+                "" if a.code is None else str(a.code),
+                output_folder(a.number),
+                a.error or _end_of_launched(a, is_last=a is attempts[-1]),
             )
             for a in attempts
         ],
     )
+
+
+def output_folder(attempt: int) -> str:
+    """Return where an attempt's output is, in the run folder."""
+    return f"logs/attempt-{attempt}"
+
+
+def _end_of_launched(attempt: AttemptRecord, *, is_last: bool) -> str:
+    if attempt.code is None:
+        return "running, or killed without a word" if is_last else "killed without a word"
+    if attempt.code == 0:
+        return "done"
+    return "preempted; the same command starts it again" if attempt.code == 75 else ""
 
 
 def _why(attempt: AttemptRecord, *, is_last: bool) -> str:
@@ -192,11 +213,11 @@ def _time(facts: RunFacts) -> str:
 
 def _evaluations(facts: RunFacts) -> str:
     rows = []
-    for name in facts.metric_names():
-        found = [(r["step"], r[name]) for r in facts.records if name in r]
-        low, high = min(found, key=lambda f: f[1]), max(found, key=lambda f: f[1])
-        cells = (f"{value:.6g} (step {step})" for step, value in (low, high, found[-1]))
-        rows.append((name, str(len(found)), *cells))
+    for name in facts.records.metric_names():
+        found = facts.records.series[name]
+        points = (found.lowest, found.highest, found.last)
+        cells = (f"{value:.6g} (step {step})" for step, value in points)
+        rows.append((name, str(found.count), *cells))
     text = _table(("metric", "evaluations", "lowest", "highest", "last"), rows)
     if facts.best is not None:
         best = facts.best
@@ -211,11 +232,12 @@ def _evaluations(facts: RunFacts) -> str:
 
 def _tables(facts: RunFacts) -> str:
     """Return the newest of each table that was measured, in evaluations and tests."""
-    newest = {name: (f"at step {r['step']}", r[name]) for name, r in facts.tables().items()}
+    tables = facts.records.tables.items()
+    newest = {name: (f"at step {step}", rows) for name, (step, rows) in tables}
     for test in facts.of("test"):
         weights = f" of the {test['weights']} weights" if "weights" in test else ""
-        tables = {k: v for k, v in measured_in(test).items() if is_table(v)}
-        newest |= {name: (f"in the test{weights}", rows) for name, rows in tables.items()}
+        tested = {k: v for k, v in measured_in(test).items() if is_table(v)}
+        newest |= {name: (f"in the test{weights}", rows) for name, rows in tested.items()}
     return "\n\n".join(
         f"{markdown_start(f'{name} {when}:')}\n\n{_matrix(rows)}"
         for name, (when, rows) in newest.items()

@@ -29,11 +29,11 @@ class Result:
 
 def best_of(facts: RunFacts, monitor: str, mode: str) -> tuple[float, int] | None:
     """Return the best value of a run and its step; None where it was never measured."""
-    found = [(r[monitor], r["step"]) for r in facts.records if monitor in r]
-    if not found:
+    series = facts.records.series.get(monitor)
+    if series is None:
         return None
-    value, step = (min if mode == "min" else max)(found, key=lambda pair: pair[0])
-    return value, step
+    best = series.lowest if mode == "min" else series.highest
+    return best.value, best.step
 
 
 def trial_table(results: Sequence[Result], monitor: str, mode: str) -> str:

@@ -10,12 +10,13 @@ from ...console import say
 from ...errors import UsageError
 from ...run_folder.attempt_number import last_number
 from ...run_folder.history import Record, seconds_of
-from ...run_folder.jsonl import ATTEMPT, ENDS, EVENTS, METRICS
+from ...run_folder.jsonl import ATTEMPT, ENDS, EVENTS, LAUNCHED, METRICS
 from ...run_folder.lines.fields import is_metric, is_whole_event, skipped_text
 from ...run_folder.lines.follow import Follower, is_newer_metric
 from ...run_folder.metric_text import measured_in
 from ...run_folder.progress_line import duration_text
 from ..parser import CommandParser
+from .output import NewestLine
 from .sentences import event_sentence, record_sentence
 
 REFRESH_S = 1.0
@@ -73,17 +74,25 @@ def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
     records = Follower(folder / METRICS, is_metric, is_newer_metric)
     past = events.latest(lambda event: event["event"] == "start")
     is_begun = bool(past) and past[0]["event"] == "start"
-    new_events = past if is_begun or not is_launched_again(folder, past) else []
+    output = NewestLine(folder)
+    if is_begun:
+        new_events = past
+    else:
+        new_events = from_newest_launch(past) if not is_launched_again(folder, past) else []
     attempt = past[0]["attempt"] if is_begun else None
     new_records = records.latest(
         lambda record: record.get("attempt") != attempt, lambda record: bool(measured_in(record))
     )
     new_records = [r for r in new_records if r.get("attempt") == attempt]
-    quiet_s, num_told = 0.0, 0
+    quiet_s, num_told, has_told = 0.0, 0, is_begun
     while True:
         quiet_s = 0.0 if new_events or new_records else quiet_s + every_s
         for line in lines(new_events, new_records):
             show(line)
+        has_told = has_told or any(event["event"] == "start" for event in new_events)
+        if not has_told and (text := output.news()) is not None:
+            quiet_s = 0.0
+            show(text)
         if (num_skipped := events.skipped + records.skipped) > num_told:
             show(f"{skipped_text(str(folder), num_skipped)}.")
             num_told = num_skipped
@@ -111,11 +120,17 @@ def is_end(event: Record) -> bool:
     return event["event"] in ENDS or (event["event"] == ATTEMPT and not event.get("restart"))
 
 
+def from_newest_launch(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events from the newest begin that the launcher has told; all, if there is none."""
+    begins = [number for number, event in enumerate(events) if event["event"] == LAUNCHED]
+    return list(events[begins[-1] :] if begins else events)
+
+
 def is_launched_again(folder: Path, events: Sequence[Record]) -> bool:
     """Return whether an attempt is under way of which nothing is told yet but by its logs."""
     begun = [path.name.removeprefix("attempt-") for path in folder.glob("logs/attempt-*")]
     newest = max((int(number) for number in begun if number.isdigit()), default=0)
-    return newest > last_number(events)
+    return newest > last_number(events, ("start", ATTEMPT, LAUNCHED))
 
 
 def lines(events: Sequence[Record], records: Sequence[Record]) -> list[str]:

@@ -69,8 +69,14 @@ def _attempt(event: Event) -> str:
     return f"the ranks ended with code {event['code']}: {error}{again}"
 
 
+def _launched(event: Event) -> str:
+    ranks = plural(event["ranks"], "rank")
+    return f"attempt {event['attempt']}: {ranks} started; the script reports no steps"
+
+
 _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "start": _start,
+    "launched": _launched,
     "end": _end,
     "left": lambda e: f"preempted in {e['where']}; the same command repeats it",
     "already over": lambda e: f"had finished already: {e['ending']}, {e['reason']}",

@@ -70,14 +70,23 @@ class LineFile:
         path: of the file.
         warn: takes a sentence.
         remade: called when what was written had gone, with its folder, and the file is new.
+        is_ours: asked before lines are written that have waited: another run may have taken the
+            folder meanwhile.
     """
 
     def __init__(
-        self, path: Path, *, warn: Callable[[str], None], remade: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        *,
+        warn: Callable[[str], None],
+        remade: Callable[[], None] = lambda: None,
+        is_ours: Callable[[], bool] = lambda: True,
     ) -> None:
         self._path = path
         self._warn = warn
         self._remade = remade
+        self._is_ours = is_ours
+        self._is_taken = False
         self._waiting: deque[_Waiting] = deque()
         self._waiting_bytes = 0
         self._num_dropped = 0
@@ -88,6 +97,8 @@ class LineFile:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write a record behind those that wait; keep it where the disk does not take it."""
+        if self._has_lost_the_folder():
+            return
         step = record.get("step")
         self._keep(_Waiting(data=line_of(record), step=step if isinstance(step, int) else None))
         try:
@@ -99,7 +110,7 @@ class LineFile:
 
     def close(self) -> None:
         """Write what waits, a last time; report how much is lost."""
-        if not self._waiting:
+        if not self._waiting or self._has_lost_the_folder():
             return
         try:
             self._write()
@@ -120,6 +131,15 @@ class LineFile:
         except OSError as error:
             self._failed(error)
             return LostWork(steps=0, seconds=0.0)
+
+    def _has_lost_the_folder(self) -> bool:
+        """Tell whether another run's lines are in the file by now; what waits is then dropped."""
+        if self._waiting and not self._is_taken and not self._is_ours():
+            self._is_taken = True
+            lines = plural(len(self._waiting) + self._num_dropped, "line")
+            self._warn(f"{lines} of {self._path} are not written: another run has the folder.")
+            self._waiting.clear()
+        return self._is_taken
 
     def _keep(self, line: _Waiting) -> None:
         self._waiting.append(line)

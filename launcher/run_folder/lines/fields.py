@@ -47,6 +47,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "strategy": ("chosen", "reason"),
     "changed": ("what",),
     "attempt": ("code",),
+    "launched": ("attempt", "ranks"),
 }
 """By kind, what a page or a line about the event is made of; another kind needs its time alone."""
 

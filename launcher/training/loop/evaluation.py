@@ -138,7 +138,7 @@ def evaluate(
     model = strategy.module
     was_training = model.training
     model.eval()
-    loop = _Loop(ranks, look, needed_s, beat)
+    loop = _Loop(ranks, look, needed_s, beat, exact=strategy.options.exact)
 
     def measured(turn: Turn, batch: Any) -> Mapping[str, Measurement]:
         seed_streams(measuring_seed(seed, name, turn.micro_batch.index))
@@ -168,8 +168,11 @@ class _Loop:
         look: Callable[[], Look],
         needed_s: float,
         beat: Callable[[], None],
+        *,
+        exact: bool,
     ) -> None:
         self._ranks = ranks
+        self._is_exact = exact
         self._look = look
         self._needed_s = needed_s
         self._beat = beat
@@ -187,7 +190,7 @@ class _Loop:
         measure: Callable[[Turn, Any], Mapping[str, Measurement]],
     ) -> MetricSums | None:
         """Return the sums of this rank; None where the ranks give up. Called on every rank."""
-        sums, batch = MetricSums(), None
+        sums, batch = MetricSums(exact=self._is_exact), None
         for turn in turns:
             is_last = self._num_done == len(turns) - 1
             try:

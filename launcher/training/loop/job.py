@@ -23,6 +23,7 @@ from .evaluation import FirstSamples, require_samples, required
 from .job_parts import build_parts
 from .step import Step
 from .training_loop import TrainingLoop
+from .trial import for_trial
 
 
 class Job:
@@ -30,14 +31,14 @@ class Job:
 
     def __init__(self, run: RunContext, recipe: Recipe) -> None:
         """Build the strategy and restore the newest checkpoint. Called on every rank."""
-        self.recipe = recipe
+        self.recipe = recipe = for_trial(recipe, run.environment.trial)
         self.run = run
         parts = build_parts(run, recipe)
         self._strategy = parts.strategy
         self._checkpointer = parts.checkpointer
         self._log = parts.log
         self._rules = parts.rules
-        self._model_config = parts.model_config
+        self._exported = parts.exported
         self._loop = TrainingLoop(run, recipe, parts)
         if recipe.validate is not None and recipe.measure is not None:
             self.try_measure(recipe.validate, recipe.measure, name="val")
@@ -147,29 +148,35 @@ class Job:
         """Ask for the run to end at the next boundary. One rank is enough."""
         self._loop.asked_to_stop = reason
 
-    def export(self, which: str | None = None) -> None:
+    def export(self, which: str | None = None, *, merged: bool = False) -> None:
         """Write the model as one safetensors file. Called on every rank.
 
-        For a model with a `config`, as in transformers, config.json is written beside it.
+        For a model with a `config`, as in transformers, config.json is written beside it. Of a PEFT
+        model the adapter is written, as `PeftModel.from_pretrained` reads it.
 
         Args:
             which: "best" (by early stopping; the last weights without it), "last", or "ema", the
                 moving average at the last step. None: the choice of `EarlyStopping(restore=...)`.
+            merged: write a PEFT model whole, its adapter merged into the base, which rank 0 builds
+                in its memory.
         """
         self.run.lockstep.enter("job.export")
         store, step = self._weights(which)
-        is_done = export_model(
+        path = export_model(
             self.run.folder,
             store,
             step,
             self.run.communicator,
             which=which,
             asked=lambda: self.run.preemption.requested,
-            config=self._model_config,
+            model=self._exported,
+            merged=merged,
         )
-        if not is_done:
+        if path is None:
             self._leave_after_loop("job.export")
-        name, path = which or self._restore, self.run.folder.export_path
+        if isinstance(self._exported.adapter, str):
+            self.run.warn(f"the PEFT model was exported whole: {self._exported.adapter}.")
+        name = which or self._restore
         self.run.say(f"exported the {name} model (step {step}) to {path}")
 
     def test(

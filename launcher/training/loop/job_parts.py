@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from checkpointing import JSON
 from strategies import (
     BatchPlan,
     Boundary,
@@ -27,7 +26,7 @@ from ..recipe.recipe import Recipe
 from ..reporting.run_log import RunLog
 from ..run_state import common_to_ranks
 from ..saving.checkpointer import Checkpointer
-from ..saving.model_config import WithConfig
+from ..saving.model_config import ExportedModel, WithConfig
 from ..saving.save_at_boundary import SaveAtBoundary
 from .evaluation_rules import EvaluationRules
 from .strategy_choice import settle_strategy
@@ -54,7 +53,7 @@ class JobParts:
     checkpointer: Checkpointer
     log: RunLog
     saver: SaveAtBoundary
-    model_config: dict[str, JSON] | None
+    exported: ExportedModel
     """Of a model that has a `config`, as JSON."""
     model_names: TransformersNames | None
     """How a model of transformers is named in files."""
@@ -76,7 +75,9 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     blueprint = recipe.blueprint(run)
     model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
     strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
-    statistics = RunningStatistics(strategy.module, run.ranks, strategy.catalogue.buffers)
+    statistics = RunningStatistics(
+        strategy.module, run.ranks, strategy.catalogue.buffers, exact=strategy.options.exact
+    )
     requested = current_hyperparameters(strategy.param_groups)
     rules = EvaluationRules(stop=recipe.stop, plateau=recipe.plateau)
     rates = recipe.rates(strategy.param_groups, plan)
@@ -108,6 +109,6 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         checkpointer=checkpointer,
         log=log,
         saver=SaveAtBoundary(run, checkpointer, log, save_every),
-        model_config=model.config,
+        exported=model.exported,
         model_names=model.names,
     )

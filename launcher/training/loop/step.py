@@ -27,11 +27,13 @@ from strategies.boundary.boundary import Carried
 from strategies.boundary.late_number import LateNumber
 from strategies.data.samples import Collate
 from strategies.data.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
+from strategies.order_free import LOSS_UNIT, rounded
 
 from ..recipe.arguments import refuse_unknown
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from .evaluation import required
+from .trial import Trial
 
 _MEAN = 1
 """torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
@@ -44,6 +46,8 @@ class StepOwner(Protocol):
     ranks: Ranks
     statistics: RunningStatistics
     recipe: Recipe
+    trial: Trial | None
+    """What observes the steps of a trial."""
 
     def next_batch(self) -> tuple[Any, bool]:
         """Return the next micro-batch, on the host, and whether it is the one that was asked for.
@@ -137,6 +141,7 @@ class Step:
         """Micro-batches of each rank."""
         self._num_micro_batches = num_micro_batches
         self._owner = owner
+        self._is_exact = owner.strategy.options.exact
         self._departure: str | None = None
         self._turn = -1
         self._owes_backward = False
@@ -163,6 +168,8 @@ class Step:
             self._turn, self._owes_backward = number, True
             owner.strategy.micro_step(is_last=number == len(self._turns) - 1)
             owner.statistics.begin_micro_batch(turn.micro_batch.index, is_padding=self._is_repeat)
+            if owner.trial is not None:
+                owner.trial.batch(turn.micro_batch.index, batch, is_padding=self._is_repeat)
             self._seed_streams(turn.micro_batch.index)
             owner.begin_round()
             try:
@@ -230,6 +237,8 @@ class Step:
             self._owner.give_up(self)
         if self.number == 0 and self._turn == 0:
             self._loss_scale = self._owner.first_loss_scale(counted)
+        if self._owner.trial is not None and not self._is_repeat:
+            self._owner.trial.loss(loss, count)
         if not self._is_repeat:
             self._add(loss.detach(), count if is_late else counted)
         if units_left == 1:
@@ -246,6 +255,8 @@ class Step:
 
     def _add(self, loss: torch.Tensor, counted: torch.Tensor | float) -> None:
         """Add a micro-batch's loss and count; a loss over nothing that is no number is left out."""
+        if self._is_exact:
+            loss = rounded(loss.double(), LOSS_UNIT)
         if isinstance(counted, torch.Tensor):
             counted = counted.detach().to(self.loss_sum.device, torch.float64).reshape(())
             if self._counted_on_device is None:

@@ -18,6 +18,7 @@ from strategies import (
     NoticeRounds,
     OwnCollectives,
     Ranks,
+    is_stream,
     training_batches,
 )
 from strategies.boundary.boundary import Carried
@@ -33,6 +34,7 @@ from ..recipe.recipe import Recipe
 from .evaluation import Evaluation, evaluate
 from .job_parts import JobParts
 from .step import Step
+from .trial import Trial
 
 Evaluate = Callable[[Step, MapDataset, Measure, str, Collate | None], Metrics]
 
@@ -57,6 +59,12 @@ class StepSupport:
         """The ranks have agreed to leave: a loop that is closed now was not left by the script."""
         self._run = run
         self.recipe = recipe
+        self.trial = trial_of(run)
+        if self.trial is not None:
+            self.trial.watch_files()
+            self.trial.model(parts.strategy.module)
+            if not is_stream(recipe.train):
+                self.trial.data(parts.train, run.seed)
         self._train = parts.train
         self._boundary = parts.boundary
         self._saver = parts.saver
@@ -229,3 +237,9 @@ class StepSupport:
     def note(self, sentence: str) -> None:
         """See StepOwner."""
         self._log.noted(sentence)
+
+
+def trial_of(run: RunContext) -> Trial | None:
+    """Return what observes this rank's steps; None in an ordinary run."""
+    settings = run.environment.trial
+    return None if settings is None else Trial(settings, run.ranks.rank)

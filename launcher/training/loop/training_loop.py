@@ -33,6 +33,7 @@ from ...contract.exit_codes import CONTINUE
 from ...contract.leaving import tell_leaving
 from ..context import RunContext
 from ..ending.mistakes import Standing
+from ..exact import inexact_text
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from ..run_state import Preempted, RunState, plan_changes
@@ -222,14 +223,17 @@ class TrainingLoop:
             self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
         )
         self._strategy.hold_back(self._parts.unfreezing.held_at(self.step))
-        done = self.step + 1
+        done, count = self.step + 1, len(self.plan.micro_batches(self.step))
+        self._strategy.begin_exact_step(self._state.exponents, count)
         self._run.lockstep.step = self.step
+        if self._support.trial is not None:
+            self._support.trial.before_step(self.step)
         return Step(
             number=self.step,
             seed=self._run.seed,
             loss_scale=self._state.scale.scale,
             evaluation_due=self._parts.evaluate_every.is_due(done) or done == self.plan.total_steps,
-            num_micro_batches=len(self.plan.micro_batches(self.step)),
+            num_micro_batches=count,
             turns=self.plan.turns(self.step, self._run.ranks.rank, self._run.ranks.world_size),
             owner=self._support,
         )
@@ -252,12 +256,20 @@ class TrainingLoop:
     def _finish(self, step: Step, *, owes_evaluation: bool = False) -> Decision:
         """Close a step at its boundary; return what was decided."""
         agreed = self._come_to_boundary(step, owes_evaluation=owes_evaluation)
+        self._end_trial()
         decision = decide(self._progress(owes_evaluation=owes_evaluation), agreed, step.notice)
         if decision.ending is Ending.STOPPED:
             decision = replace(decision, reason=self._reason_of_script())
             self._state = replace(self._state, stopped_because=decision.reason)
         self._carry_out(decision, owes_evaluation=owes_evaluation)
         return decision
+
+    def _end_trial(self) -> None:
+        """Stop after the last step of a trial; the same on every rank."""
+        trial = self._support.trial
+        if trial is not None and trial.is_over(self.step):
+            self.asked_to_stop = f"the trial of {self.step} steps is over"
+            self._state = replace(self._state, stopped_because=self.asked_to_stop)
 
     def _come_to_boundary(self, step: Step, *, owes_evaluation: bool) -> Agreed | None:
         """Count a step and tell of it; return what the ranks said at the former boundary."""
@@ -267,6 +279,8 @@ class TrainingLoop:
         self._num_done += 1
         self._open, self._step_s = None, step.seconds
         self._state = self._state.after(step.outcome)
+        if step.outcome.inexact:
+            self._log.noted(inexact_text(step.number, step.outcome.inexact))
         if step.outcome.is_empty:
             self._log.empty_step(step.number, self._state.empty_steps)
         if step.evaluation_due and self._rules.has_rules and not owes_evaluation:

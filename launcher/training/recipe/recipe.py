@@ -286,6 +286,11 @@ class Recipe:
                 f"accelerator= was given, and strategy={run.strategy} would not use it. "
                 "Pass --strategy accelerate, or leave it out."
             )
+        if run.exact and run.precision.needs_loss_scaling:
+            raise ConfigError(
+                "--exact cannot be done in fp16, whose loss scale follows from what each rank "
+                "counts. Use --precision bf16 or fp32."
+            )
         return Blueprint(
             model=self.model,
             optimizer=self.optimizer,
@@ -311,5 +316,6 @@ class Recipe:
             checkpoint_blocks=as_patterns(self.checkpoint_blocks),
             compile_blocks=as_patterns(self.compile_blocks),
             offload=self.offload,
+            exact=run.exact,
             init=self.init,
         )

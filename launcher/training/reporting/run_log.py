@@ -6,19 +6,19 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from checkpointing import SavedCheckpoint, SaveFailedError
 from strategies import IMPORTED, BatchPlan, Decision, Ending, Metrics, Restored, Strategy
 from strategies.data.streams.own_position import not_promised
 from strategies.data.streams.streams import has_own_position
 
 from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.progress_line import duration_text
-from ...run_folder.tables import plural, size_text
+from ...run_folder.tables import plural
 from ..context import RunContext
 from ..recipe.interval import Every
 from .empty_steps import refuse_if_nothing_ever_counts, told
 from .process_age import age_s
 from .resume_report import report_resume
+from .save_log import SaveLog
 from .start_table import (
     batch_text,
     data_text,
@@ -35,31 +35,11 @@ if TYPE_CHECKING:
     from ..run_state import RunState
 
 
-LOUD_AFTER = 3
-"""Failed saves in a row that are taken for bad luck."""
-
-
-def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
-    """Return the warning of a run that no longer gets its state to the disk. Pure."""
-    at_stake = (
-        "this run has no checkpoint: all its work would be lost"
-        if newest is None
-        else f"the newest checkpoint is of step {newest}: the {step - newest} steps since then "
-        "would be lost"
-    )
-    return (
-        f"THE LAST {in_a_row} SAVES HAVE ALL FAILED, and {at_stake} if the run ended now. "
-        "Look at the disk of the run folder: its space, quota and health."
-    )
-
-
-class RunLog:
+class RunLog(SaveLog):
     """Tells the story of a run, on the coordinator; the other ranks' copies are silent."""
 
     def __init__(self, run: RunContext, recipe: Recipe, plan: BatchPlan, save_every: Every) -> None:
-        self._run = run
-        self._folder = run.folder
-        self._is_coordinator = run.ranks.is_coordinator
+        super().__init__(run)
         self._recipe = recipe
         self._plan = plan
         self._total_steps = plan.total_steps
@@ -68,8 +48,6 @@ class RunLog:
             if has_own_position(recipe.train)
             else []
         )
-        self._failed_in_a_row = 0
-        self._newest: int | None = None
         self.records = StepLog(run, recipe, save_every)
         """What is told of every step."""
 
@@ -104,7 +82,8 @@ class RunLog:
                 [
                     ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
                     ("runs on", places_text(places)),
-                    ("strategy", f"{run.strategy}, {run.precision.name}"),
+                    ("strategy", strategy_text(run)),
+                    ("optimizer", "; ".join(strategy.notes)),
                     ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
                     ("data", data_text(self._plan)),
                     ("batch", batch_text(self._plan, run.ranks.world_size)),
@@ -153,6 +132,7 @@ class RunLog:
                 "strategy": self._run.strategy,
                 "world_size": self._run.ranks.world_size,
                 "precision": self._run.precision.name,
+                **self._run.exact_conditions(),
             },
             objects=objects,
             changes=changes,
@@ -168,26 +148,6 @@ class RunLog:
         if self._is_coordinator:
             self._folder.event("weights", path=str(path))
             self._run.say(f"the run begins with the weights in {path}")
-
-    def best(self, step: int, name: str, value: float, *, seconds: float, stall_s: float) -> None:
-        """Report an evaluation that was the best so far, and whose weights were committed.
-
-        Args:
-            step: of the evaluation.
-            name: of the metric.
-            value: of the metric.
-            seconds: from the copy of the weights to the commit.
-            stall_s: how long the training stood still for it.
-        """
-        if self._is_coordinator:
-            self._folder.event(
-                "best",
-                step=step,
-                monitor=name,
-                value=value,
-                seconds=round(seconds, 3),
-                stall_s=round(stall_s, 3),
-            )
 
     def rolled_back(self, before: int, after: int, plan: BatchPlan, why: str) -> None:
         """Report that the run has gone back, and what data it leaves out."""
@@ -215,49 +175,6 @@ class RunLog:
             self._folder.event("test", weights=weights, **without_nan(metrics))
             self.records.tell_trackers({"step": step, **metrics})
             self._run.say(metrics_text(metrics))
-
-    def saved(
-        self,
-        saved: SavedCheckpoint,
-        seconds: float,
-        stall_s: float | None = None,
-        interval_s: float | None = None,
-    ) -> None:
-        """Report a checkpoint.
-
-        Args:
-            saved: what was committed.
-            seconds: from the copy of the state to the commit.
-            stall_s: how long the training stood still for it; None: all the time.
-            interval_s: until the next one, where it goes by time.
-        """
-        self._failed_in_a_row, self._newest = 0, saved.step
-        if self._is_coordinator:
-            self._folder.event(
-                "saved",
-                step=saved.step,
-                size_bytes=saved.size_bytes,
-                seconds=round(seconds, 3),
-                stall_s=round(seconds if stall_s is None else stall_s, 3),
-                **({} if interval_s is None else {"next_in_s": round(interval_s, 1)}),
-            )
-            self._run.say(
-                f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s; "
-                f"the training waited for {seconds if stall_s is None else stall_s:.2f} s of it"
-            )
-
-    def save_failed(self, step: int, error: SaveFailedError) -> None:
-        """Report a checkpoint that could not be made; the run goes on."""
-        self._failed_in_a_row += 1
-        if not self._is_coordinator:
-            return
-        self._folder.event("save failed", step=step, reason=str(error))
-        self._run.warn(f"could not save at step {step}: {error}")
-        if self._failed_in_a_row >= LOUD_AFTER:
-            self._folder.event(
-                "saves keep failing", in_a_row=self._failed_in_a_row, newest=self._newest
-            )
-            self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))
 
     def noted(self, sentence: str) -> None:
         """Report what follows the number of ranks. Called on every rank."""
@@ -344,3 +261,9 @@ class RunLog:
                 f"this run had finished already: {decision.ending}, {decision.reason}. "
                 "To train anew, choose another --run-dir."
             )
+
+
+def strategy_text(run: RunContext) -> str:
+    """Return strategy and precision, and whether the number of ranks may show in a bit."""
+    exact = ", the same bits on any number of ranks" if run.exact else ""
+    return f"{run.strategy}, {run.precision.name}{exact}"

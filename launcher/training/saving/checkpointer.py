@@ -10,6 +10,7 @@ from checkpointing import (
     BackgroundSave,
     BackgroundWriter,
     CheckpointStore,
+    FrozenTensors,
     Retention,
     SavedCheckpoint,
     Snapshot,
@@ -23,6 +24,7 @@ from strategies import (
     Restored,
     Strategy,
     collect_state,
+    frozen_fragments,
     restore_newest,
 )
 from strategies.data.streams.own_position import OwnPosition, require_same_kind
@@ -56,6 +58,8 @@ class Checkpointer:
         self._objects: Objects = {**objects, **own}
         self._own_position = own_position
         self._writer = BackgroundWriter()
+        self._stored = FrozenTensors()
+        self._stored_best = FrozenTensors()
         self._in_flight: BackgroundSave | None = None
         self._saving_since: int | None = None
         self._state_in_flight: Mapping[str, JSON] = {}
@@ -65,6 +69,7 @@ class Checkpointer:
             run.folder,
             retention,
             remove=self._writer.remove,
+            spared=lambda: self._stored.objects | self._stored_best.objects,
             report=lambda step, error: self._kept.append((step, error)),
         )
         self._pruning = BackgroundThread("relaunch-prune")
@@ -92,6 +97,11 @@ class Checkpointer:
             for step in restored.damaged:
                 self._folder.checkpoints.set_aside(step)
         self._pruner.resumed(self.newest_step)
+        self._stored.forget()
+        self._stored_best.failed()  # what it relies on may have been swept
+        if restored is not None:
+            frozen = frozen_fragments(self._strategy)
+            self._stored.loaded(restored.token, restored.stored, frozen)
         saved = restored.objects if restored is not None else {}
         for name, state in saved.items():
             if name in self._objects:
@@ -141,9 +151,9 @@ class Checkpointer:
         return self._in_flight is not None and self._in_flight.is_settled()
 
     def state_bytes(self) -> int:
-        """Return how many bytes this rank's share of a full checkpoint has. No collective."""
+        """Return how many bytes this rank writes in a full save by now. No collective."""
         fragments = self._strategy.fragments(weights_only=False)
-        return sum(f.data.numel() * f.data.element_size() for f in fragments)
+        return sum(f.size_bytes for f in fragments if f.spec.name not in self._stored.names)
 
     def release_tensors(self) -> None:
         """Return once the optimizer's state may change. No collective."""
@@ -254,6 +264,11 @@ class Checkpointer:
     def _collect(self, step: int, state: Mapping[str, JSON], *, weights_only: bool) -> Snapshot:
         if self._own_position is not None and not weights_only:
             self._own_position.gather(step, self._communicator.all_gather)
+        stored, store = self._stored, self._folder.checkpoints
+        if weights_only:
+            stored, store = self._stored_best, self._folder.best
+        if stored.is_doubtful and self._is_coordinator and not store.has_objects(stored.objects):
+            stored.forget()
         return collect_state(
             self._strategy,
             self._communicator,
@@ -263,6 +278,7 @@ class Checkpointer:
             requested=self._requested,
             objects=self._objects,
             weights_only=weights_only,
+            stored=stored,
         )
 
     def _let_go(self, step: int, state: Mapping[str, JSON], current_best: int | None) -> None:

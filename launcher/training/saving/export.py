@@ -1,15 +1,19 @@
-"""The finished model as one plain safetensors file."""
+"""The finished model as one plain safetensors file, or as an adapter."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-from checkpointing import JSON, CheckpointError, CheckpointStore, export_safetensors
-from strategies import HostCommunicator, StrategyError
+from checkpointing import JSON, CheckpointError, CheckpointStore, Files, export_safetensors
+from strategies import ConfigError, HostCommunicator, StrategyError
 
 from ...run_folder.checkpoint_summary import export_metadata
 from ...run_folder.folder import RunFolder
-from .model_config import write_config
+from .adapter import Adapter
+from .merged import write_merged
+from .model_config import ExportedModel, write_config
 
 
 class _Asked(Exception):
@@ -24,9 +28,12 @@ def export_model(
     *,
     which: str | None = None,
     asked: Callable[[], bool] = lambda: False,
-    config: dict[str, JSON] | None = None,
-) -> bool:
-    """Write the weights of a checkpoint to `folder.export_path`. Called on every rank.
+    model: ExportedModel | None = None,
+    merged: bool = False,
+) -> str | None:
+    """Write the weights of a checkpoint beside `folder.export_path`. Called on every rank.
+
+    Of a PEFT model that is its adapter, of any other all of it.
 
     The coordinator reads the shards and writes, in bounded memory; nothing is gathered.
 
@@ -38,12 +45,14 @@ def export_model(
         which: "ema" prefers the averages.
         asked: whether this rank has a preemption notice; asked on the coordinator, every few
             megabytes.
-        config: of the model, for a file beside the weights; None: it has none.
+        model: what is known of the model besides its weights.
+        merged: write a PEFT model whole, with its adapter merged into the base.
 
     Returns:
-        On every rank, whether it is done; else a notice came before, and nothing of it stays.
+        On every rank, what was written; None: a notice came before, and nothing of it stays.
 
     Raises:
+        ConfigError: on every rank, when there is no adapter to merge.
         StrategyError: on every rank, when the coordinator could not.
     """
 
@@ -51,22 +60,30 @@ def export_model(
         if asked():
             raise _Asked
 
-    failure: JSON = None
+    if merged and not isinstance(model and model.adapter, Adapter):
+        raise ConfigError(
+            "merged=True is for a PEFT model, and this one has no adapter to merge"
+            f"{_why_none(model)}. Export it without."
+        )
+    message: dict[str, JSON] = {}
     if communicator.rank == 0:
         try:
-            _write(folder, store, step, preferred="ema" if which == "ema" else None, look=look)
-            if config is not None:
-                write_config(config, folder.export_path.parent)
-        except (CheckpointError, OSError, ValueError) as error:
-            failure = str(error)
+            preferred = "ema" if which == "ema" else None
+            path = _write(folder, store, step, preferred, look, model, merged=merged)
+            message = {"path": str(path)}
+        except (CheckpointError, ConfigError, OSError, ValueError) as error:
+            message = {"failure": str(error)}
         except _Asked:
-            failure = False
-    failure = communicator.broadcast(failure)
-    if failure is False:
-        return False
-    if failure is not None:
-        raise StrategyError(f"the model of step {step} could not be exported: {failure}")
-    return True
+            message = {}
+    told: Any = communicator.broadcast(message)
+    if "failure" in told:
+        raise StrategyError(f"the model of step {step} could not be exported: {told['failure']}")
+    path_text: str | None = told.get("path")
+    return path_text
+
+
+def _why_none(model: ExportedModel | None) -> str:
+    return f": {model.adapter}" if model is not None and isinstance(model.adapter, str) else ""
 
 
 def _write(
@@ -75,11 +92,26 @@ def _write(
     step: int,
     preferred: str | None,
     look: Callable[[], None],
-) -> None:
+    model: ExportedModel | None,
+    *,
+    merged: bool,
+) -> Path:
     look()
+    path = folder.export_path
     with store.open(step) as reader:
-        metadata = export_metadata(step, reader.manifest.state)
-        folder.export_path.parent.mkdir(parents=True, exist_ok=True)
-        export_safetensors(
-            reader, folder.export_path, metadata=metadata, preferred=preferred, between=look
-        )
+        options: dict[str, Any] = {
+            "metadata": export_metadata(step, reader.manifest.state),
+            "preferred": preferred,
+            "between": look,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if model is not None and merged:
+            return write_merged(
+                reader, path.parent, model.factory, preferred=preferred, files=Files()
+            )
+        if model is not None and isinstance(model.adapter, Adapter):
+            return model.adapter.write(reader, path.parent, **options)
+        export_safetensors(reader, path, **options)
+        if model is not None and model.config is not None:
+            write_config(model.config, path.parent)
+    return path

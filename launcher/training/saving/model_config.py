@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,20 @@ from checkpointing import JSON
 from strategies import TransformersNames
 
 from ...run_folder.plain_files import replace_text
+from .adapter import Adapter, adapter_of
 
 NAME = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """What an export needs to know of a model besides its weights."""
+
+    factory: Callable[[], nn.Module]
+    config: dict[str, JSON] | None
+    """Of the model, for a file beside the weights; None: it has none."""
+    adapter: Adapter | str | None
+    """As `adapter_of`."""
 
 
 class WithConfig:
@@ -32,11 +45,19 @@ class WithConfig:
         """How a model of transformers is named in files."""
         self.config: dict[str, JSON] | None = None
         """As `config_of`: read before a strategy wraps or shards the model."""
+        self.adapter: Adapter | str | None = None
+        """As `adapter_of`."""
+
+    @property
+    def exported(self) -> ExportedModel:
+        """What an export needs to know of the model; once it was made."""
+        return ExportedModel(factory=self._factory, config=self.config, adapter=self.adapter)
 
     def __call__(self) -> nn.Module:
         """Make the model."""
         model = self._factory()
         self.config = config_of(model)
+        self.adapter = adapter_of(model)
         self.names = TransformersNames.of(model) if self._reads_files else None
         return model
 

@@ -27,7 +27,8 @@ class Pruner:
     Args:
         folder: of the run.
         retention: which checkpoints stay.
-        remove: begins to remove a folder that is no checkpoint any more, and does not wait for it.
+        remove: begins to remove what is no checkpoint's any more, and does not wait for it.
+        spared: returns the objects that the next save may name.
         report: is told of a checkpoint that could not be deleted: its step and why.
     """
 
@@ -37,12 +38,14 @@ class Pruner:
         retention: Retention,
         *,
         remove: Callable[[PurePath], None],
+        spared: Callable[[], frozenset[str]] = frozenset,
         report: Callable[[int, Exception], None],
     ) -> None:
         self._checkpoints = folder.checkpoints
         self._best = folder.best
         self._retention = retention
         self._remove = remove
+        self._spared = spared
         self._report = report
         self._resumed_from: int | None = None
         # Of a thousand ranks a manifest takes seconds to read, and it does not change.
@@ -106,7 +109,7 @@ class Pruner:
                 self._delete(best, step)
 
     def _delete(self, store: CheckpointStore, step: int) -> None:
-        for path in store.withdraw(step):
+        for path in store.withdraw(step, spared=self._spared()):
             self._remove(path)
 
     def _state_of(self, step: int) -> State | None:

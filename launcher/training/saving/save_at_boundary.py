@@ -12,7 +12,7 @@ from strategies import EarlyStoppingState, Ending
 
 from ..context import RunContext
 from ..recipe.interval import Every
-from ..reporting.run_log import RunLog
+from ..reporting.save_log import SaveLog
 from ..run_state import RunState
 from ..step_result import StepResult
 from .background_thread import BackgroundThread
@@ -41,7 +41,7 @@ class SaveAtBoundary:
     """Saves what it is given when the job says so. Every method is called on every rank."""
 
     def __init__(
-        self, run: RunContext, checkpointer: Checkpointer, log: RunLog, every: Every
+        self, run: RunContext, checkpointer: Checkpointer, log: SaveLog, every: Every
     ) -> None:
         self._run = run
         self._checkpointer = checkpointer

@@ -17,6 +17,7 @@ from typing import NoReturn
 from ...contract.environment import CPUS
 from ...plan.python_command import PythonProgram
 from ...plan.shadowing import NEEDED_BY
+from ..process_end import Before
 from .descriptors import close_all_but
 from .drawn_at_import import DrawnAtImport
 from .main_module import run_and_exit
@@ -44,6 +45,8 @@ class RankStart:
     """What is to be drawn anew in each rank."""
     keeps_our_packages: bool
     """The script uses ours; else an import of a name like ours is the script's own business."""
+    libraries: frozenset[str] = frozenset()
+    """Those that were mapped before a --preload; see `Before`."""
 
 
 def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
@@ -72,7 +75,8 @@ def become_rank(start: RankStart, streams: Sequence[int], go: int) -> NoReturn:
     if not start.keeps_our_packages:
         _forget_our_packages()
     signal.pthread_sigmask(signal.SIG_SETMASK, start.signal_mask)
-    run_and_exit(start.program, frozenset(sys.modules) if start.keeps_our_packages else None)
+    before = Before(frozenset(sys.modules), start.libraries)
+    run_and_exit(start.program, before if start.keeps_our_packages else None)
 
 
 def reset_signals() -> None:

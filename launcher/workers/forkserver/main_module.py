@@ -12,23 +12,22 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Collection
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn, TextIO
 
 from ...plan.python_command import PYTHON_FLAGS, PythonProgram
-from ..process_end import end_program, end_python, flush_streams
+from ..process_end import Before, end_program, end_python, flush_streams
 
 
-def run_and_exit(program: PythonProgram, modules_before: Collection[str] | None) -> NoReturn:
+def run_and_exit(program: PythonProgram, before: Before | None) -> NoReturn:
     """Run the program as `__main__`, and end the process as the interpreter would.
 
     Args:
         program: what to run.
-        modules_before: names in sys.modules that the end may leave as they are, where the program
-            does not fail; None: the interpreter takes itself apart.
+        before: what the end may leave as it is, where the program does not fail; None: the
+            interpreter takes itself apart.
     """
     renew_streams()
     main = _set_up(program)
@@ -49,8 +48,8 @@ def run_and_exit(program: PythonProgram, modules_before: Collection[str] | None)
     if isinstance(uncaught, KeyboardInterrupt):
         _end_by_interrupt()
     del main
-    if modules_before is not None and uncaught is None:
-        end_program(code, modules_before)
+    if before is not None and uncaught is None:
+        end_program(code, before)
     # Joins the threads, runs the exit handlers, clears __main__, flushes; and never comes back.
     ctypes.pythonapi.Py_Exit(code)
     os._exit(code)

@@ -42,6 +42,7 @@ from typing import Any, NoReturn
 from ...errors import UsageError
 from ...plan.python_command import PythonProgram, parse_python_command
 from ...plan.shadowing import NEEDED_BY
+from ..exit_handlers import mapped_files
 from ..process_end import flush_streams
 from .child import RankStart, become_rank, reset_signals
 from .descriptors import close_all_but, open_descriptors, unshareable
@@ -69,6 +70,8 @@ class Warmth:
     """The script imports `launcher`."""
     opened: frozenset[int]
     """Descriptors that the import of torch has left open."""
+    holds_interrupt: bool = False
+    """A SIGINT waits in each rank for `Run.start`."""
 
 
 def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
@@ -82,16 +85,19 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
     close_all_but({channel.fileno(), *warmth.opened})
     try:
         draws = DrawnAtImport()
+        libraries = mapped_files()
         unsafe = prepare(warmth, draws)
         opened = {fd: at for fd, at in open_descriptors().items() if fd != channel.fileno()}
         send(channel, {"unsafe": unsafe or unshareable(opened)})
+        held = {signal.SIGINT} if warmth.holds_interrupt else set()
         common = RankStart(
             launcher=launcher,
             program=warmth.program,
-            signal_mask=frozenset(signal_mask),
+            signal_mask=frozenset(signal_mask | held),
             kept=frozenset(opened),
             draws=draws,
             keeps_our_packages=warmth.uses_run,
+            libraries=libraries,
         )
         _fork_groups(channel, common)
     except UsageError as error:

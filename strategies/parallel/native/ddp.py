@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..autocast import Autocast
-from ..grad_norm import squares_of_replicas
+from ..grad_norm import own_part, squares_of_replicas
 from .single import Replicated
 
 # Replicas start equal and are updated equally; a broadcast of buffers at every forward would only
@@ -47,6 +47,8 @@ class DDP(Replicated):
     def _spread(self, model: nn.Module) -> nn.Module:
         device = self.ranks.device
         self._relay = Autocast(model, self.precision, device)
+        if self.options.exact:
+            return self._relay  # gradients are summed by `GradientSums`
         _start_equal_in_bytes(self._relay)
         self._ddp = DistributedDataParallel(
             self._relay,
@@ -58,7 +60,12 @@ class DDP(Replicated):
 
     def _begin_micro_step(self, *, is_last: bool) -> None:
         """Sum gradients over the ranks in the last backward only."""
-        self._ddp.require_backward_grad_sync = is_last
+        if not self.options.exact:
+            self._ddp.require_backward_grad_sync = is_last
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
+        if self.options.exact:
+            rank, size = self.ranks.rank, self.ranks.world_size
+            part = [own_part(grad.reshape(-1), rank, size) for grad in grads]
+            return self._exact_squares(grads, part, is_spread=True)
         return squares_of_replicas(grads, self.ranks)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from weakref import ref
 
 import torch
@@ -15,14 +16,16 @@ from ...modifiers.ema import local_part
 from ..adjoining import joined
 from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
+from ..exact import squares
 from ..grad_norm import combined_scale, sum_of_squares
+from ..matrix.choice import require_same_choice
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_model
 from ..model.same_model import refuse_unlike_models
 from ..state.optimizer_extras import plain_attributes
 from ..state.optimizer_state import copy_flat, kept_state, whole
 from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
-from ..trial.trial import Cut, made_after_trial
+from ..trial.trial import Cut, made_after_trial, tried_optimizer
 
 
 class TorchEngine(Strategy):
@@ -41,15 +44,18 @@ class TorchEngine(Strategy):
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._owned() if p.requires_grad]
+        self._num_elements = sum(p.numel() for _, p in self._named)
         self._leaf_names = {id(p): name for name, p in self._named}
         former = {id(p): name for name, of in built if (p := of()) is not None}
-        self._optimizer, self._group_names = made_after_trial(
-            blueprint.optimizer,
-            self._named,
-            device=self._step_device(),
-            cut=self._cut(),
-            former=former,
+        tried = tried_optimizer(
+            blueprint.optimizer, self._named, device=self._step_device(), cut=self._cut()
         )
+        if tried.cut is not None:
+            require_same_choice(tried.whole, self.ranks)
+        with self._stepped_as(tried.whole) as named:
+            self._optimizer, self._group_names = made_after_trial(
+                blueprint.optimizer, named, tried, former=former
+            )
         self._as_built = plain_attributes(self._optimizer)
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
@@ -63,6 +69,16 @@ class TorchEngine(Strategy):
     def _cut(self) -> Cut | None:
         """Return how what the optimizer steps is cut; None: not at all."""
         return None
+
+    @contextmanager
+    def _stepped_as(self, whole: frozenset[str] | None) -> Iterator[list[tuple[str, nn.Parameter]]]:
+        """Give what the optimizer is made of, with its values. Called on every rank.
+
+        Args:
+            whole: names of what is to be stepped whole by one rank; None: all is stepped as it is.
+        """
+        assert whole is None, "only what cuts parameters has owners for them"
+        yield self._named
 
     def _step_device(self) -> torch.device:
         """Return where the optimizer's parameters are."""
@@ -88,9 +104,14 @@ class TorchEngine(Strategy):
         # that is no power of two, would be rounded otherwise in low precision.
         torch.autograd.backward(loss)
 
+    @property
+    def _averaged_over(self) -> int:
+        """By how much the engine has divided the sum of all ranks' gradients."""
+        return 1 if self.options.exact else self.ranks.world_size
+
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        divisor /= self.ranks.world_size
+        divisor /= self._averaged_over
         for name, parameter in self._named:
             if name in self.held_back:
                 # Without a gradient torch's optimizers leave a parameter and its state alone.
@@ -107,14 +128,26 @@ class TorchEngine(Strategy):
         outcome = self._apply(grads, divisor)
         self._require_savable(outcome)
         if outcome.applied and self.ema is not None:
-            self.ema.update(self._optimizer, (p for _, p in trained))
-        self._optimizer.zero_grad(set_to_none=True)
+            self.ema.update(self._optimizer, self._stepped(trained))
+        self._forget_gradients()
         return outcome
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         return EMPTY_STEP
+
+    def _update(self) -> None:
+        """Step the optimizer with the gradients as they are. Called on every rank."""
+        self._optimizer.step()
+
+    def _stepped(self, trained: Sequence[tuple[str, nn.Parameter]]) -> Iterable[torch.Tensor]:
+        """Return what the optimizer has just updated of these, as it knows it."""
+        return (parameter for _, parameter in trained)
+
+    def _forget_gradients(self) -> None:
+        """Drop the gradients of a step."""
+        self._optimizer.zero_grad(set_to_none=True)
 
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip and update; the gradients are dropped afterwards."""
@@ -123,12 +156,33 @@ class TorchEngine(Strategy):
         if finite:
             torch._foreach_mul_(grads, 1.0 / scale)
             with self._telling_of_the_first_step():
-                self._optimizer.step()
+                self._update()
         return StepOutcome(grad_norm=grad_norm, applied=finite)
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Return the sum of squares of the gradient of all ranks, the same on each."""
+        if self.options.exact:
+            return self._exact_squares(grads, [grad.reshape(-1) for grad in grads])
         return float(sum_of_squares(grads, self.ranks.device))
+
+    def _exact_squares(
+        self,
+        grads: Sequence[torch.Tensor],
+        parts: Sequence[torch.Tensor],
+        *,
+        is_spread: bool = False,
+    ) -> float:
+        """Return the sum of squares, the same bits under every strategy. Called on every rank.
+
+        Args:
+            grads: what this rank holds.
+            parts: of that what this rank squares, flat.
+            is_spread: whether the other ranks square others.
+        """
+        spread = is_spread and not self.holds_whole
+        largest = squares.largest_magnitude(grads, self.ranks, is_spread=spread)
+        count = self._num_elements
+        return squares.sum_of_squares(parts, largest, self.ranks, count=count, is_spread=is_spread)
 
     def scalars(self) -> Scalars:
         """Return the optimizer's state of every parameter, besides tensors of its shape."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     FSDPModule,
@@ -17,21 +18,24 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 from torch.distributed.tensor import DTensor, Replicate, Shard
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from checkpointing import Fragment, TensorSpec
 
-from ...collectives.process_group import Ranks
 from ...collectives.replicas import Replicas
 from ...errors import INSTALL_TESTED, ConfigError
 from ...torch_internals import fsdp_parameters, missing_for_fsdp, unsharded
-from ..build_options import BY_NAME, BuildOptions
+from ..build_options import BY_NAME
 from ..calls.bypass import REMEDY
 from ..calls.model_view import Call
+from ..calls.unused_parameters import refuse_untouched
 from ..calls.used_outside import UsedOutside
+from ..exact.gradient_sums import GradientSums
+from ..exact.sharded_sums import ShardedSums
 from ..grad_norm import sum_of_squares, sum_over_ranks
-from ..model.blocks import find_blocks, shared_with_outside
+from ..matrix.choice import how_stepped
+from ..matrix.kept import kept_fragments, kept_values, load_kept
+from ..matrix.owned_steps import Held, OwnedSteps, Share
 from ..model.build import Deferred, build_deferred
 from ..state.optimizer_state import (
     copy_flat,
@@ -42,11 +46,13 @@ from ..state.optimizer_state import (
     state_spec,
 )
 from ..state.saved_state import SavedState
-from ..strategy import Blueprint, StepOutcome, TensorSource
+from ..strategy import Blueprint, Scalars, StepOutcome, TensorSource
+from ..trial.owned import OwnedOrRows
 from ..trial.sharded import Sharded
 from ..trial.stepping import Rows
 from ..trial.trial import Cut
 from .engine import TorchEngine, load_buffers
+from .rows import blocks_to_shard, mesh_of, ring_of, shard_range
 from .scalar_parameters import ScalarParameters, without_dimension
 
 _CALL = "_call_in_forward"
@@ -58,15 +64,29 @@ class FSDP(TorchEngine):
     name = "fsdp"
     forward_communicates = True
     _found: Sequence[tuple[str, Any]] = ()
+    _owned_steps: OwnedSteps | None = None
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        super().__init__(blueprint)
+        self._sums: ShardedSums | None = None
+        self._scalar_sums: GradientSums | None = None
+        if self.options.exact:
+            shards = [(name, p) for name, p in self._named if p.ndim]
+            scalars = [(name, p) for name, p in self._scalars.named if p.requires_grad]
+            self._sums = ShardedSums(self._model.modules(), shards, self.ranks)
+            self._scalar_sums = GradientSums(scalars, self.ranks)
 
     def _spread(self, model: nn.Module) -> nn.Module:
         self._mesh = mesh = mesh_of(self.ranks, self.options)
         self._replicas = mesh.size(0) if mesh.ndim == 2 else 1
+        self._shards_of_row = mesh.size(-1)
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         precision = self.precision
+        mixed = precision.reduce_dtype if precision.is_mixed else None
+        reduce_dtype = torch.float64 if self.options.exact else mixed
         policy = MixedPrecisionPolicy(
             param_dtype=precision.compute_dtype if precision.is_mixed else None,
-            reduce_dtype=precision.reduce_dtype if precision.is_mixed else None,
+            reduce_dtype=reduce_dtype,
             output_dtype=precision.output_dtype if precision.is_mixed else None,
         )
         common: dict[str, Any] = {"mesh": mesh, "ignored_params": without_dimension(model)}
@@ -76,12 +96,12 @@ class FSDP(TorchEngine):
         inner = _without_output(policy)
         for block in self.blocks.values():
             if precision.is_mixed:
-                _shard_batch_norms(block, common)
+                _shard_batch_norms(block, reduce_dtype, common)
             # A block has its outputs cast by the root's policy only: inside, activations stay low.
             if not isinstance(block, FSDPModule):
                 fully_shard(block, mp_policy=inner, **common)
         if precision.is_mixed:
-            _shard_batch_norms(model, common)
+            _shard_batch_norms(model, reduce_dtype, common)
         self._root = fully_shard(model, mp_policy=policy, **common)
         for module in model.modules():
             if isinstance(module, FSDPModule):
@@ -94,7 +114,31 @@ class FSDP(TorchEngine):
         def here(factory: Any, likeness: Any) -> Sharded:
             return Sharded(factory, likeness, self._mesh, self._placements)
 
-        return Cut(strategy=self.name, rank=Rows, here=here)
+        return Cut(strategy=self.name, rank=Rows, here=here, owned=OwnedOrRows)
+
+    @contextmanager
+    def _stepped_as(self, whole: frozenset[str] | None) -> Iterator[list[tuple[str, nn.Parameter]]]:
+        if whole is None:
+            yield self._named
+            return
+        self._owned_steps = owned = OwnedSteps(
+            [self._share_of(name, parameter) for name, parameter in self._named],
+            whole,
+            ring_of(self._mesh, self.ranks.rank),
+            self.ranks,
+            device=self._step_device(),
+        )
+        with owned.gathered():
+            yield list(owned.stand_ins.items())
+        owned.forget_others(self._optimizer)
+        self.notes = (how_stepped(self.optimizer_name, len(whole), len(self._named)),)
+
+    def _share_of(self, name: str, parameter: nn.Parameter) -> Share:
+        start, end = shard_range(parameter)
+        shape = tuple(parameter.shape)
+        return Share(
+            name=name, shape=shape, start=start, end=end, weight=partial(_local, parameter)
+        )
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
         return build_deferred(blueprint) if self.options.init == BY_NAME else None
@@ -165,7 +209,11 @@ class FSDP(TorchEngine):
         torch while its weights are in shards; while they are not, as after a forward, its gradient
         may come when the block's are on their way, and would go along with the next.
         """
+        if self._sums is not None and self.ranks.world_size == 1:
+            refuse_untouched(loss, self._leaves(), where=where)
         super().backward(loss, where=where)
+        if self._scalar_sums is not None:
+            self._scalar_sums.add()
         late = [
             name
             for name, one in self._shards()
@@ -194,15 +242,51 @@ class FSDP(TorchEngine):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        self._scalars.reduce(self.held_back, self.ranks.world_size)
-        outcome = super().step(divisor)
+        if self._sums is None or self._scalar_sums is None:
+            self._scalars.reduce(self.held_back, self.ranks.world_size)
+            outcome = super().step(divisor)
+        else:
+            inexact = (*self._sums.put(), *self._scalar_sums.reduce())
+            self._scalars.reduce(self.held_back, world_size=1)  # they are totals already
+            exponents = self._sums.exponents | self._scalar_sums.exponents
+            outcome = replace(super().step(divisor), exponents=exponents, inexact=inexact)
         self._scalars.forget()
         return outcome
+
+    def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
+        """Begin a step whose sums do not depend on their order."""
+        if self._sums is not None and self._scalar_sums is not None:
+            self._sums.begin(exponents, count)
+            self._scalar_sums.begin(exponents, count)
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
         self._scalars.forget()
         return super().skip()
+
+    def _update(self) -> None:
+        if self._owned_steps is None:
+            super()._update()
+            return
+        grads = {name: _local(p.grad) for name, p in self._named if p.grad is not None}
+        self._owned_steps.step(self._optimizer.step, grads)
+
+    def _stepped(self, trained: Sequence[tuple[str, nn.Parameter]]) -> Iterable[torch.Tensor]:
+        owned = self._owned_steps
+        return super()._stepped(trained) if owned is None else owned.stepped()
+
+    def _forget_gradients(self) -> None:
+        super()._forget_gradients()
+        if self._owned_steps is not None:
+            self._owned_steps.release()
+            for _, parameter in self._named:
+                parameter.grad = None
+
+    def scalars(self) -> Scalars:
+        """Return the rest of the optimizer's state of what this rank steps."""
+        if self._owned_steps is None:
+            return super().scalars()
+        return kept_values(self._owned_steps.held(), self._optimizer)
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [_local(p.grad) for _, p in self._named if p.grad is not None]
@@ -210,6 +294,10 @@ class FSDP(TorchEngine):
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Sum over the ranks; those with the same rows count them as often."""
         shards, whole = self._scalars.part(grads)
+        if self.options.exact:
+            held = [*shards, *(whole if self.ranks.is_coordinator else ())]
+            first = held if self.ranks.rank < self._shards_of_row else []
+            return self._exact_squares(first, [g.reshape(-1) for g in first], is_spread=True)
         own = sum_of_squares(shards, self.ranks.device)
         if whole and self.ranks.is_coordinator:
             # One rank for all: a number that each read for itself would be one wait more.
@@ -228,13 +316,16 @@ class FSDP(TorchEngine):
             own = slice(start - shard[0], end - shard[0])
             spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
             found.append(_fragment(spec, start, end, parameter, own))
-            if weights_only or name in self.catalogue.frozen:
+            if weights_only or name in self.catalogue.frozen or self._owned_steps is not None:
                 continue
             kept = kept_state(self._optimizer, parameter, name)
             found += [
                 _fragment(state_spec(spec, key, tensor.dtype), start, end, tensor, own)
                 for key, tensor in sorted(kept.tensors.items())
             ]
+        if self._owned_steps is not None and not weights_only:
+            held, specs = self._owned_steps.held(), self.catalogue.trainable
+            found += kept_fragments(held, self._optimizer, specs, self._share_of_held)
         return found + self._buffer_fragments()
 
     def replicas(self) -> Replicas:
@@ -256,12 +347,21 @@ class FSDP(TorchEngine):
             start, end = shard_range(parameter)
             spec = self.catalogue.frozen.get(name) or self.catalogue.trainable[name]
             copy_flat(_local(parameter), source.read(name, spec.key, start, end))
-            if name in self.catalogue.frozen or saved is None:
+            if name in self.catalogue.frozen or saved is None or self._owned_steps is not None:
                 continue
             created = create_state(self._optimizer, parameter, saved.get(name), spec)
             for key, tensor in created.items():
                 copy_flat(_local(tensor), source.read(name, key, start, end))
+        if self._owned_steps is not None and saved is not None:
+            held, specs = self._owned_steps.held(), self.catalogue.trainable
+            load_kept(held, self._optimizer, specs, source, saved)
         load_buffers(self._model, self.catalogue, source)
+
+    def _share_of_held(self, held: Held, start: int, end: int) -> tuple[int, int]:
+        """Return this rank's share of a state that is cut, or whole on the same rank of a node."""
+        if not held.is_whole and held.owner.ndim == 0:
+            return self._whole_share()
+        return self._share(start, end)
 
     def _share(self, start: int, end: int) -> tuple[int, int]:
         """Return this rank's share of a shard that the same rank of every node holds."""
@@ -289,62 +389,6 @@ def _take_calls(module: nn.Module) -> None:
     register_fsdp_forward_method(module, _CALL)
 
 
-def mesh_of(ranks: Ranks, options: BuildOptions) -> DeviceMesh:
-    """Return the ranks in one row, or for hybrid sharding as nodes x ranks of a node.
-
-    Raises:
-        ConfigError: the ranks are not whole nodes of `local_world_size`.
-    """
-    device, size, local = ranks.device.type, ranks.world_size, options.local_world_size
-    if not options.hybrid_shard or local == size:
-        return init_device_mesh(device, (size,))
-    if size % local:
-        raise ConfigError(
-            f"hybrid_shard needs as many ranks on each node; {size} ranks are not whole nodes of "
-            f"{local}. Leave it out, or start {local} ranks on each node."
-        )
-    return init_device_mesh(device, (size // local, local), mesh_dim_names=("node", "shard"))
-
-
-def blocks_to_shard(model: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
-    """Return the blocks that can be sharded on their own.
-
-    A block that shares a parameter with a module outside of it is left to the root, because
-    fully_shard needs a tied parameter to have one owner.
-
-    Raises:
-        ConfigError: such a block was asked for by name.
-    """
-    found = {}
-    for name, block in find_blocks(model, patterns).items():
-        shared = shared_with_outside(model, block)
-        if shared and patterns:
-            raise ConfigError(
-                f"block {name} shares {', '.join(shared)} with the rest of the model, so it cannot "
-                "be sharded on its own. Leave it out of --shard-blocks."
-            )
-        if not shared:
-            found[name] = block
-    return found
-
-
-def shard_range(parameter: torch.Tensor) -> tuple[int, int]:
-    """Return the elements [start, end) of the flattened parameter in this rank's shard.
-
-    Uneven and empty shards occur: a tensor of five rows on four ranks has one. What has no
-    dimension is whole on every rank.
-    """
-    assert isinstance(parameter, DTensor)
-    if parameter.ndim == 0:
-        return 0, 1
-    shape, offset = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
-    row = parameter.numel() // max(1, parameter.shape[0])
-    start = min(offset[0] * row, parameter.numel())
-    return start, start + shape[0] * row
-
-
 def _shards_of(
     model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
 ) -> list[tuple[str, Any]]:
@@ -369,7 +413,9 @@ def _local(tensor: object) -> torch.Tensor:
     return local.detach()
 
 
-def _shard_batch_norms(block: nn.Module, common: dict[str, Any]) -> None:
+def _shard_batch_norms(
+    block: nn.Module, reduce_dtype: torch.dtype | None, common: dict[str, Any]
+) -> None:
     """Give the block's BatchNorms, together, weights in fp32 beside their fp32 statistics.
 
     They take activations of the compute dtype, as under autocast.
@@ -381,7 +427,8 @@ def _shard_batch_norms(block: nn.Module, common: dict[str, Any]) -> None:
         and not isinstance(module, FSDPModule)
         and any(True for _ in module.parameters())
     ]
-    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    reduce_dtype = reduce_dtype if reduce_dtype == torch.float64 else None
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False, reduce_dtype=reduce_dtype)
     if len(norms) == 1:
         fully_shard(norms[0], mp_policy=policy, **common)
     elif norms:

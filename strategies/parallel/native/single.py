@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from ...errors import ConfigError
 from ..autocast import Autocast, Relay
 from ..calls.model_view import Call
 from ..calls.unused_parameters import Mark, marks, may_be_untouched, refuse_untouched
+from ..exact.gradient_sums import GradientSums
 from ..state.replicated_state import load_replicated, replicated_tensors, striped
 from ..state.saved_state import SavedState
 from ..strategy import Blueprint, StepOutcome, TensorSource
@@ -29,6 +32,7 @@ class Replicated(TorchEngine):
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         self._marks: list[Mark] = [None] * len(self._named)
+        self._sums = GradientSums(self._named, self.ranks) if self.options.exact else None
 
     def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return self._relay.call(self._module, call.function, args, kwargs)
@@ -44,6 +48,11 @@ class Replicated(TorchEngine):
         them, so a rank that lacks one comes out of its backward.
         """
         self._refuse_bypassed(where)
+        if self._sums is not None:
+            # No rank waits for another's gradients, so that one may leave parameters out.
+            self._accumulate(loss)
+            self._sums.add()
+            return
         if self.ranks.world_size == 1:
             self._accumulate(loss)
             return
@@ -55,9 +64,18 @@ class Replicated(TorchEngine):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update; no gradient is left."""
+        if self._sums is not None:
+            inexact = tuple(self._sums.reduce())
+            outcome = super().step(divisor)
+            return replace(outcome, exponents=self._sums.exponents, inexact=inexact)
         outcome = super().step(divisor)
         self._marks = [None] * len(self._named)
         return outcome
+
+    def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
+        """Begin a step whose sums do not depend on their order."""
+        if self._sums is not None:
+            self._sums.begin(exponents, count)
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing."""

@@ -22,25 +22,24 @@ but for the last one where a kernel treats the end of a tensor apart."""
 _ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
-def require_alike(whole: Whole, parts: Sequence[Stepped], *, are_cut: bool = True) -> None:
+def require_alike(whole: Whole, parts: Sequence[Stepped]) -> None:
     """Compare weights, states and groups after the same steps.
 
     Args:
         whole: what is right.
-        parts: all ranks' of a cut optimizer, or some.
-        are_cut: False: another whole one, which may keep state of any shape.
+        parts: what some ranks have stepped, in parts or whole.
 
     Raises:
         UnlikeError: says what is not the same.
     """
-    for one in parts if are_cut else ():
+    for one in parts:
         _require_savable(one)
     begun = whole.likeness.values()
     kept = {part.name: part for part in whole.parts()}
     for one in parts:
         for part in one.parts():
             _require_same_weights(part, kept[part.name], begun[part.name])
-            _require_same_state(part, one, kept[part.name], whole, are_cut=are_cut)
+            _require_same_state(part, one, kept[part.name], whole)
         for number, (mine, theirs) in enumerate(zip(_groups(whole), _groups(one), strict=True)):
             _require_same_values(f" of parameter group {number}", mine, theirs)
         _require_same_values("", *(_beside(each.optimizer) for each in (whole, one)))
@@ -48,6 +47,8 @@ def require_alike(whole: Whole, parts: Sequence[Stepped], *, are_cut: bool = Tru
 
 def _require_savable(one: Stepped) -> None:
     for part in one.parts():
+        if part.is_whole:
+            continue
         kept = one.optimizer.state.get(part.owner, {})
         for key, value in kept.items():
             if isinstance(value, torch.Tensor) and 1 < value.numel() != part.owner.numel():
@@ -73,11 +74,9 @@ def _require_same_weights(part: Part, whole: Part, begun: torch.Tensor) -> None:
         )
 
 
-def _require_same_state(
-    part: Part, one: Stepped, whole_part: Part, whole: Whole, *, are_cut: bool
-) -> None:
+def _require_same_state(part: Part, one: Stepped, whole_part: Part, whole: Whole) -> None:
     mine = kept_state(whole.optimizer, whole_part.owner, part.name, whole=True)
-    theirs = kept_state(one.optimizer, part.owner, part.name, whole=not are_cut)
+    theirs = kept_state(one.optimizer, part.owner, part.name, whole=part.is_whole)
     if mine.tensors.keys() != theirs.tensors.keys():
         raise UnlikeError(
             f"it keeps {_list(theirs.tensors)} for a part of a parameter of "
@@ -87,7 +86,7 @@ def _require_same_state(
         wanted, found = tensor.detach().reshape(-1), part.of(theirs.tensors[key])
         _require_same_tensor(key, part, wanted[part.start : part.end], found, _largest(wanted))
     _require_same_values(f" of {part.name}", mine.values, theirs.values)
-    for key, tensor in mine.others.items() if not are_cut else ():
+    for key, tensor in mine.others.items() if part.is_whole else ():
         found = theirs.others[key]
         _require_same_tensor(key, part, tensor.reshape(-1), found.reshape(-1), _largest(tensor))
 

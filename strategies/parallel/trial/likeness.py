@@ -19,6 +19,7 @@ from ...data.seeding import seed_streams
 from ..model.factory_checks import made_optimizer
 from ..state.optimizer_state import names_by_group
 from ..strategy import Parameters
+from .whole_kinds import Kind
 
 Factory = Callable[[Parameters], torch.optim.Optimizer]
 _MOST_ELEMENTS = 8192
@@ -51,6 +52,14 @@ class Likeness:
     def gradients(self, step: int) -> dict[str, torch.Tensor]:
         """Return the gradients of the chosen parameters in a step, always the same."""
         return self._drawn(step + 1, 1.0)
+
+    def kinds(self) -> dict[str, Kind]:
+        """Return the kind of each parameter, in the order of the groups."""
+        return {
+            name: (number, len(self.shapes[name]))
+            for number, names in enumerate(self.groups)
+            for name in names
+        }
 
     def _drawn(self, number: int, scale: float) -> dict[str, torch.Tensor]:
         if number not in self._known:

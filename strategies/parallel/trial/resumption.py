@@ -78,7 +78,7 @@ def require_resumed(whole: Whole, resumed: Whole) -> None:
     Raises:
         UnlikeError: says what is not the same.
     """
-    require_alike(whole, [resumed], are_cut=False)
+    require_alike(whole, [resumed])
 
 
 def _spec_of(name: str, key: str, tensor: torch.Tensor) -> TensorSpec:

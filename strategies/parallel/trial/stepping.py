@@ -30,6 +30,8 @@ class Part(NamedTuple):
     """By which the optimizer's state is keyed."""
     offset: int
     """Where they begin in the flattened owner."""
+    is_whole: bool = False
+    """Whether the owner is the parameter, whole; its state may then have any shape."""
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return this part of a tensor shaped like the owner, flat, on this rank."""
@@ -81,7 +83,7 @@ class Whole(Stepped):
     def parts(self) -> Iterator[Part]:
         """Yield all of the chosen parameters."""
         for name in self.likeness.chosen:
-            yield Part(name, 0, self.named[name].numel(), self.named[name], 0)
+            yield Part(name, 0, self.named[name].numel(), self.named[name], 0, is_whole=True)
 
 
 class Rows(Stepped):

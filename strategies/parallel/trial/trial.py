@@ -2,6 +2,7 @@
 
 What looks at shapes, at norms of whole tensors or at all parameters together becomes another
 optimizer over the parts that ranks hold, without an error. It is seen on a few small parameters.
+Where that is so, it is tried once more with parameters that one rank each steps whole.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from ..state.optimizer_state import names_by_group
 from ..strategy import Parameters
 from .comparison import require_alike
 from .likeness import Factory, Likeness, TrialNotMade, apart, likeness_of
+from .owned import OWNED_RANKS
 from .resumption import Resumable, require_resumed
 from .stepping import NUM_RANKS, Stepped, UnlikeError, Whole
+from .whole_kinds import Kind, kinds_to_keep_whole
 
 _STEPS_BEFORE, _STEPS_AFTER = 6, 6
 """A save, in between. Many optimizers do something else in every fifth, sixth or tenth step."""
@@ -36,56 +39,84 @@ class Cut:
     """Returns what one of `NUM_RANKS` ranks steps."""
     here: Callable[[Factory, Likeness], Stepped] | None = None
     """Returns what this rank steps, in the engine's own tensors."""
+    owned: Callable[[Factory, Likeness, int, frozenset[str]], Stepped] | None = None
+    """Returns what one of `OWNED_RANKS` ranks steps where parameters of some names are stepped
+    whole, each by one rank; None: the strategy cannot."""
 
 
-def made_after_trial(
-    factory: Factory,
-    named: Named,
-    *,
-    device: torch.device,
-    cut: Cut | None,
-    former: Mapping[int, str] | None = None,
-) -> tuple[torch.optim.Optimizer, list[list[str]]]:
-    """Try the factory's optimizer on small parameters, then make it for these.
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What a trial has shown."""
 
-    Called on every rank. The factory is called several times, the last time for these.
+    cut: Cut | None
+    groups: Sequence[Sequence[str]] | None
+    """Names of the parameters of each group of the small optimizer; None: none was made."""
+    problem: str | None = None
+    """Why it could not be tried."""
+    whole: frozenset[str] | None = None
+    """Names of the parameters that are to be stepped whole by one rank each, the others in plain
+    parts; None: the strategy steps all as it is."""
+
+
+def tried_optimizer(
+    factory: Factory, named: Named, *, device: torch.device, cut: Cut | None
+) -> Tried:
+    """Try the factory's optimizer on small parameters. Called on every rank.
 
     Args:
         factory: the user's.
         named: the parameters to be trained, which may be sharded already.
         device: where they are stepped.
         cut: how the strategy cuts them; None: every rank steps them whole.
+
+    Raises:
+        ConfigError: it would not do under this strategy what it does on one rank, or would not
+            come back from a checkpoint.
+    """
+    problem, likeness, whole = None, None, None
+    with apart(device):
+        try:
+            likeness = likeness_of(factory, named, device)
+            whole = _try(factory, likeness, cut)
+        except TrialNotMade as error:
+            problem = f"cannot be made for them ({error})"
+    groups = None if likeness is None else likeness.groups
+    return Tried(cut=cut, groups=groups, problem=problem, whole=whole)
+
+
+def made_after_trial(
+    factory: Factory, named: Named, tried: Tried, *, former: Mapping[int, str] | None = None
+) -> tuple[torch.optim.Optimizer, list[list[str]]]:
+    """Make the optimizer for the model's parameters. Called on every rank.
+
+    Args:
+        factory: the user's, called once more.
+        named: the parameters to be trained, or what stands for them.
+        tried: what it has done with small ones.
         former: by id(), the names of the model's parameters before it was sharded.
 
     Returns:
         The optimizer, and the names of the parameters of each of its groups.
 
     Raises:
-        ConfigError: it would not do under this strategy what it does on one rank, or would not
-            come back from a checkpoint.
+        ConfigError: it is not the one that was tried, and the strategy cuts parameters.
     """
-    problem, likeness = None, None
-    with apart(device):
-        try:
-            likeness = likeness_of(factory, named, device)
-            _try(factory, likeness, cut)
-        except TrialNotMade as error:
-            problem = f"cannot be made for them ({error})"
-    optimizer = made_optimizer(factory, Parameters(named))  # which may raise the same for these
+    optimizer = made_optimizer(factory, Parameters(named))  # may raise what the trial has met
     groups = names_by_group(optimizer, named, former)
-    if likeness is not None and groups != likeness.groups:
+    problem = tried.problem
+    if tried.groups is not None and groups != tried.groups:
         problem = "groups them otherwise than those of the model"
-    if problem is not None and cut is not None:
+    if problem is not None and tried.cut is not None:
         raise ConfigError(
-            f"strategy={cut.strategy} cuts parameters, so the optimizer is tried on small ones "
-            f"before the training, and optimizer= {problem}. Make groups by name or by the number "
-            "of dimensions, or use --strategy ddp (single on one rank)."
+            f"strategy={tried.cut.strategy} cuts parameters, so the optimizer is tried on small "
+            f"ones before the training, and optimizer= {problem}. Make groups by name or by the "
+            "number of dimensions, or use --strategy ddp (single on one rank)."
         )
     return optimizer, groups
 
 
-def _try(factory: Factory, likeness: Likeness, cut: Cut | None) -> None:
-    """Take the same steps undisturbed, resumed and cut.
+def _try(factory: Factory, likeness: Likeness, cut: Cut | None) -> frozenset[str] | None:
+    """Take the same steps undisturbed, resumed and cut; return what is to be stepped whole.
 
     Raises:
         ConfigError: they do not come to the same.
@@ -113,15 +144,44 @@ def _try(factory: Factory, likeness: Likeness, cut: Cut | None) -> None:
             "optimizer that keeps all in its state and its parameter groups, such as AdamW."
         ) from error
     if cut is None:
-        return
+        return None
     try:
         _require_same_cut(factory, whole, cut)
     except (UnlikeError, ConfigError) as error:
+        names, trouble = _names_to_keep_whole(factory, whole, cut)
+        if trouble is None:
+            return names
         raise ConfigError(
             f"{name} is another optimizer where parameters are cut, as strategy={cut.strategy} "
-            f"cuts them: tried on small ones, {error}. Use --strategy ddp (single on one rank), or "
-            "an elementwise optimizer such as SGD, Adam or AdamW."
+            f"cuts them: tried on small ones, {error}{trouble}. Use --strategy ddp (single on one "
+            "rank), or an elementwise optimizer such as SGD, Adam or AdamW."
         ) from error
+    return None
+
+
+def _names_to_keep_whole(
+    factory: Factory, whole: Whole, cut: Cut
+) -> tuple[frozenset[str], str | None]:
+    """Return what is to be stepped whole, and what is wrong even so."""
+    owned = cut.owned
+    if owned is None or whole.draws:
+        return frozenset(), ""
+    kind_of = whole.likeness.kinds()
+
+    def problem_of(kinds: frozenset[Kind]) -> str | None:
+        names = frozenset(name for name, kind in kind_of.items() if kind in kinds)
+        steps = range(_STEPS_BEFORE + _STEPS_AFTER)
+        try:
+            ranks = [owned(factory, whole.likeness, rank, names) for rank in range(OWNED_RANKS)]
+            for one in ranks:
+                _take(one, steps)
+            require_alike(whole, ranks)
+        except (UnlikeError, ConfigError, TrialNotMade) as error:
+            return f"; and with each parameter stepped whole by one rank, {error}"
+        return None
+
+    kinds, problem = kinds_to_keep_whole(list(dict.fromkeys(kind_of.values())), problem_of)
+    return frozenset(name for name, kind in kind_of.items() if kind in kinds), problem
 
 
 def _require_same_cut(factory: Factory, whole: Whole, cut: Cut) -> None:

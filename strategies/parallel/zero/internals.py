@@ -79,6 +79,10 @@ class Layout(ABC):
     def pieces(self) -> Iterator[Piece]:
         """Yield what this rank holds. No collective."""
 
+    @abstractmethod
+    def group_names(self) -> list[list[str]]:
+        """Return the names of the parameters of each group, on every rank alike."""
+
     def gradients(self) -> Iterator[tuple[Piece, torch.Tensor]]:
         """Yield this rank's share of the reduced gradients, after the last backward."""
         if not self.is_offloaded:
@@ -165,6 +169,11 @@ class Stage12(Layout):
                         group=group,
                         offset=first - low,
                     )
+
+    def group_names(self) -> list[list[str]]:
+        """Return the names of the parameters of each group, on every rank alike."""
+        names = self._zero.param_names
+        return [[names[p] for p in group] for group in self._zero.round_robin_bit16_groups]
 
     def sum_in_fp32(self) -> None:
         """Have micro-batches added in fp32, before the first backward.
@@ -255,6 +264,15 @@ class Stage3(Layout):
                         group=zero.sub_group_to_group_id[group],
                         offset=offset,
                     )
+
+    def group_names(self) -> list[list[str]]:
+        """Return the names of the parameters of each group, on every rank alike."""
+        zero = self._zero
+        found: dict[int, list[str]] = {}
+        for part, parameters in enumerate(zero.fp16_groups):
+            names = (zero.param_names[p] for p in parameters)
+            found.setdefault(zero.sub_group_to_group_id[part], []).extend(names)
+        return [found[number] for number in sorted(found)]
 
     def _reduced(self) -> Iterator[tuple[Piece, torch.Tensor]]:
         zero = self._zero

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +21,9 @@ from ..build_options import BY_NAME
 from ..calls.model_view import Call, ModelCalls, forward_replaced
 from ..catalogue import catalogue_of, persistent_buffers
 from ..grad_norm import combined_scale, sum_of_squares, sum_over_ranks
+from ..matrix.choice import how_stepped, require_same_choice
+from ..matrix.kept import kept_fragments, kept_values, load_kept
+from ..matrix.owned_steps import OwnedSteps
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_deferred, build_model
 from ..model.same_model import refuse_unlike_models
@@ -36,9 +39,11 @@ from ..state.optimizer_state import (
 )
 from ..state.saved_state import SavedParameter, SavedState
 from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from ..trial.owned import OwnedOrFlat
 from ..trial.stepping import Flat, FlatEach, FlatInPieces
-from ..trial.trial import Cut, made_after_trial
+from ..trial.trial import Cut, Tried, made_after_trial, tried_optimizer
 from .broadcast import of_any_dimension
+from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .frozen_parameters import FrozenParameters
 from .internals import Piece, Stage12, apply_step, check_layout, layout_of
@@ -64,6 +69,10 @@ class Zero(Strategy):
     """
 
     stage: ClassVar[int]
+    _whole: frozenset[str] | None = None
+    """Names of the parameters that are stepped whole; None: DeepSpeed steps all as it cuts them."""
+    _owned_steps: OwnedSteps | None = None
+    _cohorts: Cohorts | None = None
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
@@ -80,13 +89,19 @@ class Zero(Strategy):
         work_on_blocks(model, self.options)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._begins_later = bool(blueprint.unfreeze)
-        optimizer, self._group_names = made_after_trial(
+        tried = tried_optimizer(
             blueprint.optimizer, named, device=self._step_device(), cut=self._cut(named)
         )
-        unfreezing = Unfreezing(blueprint.unfreeze, self.catalogue.trainable, self.catalogue.frozen)
-        self._cohorts = Cohorts(optimizer, self._group_names, unfreezing)
-        self._optimizer = optimizer
-        self._as_built = plain_attributes(optimizer)
+        require_same_choice(tried.whole, self.ranks)
+        self._whole = tried.whole
+        if tried.whole is None:
+            optimizer, self._group_names = made_after_trial(blueprint.optimizer, named, tried)
+            split = Unfreezing(blueprint.unfreeze, self.catalogue.trainable, self.catalogue.frozen)
+            self._cohorts = Cohorts(optimizer, self._group_names, split)
+            self._optimizer = optimizer
+            self._as_built = plain_attributes(optimizer)
+        else:
+            optimizer = Carrier(parameter for _, parameter in named)
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
         initial: Mapping[str, torch.Tensor]
         if deferred is None:
@@ -95,7 +110,7 @@ class Zero(Strategy):
             initial = Drawn(deferred)
         with of_any_dimension(deepspeed):
             if deferred is not None:
-                self._fill(deferred, deepspeed)
+                self._fill(deferred, optimizer, deepspeed)
             self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
             self._engine, *_ = deepspeed.initialize(
                 model=model, optimizer=optimizer, config=self._config()
@@ -107,10 +122,35 @@ class Zero(Strategy):
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
         check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
-        self._verify(deepspeed.__version__)
+        self._verify(optimizer, deepspeed.__version__)
         self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
         if self.precision.is_mixed:
             self._restore_masters(initial)
+        if isinstance(optimizer, Carrier):
+            self._step_beside(optimizer, blueprint, tried)
+
+    def _step_beside(self, carrier: Carrier, blueprint: Blueprint, tried: Tried) -> None:
+        """Make the user's optimizer of what DeepSpeed's flat buffer holds. Called on every rank."""
+        assert tried.whole is not None
+        specs = self.catalogue.trainable
+        self._owned_steps = owned = owned_steps(
+            self._layout, specs, tried.whole, self.ranks, device=self._step_device()
+        )
+        with owned.gathered():
+            self._optimizer, self._group_names = made_after_trial(
+                blueprint.optimizer, list(owned.stand_ins.items()), tried
+            )
+        owned.forget_others(self._optimizer)
+        self._as_built = plain_attributes(self._optimizer)
+        self.notes = (how_stepped(self.optimizer_name, len(tried.whole), len(specs)),)
+
+        def carry() -> None:
+            names = [name for name in specs if name not in self.held_back]
+            grads = gradients_of(self._layout, names, self._step_device())
+            with self._telling_of_the_first_step():
+                owned.step(self._optimizer.step, grads)
+
+        carrier.carry = carry
 
     def _step_device(self) -> torch.device:
         return torch.device("cpu") if self.options.offload else self.ranks.device
@@ -121,24 +161,24 @@ class Zero(Strategy):
         if self.stage == 3:
             numel = sum(parameter.numel() for _, parameter in named)
             rank = FlatInPieces if self._begins_later or numel > SUB_GROUP_ELEMENTS else FlatEach
-        return Cut(strategy=self.name, rank=rank)
+        return Cut(strategy=self.name, rank=rank, owned=OwnedOrFlat)
 
-    def _fill(self, deferred: Deferred, deepspeed: Any) -> None:
+    def _fill(self, deferred: Deferred, optimizer: torch.optim.Optimizer, deepspeed: Any) -> None:
         """Give a model without memory its values, whole up to stage 2, in shards under stage 3."""
         fill(
             deferred,
-            self._optimizer,
+            optimizer,
             device=self.ranks.device,
             dtype=self.precision.compute_dtype if self.precision.is_mixed else None,
             cut=cutter(deepspeed.zero.Init, self._config()) if self.stage == 3 else _leave_whole,
         )
 
-    def _verify(self, version: str) -> None:
-        if not self._layout.steps(self._optimizer):
+    def _verify(self, optimizer: torch.optim.Optimizer, version: str) -> None:
+        if not self._layout.steps(optimizer):
             raise ConfigError(
                 f"strategy={self.name}: DeepSpeed {version} steps with an optimizer of its own in "
-                f"place of this {self.optimizer_name}, with one set of hyper-parameters for all "
-                "groups. Use --strategy ddp or fsdp, or another optimizer."
+                f"place of this {type(optimizer).__name__}, with one set of hyper-parameters for "
+                "all groups. Use --strategy ddp or fsdp, or another optimizer."
             )
         built = {"offload": self._layout.is_offloaded, "sums of gradients": self._layout.sums_in}
         asked = {"offload": self.options.offload, "sums of gradients": torch.float32}
@@ -150,12 +190,15 @@ class Zero(Strategy):
                 )
 
     def _config(self) -> dict[str, Any]:
-        return engine_config(
+        config = engine_config(
             stage=self.stage,
             precision=self.precision.name,
             device_type=self.ranks.device.type,
             offload=self.options.offload,
         )
+        if self._whole is None:
+            return config
+        return in_one_step(config, sum(spec.numel for spec in self.catalogue.trainable.values()))
 
     def _refuse_rounded_statistics(self, model: nn.Module) -> None:
         for name, module in model.named_modules():
@@ -175,7 +218,7 @@ class Zero(Strategy):
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The user's groups, however DeepSpeed's optimizer has them split."""
-        return self._cohorts.groups
+        return self._optimizer.param_groups if self._cohorts is None else self._cohorts.groups
 
     def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not call.enclosing:
@@ -214,12 +257,19 @@ class Zero(Strategy):
         scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
         self._take_step(scale, finite=finite, grad_norm=grad_norm)
         if finite and self.ema is not None:
-            trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
-            buffers = {id(p.buffer): p.buffer for p in trained}
-            self.ema.update(self._optimizer, buffers.values())
+            self.ema.update(self._optimizer, self._stepped())
+        if self._owned_steps is not None:
+            self._owned_steps.release()
         outcome = StepOutcome(grad_norm=grad_norm, applied=finite)
         self._require_savable(outcome)
         return outcome
+
+    def _stepped(self) -> Iterable[torch.Tensor]:
+        """Return what the optimizer has just updated, as it knows it."""
+        if self._owned_steps is not None:
+            return self._owned_steps.stepped()
+        trained = (p for p in self._layout.pieces() if p.fqn not in self.held_back)
+        return {id(p.buffer): p.buffer for p in trained}.values()
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
@@ -231,7 +281,8 @@ class Zero(Strategy):
 
     def _take_step(self, scale: float, *, finite: bool, grad_norm: float) -> None:
         """Have DeepSpeed divide by `scale` and update, or leave the step out."""
-        self._cohorts.follow()
+        if self._cohorts is not None:
+            self._cohorts.follow()
         apply_step(self._engine, self._layout, scale, is_finite=finite, grad_norm=grad_norm)
 
     def _gradients(self, divisor: float) -> list[torch.Tensor]:
@@ -256,7 +307,8 @@ class Zero(Strategy):
         Raises:
             ConfigError: some of the parameters that are stepped as one flat buffer.
         """
-        self._cohorts.hold(names)
+        if self._cohorts is not None:
+            self._cohorts.hold(names)
         super().hold_back(names)
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
@@ -266,13 +318,16 @@ class Zero(Strategy):
             spec = self.catalogue.trainable[piece.fqn]
             start, end = piece.start, piece.end
             found.append(fragment_of(spec, start, end, piece.of(piece.buffer)))
-            if weights_only:
+            if weights_only or self._owned_steps is not None:
                 continue
             kept = kept_state(self._optimizer, piece.buffer, piece.fqn)
             found += [
                 fragment_of(state_spec(spec, key, t.dtype), start, end, piece.of(t))
                 for key, t in sorted(kept.tensors.items())
             ]
+        if self._owned_steps is not None and not weights_only:
+            held, specs = self._owned_steps.held(), self.catalogue.trainable
+            found += kept_fragments(held, self._optimizer, specs, lambda _, *share: share)
         found += self._frozen.fragments(self.ranks.rank, self.ranks.world_size)
         if self.ranks.is_coordinator:
             buffers = persistent_buffers(self._model)
@@ -285,6 +340,8 @@ class Zero(Strategy):
 
     def scalars(self) -> Scalars:
         """Return the rest of the state of the parameters of which this rank holds a piece."""
+        if self._owned_steps is not None:
+            return kept_values(self._owned_steps.held(), self._optimizer)
         found = {
             p.fqn: kept_state(self._optimizer, p.buffer, p.fqn).values
             for p in self._layout.pieces()
@@ -303,7 +360,11 @@ class Zero(Strategy):
         # What the ranks read together comes first: what a rank may refuse alone comes after it.
         self._frozen.load(source)
         load_buffers(self._model, self.catalogue, source)
-        states = {} if saved is None else self._created_states(saved)
+        owned = self._owned_steps
+        if owned is not None and saved is not None:
+            specs = self.catalogue.trainable
+            load_kept(owned.held(), self._optimizer, specs, source, saved)
+        states = {} if saved is None or owned is not None else self._created_states(saved)
         for piece in self._layout.pieces():
             values = source.read(piece.fqn, "fp32", piece.start, piece.end)
             piece.of(piece.buffer).copy_(values)

@@ -7,6 +7,7 @@ import pytest
 
 from checkpointing.background import copy_progress as ready_pipe
 from checkpointing.background.copy_progress import ReadyListener, ReadyTeller
+from checkpointing.background.writer import ImagePart
 
 
 @pytest.fixture
@@ -74,8 +75,9 @@ def test_a_rank_that_is_gone_is_not_waited_for(ends, monkeypatch):
 def test_a_disk_that_refuses_every_save_does_not_fill_the_pipe(tmp_path, writers):
     writer = writers()
     writer.image(1000)
+    part = ImagePart(path=tmp_path / "missing" / "file", start=0, size_bytes=1000)
     for _ in range(100):
-        tell = writer.submit(tmp_path / "missing" / "file", 1000, 100)
+        tell = writer.submit([part], 100)
         for ready_bytes in range(64):
             tell(ready_bytes)
         assert "missing" in writer.receive(wait=True)["error"]

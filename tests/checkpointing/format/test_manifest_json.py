@@ -1,6 +1,8 @@
 import hashlib
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,79 @@ def test_an_unchanged_forgery_is_accepted():
     assert parse_manifest(forged(lambda content: None)) == manifest()
 
 
+OBJECT = "objects/0123456789abcdef-r00000.safetensors"
+
+
+def with_object(**changes):
+    """A manifest whose second tensor lies in a part of an object."""
+    content = {"start": 4100, "size_bytes": 4200, "name": OBJECT, **changes}
+    spec = TensorSpec(fqn="base", key="param", shape=(6,), dtype="F32")
+    chunks = (Chunk(content["name"], 0, 2, content["start"]), Chunk(content["name"], 2, 6, 4150))
+    file = StoredFile(
+        name=content["name"], size_bytes=content["size_bytes"], block_bytes=9000, crc32=(3,)
+    )
+    whole = manifest()
+    return replace(
+        whole,
+        tensors=(*whole.tensors, StoredTensor(spec=spec, chunks=chunks)),
+        files=(*whole.files, file),
+    )
+
+
+def test_of_an_object_a_checkpoint_may_use_a_part():
+    found = parse_manifest(encode_manifest(with_object()))
+    assert found == with_object()
+    assert found.objects == {OBJECT}
+    assert (found.size_bytes, found.own_bytes) == (4136 + 4200, 4136)
+    assert found.written_bytes == 4136 + 4200  # the object is of this attempt
+    assert replace(found, token="0" * 16).written_bytes == 4136
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"start": 4144}, r"the bytes \[4150, 4166\) are not those of one tensor"),
+        ({"start": 4000}, r"the bytes \[4000, 4008\) are not"),
+        ({"size_bytes": 4160}, r"the bytes \[4150, 4166\) are not"),
+        ({"name": "objects/../0123456789abcdef-r00000.safetensors"}, "is not named like"),
+        ({"name": "objects/r00000.safetensors"}, "is not named like"),
+        ({"name": f"other/{OBJECT}"}, "is not named like"),
+    ],
+)
+def test_what_an_object_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        encode_manifest(with_object(**changes))
+
+
+def test_an_object_in_which_nothing_lies_is_refused():
+    with pytest.raises(ValueError, match="in which no tensor lies"):
+        encode_manifest(replace(with_object(), tensors=manifest().tensors))
+
+
+def test_version_2_is_read_and_has_no_objects():
+    content = json.loads(forged(put(top, "version", 2)))
+    assert content["version"] == 2
+    assert parse_manifest(forged(put(top, "version", 2))) == manifest()
+
+    def older(content):
+        content["version"] = 2
+        content["files"].append(
+            {**file(content), "name": OBJECT, "size_bytes": 4104, "crc32": [1, 2]}
+        )
+        spec = {"fqn": "b", "key": "param", "shape": [2], "dtype": "F32"}
+        content["tensors"].append({**spec, "chunks": [[1, 0, 2, 4096]]})
+
+    with pytest.raises(ValueError, match="names objects, which version 2 has none of"):
+        parse_manifest(forged(older))
+
+
+def test_a_checkpoint_of_format_2_is_read(kit):
+    store = kit.store_at(Path(__file__).with_name("format_2"))
+    assert json.loads((store.path(7) / "manifest.json").read_text())["version"] == 2
+    assert store.verify(7) == []
+    kit.assert_holds(store, 7, kit.sample_state(7))
+
+
 def test_every_flipped_bit_is_seen():
     text = encode_manifest(manifest())
     for position in range(len(text)):
@@ -91,7 +166,7 @@ def tensor(content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(top, "version", 1), "format version 1; this relaunch reads version 2"),
+        (put(top, "version", 1), "format version 1; this relaunch reads versions 2 and 3"),
         (put(top, "format", "other"), "has the format 'other'"),
         (put(top, "extra", 1), "unknown extra"),
         (put(top, "step", -1), "step is -1, below 0"),

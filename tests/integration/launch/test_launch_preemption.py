@@ -71,6 +71,32 @@ def test_python_takes_sigint_for_a_keyboard_interrupt_before_the_first_step(laun
     assert launched.said() == [f"relaunch: rank 1 was preempted (SIGINT) {BEFORE}"]
 
 
+@WARM_AND_COLD
+def test_a_sigint_during_the_imports_waits_for_run_start(launch):
+    """Python's own handler would end them with a traceback of KeyboardInterrupt."""
+    source = (
+        "ready()\ntime.sleep(1)\nfrom launcher import Run\nRun.start(lambda run: time.sleep(100))"
+    )
+    launched = running(launch, source)
+    os.kill(pid_of(launch, 1), signal.SIGINT)
+    assert launched.wait(100) == 75
+    assert "KeyboardInterrupt" not in launched.stderr
+    assert launched.said()[-1].endswith(BEFORE)
+
+
+@WARM_AND_COLD
+def test_without_run_a_sigint_reaches_the_script(launch):
+    source = READY_SOURCE + (
+        "try:\n ready()\n time.sleep(100)\nexcept KeyboardInterrupt:\n"
+        " pathlib.Path('interrupted').touch()\n"
+    )
+    launched = launch(launch.script(source))
+    launched.wait_for_files("ready-0", cwd=launch.folder)
+    os.kill(pid_of(launch, 0), signal.SIGINT)
+    assert launched.wait(50) == 0
+    assert (launch.folder / "interrupted").exists()
+
+
 def test_a_rank_that_leaves_before_the_first_step_takes_the_others_along(launch):
     source = "if rank == 0: deaf()\nready()\nif rank: sys.exit(75)\ntime.sleep(100)"
     launched = launch(*TWO, "--max-restarts", "1", launch.script(OURS + source))

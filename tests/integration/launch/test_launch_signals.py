@@ -107,8 +107,31 @@ def test_script_without_a_handler_ends_by_the_warning(launch, name, code):
     launched.wait_for_files(*READY, cwd=launch.folder)
     launched.send(signal.Signals[name])
     assert launched.wait() == code
-    assert launched.said()[-1].endswith("ended on SIGTERM: nothing in the script handles it.")
+    assert "ended on SIGTERM: nothing in the script handles it. What it did in" in launched.stderr
+    assert "docs/launching.md has the lines that save at a notice" in launched.said()[-1]
     assert "fell with it" not in launched.stderr
+
+
+@pytest.mark.parametrize(
+    ("handler", "code"), [("lambda *_: asked.append(1)", 75), ("signal.SIG_IGN", 0)]
+)
+def test_a_script_that_breaks_off_with_0_is_started_again_and_one_that_ignores_it_is_done(
+    launch, handler, code
+):
+    script = launch.script(
+        f"""
+        asked = []
+        signal.signal(signal.SIGTERM, {handler})
+        pathlib.Path(f"ready-{{rank}}").touch()
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until: time.sleep(0.01)
+        """
+    )
+    launched = launch(*TWO, "--max-restarts", "3", script)
+    launched.wait_for_files(*READY, cwd=launch.folder)
+    launched.send(signal.SIGTERM)
+    assert launched.wait() == code
+    assert ("handled SIGTERM and ended with 0" in launched.stderr) == (code == 75)
 
 
 def test_no_deadline_of_its_own(launch):

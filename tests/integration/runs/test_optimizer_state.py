@@ -10,8 +10,17 @@ import pytest
 from safetensors.torch import load_file
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "optimizer_worker.py")
-ALONE = ("single", "single+single", "fsdp+zero1", "zero3+zero3")
-TOGETHER = ("ddp", "ddp+ddp", "fsdp+fsdp", "zero1+zero1", "zero2+ddp", "zero3+fsdp", "ddp+zero2")
+ALONE = ("single", "single+single", "fsdp+zero1", "zero3+zero3", "fsdp+single")
+TOGETHER = (
+    "ddp",
+    "ddp+ddp",
+    "fsdp+fsdp",
+    "ddp+fsdp",
+    "zero1+zero1",
+    "zero2+ddp",
+    "zero3+fsdp",
+    "ddp+zero2",
+)
 MOST_APART = 2e-6
 
 
@@ -24,12 +33,12 @@ def test_what_optimizers_keep_comes_back_under_every_strategy(
             "--nproc-per-node", str(world_size), WORKER, str(tmp_path), ",".join(named)
         )
         assert launched.wait(200) == 0, launched.stderr
-    for case in ("checkpointer", "noisy", "factored"):
+    for case in ("checkpointer", "noisy", "factored", "matrices"):
         truth = load_file(tmp_path / f"{case}-single-1.safetensors")
         for world_size, named in ((1, ALONE), (2, TOGETHER)):
             for one in named:
                 file = tmp_path / f"{case}-{one}-{world_size}"
-                if is_cut(one) and case != "checkpointer":
+                if is_refused(case, one):
                     _, told = json.loads(file.with_suffix(".json").read_text())
                     assert "is another optimizer where parameters are cut" in told, one
                     assert "Use --strategy ddp (single on one rank)" in told
@@ -39,20 +48,28 @@ def test_what_optimizers_keep_comes_back_under_every_strategy(
                 assert apart <= MOST_APART, (case, one, world_size)
 
 
-def is_cut(named: str) -> bool:
-    return not set(named.split("+")) <= {"single", "ddp"}
+def is_refused(case: str, named: str) -> bool:
+    return case == "noisy" and not set(named.split("+")) <= {"single", "ddp"}
 
 
 SCRIPT = """
-    import torch
+    import sys, torch
     from torch.utils.data import TensorDataset
     from launcher import Run
 
+    class Noisy(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad.add_(torch.randn_like(p))
+            return super().step()
+
     def main(run):
         x = torch.randn(16, 4)
+        kind = torch.optim.Muon if sys.argv[1:] == ["muon"] else Noisy
         job = run.prepare(
             model=lambda: torch.nn.Linear(4, 4, bias=False),
-            optimizer=lambda parameters: torch.optim.Muon(parameters, lr=0.01),
+            optimizer=lambda parameters: kind(parameters, lr=0.01),
             train=TensorDataset(x, x), global_batch=8, micro_batch=4, steps=4, track=[],
         )
         for step in job:
@@ -65,11 +82,13 @@ SCRIPT = """
 """
 
 
-def test_muon_is_refused_on_one_rank_too_and_the_advice_works(launch: Callable[..., Any]) -> None:
+def test_what_cannot_be_cut_is_refused_on_one_rank_too_and_the_advice_works(
+    launch: Callable[..., Any],
+) -> None:
     script = launch.script(SCRIPT)  # type: ignore[attr-defined]
     refused = launch("--strategy", "zero2", "--run-dir", "run", script)
     assert refused.wait() == 2
-    assert "Muon is another optimizer where parameters are cut" in refused.stderr
+    assert "Noisy is another optimizer where parameters are cut" in refused.stderr
     assert "Use --strategy ddp (single on one rank)" in refused.stderr
     assert "Traceback" not in refused.stderr
     advised = (("single", "1"), ("ddp", "2"))
@@ -78,6 +97,15 @@ def test_muon_is_refused_on_one_rank_too_and_the_advice_works(launch: Callable[.
         done = launch(*command, script)
         assert done.wait() == 0, done.stderr
         assert "done" in done.stdout
+
+
+def test_muon_steps_whole_matrices_and_the_start_says_so(launch: Callable[..., Any]) -> None:
+    script = launch.script(SCRIPT)  # type: ignore[attr-defined]
+    command = ("--strategy", "fsdp", "--nproc-per-node", "2", "--run-dir", "run", script, "muon")
+    done = launch(*command)
+    assert done.wait() == 0, done.stderr
+    assert "Muon steps 1 parameter whole, each on one rank" in done.stderr
+    assert "done" in done.stdout
 
 
 @pytest.mark.slow

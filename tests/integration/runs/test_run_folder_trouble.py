@@ -74,6 +74,63 @@ def test_a_full_disk_under_the_run_folder_ends_nothing(launch, disk):
     assert not list((disk / "run").glob(".relaunch-*"))
 
 
+OUTAGE = """
+import errno, subprocess
+from launcher import Run
+from launcher.run_folder.lines import appending
+from linear_run import prepare, train
+
+open_plain = appending.open_plain
+
+def stale(*args):
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+def mount(*words):
+    subprocess.run(words, check=True)
+
+def begin():
+    if "stale" in sys.argv:
+        appending.open_plain = stale
+    else:  # another mount upon it: .lock is open for writing, which forbids to change its own
+        mount("mount", "--bind", "disk", "disk")
+        mount("mount", "-o", "remount,bind,ro", "disk")
+
+def end():
+    if "stale" in sys.argv:
+        appending.open_plain = open_plain
+    else:
+        mount("umount", "-l", "disk")
+
+def main(run):
+    job = prepare(run, epochs=3, log_every=1, keep=1)
+    for step in job:
+        train(job, step)
+        if run.ranks.is_coordinator and step.number == 5:
+            begin()
+        if run.ranks.is_coordinator and step.number == 20 and "for good" not in sys.argv:
+            end()
+
+Run.start(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("outage", "reason"), [("read-only", "Read-only file system"), ("stale", "Stale file handle")]
+)
+def test_a_run_folder_that_cannot_be_written_for_a_while_ends_nothing(launch, disk, outage, reason):
+    script = launch.script(OUTAGE)
+    launched = launch("--log-dir", "logs", "--run-dir", "disk/run", script, outage)
+    assert launched.wait(100) == 0, launched.stderr
+    records = [json.loads(line) for line in (disk / "run/metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records] == list(range(1, 25))
+    kinds = [json.loads(line)["event"] for line in (disk / "run/events.jsonl").open()]
+    assert kinds[0] == "start"
+    assert "end" in kinds
+    assert ("save failed" in kinds) is (outage == "read-only")
+    assert launched.stderr.count(f"metrics.jsonl cannot be written ({reason})") == 1
+    assert "metrics.jsonl is written again, with the lines that were kept." in launched.stderr
+
+
 GONE = """
 import shutil
 from launcher import Run

@@ -36,6 +36,9 @@ def main(run):
     assert config.api_token == "geheim-4" and config.hub.password == "geheim-3"
     for step in (job := prepare(run, steps=1, track=[TENSORBOARD, Shelf()])):
         train(job, step)
+    run.folder.event("note", sentence=f"by {config.hub.password}")
+    if config.note == "fails":
+        raise OSError(f"cannot log in at {config.hub.url} with {config.hub.password}, geheim-4")
 
 Run.start(main)
 """
@@ -67,3 +70,9 @@ def test_settings_are_shown_everywhere_and_their_secrets_nowhere(launch):
     holders = [p.name for p in files if any(s in p.read_bytes() for s in (b"geheim", b"env-5!"))]
     assert holders == []
     assert "geheim" not in launched.stdout + launched.stderr + reported.stdout
+
+    failing = ("--run-dir", "failed", script, "--api_token=geheim-4", "--note=fails")
+    assert launch(*failing).wait(60) == 1
+    told = (launch.folder / "failed" / "events.jsonl").read_text()
+    assert "OSError: cannot log in at https://***@host/x?sig=*** with ***, ***" in told
+    assert "geheim" not in told

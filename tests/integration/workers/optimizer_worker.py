@@ -1,6 +1,6 @@
 """Optimizers that keep all kinds of things, undisturbed and resumed; rank 0 writes the weights.
 
-usage: optimizer_worker.py OUT STRATEGY[+STRATEGY],...
+usage: optimizer_worker.py OUT STRATEGY[+STRATEGY],... [STEPS CASE,...]
 """
 
 import json
@@ -17,7 +17,7 @@ from launcher.contract.environment import RankEnvironment
 from strategies import ConfigError, process_groups
 
 torch.set_num_threads(1)
-STEPS = 8
+STEPS = int(sys.argv[3]) if len(sys.argv) > 3 else 8
 
 
 class Keeper(torch.optim.Optimizer):
@@ -77,18 +77,56 @@ def factored(parameters):
     return torch.optim.Adafactor([{"params": named}, {"params": rest}], lr=0.01)
 
 
+class Matrices(torch.optim.Optimizer):
+    """Momentum made orthogonal for some matrices, and Adam for the rest: one class for both."""
+
+    def __init__(self, parameters):
+        named = list(parameters.named())
+        inner = [p for name, p in named if p.ndim == 2 and "embed" not in name]
+        rest = [p for name, p in named if p.ndim != 2 or "embed" in name]
+        groups = [{"params": inner, "use_muon": True}, {"params": rest, "use_muon": False}]
+        super().__init__(groups, {"lr": 0.01})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    update = self.muon if group["use_muon"] else self.adam
+                    p.sub_(update(p.grad, self.state[p]), alpha=group["lr"])
+
+    def muon(self, grad, state):
+        momentum = state.setdefault("momentum", torch.zeros_like(grad)).lerp_(grad, 0.1)
+        x = momentum if len(grad) <= grad.shape[1] else momentum.T
+        x = x / (x.norm() + 1e-3)
+        for _ in range(3):
+            square = x @ x.T
+            x = 2.0 * x - 1.5 * square @ x + 0.5 * square @ (square @ x)
+        return x if len(grad) <= grad.shape[1] else x.T
+
+    def adam(self, grad, state):
+        state["step"] = state.get("step", 0) + 1
+        first = state.setdefault("first", torch.zeros_like(grad)).lerp_(grad, 0.1)
+        second = state.setdefault("second", torch.zeros_like(grad)).lerp_(grad.square(), 0.01)
+        root = (second / (1 - 0.99 ** state["step"])).sqrt()
+        return first / (1 - 0.9 ** state["step"]) / (root + 1e-4)
+
+
 FACTORIES = {
+    "matrices": Matrices,
     "checkpointer": Keeper,
     "noisy": lambda parameters: Noisy(parameters, lr=0.05),
     "factored": factored,
 }
 
 out, strategies = Path(sys.argv[1]), sys.argv[2].split(",")
+cases = sys.argv[4].split(",") if len(sys.argv) > 4 else list(FACTORIES)
 environment = RankEnvironment.from_environ(os.environ)
 with process_groups(
     rank=environment.rank, local_rank=environment.local_rank, world_size=environment.world_size
 ) as ranks:
-    for case, optimizer in FACTORIES.items():
+    for case in cases:
+        optimizer = FACTORIES[case]
         for named in strategies:
             folder, pieces = out / f"run-{case}-{named}", named.split("+")
             file = out / f"{case}-{named}-{ranks.world_size}"

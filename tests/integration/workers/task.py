@@ -67,6 +67,21 @@ class Normed(nn.Module):
         return self.head(x.view(len(tokens), -1, 16).mean(1))
 
 
+class Scaled(nn.Module):
+    """A trained parameter without a dimension, as CLIP has one, and one that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(CLASSES, 9)
+        self.mix = nn.Linear(9, 9)
+        self.head = nn.Linear(9, CLASSES)
+        self.logit_scale = nn.Parameter(torch.tensor(1.3))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.mix(F.relu(self.mix(self.embed(tokens)))).amax(1)
+        return self.head(x) * self.logit_scale.exp()
+
+
 class Blocked(nn.Module):
     """Two composite blocks with BatchNorm and dropout."""
 
@@ -144,6 +159,7 @@ def make_job(
     model: Callable[[], nn.Module] = Awkward,
     optimizer: Callable[[Parameters], torch.optim.Optimizer] = adamw,
     local_world_size: int | None = None,
+    exact: bool = False,
     **recipe: Any,
 ) -> Job:
     """Prepare a job under any strategy, on the process groups that there are."""
@@ -152,7 +168,7 @@ def make_job(
             {"RANK": str(ranks.rank), "WORLD_SIZE": str(ranks.world_size)}
             | {"LOCAL_RANK": str(ranks.rank), "LOCAL_WORLD_SIZE": str(ranks.world_size)}
         ),
-        run=RunOptions(strategy=strategy, precision=precision),
+        run=RunOptions(strategy=strategy, precision=precision, exact=exact),
         local_world_size=local_world_size or ranks.world_size,
         local_rank=ranks.rank % (local_world_size or ranks.world_size),
     )

@@ -65,6 +65,27 @@ def test_exit_code(ends, warned_by, killed_now, code):
     assert exit_code(outcomes(*ends), warned_by=warned_by, killed_now=killed_now) == code
 
 
+@pytest.mark.parametrize(
+    ("handled", "statuses", "left_s", "code"),
+    [
+        ((False, False), (0, 0), None, 0),  # ignored, or ended before it was told
+        ((True, True), (0, 0), None, 75),  # as Lightning's Trainer breaks off
+        ((False, True), (0, 0), None, 75),
+        ((True,), (0,), 1.5, 0),  # it has said that it is done
+        ((True, True), (0, 3), None, 3),
+        ((True, True), (0, 75), None, 75),
+    ],
+)
+def test_an_end_with_0_after_a_handled_notice_is_not_taken_for_done(
+    handled, statuses, left_s, code
+):
+    ends = [
+        outcome(rank, status, 2.0, caught_notice=caught, left_s=left_s)
+        for rank, (status, caught) in enumerate(zip(statuses, handled, strict=True))
+    ]
+    assert exit_code(ends, warned_by=TERM) == code
+
+
 def test_first_failure_is_the_earliest_that_failed_by_itself():
     ends = outcomes((-TERM, 5, True), (75, 1, False), (3, 4, False), (4, 6, False))
     first = first_failure(ends)

@@ -1,11 +1,14 @@
 """What the launcher remembers of the signals sent to it."""
 
 import itertools
+import os
+import select
 import signal
 
 import pytest
 
 from launcher.contract.launcher_signals import SAME_KEYPRESS_S, WARNINGS, SignalInbox
+from launcher.workers.worker import wait_for_an_end
 
 
 @pytest.fixture
@@ -27,6 +30,18 @@ def test_the_first_warning_is_remembered(inbox):
         signal.raise_signal(signum)
     assert inbox.warned_by == signal.SIGUSR2
     assert not inbox.kill_now
+
+
+def test_a_wait_ends_when_a_signal_comes(inbox):
+    inbox.install()
+    assert inbox.wake_fd is None
+    inbox.ranks_start()
+    assert not select.select([inbox.wake_fd], [], [], 0)[0]
+    signal.raise_signal(signal.SIGTERM)
+    assert select.select([inbox.wake_fd], [], [], 0)[0]
+    wait_for_an_end((), 60.0, inbox.wake_fd)  # returns at once, and has read it
+    assert not select.select([inbox.wake_fd], [], [], 0)[0]
+    os.close(inbox.wake_fd)
 
 
 def test_second_ctrl_c_after_the_ranks_have_started(inbox):

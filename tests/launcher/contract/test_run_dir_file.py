@@ -1,6 +1,7 @@
 """Where a run is kept: asked for, told by the run, or assumed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,6 +85,19 @@ def test_an_attempt_is_recorded_where_the_run_is(history_of, tmp_path):
     assert (record["event"], record["code"], record["step"]) == ("attempt", 75, 4)
     history_of(plan()).record({0: end()}, 75, RestartDecision(restart=False), "")
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_text_of_an_error_is_recorded_without_secrets(history_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("HUB_TOKEN", "from-environ")
+    asked = plan(tmp_path)
+    asked.program = Program(kind=ProgramKind.SCRIPT, name="t.py", args=("--password", "from-args"))
+    text = "OSError: from-environ, from-args, https://me:pw@host/x"
+    failed = replace(end(tmp_path), error=text)
+    history_of(asked).record({0: failed}, 1, RestartDecision(restart=False), f"again: {text}")
+    (record,) = events(tmp_path)
+    assert record["error"] == "OSError: ***, ***, https://***@host/x"
+    assert record["reason"] == f"again: {record['error']}"
+    assert record["code"] == 1
 
 
 def test_a_record_that_was_begun_elsewhere_is_told(history_of, tmp_path):

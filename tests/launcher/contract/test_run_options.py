@@ -11,6 +11,7 @@ ALL = RunOptions(
     precision="bf16",
     shard_blocks="layers.*",
     hybrid_shard=True,
+    exact=True,
     run_dir=Path("/runs/one"),
     checkpoints="s3://bucket/one",
 )

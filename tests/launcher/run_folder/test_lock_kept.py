@@ -121,7 +121,7 @@ def test_a_lock_that_a_server_has_revoked_is_taken_again(tmp_path: Path) -> None
 def test_without_locks_the_word_in_the_file_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock_module, "_lock", lambda fd: None)
+    monkeypatch.setattr(lock_module, "lock_file", lambda fd: None)
     lock = FolderLock.take(tmp_path, warn=lambda sentence: None)
     lock.require_held()
     (tmp_path / ".lock").write_text("")  # said nothing yet
@@ -164,14 +164,14 @@ def test_a_descriptor_that_a_server_answers_no_more(
     has_another: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = FolderLock.take(tmp_path, warn=never)
-    ill, real = lock._fd, lock_module._lock
+    ill, real = lock._fd, lock_module.lock_file
 
     def answer(fd: int) -> bool | None:
         if fd == ill:
             raise OSError(5, "Input/output error")
         return real(fd)
 
-    monkeypatch.setattr(lock_module, "_lock", answer)
+    monkeypatch.setattr(lock_module, "lock_file", answer)
     lock.require_held()  # the former descriptor holds it still
     assert not is_free(tmp_path)
     os.close(ill)

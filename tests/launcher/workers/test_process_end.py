@@ -52,7 +52,9 @@ QUICK = (
     "from launcher.workers.forkserver.main_module import run_and_exit\n"
     "from launcher.plan.python_command import PythonProgram\n"
     "program = PythonProgram(name='script.py', is_module=False, args=())\n"
-    "run_and_exit(program, frozenset(sys.modules))\n"
+    "from launcher.workers.process_end import Before\n"
+    "from launcher.workers.exit_handlers import mapped_files\n"
+    "run_and_exit(program, Before(frozenset(sys.modules), mapped_files()))\n"
 )
 """What a rank does with its script."""
 WAYS = {"Python's own end": ("script.py",), "the quick one": ("-c", QUICK)}
@@ -115,6 +117,41 @@ def test_exit_handlers_of_c_libraries_run(tmp_path: Path) -> None:
     )
     assert _run(tmp_path, "-c", QUICK).returncode == 7
     assert (tmp_path / "buffered").read_text() == "by C"
+
+
+def test_what_a_c_library_of_the_program_does_at_exit_is_done(tmp_path: Path) -> None:
+    (tmp_path / "made.c").write_text(
+        "#include <stdio.h>\n"
+        "#include <stdlib.h>\n"
+        'static void late(void) { FILE *f = fopen("at_exit", "w"); fputs("by C", f); }\n'
+        "int f(void) { return atexit(late); }\n"
+    )
+    try:
+        subprocess.run(
+            ["cc", "-shared", "-fPIC", "-o", "made.so", "made.c"], cwd=tmp_path, check=True
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no C compiler here")
+    (tmp_path / "script.py").write_text(
+        "import ctypes, sys\nctypes.CDLL('./made.so').f()\nsys.exit(7)\n"
+    )
+    assert _run(tmp_path, "-c", QUICK).returncode == 7
+    assert (tmp_path / "at_exit").read_text() == "by C"
+
+
+def test_the_operators_of_torch_are_not_unregistered_where_the_process_ends(tmp_path: Path) -> None:
+    """Their finalizers take 30 ms; those of the program are called."""
+    (tmp_path / "script.py").write_text(
+        "import sys, weakref\n"
+        "import torch.library\n"
+        "class Thing: pass\n"
+        "thing = Thing()\n"
+        "weakref.finalize(thing, print, 'mine')\n"
+        "torch.library._del_library.__code__ = (lambda *_: print('operator')).__code__\n"
+        "sys.exit(7)\n"
+    )
+    ended = _run(tmp_path, "-c", f"import torch\n{QUICK}")
+    assert (ended.returncode, ended.stdout) == (7, "mine\n")
 
 
 def test_the_launcher_ends_with_its_code_and_its_output(tmp_path: Path) -> None:

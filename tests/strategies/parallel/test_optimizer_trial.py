@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from strategies import ConfigError, Parameters
+from strategies.parallel.trial.owned import OwnedOrFlat, OwnedOrRows
 from strategies.parallel.trial.stepping import Flat, FlatEach, FlatInPieces, Rows
-from strategies.parallel.trial.trial import Cut, made_after_trial
+from strategies.parallel.trial.trial import Cut, made_after_trial, tried_optimizer
 
 NAMED = [
     ("gain", nn.Parameter(torch.ones(()))),
@@ -27,13 +28,13 @@ Factory = Callable[[Parameters], torch.optim.Optimizer]
 
 def tried(factory: Factory, cut: str, named: Any = NAMED) -> torch.optim.Optimizer:
     kind: Any = CUTS[cut]
-    made, _ = made_after_trial(
+    seen = tried_optimizer(
         factory,
         named,
         device=torch.device("cpu"),
         cut=None if kind is None else Cut(strategy="cutting", rank=kind),
     )
-    return made
+    return made_after_trial(factory, named, seen)[0]
 
 
 def refusal(factory: Factory, cut: str) -> str | None:
@@ -254,3 +255,76 @@ def test_what_the_factory_prints_is_printed_once(capsys: pytest.CaptureFixture[s
 
     tried(factory, "each")
     assert capsys.readouterr().out == f"decayed {len(NAMED)}\n"
+
+
+OWNED = {"rows": (Rows, OwnedOrRows), "flat": (Flat, OwnedOrFlat), "each": (FlatEach, OwnedOrFlat)}
+ALL = {name for name, _ in NAMED}
+
+
+def kept_whole(factory: Factory, cut: str, named: Any = NAMED) -> set[str] | None:
+    """Return what is stepped whole; None: all is cut as the strategy cuts it."""
+    rank, owned = OWNED[cut]
+    seen = tried_optimizer(
+        factory,
+        named,
+        device=torch.device("cpu"),
+        cut=Cut(strategy="cutting", rank=rank, owned=owned),
+    )
+    return None if seen.whole is None else set(seen.whole)
+
+
+def by_own_norm(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
+    state["second"] = 0.9 * state.get("second", 0.0) + float(p.grad.square().sum())
+    return p.grad / state["second"]
+
+
+def muon_and_adamw(parameters: Parameters) -> torch.optim.Optimizer:
+    """One class for both, as is usual: a flag of each group tells."""
+
+    def rule(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
+        momentum = state.setdefault("momentum", torch.zeros_like(p)).lerp_(p.grad, 0.1)
+        if group["use_muon"]:
+            u, _, v = torch.linalg.svd(momentum.float(), full_matrices=False)
+            return u @ v
+        return momentum.sign()
+
+    matrices = [p for name, p in parameters.named() if name == "embed.weight"]
+    rest = [p for name, p in parameters.named() if name != "embed.weight"]
+    return Own([{"params": matrices, "use_muon": True}, {"params": rest, "use_muon": False}], rule)
+
+
+@pytest.mark.parametrize("cut", OWNED)
+@pytest.mark.parametrize(
+    ("factory", "whole"),
+    [
+        (ADAMW, None),
+        (own(low_momentum), None),
+        (muon_and_adamw, {"embed.weight"}),
+        (own(by_dimensions), {"embed.weight", "head.weight"}),
+        (own(by_rows), ALL - {"gain", "conv.bias"}),
+        (own(by_own_norm), ALL - {"gain"}),
+        (lambda p: torch.optim.Adafactor(p, lr=0.1), ALL - {"gain"}),
+    ],
+)
+def test_what_cannot_be_cut_is_stepped_whole_by_one_rank(
+    factory: Factory, whole: set[str] | None, cut: str
+) -> None:
+    found = kept_whole(factory, cut)
+    assert (found is None) == (whole is None)
+    if whole is not None and found is not None:
+        # Of no dimension, it is one element: whole anyhow under fsdp, but flat under ZeRO.
+        assert found - {"gain"} == whole
+
+
+@pytest.mark.parametrize("cut", OWNED)
+@pytest.mark.parametrize("rule", [by_total, noisy, noisy_elsewhere])
+def test_what_looks_at_all_parameters_together_is_refused_even_so(rule: Any, cut: str) -> None:
+    with pytest.raises(ConfigError, match="is another optimizer where parameters are cut") as told:
+        kept_whole(own(rule), cut)
+    assert ("stepped whole by one rank" in str(told.value)) == (rule is by_total)
+
+
+@pytest.mark.parametrize("cut", OWNED)
+def test_muon_is_stepped_whole(cut: str) -> None:
+    names = {name for name, _ in MATRICES}
+    assert kept_whole(partial(torch.optim.Muon, lr=0.1), cut, MATRICES) == names

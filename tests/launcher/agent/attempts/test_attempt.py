@@ -198,3 +198,29 @@ def test_an_end_of_the_jobs_time_that_moves_is_passed_on(attempt_of, tmp_path):
     assert statuses == [0]
     assert said == ["it moved"]
     assert ToldEnd.read(end_time_file(tmp_path / "warning")) == told
+
+
+SEES = """
+import os, pathlib, signal
+def see(*_):
+    pathlib.Path({seen!r}).write_text(str(os.path.exists({path!r})))
+    os._exit(0)
+signal.signal(signal.SIGTERM, see)
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "there"),
+    [(1, True), (75, False)],  # of the other rank; 75 with nothing to save: a notice, for all
+)
+def test_the_end_of_an_attempt_that_failed_is_no_notice(attempt_of, tmp_path, code, there):
+    """A rank passes a notice that it alone gets on to the launcher, which would not restart."""
+    path, seen = tmp_path / "warning", tmp_path / "seen"
+    attempt_of(
+        SEES.format(seen=str(seen), path=str(path)) + prints(STAYS),
+        prints(f"raise SystemExit({code})"),
+        bounds=Bounds(),
+        nothing_begun=lambda: code == 75,
+    )
+    assert seen.read_text() == str(there)
+    assert not path.exists(), "the next attempt hears notices again"

@@ -158,7 +158,7 @@ def test_a_table_is_shown_whole_and_in_no_column(folder, capsys):
     with (folder / "events.jsonl").open("a") as file:
         file.write(json.dumps({"time": "2033-05-18T03:33:20.000+00:00", **tested}) + "\n")
     facts = read_run(folder)
-    assert "val/confusion" not in facts.metric_names()
+    assert "val/confusion" not in facts.records.metric_names()
     assert report([str(folder)]) == 0
     text = (folder / "report.md").read_text()
     assert f"val/confusion at step {newest['step']}:" in text
@@ -214,11 +214,27 @@ def test_what_the_launcher_knows_of_a_script_without_run(tmp_path, capsys):
     assert report([str(folder)]) == 0
     text = (folder / "report.md").read_text()
     assert "It ended with code 0, after 1:00 min on 2 ranks. What it has trained is not" in text
-    assert "| 1 | 2027-01-15 08:00:40 | 2 | 1:00 min | 1 | ValueError: x |" in text
+    row = "| 1 | 2027-01-15 08:00:40 | 2 | 1:00 min | 1 | logs/attempt-1 | ValueError: x |"
+    assert row in text
+    assert "| 0 | logs/attempt-2 | done |" in text
     assert "There is no picture: nothing has been measured yet." in text
     assert "Where the time went" not in text
     assert not (folder / "curves.png").exists()
     assert "ended, code 0" in capsys.readouterr().out
+
+
+def test_a_script_without_run_has_a_report_while_it_runs(tmp_path, capsys):
+    folder = launched(tmp_path / "plain", (75, None))
+    append_event(folder, "launched", attempt=2, ranks=2)
+    assert report([str(folder)]) == 0
+    text = (folder / "report.md").read_text()
+    assert "on 2 ranks: running, or killed without a word. Its script reports no steps" in text
+    assert "its output is in logs/attempt-2." in text
+    assert "| 75 | logs/attempt-1 | preempted; the same command starts it again |" in text
+    assert "|  | logs/attempt-2 | running, or killed without a word |" in text
+    shown = capsys.readouterr().out
+    assert "running or killed" in shown
+    assert "not begun" not in shown
 
 
 def test_a_failed_attempt_says_why(folder):

@@ -108,6 +108,32 @@ def test_a_disk_that_is_read_only_for_a_while(disk: Path) -> None:
     assert len(told) == 2
 
 
+@pytest.mark.parametrize("how", ["append", "close"])
+def test_lines_that_have_waited_are_not_written_into_a_folder_that_another_has(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    is_ours = [True]
+    path = tmp_path / "metrics.jsonl"
+    file = LineFile(path, warn=told.append, is_ours=lambda: is_ours[0])
+
+    def refuse(*args: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(appending, "open_plain", refuse)
+        file.append({"step": 1})
+        file.append({"step": 2})
+    path.write_text('{"step": 7}\n')
+    is_ours[0] = False
+    if how == "append":
+        file.append({"step": 3})
+    file.close()
+    file.close()
+    assert path.read_text() == '{"step": 7}\n'
+    assert told[1:] == [f"2 lines of {path} are not written: another run has the folder."]
+
+
 @pytest.mark.parametrize("number", ["ESTALE", "EROFS", "EDQUOT", "ENOSPC", "EIO", "EACCES"])
 def test_whatever_the_disk_says_the_training_does_not_hear_it(
     number: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

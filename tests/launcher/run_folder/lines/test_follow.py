@@ -1,8 +1,11 @@
 """Only what is new is read, whatever happens to the file meanwhile."""
 
+import gc
 import json
 import os
 import shutil
+import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +125,7 @@ def test_of_a_long_history_the_wanted_lines_alone_are_looked_at(
 def test_a_thousand_attempts_cost_each_what_the_first_ones_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is read, and what stays open, does not grow with the run's history."""
+    """What is read and done, held and left open does not grow with the run's history."""
     from launcher.run_folder import folder as folder_module
     from launcher.run_folder.attempt_number import next_number, number_in
     from launcher.run_folder.folder import RunFolder
@@ -138,9 +141,22 @@ def test_a_thousand_attempts_cost_each_what_the_first_ones_do(
         return parse(line)
 
     monkeypatch.setattr(reading, "parse", counting)
-    costs, num_open = [], []
+    calls = [0]
+
+    def called(frame: object, event: str, argument: object) -> None:
+        calls[0] += 1
+
+    costs, num_open = [0] * 1000, [0] * 1000
+    num_calls, held_bytes = {}, {}
     for attempt in range(1, 1001):
-        count[0] = 0
+        count[0] = calls[0] = 0
+        if attempt == 700:  # Python's free lists, which count as held, are full by 900
+            tracemalloc.start()
+        if attempt in (900, 1000):
+            gc.collect()
+            held_bytes[attempt] = tracemalloc.get_traced_memory()[0]
+        if attempt in (500, 1000):
+            sys.setprofile(called)
         folder = RunFolder(tmp_path)
         folder.create()
         FolderLock.take(tmp_path, warn=print).require_held()
@@ -152,7 +168,13 @@ def test_a_thousand_attempts_cost_each_what_the_first_ones_do(
             folder.metrics(row(attempt * 10 + step + 1, attempt))
         assert number_in(tmp_path) == attempt
         append_event(tmp_path, "attempt", attempt=attempt, code=75)
-        costs.append(count[0])
-        num_open.append(len(os.listdir("/proc/self/fd")))
+        sys.setprofile(None)
+        if calls[0]:
+            num_calls[attempt] = calls[0]
+        costs[attempt - 1] = count[0]
+        num_open[attempt - 1] = len(os.listdir("/proc/self/fd"))
     assert costs[999] == costs[499]
     assert num_open[999] == num_open[0]
+    tracemalloc.stop()
+    assert num_calls[1000] < 1.02 * num_calls[500]
+    assert held_bytes[1000] - held_bytes[900] < 10_000

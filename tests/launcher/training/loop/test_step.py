@@ -15,6 +15,7 @@ from strategies import StepOutcome, Turn
 from strategies.boundary.boundary import Boundary, Report
 from strategies.boundary.late_number import LateNumber
 from strategies.data.batches import MicroBatch
+from strategies.parallel.build_options import BuildOptions
 
 
 class Owner:
@@ -23,6 +24,7 @@ class Owner:
     def __init__(self, first_scale: float = 1.0) -> None:
         self.log: list[Any] = []
         self.first_scale = first_scale
+        self.trial = None
         self.ranks = SimpleNamespace(device=torch.device("cpu"))
         quiet = dict.fromkeys(
             ("begin_step", "begin_micro_batch", "end_micro_batch"), lambda *a, **k: None
@@ -32,6 +34,7 @@ class Owner:
             micro_step=lambda is_last: None,
             backward=lambda loss, where: self.log.append(("backward", float(loss.detach()))),
             has_seen_loss=True,
+            options=BuildOptions(),
             step=self._step,
             skip=lambda: self.log.append("skip"),
         )

@@ -23,6 +23,13 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe(**(values | changes))
 
 
+def test_fp16_cannot_be_exact() -> None:
+    fp16 = SimpleNamespace(needs_loss_scaling=True)
+    run: Any = SimpleNamespace(strategy="ddp", exact=True, precision=fp16)
+    with pytest.raises(ConfigError, match="--exact cannot be done in fp16"):
+        recipe().blueprint(run)
+
+
 def test_an_accelerator_that_the_strategy_would_not_use() -> None:
     run: Any = SimpleNamespace(strategy="ddp")
     with pytest.raises(ConfigError, match="strategy=ddp would not use it"):

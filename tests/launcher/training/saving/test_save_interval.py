@@ -3,7 +3,7 @@ import math
 import pytest
 
 from launcher.training.recipe.interval import Every
-from launcher.training.reporting.run_log import failing_saves
+from launcher.training.reporting.save_log import failing_saves
 from launcher.training.saving.save_interval import (
     FIRST_S,
     LEAST_S,

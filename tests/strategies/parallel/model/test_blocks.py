@@ -4,7 +4,7 @@ from torch import nn
 
 from strategies import BuildOptions, ConfigError, Ranks, as_patterns
 from strategies.parallel.model.blocks import find_blocks, shared_with_outside
-from strategies.parallel.native.fsdp import blocks_to_shard, mesh_of
+from strategies.parallel.native.rows import blocks_to_shard, mesh_of
 
 
 class Block(nn.Module):
@@ -98,6 +98,8 @@ def test_options_name_the_strategies_that_can() -> None:
     with pytest.raises(ConfigError, match="computes on the CPU"):
         BuildOptions(offload=True).require("fsdp", "cpu")
     BuildOptions(offload=True).require("zero1", "cuda")
+    with pytest.raises(ConfigError, match="--exact cannot be done with offload=True"):
+        BuildOptions(offload=True, exact=True).require("fsdp", "cuda")
     with pytest.raises(ConfigError, match=r"offload=True .*ddp.*fsdp or zero1 or zero2 or zero3"):
         BuildOptions(offload=True).require("ddp", "cuda")
     assert BuildOptions().strategies() == ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")

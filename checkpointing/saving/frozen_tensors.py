@@ -1,0 +1,290 @@
+"""What a rank knows of its frozen tensors: which of them a store has as they are now.
+
+Whether a tensor is as it was is decided at a save from its place in memory, torch's counter of
+changes and a sample of its bytes, for which the training waits a moment only. A change may evade
+all three: `tensor.data[3] = 0` counts nowhere. So before the checkpoint is committed, all bytes are
+summed up beside the training and compared with the sum of what was stored; if they differ, this
+save fails, and from the next one on the tensor is written with the rest.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import SaveFailedError
+from ..format.fragment import Fragment
+from ..format.strict_json import JSON
+from .content_sum import Sum, begin_sum, sample_bytes
+from .stored_before import StoredBefore
+
+_MAX_NAMES_SHOWN = 3
+
+Place = tuple[str, int, int]
+"""A tensor's name, and the range of its elements that a rank holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What is seen of a fragment without reading it all."""
+
+    address: int
+    version: int
+    sample: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """A fragment as the store has it."""
+
+    look: _Look
+    total: int
+
+
+class FrozenTensors:
+    """One for each store, on every rank.
+
+    A save asks `look` on each rank, lets all ranks know, and then `divide`, which gives the same
+    on all of them.
+    """
+
+    def __init__(self) -> None:
+        self._token: str | None = None
+        self._stored = StoredBefore()
+        self._names: frozenset[str] = frozenset()
+        self._known: dict[Place, _Known] = {}
+        self._restless: set[str] = set()
+        self._looks: dict[Place, _Look] = {}
+        self._is_doubtful = False
+
+    @property
+    def objects(self) -> frozenset[str]:
+        """On the coordinator, the objects that the next save may name."""
+        return self._stored.objects
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The tensors that the store has; the same on every rank."""
+        return self._names
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a save has failed since, perhaps because an object is gone."""
+        return self._is_doubtful
+
+    def forget(self) -> None:
+        """Rely on nothing that was stored: the next save writes all frozen tensors. No collective.
+
+        Where it is called on one rank alone, all write them.
+        """
+        self._token = None
+
+    def look(self, frozen: Sequence[Fragment]) -> JSON:
+        """Return what the other ranks need to know. No collective.
+
+        Args:
+            frozen: This rank's fragments of the frozen tensors.
+        """
+        samples = sample_bytes([fragment.data for fragment in frozen])
+        self._looks = {
+            place_of(f): _Look(address=f.data.data_ptr(), version=_version(f.data), sample=sample)
+            for f, sample in zip(frozen, samples, strict=True)
+        }
+        changed = {f.spec.name for f in frozen if not self._is_as_stored(f)} & self._names
+        if self._token is not None:
+            # Of what has changed once more than likely it will again.
+            self._restless |= changed
+        return {
+            "token": self._token,
+            "restless": sorted(self._restless),
+            "names": sorted({f.spec.name for f in frozen}),
+        }
+
+    def divide(self, frozen: Sequence[Fragment], everyone: Sequence[Any]) -> "FrozenPart":
+        """Return what a save writes of the frozen tensors, and what it names. No collective.
+
+        Args:
+            frozen: As given to `look`.
+            everyone: What `look` has returned on each rank.
+        """
+        restless = {name for one in everyone for name in one["restless"]}
+        names = {name for one in everyone for name in one["names"]}
+        self._restless |= restless
+        is_known = {one["token"] for one in everyone} == {self._token} != {None}
+        kept = (self._names & names) - restless if is_known else frozenset[str]()
+        new = names - kept - restless
+        return FrozenPart(
+            self,
+            stored=self._stored.only(kept),
+            kept=[f for f in frozen if f.spec.name in kept],
+            new=tuple(f for f in frozen if f.spec.name in new),
+            changing=tuple(f for f in frozen if f.spec.name in restless),
+            names=frozenset(kept | new),
+        )
+
+    def loaded(self, token: str, stored: StoredBefore, frozen: Sequence[Fragment]) -> None:
+        """Note what was loaded just now: it is as it is stored. Reads all of it. On every rank.
+
+        Args:
+            token: Of the checkpoint.
+            stored: What the checkpoint has in objects.
+            frozen: This rank's fragments of the frozen tensors.
+        """
+        self.look(frozen)
+        known = [f for f in frozen if f.spec.name in stored.names]
+        sums = [begin_sum(fragment.data) for fragment in known]
+        self._known = {
+            place_of(f): _Known(look=self._looks[place_of(f)], total=one.finish())
+            for f, one in zip(known, sums, strict=True)
+        }
+        self._token, self._stored, self._names = token, stored, stored.names
+        self._restless, self._is_doubtful = set(), False
+
+    def failed(self, names: Iterable[str] = ()) -> None:
+        """Note that a save has failed, and which tensors have changed unseen."""
+        self._restless |= set(names)
+        self._is_doubtful = True
+
+    def committed(
+        self, token: str, part: "FrozenPart", stored: StoredBefore, totals: Mapping[Place, int]
+    ) -> None:
+        """Note what a save that is committed has stored. On every rank."""
+        self._known = {
+            place: _Known(look=part.looks[place], total=total) for place, total in totals.items()
+        }
+        self._token, self._stored, self._names = token, stored, part.names
+        self._is_doubtful = False
+
+    def totals_of(self, fragments: Iterable[Fragment]) -> dict[Place, int]:
+        """Return the sums of fragments as the store has them."""
+        return {place: self._known[place].total for place in map(place_of, fragments)}
+
+    @property
+    def looks(self) -> Mapping[Place, _Look]:
+        """What the last `look` has seen."""
+        return self._looks
+
+    def _is_as_stored(self, fragment: Fragment) -> bool:
+        place = place_of(fragment)
+        known, look = self._known.get(place), self._looks[place]
+        if known is None or known.look.sample != look.sample:
+            return False
+        # Moved, or counted as changed: the bytes may be the same all the same.
+        return known.look == look or begin_sum(fragment.data).finish() == known.total
+
+
+class FrozenPart:
+    """The frozen tensors of one save."""
+
+    def __init__(
+        self,
+        tensors: FrozenTensors,
+        *,
+        stored: StoredBefore,
+        kept: Sequence[Fragment],
+        new: tuple[Fragment, ...],
+        changing: tuple[Fragment, ...],
+        names: frozenset[str],
+    ) -> None:
+        self.stored = stored
+        """On the coordinator, what the checkpoint names of what was there before."""
+        self.new = new
+        """What this rank writes to an object."""
+        self.changing = changing
+        """What this rank writes with the rest."""
+        self.names = names
+        """What is in objects when this is committed; the same on every rank."""
+        self.looks = dict(tensors.looks)
+        self._tensors = tensors
+        self._kept: Sequence[Fragment] = kept
+        self._expected = tensors.totals_of(kept)
+        self._sums: dict[Place, Sum] = {}
+        self._totals: dict[Place, int] = {}
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def begin_proof(self, copies: Sequence[torch.Tensor] | None = None) -> None:
+        """Begin to sum up the bytes, beside what this process does. No collective.
+
+        Args:
+            copies: What is written of `new`, on the host, and not changed before `prove` returns;
+                None: the tensors themselves do not change before that.
+        """
+        written = [f.data for f in self.new] if copies is None else copies
+        # What is on a device is summed up there in the order of what it is given to do: it cannot
+        # change before. The kept is on the same device then as it was.
+        sources = [
+            (place_of(f), f.data if f.data.device.type != "cpu" else copy)
+            for f, copy in zip(self.new, written, strict=True)
+        ]
+        sources += [(place_of(f), f.data) for f in self._kept]
+        self._sums = {place: begin_sum(data) for place, data in sources}
+        if not self._sums:
+            return
+        self._thread = threading.Thread(target=self._sum_up, name="relaunch-sums", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # the user or the control group may have no more threads
+            self._thread = None
+            self._sum_up()
+
+    def is_settled(self) -> bool:
+        """Tell whether `prove` returns at once."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Return once no memory is read any more."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def prove(self) -> None:
+        """Wait for the sums; return if what is named is what the tensors hold. No collective.
+
+        Raises:
+            SaveFailedError: A tensor is not what the store has under its name.
+        """
+        self.wait()
+        self._kept = self.new = self.changing = ()  # their memory may go
+        if self._error is not None:
+            raise self._error
+        wrong = {p[0] for p, total in self._expected.items() if self._totals.get(p) != total}
+        if wrong:
+            self._tensors.failed(wrong)
+            shown = ", ".join(sorted(wrong)[:_MAX_NAMES_SHOWN])
+            raise SaveFailedError(
+                f"{len(wrong)} of the frozen tensors ({shown}) changed, and torch did not count "
+                "it (such as tensor.data[...] = ...), so that the checkpoint would name what was "
+                "stored before. The next save writes them anew"
+            )
+
+    def failed(self) -> None:
+        """Note that it is not committed."""
+        self._tensors.failed()
+
+    def committed(self, token: str, stored: StoredBefore) -> None:
+        """Note that it is committed. On every rank.
+
+        Args:
+            token: Of the attempt.
+            stored: On the coordinator, what the checkpoint has in objects.
+        """
+        self._tensors.committed(token, self, stored, self._totals)
+
+    def _sum_up(self) -> None:
+        try:
+            self._totals = {place: one.finish() for place, one in self._sums.items()}
+        except BaseException as error:
+            self._error = error
+        self._sums = {}
+
+
+def place_of(fragment: Fragment) -> Place:
+    """Return which part of which tensor a fragment is."""
+    return (fragment.spec.name, fragment.start, fragment.end)
+
+
+def _version(data: torch.Tensor) -> int:
+    # A tensor made under inference_mode has no counter, and cannot change outside of it.
+    return -1 if data.is_inference() else data._version

@@ -1,0 +1,83 @@
+"""What a notice did to a script without `Run`, and which lines would save it: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from ...contract.exit_codes import CONTINUE
+from ...contract.preemption import signal_name
+from ...run_folder.progress_line import duration_text
+
+_LINES = (
+    (
+        ("transformers", "trl"),
+        "With callbacks=[RelaunchCallback()] and "
+        "trainer.train(resume_from_checkpoint=RelaunchCallback.last(args)), from launcher.bridges, "
+        "all ranks save and the same command resumes.",
+    ),
+    (
+        ("lightning", "pytorch_lightning"),
+        "With callbacks=[RelaunchLightning()] and a ResumableLoader, from launcher.bridges, all "
+        "ranks save and the same command resumes.",
+    ),
+)
+_ANY_LOOP = "docs/launching.md has the lines that save at a notice and exit with 75."
+
+
+def spawn_text(name: str, line: int) -> str:
+    """Return the warning about a script that starts ranks itself.
+
+    Args:
+        name: of the script.
+        line: in which it does.
+    """
+    return (
+        f"warning: {name}:{line} starts processes with torch.multiprocessing, and relaunch has "
+        "started the ranks already. As under torchrun, a process group of those looks for the "
+        "launcher's store, and waits in vain at another MASTER_PORT. Call the function itself, "
+        "with int(os.environ['RANK']) and WORLD_SIZE; or, with --nproc-per-node 1, take "
+        "TORCHELASTIC_USE_AGENT_STORE out of os.environ in each of them."
+    )
+
+
+def died_text(rank: int, signum: int) -> str:
+    """Return how a rank ended that handles no notice."""
+    return f"rank {rank} ended on {signal_name(signum)}: nothing in the script handles it."
+
+
+def lost_text(lived_s: float, step: int | None) -> str:
+    """Return what that cost.
+
+    Args:
+        lived_s: how long the attempt took.
+        step: the last that a rank has told with `launcher.beat`; None: it told none.
+    """
+    done = f", up to step {step}" if step is not None else ""
+    return (
+        f"What it did in {duration_text(lived_s)}{done} is lost, as far as it has not saved it "
+        "by itself."
+    )
+
+
+def left_text(warned_by: int | None) -> str:
+    """Return that a script has left to be resumed."""
+    after = "" if warned_by is None else f" after {signal_name(warned_by)}"
+    return f"the script left with {CONTINUE}{after}: the same command resumes it."
+
+
+def ended_with_0_text(warned_by: int) -> str:
+    """Return why a script that ended with 0 is not taken for done."""
+    return (
+        f"the script handled {signal_name(warned_by)} and ended with 0, which does not say that it "
+        f"is finished: relaunch ends with {CONTINUE}, so that it is started again. One that is "
+        f"finished then ends at once."
+    )
+
+
+def lines_text(modules: Collection[str]) -> str:
+    """Return which lines would have saved the run.
+
+    Args:
+        modules: that the script imports, without what follows a dot.
+    """
+    return next((text for names, text in _LINES if not set(modules).isdisjoint(names)), _ANY_LOOP)

@@ -1,0 +1,52 @@
+"""Bridges to training frameworks: what `Run` promises, in a loop that a framework owns.
+
+Each bridge is a file of its own and imports its framework; nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from .versions import LIGHTNING, TRANSFORMERS, Framework
+
+if TYPE_CHECKING:
+    from .huggingface import RelaunchCallback as RelaunchCallback
+    from .lightning import RelaunchLightning as RelaunchLightning
+    from .resumable_loader import ResumableLoader as ResumableLoader
+
+_MODULE_OF = {
+    "RelaunchCallback": ".huggingface",
+    "RelaunchLightning": ".lightning",
+    "ResumableLoader": ".resumable_loader",
+}
+_NEEDED: Mapping[str, Framework] = {
+    "RelaunchCallback": TRANSFORMERS,
+    "RelaunchLightning": LIGHTNING,
+}
+
+__all__ = ["RelaunchCallback", "RelaunchLightning", "ResumableLoader"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a bridge.
+
+    Raises:
+        ImportError: its framework is not installed, or too old.
+    """
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if (framework := _NEEDED.get(name)) is not None:
+        _require(framework, name)
+    return getattr(import_module(_MODULE_OF[name], __name__), name)
+
+
+def _require(framework: Framework, bridge: str) -> None:
+    try:
+        installed = version(framework.name)
+    except PackageNotFoundError:
+        raise ImportError(framework.missing_text(bridge)) from None
+    if (why := framework.refusal(bridge, installed)) is not None:
+        raise ImportError(why)

@@ -1,0 +1,50 @@
+"""The state of a process's global generators of random numbers, to be taken back to."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+
+def random_states() -> Callable[[], None]:
+    """Return a function that puts the generators back to where they are now."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    of_cpu = torch.random.get_rng_state()
+    of_gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+    def restore() -> None:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        torch.random.set_rng_state(of_cpu)
+        if of_gpu is not None:
+            torch.cuda.set_rng_state(of_gpu)
+
+    return restore
+
+
+def read_random_states() -> torch.Tensor:
+    """Return the states as bytes: a uint8 tensor of one dimension, to be sent and stored."""
+    name, keys, *rest = np.random.get_state(legacy=True)
+    told = {
+        "python": random.getstate(),
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
+        "cpu": torch.random.get_rng_state().tolist(),
+        "gpu": torch.cuda.get_rng_state().tolist() if torch.cuda.is_available() else None,
+    }
+    return torch.tensor(list(json.dumps(told).encode()), dtype=torch.uint8)
+
+
+def write_random_states(states: torch.Tensor) -> None:
+    """Put the generators to where `read_random_states` found them."""
+    told = json.loads(bytes(states.tolist()))
+    number, words, gauss = told["python"]
+    random.setstate((number, tuple(words), gauss))
+    name, keys, *rest = told["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+    torch.random.set_rng_state(torch.tensor(told["cpu"], dtype=torch.uint8))
+    if told["gpu"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.tensor(told["gpu"], dtype=torch.uint8))

@@ -1,0 +1,90 @@
+"""What a bridge needs of its rank: the preemption notice, the heartbeat, and the way out.
+
+One per process. The signals are handled from the moment at which it is made, which is when the
+script makes the bridge's object: before the model is loaded and the first step is compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+import torch.distributed as dist
+
+from strategies.data.workers.worker_signals import shield_loader_workers
+
+from ..contract.environment import RankEnvironment
+from ..contract.exit_codes import CONTINUE, USAGE
+from ..contract.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.preemption import PreemptionFlag
+from ..contract.run_dir_file import tell_folder
+from ..training.ending.before_first_step import BeforeFirstStep
+from ..training.ending.rank_end import end_well, leave, leave_unsaved
+from ..training.rank_console import RankConsole
+from .votes import Votes
+
+
+class RankNotices:
+    """This rank under a framework's loop."""
+
+    def __init__(self) -> None:
+        try:
+            self.environment = RankEnvironment.from_environ(os.environ)
+        except ValueError as error:
+            leave(None, str(error), USAGE)
+        told = self.environment.warning_file
+        self.flag = PreemptionFlag(told, None if told is None else os.getppid())
+        self.flag.install_until_exit()
+        self.start = BeforeFirstStep(self.flag, partial(leave_unsaved, self.environment, self.flag))
+        self.start.begin()
+        self.console = RankConsole(is_heard=self.environment.rank == 0)
+        if (unshielded := shield_loader_workers()) is not None:
+            self.console.warn(unshielded)
+        listen_for_stacks(self.environment.stacks_file)
+        self.heartbeat = Heartbeat(self.environment.heartbeat_file)
+        self.heartbeat.beat()
+        self._votes: Votes | None = None
+
+    @property
+    def is_coordinator(self) -> bool:
+        """Whether this is rank 0, which alone writes records."""
+        return self.environment.rank == 0
+
+    def votes(self) -> Votes:
+        """Return the sums of all ranks. The first call is made by every rank, at the same place."""
+        if self._votes is None:
+            self._votes = Votes()
+        return self._votes
+
+    def run_dir(self, of_framework: str | Path) -> Path:
+        """Return the run folder: --run-dir, else the framework's own; the launcher is told."""
+        path = (self.environment.run.run_dir or Path(of_framework)).absolute()
+        tell_folder(self.environment.folder_file, path)
+        return path
+
+    def handle_signals_again(self) -> None:
+        """Handle the notices' signals, where the framework has put its own handlers since."""
+        self.flag.install_until_exit()
+
+    def refuse(self, sentence: str) -> NoReturn:
+        """End this rank with a sentence, before anything has begun. Code 2."""
+        leave(self.environment.error_file, sentence, USAGE)
+
+    def leave(self) -> NoReturn:
+        """End this rank with 75; called on every rank, once all that it keeps is on the disk."""
+        end_well(self.environment, self.flag, self.start, CONTINUE)
+        if dist.is_initialized():
+            with suppress(Exception):  # everything is saved, whatever a peer does meanwhile
+                dist.destroy_process_group()
+        sys.exit(CONTINUE)
+
+
+@functools.cache
+def this_rank() -> RankNotices:
+    """Return this process's own. Called on the main thread."""
+    return RankNotices()

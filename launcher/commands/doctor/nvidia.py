@@ -1,0 +1,111 @@
+"""GPUs through nvidia-smi: what is asked, and how its answer is read."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+from .facts import GpuFacts
+
+_ASKED = (
+    "index",
+    "name",
+    "uuid",
+    "ecc.errors.uncorrected.volatile.total",
+    "clocks_throttle_reasons.active",
+    "temperature.gpu",
+    "memory.used",
+    "memory.total",
+)
+_FEWEST = ("index", "name", "uuid")
+_ANSWER_S = 20.0
+_MIB = 1 << 20
+
+Ask = Callable[[Sequence[str]], str | None]
+"""Runs a command; returns what it printed, or None where it failed."""
+
+
+class NoGpuAnswerError(Exception):
+    """nvidia-smi is there and does not answer."""
+
+
+def look(ask: Ask | None = None) -> tuple[GpuFacts, ...]:
+    """Return the GPUs of this node; none where there is no nvidia-smi.
+
+    Raises:
+        NoGpuAnswerError: it is there and says nothing, as without permission.
+    """
+    ask = _run if ask is None else ask
+    if ask(("nvidia-smi", "-L")) is None and ask is _run and not _is_there():
+        return ()
+    for fields in (_ASKED, _FEWEST):  # an older driver does not know all of them
+        text = ask(_query("gpu", fields))
+        if text is not None:
+            users = ask(_query("compute-apps", ("gpu_uuid", "pid"))) or ""
+            return parse(text, fields, users)
+    raise NoGpuAnswerError("nvidia-smi is there and does not answer; no permission, or no driver")
+
+
+def parse(text: str, fields: Sequence[str], users: str) -> tuple[GpuFacts, ...]:
+    """Read the answers of nvidia-smi. Pure.
+
+    Args:
+        text: one line of comma-separated values a GPU, in the order of `fields`.
+        fields: what was asked.
+        users: one line a process: the GPU's uuid and the process id.
+    """
+    pids: dict[str, list[int]] = {}
+    for line in users.splitlines():
+        uuid, _, pid = (part.strip() for part in line.partition(","))
+        if pid.isdecimal():
+            pids.setdefault(uuid, []).append(int(pid))
+    found = []
+    for line in text.splitlines():
+        values = [value.strip() for value in line.split(",")]
+        if len(values) == len(fields):
+            found.append(_gpu(dict(zip(fields, values, strict=True)), pids))
+    return tuple(found)
+
+
+def _gpu(values: Mapping[str, str], pids: Mapping[str, Sequence[int]]) -> GpuFacts:
+    used, total = (_number(values.get(name)) for name in ("memory.used", "memory.total"))
+    return GpuFacts(
+        index=_number(values["index"]) or 0,
+        name=values["name"],
+        uuid=values["uuid"],
+        uncorrected_errors=_number(values.get("ecc.errors.uncorrected.volatile.total")),
+        throttle_mask=_number(values.get("clocks_throttle_reasons.active")),
+        temperature_c=_number(values.get("temperature.gpu")),
+        used_bytes=None if used is None else used * _MIB,
+        total_bytes=None if total is None else total * _MIB,
+        pids=tuple(pids.get(values["uuid"], ())),
+    )
+
+
+def _number(text: str | None) -> int | None:
+    try:
+        return int(text or "", 0)
+    except ValueError:
+        return None  # [N/A], [Not Supported], [Insufficient Permissions]
+
+
+def _query(what: str, fields: Sequence[str]) -> tuple[str, ...]:
+    return (
+        "nvidia-smi",
+        f"--query-{what}={','.join(fields)}",
+        "--format=csv,noheader,nounits",
+    )
+
+
+def _run(words: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _is_there() -> bool:
+    from shutil import which
+
+    return which("nvidia-smi") is not None

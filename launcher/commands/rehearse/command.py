@@ -1,0 +1,292 @@
+"""`relaunch rehearse`: its options, the undisturbed run, one fault after the other, the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ...command_line.parser import parse_command_line
+from ...console import say
+from ...errors import UsageError
+from ...plan.given_options import nearest
+from ...plan.launch_plan import make_plan
+from ...plan.machine import Machine
+from ...run_folder.jsonl import newest_start
+from ...run_folder.plain_files import replace_text
+from ...run_folder.tables import plural, render
+from ..parser import CommandParser
+from .draw import Fault, draw
+from .evidence import Evidence, distance_of
+from .judge import Verdict, judge
+from .kinds import KINDS, FaultKind
+from .one_fault import MISSED, Rehearsal, carry_out, run_undisturbed
+from .page import PICTURE, Heading, line, page, summary, table
+from .timeline import timeline
+
+PAGE = "rehearsal.md"
+_OWN = ("--run-dir", "--checkpoints", "--nproc-per-node", "--strategy", "--nnodes", "--log-dir")
+"""Options that the rehearsal gives itself."""
+_COPIES = 3
+"""How often the undisturbed run's folder must fit beside it."""
+_SLOWER = 4
+"""How much longer each step waits once a run was over before its fault came."""
+_EPILOG = """\
+  relaunch rehearse train.py --lr 1e-3
+  relaunch rehearse --faults 25 --steps 60 --nproc-per-node 3 --strategy fsdp train.py
+  relaunch rehearse --only kill-launcher --only flip-bit train.py
+  relaunch rehearse --seed 7 -- --precision bf16 train.py
+
+Exit codes: 0 the run came through every fault, 1 something was wrong, 2 wrong usage.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of everything after `relaunch rehearse`."""
+    parser = CommandParser(
+        prog="relaunch rehearse",
+        usage="relaunch rehearse [options] script.py [its arguments]\n"
+        "       relaunch rehearse [options] -- [relaunch's options] script.py [its arguments]",
+        description="Let faults happen to short runs of a script, and compare each run's end with "
+        "one that nobody disturbs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="script.py ...")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="of this kind; may be repeated"
+    )
+    parser.add_argument("--list", action="store_true", help="print the kinds of faults")
+    for name, default, told in (
+        ("--faults", 10, "how many (default 10)"),
+        ("--seed", 0, "the same seed: the same faults"),
+        ("--steps", 40, "optimizer steps of each run (default 40)"),
+        ("--save-every", None, "steps between checkpoints (default: steps / 5)"),
+        ("--nproc-per-node", 2, "ranks (default 2)"),
+    ):
+        parser.add_argument(name, type=int, default=default, metavar="N", help=told)
+    parser.add_argument("--strategy", default="ddp", metavar="S", help="default ddp")
+    parser.add_argument(
+        "--timeout", type=float, default=120.0, metavar="S", help="for each command (default 120)"
+    )
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=0.05,
+        metavar="S",
+        help="lengthen each step until the fault by S seconds (default 0.05)",
+    )
+    parser.add_argument(
+        "--rehearsal-dir",
+        type=Path,
+        default=Path("runs/rehearsal"),
+        metavar="DIR",
+        help="for the runs and rehearsal.md (default runs/rehearsal)",
+    )
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Do what the words after `relaunch rehearse` say and return the exit code.
+
+    Raises:
+        UsageError: the words are wrong, or the script cannot be rehearsed.
+        SystemExit: 0, after `--help` was printed; 143 after SIGTERM.
+    """
+    given = build_parser().parse_args(argv)
+    if given.list:
+        print(render(("fault", "what happens"), [(k.name, k.sentence) for k in KINDS.values()]))
+        return 0
+    kinds = chosen_kinds(given.only)
+    rehearsal = _rehearsal(given)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            # Under nohup or in the background: these commands must hear them all the same, and
+            # inherit from a handler that there is none, and from SIG_IGN that it is ignored.
+            signal.signal(signum, lambda *_: None)
+    try:
+        return _rehearse(rehearsal, given, kinds)
+    except KeyboardInterrupt:
+        say("left; what was started has been ended.")
+        return 128 + signal.SIGINT
+
+
+def chosen_kinds(names: Sequence[str]) -> list[FaultKind]:
+    """Return the kinds of these names; of none: all.
+
+    Raises:
+        UsageError: there is no kind of such a name.
+    """
+    for name in names:
+        if name not in KINDS:
+            raise UsageError(
+                f'unknown fault "{name}"{nearest(name, KINDS)} Choose from {", ".join(KINDS)}.'
+            )
+    return [KINDS[name] for name in names] or list(KINDS.values())
+
+
+def _rehearsal(given: argparse.Namespace) -> Rehearsal:
+    """Return what is asked for.
+
+    Raises:
+        UsageError: it cannot be.
+    """
+    words = tuple(given.words[1:] if given.words[:1] == ["--"] else given.words)
+    if not words:
+        raise UsageError("no script is given: relaunch rehearse [options] script.py.")
+    for name, least in (("faults", 1), ("steps", 4), ("nproc_per_node", 1)):
+        if getattr(given, name) < least:
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} {getattr(given, name)}: it must be at least {least}.")
+    save_every = given.save_every or max(1, given.steps // 5)
+    if not 0 < save_every < given.steps:
+        raise UsageError(
+            f"--save-every {save_every} must be from 1 to {given.steps - 1}, below --steps."
+        )
+    own = next(
+        (w for w in words if w.partition("=")[0] in _OWN and _is_before_script(w, words)), ""
+    )
+    if own:
+        raise UsageError(f"{own} is for relaunch rehearse itself: give it before the script.")
+    options = parse_command_line(
+        ["--nproc-per-node", str(given.nproc_per_node), "--strategy", given.strategy, *words],
+        dict(os.environ),
+    )
+    if isinstance(options, str):
+        raise UsageError("no script is given: relaunch rehearse [options] script.py.")
+    make_plan(options, Machine.here(dict(os.environ)))
+    return Rehearsal(
+        words=words,
+        ranks=given.nproc_per_node,
+        strategy=given.strategy,
+        steps=given.steps,
+        save_every=save_every,
+        pace_s=given.pace,
+        timeout_s=given.timeout,
+        folder=_new_folder(given.rehearsal_dir),
+    )
+
+
+def _is_before_script(word: str, words: Sequence[str]) -> bool:
+    script = next((n for n, one in enumerate(words) if one.endswith(".py")), len(words))
+    return words.index(word) < script
+
+
+def _new_folder(path: Path) -> Path:
+    """Return an empty folder of this rehearsal; an earlier rehearsal's is cleared.
+
+    Raises:
+        UsageError: it holds something else.
+    """
+    path = path.resolve()
+    if path.is_dir() and any(path.iterdir()):
+        others = [p.name for p in path.iterdir() if not _is_ours(p.name)]
+        if others:
+            raise UsageError(
+                f"{path} holds {others[0]}, which is no rehearsal's. Choose another "
+                "--rehearsal-dir."
+            )
+        shutil.rmtree(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _is_ours(name: str) -> bool:
+    return name in (PAGE, PICTURE, "undisturbed") or name.startswith("fault-")
+
+
+def _rehearse(rehearsal: Rehearsal, given: argparse.Namespace, kinds: list[FaultKind]) -> int:
+    began_s = time.monotonic()
+    say(f"the undisturbed run: {rehearsal.steps} steps on {plural(rehearsal.ranks, 'rank')}")
+    rehearsal, undisturbed = _undisturbed(rehearsal)
+    if not rehearsal.uses_run:
+        kinds = [kind for kind in kinds if not kind.needs_run]
+        say("the script does not use Run: only starts, signals, exit codes and processes are seen")
+        if not kinds:
+            raise UsageError("the faults of --only are about what Run keeps; choose others.")
+    faults = draw(given.seed, given.faults, kinds, steps=rehearsal.steps, ranks=rehearsal.ranks)
+    verdicts = []
+    for fault in faults:
+        verdicts.append(verdict := _one(rehearsal, fault, undisturbed))
+        print(line(verdict), flush=True)
+    heading = Heading(
+        words=rehearsal.words,
+        ranks=rehearsal.ranks,
+        strategy=rehearsal.strategy,
+        steps=rehearsal.steps,
+        save_every=rehearsal.save_every,
+        seed=given.seed,
+        uses_run=rehearsal.uses_run,
+        undisturbed_s=rehearsal.duration_s,
+        seconds=time.monotonic() - began_s,
+    )
+    replace_text(rehearsal.folder / PAGE, page(heading, verdicts))
+    replace_text(rehearsal.folder / PICTURE, timeline(verdicts))
+    print(f"\n{table(verdicts)}\n\n{summary(verdicts)} See {rehearsal.folder / PAGE}.")
+    return 1 if any(verdict.wrong for verdict in verdicts) else 0
+
+
+def _undisturbed(rehearsal: Rehearsal) -> tuple[Rehearsal, Evidence]:
+    """Make the run with which the others are compared.
+
+    Raises:
+        UsageError: it does not come to its end, or there is no room for the others.
+    """
+    code, seconds, evidence, output = run_undisturbed(rehearsal)
+    uses_run = newest_start(evidence.run_dir) is not None
+    if code is None:
+        shorter = (
+            f"pass fewer --steps than {rehearsal.steps}, or a longer --timeout"
+            if uses_run
+            else "it does not use Run, so that --steps does not shorten it: give it an argument "
+            "that does, or pass a longer --timeout"
+        )
+        raise UsageError(f"the script did not end within {rehearsal.timeout_s:g} s: {shorter}.")
+    if code != 0:
+        tail = "\n".join(output.splitlines()[-15:])
+        raise UsageError(
+            f"the undisturbed run ended with code {code}, and must end with 0:\n{tail}"
+        )
+    _require_room(rehearsal.folder)
+    steps = evidence.final_step or rehearsal.steps
+    found = replace(rehearsal, uses_run=uses_run, duration_s=seconds, steps=steps)
+    return found, evidence
+
+
+def _require_room(folder: Path) -> None:
+    needed = _COPIES * sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UsageError(
+            f"{folder} has {free / 1e6:.0f} MB of room, and the runs of a rehearsal need "
+            f"{needed / 1e6:.0f} MB. Choose another --rehearsal-dir."
+        )
+
+
+def _one(rehearsal: Rehearsal, fault: Fault, undisturbed: Evidence) -> Verdict:
+    """Let one fault happen, and judge it; the folder of a run that went right is removed."""
+    outcome = carry_out(rehearsal, fault)
+    if outcome.absent == MISSED:
+        _remove(rehearsal, fault)
+        slower = replace(rehearsal, pace_s=_SLOWER * rehearsal.pace_s)
+        outcome = carry_out(slower, fault)
+    distance = None
+    if rehearsal.uses_run and outcome.absent is None and outcome.evidence is not None:
+        distance = distance_of(outcome.evidence, undisturbed)
+    verdict = judge(outcome, undisturbed, distance, uses_run=rehearsal.uses_run)
+    if not verdict.wrong:
+        _remove(rehearsal, fault)
+    return verdict
+
+
+def _remove(rehearsal: Rehearsal, fault: Fault) -> None:
+    for path in rehearsal.folder.glob(f"fault-{fault.number:03d}-*"):
+        shutil.rmtree(path)

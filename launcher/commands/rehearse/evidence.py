@@ -1,0 +1,96 @@
+"""What a run folder says at its end, in a form that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from checkpointing import CheckpointError, CheckpointStore, different_values
+
+from ...run_folder.jsonl import metrics_of, records
+from ..trials.outcome import steps_of
+
+Place = tuple[int, int]
+"""(step from 0, number of the canonical micro-batch)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A run that has come to its end."""
+
+    run_dir: Path
+    records: tuple[Mapping[str, Any], ...] = ()
+    """metrics.jsonl."""
+    batches: Mapping[Place, frozenset[str]] = field(default_factory=dict)
+    """Digests of what the micro-batches held; more than one: it was another when done again."""
+    final_step: int | None = None
+    """The newest checkpoint; None: there is none."""
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the records, in the order of the file."""
+        return [record["step"] for record in self.records]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """How far the final parameters of two runs are apart."""
+
+    largest: float
+    """Of any tensor of the checkpoint, the optimizer's included."""
+    tensor: str | None = None
+    """Where that is; None: every bit is the same."""
+    trouble: str | None = None
+    """Why they could not be compared."""
+
+
+def evidence_of(run_dir: Path, trace: Path) -> Evidence:
+    """Read a run.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    batches: dict[Place, frozenset[str]] = {}
+    for path in sorted(trace.glob("rank-*.jsonl")):
+        for one in records(path):
+            if "batch" in one:
+                place = (one["step"], one["micro_batch"])
+                batches[place] = batches.get(place, frozenset()) | {one["batch"]}
+    steps = steps_of(run_dir)
+    return Evidence(
+        run_dir=run_dir,
+        records=tuple(metrics_of(run_dir)),
+        batches=batches,
+        final_step=max(steps, default=None),
+    )
+
+
+def newest_intact(run_dir: Path) -> int:
+    """Return the step of the newest checkpoint of which every byte is as written; 0: none is."""
+    store = CheckpointStore(run_dir / "checkpoints")
+    try:
+        return next((step for step in store.steps() if not store.verify(step)), 0)
+    except (CheckpointError, OSError):
+        return 0
+
+
+def distance_of(left: Evidence, right: Evidence) -> Distance:
+    """Compare the final checkpoints of two runs, tensor by tensor."""
+    if left.final_step is None or right.final_step is None:
+        return Distance(largest=float("inf"), trouble="there is no final checkpoint")
+    stores = [CheckpointStore(one.run_dir / "checkpoints") for one in (left, right)]
+    try:
+        with stores[0].open(left.final_step) as ours, stores[1].open(right.final_step) as theirs:
+            names = [{spec.name for spec in one.manifest.specs()} for one in (ours, theirs)]
+            if names[0] != names[1]:
+                other = sorted(names[0] ^ names[1])[0]
+                return Distance(largest=float("inf"), trouble=f"only one run has {other}")
+            found = {one.name: one.largest for one in different_values(ours, theirs)}
+    except (CheckpointError, OSError) as error:
+        return Distance(largest=float("inf"), trouble=str(error))
+    if not found:
+        return Distance(largest=0.0)
+    tensor = max(found, key=lambda name: found[name])
+    return Distance(largest=found[tensor], tensor=tensor)

@@ -1,0 +1,1 @@
+"""A loop that the script wrote itself, made resumable: `Resumable`."""

@@ -1,0 +1,170 @@
+"""The story of a loop that is not ours: console, events.jsonl and metrics.jsonl."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from strategies import Agreed, Decision, Ending, Restored, Strategy
+
+from ...run_folder.metric_text import metrics_text, without_nan
+from ...run_folder.progress_line import duration_text
+from ...run_folder.tables import plural
+from ..reporting.process_age import age_s
+from ..reporting.resume_report import ResumeReport
+from ..reporting.save_log import SaveLog
+from ..reporting.start_table import model_text, places_text, start_table
+from ..run_state import RunState
+from .start import OwnLoopContext
+
+
+class OwnLog(SaveLog):
+    """Tells the story, on the coordinator; the other ranks' copies are silent."""
+
+    _run: OwnLoopContext
+
+    def __init__(self, run: OwnLoopContext, *, log_every: int) -> None:
+        super().__init__(run)
+        self._log_every = log_every
+        self._pending: dict[str, Any] = {}
+        self._is_wanted = False
+        self._since_s = run.clock()
+
+    def started(self, strategy: Strategy, step: int, data: str, restored: Restored | None) -> None:
+        """Report a start or a resume. Called on every rank."""
+        self._newest = None if restored is None else restored.step
+        places = self._run.places()
+        if not self._is_coordinator:
+            return
+        run, lost = self._run, self._folder.forget_metrics_after(step)
+        self._folder.event(
+            "start",
+            attempt=run.attempt,
+            step=step,
+            strategy=run.strategy,
+            world_size=run.ranks.world_size,
+            precision=run.precision.name,
+            device=run.ranks.device.type,
+            resumed=restored is not None,
+            start_s=round(age_s(of_launcher=run.is_first_start_of_launcher), 3),
+            lost_steps=lost.steps,
+            lost_s=round(lost.seconds, 3),
+        )
+        if restored is None:
+            run.say(f"starting at step 0 of the script's own loop, {run.describe()}")
+        trained, frozen = strategy.catalogue.trainable, strategy.catalogue.frozen
+        rows = [
+            ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
+            ("runs on", places_text(places)),
+            ("model", model_text(trained.values(), frozen.values())),
+            ("data", data),
+        ]
+        run.say(start_table(rows))
+        if lost.steps:
+            run.say(
+                f"{lost.steps} steps after step {step} had been done and were not saved: about "
+                f"{duration_text(lost.seconds)} of work is done again."
+            )
+
+    def restored(self, restored: Restored, report: ResumeReport) -> None:
+        """Report what a resume took over, what changed and what is not promised."""
+        if not self._is_coordinator:
+            return
+        for damage in restored.damaged.values():
+            self._folder.event("checkpoint refused", reason=damage)
+            self._run.warn(f"{damage} Falling back to step {restored.step}.")
+        before = restored.created_by
+        ranks = plural(before["world_size"], "rank")
+        self._run.say(
+            f"resuming from step {restored.step} (saved under {before['strategy']} on {ranks}), "
+            f"{self._run.describe()}"
+        )
+        for change in report.changed:
+            self._folder.event("changed", what=change)
+        self._folder.event("resumed", step=restored.step, **asdict(report))
+        for line in report.lines():
+            self._run.say(line)
+
+    def noted(self, sentences: Sequence[str]) -> None:
+        """Report what is to be known of the whole run."""
+        for sentence in sentences if self._is_coordinator else ():
+            self._folder.event("note", sentence=sentence)
+            self._run.warn(f"{sentence}.")
+
+    def step(self, step: int, epoch: int, rate: float, agreed: Agreed | None) -> None:
+        """Report a step. Its loss comes out of the next boundary, and completes the record then."""
+        if not self._is_coordinator:
+            return
+        self.flush(agreed)
+        now_s = self._run.clock()
+        self._pending = {
+            "step": step,
+            "epoch": epoch,
+            "attempt": self._run.attempt,
+            "time": round(time.time(), 3),
+            "lr": rate,
+            "step_s": round(now_s - self._since_s, 6),
+        }
+        self._since_s, self._is_wanted = now_s, step % self._log_every == 0
+
+    def evaluated(self, metrics: Mapping[str, float]) -> None:
+        """Report an evaluation after the newest step."""
+        if self._is_coordinator:
+            self._pending |= metrics
+            self._is_wanted = True
+            self._run.say(f"step {self._pending.get('step', 0)}: {metrics_text(dict(metrics))}")
+
+    def flush(self, agreed: Agreed | None) -> None:
+        """Write the record of the newest step, once its loss is known."""
+        record, self._pending = self._pending, {}
+        if not self._is_coordinator or not record or agreed is None:
+            return
+        if agreed.step != record["step"]:
+            return
+        if self._is_wanted:
+            self._folder.metrics(without_nan({**record, "loss": agreed.loss}))
+        if self._run.console.wants_progress():
+            self._run.console.progress(
+                lambda width: _line(record, agreed.loss)[: width or None],
+            )
+
+    def ended(self, decision: Decision, state: RunState, newest_step: int | None) -> None:
+        """Report why the loop ended."""
+        if not self._is_coordinator:
+            return
+        assert decision.ending is not None
+        self._folder.event(
+            "end",
+            attempt=self._run.attempt,
+            step=state.step,
+            ending=decision.ending.value,
+            reason=decision.reason,
+            newest_step=newest_step,
+        )
+        if decision.ending is not Ending.PREEMPTED:
+            ending = decision.ending.value
+            self._run.say(f"finished at step {state.step}: {ending}, {decision.reason}")
+        elif newest_step is not None:
+            cause = self._run.preemption.cause
+            told = f" ({cause})" if cause else ""
+            done = f"saved step {state.step}. The same command resumes the run."
+            if newest_step != state.step:
+                done = f"at step {state.step}. The same command resumes from step {newest_step}."
+            self._run.say(f"{decision.reason}{told}: {done}")
+
+    def already_over(self, reason: str) -> None:
+        """Report a run that had finished before this start."""
+        if self._is_coordinator:
+            self._folder.event("already over", attempt=self._run.attempt, reason=reason)
+            self._run.say(
+                f"this run had finished already: {reason}. To train anew, choose another --run-dir."
+            )
+
+
+def _line(record: Mapping[str, Any], loss: float) -> str:
+    return (
+        f"step {record['step']}  epoch {record['epoch']}  loss {loss:.4g}  lr {record['lr']:.3g}"
+        f"  {record['step_s']:.3g} s/step"
+    )

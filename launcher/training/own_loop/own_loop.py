@@ -1,0 +1,408 @@
+"""The engine of `Resumable`: what happens between two steps of a loop that is the script's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from checkpointing import JSON, Retention
+from strategies import (
+    Agreed,
+    AgreedNotice,
+    ConfigError,
+    Decision,
+    Ending,
+    Look,
+    Metrics,
+    Objects,
+    Progress,
+    Report,
+    Strategy,
+    StrategyError,
+    current_hyperparameters,
+    decide,
+)
+from strategies.boundary.late_number import LateNumber
+from strategies.parallel.strategy import StepOutcome
+
+from ...contract.exit_codes import CONTINUE
+from ...contract.leaving import tell_leaving
+from ..loop.evaluation_rules import EvaluationRules
+from ..run_state import RunState
+from ..saving.checkpointer import Checkpointer
+from ..saving.save_at_boundary import SaveAtBoundary
+from .agreed_boundary import AgreedBoundary
+from .data.position import DataPosition, Place
+from .own_log import OwnLog
+from .own_state import after_step, moved_place, restored_state, resume_report, state_to_json
+from .random_state import random_state, set_random_state
+from .rank_places import RankPlaces
+from .settings import Settings
+from .start import OwnLoopContext, look_of
+from .watch import Watch
+
+_WITHOUT_END = 2**62
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """A step as what saves and estimates see of it."""
+
+    number: int
+    seconds: float = 0.0
+    evaluation_s: float = 0.0
+    num_turns: int = 1
+    outcome: StepOutcome | None = None
+    metrics: Metrics = field(default_factory=dict)
+
+
+class OwnLoop:
+    """One loop. Every method that is not a property is called on every rank."""
+
+    def __init__(
+        self,
+        run: OwnLoopContext,
+        strategy: Strategy,
+        settings: Settings,
+        objects: Objects,
+        data: DataPosition | None,
+    ) -> None:
+        """Resume from the newest checkpoint.
+
+        Raises:
+            ConfigError: it is of another model, optimizer or loop.
+        """
+        self._run, self._strategy, self._settings, self._data = run, strategy, settings, data
+        self._objects = objects
+        self._places = RankPlaces(run.ranks.rank)
+        self._rules = EvaluationRules(stop=settings.stop, plateau=None)
+        self._log = OwnLog(run, log_every=settings.log_every)
+        self._checkpointer = Checkpointer(
+            run,
+            strategy,
+            retention=Retention(keep=settings.keep, keep_best=int(settings.stop is not None)),
+            requested=current_hyperparameters(strategy.param_groups),
+            objects={**objects, RankPlaces.NAME: self._places},
+        )
+        self._saver = SaveAtBoundary(run, self._checkpointer, self._log, settings.save.every)
+        strategy._optimizer.register_step_pre_hook(lambda *_: self._before_update())
+        self._boundary = AgreedBoundary(run.ranks, settings.text, self._look)
+        self.watch = Watch(run.ranks, end_process=run.end_process)
+        self.state, self.place = RunState(), Place()
+        self.asked_to_stop: str | None = None
+        """What the script said when it called `run.stop()` on this rank."""
+        self.evaluation_due = False
+        self.ends_epoch = False
+        self._epoch_random: Any = None
+        self._pending: tuple[Agreed | None, AgreedNotice | None] | None = None
+        self._num_updates = self._num_steps = 0
+        self._batch_of_step = 0
+        self._ending: str | None = None
+        self._resume()
+
+    # --- the data ---
+
+    def open_epoch(self) -> Any:
+        """Return the batches of the present epoch from the present place on."""
+        assert self._data is not None
+        ranks, generators = self._run.ranks, self._data.generators
+        mine, self._places.restored = self._places.restored, None
+        begun = self.place.batches > 0 or self.place.samples > 0
+        if mine is None or not begun:
+            if mine is not None:
+                set_random_state(mine["random"], ranks.device, generators)
+                self._data.restore(mine["loader"])
+            self._epoch_random = random_state(ranks.device, generators)
+            return self._data.open(self.place)
+        # What drew the order of this epoch at its begin draws it again; then all is as it was here.
+        set_random_state(mine["epoch"], ranks.device, generators)
+        self._epoch_random = mine["epoch"]
+        self._data.restore(mine["loader"])
+        batches = self._data.open(self.place)
+        set_random_state(mine["random"], ranks.device)
+        return batches
+
+    def begin_batch(self) -> None:
+        """Count a batch that the script is given now."""
+        assert self._data is not None
+        self._run.before_first_step.end()
+        self._run.lockstep.step = self.state.step
+        self.watch.batches += 1
+        size = self._data.batch_size or 1
+        batches, samples = self.place.batches + 1, self.place.samples + size
+        self.place = replace(self.place, batches=batches, samples=samples)
+        self.ends_epoch = self._data.left(self.place) == 0
+        self.evaluation_due = False
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Go on to the begin of another epoch."""
+        self.place = Place(epoch=epoch)
+
+    # --- the steps ---
+
+    def step(self, loss: torch.Tensor | float | None) -> None:
+        """Count an optimizer step, and agree with the other ranks about the one before."""
+        if self._pending is not None:
+            raise ConfigError(
+                "run.step was called twice for one batch. Call it once for each optimizer step, at "
+                "the end of the loop's body; several optimizers that step in turns are one step."
+            )
+        if self._batch_of_step == self.watch.batches:
+            raise ConfigError(
+                "run.step was called outside of `for epoch, batch in run.batches()`, which says "
+                "where in the data the run is. Call it at the end of that loop's body."
+            )
+        former, self._batch_of_step = self._batch_of_step, self.watch.batches
+        self._warn_of_accumulation()
+        self.state = after_step(self.state)
+        step, place = self.state.step, self.place
+        self._run.has_trained = True
+        self.watch.calls += 1
+        report = Report(
+            step=step,
+            stop=self.asked_to_stop is not None,
+            save=self._run.ranks.is_coordinator and self._saver.pace.is_due_now(),
+            settled=self._checkpointer.is_settled(),
+            loss_sum=0.0 if loss is None else LateNumber(torch.as_tensor(loss)),
+            loss_count=float(loss is not None),
+        )
+        with self.watch.waiting("run.step", calls=self.watch.calls - 1, batch=former):
+            agreed, notice = self._boundary.passed(report)
+        self._pending = agreed, notice
+        self._run.heartbeat.beat(step)
+        self._saver.passed(_Step(number=step - 1))
+        rate = float(self._strategy.param_groups[0]["lr"])
+        self._log.step(step, place.epoch, rate, agreed)
+        due = self._settings.evaluate
+        self.evaluation_due = due.is_due(step, place.epoch, ends_epoch=self.ends_epoch)
+
+    def evaluated(self, metrics: Mapping[str, Any], *, average: bool) -> Metrics:
+        """Take what was measured after the newest step; return it as all ranks have it.
+
+        Raises:
+            ConfigError: the ranks measured differently, or not what early stopping monitors.
+        """
+        self.watch.calls += 1
+        calls, batch = self.watch.calls, self.watch.batches
+        own = {name: float(value) for name, value in metrics.items()}
+        with self.watch.waiting("run.evaluated", calls=calls, batch=batch):
+            self._boundary.drain()
+            everyone: list[Any] = self._run.communicator.all_gather(_without_nan(own))
+        found = agreed_metrics([_with_nan(one) for one in everyone], average=average)
+        monitor = None if self._settings.stop is None else self._settings.stop.monitor
+        if monitor is not None and monitor not in found:
+            raise ConfigError(
+                f'EarlyStopping monitors "{monitor}", and run.evaluated was given '
+                f"{', '.join(sorted(found)) or 'nothing'}. Give it that, or monitor one of these."
+            )
+        self._log.evaluated(found)
+        if self._rules.has_rules:
+            self._judge(found)
+        return found
+
+    def boundary(self) -> bool:
+        """Do what the ranks have agreed on, once the script has done all of a step.
+
+        Returns:
+            Whether the loop is over.
+
+        Raises:
+            Preempted: the ranks are to leave, and all is saved.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return False
+        decision = decide(self._progress(), *pending)
+        if decision.ending is Ending.STOPPED:
+            decision = replace(decision, reason=self._reasons())
+            self.state = replace(self.state, stopped_because=decision.reason)
+        self._carry_out(decision)
+        return decision.ending is not None
+
+    def finish(self, ending: Ending, reason: str) -> None:
+        """End a loop that is done, or that the script has left; save where it is."""
+        calls, batch = self.watch.calls, self._batch_of_step
+        with self.watch.waiting("the end of the loop", calls=calls, batch=batch):
+            self._boundary.drain()
+        save = self._checkpointer.newest_step != self.state.step or ending is Ending.STOPPED
+        if ending is Ending.STOPPED:
+            self.state = replace(self.state, stopped_because=reason)
+        concludes = self._checkpointer.saving_since is not None
+        self._carry_out(Decision(save=save, conclude=concludes, ending=ending, reason=reason))
+
+    def already_over(self) -> str | None:
+        """Return why an earlier start has ended the run for good; None: it has not."""
+        return self.state.stopper.reason or self.state.stopped_because
+
+    def hold_best(self) -> None:
+        """Put the best weights into the model, where early stopping is to leave those."""
+        stop, best = self._settings.stop, self.state.stopper.best_step
+        if stop is None or stop.restore != "best" or best in (None, self.state.step):
+            return
+        self._checkpointer.restore_weights(self._run.folder.best, int(best or 0))
+        self._run.say(f"the model holds its best weights, of step {best}")
+
+    def tell_already_over(self, reason: str) -> None:
+        """Report a run that had finished before this start."""
+        self._log.already_over(reason)
+
+    def close(self) -> None:
+        """End the process that writes for this rank; no collective."""
+        self.watch.close()
+        self._checkpointer.close()
+
+    # --- within ---
+
+    def _look(self) -> Look:
+        if self._run.ranks.is_coordinator:
+            return self._saver.clock.look()
+        return look_of(self._run.preemption)
+
+    def _before_update(self) -> None:
+        self._num_updates += 1
+        self._saver.release_tensors()
+
+    def _warn_of_accumulation(self) -> None:
+        self._num_steps += 1
+        if self._num_steps == 8 and 0 < 2 * self._num_updates <= self._num_steps:
+            self._run.warn(
+                f"run.step was called {self._num_steps} times, and optimizer.step "
+                f"{self._num_updates} times. Call run.step only after optimizer.step: a resume "
+                "would lose the gradients that are summed so far."
+            )
+
+    def _progress(self) -> Progress:
+        save, place = self._settings.save, self.place
+        return Progress(
+            step=self.state.step,
+            total_steps=_WITHOUT_END,
+            save_due=save.is_due(self.state.step, place.epoch, ends_epoch=self.ends_epoch),
+            early_stop_reason=self.state.stopper.reason,
+            stopped_because=self.state.stopped_because,
+            saving_since=self._checkpointer.saving_since,
+            world_size=self._run.ranks.world_size,
+            newest_step=self._checkpointer.newest_step,
+            is_saved=self._checkpointer.newest_step == self.state.step,
+        )
+
+    def _carry_out(self, decision: Decision) -> None:
+        if decision.save or decision.conclude or decision.proceed or decision.ending is not None:
+            self._log.flush(self._boundary.drain())
+        if decision.conclude:
+            self.state = self._saver.conclude(self.state)
+        if decision.proceed:
+            self.state = self._saver.proceed(self.state)
+        if decision.save:
+            self._gather_places()
+            self._saver.save(self.state.step, self._to_json(decision.ending), decision.ending)
+        if decision.ending is not None:
+            self._end(decision)
+
+    def _end(self, decision: Decision) -> None:
+        self._log.ended(decision, self.state, self._checkpointer.newest_step)
+        if decision.ending is not Ending.PREEMPTED:
+            return
+        if self._checkpointer.newest_step is None:
+            raise StrategyError(
+                f"{decision.reason} at step {self.state.step}, and no checkpoint could be written: "
+                f"its {self.state.step} steps are lost. The same command begins anew, once there "
+                f"is room at {self._run.folder.checkpoints.folder}."
+            )
+        tell_leaving(self._run.environment.leaving_file, CONTINUE)
+        self._ending = decision.reason
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the ranks leave with 75 now."""
+        return self._ending is not None
+
+    def _gather_places(self) -> None:
+        data, device = self._data, self._run.ranks.device
+        mine = {
+            "random": random_state(device, data.generators if data is not None else ()),
+            "epoch": self._epoch_random,
+            "loader": None if data is None else data.state(),
+        }
+        self._places.gather(mine, self._run.communicator)
+
+    def _to_json(self, ending: Ending | None) -> dict[str, JSON]:
+        world_size = self._run.ranks.world_size
+        return state_to_json(self.state, self.place, self._data, world_size, ending)
+
+    def _reasons(self) -> str:
+        given = self._run.communicator.all_gather(self.asked_to_stop)
+        reasons = dict.fromkeys(str(reason) for reason in given if reason is not None)
+        return f"the script asked: {'; '.join(reasons)}"
+
+    def _judge(self, metrics: Metrics) -> None:
+        self.state = self._saver.conclude_best(self.state)
+        former = self.state.stopper
+        self.state, is_best, _ = self._rules.after(self.state, metrics)
+        if is_best:
+            name = str(self.state.stopper.monitor)
+            self.state = self._saver.start_best(
+                self.state, self._to_json(None), former=former, name=name, value=metrics[name]
+            )
+
+    def _resume(self) -> None:
+        restored = self._checkpointer.restore()
+        told = "no loader" if self._data is None else self._data.name
+        if restored is not None:
+            world_size = self._run.ranks.world_size
+            where = self._run.folder.path
+            self.state, self.place = restored_state(restored.state, where=where)
+            before = restored.created_by.get("world_size")
+            self.place, moved, lost = moved_place(
+                restored.state, self.place, self._data, world_size
+            )
+            self.state, by_rules = self._rules.resumed(self.state)
+            report = resume_report(
+                restored.state,
+                restored.created_by,
+                now={"strategy": self._run.strategy, "world_size": world_size},
+                objects=list(self._objects),
+                changes=[*restored.changes, *moved, *by_rules],
+                not_promised=lost,
+                same_ranks=before == world_size,
+            )
+            self._log.restored(restored, report)
+        elif self._data is not None:
+            self._log.noted([f"not promised: {one}" for one in self._data.not_promised])
+        self._log.started(self._strategy, self.state.step, told, restored)
+        if self._run.ranks.is_coordinator:
+            self._saver.clock.remember(self._run.past_events)
+
+
+def agreed_metrics(everyone: list[dict[str, float]], *, average: bool) -> Metrics:
+    """Return one value for each metric out of those of all ranks; pure.
+
+    Raises:
+        ConfigError: they differ, and are not to be averaged.
+    """
+    first = everyone[0]
+    for rank, one in enumerate(everyone):
+        if one.keys() != first.keys():
+            raise ConfigError(
+                f"run.evaluated was given {', '.join(sorted(first)) or 'nothing'} on rank 0, and "
+                f"{', '.join(sorted(one)) or 'nothing'} on rank {rank}. Give it the same on all."
+            )
+        for name, value in one.items() if not average else ():
+            if repr(value) != repr(first[name]):  # nan is like nan
+                raise ConfigError(
+                    f"run.evaluated was given {name}={first[name]:g} on rank 0 and {value:g} on "
+                    f"rank {rank}: which of them counts is not known. Reduce it over the ranks "
+                    "before, or pass average=True for the mean over the ranks."
+                )
+    count = len(everyone)
+    return {name: sum(one[name] for one in everyone) / count for name in first}
+
+
+def _without_nan(metrics: Mapping[str, Any]) -> JSON:
+    return {name: repr(value) for name, value in metrics.items()}
+
+
+def _with_nan(texts: Mapping[str, str]) -> dict[str, float]:
+    return {name: float(text) for name, text in texts.items()}

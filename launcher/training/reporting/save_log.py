@@ -1,0 +1,99 @@
+"""What is told of a run's saves, whichever loop they belong to."""
+
+from __future__ import annotations
+
+from checkpointing import SavedCheckpoint, SaveFailedError
+
+from ...run_folder.tables import size_text
+from ..context import RunContext
+
+LOUD_AFTER = 3
+"""Failed saves in a row that are taken for bad luck."""
+
+
+def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
+    """Return the warning of a run that no longer gets its state to the disk. Pure."""
+    at_stake = (
+        "this run has no checkpoint: all its work would be lost"
+        if newest is None
+        else f"the newest checkpoint is of step {newest}: the {step - newest} steps since then "
+        "would be lost"
+    )
+    return (
+        f"THE LAST {in_a_row} SAVES HAVE ALL FAILED, and {at_stake} if the run ended now. "
+        "Look at the disk of the run folder: its space, quota and health."
+    )
+
+
+class SaveLog:
+    """Tells of saves, on the coordinator; the other ranks' copies are silent."""
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+        self._folder = run.folder
+        self._is_coordinator = run.ranks.is_coordinator
+        self._failed_in_a_row = 0
+        self._newest: int | None = None
+
+    def best(self, step: int, name: str, value: float, *, seconds: float, stall_s: float) -> None:
+        """Report an evaluation that was the best so far, and whose weights were committed.
+
+        Args:
+            step: of the evaluation.
+            name: of the metric.
+            value: of the metric.
+            seconds: from the copy of the weights to the commit.
+            stall_s: how long the training stood still for it.
+        """
+        if self._is_coordinator:
+            self._folder.event(
+                "best",
+                step=step,
+                monitor=name,
+                value=value,
+                seconds=round(seconds, 3),
+                stall_s=round(stall_s, 3),
+            )
+
+    def saved(
+        self,
+        saved: SavedCheckpoint,
+        seconds: float,
+        stall_s: float | None = None,
+        interval_s: float | None = None,
+    ) -> None:
+        """Report a checkpoint.
+
+        Args:
+            saved: what was committed.
+            seconds: from the copy of the state to the commit.
+            stall_s: how long the training stood still for it; None: all the time.
+            interval_s: until the next one, where it goes by time.
+        """
+        self._failed_in_a_row, self._newest = 0, saved.step
+        if self._is_coordinator:
+            self._folder.event(
+                "saved",
+                step=saved.step,
+                size_bytes=saved.size_bytes,
+                seconds=round(seconds, 3),
+                stall_s=round(seconds if stall_s is None else stall_s, 3),
+                **({} if interval_s is None else {"next_in_s": round(interval_s, 1)}),
+            )
+            self._run.say(
+                f"saved step {saved.step}: {size_text(saved.size_bytes)} in {seconds:.2f} s; "
+                f"the training waited for {seconds if stall_s is None else stall_s:.2f} s of it"
+            )
+
+    def save_failed(self, step: int, error: SaveFailedError) -> None:
+        """Report a checkpoint that could not be made; the run goes on."""
+        self._failed_in_a_row += 1
+        if not self._is_coordinator:
+            return
+        self._folder.event("save failed", step=step, reason=str(error))
+        self._run.warn(f"could not save at step {step}: {error}")
+        if self._failed_in_a_row >= LOUD_AFTER:
+            self._folder.event(
+                "saves keep failing", in_a_row=self._failed_in_a_row, newest=self._newest
+            )
+            self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))

@@ -1,0 +1,135 @@
+"""What a save costs where nearly all is frozen: a base, and adapters of 0.2 % of it."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from checkpointing import (
+    BackgroundWriter,
+    CheckpointStore,
+    Fragment,
+    FrozenTensors,
+    LocalCommunicator,
+    Snapshot,
+    TensorSpec,
+    start_save,
+)
+
+TRAINED_SHARE = 0.002
+NUM_TENSORS = 224
+"""As many of each kind: those of a model of 32 layers."""
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(kw_only=True)
+class Costs:
+    """Of each save in turn."""
+
+    stalls_s: list[float] = field(default_factory=list)
+    saves_s: list[float] = field(default_factory=list)
+    sizes_bytes: list[int] = field(default_factory=list)
+
+
+class Adapted:
+    """A base in bf16, and adapters in fp32 with Adam's moments."""
+
+    def __init__(self, mib: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        length = mib * 2**20 // 2 // NUM_TENSORS
+        trained = max(1, int(length * TRAINED_SHARE))
+        self.frozen = [
+            _fragment(f"base.{i}", "param", torch.randn(length, generator=generator).bfloat16())
+            for i in range(NUM_TENSORS)
+        ]
+        self.trained = [
+            _fragment(f"adapter.{i}", key, torch.randn(trained, generator=generator))
+            for i in range(NUM_TENSORS)
+            for key in ("fp32", *MOMENTS)
+        ]
+
+    def snapshot(self, step: int, stored: FrozenTensors | None) -> Snapshot:
+        """Return what is saved; without `stored` all of it is written with the rest."""
+        part = None if stored is None else stored.divide(self.frozen, [stored.look(self.frozen)])
+        rest = self.trained if part is not None else [*self.trained, *self.frozen]
+        return Snapshot(
+            step=step,
+            specs=[fragment.spec for fragment in (*self.trained, *self.frozen)],
+            fragments=rest,
+            state={},
+            created_by={},
+            frozen=part,
+        )
+
+
+def measure_frozen(folder: Path, mib: int, rounds: int) -> str:
+    """Save a few times with and without objects; return a table.
+
+    The two take turns, so that what else the machine does hits both.
+    """
+    work = Adapted(mib)
+    stored = FrozenTensors()
+    ways: dict[str, Callable[[int], Snapshot]] = {
+        "all with the rest": lambda step: work.snapshot(step, None),
+        "written once": lambda step: work.snapshot(step, stored),
+    }
+    costs = {name: Costs() for name in ways}
+    writers = {name: BackgroundWriter() for name in ways}
+    for step in range(1, rounds + 2):
+        for name, snapshot in ways.items():
+            _save(CheckpointStore(folder / name), step, snapshot, writers[name], costs[name])
+    for writer in writers.values():
+        writer.close()
+    trained_bytes = sum(fragment.size_bytes for fragment in work.trained)
+    lines = [
+        f"One rank, a frozen base of {mib} MiB in {NUM_TENSORS} tensors, and {trained_bytes} bytes "
+        f"of what is trained with its state; medians of {rounds} saves after the first.",
+        "",
+        "| frozen tensors | first save | stall | a later save | stall | bytes of it | of what is "
+        "trained |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, one in costs.items():
+        later_bytes = one.sizes_bytes[-1]
+        lines.append(
+            f"| {name} | {one.saves_s[0]:.2f} s | {one.stalls_s[0] * 1e3:.1f} ms "
+            f"| {statistics.median(one.saves_s[1:]):.2f} s "
+            f"| {statistics.median(one.stalls_s[1:]) * 1e3:.1f} ms "
+            f"| {later_bytes} | {later_bytes / trained_bytes:.3f} x |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _save(
+    store: CheckpointStore,
+    step: int,
+    snapshot: Callable[[int], Snapshot],
+    writer: BackgroundWriter,
+    costs: Costs,
+) -> None:
+    began = time.perf_counter()
+    save = start_save(store, snapshot(step), LocalCommunicator(), writer)
+    stall_s = time.perf_counter() - began
+    while not save.is_settled():
+        time.sleep(0.001)
+    since = time.perf_counter()
+    save.commit()
+    stall_s += time.perf_counter() - since
+    while not save.is_settled():
+        time.sleep(0.001)
+    since = time.perf_counter()
+    saved = save.finish()
+    costs.stalls_s.append(stall_s + time.perf_counter() - since)
+    costs.saves_s.append(time.perf_counter() - began)
+    costs.sizes_bytes.append(saved.size_bytes)
+    if step > 1:
+        store.delete(step - 1)
+
+
+def _fragment(fqn: str, key: str, data: torch.Tensor) -> Fragment:
+    dtype = "BF16" if data.dtype == torch.bfloat16 else "F32"
+    spec = TensorSpec(fqn=fqn, key=key, shape=tuple(data.shape), dtype=dtype)
+    return Fragment(spec=spec, start=0, end=len(data), data=data, is_steady=key in MOMENTS)

@@ -1,0 +1,1 @@
+"""Gradients whose sum over micro-batches and ranks does not depend on the order."""

@@ -1,0 +1,134 @@
+"""The units of all parameters through a step, agreed between the ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+
+from ...collectives.process_group import Ranks
+from ...errors import ConfigError
+from .units import exponents_of, is_exact, unit_of
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_UNTOUCHED = -1.0
+
+
+class StepUnits:
+    """Rounds the gradients of parameters, which it knows by their numbers."""
+
+    def __init__(self, named: Sequence[tuple[str, torch.Tensor]], ranks: Ranks) -> None:
+        """Take the trainable parameters, or what stands for them.
+
+        Raises:
+            ConfigError: one has a dtype whose sums would not be exact.
+        """
+        for name, parameter in named:
+            if parameter.dtype not in _DTYPES:
+                raise ConfigError(
+                    f"--exact sums gradients of float32 and below, and parameter {name} is "
+                    f"{str(parameter.dtype).removeprefix('torch.')}. Convert it, or leave --exact "
+                    "out."
+                )
+        self._names = [name for name, _ in named]
+        self._ranks = ranks
+        self._count = 1
+        self._is_known = False
+        self._exponents: list[int | None] = [None] * len(named)
+        self._measured: set[int] = set()
+        self._largest = self._nothing()
+
+    @property
+    def exponents(self) -> dict[str, int]:
+        """By name, what is known of each parameter's gradients; the same on every rank."""
+        pairs = zip(self._names, self._exponents, strict=True)
+        return {name: one for name, one in pairs if one is not None}
+
+    def begin(self, exponents: Mapping[str, int], count: int) -> None:
+        """Begin a step.
+
+        Args:
+            exponents: what was known after the step before; {}: nothing is.
+            count: micro-batches of the step, over all ranks.
+        """
+        self._is_known = bool(exponents)
+        self._exponents = [exponents.get(name) for name in self._names]
+        self._count = count
+        self._measured = set()
+        self._largest = self._nothing()
+
+    def look(self, numbers: Sequence[int], grads: Sequence[torch.Tensor | None]) -> list[int]:
+        """Look at the gradients of a micro-batch; return the exponents of their units.
+
+        Called on every rank in the same order, once a micro-batch for each parameter: where
+        nothing is known yet, rank 0's first micro-batch tells, which is the same one on any number
+        of ranks.
+
+        Args:
+            numbers: of the parameters.
+            grads: of each, any shape; None: there is none.
+
+        Raises:
+            ConfigError: a gradient is sparse.
+        """
+        seen = torch.stack(
+            [self._largest_of(n, grad) for n, grad in zip(numbers, grads, strict=True)]
+        )
+        if not self._is_known and not self._measured.issuperset(numbers):
+            self._measure(numbers, seen)
+        places = torch.tensor(numbers, device=seen.device)
+        self._largest[places] = torch.maximum(self._largest[places], seen)
+        return [unit_of(self._exponents[n], self._count) for n in numbers]
+
+    def _measure(self, numbers: Sequence[int], seen: torch.Tensor) -> None:
+        first = seen.clone()
+        if self._ranks.world_size > 1:
+            dist.broadcast(first, src=0)
+        found = exponents_of(first.tolist(), [self._exponents[n] for n in numbers])
+        for number, exponent in zip(numbers, found, strict=True):
+            self._exponents[number] = exponent
+        self._measured.update(numbers)
+
+    def agree(self) -> tuple[list[bool], list[str]]:
+        """End a step. Called on every rank.
+
+        Returns:
+            Whether any rank had a gradient, for each parameter; and the names of those whose sums
+            may depend on the order, because their gradients have grown too much.
+        """
+        largest = torch.nan_to_num(self._largest, nan=math.inf, posinf=math.inf)
+        if self._ranks.world_size > 1:
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        found: list[float] = largest.tolist()
+        inexact = [
+            name
+            for name, exponent, one in zip(self._names, self._exponents, found, strict=True)
+            if not is_exact(unit_of(exponent, self._count), one, self._count)
+        ]
+        self._exponents = exponents_of(found, self._exponents)
+        return [one != _UNTOUCHED for one in found], inexact
+
+    def _nothing(self) -> torch.Tensor:
+        return torch.full((len(self._names),), _UNTOUCHED, device=self._ranks.device)
+
+    def _largest_of(self, number: int, grad: torch.Tensor | None) -> torch.Tensor:
+        """Return the largest magnitude of a gradient, 0-dim float32; -1: there is none."""
+        if grad is None:
+            return torch.full((), _UNTOUCHED, device=self._ranks.device)
+        if grad.layout != torch.strided:
+            raise ConfigError(
+                f"--exact sums dense gradients, and that of {self._names[number]} is sparse. Build "
+                "its layer with sparse=False, or leave --exact out."
+            )
+        if not grad.numel():
+            return torch.zeros((), device=self._ranks.device)
+        return largest_of(grad.detach()).float()
+
+
+def largest_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the largest magnitude, 0-dim; nan where there is one. Nothing waits for it."""
+    # Several times as fast on a CPU as the norm of infinite order.
+    low, high = torch.aminmax(tensor)
+    return torch.maximum(low.neg(), high)

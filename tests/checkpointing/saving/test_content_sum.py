@@ -1,0 +1,47 @@
+"""The sums by which a changed tensor is known; those made on a device are computed on the host."""
+
+import pytest
+import torch
+
+from checkpointing.saving import content_sum
+from checkpointing.saving.content_sum import begin_sum, sample_bytes
+
+
+@pytest.fixture(params=["host", "device"])
+def total(request, monkeypatch):
+    if request.param == "host":
+        return lambda data: begin_sum(data).finish()
+    monkeypatch.setattr(content_sum, "_WORDS", 64)  # several pieces
+    return lambda data: int(content_sum._sum_on_device(data.view(torch.uint8)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.bool])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_any_changed_byte_changes_the_sum(total, dtype, offset):
+    data = (torch.arange(701) % 2).to(dtype)[offset:]
+    raw = data.view(torch.uint8)
+    before = total(data)
+    assert total(data) == before
+    for at in range(0, len(raw), 3):
+        raw[at] ^= 1
+        assert total(data) != before
+        raw[at] ^= 1
+    assert total(data) == before
+
+
+def test_pieces_cannot_change_places(total):
+    data = torch.arange(256, dtype=torch.int32)
+    assert total(data.roll(64)) != total(data)
+    assert total(torch.zeros(64)) == total(torch.zeros(64)) != total(torch.ones(64))
+
+
+def test_a_sample_sees_every_kind_of_byte():
+    """Also of bfloat16, whose two bytes a stride of two would see one of."""
+    tensors = [torch.ones(n, dtype=torch.bfloat16) for n in (1, 5, 64, 1000, 4096)]
+    before = sample_bytes(tensors)
+    for tensor in tensors:
+        tensor.mul_(1.01)  # the lowest bits alone
+    assert all(old != new for old, new in zip(before, sample_bytes(tensors), strict=True))
+    assert max(map(len, before)) < 200
+    assert sample_bytes([]) == []
+    assert sample_bytes([torch.ones(3), torch.ones(0)]) == [sample_bytes([torch.ones(3)])[0], b""]

@@ -1,0 +1,100 @@
+"""With --exact: not one bit depends on the number of ranks."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.timeout(240)
+WORKERS = Path(__file__).parents[1] / "workers"
+WORKER = str(WORKERS / "exact_worker.py")
+NOT_COMPARED = ("time", "samples_per_s", "attempt", "evaluation_s")
+
+
+def weights(launch: Callable[..., Any], out: Path, ranks: int) -> dict[str, Any]:
+    """The final weights of each model on so many ranks."""
+    launched = launch("--nproc-per-node", str(ranks), WORKER, str(out))
+    assert launched.wait(200) == 0, launched.stderr
+    return {f.name.rpartition("-")[0]: load_file(f) for f in out.glob(f"*-{ranks}.safetensors")}
+
+
+def records(run: Any) -> list[dict[str, Any]]:
+    """What was measured, without the clock."""
+    return [
+        {name: value for name, value in record.items() if name not in NOT_COMPARED}
+        for record in run.records("metrics.jsonl")
+    ]
+
+
+@pytest.mark.parametrize("ranks", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))])
+def test_models_have_the_same_bits_on_any_number_of_ranks(
+    ranks: int, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Accumulation, masks, clipping, dropout, norms, penalties, averages, tied parameters."""
+    one, several = (weights(launch, tmp_path, n) for n in (1, ranks))
+    assert len(one) == 16
+    assert one.keys() == several.keys()
+    for case, found in several.items():
+        # In bf16 the strategies round otherwise; in fp32 one is the truth for both.
+        truth = one[case.replace("fp32-fsdp", "fp32-ddp")]
+        assert truth.keys() == found.keys()
+        unequal = [k for k in truth if not torch.equal(truth[k], found[k])]
+        assert unequal == [], case
+
+
+def test_a_preempted_run_resumes_on_other_ranks_with_the_same_bits(
+    launch: Callable[..., Any], run: Any, small: str, tmp_path: Path
+) -> None:
+    to = ("--exact", "--run-dir", str(run.path), small, "--epochs", "4")
+    first = launch("--nproc-per-node", "2", "--strategy", "ddp", *to, "--pause", "0.1")
+    end = time.monotonic() + 60
+    while run.last_step() < 4:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    os.kill(first.pid, signal.SIGTERM)
+    assert first.wait(60) == 75, first.stderr
+    second = launch(*to)
+    assert second.wait(90) == 0, second.stderr
+
+    other = run.__class__(tmp_path / "other")
+    whole = launch("--exact", "--run-dir", str(other.path), small, "--epochs", "4")
+    assert whole.wait(90) == 0, whole.stderr
+    assert run.difference(other) == 0.0
+    assert records(run) == records(other)
+
+
+def test_a_strategy_that_cannot_be_exact_is_refused(
+    launch: Callable[..., Any], run: Any, small: str
+) -> None:
+    launched = launch("--exact", "--strategy", "zero1", "--run-dir", str(run.path), small)
+    assert launched.wait(60) == 2
+    assert "exact=True cannot be done by strategy=zero1" in launched.stderr
+    assert "--strategy single or ddp or fsdp" in launched.stderr
+    assert run.events("start") == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "vit"])
+def test_models_of_transformers_over_eighty_steps(
+    kind: str, launch: Callable[..., Any], run: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    truth = None
+    for strategy, ranks in (("single", 1), ("ddp", 2), ("fsdp", 3)):
+        seen = run.__class__(tmp_path / f"{strategy}-{ranks}")
+        launched = launch(
+            *("--strategy", strategy, "--nproc-per-node", str(ranks)),
+            *("--run-dir", str(seen.path), str(WORKERS / "exact_transformers.py"), kind),
+        )
+        assert launched.wait(200) == 0, launched.stderr
+        truth = truth or seen
+        assert seen.difference(truth) == 0.0
+        assert records(seen) == records(truth)
+        assert len(records(seen)) == 80

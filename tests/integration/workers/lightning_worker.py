@@ -1,0 +1,87 @@
+"""A run with Lightning's Trainer, which sends itself a notice where the test says.
+
+    lightning_worker.py '{"notice": [1, "step", 7], "trainer": {...}, "loader": "DataLoader"}'
+
+With "plain" the same training comes first as it is without relaunch, undisturbed.
+"""
+
+import json
+import os
+import signal
+import sys
+
+import torch
+from lightning import pytorch as pl
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from launcher.bridges import RelaunchLightning, ResumableLoader
+
+given = json.loads(sys.argv[1])
+rank = int(os.environ.get("RANK", "0"))
+
+
+class Model(pl.LightningModule):
+    def __init__(self, lead):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.lead = lead
+        self.count = 0
+
+    def _loss(self, batch):
+        x, y = batch
+        return ((self.layers(x)[:, 0] - y) ** 2).mean()
+
+    def _notice(self, hook):
+        if given.get("notice") and self.lead == "ours" and given["notice"][:2] == [rank, hook]:
+            self.count += 1
+            if self.count == given["notice"][2]:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def training_step(self, batch, index):
+        self._notice("step")
+        loss = self._loss(batch)
+        if rank == 0:
+            print(f"{self.lead} loss {self.trainer.global_step} {loss.item():.17g}", flush=True)
+        return loss
+
+    def validation_step(self, batch, index):
+        self._notice("evaluation")
+        loss = self._loss(batch)
+        self.log("val_loss", loss, sync_dist=True)
+
+    def on_validation_epoch_end(self):
+        if rank == 0 and not self.trainer.sanity_checking:
+            value = self.trainer.callback_metrics["val_loss"].item()
+            print(f"{self.lead} val {self.trainer.global_step} {value:.17g}", flush=True)
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=0.05)
+
+
+def train(lead, callbacks):
+    torch.manual_seed(5)
+    data = TensorDataset(torch.randn(48, 4), torch.randn(48))
+    kind = DataLoader if given.get("loader") == "DataLoader" else ResumableLoader
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=int(os.environ.get("WORLD_SIZE", "1")),
+        strategy="ddp" if "WORLD_SIZE" in os.environ else "auto",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=callbacks,
+        **given["trainer"],
+    )
+    trainer.fit(Model(lead), kind(data, batch_size=2, shuffle=True), DataLoader(data, batch_size=4))
+    return trainer.global_step
+
+
+if __name__ == "__main__":
+    if given.get("plain"):
+        train("plain", [])
+    step = train("ours", [RelaunchLightning()])
+    if rank == 0:
+        print("trained", step, flush=True)

@@ -1,0 +1,111 @@
+"""Looking at a folder and at nvidia-smi's answers; the probe of the ranks, from end to end."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from launcher.commands.doctor import nvidia
+from launcher.commands.doctor.command import job_time_of, run
+from launcher.commands.doctor.facts import NodeFacts
+from launcher.commands.doctor.probe_ranks import pairs_of
+from launcher.commands.doctor.probes import look_at_folder, look_at_node
+from launcher.errors import UsageError
+from launcher.slurm.job_info import JobFacts
+
+WHOLE = (
+    "0, NVIDIA H100 80GB HBM3, GPU-aa, 0, 0x0000000000000041, 88, 1024, 81559\n"
+    "1, NVIDIA H100 80GB HBM3, GPU-bb, [N/A], [Insufficient Permissions], 30, 0, 81559\n"
+)
+
+
+def test_nvidia_smi_is_read() -> None:
+    def ask(words: Sequence[str]) -> str:
+        return WHOLE if "--query-gpu" in words[1] else "GPU-aa, 17\nGPU-aa, 18\n"
+
+    hot, hidden = nvidia.look(ask)
+    assert (hot.index, hot.uncorrected_errors, hot.throttle_mask) == (0, 0, 0x41)
+    assert (hot.temperature_c, hot.used_bytes, hot.pids) == (88, 1 << 30, (17, 18))
+    assert (hidden.uncorrected_errors, hidden.throttle_mask, hidden.pids) == (None, None, ())
+
+
+def test_an_older_driver_knows_fewer_fields() -> None:
+    def ask(words: Sequence[str]) -> str | None:
+        return None if "ecc" in words[1] else "0, Tesla, GPU-aa\n" if "uuid" in words[1] else ""
+
+    (one,) = nvidia.look(ask)
+    assert (one.name, one.uncorrected_errors) == ("Tesla", None)
+
+
+def test_nvidia_smi_that_does_not_answer() -> None:
+    with pytest.raises(nvidia.NoGpuAnswerError, match="no permission"):
+        nvidia.look(lambda words: None)
+
+
+def test_a_folder_is_left_as_it_was(tmp_path: Path) -> None:
+    found = look_at_folder(tmp_path / "new" / "runs", size_bytes=1 << 20)
+    assert (found.locks, found.renames, found.problem) == (True, True, "")
+    assert found.write_bytes_per_s
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert look_at_folder(tmp_path / "file" / "runs").problem
+
+
+def test_facts_go_from_node_to_node() -> None:
+    here = look_at_node()
+    assert NodeFacts.of(json.loads(json.dumps(here.to_json()))) == here
+
+
+def test_pairs() -> None:
+    assert pairs_of(3) == [(0, 1), (0, 2), (1, 2)]
+    assert pairs_of(1) == []
+    many = pairs_of(64)
+    assert {rank for pair in many for rank in pair} == set(range(64))
+    assert len(many) <= 66
+
+
+def test_times_of_a_job() -> None:
+    job = JobFacts(
+        state="RUNNING",
+        reason="None",
+        restarts=0,
+        preempt_time_s=None,
+        end_time_s=1000.0,
+        may_requeue=False,
+    )
+    found = job_time_of(job, 30.0, None, 400.0)
+    assert (found.left_s, found.grace_s, found.may_requeue) == (600.0, 30.0, False)
+    assert job_time_of(job, None, None, 2000.0).left_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--nproc-per-node", "0"), "--nproc-per-node 0 must be above 0"),
+        (("--timeout", "-1"), "--timeout -1 must be above 0"),
+        (("--master-port", "70000"), "--master-port 70000 is no port"),
+        (("--save-size", "much"), "much is no size"),
+    ],
+)
+def test_bad_input(words: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        run(words)
+
+
+def test_this_machine_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    words = ("--run-dir", str(tmp_path / "runs"), "--no-ranks", "--json", "--save-size", "1KB")
+    code = run(words)
+    document = json.loads(capsys.readouterr().out)
+    assert code == document["exit_code"]
+    by_name = {one["name"]: one["level"] for one in document["findings"]}
+    assert by_name["all-reduce"] == "left out"
+    assert by_name["locks and renames"] == "ok"
+    assert not os.listdir(tmp_path)

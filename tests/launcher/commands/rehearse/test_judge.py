@@ -1,0 +1,174 @@
+"""What counts as wrong, and where two runs part."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.commands.rehearse.draw import Fault
+from launcher.commands.rehearse.evidence import Distance, Evidence
+from launcher.commands.rehearse.judge import Cause, judge, parting_of, records_text
+from launcher.commands.rehearse.kinds import KINDS
+from launcher.commands.rehearse.one_fault import Outcome, lost_steps, other_strategy
+from launcher.commands.rehearse.page import Heading, page, summary
+from launcher.commands.rehearse.timeline import timeline
+
+SAME = Distance(largest=0.0)
+
+
+def evidence(changed: Mapping[int, Mapping[str, Any]] | None = None) -> Evidence:
+    """Return six steps of two micro-batches, with these records changed."""
+    steps = range(1, 7)
+    return Evidence(
+        run_dir=Path("run"),
+        records=tuple(
+            {"step": s, "epoch": 0, "samples": 4 * s, "lr": 0.1, "loss": 1 / s}
+            | dict((changed or {}).get(s, {}))
+            for s in steps
+        ),
+        batches={(s - 1, m): frozenset({f"{s}.{m}"}) for s in steps for m in (0, 1)},
+        final_step=6,
+    )
+
+
+def outcome(name: str = "notice-launcher", **given: Any) -> Outcome:
+    fault = Fault(number=1, kind=KINDS[name], at_step=3, share=0.5, rank=0)
+    usual: dict[str, Any] = {"codes": [75, 0], "at_step": 3, "resumed_at": 3, "intact": 3}
+    return Outcome(fault=fault, **{**usual, "evidence": evidence(), **given})
+
+
+def wrong(found: Outcome, distance: Distance | None = SAME, *, uses_run: bool = True) -> str:
+    return "; ".join(judge(found, evidence(), distance, uses_run=uses_run).wrong)
+
+
+def test_nothing_is_wrong_where_all_is_as_undisturbed() -> None:
+    assert wrong(outcome()) == ""
+    assert wrong(outcome("kill-writer", codes=[0], resumed_at=None, intact=None)) == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (outcome(codes=[143, 0]), "exit code 143, and 75 was expected"),
+        (outcome(codes=[None]), "did not end within --timeout"),
+        (outcome(codes=[75, None]), "given again, the command did not end within --timeout"),
+        (outcome(codes=[75, 1]), "given again, the command ended with 1"),
+        (outcome(orphans=2), "2 processes left behind"),
+        (outcome(lost=1), "1 finished steps lost"),
+        (outcome("kill-rank", codes=[137, 0], resumed_at=2), "resumed at step 2, and the check"),
+    ],
+)
+def test_what_is_wrong_is_named(found: Outcome, sentence: str) -> None:
+    assert sentence in wrong(found)
+
+
+def test_steps_since_the_newest_checkpoint_may_be_lost_after_a_kill() -> None:
+    assert wrong(outcome("kill-rank", codes=[137, 0], lost=1, intact=2, resumed_at=2)) == ""
+
+
+def test_final_parameters_are_compared_as_exactly_as_the_fault_allows() -> None:
+    rounding = Distance(largest=1e-7, tensor="fp32/a")
+    assert "the final fp32/a differs by 1e-07" in wrong(outcome(), rounding)
+    assert wrong(outcome("other-ranks"), rounding) == ""
+    assert "differs by 0.001" in wrong(outcome("other-ranks"), replace(rounding, largest=1e-3))
+    assert "no final" in wrong(outcome(), Distance(largest=1.0, trouble="there is no final"))
+
+
+def test_samples_are_seen_once_each() -> None:
+    whole = evidence()
+    missing = {place: one for place, one in whole.batches.items() if place != (4, 1)}
+    assert "step 4 were never seen" in wrong(outcome(evidence=replace(whole, batches=missing)))
+    more = {**whole.batches, (4, 2): frozenset({"x"})}
+    assert "does not have undisturbed" in wrong(outcome(evidence=replace(whole, batches=more)))
+    twice = {**whole.batches, (4, 1): frozenset({"5.1", "other"})}
+    parting = parting_of(replace(whole, batches=twice), whole, outcome())
+    assert parting is not None
+    assert (parting.step, parting.cause) == (5, Cause.DATA)
+
+
+@pytest.mark.parametrize(("step", "cause"), [(2, Cause.SCRIPT), (4, Cause.STATE), (6, Cause.LATER)])
+def test_the_first_difference_has_a_likely_cause(step: int, cause: Cause) -> None:
+    found = evidence({s: {"loss": 9.0} for s in range(step, 7)})
+    parting = parting_of(found, evidence(), outcome())
+    assert parting is not None
+    assert (parting.step, parting.what, parting.cause) == (step, "loss", cause)
+    assert cause.value in wrong(outcome(evidence=found))
+
+
+def test_evaluations_are_compared_and_rounding_is_none_under_other_ranks() -> None:
+    theirs = evidence({4: {"val/loss": 1.0}})
+    mine = evidence({4: {"val/loss": 1.0 + 1e-8}})
+    assert parting_of(mine, theirs, outcome("other-ranks")) is None
+    assert parting_of(mine, theirs, outcome()) is not None
+    assert parting_of(evidence(), theirs, outcome("other-ranks")) is not None
+
+
+def test_a_fault_that_could_not_happen_is_left_out() -> None:
+    verdict = judge(outcome(absent="no loader"), evidence(), None, uses_run=True)
+    assert verdict.is_left_out
+    assert not verdict.wrong
+
+
+def test_without_run_exit_codes_and_processes_are_judged() -> None:
+    assert wrong(outcome(codes=[143, 0]), None, uses_run=False) == ""
+    assert wrong(outcome(codes=[77, 0]), None, uses_run=False) != ""
+    assert wrong(outcome(codes=[143, 3]), None, uses_run=False) != ""
+
+
+@pytest.mark.parametrize(
+    ("begun", "lost"), [([], 0), ([0, 1, 2], 0), ([0, 1, 2, 1, 2, 3, 2], 2), ([5, 0], 5)]
+)
+def test_lost_steps(begun: list[int], lost: int) -> None:
+    assert lost_steps(begun) == lost
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp", "zero1", "zero2", "zero3"])
+def test_another_strategy_is_another(strategy: str) -> None:
+    assert other_strategy(strategy) != strategy
+
+
+def test_a_record_that_was_cut_may_be_missing() -> None:
+    whole = evidence()
+    one_less = replace(whole, records=(*whole.records[:2], *whole.records[3:]))
+    assert wrong(outcome("metrics-cut", evidence=one_less)) == ""
+    assert "without 3" in wrong(outcome("events-cut", evidence=one_less))
+    two_less = replace(whole, records=whole.records[2:])
+    assert "without 1, 2" in wrong(outcome("metrics-cut", evidence=two_less))
+
+
+def test_records_text() -> None:
+    text = records_text([1, 1, 3, 9], [1, 2, 3])
+    assert text == "metrics.jsonl has steps twice 1; without 2; besides 9"
+    assert records_text([2, 1], [1, 2]) == "metrics.jsonl is unsorted"
+
+
+def test_the_page_has_a_row_for_each_fault_and_says_what_was_wrong() -> None:
+    spans = [(0.0, 1.5), (1.6, 2.0)]
+    verdicts = [
+        judge(outcome(spans=spans, fault_s=1.0), evidence(), SAME, uses_run=True),
+        judge(outcome(codes=[1], output="line"), evidence(), SAME, uses_run=True),
+        judge(outcome("kill-loader", absent="a < b"), evidence(), None, uses_run=True),
+    ]
+    heading = Heading(
+        words=("train.py", "--lr", "1"),
+        ranks=2,
+        strategy="ddp",
+        steps=6,
+        save_every=2,
+        seed=0,
+        uses_run=True,
+        undisturbed_s=1.0,
+        seconds=9.0,
+    )
+    text = page(heading, verdicts)
+    assert "`train.py --lr 1`: 2 ranks, ddp, 6 steps" in text
+    assert "| 1 | notice-launcher | 3 | 75, 0 | 0 |  | 0 | 0 | ok |" in text
+    assert "- exit code 1, and 75 was expected\n\n    line" in text
+    assert summary(verdicts) == "3 faults: 1 as it must be, 1 wrong, 1 left out."
+    assert "does not use `Run`" in page(replace(heading, uses_run=False), verdicts)
+    picture = timeline(verdicts)
+    assert picture.count("<rect") == 3
+    assert picture.count("<line") == 1
+    assert "kill-loader" in picture

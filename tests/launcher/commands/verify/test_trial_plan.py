@@ -1,0 +1,93 @@
+"""Which runs a verification starts, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.commands.verify.command import run
+from launcher.commands.verify.trial_plan import (
+    Asked,
+    again,
+    interrupted,
+    numbers,
+    resumed,
+    trials_of,
+    without_engine,
+)
+from launcher.errors import UsageError
+
+
+def asked(folder: Path, **more: Any) -> Asked:
+    given: dict[str, Any] = {"ranks": (1, 2, 3), "strategies": ("ddp", "fsdp"), **more}
+    return Asked(
+        words=("train.py",), are_named=False, steps=6, timeout_s=9.0, folder=folder, **given
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({}, ["single on 1 rank", "ddp on 2 ranks", "ddp on 3 ranks", "fsdp on 2 ranks"]),
+        ({"ranks": (2, 4)}, ["ddp on 2 ranks", "ddp on 4 ranks", "fsdp on 4 ranks"]),
+        ({"ranks": (1,)}, ["single on 1 rank", "ddp on 1 rank", "fsdp on 1 rank"]),
+        (
+            {"strategies": ("fsdp",)},
+            ["single on 1 rank", "fsdp on 2 ranks", "fsdp on 3 ranks"],
+        ),
+    ],
+)
+def test_trials(given: dict[str, Any], names: list[str], tmp_path: Path) -> None:
+    assert [one.name for one in trials_of(asked(tmp_path, **given))] == names
+
+
+def test_each_trial_has_its_own_folder(tmp_path: Path) -> None:
+    first, *others = trials_of(asked(tmp_path))
+    varied = [again(first, "again"), again(first, "hashed 1", hashed=True), interrupted(first)]
+    every = [first, *others, *varied]
+    assert len({one.folder for one in every}) == len(every)
+    assert len({one.settings.trace for one in every}) == len(every)
+    assert varied[1].variables == {"PYTHONHASHSEED": "0"}
+
+
+def test_an_interrupted_run_is_resumed_in_its_folder(tmp_path: Path) -> None:
+    one = interrupted(trials_of(asked(tmp_path))[1])
+    assert one.settings.notice_at == 3
+    two = resumed(one)
+    assert (two.folder, two.settings.notice_at) == (one.folder, None)
+
+
+def test_zero_needs_its_engine() -> None:
+    assert without_engine(["ddp", "zero1"], has_deepspeed=False) == ["ddp"]
+    assert without_engine(["ddp", "zero1"], has_deepspeed=True) == ["ddp", "zero1"]
+
+
+def test_numbers() -> None:
+    assert numbers("1,2,2,3") == (1, 2, 3)
+
+
+@pytest.mark.parametrize("wrong", ["", "0", "a", "1,,2"])
+def test_no_numbers(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"0|invalid literal"):
+        numbers(wrong)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "no script is no file"),
+        (("gone.py",), "gone.py is no file"),
+        (("--steps", "1", "{script}"), "--steps 1 is too few"),
+        (("--ranks", "a", "{script}"), "--ranks a must be numbers"),
+        (("--strategies", "dpp", "{script}"), 'unknown strategy "dpp"; choose from single'),
+        (("--timeout", "0", "{script}"), "--timeout 0 must be above 0"),
+        (("--tolerance", "-1", "{script}"), "--tolerance -1.0 must be 0 or more"),
+        (("--stepz", "3", "{script}"), "unrecognized arguments: --stepz"),
+        (("--", "--strategy=ddp", "{script}"), "--strategy=ddp is chosen by relaunch verify"),
+    ],
+)
+def test_bad_input(words: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("")
+    with pytest.raises(UsageError, match=sentence):
+        run([word.format(script=script) for word in words])

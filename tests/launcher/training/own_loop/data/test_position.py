@@ -1,0 +1,164 @@
+"""A loader is run on to a place without reading, and what has no place is refused."""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+)
+
+from launcher.training.own_loop.data.position import Place, data_position
+from strategies import ConfigError
+
+
+class Numbers(Dataset[int]):
+    """Counts what is read."""
+
+    def __init__(self, size: int = 20) -> None:
+        self.size, self.read = size, 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> int:
+        self.read += 1
+        return index
+
+
+class Endless(IterableDataset[int]):
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(20))
+
+
+def dealt(rank: int, ranks: int, batch_size: int, data: Numbers) -> DataLoader[int]:
+    sampler: Any = DistributedSampler(data, num_replicas=ranks, rank=rank, seed=1)
+    return DataLoader(data, batch_size=batch_size, sampler=sampler)
+
+
+def lists(batches: Iterator[Any]) -> list[list[int]]:
+    return [batch.tolist() for batch in batches]
+
+
+def test_the_rest_of_an_epoch_is_the_same_and_nothing_is_read_for_it() -> None:
+    data = Numbers()
+    whole = lists(data_position(dealt(0, 2, 2, data)).open(Place(epoch=3)))
+    position, data.read = data_position(dealt(0, 2, 2, data)), 0
+    place = Place(epoch=3, batches=2, samples=4)
+    assert position.left(place) == 3
+    assert lists(position.open(place)) == whole[2:]
+    assert data.read == 6
+    # The next epoch is a whole one again.
+    following = lists(data_position(dealt(0, 2, 2, data)).open(Place(epoch=4)))
+    assert lists(position.open(Place(epoch=4))) == following
+
+
+def test_workers_that_stay_begin_the_next_epoch_at_its_begin() -> None:
+    loader: DataLoader[int] = DataLoader(
+        Numbers(), batch_size=5, num_workers=1, persistent_workers=True
+    )
+    position = data_position(loader)
+    place = Place(batches=3, samples=15)
+    assert lists(position.open(place)) == [[15, 16, 17, 18, 19]]
+    assert len(lists(position.open(Place(epoch=1)))) == 4
+
+
+def test_other_ranks_get_the_rest_each_sample_once() -> None:
+    place = Place(epoch=1, batches=2, samples=4)
+    done: list[int] = []
+    for rank in range(2):
+        batches = lists(data_position(dealt(rank, 2, 2, Numbers())).open(Place(epoch=1)))
+        done += chain.from_iterable(batches[:2])
+    for ranks in (1, 4):
+        rest: list[int] = []
+        for rank in range(ranks):
+            position = data_position(dealt(rank, ranks, 3, Numbers()))
+            moved, sentence = position.moved(place, 2, ranks)
+            batches = lists(position.open(moved))
+            assert len(batches) == position.left(moved)
+            rest += chain.from_iterable(batches)
+        assert sorted(done + rest) == list(range(20))
+        assert "from sample 8 on" in sentence
+        assert "second time" not in sentence
+
+
+def test_what_does_not_come_out_even_is_stated() -> None:
+    position = data_position(dealt(0, 3, 2, Numbers()))
+    moved, sentence = position.moved(Place(batches=2, samples=4), 2, 3)
+    assert moved.samples == 2
+    assert "2 of them come a second time" in sentence
+
+
+def test_an_order_from_torchs_own_stream_is_drawn_again() -> None:
+    def loader() -> DataLoader[int]:
+        return DataLoader(Numbers(), batch_size=4, shuffle=True)
+
+    torch.manual_seed(5)
+    whole = lists(iter(loader()))
+    torch.manual_seed(5)
+    assert lists(data_position(loader()).open(Place(batches=2, samples=8))) == whole[2:]
+
+
+def test_a_batch_sampler_of_the_scripts_own_is_run_on() -> None:
+    class Ours(BatchSampler):
+        pass
+
+    batches = Ours(RandomSampler(range(20), generator=torch.Generator()), 4, drop_last=False)
+    loader: DataLoader[int] = DataLoader(Numbers(), batch_sampler=batches)
+    position = data_position(loader)
+    assert position.batch_size == 4
+    assert len(list(position.open(Place(batches=3, samples=12)))) == 2
+    assert "is up to Ours" in position.moved(Place(batches=3, samples=12), 1, 2)[1]
+
+
+class Stateful:
+    """A loader that says where it is."""
+
+    batch_size = 2
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at = state["at"]
+
+    def __iter__(self) -> Iterator[int]:
+        while self.at < 6:
+            self.at += 1
+            yield self.at
+        self.at = 0
+
+
+def test_a_loader_with_state_is_put_back_by_itself() -> None:
+    first = data_position(Stateful())
+    batches = first.open(Place())
+    assert [next(batches), next(batches)] == [1, 2]
+    second = data_position(Stateful())
+    second.restore(first.state())
+    assert list(second.open(Place(batches=2))) == [3, 4, 5, 6]
+    assert second.num_batches is None
+    with pytest.raises(ConfigError, match="saved on 2 ranks: on 1 it would read other samples"):
+        second.moved(Place(batches=2), 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("loader", "words"),
+    [
+        (None, "none was passed"),
+        (iter([1]), "list_iterator, which does not say where it is"),
+        (DataLoader(Endless()), "Endless, an IterableDataset, which does not say where it is"),
+    ],
+)
+def test_what_has_no_place_is_refused(loader: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        data_position(loader)

@@ -1,0 +1,32 @@
+"""A loop that is not ours agrees one step late, and with itself on one process."""
+
+import torch
+
+from launcher.contract.environment import RankEnvironment
+from launcher.training.own_loop.adopted_ranks import adopted_ranks
+from launcher.training.own_loop.agreed_boundary import AgreedBoundary
+from strategies import Look, Report
+
+
+def test_what_is_said_at_a_step_is_read_at_the_next() -> None:
+    ranks = adopted_ranks(RankEnvironment.from_environ({}), torch.device("cpu"))
+    looks = iter([Look(), Look(asked=True), Look()])
+    boundary = AgreedBoundary(ranks, {}, lambda: next(looks))
+
+    assert boundary.passed(Report(step=1, loss_sum=2.0, loss_count=1.0)) == (None, None)
+    agreed, notice = boundary.passed(Report(step=2, stop=True))
+    assert agreed is not None
+    assert notice is not None
+    assert (agreed.step, agreed.loss, agreed.stop, notice.asked) == (1, 2.0, 0, 0)
+    known = boundary.drain()  # as before a save: nothing of it is lost
+    agreed, notice = boundary.passed(Report(step=3))
+    assert agreed is not None
+    assert notice is not None
+    assert agreed == known
+    assert (agreed.step, agreed.stop, notice.asked) == (2, 1, 1)
+
+
+def test_one_process_has_no_group_and_gets_none() -> None:
+    ranks = adopted_ranks(RankEnvironment.from_environ({}), torch.device("cpu"))
+    assert (ranks.rank, ranks.world_size) == (0, 1)
+    assert not torch.distributed.is_initialized()

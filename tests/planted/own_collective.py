@@ -1,0 +1,37 @@
+"""The loss subtracts the mean output over all ranks."""
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from launcher import Run
+
+
+def samples() -> TensorDataset:
+    drawn = torch.Generator().manual_seed(0)
+    x = torch.randn(96, 8, generator=drawn)
+    return TensorDataset(x, x.sum(1, keepdim=True))
+
+
+def main(run: Run) -> None:
+    job = run.prepare(
+        model=lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-2),
+        train=samples(),
+        global_batch=24,
+        micro_batch=4,
+        epochs=3,
+    )
+    for step in job:
+        for x, y in step:
+            out = job.model(x)
+            mean = out.detach().mean()
+            if dist.is_initialized():
+                dist.all_reduce(mean)
+                mean = mean / run.ranks.world_size
+            step.backward((out - 0.5 * mean - y).square().sum(), count=len(x))
+
+
+if __name__ == "__main__":
+    Run.start(main)
