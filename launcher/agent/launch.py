@@ -36,6 +36,7 @@ from .attempts.own_loop import (
     lines_text,
     lost_text,
     spawn_text,
+    without_run_text,
 )
 from .attempts.preemption import (
     followers_text,
@@ -109,6 +110,9 @@ def _run_agent(
     inbox.ranks_start()
     if (text := no_time_text(plan)) is not None:
         say(text)
+    asked = plan.run.of_the_model()
+    if asked and not plan.uses_run and plan.nodes.node_rank in (0, None):
+        say(without_run_text(plan.program.name, asked))
     spawns = None if plan.uses_run else spawn_line(source_of(plan.program))
     if spawns is not None and plan.nodes.node_rank in (0, None):
         say(spawn_text(plan.program.name, spawns))

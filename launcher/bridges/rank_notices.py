@@ -23,6 +23,7 @@ from ..contract.exit_codes import CONTINUE, USAGE
 from ..contract.heartbeat import Heartbeat, listen_for_stacks
 from ..contract.preemption import PreemptionFlag
 from ..contract.run_dir_file import tell_folder
+from ..contract.run_options import RunOptions
 from ..training.ending.before_first_step import BeforeFirstStep
 from ..training.ending.rank_end import end_well, leave, leave_unsaved
 from ..training.rank_console import RankConsole
@@ -37,6 +38,8 @@ class RankNotices:
             self.environment = RankEnvironment.from_environ(os.environ)
         except ValueError as error:
             leave(None, str(error), USAGE)
+        if (sentence := refused_options_text(self.environment.run)) is not None:
+            self.refuse(sentence)
         told = self.environment.warning_file
         self.flag = PreemptionFlag(told, None if told is None else os.getppid())
         self.flag.install_until_exit()
@@ -88,3 +91,15 @@ class RankNotices:
 def this_rank() -> RankNotices:
     """Return this process's own. Called on the main thread."""
     return RankNotices()
+
+
+def refused_options_text(asked: RunOptions) -> str | None:
+    """Return why what the command line asks for is refused: the framework decides it; pure."""
+    elsewhere = () if asked.checkpoints is None else (f"--checkpoints {asked.checkpoints}",)
+    given = (*asked.of_the_model(), *elsewhere)
+    if not given:
+        return None
+    return (
+        f"{', '.join(given)} was given, and the script's Trainer decides that itself. Leave it "
+        "out, or set it in the arguments of the Trainer."
+    )

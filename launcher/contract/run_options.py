@@ -35,6 +35,15 @@ class RunOptions:
             if value is not None and value is not False
         }
 
+    def of_the_model(self) -> tuple[str, ...]:
+        """Return the options given that say how the model is trained, as they are written."""
+        given = ((name, getattr(self, name)) for name in _OF_THE_MODEL)
+        return tuple(
+            option_of(name) if value is True else f"{option_of(name)} {value}"
+            for name, value in given
+            if value is not None and value is not False
+        )
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> RunOptions:
         """Read the variables; an empty one asks for nothing."""
@@ -46,11 +55,17 @@ class RunOptions:
         return cls(**{name: _READ[name](text) for name, text in texts.items()})
 
 
+def option_of(name: str) -> str:
+    """Return the command line's option of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
 def variable_of(name: str) -> str:
     """Return the environment variable in which a field travels."""
     return f"RELAUNCH_{name.upper()}"
 
 
+_OF_THE_MODEL = ("strategy", "precision", "shard_blocks", "hybrid_shard", "exact")
 _KINDS: Mapping[str, Callable[[str], Any]] = {
     "str | None": str,
     "bool": bool,

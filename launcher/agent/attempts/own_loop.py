@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.preemption import signal_name
@@ -22,6 +22,15 @@ _LINES = (
     ),
 )
 _ANY_LOOP = "docs/launching.md has the lines that save at a notice and exit with 75."
+
+
+def without_run_text(name: str, asked: Sequence[str]) -> str:
+    """Return what to print where options say how to train, and the script takes none of them."""
+    has = "has" if len(asked) == 1 else "have"
+    return (
+        f"warning: {', '.join(asked)} {has} no effect unless a module of {name} uses Run: {name} "
+        "itself does not import launcher, and a script without Run decides how it trains."
+    )
 
 
 def spawn_text(name: str, line: int) -> str:

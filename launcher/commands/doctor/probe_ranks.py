@@ -15,12 +15,13 @@ from dataclasses import asdict
 from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING
 
 from .facts import PairSpeed, RanksFacts
 from .probes import look_at_node
+
+if TYPE_CHECKING:
+    import torch
 
 _SUMMED_BYTES, _SENT_BYTES = 64 << 20, 8 << 20
 _ON_CPU = 8
@@ -43,6 +44,9 @@ def pairs_of(world_size: int) -> list[tuple[int, int]]:
 
 def main() -> None:
     """Measure; called on every rank."""
+    import torch
+    import torch.distributed as dist
+
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     backend = "cuda:nccl,cpu:gloo" if on_gpu else "gloo"
@@ -98,6 +102,8 @@ def _answer(path: Path, everyone: list[dict[str, object]], backend: str, speed: 
 
 
 def _all_reduce(values: torch.Tensor) -> Callable[[], None]:
+    import torch.distributed as dist
+
     def once() -> None:
         dist.all_reduce(values)
         values.fill_(1.0)
@@ -106,6 +112,8 @@ def _all_reduce(values: torch.Tensor) -> Callable[[], None]:
 
 
 def _send(values: torch.Tensor, sends: bool, peer: int) -> Callable[[], None]:
+    import torch.distributed as dist
+
     def once() -> None:
         if sends:
             dist.send(values, peer)
@@ -119,6 +127,8 @@ def _send(values: torch.Tensor, sends: bool, peer: int) -> Callable[[], None]:
 
 def _best_s(once: Callable[[], None], device: torch.device) -> float:
     """Return the shortest time of a few; the first opens the connection."""
+    import torch
+
     once()
     best = float("inf")
     for _ in range(_TIMES):

@@ -13,6 +13,7 @@ from .one_fault import Outcome
 
 TOLERANCE = 1e-6
 """The largest difference that another order of sums makes in float32."""
+_HUNG = "did not end within --timeout; if it is only slow, pass a longer one, or fewer --steps"
 _EXACT = ("epoch", "samples")
 _NUMBERS = ("lr", "loss")
 
@@ -97,11 +98,11 @@ def _codes(outcome: Outcome, *, uses_run: bool) -> list[str]:
     expected = " or ".join(map(str, kind.codes))
     wrong = []
     if first is None:
-        wrong.append("the command did not end within --timeout")
+        wrong.append(f"the command {_HUNG}")
     elif first not in allowed:
         wrong.append(f"exit code {first}, and {expected} was expected")
     if len(outcome.codes) > 1 and last != 0:
-        what = "did not end within --timeout" if last is None else f"ended with {last}"
+        what = _HUNG if last is None else f"ended with {last}"
         wrong.append(f"given again, the command {what}")
     return wrong
 

@@ -19,6 +19,7 @@ from ...contract.exit_codes import CONTINUE, DO_NOT_RETRY, USAGE
 from ...contract.heartbeat import listen_for_stacks
 from ...contract.preemption import PreemptionFlag
 from ...contract.run_dir_file import tell_folder
+from ...contract.run_options import RunOptions
 from ...run_folder.folder import run_folder_at
 from ...run_folder.lock import FolderTakenError, FolderUnavailableError
 from ..context import RunContext
@@ -93,7 +94,7 @@ class Start:
                 script's own loop decides.
         """
         asked = self.environment.run
-        refuse_options_of_run(asked.strategy, asked.precision, strategy)
+        refuse_options_of_run(asked, strategy)
         environment = replace(self.environment, run=replace(asked, strategy=strategy))
         path = run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
@@ -146,21 +147,23 @@ class Start:
         self._parting.__exit__(type(error), error, error.__traceback__)
 
 
-def refuse_options_of_run(strategy: str | None, precision: str | None, found: str) -> None:
+def refuse_options_of_run(asked: RunOptions, found: str) -> None:
     """Refuse what the command line asks of a model that the script has built already; pure.
 
     Raises:
-        ConfigError: naming the option.
+        ConfigError: naming the options.
     """
-    if strategy not in (None, found):
+    if asked.strategy not in (None, found):
         raise ConfigError(
-            f"--strategy {strategy} was given, and the script has its model as {found} already: in "
-            "a loop of its own the script decides. Leave the option out, or change the script."
+            f"--strategy {asked.strategy} was given, and the script has its model as {found} "
+            "already: in a loop of its own the script decides. Leave the option out, or change the "
+            "script."
         )
-    if precision is not None:
+    rest = replace(asked, strategy=None).of_the_model()
+    if rest:
         raise ConfigError(
-            f"--precision {precision} was given, and the script computes in a loop of its own: it "
-            "decides. Leave the option out, or use autocast in the script."
+            f"{', '.join(rest)} was given, and the script trains in a loop of its own: it decides. "
+            "Leave it out, or do it in the script, such as autocast for a precision."
         )
 
 

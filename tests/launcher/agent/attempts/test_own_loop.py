@@ -9,6 +9,7 @@ from launcher.agent.attempts.own_loop import (
     lines_text,
     lost_text,
     spawn_text,
+    without_run_text,
 )
 
 
@@ -35,3 +36,8 @@ def test_what_happened_and_what_it_cost() -> None:
     assert left_text(None) == "the script left with 75: the same command resumes it."
     assert spawn_text("train.py", 7).startswith("warning: train.py:7 starts processes with torch.")
     assert "relaunch ends with 75" in ended_with_0_text(10)
+
+
+def test_options_that_a_script_without_run_does_not_take_are_named() -> None:
+    text = without_run_text("train.py", ["--strategy fsdp", "--exact"])
+    assert text.startswith("warning: --strategy fsdp, --exact have no effect unless")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from launcher.contract.run_options import RunOptions
 from launcher.run_folder.lock import FolderTakenError, FolderUnavailableError
 from launcher.training.own_loop.start import refuse_options_of_run, sentence_of
 from strategies import ConfigError, StrategyError
@@ -27,11 +28,15 @@ def test_an_error_of_the_script_is_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strategy", "precision", "word"), [("fsdp", None, "--strategy"), (None, "bf16", "--precision")]
+    ("asked", "word"),
+    [
+        (RunOptions(strategy="fsdp"), "--strategy fsdp was given"),
+        (RunOptions(strategy="ddp", precision="bf16"), "--precision bf16 was given"),
+        (RunOptions(exact=True, shard_blocks="a.*"), r"--shard-blocks a\.\*, --exact was given"),
+        (RunOptions(hybrid_shard=True), "--hybrid-shard was given"),
+    ],
 )
-def test_what_the_script_decides_is_not_asked_for(
-    strategy: str | None, precision: str | None, word: str
-) -> None:
+def test_what_the_script_decides_is_not_asked_for(asked: RunOptions, word: str) -> None:
     with pytest.raises(ConfigError, match=word):
-        refuse_options_of_run(strategy, precision, "ddp")
-    refuse_options_of_run("ddp", None, "ddp")
+        refuse_options_of_run(asked, "ddp")
+    refuse_options_of_run(RunOptions(strategy="ddp", checkpoints="/elsewhere"), "ddp")
