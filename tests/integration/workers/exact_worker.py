@@ -10,7 +10,7 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import task
+import task  # type: ignore[import-not-found]
 import torch
 from safetensors.torch import save_file
 from task import make_job, train, weights_of
