@@ -212,6 +212,6 @@ def _without_run(
         return f"{died_text(died.rank, -died.status)} {lost} {lines_text(modules_of(plan.program))}"
     if inbox.warned_by is not None and ended_by_handling(end.outcomes):
         return f"{ended_with_0_text(inbox.warned_by)} {lines_text(modules_of(plan.program))}"
-    if any(o.status == CONTINUE for o in end.outcomes):
+    if inbox.warned_by is not None and any(o.status == CONTINUE for o in end.outcomes):
         return left_text(inbox.warned_by)
     return ""

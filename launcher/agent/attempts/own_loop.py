@@ -68,10 +68,12 @@ def lost_text(lived_s: float, step: int | None) -> str:
     )
 
 
-def left_text(warned_by: int | None) -> str:
-    """Return that a script has left to be resumed."""
-    after = "" if warned_by is None else f" after {signal_name(warned_by)}"
-    return f"the script left with {CONTINUE}{after}: the same command resumes it."
+def left_text(warned_by: int) -> str:
+    """Return that a script has left after a notice, to be resumed."""
+    return (
+        f"the script left with {CONTINUE} after {signal_name(warned_by)}: the same command resumes "
+        "it."
+    )
 
 
 def ended_with_0_text(warned_by: int) -> str:

@@ -20,8 +20,10 @@ waits_for_ever()
 
 HOW = {
     "asleep": "time.sleep(100)",
-    # PyDLL, other than CDLL, keeps the interpreter's lock while the C function runs.
-    "in C, with the lock": "import ctypes; ctypes.PyDLL(None).sleep(100)",
+    # PyDLL, other than CDLL, keeps the interpreter's lock while the C function runs. No signal ends
+    # the wait for a lock, as it would a sleep.
+    "in C, with the lock": "import ctypes; lock = ctypes.create_string_buffer(64); "
+    "[ctypes.PyDLL(None).pthread_mutex_lock(lock) for _ in range(2)]",
     "deaf": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)",
 }
 

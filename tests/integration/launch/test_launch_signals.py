@@ -175,7 +175,7 @@ def test_ignored_sighup_stays_ignored(launch):
     time.sleep(0.5)
     assert not (launch.folder / "told-0").exists()
     launched.send(signal.SIGTERM)
-    assert launched.wait() == 0
+    assert launched.wait() == 75
 
 
 def test_ranks_are_in_sessions_of_their_own(launch):

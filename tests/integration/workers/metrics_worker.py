@@ -17,6 +17,7 @@ from launcher.training.loop.evaluation import evaluate
 from strategies import Boundary, DesyncError, Strategy, metrics, process_groups
 from strategies.data.loading import EvaluationLoaders
 from strategies.data.options import Loading
+from strategies.parallel.build_options import BuildOptions
 
 environment = RankEnvironment.from_environ(os.environ)
 kappa, auroc = kappa_and_auroc()
@@ -28,7 +29,12 @@ with process_groups(
 ) as ranks:
     find = partial(
         evaluate,
-        cast(Strategy, SimpleNamespace(module=torch.nn.Identity(), together=nullcontext)),
+        cast(
+            Strategy,
+            SimpleNamespace(
+                module=torch.nn.Identity(), together=nullcontext, options=BuildOptions()
+            ),
+        ),
         ranks,
         Boundary(ranks, {}),
         Predicted(),

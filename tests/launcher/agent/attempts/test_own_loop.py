@@ -33,7 +33,6 @@ def test_what_happened_and_what_it_cost() -> None:
     assert lost_text(130.0, None).startswith("What it did in 2:10 min")
     assert ", up to step 7 is lost" in lost_text(30.0, 7)
     assert left_text(15) == "the script left with 75 after SIGTERM: the same command resumes it."
-    assert left_text(None) == "the script left with 75: the same command resumes it."
     assert spawn_text("train.py", 7).startswith("warning: train.py:7 starts processes with torch.")
     assert "relaunch ends with 75" in ended_with_0_text(10)
 

@@ -146,6 +146,7 @@ def test_a_thousand_attempts_cost_each_what_the_first_ones_do(
     def called(frame: object, event: str, argument: object) -> None:
         calls[0] += 1
 
+    gc.collect()  # what other tests have left open would be closed on the way
     costs, num_open = [0] * 1000, [0] * 1000
     num_calls, held_bytes = {}, {}
     for attempt in range(1, 1001):
@@ -174,7 +175,7 @@ def test_a_thousand_attempts_cost_each_what_the_first_ones_do(
         costs[attempt - 1] = count[0]
         num_open[attempt - 1] = len(os.listdir("/proc/self/fd"))
     assert costs[999] == costs[499]
-    assert num_open[999] == num_open[0]
+    assert num_open[999] <= num_open[0]
     tracemalloc.stop()
     assert num_calls[1000] < 1.02 * num_calls[500]
     assert held_bytes[1000] - held_bytes[900] < 10_000
