@@ -10,9 +10,7 @@ from typing import Any
 from strategies import Agreed, Decision, Ending, Restored, Strategy
 
 from ...run_folder.metric_text import metrics_text, without_nan
-from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural
-from ..reporting.process_age import age_s
 from ..reporting.resume_report import ResumeReport
 from ..reporting.save_log import SaveLog
 from ..reporting.start_table import model_text, places_text, start_table
@@ -38,20 +36,7 @@ class OwnLog(SaveLog):
         places = self._run.places()
         if not self._is_coordinator:
             return
-        run, lost = self._run, self._folder.forget_metrics_after(step)
-        self._folder.event(
-            "start",
-            attempt=run.attempt,
-            step=step,
-            strategy=run.strategy,
-            world_size=run.ranks.world_size,
-            precision=run.precision.name,
-            device=run.ranks.device.type,
-            resumed=restored is not None,
-            start_s=round(age_s(of_launcher=run.is_first_start_of_launcher), 3),
-            lost_steps=lost.steps,
-            lost_s=round(lost.seconds, 3),
-        )
+        run, lost = self._run, self._record_start(step, restored)
         if restored is None:
             run.say(f"starting at step 0 of the script's own loop, {run.describe()}")
         trained, frozen = strategy.catalogue.trainable, strategy.catalogue.frozen
@@ -62,11 +47,7 @@ class OwnLog(SaveLog):
             ("data", data),
         ]
         run.say(start_table(rows))
-        if lost.steps:
-            run.say(
-                f"{lost.steps} steps after step {step} had been done and were not saved: about "
-                f"{duration_text(lost.seconds)} of work is done again."
-            )
+        self._report_lost(lost, step)
 
     def restored(self, restored: Restored, report: ResumeReport, by_script: Sequence[str]) -> None:
         """Report what a resume took over, what changed and what is not promised.
@@ -78,9 +59,7 @@ class OwnLog(SaveLog):
         """
         if not self._is_coordinator:
             return
-        for damage in restored.damaged.values():
-            self._folder.event("checkpoint refused", reason=damage)
-            self._run.warn(f"{damage} Falling back to step {restored.step}.")
+        self._report_refused(restored)
         before = restored.created_by
         ranks = plural(before["world_size"], "rank")
         self._run.say(

@@ -11,12 +11,10 @@ from strategies.data.streams.own_position import not_promised
 from strategies.data.streams.streams import has_own_position
 
 from ...run_folder.metric_text import metrics_text, without_nan
-from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural
 from ..context import RunContext
 from ..recipe.interval import Every
 from .empty_steps import refuse_if_nothing_ever_counts, told
-from .process_age import age_s
 from .resume_report import report_resume
 from .save_log import SaveLog
 from .start_table import (
@@ -57,21 +55,7 @@ class RunLog(SaveLog):
         places = self._run.places()
         if not self._is_coordinator:
             return
-        lost = self._folder.forget_metrics_after(step)
-        run = self._run
-        self._folder.event(
-            "start",
-            attempt=run.attempt,
-            step=step,
-            strategy=run.strategy,
-            world_size=run.ranks.world_size,
-            precision=run.precision.name,
-            device=run.ranks.device.type,
-            resumed=restored is not None,
-            start_s=round(age_s(of_launcher=run.is_first_start_of_launcher), 3),
-            lost_steps=lost.steps,
-            lost_s=round(lost.seconds, 3),
-        )
+        run, lost = self._run, self._record_start(step, restored)
         if restored is None:
             run.say(f"starting at step 0 of {self._total_steps}, {run.describe()}")
             for phrase in self._not_promised:
@@ -92,11 +76,7 @@ class RunLog(SaveLog):
                 ]
             )
         )
-        if lost.steps:
-            run.say(
-                f"{lost.steps} steps after step {step} had been done and were not saved: about "
-                f"{duration_text(lost.seconds)} of work is done again."
-            )
+        self._report_lost(lost, step)
         self.records.begin(step)
 
     def restored(
@@ -105,9 +85,7 @@ class RunLog(SaveLog):
         """Report what a resume took over and what changed."""
         if not self._is_coordinator:
             return
-        for damage in restored.damaged.values():
-            self._folder.event("checkpoint refused", reason=damage)
-            self._run.warn(f"{damage} Falling back to step {restored.step}.")
+        self._report_refused(restored)
         if IMPORTED in restored.state:
             taken: Any = restored.state[IMPORTED]
             self._run.say(

@@ -1,11 +1,15 @@
-"""What is told of a run's saves, whichever loop they belong to."""
+"""What is reported of a run's starts and saves, whichever loop they belong to."""
 
 from __future__ import annotations
 
 from checkpointing import SavedCheckpoint, SaveFailedError
+from strategies import Restored
 
+from ...run_folder.lost_work import LostWork
+from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import size_text
 from ..context import RunContext
+from .process_age import age_s
 
 LOUD_AFTER = 3
 """Failed saves in a row that are taken for bad luck."""
@@ -26,7 +30,7 @@ def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
 
 
 class SaveLog:
-    """Tells of saves, on the coordinator; the other ranks' copies are silent."""
+    """Reports starts and saves, on the coordinator; the other ranks' copies are silent."""
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
@@ -34,6 +38,38 @@ class SaveLog:
         self._is_coordinator = run.ranks.is_coordinator
         self._failed_in_a_row = 0
         self._newest: int | None = None
+
+    def _record_start(self, step: int, restored: Restored | None) -> LostWork:
+        """Write the event of a start; return what is done again. Called on the coordinator only."""
+        run, lost = self._run, self._folder.forget_metrics_after(step)
+        self._folder.event(
+            "start",
+            attempt=run.attempt,
+            step=step,
+            strategy=run.strategy,
+            world_size=run.ranks.world_size,
+            precision=run.precision.name,
+            device=run.ranks.device.type,
+            resumed=restored is not None,
+            start_s=round(age_s(of_launcher=run.is_first_start_of_launcher), 3),
+            lost_steps=lost.steps,
+            lost_s=round(lost.seconds, 3),
+        )
+        return lost
+
+    def _report_lost(self, lost: LostWork, step: int) -> None:
+        """Print what is done again after a resume at `step`, if anything is."""
+        if lost.steps:
+            self._run.say(
+                f"{lost.steps} steps after step {step} had been done and were not saved: about "
+                f"{duration_text(lost.seconds)} of work is done again."
+            )
+
+    def _report_refused(self, restored: Restored) -> None:
+        """Report the damaged checkpoints that a resume has passed over."""
+        for damage in restored.damaged.values():
+            self._folder.event("checkpoint refused", reason=damage)
+            self._run.warn(f"{damage} Falling back to step {restored.step}.")
 
     def best(self, step: int, name: str, value: float, *, seconds: float, stall_s: float) -> None:
         """Report an evaluation that was the best so far, and whose weights were committed.
