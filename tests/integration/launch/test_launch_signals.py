@@ -38,6 +38,16 @@ DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS
 READY = ("ready-0", "ready-1")
 
 
+@pytest.mark.quick_cases(
+    "SIGTERM-75-warm",
+    "SIGTERM-0-cold",
+    "SIGUSR1-75-cold",
+    "SIGUSR2-75-warm",
+    "SIGUSR2-0-warm",
+    "SIGHUP-75-warm",
+    "SIGINT-75-cold",
+    "SIGINT-0-warm",
+)
 @pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize("code", [75, 0])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT"])
@@ -185,6 +195,9 @@ def test_ranks_are_in_sessions_of_their_own(launch):
     assert sorted(launched.stdout.splitlines()) == ["True", "[rank 1] True"]
 
 
+@pytest.mark.quick_cases(
+    "SIGTERM-True", "SIGTERM-False", "SIGHUP-False", "SIGINT-True", "SIGUSR1-True", "SIGUSR2-False"
+)
 @pytest.mark.parametrize("uses_run", [True, False])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2"])
 def test_a_notice_before_the_ranks_exist(name, uses_run, tmp_path):

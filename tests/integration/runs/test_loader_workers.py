@@ -53,7 +53,7 @@ def undisturbed_loss(tmp_path_factory: pytest.TempPathFactory, python: Callable[
     [
         ("warm", 1, ""),
         pytest.param("cold", 2, "", marks=pytest.mark.slow),
-        ("warm", 3, "spawn"),
+        pytest.param("warm", 3, "spawn", marks=pytest.mark.slow),
         pytest.param("warm", 4, "fork", marks=pytest.mark.slow),
     ],
     indirect=["launch"],
