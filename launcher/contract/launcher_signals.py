@@ -12,6 +12,11 @@ WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 SAME_KEYPRESS_S = 0.5
 """Two SIGINT this close are one Ctrl-C: a wrapper forwards what the terminal sent us as well."""
 
+ENDED_AT_ONCE = (
+    "relaunch: Ctrl-C again, before the ranks were started: ending at once. The same command "
+    "starts the run.\n"
+)
+
 
 class SignalInbox:
     """What the launcher was told by signals. One per process, installed on the main thread."""
@@ -88,5 +93,7 @@ class SignalInbox:
             self._wake()
         else:
             # A long import reads no flags, and nothing needs cleaning up yet.
+            with contextlib.suppress(OSError):
+                os.write(2, ENDED_AT_ONCE.encode())
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)

@@ -145,12 +145,16 @@ class ForkServer:
         self._group = None
         group.begin(END_S)
 
-    def close(self) -> None:
-        """End the server and whatever an import has started; ranks that were forked live on."""
+    def kill(self) -> None:
+        """Kill the server and whatever an import has started; `close` follows."""
         self._channel.close()
         kill_group(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the server and whatever an import has started; ranks that were forked live on."""
+        self.kill()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
         group, self._group = self._group, None

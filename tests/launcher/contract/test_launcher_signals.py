@@ -7,7 +7,12 @@ import signal
 
 import pytest
 
-from launcher.contract.launcher_signals import SAME_KEYPRESS_S, WARNINGS, SignalInbox
+from launcher.contract.launcher_signals import (
+    ENDED_AT_ONCE,
+    SAME_KEYPRESS_S,
+    WARNINGS,
+    SignalInbox,
+)
 from launcher.workers.worker import wait_for_an_end
 
 
@@ -55,7 +60,7 @@ def test_second_ctrl_c_after_the_ranks_have_started(inbox):
     assert inbox.kill_now
 
 
-def test_second_ctrl_c_before_the_ranks_ends_the_launcher(inbox, monkeypatch):
+def test_second_ctrl_c_before_the_ranks_ends_the_launcher(inbox, monkeypatch, capfd):
     killed = []
     kill = "launcher.contract.launcher_signals.os.kill"
     monkeypatch.setattr(kill, lambda pid, signum: killed.append(signum))
@@ -66,6 +71,7 @@ def test_second_ctrl_c_before_the_ranks_ends_the_launcher(inbox, monkeypatch):
     inbox.clock[0] += SAME_KEYPRESS_S + 0.1
     signal.raise_signal(signal.SIGINT)
     assert killed == [signal.SIGINT]
+    assert capfd.readouterr().err == ENDED_AT_ONCE
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
 
