@@ -114,6 +114,9 @@ class Requeue:
             self._sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             now = judge(ended, self._job())
+            if now.cause is Cause.REQUEUED:
+                self._say(f"job {key} is back in the queue.")
+                return None
             if now.action is not RequeueAction.ASK_AGAIN:
                 verdict = now
             if verdict.action is not RequeueAction.REQUEUE:

@@ -304,6 +304,14 @@ def test_a_job_that_is_cancelled_beside_a_waiting_step_stays_cancelled():
     assert "stays so" in slurm.said[-1]
 
 
+def test_a_step_that_waits_leaves_when_another_has_put_the_job_back():
+    slurm = Steps({0: False, 1: False})
+    slurm.answers = [PREEMPTED, shown("COMPLETING", restarts=1)]
+    assert slurm.settle(allocation=TASK) == 75
+    assert slurm.num_requeues() == 0
+    assert slurm.said[-1] == "job 12 is back in the queue."
+
+
 def test_a_step_that_works_on_holds_the_requeue_up_until_the_time_is_over():
     slurm = Steps({0: False, 1: False})
     end_s = parse_job(PREEMPTED.text).end_time_s
