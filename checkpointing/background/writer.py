@@ -3,7 +3,6 @@
 import json
 import mmap
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from ..errors import SaveFailedError
 from ..format.strict_json import JSON
 from ..saving.commit import Commit
 from ..storage.commit_protocol import CommitProtocol
-from .copy_progress import ReadyTeller
+from .copy_progress import ReadyTeller, readable
 from .pinned_memory import pin
 from .staging import Staging
 from .writer_process import NOT_FOR_US
@@ -187,7 +186,7 @@ class BackgroundWriter:
         assert process.stdout is not None
         while (answer := self._next_answer()) is None:
             left_s = max(0.0, self._until_s - time.monotonic())
-            if not select.select([process.stdout], [], [], left_s if wait else 0)[0]:
+            if not readable(process.stdout.fileno(), left_s if wait else 0):
                 if not wait and left_s:
                     return None
                 return {"died": self._give_up()}

@@ -8,7 +8,6 @@ from contextlib import suppress
 from checkpointing import (
     JSON,
     BackgroundSave,
-    BackgroundWriter,
     CheckpointStore,
     FrozenTensors,
     Retention,
@@ -33,6 +32,7 @@ from ...run_folder.checkpoint_summary import best_step
 from ..context import RunContext
 from .background_thread import BackgroundThread
 from .pruning import Pruner
+from .writer_start import open_writer
 
 
 class Checkpointer:
@@ -57,7 +57,7 @@ class Checkpointer:
         own = {} if own_position is None else {own_position.NAME: own_position}
         self._objects: Objects = {**objects, **own}
         self._own_position = own_position
-        self._writer = BackgroundWriter()
+        self._writer = open_writer()
         self._stored = FrozenTensors()
         self._stored_best = FrozenTensors()
         self._in_flight: BackgroundSave | None = None
