@@ -1,6 +1,6 @@
 """The folder that holds the checkpoints of one run."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from pathlib import PurePath
 
 from ..errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
@@ -122,18 +122,33 @@ class CheckpointStore:
     def freed_bytes(self, steps: Collection[int]) -> int:
         """Return how many bytes the deletion of checkpoints would free; deletes nothing.
 
-        An object counts where all the checkpoints that name it are among these.
+        An object counts where all the checkpoints that name it are among these, and so does a
+        shard that several have in common.
 
         Raises:
             OSError: From the storage.
         """
         going = {self.path(step) / MANIFEST_NAME for step in steps}
-        read = (manifest_at(path, self.files) for path in going)
-        manifests = [manifest for manifest in read if manifest is not None]
-        sizes = {f.name: f.size_bytes for one in manifests for f in one.files if f.is_object}
+        read = {path.parent: manifest_at(path, self.files) for path in going}
+        files = [(at, file) for at, one in read.items() if one is not None for file in one.files]
+        sizes = {file.name: file.size_bytes for _, file in files if file.is_object}
         staying = [path for path in self.publishing.manifests() if path not in going]
         freed = unnamed(sizes, staying, self.files) if sizes else []
-        return sum(one.own_bytes for one in manifests) + sum(sizes[name] for name in freed)
+        shards = [(at / file.name, file.size_bytes) for at, file in files if not file.is_object]
+        return self._bytes_of(shards) + sum(sizes[name] for name in freed)
+
+    def _bytes_of(self, shards: Iterable[tuple[PurePath, int]]) -> int:
+        """Return the bytes of those files of which all names are among these."""
+        left: dict[Hashable, int] = {}
+        total = 0
+        for path, size_bytes in shards:
+            try:
+                identity, num_names = self.files.identity(path)
+            except FileNotFoundError:
+                continue
+            left[identity] = left.get(identity, num_names) - 1
+            total += size_bytes if not left[identity] else 0
+        return total
 
     def has_objects(self, names: Iterable[str]) -> bool:
         """Tell whether objects are there, each by its name from the store's folder.

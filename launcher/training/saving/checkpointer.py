@@ -11,6 +11,7 @@ from checkpointing import (
     BackgroundWriter,
     CheckpointStore,
     FrozenTensors,
+    OwnShard,
     Retention,
     SavedCheckpoint,
     Snapshot,
@@ -60,6 +61,7 @@ class Checkpointer:
         self._writer = BackgroundWriter()
         self._stored = FrozenTensors()
         self._stored_best = FrozenTensors()
+        self._own_shard = OwnShard()
         self._in_flight: BackgroundSave | None = None
         self._saving_since: int | None = None
         self._state_in_flight: Mapping[str, JSON] = {}
@@ -98,10 +100,13 @@ class Checkpointer:
                 self._folder.checkpoints.set_aside(step)
         self._pruner.resumed(self.newest_step)
         self._stored.forget()
+        self._own_shard.forget()
         self._stored_best.failed()  # what it relies on may have been swept
         if restored is not None:
             frozen = frozen_fragments(self._strategy)
             self._stored.loaded(restored.token, restored.stored, frozen)
+            folder = self._folder.checkpoints.path(restored.step)
+            self._own_shard.committed(folder, self._communicator.rank, restored.files)
         saved = restored.objects if restored is not None else {}
         for name, state in saved.items():
             if name in self._objects:
@@ -279,6 +284,7 @@ class Checkpointer:
             objects=self._objects,
             weights_only=weights_only,
             stored=stored,
+            own_shard=None if weights_only else self._own_shard,
         )
 
     def _let_go(self, step: int, state: Mapping[str, JSON], current_best: int | None) -> None:
