@@ -270,8 +270,14 @@ class Checkpointer:
         if self._own_position is not None and not weights_only:
             self._own_position.gather(step, self._communicator.all_gather)
         stored, store = self._stored, self._folder.checkpoints
+        other, beside = self._stored_best, self._folder.best
         if weights_only:
-            stored, store = self._stored_best, self._folder.best
+            stored, store, other, beside = other, beside, stored, store
+        if other.names and not other.is_doubtful and not stored.names:
+            # One base for both. On rank 0 alone it may fail: then all ranks write it.
+            is_shared = not self._is_coordinator or store.share_objects(beside, other.objects)
+            if is_shared:
+                stored.adopt(other)
         if stored.is_doubtful and self._is_coordinator and not store.has_objects(stored.objects):
             stored.forget()
         return collect_state(
