@@ -176,13 +176,18 @@ class Flag:
     deadline = None
 
 
-def ours(strategy: str, *, exact: bool = False) -> Callable[[Ranks, int], Step]:
+NEVER = "1000000 steps"
+
+
+def ours(
+    strategy: str, *, exact: bool = False, save_every: str = NEVER, called: str = ""
+) -> Callable[[Ranks, int], Step]:
     def build(ranks: Ranks, width: int) -> Step:
         environment = replace(
             RankEnvironment.from_environ(os.environ),
             run=RunOptions(strategy=strategy, exact=exact),
         )
-        name = f"exact-{strategy}" if exact else strategy
+        name = called or (f"exact-{strategy}" if exact else strategy)
         folder = RunFolder(Path(os.environ["BENCH_FOLDER"]) / name)
         run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=folder, seed=0)
         run.console = RankConsole(is_heard=False)
@@ -194,8 +199,8 @@ def ours(strategy: str, *, exact: bool = False) -> Callable[[Ranks, int], Step]:
             micro_batch=MICRO_BATCH,
             epochs=10**6,
             max_grad_norm=1.0,
-            save_every="1000000 steps",
-            evaluate_every="1000000 steps",
+            save_every=save_every,
+            evaluate_every=NEVER,
             log_every=1000,
             accelerator=Accelerator(cpu=True) if strategy == "accelerate" else None,
         )
@@ -238,6 +243,25 @@ KINDS = {mine.split()[-1]: (theirs, mine) for mine, theirs in reversed(PAIRS)}
 TARGET = 1.03
 EXACT_TARGET = 1.15
 """With sums that do not depend on their order, beside relaunch without them."""
+
+
+def interleaved(steps: dict[str, Step], rounds: int, num_steps: int) -> dict[str, list[float]]:
+    """Take each variant once a round; return the seconds of its step in every round."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(rounds + 1):
+        # There and back: nobody always finds the caches as the same one has left them.
+        for name in list(steps)[:: 1 if number % 2 else -1]:
+            step = steps[name]
+            step()  # a run finds its own code and tensors in the caches, not another's
+            dist.barrier()
+            began = time.perf_counter()
+            for _ in range(num_steps):
+                step()
+            dist.barrier()
+            if number:  # the first round warms up
+                taken[name].append((time.perf_counter() - began) / num_steps)
+    dist.barrier()
+    return taken
 
 
 class Numbers:
@@ -296,20 +320,7 @@ def main() -> None:
             os.environ["BENCH_FOLDER"] = shared[0]
             names = VARIANTS if given.only is None else KINDS[given.only]
             steps = {name: VARIANTS[name](ranks, given.width) for name in names}
-            taken: dict[str, list[float]] = {name: [] for name in steps}
-            for number in range(given.rounds + 1):
-                # There and back: nobody always finds the caches as the same one has left them.
-                for name in list(steps)[:: 1 if number % 2 else -1]:
-                    step = steps[name]
-                    step()  # a run finds its own code and tensors in the caches, not another's
-                    dist.barrier()
-                    began = time.perf_counter()
-                    for _ in range(given.steps):
-                        step()
-                    dist.barrier()
-                    if number:  # the first round warms up
-                        taken[name].append((time.perf_counter() - began) / given.steps)
-            dist.barrier()
+            taken = interleaved(steps, given.rounds, given.steps)
         if ranks.is_coordinator:
             places = {
                 "at step 0": 0,

@@ -113,13 +113,12 @@ class TrainerSaving:
         """Return where every rank has done it.
 
         Raises:
-            OSError: one has not.
+            OSError: on every rank, with the same words, where one has not.
         """
-        failed = self._rank.votes().sums(error is not None)[0]
-        if error is not None:
-            raise OSError(f"{what}: {error}") from error
-        if failed:
-            raise OSError(f"{what}: {failed:.0f} other ranks report why")
+        ours = None if error is None else f"{type(error).__name__}: {error}"
+        for rank, text in enumerate(self._rank.agreement().texts(ours)):
+            if text is not None:
+                raise OSError(f"{what} by rank {rank}: {text}") from error
 
     def _publishes(self, folder: Path) -> bool:
         """Whether this rank completes the folder: rank 0, and one a node where each has its own."""

@@ -286,8 +286,9 @@ class Run(RunContext):
         if self._job is not None:
             raise ConfigError(
                 "run.prepare was called a second time: a run is one model with one optimizer, and "
-                "one folder. Train a second model in a script and a --run-dir of its own; two "
-                "networks that are trained in turns can be one module whose losses are added."
+                "one folder. Train a second model in a script and a --run-dir of its own. Networks "
+                "that are trained in turns with an optimizer each go into a loop of your own: "
+                "launcher.Resumable(model={...}, optimizer={...})."
             )
 
 

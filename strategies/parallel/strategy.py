@@ -163,6 +163,11 @@ class Strategy(ABC):
             self._calls.are_together = False
 
     @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """Return every optimizer that steps: the user's one."""
+        return (self._optimizer,)
+
+    @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The optimizer's live parameter groups."""
         return self._optimizer.param_groups

@@ -186,6 +186,13 @@ class Recipe:
                 "Give the length of the run as steps=."
             )
         for name, value in (("model", self.model), ("optimizer", self.optimizer)):
+            if isinstance(value, Mapping | list | tuple):
+                raise ConfigError(
+                    f"{name}= is a {type(value).__name__} of {len(value)}, and run.prepare trains "
+                    "one model with one optimizer. Keep several (a GAN, an actor and a critic, a "
+                    f"teacher) in a loop of your own: launcher.Resumable({name}=...) takes them by "
+                    "name, saves and resumes each."
+                )
             if isinstance(value, nn.Module | torch.optim.Optimizer):
                 raise ConfigError(
                     f"{name}= is a {type(value).__name__} that was made already, and sharding "

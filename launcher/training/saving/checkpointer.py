@@ -22,7 +22,7 @@ from strategies import (
     IMPORTED,
     Objects,
     Restored,
-    Strategy,
+    TrainedState,
     collect_state,
     frozen_fragments,
     restore_newest,
@@ -42,7 +42,7 @@ class Checkpointer:
     def __init__(
         self,
         run: RunContext,
-        strategy: Strategy,
+        strategy: TrainedState,
         *,
         retention: Retention,
         requested: list[dict[str, JSON]],

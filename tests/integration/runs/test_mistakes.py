@@ -159,6 +159,7 @@ def test_a_second_model_is_refused_at_the_call(launch, run):
     assert launched.wait(60) == 2
     said = launched.said()[-1]
     assert f"{line_of(launch, 'second')}: run.prepare was called a second time" in said
+    assert "launcher.Resumable(model={...}, optimizer={...})" in said
 
 
 def test_what_a_call_lacks_is_said(launch, run):
