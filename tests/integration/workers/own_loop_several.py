@@ -40,7 +40,7 @@ def net(seed: int, width: int) -> Any:
 
 def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.detach()
 
@@ -59,7 +59,8 @@ def distill(x: torch.Tensor) -> torch.Tensor:
 def contrast(x: torch.Tensor) -> torch.Tensor:
     features = models(x)
     if dist.is_initialized():
-        features = torch.cat(across.all_gather(features))  # in the order of the global batch
+        gathered = across.all_gather(features)  # type: ignore[no-untyped-call]
+        features = torch.cat(gathered)  # in the order of the global batch
     likeness = features @ features.T
     return update(optimizers, nn.functional.cross_entropy(likeness, torch.arange(len(likeness))))
 
