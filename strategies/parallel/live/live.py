@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def live_state(model: Any, optimizer: Any, ranks: Ranks) -> TrainedState:
     if models is None:
         model = inside_fabric(model)
         models = {"": model}
-        if not isinstance(optimizer, Mapping | Sequence):
+        if not isinstance(optimizer, Mapping | list | tuple):
             return _live_one(model, optimizer, ranks)
     return _live_several(models, optimizer, ranks)
 
