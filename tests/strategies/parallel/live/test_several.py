@@ -38,7 +38,7 @@ def adam(*models: nn.Module) -> torch.optim.Optimizer:
 
 def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimizer.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     optimizer.step()
 
 
