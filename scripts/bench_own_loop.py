@@ -65,7 +65,7 @@ def resumable(name: str, save_every: str) -> Callable[[Ranks, int], Step]:
                 _, (x, y) = next(batches)
                 model.require_backward_grad_sync = number == ACCUMULATION - 1
                 loss = F.cross_entropy(model(x), y)
-                (loss / ACCUMULATION).backward()  # type: ignore[no-untyped-call]
+                torch.autograd.backward(loss / ACCUMULATION)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
@@ -93,11 +93,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     environment = RankEnvironment.from_environ(os.environ)
-    with process_groups(
-        rank=environment.rank,
-        world_size=environment.world_size,
-        local_rank=environment.local_rank,
-    ) as ranks:
+    place: Any = {"rank": environment.rank, "world_size": environment.world_size}
+    with process_groups(local_rank=environment.local_rank, **place) as ranks:
         shared: list[Any] = [tempfile.mkdtemp(prefix="bench-own-loop-")]
         dist.broadcast_object_list(shared)
         os.environ["BENCH_FOLDER"] = shared[0]

@@ -32,6 +32,8 @@ from pathlib import Path
 
 import torch  # before the ranks are forked
 
+from launcher.contract.environment import START_DIR
+
 IMPORTED_ONCE = (
     "torch._dynamo",  # by a rank's first optimizer otherwise
     "torch.distributed.fsdp",
@@ -77,6 +79,7 @@ def be_rank(loop: Loop, rank: int, port: int, folder: Path) -> None:
         os.dup2(output, 2)
         local = {"LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": loop.ranks, "OMP_NUM_THREADS": 1}
         meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ[START_DIR] = str(folder)  # this process was begun elsewhere
         several = {"RANK": rank, "WORLD_SIZE": loop.ranks, **local, **meet}
         if loop.ranks > 1:
             os.environ.update({name: str(value) for name, value in several.items()})

@@ -73,7 +73,6 @@ if TYPE_CHECKING:
     from .parallel.strategy import Parameters as Parameters
     from .parallel.strategy import StepOutcome as StepOutcome
     from .parallel.strategy import Strategy as Strategy
-    from .parallel.trained_state import TrainedState as TrainedState
     from .precision import Precision as Precision
     from .precision import precision_for as precision_for
     from .schedules.length import Span as Span
@@ -149,7 +148,6 @@ _HOME = {
     "StepOutcome": "parallel.strategy",
     "Strategy": "parallel.strategy",
     "StrategyError": "errors",
-    "TrainedState": "parallel.trained_state",
     "Tally": "metrics.sums",
     "TimeLeft": "boundary.time_left",
     "TorchSchedule": "schedules.torch_schedule",

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from strategies import Agreed, Decision, Ending, Restored, TrainedState
+from strategies import Agreed, Decision, Ending, Restored
+from strategies.parallel.trained_state import TrainedState
 
 from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.tables import plural

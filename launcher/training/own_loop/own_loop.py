@@ -21,12 +21,12 @@ from strategies import (
     Progress,
     Report,
     StrategyError,
-    TrainedState,
     current_hyperparameters,
     decide,
 )
 from strategies.boundary.late_number import LateNumber
 from strategies.parallel.strategy import StepOutcome
+from strategies.parallel.trained_state import TrainedState
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.leaving import tell_leaving
@@ -126,8 +126,8 @@ class OwnLoop:
         set_random_state(mine["random"], ranks.device)
         return batches
 
-    def begin_batch(self) -> None:
-        """Count a batch that the script is given now."""
+    def begin_batch(self, batch: Any) -> Any:
+        """Count a batch that the script is given now; return it as the script is to have it."""
         assert self._data is not None
         self._run.before_first_step.end()
         self._run.lockstep.step = self.state.step
@@ -137,6 +137,7 @@ class OwnLoop:
         self.place = replace(self.place, batches=batches, samples=samples)
         self.ends_epoch = self._data.left(self.place) == 0
         self.evaluation_due = False
+        return self._data.ready(batch)
 
     def begin_epoch(self, epoch: int) -> None:
         """Go on to the begin of another epoch."""

@@ -174,8 +174,7 @@ class Resumable:
             if steps is not None and loop.state.step >= steps:
                 break
             for batch in loop.open_epoch():
-                loop.begin_batch()
-                yield epoch, batch
+                yield epoch, loop.begin_batch(batch)
                 if loop.boundary():
                     if loop.is_leaving:
                         loop.close()

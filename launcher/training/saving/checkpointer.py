@@ -22,12 +22,12 @@ from strategies import (
     IMPORTED,
     Objects,
     Restored,
-    TrainedState,
     collect_state,
     frozen_fragments,
     restore_newest,
 )
 from strategies.data.streams.own_position import OwnPosition, require_same_kind
+from strategies.parallel.trained_state import TrainedState
 
 from ...run_folder.checkpoint_summary import best_step
 from ..context import RunContext

@@ -21,6 +21,9 @@ _HOLDS = "optimizer"
 """Where accelerate and DeepSpeed keep the torch optimizer that they have wrapped."""
 
 
+_FABRICS = "_FabricModule"
+
+
 def adopt(
     strategy: Strategy, optimizer: torch.optim.Optimizer, groups: list[list[str]], ranks: Ranks
 ) -> None:
@@ -60,6 +63,12 @@ def torch_optimizer(optimizer: Any, *, where: str = "optimizer=") -> torch.optim
             "torch.optim.Optimizer. Pass the one that steps the model's parameters."
         )
     return found
+
+
+def inside_fabric(model: Any) -> Any:
+    """Return what Lightning Fabric's setup has wrapped: a module in DDP, an engine, or plain."""
+    is_fabrics = type(model).__name__ == _FABRICS
+    return model._forward_module if is_fabrics else model
 
 
 def bare_module(model: nn.Module) -> nn.Module:

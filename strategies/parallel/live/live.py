@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from ...collectives.process_group import Ranks
 from ...errors import ConfigError
 from ..strategy import Strategy
 from ..trained_state import TrainedState
-from .adoption import bare_module, live_groups, torch_optimizer
+from .adoption import bare_module, inside_fabric, live_groups, torch_optimizer
 from .engine import is_engine, live_zero
 from .replicated import LiveDDP, LiveSingle
 from .several import LiveSeveral, Part, SeveralOptimizers, by_name, together
@@ -29,7 +29,8 @@ def live_state(model: Any, optimizer: Any, ranks: Ranks) -> TrainedState:
 
     Args:
         model: plain, in DistributedDataParallel, after fully_shard, compiled, or a DeepSpeed
-            engine; or several, as a mapping of names or a sequence.
+            engine, also as Lightning Fabric's setup has returned it; or several, as a mapping of
+            names or a sequence.
         optimizer: over its parameters; None for an engine, which has its own; or several.
         ranks: all of which hold a part.
 
@@ -38,8 +39,9 @@ def live_state(model: Any, optimizer: Any, ranks: Ranks) -> TrainedState:
     """
     models = by_name(model, "model")
     if models is None:
+        model = inside_fabric(model)
         models = {"": model}
-        if not isinstance(optimizer, Mapping | Sequence):
+        if not isinstance(optimizer, Mapping | list | tuple):
             return _live_one(model, optimizer, ranks)
     return _live_several(models, optimizer, ranks)
 
@@ -53,6 +55,7 @@ def _live_one(model: Any, optimizer: Any, ranks: Ranks) -> Strategy:
 
 
 def _live_several(models: Mapping[str, Any], optimizer: Any, ranks: Ranks) -> LiveSeveral:
+    models = {name: inside_fabric(one) for name, one in models.items()}
     engines = {name: live_zero(one, ranks) for name, one in models.items() if is_engine(one)}
     of_engines = {id(one) for engine in engines.values() for one in engine.optimizers}
     given = by_name(optimizer, "optimizer")

@@ -35,7 +35,7 @@ def by_name(given: Any, argument: str) -> dict[str, Any] | None:
     Raises:
         ConfigError: a name that cannot stand in the names of tensors, or nothing at all.
     """
-    if isinstance(given, nn.Module) or not isinstance(given, Mapping | Sequence):
+    if isinstance(given, nn.Module) or not isinstance(given, Mapping | list | tuple):
         return None
     named = given if isinstance(given, Mapping) else {str(n): one for n, one in enumerate(given)}
     for name in named:

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as across
+import torch.distributed.nn.functional
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from launcher import GlobalBatches, Resumable
 
 kind, wrap, *notice_at = sys.argv[1:]
+all_gather: Any = torch.distributed.nn.functional.all_gather
 if "RANK" in os.environ:
     dist.init_process_group("gloo")
 rank = dist.get_rank() if dist.is_initialized() else 0
@@ -40,7 +41,7 @@ def net(seed: int, width: int) -> Any:
 
 def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     optimizer.step()
     return loss.detach()
 
@@ -57,10 +58,9 @@ def distill(x: torch.Tensor) -> torch.Tensor:
 
 
 def contrast(x: torch.Tensor) -> torch.Tensor:
-    features = models(x)
+    features: Any = models(x)
     if dist.is_initialized():
-        gathered = across.all_gather(features)  # type: ignore[no-untyped-call]
-        features = torch.cat(gathered)  # in the order of the global batch
+        features = torch.cat(all_gather(features))  # in the order of the global batch
     likeness = features @ features.T
     return update(optimizers, nn.functional.cross_entropy(likeness, torch.arange(len(likeness))))
 

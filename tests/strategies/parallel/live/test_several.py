@@ -38,7 +38,7 @@ def adam(*models: nn.Module) -> torch.optim.Optimizer:
 
 def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     optimizer.step()
 
 
@@ -181,3 +181,18 @@ def test_what_is_refused() -> None:
     refused([first], [adam(first), adam(first)], r"is held by optimizer '0' and by optimizer '1'")
     refused([first, second], None, "no optimizer was passed for any model")
     refused("net", adam(first), "model= is a str; pass the torch.nn.Module, or several")
+
+
+class _FabricModule(nn.Module):
+    """As Lightning Fabric's setup returns a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._forward_module = model
+
+
+def test_what_fabric_has_wrapped_has_the_names_of_what_is_inside() -> None:
+    model = net(0)
+    for wrapped in (_FabricModule(model), {"a": _FabricModule(model)}):
+        state = live_state(wrapped, adam(model), ALONE)
+        assert state.group_names[0][0] in ("0.weight", "a.0.weight")
