@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.contract.launcher_signals import SAME_KEYPRESS_S
+from launcher.contract.launcher_signals import BEFORE_RANKS_S, SAME_KEYPRESS_S
 from launcher.workers.worker import catches
 
 pytestmark = pytest.mark.timeout(120)
@@ -223,7 +223,7 @@ def test_a_second_ctrl_c_before_the_ranks_exist_ends_the_launcher_at_once(tmp_pa
     process = start_of_its_own(MAIN, tmp_path)
     wait_until_handled(process, tmp_path)
     process.send_signal(signal.SIGINT)
-    time.sleep(SAME_KEYPRESS_S + 0.1)
+    time.sleep(BEFORE_RANKS_S + 0.1)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     # Where the import was over by then, the first one has done its work.
