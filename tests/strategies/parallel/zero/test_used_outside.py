@@ -53,7 +53,7 @@ def test_each_module_is_called_once_in_its_order_and_gives_its_parameters() -> N
     values = gathered(block)
     assert calls == ["", "0", "1", "1.0", "1.1", "1.1"]
     assert all(torch.equal(values[id(p)], p) for p in block.parameters())
-    torch.stack([0 * values[id(p)].sum() for p in block.parameters()]).sum().backward()
+    torch.stack([0 * values[id(p)].sum() for p in block.parameters()]).sum().backward()  # type: ignore[no-untyped-call]
     assert backwards == ["", "1.1", "1", "1.1", "1.0", "0"]
     assert all(p.grad is not None and not p.grad.any() for p in block.parameters())
 
