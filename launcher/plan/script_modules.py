@@ -45,10 +45,15 @@ def names_torch_variable(program: Program) -> bool:
 
     It may set one before the part of torch that reads it is imported.
     """
+    return any(map(_VARIABLE_OF_TORCH.search, sources_of(program)))
+
+
+def sources_of(program: Program) -> tuple[str, ...]:
+    """Return a program's source, and those of the modules beside it that it imports."""
     source = source_of(program)
     path = find_source(program)
     beside = () if path is None else (path.parent / f"{m}.py" for m in modules_in(source))
-    return any(map(_VARIABLE_OF_TORCH.search, (source, *map(_text_of, beside))))
+    return (source, *map(_text_of, beside))
 
 
 def _text_of(path: Path) -> str:

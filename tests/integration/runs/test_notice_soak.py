@@ -16,6 +16,7 @@ ALL_TWICE = 2 * ("SIGUSR2", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 SETTINGS: dict[str, dict[str, Any]] = {
     "warm": {"strategy": "zero2", "workers": 0, "start": "warm"},
     "loading": {"strategy": "fsdp", "workers": 2, "start": "warm"},
+    "plain": {"strategy": "ddp", "workers": 2, "start": "warm"},
     "cold": {"strategy": "ddp", "workers": 2, "start": "cold"},
 }
 CASES: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
@@ -29,7 +30,7 @@ CASES: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
     ("accumulation", "warm", "rank", ("SIGHUP",), True),
     ("data wait", "loading", "tree", ("SIGTERM",), False),
     ("evaluation", "loading", "rank", ALL_TWICE, True),
-    ("save in flight", "cold", "launcher", ("SIGUSR2",), False),
+    ("save in flight", "plain", "launcher", ("SIGUSR2",), False),
     ("restart", "warm", "launcher", ("SIGTERM",), False),
     ("export", "loading", "tree", ("SIGINT",), False),
     ("test", "warm", "tree", ALL_TWICE, True),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from launcher.plan.launch_plan import calls_run_start
 from launcher.plan.program import Program, ProgramKind
 from launcher.plan.script_modules import modules_in, names_torch_variable, spawn_line
 
@@ -57,3 +58,20 @@ def test_a_variable_of_torch(script: str, beside: str, names: bool, tmp_path: Pa
     (tmp_path / "settings.py").write_text(beside)
     program = Program(kind=ProgramKind.SCRIPT, name=str(tmp_path / "train.py"), args=())
     assert names_torch_variable(program) is names
+
+
+@pytest.mark.parametrize(
+    ("script", "calls"),
+    [
+        ("Run.start(main)", True),
+        ("import beside\nbeside.train()", True),
+        ("from beside import train\ntrain()", True),
+        ("train()", False),
+        ("import missing", False),
+    ],
+)
+def test_who_calls_run_start(script: str, calls: bool, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(script)
+    (tmp_path / "beside.py").write_text("def train(): Run.start(main)")
+    program = Program(kind=ProgramKind.SCRIPT, name=str(tmp_path / "train.py"), args=())
+    assert calls_run_start(program) is calls
