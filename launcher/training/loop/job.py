@@ -119,11 +119,6 @@ class Job:
         """Whether this start has completed a step."""
         return self._loop.has_trained
 
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether this rank is in `step.evaluate` of a step that is done."""
-        return self._loop.is_evaluating
-
     def save_after_mistake(self) -> str:
         """Save the finished steps if all ranks have met a mistake; return what came of it.
 

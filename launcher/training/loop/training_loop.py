@@ -68,8 +68,6 @@ class TrainingLoop:
         self._rates = parts.rates
         self.asked_to_stop: str | None = None
         """What the script said when it called `job.stop()` on this rank."""
-        self.is_evaluating = False
-        """Whether the script's `measure` is being called for a step that is done."""
         self._num_done = 0
         self._step_s = 0.0
         self._open: Step | None = None
@@ -457,9 +455,7 @@ class TrainingLoop:
         Raises:
             Preempted: the ranks were asked to leave, or the time is too short.
         """
-        self.is_evaluating = True
         found = self._support.measure(dataset, measure, name, collate)
-        self.is_evaluating = False
         step.notice = found.notice
         if found.metrics is None:
             self._leave_owing(step)

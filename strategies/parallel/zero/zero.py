@@ -351,9 +351,9 @@ class Zero(Strategy):
         }
         return {fqn: state for fqn, state in found.items() if state}
 
-    def replicas(self) -> Replicas:
+    def _weights_alike(self) -> Replicas:
         """Return the weights that are computed with, which all ranks hold up to stage 2."""
-        if self.stage == 3 or self.ranks.world_size == 1:
+        if self.stage == 3:
             return Replicas()
         return Replicas(list(self._model.named_parameters()))
 
