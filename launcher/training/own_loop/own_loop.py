@@ -25,7 +25,7 @@ from strategies import (
     current_hyperparameters,
     decide,
 )
-from strategies.boundary.late_number import LateNumber
+from strategies.collectives.late_number import LateNumber
 from strategies.parallel.strategy import StepOutcome
 
 from ...contract.exit_codes import CONTINUE
