@@ -139,6 +139,7 @@ def main(run: Run) -> None:
         evaluate_every=f"{arguments.evaluate_every} steps",
         stop=EarlyStopping("val/bits_per_byte", mode="min", patience=10),
         max_grad_norm=1.0,
+        forward=lambda model, batch: model(batch[:, :-1]),  # so that memory can be estimated
     )
     for step in job:
         for batch in step:

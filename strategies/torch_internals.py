@@ -161,6 +161,33 @@ def missing_for_fsdp(modules: Iterable[nn.Module]) -> str | None:
     return None
 
 
+def backward_within_modes(loss: torch.Tensor) -> None:
+    """Do as torch.autograd.backward, which takes modes off meanwhile.
+
+    They are missing then where a block's forward is computed again. Without the private name it is
+    that function, and such a block may not be the same.
+    """
+    run: Any = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    if run is None:
+        torch.autograd.backward(loss)
+        return
+    one, inputs = torch.ones_like(loss), ()
+    run((loss,), (one,), False, False, inputs, allow_unreachable=True, accumulate_grad=True)
+
+
+def watch_compiling(report: Callable[[], None]) -> None:
+    """Call `report` as each compilation of torch.compile begins and ends, in this process.
+
+    The first step of a compiled model takes a minute without anything else to be seen. Imports
+    torch._dynamo, which takes seconds: for models that compile anyway.
+    """
+    with suppress(ImportError, AttributeError):
+        from torch._dynamo.callback import callback_handler
+
+        callback_handler.register_start_callback(lambda _: report())
+        callback_handler.register_end_callback(lambda _: report())
+
+
 def _can_watch() -> bool:
     return hasattr(torch._C, "_set_worker_pids") and hasattr(torch._C, "_remove_worker_pids")
 

@@ -52,6 +52,7 @@ from .attempts.attempt import POLL_S, Attempt
 from .attempts.evidence import oom_kills
 from .attempts.hang_detection import HangWatch
 from .attempts.history import AttemptHistory
+from .attempts.nccl_traces import ask_for_traces, wait_for_traces
 from .attempts.result import AttemptEnd, words_of
 from .attempts.stack_dump import ask_for_stacks
 from .attempts.supervision import Bounds
@@ -267,12 +268,15 @@ class NodeAgent(SimpleElasticAgent):
         """Write where the ranks are when none got on: beside their logs, else here."""
         assert self._hang is not None
         assert self._output is not None
-        text = ask_for_stacks({worker: self._files[worker.rank].stacks for worker in workers})
-        sentence, folder = self._hang.text(elsewhere), self._output.folder()
+        files, folder = self._files, self._output.folder()
+        asked = ask_for_traces({w.rank: files[w.rank].nccl_pipe for w in workers})
+        text = ask_for_stacks({worker: files[worker.rank].stacks for worker in workers})
+        traces = wait_for_traces(folder, asked)
+        sentence = self._hang.text(elsewhere)
         try:
             if folder is not None:
                 replace_text(folder / "stacks.txt", text + "\n")
-                self._say(f"{sentence} Where they were: {folder / 'stacks.txt'}")
+                self._say(f"{sentence} Where they were: {folder / 'stacks.txt'}{traces}")
                 return
         except OSError:
             pass
@@ -289,6 +293,7 @@ class NodeAgent(SimpleElasticAgent):
             attempt=self._number,
             interface=interface_of_run(self._plan),
             start_dir=working_folder(),
+            log_folder=None if self._output is None else self._output.folder(),
         )
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:

@@ -18,6 +18,7 @@ def group_settings(
     attempt: int | None,
     interface: str | None,
     start_dir: Path | None = None,
+    log_folder: Path | None = None,
 ) -> GroupSettings:
     """Return what all workers of one attempt on this node have in common; pure.
 
@@ -31,6 +32,7 @@ def group_settings(
         attempt: Its number in the run's folder; None where that is left to the script.
         interface: The network interface towards the other ranks; None: not known.
         start_dir: The launcher's working folder; None: not known.
+        log_folder: Of this attempt, on this node; None: no logs are written.
     """
     return GroupSettings(
         master_addr=master_addr,
@@ -45,6 +47,7 @@ def group_settings(
         cpus=plan.cpus,
         start_dir=start_dir,
         attempt=attempt,
+        log_folder=log_folder,
         warning_file=scratch / "warning.json",
         limits=replace(plan.limits, grace_s=shorter(plan.grace_s, plan.limits.grace_s)),
     )

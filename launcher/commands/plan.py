@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from strategies.parallel.registry import STRATEGY_CHOICES
+
 from ..contract.environment import OWN_NAMES
 from ..contract.planned_machines import PLAN, PlannedMachines
 from ..contract.run_options import RunOptions
@@ -30,6 +32,8 @@ examples:
   relaunch plan --ranks 8 --gpu-memory 24GiB --precision bf16 train.py --layers 48
 """
 _GPUS_PER_NODE = 8
+_LEAST_BYTES = 1 << 20
+"""Less is a size whose unit was forgotten."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,9 +51,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--gpu-memory", type=byte_size, required=True, metavar="SIZE", help="of one, such as 80GiB")
     add("--ranks-per-node", type=int, metavar="N", help="default: 8, or all where there are fewer")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="default: fp32")
-    add("--strategy", help="look at this one alone; default: auto")
+    add("--strategy", choices=STRATEGY_CHOICES, help="look at this one alone; default: auto")
     add("--shard-blocks", metavar="PATTERNS", help="as for relaunch")
     add("--hybrid-shard", action="store_true", help="as for relaunch")
+    add("--exact", action="store_true", help="as for relaunch")
     add(
         "--write-speed",
         type=byte_size,
@@ -72,7 +77,15 @@ def run(argv: Sequence[str]) -> int:
     """
     given = build_parser().parse_args(argv)
     per_node = given.ranks_per_node or min(_GPUS_PER_NODE, given.ranks)
-    if given.ranks < 1 or per_node < 1 or given.ranks % per_node:
+    if given.ranks < 1:
+        raise UsageError(f"--ranks {given.ranks} must be above 0.")
+    if given.ranks_per_node is not None and given.ranks_per_node < 1:
+        raise UsageError(f"--ranks-per-node {given.ranks_per_node} must be above 0.")
+    if given.gpu_memory < _LEAST_BYTES:
+        raise UsageError(
+            f"--gpu-memory of {given.gpu_memory} bytes is no GPU's. Give a unit, such as 80GiB."
+        )
+    if given.ranks % per_node:
         raise UsageError(
             f"--ranks {given.ranks} are not whole nodes of {per_node}. Pass --ranks-per-node."
         )
@@ -116,6 +129,7 @@ def _environ(
         precision=given.precision,
         shard_blocks=given.shard_blocks,
         hybrid_shard=given.hybrid_shard,
+        exact=given.exact,
     )
     kept = {name: value for name, value in inherited.items() if name not in hidden}
     # A GPU that is here is not the one that is asked about.

@@ -34,6 +34,11 @@ CUDA_BACKEND = "RELAUNCH_CUDA_BACKEND"
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
 NCCL_TRACE_NAMES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 """Where torch writes NCCL's flight recorder, followed by the rank; the second until torch 2.8."""
+NCCL_PIPE_NAME = "TORCH_NCCL_DEBUG_INFO_PIPE_FILE"
+"""Before the rank and ".pipe", the pipe at which torch listens for the question for that record."""
+NCCL_TRACE = "nccl-trace-rank-"
+"""How the names of these files begin in an attempt's folder of logs."""
+_NCCL_PIPE = "nccl-dump-"
 NCCL_INTERFACE = "NCCL_SOCKET_IFNAME"
 CUDA_DEVICES = "CUDA_VISIBLE_DEVICES"
 HIP_DEVICES = "HIP_VISIBLE_DEVICES"
@@ -176,6 +181,8 @@ class RankFiles:
     stacks: Path
     folder: Path
     leaving: Path
+    nccl_pipe: Path
+    """Made by torch, where the ranks have NCCL."""
 
     @classmethod
     def of(cls, folder: Path, rank: int) -> "RankFiles":
@@ -186,6 +193,7 @@ class RankFiles:
             stacks=folder / f"rank-{rank}-stacks",
             folder=folder / f"rank-{rank}-folder",
             leaving=folder / f"rank-{rank}-leaving",
+            nccl_pipe=folder / f"{_NCCL_PIPE}{rank}.pipe",
         )
 
 
@@ -212,6 +220,8 @@ class GroupSettings:
     """The launcher's working folder."""
     attempt: int | None = None
     """Its number in the run's folder; None where the folder is left to the script."""
+    log_folder: Path | None = None
+    """Of this attempt, on this node; None: no logs are written."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -256,10 +266,10 @@ def worker_environment(
     if settings.virtual_local_rank:
         told |= {"LOCAL_RANK": "0", **only_devices(inherited, place.local_rank)}
     defaults = default_environment(place.local_world_size)
-    if settings.run.run_dir is not None and settings.attempt is not None:
+    if settings.log_folder is not None:
         # Where NCCL gives up, the collectives of each rank; by default they go to /tmp.
-        logs = settings.run.run_dir / "logs" / f"attempt-{settings.attempt}"
-        defaults |= dict.fromkeys(NCCL_TRACE_NAMES, str(logs / "nccl-trace-rank-"))
+        defaults |= dict.fromkeys(NCCL_TRACE_NAMES, str(settings.log_folder / NCCL_TRACE))
+        defaults[NCCL_PIPE_NAME] = str(files.nccl_pipe.with_name(_NCCL_PIPE))
     if settings.interface is not None:
         # Otherwise they listen on whatever interface the host's name stands for.
         defaults |= dict.fromkeys(INTERFACE_NAMES, settings.interface)

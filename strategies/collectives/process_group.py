@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -129,11 +130,17 @@ def _device(local_rank: int, *, shares: bool) -> torch.device:
     """Return this rank's device.
 
     Raises:
-        ConfigError: there are GPUs, but none for this rank alone.
+        ConfigError: there are GPUs, but none for this rank alone, or torch cannot use them.
     """
-    if not torch.cuda.is_available() or torch.cuda.device_count() == 0:
-        return torch.device("cpu")
+    with warnings.catch_warnings(record=True) as said:  # why it cannot, with the driver's version
+        warnings.simplefilter("always")
+        is_available = torch.cuda.is_available()
+    # The driver's management library counts them without CUDA.
     count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if count == 0:
+        return torch.device("cpu")
+    if not is_available:
+        raise ConfigError(_unusable(count, [str(warning.message) for warning in said]))
     # A list with one GPU may be this rank's own; NCCL finds out.
     if local_rank >= count and not shares and (count > 1 or visible is None):
         shown = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible})"
@@ -144,6 +151,17 @@ def _device(local_rank: int, *, shares: bool) -> torch.device:
             "run with ranks that share a GPU."
         )
     return torch.device("cuda", local_rank % count)
+
+
+def _unusable(count: int, said: Sequence[str]) -> str:
+    """Return why GPUs that are there cannot be used: trained on the CPU nobody would notice."""
+    cause = said[-1].partition("\n")[0].rstrip(".") if said else "CUDA does not start"
+    return (
+        f"this process sees {count} GPU{'s' * (count > 1)}, and torch {torch.__version__}, built "
+        f"for CUDA {torch.version.cuda}, cannot use {'them' if count > 1 else 'it'}: {cause}. "
+        "Update the driver, or install a torch that is built for it (relaunch doctor shows both); "
+        "or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU."
+    )
 
 
 class HostCommunicator:

@@ -8,12 +8,16 @@ through clipping so would every parameter.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.distributed as dist
 
+from ..collectives.late_number import LateNumber
 from ..collectives.process_group import Ranks
+
+Meanwhile = Callable[[], None] | None
+"""What the host does while its device computes a norm; None: it waits."""
 
 _CHUNK = 65536
 """Elements in float64 that stay in a core's cache between their conversion and their sum; so many
@@ -58,16 +62,31 @@ def _square(numbers: torch.Tensor) -> float:
     return float(numbers.square_().sum())
 
 
-def squares_of_replicas(grads: Sequence[torch.Tensor], ranks: Ranks) -> float:
+def number_of(value: torch.Tensor, meanwhile: Meanwhile) -> float:
+    """Return a 0-dim tensor as a number; the one wait for the device in a step.
+
+    What the host does meanwhile comes after the number was asked for, so that the device has work
+    until then: it is the backward that it still computes.
+    """
+    if meanwhile is None:
+        return float(value)
+    late = LateNumber(value)
+    meanwhile()
+    return float(late)
+
+
+def squares_of_replicas(
+    grads: Sequence[torch.Tensor], ranks: Ranks, meanwhile: Meanwhile = None
+) -> float:
     """Return the sum of squares of gradients that are equal on all ranks. Called on every rank.
 
     Neighbours take a part each of what is on the host, where that is worth a message.
     """
     parted = ranks.neighbours is not None and all(grad.is_cpu for grad in grads)
     if not parted or sum(grad.numel() for grad in grads) < _WORTH_PARTING:
-        return float(sum_of_squares(grads, ranks.device))
+        return number_of(sum_of_squares(grads, ranks.device), meanwhile)
     part = [own_part(grad.reshape(-1), ranks.rank, ranks.world_size) for grad in grads]
-    return sum_over_ranks(sum_of_squares(part, ranks.device), ranks)
+    return sum_over_ranks(sum_of_squares(part, ranks.device), ranks, meanwhile)
 
 
 def own_part(flat: torch.Tensor, rank: int, world_size: int) -> torch.Tensor:
@@ -75,12 +94,12 @@ def own_part(flat: torch.Tensor, rank: int, world_size: int) -> torch.Tensor:
     return flat[flat.numel() * rank // world_size : flat.numel() * (rank + 1) // world_size]
 
 
-def sum_over_ranks(number: torch.Tensor, ranks: Ranks) -> float:
+def sum_over_ranks(number: torch.Tensor, ranks: Ranks, meanwhile: Meanwhile = None) -> float:
     """Return the sum of a 0-dim float64 tensor on `ranks.device`. Called on every rank."""
     if ranks.neighbours is not None:
-        return ranks.neighbours.start([float(number)]).wait()[0]
+        return ranks.neighbours.start([number_of(number, meanwhile)]).wait()[0]
     dist.all_reduce(number)
-    return float(number)
+    return number_of(number, meanwhile)
 
 
 def combined_scale(

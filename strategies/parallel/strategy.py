@@ -144,6 +144,9 @@ class Strategy(ABC):
         self.ema = blueprint.ema
         self.held_back: frozenset[str] = frozenset()
         self.options = blueprint.options
+        self.meanwhile: Callable[[], None] | None = None
+        """Called in `step` while the device computes the norm, where the host only waits for it;
+        it is not called under every strategy, nor in exact steps."""
         self.options.require(self.name, self.ranks.device.type)
 
     @property

@@ -126,11 +126,16 @@ def test_defaults_yield_to_what_the_user_set():
 
 def test_what_nccl_leaves_goes_with_the_logs():
     names = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
-    written = write(replace(SETTINGS, run=RunOptions(run_dir=Path("/runs/one")), attempt=4))
+    written = write(replace(SETTINGS, log_folder=Path("/logs/node-1/attempt-4")))
     for name in names:
-        assert written[name] == "/runs/one/logs/attempt-4/nccl-trace-rank-"
+        assert written[name] == "/logs/node-1/attempt-4/nccl-trace-rank-"
         assert write(**{name: "/own"})[name] == "/own"
-        assert name not in write(replace(SETTINGS, run=RunOptions(), attempt=None))
+        assert name not in write(replace(SETTINGS, log_folder=None))
+    # torch adds the rank and ".pipe", and ends the process where the folder is missing.
+    name = "TORCH_NCCL_DEBUG_INFO_PIPE_FILE"
+    assert f"{written[name]}5.pipe" == str(RankFiles.of(Path("/tmp/x"), 5).nccl_pipe)
+    assert write(**{name: "/own"})[name] == "/own"
+    assert name not in write(replace(SETTINGS, log_folder=None))
     # An error of CUDA is told by the main thread, not by NCCL's, which would end the process.
     assert written["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "0"
     assert write(TORCH_NCCL_RETHROW_CUDA_ERRORS="1")["TORCH_NCCL_RETHROW_CUDA_ERRORS"] == "1"
@@ -139,7 +144,8 @@ def test_what_nccl_leaves_goes_with_the_logs():
 def test_nothing_that_a_rank_is_told_makes_it_import_torch_anew():
     at_import = {**default_environment(PLACE.local_world_size), "HOME": "/root"}
     told = write(
-        replace(SETTINGS, run=RunOptions(run_dir=Path("/runs/one")), attempt=4), HOME="/root"
+        replace(SETTINGS, run=RunOptions(run_dir=Path("/runs/one")), log_folder=Path("/logs")),
+        HOME="/root",
     )
     assert other_variables(told, at_import) is None
 

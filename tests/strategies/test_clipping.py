@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from strategies.parallel import grad_norm
 from strategies.parallel.grad_norm import combined_scale, own_part, sum_of_squares
 
 
@@ -81,3 +82,22 @@ def test_one_element_that_is_not_finite_is_seen(value: float) -> None:
     grad = torch.randn(5000)
     grad[4321] = value
     assert not math.isfinite(float(sum_of_squares([grad], torch.device("cpu"))))
+
+
+def test_the_host_works_while_the_device_computes_the_norm(monkeypatch):
+    order = []
+
+    class Late:
+        def __init__(self, value):
+            order.append("asked")
+            self.value = value
+
+        def __float__(self):
+            order.append("waited")
+            return float(self.value)
+
+    monkeypatch.setattr(grad_norm, "LateNumber", Late)
+    assert grad_norm.number_of(torch.tensor(3.0), lambda: order.append("worked")) == 3.0
+    assert order == ["asked", "worked", "waited"]
+    assert grad_norm.number_of(torch.tensor(4.0), None) == 4.0
+    assert len(order) == 3

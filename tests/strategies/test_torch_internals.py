@@ -11,7 +11,12 @@ from torch import nn
 
 from strategies import ConfigError
 from strategies.parallel import registry
-from strategies.torch_internals import fsdp_parameters, missing_for_fsdp, unsharded
+from strategies.torch_internals import (
+    fsdp_parameters,
+    missing_for_fsdp,
+    unsharded,
+    watch_compiling,
+)
 
 
 class Account:
@@ -92,3 +97,14 @@ def test_a_strategy_that_cannot_be_imported_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(registry, "import_module", fail)
     with pytest.raises(ConfigError, match=r"strategy=fsdp cannot be loaded with torch .*fully_sh"):
         registry.strategy_class("fsdp")
+
+
+def test_each_compilation_is_a_sign_that_a_rank_gets_on() -> None:
+    seen: list[int] = []
+    watch_compiling(lambda: seen.append(1))
+    twice = torch.compile(lambda x: x * 2, backend="eager")
+    twice(torch.ones(2))
+    assert len(seen) >= 2
+    before = len(seen)
+    twice(torch.ones(2))
+    assert len(seen) == before

@@ -19,6 +19,7 @@ from strategies import (
     strategy_class,
 )
 from strategies.data.workers.sockets import require_sockets
+from strategies.torch_internals import watch_compiling
 
 from ..context import RunContext
 from ..recipe.interval import Every
@@ -75,6 +76,8 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     blueprint = recipe.blueprint(run)
     model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
     strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
+    if strategy.options.compile_blocks:
+        watch_compiling(run.heartbeat.beat)
     statistics = RunningStatistics(
         strategy.module, run.ranks, strategy.catalogue.buffers, exact=strategy.options.exact
     )

@@ -24,7 +24,7 @@ from strategies import (
     to_device,
 )
 from strategies.boundary.boundary import Carried
-from strategies.boundary.late_number import LateNumber
+from strategies.collectives.late_number import LateNumber
 from strategies.data.samples import Collate
 from strategies.data.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
 from strategies.order_free import LOSS_UNIT, rounded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ from strategies import (
 )
 from strategies.boundary.boundary import Carried
 from strategies.data.loading import EvaluationLoaders
+from strategies.data.read_ahead import ReadAhead
 from strategies.data.reading import Batches
 from strategies.data.samples import Collate
 from strategies.data.streams.own_position import OwnBatches, OwnPosition, require_parts
@@ -78,6 +79,7 @@ class StepSupport:
         self._own_collectives = OwnCollectives(run.ranks, forward_has_some=has_some)
         self._own_position = parts.own_position
         self._batches: Batches | OwnBatches | None = None
+        self._next: Iterator[Any] = iter(())
         self._former: Any = None
         self._lacks_data = False
         clock = parts.saver.clock
@@ -94,10 +96,11 @@ class StepSupport:
     def read_from(self, step: int, plan: BatchPlan) -> None:
         """Open the training data at a step."""
         self._close_training_data()
+        self.strategy.meanwhile = None
         if self._own_position is not None:
-            self._batches = self._read_own(self._own_position, step, plan)
+            self._next = self._batches = self._read_own(self._own_position, step, plan)
             return
-        self._batches = training_batches(
+        self._next = self._batches = training_batches(
             self._train,
             plan,
             first_step=step,
@@ -106,6 +109,14 @@ class StepSupport:
             loading=self._loading,
             **self._while_reading,
         )
+        if self.trial is None and reads_ahead(self.ranks.device.type):
+            self._next = ahead = ReadAhead(self._batches)
+            self.strategy.meanwhile = partial(self._read_ahead, ahead)
+
+    def _read_ahead(self, ahead: ReadAhead) -> None:
+        """Read for the next step while the device computes this one."""
+        self._patience.begin()
+        ahead.read()
 
     def _read_own(self, position: OwnPosition, step: int, plan: BatchPlan) -> OwnBatches:
         """Read on a stream that keeps its position. Called on every rank."""
@@ -176,11 +187,10 @@ class StepSupport:
 
     def next_batch(self) -> tuple[Any, bool]:
         """See StepOwner."""
-        assert self._batches is not None
         self._patience.begin()
         while True:
             try:
-                self._former = next(self._batches)
+                self._former = next(self._next)
             except DataNotReady:
                 if self._former is None:
                     # No step was finished, so this rank leaves here, if it has not done so yet.
@@ -237,6 +247,11 @@ class StepSupport:
     def note(self, sentence: str) -> None:
         """See StepOwner."""
         self._log.noted(sentence)
+
+
+def reads_ahead(device_type: str) -> bool:
+    """Return whether a batch is read while the device computes: on a CPU both take its cores."""
+    return device_type != "cpu"
 
 
 def trial_of(run: RunContext) -> Trial | None:

@@ -25,7 +25,7 @@ from strategies import (
     load_weights,
     put_in_force,
 )
-from strategies.boundary.late_number import LateNumber
+from strategies.collectives.late_number import LateNumber
 from strategies.collectives.replicas import refuse_different
 from strategies.data.samples import Collate
 
@@ -127,6 +127,7 @@ class TrainingLoop:
             Preempted: after a save, when any rank was asked to leave.
         """
         lockstep = self._run.lockstep
+        self._run.heartbeat.beat()  # the first step, which may compile, has the whole time
         self._strategy.module.train()
         lockstep.loop = "the training loop"
         try:

@@ -24,7 +24,7 @@ from strategies import (
     current_hyperparameters,
     decide,
 )
-from strategies.boundary.late_number import LateNumber
+from strategies.collectives.late_number import LateNumber
 from strategies.parallel.strategy import StepOutcome
 from strategies.parallel.trained_state import TrainedState
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 _HALF = (torch.float16, torch.bfloat16)
 _LARGEST_FLASH_HEAD = 256
@@ -31,6 +31,10 @@ def attention_as_on(device_type: str) -> Iterator[None]:
     original = F.scaled_dot_product_attention
 
     def attend(*args: Any, **kwargs: Any) -> torch.Tensor:
+        given = args[:3]
+        if has_torch_function(given):  # a mode is there, which may cast them first
+            found: torch.Tensor = handle_torch_function(original, given, *args, **kwargs)
+            return found
         return _attend(original, device_type, *args, **kwargs)
 
     # nn.MultiheadAttention calls it by this name, where a mode does not reach; a script that has

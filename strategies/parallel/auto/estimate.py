@@ -94,7 +94,10 @@ def choose(
     if fitting:
         reason = _reason(found, fitting[0], memory, where="" if ranks == 1 else " on each rank")
         if sizes.activation_bytes is None:
-            reason += "; activations could not be measured and are NOT in these numbers"
+            reason += (
+                "; activations could not be measured and are NOT in these numbers. Pass "
+                "forward=(function of model and batch) to run.prepare"
+            )
         # On one rank there is nothing to compare, unless state is to leave it.
         return Choice(
             strategy=fitting[0], reason=reason, table="" if fitting == ["single"] else table

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from ...data.moving import map_tensors
+from ...precision import Precision
+from ...torch_internals import backward_within_modes
+from ..autocast import cast_floating
 from ..model.block_transforms import work_on_blocks
 from ..model.blocks import find_blocks, shared_with_outside
 from ..model.build import build_on_meta
@@ -19,6 +26,7 @@ from ..model.deferred_init import AsIfOnCpu, is_plain_in_place
 from ..strategy import Blueprint
 from .attention import attention_as_on
 from .live_bytes import LiveBytes
+from .low_precision import AutocastAsOnGPU
 from .measure_step import measure_step
 from .memory_model import MASTER_BYTES, ModelSizes
 
@@ -51,6 +59,11 @@ def measure_model(
     device_type = blueprint.ranks.device.type
     step = measure_step(blueprint.optimizer, named, device_type)
     average = 0 if blueprint.ema is None else MASTER_BYTES * sum(p.numel() for p in trained)
+    work_on_blocks(model, replace(blueprint.options, compile_blocks=False))
+    autocast_bytes = None
+    if blueprint.precision.is_mixed and device_type == "cuda":  # first: the other casts the model
+        autocast_bytes = _activation_bytes(blueprint, model, batch, forward, by_autocast=True)
+    cast_bytes = _activation_bytes(blueprint, model, batch, forward, by_autocast=False)
     return ModelSizes(
         trainable=sum(p.numel() for p in trained),
         largest_parameter=max(p.numel() for p in trained),
@@ -62,7 +75,9 @@ def measure_model(
         largest_block=max(in_blocks, default=0),
         root=sum(p.numel() for p in parameters) - sum(in_blocks),
         compute_bytes=blueprint.precision.compute_dtype.itemsize,
-        activation_bytes=_activation_bytes(blueprint, model, batch, forward),
+        activation_bytes=cast_bytes,
+        autocast_bytes=autocast_bytes,
+        exact=blueprint.options.exact,
         accumulates=accumulates,
         on_host=device_type == "cpu",
     )
@@ -96,33 +111,82 @@ class _Peak(TorchDispatchMode):
 
 
 def _activation_bytes(
-    blueprint: Blueprint, model: nn.Module, batch: Any, forward: Forward | None
+    blueprint: Blueprint,
+    model: nn.Module,
+    batch: Any,
+    forward: Forward | None,
+    *,
+    by_autocast: bool,
 ) -> int | None:
-    work_on_blocks(model, _without_compiling(blueprint))
-    model.to(blueprint.precision.compute_dtype)
-    dtype = blueprint.precision.compute_dtype
+    """Return what a micro-batch holds; None: it could not be measured.
 
+    Args:
+        blueprint: of the run.
+        model: without memory; it is cast to the computing dtype unless `by_autocast`.
+        batch: one collated micro-batch.
+        forward: how the model is called; None: found by trying.
+        by_autocast: whether the weights stay in fp32, as under single and ddp.
+    """
+    precision = blueprint.precision
     given: list[torch.Tensor] = []
 
     def on_meta(leaf: torch.Tensor) -> torch.Tensor:
         leaf = leaf.to("meta")
-        given.append(leaf.to(dtype) if leaf.is_floating_point() else leaf)
+        casts = leaf.is_floating_point() and not by_autocast
+        given.append(leaf.to(precision.compute_dtype) if casts else leaf)
         return given[-1]
 
+    if not by_autocast:
+        model.to(precision.compute_dtype)
     batch = map_tensors(batch, on_meta)
     # Gradients are counted apart: each is let go as soon as it is complete.
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(_let_go)  # type: ignore[no-untyped-call]
-    for call in [forward] if forward is not None else _ways(batch):
-        peak = _Peak()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    hooks: list[Any] = [p.register_post_accumulate_grad_hook(_let_go) for p in trained]  # type: ignore[no-untyped-call]
+    try:
+        for call in [forward] if forward is not None else _ways(batch):
+            called = _AsCalled(model, precision, by_autocast=by_autocast)
+            peak = _Peak()
+            try:
+                with attention_as_on(blueprint.ranks.device.type), peak:
+                    with AsIfOnCpu():
+                        loss = _loss_of(call(called if precision.is_mixed else model, batch))
+                    with called.casts:  # what is computed again is computed as before
+                        backward_within_modes(loss)
+            except Exception:  # Whatever the user's model raises where there are no values.
+                continue
+            return _size_bytes(given) + peak.live.peak_bytes
+        return None
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _AsCalled(nn.Module):
+    """A model as the engine calls it: under autocast or cast, its outputs in the output dtype."""
+
+    def __init__(self, model: nn.Module, precision: Precision, *, by_autocast: bool) -> None:
+        super().__init__()
+        self.casts: AbstractContextManager[Any] = nullcontext()
+        if by_autocast:
+            self.casts = AutocastAsOnGPU(precision.compute_dtype, model)
+        self._output_dtype = precision.output_dtype
+        self.model = model
+
+    def __getattr__(self, name: str) -> Any:
         try:
-            with attention_as_on(blueprint.ranks.device.type), AsIfOnCpu(), peak:
-                torch.autograd.backward(_loss_of(call(model, batch)))
-        except Exception:  # Whatever the user's model raises where there are no values.
-            continue
-        return _size_bytes(given) + peak.live.peak_bytes
-    return None
+            return super().__getattr__(name)
+        except AttributeError:
+            found = getattr(super().__getattr__("model"), name)
+        return partial(self._run, found) if inspect.ismethod(found) else found
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model."""
+        return self._run(self.model, *args, **kwargs)
+
+    def _run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self.casts:
+            found = function(*args, **kwargs)
+        return cast_floating(found, self._output_dtype)
 
 
 def _ways(batch: Any) -> list[Forward]:
@@ -159,9 +223,3 @@ def _size_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 def _let_go(parameter: torch.Tensor) -> None:
     parameter.grad = None
-
-
-def _without_compiling(blueprint: Blueprint) -> Any:
-    from dataclasses import replace
-
-    return replace(blueprint.options, compile_blocks=False)

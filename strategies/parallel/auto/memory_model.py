@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import ceil
 
 MASTER_BYTES = 4
+_SUM_BYTES = 8
+"""An element of a gradient that is summed in float64 (exact/gradient_sums.py, sharded_sums.py)."""
 _SQUARE_BYTES = 16
 """An element of a gradient in float64, and its square (grad_norm.py)."""
 _DDP_BROADCAST_BYTES = 250 * 1024**2
@@ -48,8 +50,12 @@ class ModelSizes:
     compute_bytes: int
     """Bytes of an element in forward and backward."""
     activation_bytes: int | None
-    """Most that a micro-batch, its forward and its backward hold; None: it could not be measured.
-    """
+    """Most that a micro-batch, its forward and its backward hold where the weights are cast; None:
+    it could not be measured."""
+    autocast_bytes: int | None = None
+    """The same under autocast, which leaves more in fp32; None: as where the weights are cast."""
+    exact: bool = False
+    """Gradients are summed in float64 (`--exact`)."""
     accumulates: bool
     """Whether a rank has more than one micro-batch in a step."""
     on_host: bool
@@ -101,18 +107,22 @@ def _replicated(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
     own = MASTER_BYTES * sizes.trainable
     # Autocast keeps what it has cast until the forward ends, and the graph until the backward.
     casts = sizes.compute_bytes * sizes.trainable if sizes.compute_bytes < MASTER_BYTES else 0
+    # Exact sums are kept in place of the reducer's buckets, and of what accumulates beside them.
+    sums = _SUM_BYTES * sizes.trainable if sizes.exact else 0
     # The reducer's buckets hold every gradient once and live as long as DDP does (distributed.py,
     # gradient_as_bucket_view: "gradients will be views pointing to different offsets of allreduce
     # communication buckets"). A backward without all-reduce accumulates beside them, until the
     # last one of the step copies into them.
-    beside = own if spread.ranks > 1 and sizes.accumulates else 0
-    sent = min(own, _DDP_BROADCAST_BYTES) if spread.ranks > 1 else 0
+    reduces = spread.ranks > 1 and not sizes.exact
+    beside = own if reduces and sizes.accumulates else 0
+    sent = min(own, _DDP_BROADCAST_BYTES) if reduces else 0
+    activations = sizes.activation_bytes if sizes.autocast_bytes is None else sizes.autocast_bytes
     return MemoryNeed(
         parameters=own + sizes.frozen_bytes,
-        gradients=own,
+        gradients=own + sums,
         optimizer=sizes.optimizer_bytes,
         buffers=casts + beside,
-        activations=sizes.activation_bytes or 0,
+        activations=activations or 0,
         reducing=0,
         stepping=max(sizes.stepping_bytes, _squares(sizes, sizes.largest_parameter)),
         building=own + sizes.frozen_bytes + sent,
@@ -128,14 +138,15 @@ def _fsdp(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
     # gradients of one are there, and once more as what is sent (_fully_shard/_fsdp_collectives.py,
     # foreach_reduce: reduce_scatter_input); gloo reduces in a copy of that.
     gathered = sizes.compute_bytes * (sizes.root + 2 * sizes.largest_block)
-    sent = (2 if sizes.on_host else 1) * MASTER_BYTES * largest
+    sent = (2 if sizes.on_host else 1) * (_SUM_BYTES if sizes.exact else MASTER_BYTES) * largest
+    gradient_bytes = MASTER_BYTES + (_SUM_BYTES if sizes.exact else 0)
     # A block is sharded after the other, and each lets go of its whole parameters.
     building = (
         own + _drawn(sizes) if spread.by_name else whole + ceil(MASTER_BYTES * largest / shards)
     )
     return MemoryNeed(
         parameters=own,
-        gradients=ceil(MASTER_BYTES * sizes.trainable / shards),
+        gradients=ceil(gradient_bytes * sizes.trainable / shards),
         optimizer=ceil(sizes.optimizer_bytes / shards),
         buffers=gathered + sizes.compute_bytes * largest + sent,
         activations=sizes.activation_bytes or 0,

@@ -63,7 +63,13 @@ def _recomputed(block: nn.Module) -> Callable[..., Any]:
 def _require_compiler() -> None:
     if torch.cuda.is_available():
         # What triton looks for (runtime/build.py), at the first step otherwise.
-        if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
+        given = os.environ.get("CC")
+        if given is not None and shutil.which(given) is None:
+            raise ConfigError(
+                f'compile_blocks needs a C compiler on a GPU too, and CC="{given}" in the '
+                "environment is no program. Unset CC, or name one."
+            )
+        if not (given or shutil.which("gcc") or shutil.which("clang")):
             raise ConfigError(
                 "compile_blocks needs a C compiler on a GPU too, for what starts the kernels, and "
                 "there is neither CC nor gcc nor clang. Install gcc, or leave compile_blocks out."

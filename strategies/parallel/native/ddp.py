@@ -68,4 +68,4 @@ class DDP(Replicated):
             rank, size = self.ranks.rank, self.ranks.world_size
             part = [own_part(grad.reshape(-1), rank, size) for grad in grads]
             return self._exact_squares(grads, part, is_spread=True)
-        return squares_of_replicas(grads, self.ranks)
+        return squares_of_replicas(grads, self.ranks, self.meanwhile)

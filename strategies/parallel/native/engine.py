@@ -17,7 +17,7 @@ from ..adjoining import joined
 from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
 from ..exact import squares
-from ..grad_norm import combined_scale, sum_of_squares
+from ..grad_norm import combined_scale, number_of, sum_of_squares
 from ..matrix.choice import require_same_choice
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_model
@@ -163,7 +163,7 @@ class TorchEngine(Strategy):
         """Return the sum of squares of the gradient of all ranks, the same on each."""
         if self.options.exact:
             return self._exact_squares(grads, [grad.reshape(-1) for grad in grads])
-        return float(sum_of_squares(grads, self.ranks.device))
+        return number_of(sum_of_squares(grads, self.ranks.device), self.meanwhile)
 
     def _exact_squares(
         self,

@@ -302,7 +302,7 @@ class FSDP(TorchEngine):
         if whole and self.ranks.is_coordinator:
             # One rank for all: a number that each read for itself would be one wait more.
             own = own + sum_of_squares(whole, self.ranks.device) * self._replicas
-        return sum_over_ranks(own, self.ranks) / self._replicas
+        return sum_over_ranks(own, self.ranks, self.meanwhile) / self._replicas
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the rows of every parameter that this rank holds."""

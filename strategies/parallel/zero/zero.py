@@ -256,7 +256,7 @@ class Zero(Strategy):
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
         divisor /= self._layout.divides_by
         own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
-        squares = sum_over_ranks(own, self.ranks)
+        squares = sum_over_ranks(own, self.ranks, self.meanwhile)
         scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
         self._take_step(scale, finite=finite, grad_norm=grad_norm)
         if finite and self.ema is not None:

@@ -56,6 +56,39 @@ def test_a_step_that_does_not_fit_is_skipped(tmp_path):
     assert list(found) == ["facts", "zero"]
 
 
+@pytest.mark.parametrize(
+    ("step", "budget_s", "says"),
+    [
+        ("raise SystemExit(3)", 60, "code 3; see "),
+        ("import os; os.kill(os.getpid(), 9)", 60, "code -9; see "),
+        ("import time; time.sleep(600)", 0.5, "not within 2 s; see "),
+        (
+            "import os; open(os.environ['GPU_CHECK_OUT'] + '/facts.jsonl', 'w').write("
+            '\'{"what": "a ratio", "value": 1.2, "unit": "", "pass": false, "target": "<= 1"}\')',
+            60,
+            "| bad | a ratio | 1.2 | <= 1 | **not ok** |",
+        ),
+    ],
+)
+def test_a_step_that_fails_is_named_and_ends_with_1(
+    tmp_path, monkeypatch, capsys, step, budget_s, says
+):
+    steps = tmp_path / "scripts" / "gpu_steps"
+    steps.mkdir(parents=True)
+    (steps / "bad.py").write_text(step + "\n")
+    (steps / "good.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu_check, "BUDGETS_S", {"bad": budget_s, "good": 60})
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--allow-cpu", "--out", str(tmp_path / "out")])
+    assert gpu_check.main() == 1
+    shown = capsys.readouterr().out
+    assert says in shown
+    assert "**not ok**" in shown
+    # The steps after it run, and the table stands beside what each has printed.
+    assert "| good | seconds |" in shown
+    assert says in (tmp_path / "out" / "gpu_check.md").read_text()
+
+
 QUICK = ("facts", "fp16")
 
 

@@ -3,6 +3,7 @@
 Counted on CPUs, by what would wait on a GPU; see workers/waits.py.
 """
 
+import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parents[3]
 WORKER = str(Path(__file__).parents[1] / "workers" / "waits_worker.py")
 
 
@@ -41,3 +43,35 @@ def test_a_start_with_deepspeed_starts_no_compiler(
     programs = set(json.loads((tmp_path / "programs.json").read_text()))
     # The writer, and git for what run.json tells of the script.
     assert all(name.startswith("python") for name in programs - {"git"}), programs
+
+
+KNOWN_WAITS = {
+    ("probe_ranks.py", "_best_s"),  # relaunch doctor measures
+    ("late_number.py", "__float__"),  # for one point of the device's work, a step or a norm back
+    ("content_sum.py", "finish"),
+    ("shard_copy.py", "__init__"),  # the weights of a save are on the host
+    ("shard_copy.py", "device_wait_s"),  # of a save that is concluded
+    ("shard_copy.py", "_run"),  # in a thread
+}
+
+
+def synchronizing(path: Path) -> set[tuple[str, str]]:
+    """Return the functions of a file that wait for a device, a stream or an event by name."""
+    found = set()
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for node in ast.walk(function):
+            if isinstance(node, ast.Attribute) and node.attr in ("synchronize", "ipc_collect"):
+                found.add((path.name, function.name))
+    return found
+
+
+def test_waits_by_name_are_few_and_known() -> None:
+    files = [
+        path
+        for package in ("launcher", "strategies", "checkpointing")
+        for path in (ROOT / package).rglob("*.py")
+    ]
+    assert len(files) > 100
+    assert set().union(*map(synchronizing, files)) == KNOWN_WAITS

@@ -1,12 +1,15 @@
 """Counts where the host would wait for a device, on one that has none.
 
 On a GPU each of these waits for all that was launched: a number that is read from a tensor, a
-tensor that is brought to the host.
+result whose shape depends on values, a tensor that is brought to the host, and one that is made of
+the host's numbers on the device, which is copied from memory that is not pinned. Waits for an event
+or a stream are not seen here: test_waits.py finds them in the sources.
 """
 
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 ROOT = Path(__file__).resolve().parents[3]
 _OPTIMIZERS = Path(torch.optim.__file__).parent
 _PACKAGES = ("launcher", "strategies", "checkpointing")
-_READS = {torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.item}
+_aten = torch.ops.aten
+_SHAPED_BY_VALUES = {
+    *(_aten.nonzero.default, _aten.masked_select.default, _aten.equal.default),
+    *(_aten._unique2.default, _aten.unique_dim.default, _aten.unique_consecutive.default),
+    *(_aten.repeat_interleave.Tensor, _aten.bincount.default),
+}
+_READS = {torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy, torch.Tensor.__array__}
+_MASKS = (torch.bool, torch.uint8)
+_MAKES = {torch.tensor, torch.as_tensor, torch.asarray}
 _OF_THE_HOST = {
     ("grad_norm.py", "_square"),  # of gradients on the host, chunk by chunk
     ("late_number.py", "__float__"),  # waits for one point, which is long past
@@ -51,7 +62,7 @@ class _Scalars(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and (where := place()) is not None:
+        if _waits_for_values(func, args) and (where := place()) is not None:
             self._found[where] += 1
         return func(*args, **(kwargs or {}))
 
@@ -64,9 +75,30 @@ class _Reads(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func in _READS - {torch.Tensor.item} and (where := place()) is not None:
+        if _brings(func, args, kwargs or {}) and (where := place()) is not None:
             self._found[where] += 1
         return func(*args, **(kwargs or {}))
+
+
+def _waits_for_values(func: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether the host must know values to carry out an operation, below autograd."""
+    if func is _aten._local_scalar_dense.default or func in _SHAPED_BY_VALUES:
+        return True
+    if func is not _aten.index.Tensor:
+        return False
+    return any(index is not None and index.dtype in _MASKS for index in args[1])
+
+
+def _brings(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether a function copies between host and device, and waits for that."""
+    if func in _READS:
+        return True
+    if func in _MAKES:
+        return kwargs.get("device") is not None
+    if func is not torch.Tensor.to or kwargs.get("non_blocking"):
+        return False
+    # By its text alone: a run's own device is the CPU here.
+    return any(isinstance(one, str) for one in (*args[1:], *kwargs.values()))
 
 
 class Waits:

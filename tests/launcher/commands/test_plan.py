@@ -52,6 +52,9 @@ def test_the_script_is_told_of_machines_that_are_not_there() -> None:
     assert told["HOME"] == "/root"
     assert told["CUDA_VISIBLE_DEVICES"] == ""
     assert given.arguments == ["--lr", "1"]
+    exact = parsed("--ranks", "8", "--gpu-memory", "80GiB", "--exact", "--hybrid-shard")
+    asked = RankEnvironment.from_environ(_environ({}, exact, MACHINES, Path("/tmp/run"))).run
+    assert (asked.exact, asked.hybrid_shard) == (True, True)
 
 
 def test_what_is_told_of_a_save() -> None:
@@ -72,6 +75,20 @@ def test_what_is_told_of_a_save() -> None:
         (("--ranks", "9", "--gpu-memory", "80GiB", "x.py"), "--ranks 9 are not whole nodes of 8"),
         (("--ranks", "8", "--gpu-memory", "80GiB", "x.py"), "x.py is not a script"),
         (("--ranks", "8", "--gpu-memory", "much", "x.py"), "much is no size"),
+        (("--ranks", "0", "--gpu-memory", "80GiB", "x.py"), "--ranks 0 must be above 0"),
+        (("--ranks", "-8", "--gpu-memory", "80GiB", "x.py"), "--ranks -8 must be above 0"),
+        (
+            ("--ranks", "8", "--ranks-per-node", "0", "--gpu-memory", "80GiB", "x.py"),
+            "--ranks-per-node 0 must be above 0",
+        ),
+        (
+            ("--ranks", "8", "--gpu-memory", "80", "x.py"),
+            "--gpu-memory of 80 bytes is no GPU's. Give a unit, such as 80GiB",
+        ),
+        (
+            ("--ranks", "8", "--gpu-memory", "80GiB", "--strategy", "fsp", "x.py"),
+            "invalid choice: 'fsp'",
+        ),
         (("--ranks", "8", "x.py"), "the following arguments are required: --gpu-memory"),
     ],
 )

@@ -1,5 +1,7 @@
 """Which device a rank takes, and what sums over the ranks there."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -46,6 +48,32 @@ def test_a_rank_without_a_gpu_of_its_own_is_refused(gpus, count, visible):
     assert f"local rank {count} has no GPU of its own: this process sees {count}" in text
     assert f"Start {count} rank" in text
     assert "RELAUNCH_CUDA_BACKEND=gloo" in text
+
+
+def test_gpus_that_torch_cannot_use_are_no_reason_for_the_cpu(gpus, monkeypatch):
+    """A driver that is too old: is_available() warns and says no, and all would train on CPUs."""
+    gpus(8)
+
+    def too_old():
+        warnings.warn(
+            "CUDA initialization: The NVIDIA driver on your system is too old (found version "
+            "11040). Please update your GPU driver.\nAlternatively, go to ...",
+            stacklevel=1,
+        )
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", too_old)
+    with pytest.raises(ConfigError) as caught:
+        _device(0, shares=False)
+    text = str(caught.value)
+    assert f"this process sees 8 GPUs, and torch {torch.__version__}" in text
+    assert "cannot use them: CUDA initialization: The NVIDIA driver" in text
+    assert "found version 11040). Please update your GPU driver. Update the driver, or" in text
+    assert "relaunch doctor shows both" in text
+    assert "CUDA_VISIBLE_DEVICES= to train on the CPU" in text
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # hidden
+    assert _device(0, shares=False) == torch.device("cpu")
 
 
 def test_what_sums_over_the_ranks():

@@ -13,7 +13,7 @@ from launcher.training.loop import step as module
 from launcher.training.loop.step import Step
 from strategies import StepOutcome, Turn
 from strategies.boundary.boundary import Boundary, Report
-from strategies.boundary.late_number import LateNumber
+from strategies.collectives.late_number import LateNumber
 from strategies.data.batches import MicroBatch
 from strategies.parallel.build_options import BuildOptions
 

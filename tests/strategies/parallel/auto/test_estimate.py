@@ -191,3 +191,29 @@ def test_what_zero_copies_to_the_host_of_a_gpu_counts() -> None:
     with pytest.raises(ConfigError, match=r"72.0 GiB and, of the host, 1.8 GiB that may be used"):
         ask(2)
     assert "host" not in ask(2, by_name=True).reason
+
+
+def test_exact_sums_take_the_place_of_the_reducers_buckets() -> None:
+    plain = needs(LARGE, ("single", "ddp", "fsdp"), over(4))
+    exact = needs(replace(LARGE, exact=True), ("single", "ddp", "fsdp"), over(4))
+    # 8 bytes an element on every rank, and no buffer beside them for what accumulates.
+    assert exact["ddp"].gradients - plain["ddp"].gradients == 800 * MIB
+    assert plain["ddp"].buffers - exact["ddp"].buffers == 400 * MIB
+    # In shards; what a block sends is twice as large, and the host's copy of it too.
+    assert exact["fsdp"].gradients - plain["fsdp"].gradients == 200 * MIB
+    assert exact["fsdp"].buffers - plain["fsdp"].buffers == 8 * MIB
+    alone = needs(replace(LARGE, exact=True), ("single",), over(1))["single"]
+    assert alone.gradients == (4 + 8) * LARGE.trainable
+
+
+def test_replicas_compute_under_autocast_and_shards_with_cast_weights() -> None:
+    sizes = replace(LARGE, compute_bytes=2, activation_bytes=60, autocast_bytes=100)
+    found = needs(sizes, ALL, over(4))
+    assert {name: need.activations for name, need in found.items()} == {
+        "ddp": 100,
+        "fsdp": 60,
+        "zero1": 60,
+        "zero2": 60,
+        "zero3": 60,
+    }
+    assert needs(sizes, ALL, over(1))["single"].activations == 100

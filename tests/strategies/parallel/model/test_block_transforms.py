@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -63,4 +65,7 @@ def test_compiling_for_a_gpu_needs_a_c_compiler(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="neither CC nor gcc nor clang"):
         work_on_blocks(model, BuildOptions(compile_blocks=True))
     monkeypatch.setenv("CC", "/opt/cc")
+    with pytest.raises(ConfigError, match=r'CC="/opt/cc" in the environment is no program'):
+        work_on_blocks(model, BuildOptions(compile_blocks=True))
+    monkeypatch.setenv("CC", sys.executable)
     work_on_blocks(model, BuildOptions(compile_blocks=True))
