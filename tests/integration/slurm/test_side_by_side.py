@@ -1,11 +1,13 @@
 """Several runs in one job, each started by an `srun relaunch` of its own."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SLOW = "--pause 0.1 --epochs 400 --patience 1000"
 
 
@@ -43,19 +45,27 @@ def test_all_have_saved_when_the_job_is_requeued(
         assert run.events("start")[1]["step"] == run.events("end")[0]["step"]
 
 
+def notify(cluster: Any, run: Any) -> None:
+    """Send a notice to the launcher of one of the runs, as a person on its node does."""
+    for pid in cluster.processes():
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        is_step = b"SLURM_STEP_ID=" in environ and b"\0RANK=" not in environ
+        if is_step and str(run.path).encode() in words:
+            os.kill(pid, signal.SIGUSR1)
+
+
 def test_one_that_leaves_does_not_end_the_other(
     jobs: Any, cluster: Any, both: tuple[Any, Any]
 ) -> None:
     """A notice to one step: the job comes back when the other has left as well."""
     job = submit(jobs, both)
-    cluster.ask("scancel", "--signal=USR1", f"{job}.0")
-    jobs.until(lambda: f"step 1 of job {job} is still running" in jobs.said, "the first to wait")
-    # Which of the two is step 0 is srun's affair.
-    other = next(run for run in both if not run.events("end"))
-    step = other.last_step()
-    jobs.until(lambda: other.last_step() > step + 3, "the other to train")
+    notify(cluster, both[0])
+    jobs.until(lambda: f"of job {job} is still running" in jobs.said, "the first to wait")
+    step = both[1].last_step()
+    jobs.until(lambda: both[1].last_step() > step + 3, "the other to train")
     assert cluster.facts(job).restarts == 0
-    cluster.ask("scancel", "--signal=USR1", f"{job}.1")
+    notify(cluster, both[1])
     jobs.wait_for_requeue(job)
     assert cluster.facts(job).restarts == 1
     assert jobs.said.count(f"put job {job} back into the queue") == 1
