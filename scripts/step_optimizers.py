@@ -43,7 +43,8 @@ def _orthogonal(grad: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Ten
     for _ in range(5):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return x if len(grad) <= grad.shape[1] else x.T
+    update: torch.Tensor = x if len(grad) <= grad.shape[1] else x.T
+    return update
 
 
 def _adam(grad: torch.Tensor, state: dict[str, torch.Tensor]) -> torch.Tensor:
