@@ -34,7 +34,9 @@ class Quantized(nn.Module):
         self.up = nn.Linear(3, width, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.codes.to(x.dtype) * self.scale) + self.up(self.down(x))
+        base = F.linear(x, self.codes.to(x.dtype) * self.scale)
+        low: torch.Tensor = self.up(self.down(x))
+        return base + low
 
 
 class Adapted(nn.Module):
