@@ -35,8 +35,8 @@ class Quantized(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         base = F.linear(x, self.codes.to(x.dtype) * self.scale)
-        low: torch.Tensor = self.up(self.down(x))
-        return base + low
+        adapted: torch.Tensor = base + self.up(self.down(x))
+        return adapted
 
 
 class Adapted(nn.Module):
