@@ -17,8 +17,10 @@ from checkpointing import (
     Manifest,
     ModelMismatchError,
     NoCheckpointError,
+    OwnShard,
     Snapshot,
     StoredBefore,
+    StoredFile,
     TensorSpec,
 )
 
@@ -51,6 +53,8 @@ class Restored:
     """Of the attempt that saved it."""
     stored: StoredBefore = field(default_factory=StoredBefore)
     """What it has in objects."""
+    files: Sequence[StoredFile] = ()
+    """All its files."""
     changes: Sequence[str] = ()
     """A sentence for each hyper-parameter that the script asks for otherwise than before."""
 
@@ -66,6 +70,7 @@ def collect_state(
     objects: Objects | None = None,
     weights_only: bool = False,
     stored: FrozenTensors | None = None,
+    own_shard: OwnShard | None = None,
 ) -> Snapshot:
     """Return what is to be saved; nothing is copied. Called on every rank.
 
@@ -80,6 +85,8 @@ def collect_state(
         weights_only: leave the optimizer's state and the objects out.
         stored: what the store has of the frozen tensors, which it then keeps in objects; None:
             they are written with the rest.
+        own_shard: what this rank has in the store's newest checkpoint, which is named again where
+            nothing of it has changed; None: it is written every time.
 
     Raises:
         ConfigError: on every rank, when the state of an object cannot be saved.
@@ -120,6 +127,7 @@ def collect_state(
         state={**state, **own},
         created_by=created_by,
         frozen=part,
+        own_shard=own_shard,
     )
 
 
@@ -367,6 +375,7 @@ def _fill(
         objects=objects,
         token=manifest.token,
         stored=StoredBefore.of_manifest(manifest),
+        files=manifest.files,
     )
 
 

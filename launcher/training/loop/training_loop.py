@@ -41,6 +41,7 @@ from .job_parts import JobParts
 from .rollback import bad_evaluation, roll_back, skipped_steps
 from .step import Step
 from .step_support import StepSupport
+from .weight_digests import WeightDigests
 
 _LONGEST_WAIT_S = 25.0
 """A rank that has met a mistake alone is not to keep the others for longer."""
@@ -62,6 +63,7 @@ class TrainingLoop:
         self._checkpointer = parts.checkpointer
         self._saver = parts.saver
         self._log = parts.log
+        self._digests = WeightDigests(run, parts.strategy, parts.log.records, recipe.digest_every)
         self._rules = parts.rules
         self._rates = parts.rates
         self.asked_to_stop: str | None = None
@@ -301,6 +303,8 @@ class TrainingLoop:
             self._saver.pace.since_last_s,
             must=owes_evaluation,
         )
+        is_evaluated = step.evaluation_due and not owes_evaluation
+        self._digests.after_step(self.step, is_evaluated=is_evaluated)
         return agreed
 
     def _finish_evaluation(self, step: Step) -> Decision:
@@ -330,6 +334,8 @@ class TrainingLoop:
 
     def _carry_out(self, decision: Decision, *, owes_evaluation: bool = False) -> None:
         """Do what was decided. Called on every rank."""
+        if decision.save:
+            self._digests.before_save(self.step)
         if decision.save or decision.conclude or decision.proceed or decision.rollback:
             self._prepare_to_save(owes_evaluation=owes_evaluation)
         if decision.conclude:

@@ -41,7 +41,7 @@ IN_CI = ("step", "data wait", "evaluation", "save in flight")
 
 @dataclass(frozen=True, kw_only=True)
 class Soak:
-    """The parts of scripts/soak_notice, and the undisturbed runs that all trials share."""
+    """The parts of scripts/soak_notice, and the undisturbed run that all trials share."""
 
     trials: ModuleType
     one_trial: ModuleType
@@ -57,7 +57,8 @@ def soak(tmp_path_factory: pytest.TempPathFactory) -> Soak:
         sys.path.remove(str(SCRIPTS))
     trials, one_trial, undisturbed = parts
     folder = tmp_path_factory.mktemp("undisturbed")
-    return Soak(trials=trials, one_trial=one_trial, undisturbed=undisturbed.Undisturbed(folder))
+    runs = undisturbed.Undisturbed(folder, alone=trials.Setting(ranks=1))
+    return Soak(trials=trials, one_trial=one_trial, undisturbed=runs)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +71,11 @@ def test_a_notice_loses_nothing(
 ) -> None:
     phase, name, target, signals, outlasts = case
     setting = soak.trials.Setting(**SETTINGS[name])
+    then = replace(setting, start="warm", ranks=1) if name == "cold" else setting
     trial = replace(
         soak.trials.trial(SEED, soak.trials.PHASES.index(phase)),
         setting=setting,
-        then=setting,
+        then=then,
         target=target,
         signals=signals,
         outlasts=outlasts,
@@ -91,3 +93,4 @@ def test_a_trial_is_a_function_of_its_seed_and_number(soak: Soak) -> None:
     settings = {(t.phase, t.setting, t.target) for t in chosen}
     assert len(settings) == len(chosen), "each phase meets each combination once"
     assert [t.number for t in trials.trials(3, 2, ("restore",))] == [3, 17]
+    assert trials.trials(3, 4)[2:] == trials.trials(3, 2, first=2)
