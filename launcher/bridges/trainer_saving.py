@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -106,6 +107,12 @@ class TrainerSaving:
         try:
             write()
         except Exception as error:  # another rank waits for this one's word
+            # Now: the others may be in a collective of Trainer's, which this one will not come to.
+            rank = self._rank.environment.rank
+            told = (
+                f"relaunch: warning: rank {rank} could not write its part of a checkpoint: {error}"
+            )
+            print(told, file=sys.stderr, flush=True)
             return error
         return None
 

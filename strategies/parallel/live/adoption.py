@@ -72,9 +72,10 @@ def inside_fabric(model: Any) -> Any:
 
 
 def bare_module(model: nn.Module) -> nn.Module:
-    """Return the user's module out of what DDP, DataParallel and torch.compile put around it."""
+    """Return the user's module out of what DDP, DataParallel, Fabric and torch.compile wrap."""
     found: Any = model
     while True:
+        found = inside_fabric(found)
         if isinstance(found, nn.parallel.DistributedDataParallel | nn.DataParallel):
             found = found.module
         elif isinstance(inner := vars(found).get("_modules", {}).get("_orig_mod"), nn.Module):

@@ -70,13 +70,13 @@ class Printed(TrainerCallback):  # type: ignore[misc]
 
 
 class Full(Trainer):  # type: ignore[misc]
-    """Finds no room on one rank."""
+    """Finds no room on one rank for what each rank writes."""
 
-    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def _save_rng_state(self, *args: Any, **kwargs: Any) -> None:
         of_rank, since = given["full"]
         if rank == of_rank and self.state.global_step >= since:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super()._save_checkpoint(*args, **kwargs)
+        super()._save_rng_state(*args, **kwargs)
 
 
 def train(output: str, callbacks: list[Any], last: Callable[[Any], Any]) -> Any:
