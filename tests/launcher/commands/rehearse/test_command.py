@@ -82,7 +82,7 @@ def test_the_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     ("code", "uses_run", "sentence"),
     [
         (None, True, "did not end within 120 s: pass fewer --steps than 40"),
-        (None, False, "it does not use Run, so that --steps does not shorten it"),
+        (None, False, "no step of a loop of Run was seen, and --steps does not shorten"),
         (3, True, "the undisturbed run ended with code 3, and must end with 0:\nlast line"),
     ],
 )
@@ -94,12 +94,11 @@ def test_a_script_that_cannot_be_rehearsed(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    undisturbed = Evidence(run_dir=tmp_path / "run")
-    start = {"step": 0} if uses_run else None
+    batches = {(0, 0): frozenset({"a"})} if uses_run else {}
+    undisturbed = Evidence(run_dir=tmp_path / "run", batches=batches)
     monkeypatch.setattr(
         command, "run_undisturbed", lambda rehearsal: (code, 1.0, undisturbed, "last line")
     )
-    monkeypatch.setattr(command, "newest_start", lambda run_dir: start)
     with pytest.raises(UsageError) as refused:
         run([script])
     assert sentence in str(refused.value)
