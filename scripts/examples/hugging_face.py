@@ -27,7 +27,15 @@ def counted() -> TensorDataset:
 def model() -> Any:
     """Return the model; its dropout draws in each micro-batch."""
     return GPT2LMHeadModel(
-        GPT2Config(vocab_size=TOKENS, n_positions=LENGTH, n_embd=32, n_layer=2, n_head=2)
+        GPT2Config(
+            vocab_size=TOKENS,
+            n_positions=LENGTH,
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
     )
 
 

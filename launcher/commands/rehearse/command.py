@@ -22,6 +22,7 @@ from ...plan.machine import Machine
 from ...run_folder.plain_files import replace_text
 from ...run_folder.tables import plural, render
 from ..parser import CommandParser
+from ..trials.run_trial import start_trial
 from ..trials.warm_launchers import warm_starts
 from .draw import Fault, draw
 from .evidence import Evidence, distance_of
@@ -38,7 +39,8 @@ _OWN = ("--run-dir", "--checkpoints", "--nproc-per-node", "--strategy", "--nnode
 _COPIES = 3
 """How often the undisturbed run's folder must fit beside it."""
 _SLOWER = 4
-"""How much longer each step waits once a run was over before its fault came."""
+"""How much longer each step waits, and without `Run` how much earlier the fault comes, once a run
+was over before it."""
 _EPILOG = """\
   relaunch rehearse train.py --lr 1e-3
   relaunch rehearse --faults 25 --steps 60 --nproc-per-node 3 --strategy fsdp train.py
@@ -110,7 +112,16 @@ def run(argv: Sequence[str]) -> int:
         print(render(("fault", "what happens"), [(k.name, k.sentence) for k in KINDS.values()]))
         return 0
     kinds = chosen_kinds(given.only)
-    rehearsal = _rehearsal(given)
+    try:
+        return _run(_rehearsal(given), given, kinds)
+    except OSError as error:
+        raise UsageError(
+            f"the runs cannot be kept in {given.rehearsal_dir}: {error}. Choose another "
+            "--rehearsal-dir with more room, or fewer --steps."
+        ) from error
+
+
+def _run(rehearsal: Rehearsal, given: argparse.Namespace, kinds: list[FaultKind]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for signum in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_IGN:
@@ -221,6 +232,8 @@ def _rehearse(rehearsal: Rehearsal, given: argparse.Namespace, kinds: list[Fault
     rehearsal, undisturbed = _undisturbed(rehearsal)
     if not rehearsal.uses_run:
         kinds = [kind for kind in kinds if not kind.needs_run]
+        # When a fault comes is a share of the undisturbed run's time, so that all start alike.
+        rehearsal = replace(rehearsal, start=start_trial)
         say(unchecked_text(has_checkpoints=undisturbed.final_step is not None))
         if not kinds:
             raise UsageError("the faults of --only are about what Run keeps; choose others.")
@@ -293,7 +306,11 @@ def _one(rehearsal: Rehearsal, fault: Fault, undisturbed: Evidence) -> Verdict:
     outcome = carry_out(rehearsal, fault)
     if outcome.absent == MISSED:
         _remove(rehearsal, fault)
-        slower = replace(rehearsal, pace_s=_SLOWER * rehearsal.pace_s)
+        slower = replace(
+            rehearsal,
+            pace_s=_SLOWER * rehearsal.pace_s,
+            duration_s=rehearsal.duration_s / _SLOWER,
+        )
         outcome = carry_out(slower, fault)
     distance = None
     is_saved = rehearsal.uses_run or undisturbed.final_step is not None

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
+from ...console import say
 from ...contract.environment import default_environment
 from ...workers import exec_worker
 from ...workers.forkserver.eligibility import other_variables
@@ -107,8 +108,11 @@ class _WarmLaunchers:
         ):
             while self._servers:
                 server = self._servers.pop(0)
-                with suppress(Gone):
+                try:
                     process = server.start(trial)
+                except Gone as reason:
+                    say(f"no launcher can be forked ({reason}): starts take longer from now on.")
+                else:
                     self._servers.append(server)
                     return process
                 server.close()

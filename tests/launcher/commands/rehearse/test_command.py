@@ -64,6 +64,11 @@ def test_a_folder_of_something_else_is_left_alone(script: str) -> None:
     assert Path("runs/rehearsal/thesis.tex").exists()
 
 
+def test_a_folder_that_cannot_be_made(script: str) -> None:
+    with pytest.raises(UsageError, match=r"the runs cannot be kept in train\.py/x: .*Not a dir"):
+        run(["--rehearsal-dir", "train.py/x", script])
+
+
 def test_an_earlier_rehearsal_is_cleared(script: str) -> None:
     for name in ("undisturbed", "fault-001-kill-rank"):
         Path("runs/rehearsal", name).mkdir(parents=True)
@@ -124,10 +129,12 @@ def test_the_page_lists_every_kind_with_its_sentence() -> None:
 def test_a_fault_that_came_too_late_is_tried_again_with_longer_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paces = []
+    paces: list[float] = []
+    durations: list[float] = []
 
     def carry_out(rehearsal: Rehearsal, fault: Fault) -> Outcome:
         paces.append(rehearsal.pace_s)
+        durations.append(rehearsal.duration_s)
         folder = tmp_path / f"fault-00{fault.number}-x"
         folder.mkdir()  # which must be free
         return Outcome(fault=fault, absent=MISSED if len(paces) == 1 else "another reason")
@@ -142,9 +149,11 @@ def test_a_fault_that_came_too_late_is_tried_again_with_longer_steps(
         pace_s=0.5,
         timeout_s=1.0,
         folder=tmp_path,
+        duration_s=8.0,
     )
     fault = Fault(number=1, kind=KINDS["kill-rank"], at_step=3, share=0.5, rank=0)
     verdict = command._one(rehearsal, fault, Evidence(run_dir=tmp_path))
     assert verdict.is_left_out
     assert paces == [0.5, 2.0]
+    assert durations == [8.0, 2.0]  # by which the moment is set for a script without Run
     assert not list(tmp_path.iterdir())

@@ -110,13 +110,16 @@ def test_what_an_import_would_see_otherwise_starts_cold(
     assert stubs[0].is_closed
 
 
-def test_starts_take_turns_and_a_lost_server_is_left_out(stubs: list[Stub]) -> None:
+def test_starts_take_turns_and_a_lost_server_is_left_out(
+    stubs: list[Stub], capfd: pytest.CaptureFixture[str]
+) -> None:
     one = trial(Path("x"))
     with warm_starts(one, uses_run=True, num_servers=2) as start:
         assert [start(one) for _ in range(2)] == ["warm", "warm"]
         assert [server.starts for server in stubs] == [1, 1]
         assert [start(one) for _ in range(2)] == ["cold", "cold"]
     assert [server.is_closed for server in stubs] == [True, True]
+    assert "no launcher can be forked (it ended): starts take longer" in capfd.readouterr().err
 
 
 def test_a_cold_rehearsal_has_no_server(stubs: list[Stub]) -> None:
