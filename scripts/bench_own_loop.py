@@ -21,13 +21,13 @@ from bench_step import (
     NEVER,
     Net,
     Step,
-    adamw,
     ddp_by_hand,
     interleaved,
     ours,
     samples,
 )
 from bench_table import load_average, machine, markdown_table
+from step_optimizers import adamw
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
-import waits
+import waits  # type: ignore[import-not-found]
 
 T = torch.arange(4.0)
 MASK = T > 1
@@ -41,7 +41,7 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> None:
         lambda: MASK.nonzero(),
         lambda: torch.where(MASK),
         lambda: T.masked_select(MASK),
-        lambda: T.unique(),
+        lambda: T.unique(),  # type: ignore[no-untyped-call]
         lambda: torch.equal(T, T),
         lambda: torch.isfinite(T).all().item(),
         lambda: torch.tensor(3.0, device="cpu"),

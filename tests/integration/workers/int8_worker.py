@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from task import CLASSES, make_job, train, weights_of
+from task import CLASSES, make_job, train, weights_of  # type: ignore[import-not-found]
 from torch import nn
 
 from launcher.contract.environment import RankEnvironment

@@ -23,7 +23,9 @@ time.sleep(600 if sys.argv[1:] == ["wait"] else 0)
 NAME = "WARM_TEST"
 
 
-def trial(folder: Path, *words: str, ranks: int = 2, **variables: str) -> Trial:
+def trial(
+    folder: Path, *words: str, ranks: int = 2, variables: dict[str, str] | None = None
+) -> Trial:
     return Trial(
         name="t",
         words=words or ("train.py",),
@@ -31,7 +33,7 @@ def trial(folder: Path, *words: str, ranks: int = 2, **variables: str) -> Trial:
         strategy="ddp",
         folder=folder,
         settings=TrialSettings(steps=4),
-        variables=variables,
+        variables=variables or {},
     )
 
 
@@ -43,21 +45,21 @@ def test_a_warm_command_is_as_one_of_its_own(
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     with warm_starts(trial(tmp_path, str(script)), uses_run=False, own=(NAME,)) as start:
-        one = trial(tmp_path / "one", str(script), "a b", **{NAME: "first"})
+        one = trial(tmp_path / "one", str(script), "a b", variables={NAME: "first"})
         ended = start(one)
         assert isinstance(ended, warm_launchers.WarmProcess)
         assert ended.wait(240) == 0
         assert "rank 0 of first ['a b']" in one.output.read_text()
-        two = trial(tmp_path / "two", str(script), "wait", **{NAME: "second"})
+        two = trial(tmp_path / "two", str(script), "wait", variables={NAME: "second"})
         running = start(two)
-        mark = f"{NAME}=second"
+        marker = f"{NAME}=second"
         assert wait_until(lambda: two.output.read_text().count("of second"), 240)
-        assert {running.pid} < {*marked(mark)}, "ranks and guardian have it in their environment"
+        assert {running.pid} < {*marked(marker)}, "ranks and guardian have it in their environment"
         assert running.poll() is None
         os.kill(running.pid, 9)
         assert running.wait(60) == -9
-        assert wait_until(lambda: not marked(mark), 60), "its guardian ends the ranks"
-        last = start(trial(tmp_path / "three", str(script), "wait", **{NAME: "third"}))
+        assert wait_until(lambda: not marked(marker), 60), "its guardian ends the ranks"
+        last = start(trial(tmp_path / "three", str(script), "wait", variables={NAME: "third"}))
     assert last.wait(10) == -9, "what still runs ends with the server"
 
 
@@ -94,9 +96,12 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> list[Stub]:
     ("one", "how"),
     [
         (trial(Path("x")), "warm"),
-        (trial(Path("x"), MARK="m"), "warm"),  # its own, and read by no import
+        (trial(Path("x"), variables={"MARK": "m"}), "warm"),  # its own, and read by no import
         (trial(Path("x"), ranks=3), "warm"),
-        (trial(Path("x"), PYTHONHASHSEED="7"), "cold"),  # read before anything is imported
+        (
+            trial(Path("x"), variables={"PYTHONHASHSEED": "7"}),
+            "cold",
+        ),  # read before anything is imported
         (trial(Path("x"), ranks=1), "cold"),  # without OMP_NUM_THREADS=1
         (trial(Path("x"), "--cold", "train.py"), "cold"),
     ],
@@ -106,7 +111,7 @@ def test_what_an_import_would_see_otherwise_starts_cold(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with warm_starts(trial(Path("x")), uses_run=True, own=("MARK",)) as start:
-        assert start(one) == how
+        assert str(start(one)) == how
     assert stubs[0].is_closed
 
 
@@ -115,9 +120,9 @@ def test_starts_take_turns_and_a_lost_server_is_left_out(
 ) -> None:
     one = trial(Path("x"))
     with warm_starts(one, uses_run=True, num_servers=2) as start:
-        assert [start(one) for _ in range(2)] == ["warm", "warm"]
+        assert [str(start(one)) for _ in range(2)] == ["warm", "warm"]
         assert [server.starts for server in stubs] == [1, 1]
-        assert [start(one) for _ in range(2)] == ["cold", "cold"]
+        assert [str(start(one)) for _ in range(2)] == ["cold", "cold"]
     assert [server.is_closed for server in stubs] == [True, True]
     assert "no launcher can be forked (it ended): starts take longer" in capfd.readouterr().err
 
@@ -125,7 +130,7 @@ def test_starts_take_turns_and_a_lost_server_is_left_out(
 def test_a_cold_rehearsal_has_no_server(stubs: list[Stub]) -> None:
     assert is_cold(("--cold", "train.py"))
     with warm_starts(trial(Path("x"), "--cold", "train.py"), uses_run=True) as start:
-        assert start(trial(Path("x"))) == "cold"
+        assert str(start(trial(Path("x")))) == "cold"
     assert not stubs
 
 

@@ -114,7 +114,8 @@ class Block(nn.Module):
         self.norm, self.up, self.down = nn.LayerNorm(64), nn.Linear(64, 256), nn.Linear(256, 64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.down(F.gelu(self.up(self.norm(x))))
+        result: torch.Tensor = x + self.down(F.gelu(self.up(self.norm(x))))
+        return result
 
 
 class Model(nn.Module):
