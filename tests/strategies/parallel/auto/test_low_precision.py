@@ -114,7 +114,8 @@ class Block(nn.Module):
         self.norm, self.up, self.down = nn.LayerNorm(64), nn.Linear(64, 256), nn.Linear(256, 64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.down(F.gelu(self.up(self.norm(x))))
+        moved: torch.Tensor = x + self.down(F.gelu(self.up(self.norm(x))))
+        return moved
 
 
 class Model(nn.Module):
@@ -178,7 +179,8 @@ class Caching(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         keys = torch.tensor([], dtype=x.dtype, device=x.device)
-        return self.layer(torch.cat([keys, x], dim=-2))
+        found: torch.Tensor = self.layer(torch.cat([keys, x], dim=-2))
+        return found
 
 
 def test_what_a_model_makes_on_its_device_has_no_memory_either() -> None:
