@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .exporting.hugging_face_folder import export_sharded
     from .exporting.safetensors_file import export_safetensors
     from .format.fragment import Fragment, dtype_name, torch_dtype
-    from .format.manifest import MANIFEST_NAME, Manifest
+    from .format.manifest import MANIFEST_NAME, Manifest, StoredFile
     from .format.model_match import require_match
     from .format.names import PIN_NAME, is_checkpoint_name
     from .format.ranges import Piece, stripe
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .reading.reader import BlockPiece, CheckpointReader, open_folder
     from .saving.communicator import Communicator, LocalCommunicator
     from .saving.frozen_tensors import FrozenTensors
+    from .saving.own_shard import OwnShard
     from .saving.save import SavedCheckpoint, save_checkpoint
     from .saving.snapshot import Snapshot
     from .saving.stored_before import StoredBefore
@@ -71,6 +72,7 @@ __all__ = [
     "Manifest",
     "ModelMismatchError",
     "NoCheckpointError",
+    "OwnShard",
     "Piece",
     "Place",
     "PlaceError",
@@ -82,6 +84,7 @@ __all__ = [
     "SpecDifference",
     "StateDifference",
     "StoredBefore",
+    "StoredFile",
     "TensorSpec",
     "UnsupportedDtypeError",
     "ValueDifference",
@@ -131,6 +134,7 @@ _MODULE_OF = {
     "Manifest": "format.manifest",
     "ModelMismatchError": "errors",
     "NoCheckpointError": "errors",
+    "OwnShard": "saving.own_shard",
     "Piece": "format.ranges",
     "Place": "storage.locations",
     "PlaceError": "errors",
@@ -142,6 +146,7 @@ _MODULE_OF = {
     "SpecDifference": "store.diff",
     "StateDifference": "store.diff",
     "StoredBefore": "saving.stored_before",
+    "StoredFile": "format.manifest",
     "TensorSpec": "format.tensor_spec",
     "UnsupportedDtypeError": "format.tensor_spec",
     "require_supported": "format.tensor_spec",

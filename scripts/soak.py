@@ -42,9 +42,9 @@ CASES = (
         share=40,
     ),
     Case(
-        name="fit",
+        name="hugging-face",
         options=("--nproc-per-node", "3", "--strategy", "ddp"),
-        words=("scripts/examples/fit.py",),
+        words=("scripts/examples/hugging_face.py",),
         share=20,
     ),
 )

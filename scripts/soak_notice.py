@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -23,10 +24,9 @@ from notice_soak.trials import PHASES, Trial, trial, trials
 from notice_soak.undisturbed import Undisturbed
 
 
-def soak(chosen: list[Trial], folder: Path, jobs: int) -> list[Verdict]:
-    """Carry the trials out, so many at a time; tell of each as it ends."""
+def soak(chosen: list[Trial], folder: Path, jobs: int) -> Iterator[Verdict]:
+    """Carry the trials out, so many at a time; yield what came of each as it ends."""
     undisturbed = Undisturbed(folder)
-    verdicts = []
     with ThreadPoolExecutor(jobs) as pool:
         running = [
             pool.submit(run_trial, one, folder / f"trial-{one.number}", undisturbed)
@@ -34,13 +34,11 @@ def soak(chosen: list[Trial], folder: Path, jobs: int) -> list[Verdict]:
         ]
         try:
             for done in as_completed(running):
-                verdicts.append(verdict := done.result())
-                tell(verdict, folder)
+                yield done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             kill_all()
             raise
-    return sorted(verdicts, key=lambda verdict: verdict.trial.number)
 
 
 def tell(verdict: Verdict, folder: Path) -> None:
@@ -57,6 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first trial")
     parser.add_argument("--phases", default=",".join(PHASES), help="of them, with commas")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--trial", type=int, help="only the one of this number")
@@ -64,14 +63,20 @@ def main() -> None:
     phases = tuple(arguments.phases.split(","))
     if unknown := set(phases) - set(PHASES):
         parser.error(f"unknown phases {sorted(unknown)}; choose from {', '.join(PHASES)}.")
-    chosen = trials(arguments.seed, arguments.trials, phases)
+    chosen = trials(arguments.seed, arguments.trials, phases, arguments.first)
     if arguments.trial is not None:
         chosen = [trial(arguments.seed, arguments.trial)]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="notice-"))
-    verdicts = soak(chosen, folder, arguments.jobs)
-    print(f"\nseed {arguments.seed}. {machine('torch')} {load_average()}\n")
-    print(result_table(verdicts))
+    verdicts: list[Verdict] = []
+    try:
+        for verdict in soak(chosen, folder, arguments.jobs):
+            verdicts.append(verdict)
+            tell(verdict, folder)
+    finally:  # also of trials that are broken off
+        verdicts.sort(key=lambda verdict: verdict.trial.number)
+        print(f"\nseed {arguments.seed}. {machine('torch')} {load_average()}\n")
+        print(result_table(verdicts))
     if wrong := [str(v.trial.number) for v in verdicts if v.wrong]:
         print(f"\nwrong: trials {', '.join(wrong)}; what they left is in {folder}")
         sys.exit(1)

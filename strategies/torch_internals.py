@@ -190,3 +190,15 @@ def watch_compiling(report: Callable[[], None]) -> None:
 
 def _can_watch() -> bool:
     return hasattr(torch._C, "_set_worker_pids") and hasattr(torch._C, "_remove_worker_pids")
+
+
+def is_recomputed_later() -> bool:
+    """Return whether this is called by torch.utils.checkpoint, or may be, inside a forward."""
+    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    # The older kind of checkpoint computes without gradients at first.
+    return not torch.is_grad_enabled() or top is None or top(True) is not None
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Return whether a call of a module goes to compiled code."""
+    return getattr(module, "_compiled_call_impl", None) is not None

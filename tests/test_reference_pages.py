@@ -134,7 +134,7 @@ def test_a_call_has_its_signature(name: str) -> None:
 
 
 INTERNAL = {
-    *("describe_end", "has_trained", "mistaken", "is_evaluating", "save_after_mistake"),
+    *("describe_end", "has_trained", "mistaken", "save_after_mistake"),
     *("plan", "prepare", "fit", "require_complete", "place", "is_under_way"),
 }
 """Public to the parts of a run, of no use to a script."""

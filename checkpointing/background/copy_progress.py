@@ -4,6 +4,7 @@ The bytes go through memory and this through a pipe. Its locks put the two in or
 processors where another core may see a number in memory before the bytes that it stands for.
 """
 
+import math
 import os
 import select
 import struct
@@ -15,6 +16,16 @@ _MESSAGE = struct.Struct("<QQ")
 _MOST_AT_ONCE = 256 * _MESSAGE.size
 """A read takes whole messages: none is longer or shorter than these."""
 _LOOK_S = 1.0
+
+
+def readable(fd: int, timeout_s: float) -> bool:
+    """Wait for something to read, or for the end of it; return whether there is.
+
+    By poll: select takes no descriptor from 1,024 on, and a script may have so many files open.
+    """
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(math.ceil(1000 * timeout_s)))
 
 
 class ReadyTeller:
@@ -56,14 +67,14 @@ class ReadyListener:
         leave it all there, and a full pipe holds whoever tells.
         """
         self._number, self._ready_bytes = number, 0
-        while self._hears(0.0) and self._take():
+        while readable(self._fd, 0.0) and self._take():
             pass
 
     def wait_for(self, wanted_bytes: int) -> None:
         """Return once so many bytes of the image are there; ends this process with its rank."""
         self._require_rank()
         while self._ready_bytes < wanted_bytes:
-            if not self._hears(_LOOK_S):
+            if not readable(self._fd, _LOOK_S):
                 self._require_rank()
             elif not self._take():
                 sys.exit("the rank is gone")
@@ -71,9 +82,6 @@ class ReadyListener:
     def _require_rank(self) -> None:
         if os.getppid() != self._rank_pid:
             sys.exit("the rank is gone")  # nobody would commit what is written
-
-    def _hears(self, timeout_s: float) -> bool:
-        return bool(select.select([self._fd], [], [], timeout_s)[0])
 
     def _take(self) -> bool:
         """Read what is there; return whether the rank may tell more."""

@@ -30,7 +30,7 @@ the next update of the parameters each rank calls `BackgroundSave.release_tensor
 # step: `release_tensors` waits for it. The rest of the copy goes on under the forward and backward.
 # The writer follows the copy through a pipe and begins before it is complete.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -39,19 +39,27 @@ from ..format.manifest import StoredFile, StoredTensor
 from ..format.strict_json import JSON
 from ..saving.collective_outcome import Outcome, notes_in, run_guarded
 from ..saving.communicator import Communicator
+from ..saving.own_shard import EarlierShard
 from ..saving.save import (
     SavedCheckpoint,
     agree_on_attempt,
     announce,
     commit_of,
     conclude,
+    earlier_of,
     files_of,
     or_abandon,
     require_same_step,
     stored_after,
 )
 from ..saving.shard_report import ShardReport, joined
-from ..saving.shard_writer import ShardPlan, name_of, stored_tensors, write_shard
+from ..saving.shard_writer import (
+    ShardPlan,
+    name_of,
+    reused_report,
+    stored_tensors,
+    write_shard,
+)
 from ..saving.snapshot import Snapshot
 from ..saving.stored_before import StoredBefore
 from ..storage.commit_protocol import SaveToken
@@ -67,17 +75,24 @@ class _FileToCome:
     name: str
     size_bytes: int
     tensors: tuple[StoredTensor, ...]
+    earlier: EarlierShard | None
 
     @classmethod
-    def of(cls, name: str, plan: ShardPlan) -> "_FileToCome":
-        return cls(name=name, size_bytes=plan.size_bytes, tensors=stored_tensors(plan, name))
+    def of(cls, name: str, plan: ShardPlan, earlier: EarlierShard | None) -> "_FileToCome":
+        tensors = stored_tensors(plan, name)
+        return cls(name=name, size_bytes=plan.size_bytes, tensors=tensors, earlier=earlier)
 
-    def report(self, block_bytes: int, crc32: Iterable[int]) -> ShardReport:
+    def report(self, block_bytes: int, written: JSON) -> ShardReport:
+        """Return what is told of it, from what the writer has answered."""
+        if isinstance(written, str):
+            assert self.earlier is not None
+            return reused_report(self.tensors, self.earlier, written)
+        assert isinstance(written, list)
         file = StoredFile(
             name=self.name,
             size_bytes=self.size_bytes,
             block_bytes=block_bytes,
-            crc32=tuple(crc32),
+            crc32=tuple(one for one in written if isinstance(one, int)),
         )
         return ShardReport(files=(file,), tensors=self.tensors)
 
@@ -226,12 +241,17 @@ class BackgroundSave:
             return None
         if (slow := self._writer.image_note) is not None:
             self._slow = f"rank {rank}: {slow}"
-        self._files = [_FileToCome.of(name_of(path), plan) for path, plan in files]
+        self._files = [
+            _FileToCome.of(name_of(path), plan, earlier_of(path, plan, self._snapshot, block_bytes))
+            for path, plan in files
+        ]
         copy = ShardCopy(memory, *plans)
         # It writes from now on, as far as the copy is: not only when this rank looks again.
         parts = [
-            ImagePart(path=path, start=start, size_bytes=plan.size_bytes)
-            for (path, plan), start in zip(files, starts_in_image(plans), strict=True)
+            ImagePart(path=path, start=start, size_bytes=plan.size_bytes, earlier=to_come.earlier)
+            for (path, plan), start, to_come in zip(
+                files, starts_in_image(plans), self._files, strict=True
+            )
         ]
         tell = self._writer.submit(parts, block_bytes)
         self._copy = copy
@@ -303,8 +323,8 @@ class BackgroundSave:
         sums = answer["value"]
         assert isinstance(sums, list)
         return joined(
-            file.report(self._store.block_bytes, crc32)
-            for file, crc32 in zip(self._files, sums, strict=True)
+            file.report(self._store.block_bytes, written)
+            for file, written in zip(self._files, sums, strict=True)
         ).encode()
 
 

@@ -3,7 +3,6 @@
 import json
 import mmap
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -16,10 +15,12 @@ from itertools import count
 from pathlib import Path, PurePath
 
 from ..errors import SaveFailedError
+from ..format.manifest_json import encode_file
 from ..format.strict_json import JSON
 from ..saving.commit import Commit
+from ..saving.own_shard import EarlierShard
 from ..storage.commit_protocol import CommitProtocol
-from .copy_progress import ReadyTeller
+from .copy_progress import ReadyTeller, readable
 from .pinned_memory import pin
 from .staging import Staging
 from .writer_process import NOT_FOR_US
@@ -64,6 +65,18 @@ class ImagePart:
     start: int
     """First byte in the image, which begins a page."""
     size_bytes: int
+    earlier: EarlierShard | None = None
+    """A file as long; if it holds the same, it is named again and nothing is written."""
+
+    def encode(self) -> JSON:
+        """Return it as JSON, for the process."""
+        earlier = self.earlier
+        return {
+            "path": str(self.path),
+            "start": self.start,
+            "size_bytes": self.size_bytes,
+            "earlier": [] if earlier is None else [str(earlier.path), encode_file(earlier.record)],
+        }
 
 
 class BackgroundWriter:
@@ -129,10 +142,7 @@ class BackgroundWriter:
         number = self._await(
             {
                 "kind": "write",
-                "parts": [
-                    {"path": str(part.path), "start": part.start, "size_bytes": part.size_bytes}
-                    for part in parts
-                ],
+                "parts": [part.encode() for part in parts],
                 "block_bytes": block_bytes,
             },
             sum(part.size_bytes for part in parts),
@@ -177,9 +187,10 @@ class BackgroundWriter:
             wait: Whether to wait for it; without, None means that it is not done yet.
 
         Returns:
-            {"value": ...}, of a write the CRC-32 of each block of each part, of a commit the bytes
-            that it has written; or {"error": text}; or {"died": text} where the process ended, or
-            was killed because it exceeded its time limit.
+            {"value": ...}, of a write for each part the CRC-32 of each block, or the name of the
+            earlier file that is the same; of a commit the bytes that it has written. Or
+            {"error": text}; or {"died": text} where the process ended, or was killed because it
+            exceeded its time limit.
         """
         process = self._process
         if process is None:
@@ -187,7 +198,7 @@ class BackgroundWriter:
         assert process.stdout is not None
         while (answer := self._next_answer()) is None:
             left_s = max(0.0, self._until_s - time.monotonic())
-            if not select.select([process.stdout], [], [], left_s if wait else 0)[0]:
+            if not readable(process.stdout.fileno(), left_s if wait else 0):
                 if not wait and left_s:
                     return None
                 return {"died": self._give_up()}

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePath
 
 from ..errors import PlaceError, SaveFailedError
@@ -87,22 +88,29 @@ def _answer(request: Mapping[str, JSON], bench: _Bench) -> dict[str, JSON]:
 
 
 def _write(request: Mapping[str, JSON], bench: _Bench) -> JSON:
-    """Write the parts of the image to new files; return the CRC-32 of each block of each."""
+    """Write the parts of the image to new files.
+
+    Returns for each the CRC-32 of each block, or the name of the earlier file that is the same.
+    """
     fields = Fields(request, "a write", frozenset(("kind", "parts", "block_bytes")))
     block_bytes = fields.integer("block_bytes", 1)
     return [_write_part(part, block_bytes, bench) for part in fields.array("parts")]
 
 
 def _write_part(part: JSON, block_bytes: int, bench: _Bench) -> JSON:
-    fields = Fields(part, "a part", frozenset(("path", "start", "size_bytes")))
+    fields = Fields(part, "a part", frozenset(("path", "start", "size_bytes", "earlier")))
     text, size_bytes = fields.text("path"), fields.integer("size_bytes")
+    start = fields.integer("start")
     try:
         path, files = bench.at(text)
+        blocks = partial(bench.blocks, start, size_bytes, block_bytes)
+        if (earlier := fields.array("earlier")) and (name := _reuse(path, earlier, blocks, bench)):
+            return name
         if is_object(f"{path.parent.name}/{path.name}"):
             files.make_dirs(path.parent)
         _, crc32 = write_new_file(
             path,
-            bench.blocks(fields.integer("start"), size_bytes, block_bytes),
+            blocks(),
             size_bytes,
             files=files,
             block_bytes=block_bytes,
@@ -111,6 +119,21 @@ def _write_part(part: JSON, block_bytes: int, bench: _Bench) -> JSON:
     except OSError as error:
         raise SaveFailedError(f"{text}: {error}") from error
     return list(crc32)
+
+
+def _reuse(
+    path: PurePath,
+    earlier: list[JSON],
+    blocks: Callable[[], Iterator[memoryview]],
+    bench: _Bench,
+) -> str | None:
+    """Return the name under which an earlier file is used again; None: it is another."""
+    from ..format.manifest_json import parse_file
+    from ..storage.unchanged_file import reuse_earlier
+
+    text, record = earlier
+    there, files = bench.at(str(text))
+    return reuse_earlier(path, there, parse_file(record), blocks, files=files)
 
 
 def _publish(request: Mapping[str, JSON], bench: _Bench) -> JSON:

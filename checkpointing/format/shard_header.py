@@ -13,6 +13,7 @@ HEADER_ALIGN_BYTES = 4096
 _LENGTH_BYTES = 8
 
 SHARD_NAME = re.compile(r"r[0-9]{5,}(-[0-9a-f]{16})?\.safetensors")
+_RANK = re.compile(r"r([0-9]+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,12 @@ def shard_name(rank: int, token: str = "") -> str:
         token: Of the attempt, where files of several attempts may meet in one folder.
     """
     return f"r{rank:05d}{token and '-' + token}.safetensors"
+
+
+def shard_rank(name: str) -> int | None:
+    """Return which rank wrote a file; None if it is no shard."""
+    match = _RANK.match(name) if SHARD_NAME.fullmatch(name) else None
+    return int(match[1]) if match else None
 
 
 def encode_header(entries: Sequence[Entry], metadata: Mapping[str, str]) -> bytes:

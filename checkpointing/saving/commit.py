@@ -36,9 +36,15 @@ class Commit:
         Raises:
             ValueError: If a rank wrote what is no tensor of the checkpoint.
         """
+        return self._merged(self._parsed())
+
+    def _parsed(self) -> list[ShardReport]:
         known = {spec.name: spec for spec in self.specs}
+        return [ShardReport.parse(report, known) for report in self.reports]
+
+    def _merged(self, reports: Sequence[ShardReport]) -> Manifest:
         return merge_reports(
-            (ShardReport.parse(report, known) for report in self.reports),
+            reports,
             self.specs,
             step=self.attempt.step,
             token=self.attempt.token,
@@ -55,7 +61,9 @@ class Commit:
             SaveFailedError: See `CommitProtocol.publish`.
             ValueError: If an element is missing or there twice.
         """
-        return publishing.publish(self.attempt, self.manifest())
+        reports = self._parsed()
+        reused_bytes = sum(report.reused_bytes for report in reports)
+        return publishing.publish(self.attempt, self._merged(reports)) - reused_bytes
 
     def encode(self) -> JSON:
         """Return it as JSON, for another process."""

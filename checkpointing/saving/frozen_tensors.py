@@ -81,6 +81,16 @@ class FrozenTensors:
         """
         self._token = None
 
+    def adopt(self, other: "FrozenTensors") -> None:
+        """Know what another store has, whose objects this one has too by now. No collective.
+
+        Where not every rank calls it, the next save writes all frozen tensors.
+        """
+        self._token, self._stored, self._names = other._token, other._stored, other._names
+        self._known = dict(other._known)
+        self._restless |= other._restless
+        self._is_doubtful = False
+
     def look(self, frozen: Sequence[Fragment]) -> JSON:
         """Return what the other ranks need to know. No collective.
 

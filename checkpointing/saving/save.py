@@ -11,15 +11,16 @@ from pathlib import PurePath
 
 from ..errors import SaveFailedError
 from ..format.fragment import Fragment
-from ..format.names import step_folder
+from ..format.names import is_object, step_folder
 from ..format.strict_json import JSON, require_json
 from ..storage.commit_protocol import CommitProtocol, SaveToken
 from ..store.store import CheckpointStore
 from .collective_outcome import Outcome, error_in, notes_in, run_guarded, value_in
 from .commit import Commit
 from .communicator import Communicator
-from .shard_report import joined
-from .shard_writer import ShardPlan, plan_shard, write_shard
+from .own_shard import EarlierShard
+from .shard_report import joined, reported_files
+from .shard_writer import ShardPlan, name_of, plan_shard, write_shard
 from .snapshot import Snapshot
 from .stored_before import NOTHING_STORED, StoredBefore
 
@@ -163,6 +164,8 @@ def announce(
     if frozen is not None:
         frozen.committed(attempt.token, stored)
     path = store.path(snapshot.step)
+    if snapshot.own_shard is not None:
+        snapshot.own_shard.committed(path, communicator.rank, reported_files(wrote.value))
     return SavedCheckpoint(step=snapshot.step, path=path, size_bytes=size_bytes, notes=tuple(notes))
 
 
@@ -178,7 +181,13 @@ def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
 def _write(store: CheckpointStore, attempt: SaveToken, snapshot: Snapshot, rank: int) -> JSON:
     require_same_step(attempt, snapshot.step, rank)
     report = joined(
-        write_shard(path, plan, files=store.files, block_bytes=store.block_bytes)
+        write_shard(
+            path,
+            plan,
+            files=store.files,
+            block_bytes=store.block_bytes,
+            earlier=earlier_of(path, plan, snapshot, store.block_bytes),
+        )
         for path, plan in files_of(store, attempt, snapshot, rank)
     )
     if snapshot.frozen is not None:
@@ -191,14 +200,23 @@ def files_of(
     store: CheckpointStore, attempt: SaveToken, snapshot: Snapshot, rank: int
 ) -> list[tuple[PurePath, ShardPlan]]:
     """Return what files a rank writes, and what goes into each; none where it holds nothing."""
-    metadata = {"step": str(snapshot.step), "token": attempt.token}
     publishing, frozen = store.publishing, snapshot.frozen
     content: list[tuple[PurePath, Iterable[Fragment]]] = [
         (publishing.object_path(attempt, rank), () if frozen is None else frozen.new),
         (publishing.shard_path(attempt, rank), snapshot.fragments),
     ]
-    plans = [(path, plan_shard(fragments, metadata)) for path, fragments in content]
+    # Nothing of the attempt is in a file: of the same tensors it has the same bytes.
+    plans = [(path, plan_shard(fragments, {})) for path, fragments in content]
     return [(path, plan) for path, plan in plans if plan.fragments]
+
+
+def earlier_of(
+    path: PurePath, plan: ShardPlan, snapshot: Snapshot, block_bytes: int
+) -> EarlierShard | None:
+    """Return the committed file that may hold the same bytes as a shard to be written. Pure."""
+    if snapshot.own_shard is None or is_object(name_of(path)):
+        return None
+    return snapshot.own_shard.like(plan.size_bytes, block_bytes)
 
 
 def require_same_step(attempt: SaveToken, step: int, rank: int) -> None:

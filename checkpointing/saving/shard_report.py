@@ -21,6 +21,8 @@ class ShardReport:
 
     files: tuple[StoredFile, ...] = ()
     tensors: tuple[StoredTensor, ...] = ()
+    reused_bytes: int = 0
+    """Of the files, those that were there before under another name."""
 
     def encode(self) -> JSON:
         """Return the report as JSON."""
@@ -34,6 +36,7 @@ class ShardReport:
                 ]
                 for tensor in self.tensors
             ],
+            "reused_bytes": self.reused_bytes,
         }
 
     @classmethod
@@ -48,13 +51,24 @@ class ShardReport:
         Raises:
             ValueError: For missing or wrong fields.
         """
-        fields = Fields(value, "a report", frozenset(("files", "tensors")))
+        fields = Fields(value, "a report", frozenset(("files", "tensors", "reused_bytes")))
         files = tuple(parse_file(item) for item in fields.array("files"))
         names = [file.name for file in files]
         return cls(
             files=files,
             tensors=tuple(_parse_row(item, names, known) for item in fields.array("tensors")),
+            reused_bytes=fields.integer("reused_bytes"),
         )
+
+
+def reported_files(value: JSON) -> list[StoredFile]:
+    """Return the files of a report that was encoded, without its tensors, which may be many.
+
+    Raises:
+        ValueError: For missing or wrong fields.
+    """
+    fields = Fields(value, "a report", frozenset(("files", "tensors", "reused_bytes")))
+    return [parse_file(item) for item in fields.array("files")]
 
 
 def joined(reports: Iterable[ShardReport]) -> ShardReport:
@@ -63,6 +77,7 @@ def joined(reports: Iterable[ShardReport]) -> ShardReport:
     return ShardReport(
         files=tuple(file for part in parts for file in part.files),
         tensors=tuple(tensor for part in parts for tensor in part.tensors),
+        reused_bytes=sum(part.reused_bytes for part in parts),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import PurePath
 
@@ -14,6 +14,8 @@ from ..format.shard_header import Entry, data_offsets, encode_header
 from ..format.tensor_bytes import host_pieces
 from ..storage.block_writer import write_new_file
 from ..storage.local_files import Files
+from ..storage.unchanged_file import reuse_earlier
+from .own_shard import EarlierShard
 from .shard_report import ShardReport
 
 
@@ -51,13 +53,33 @@ def plan_shard(fragments: Iterable[Fragment], metadata: Mapping[str, str]) -> Sh
     )
 
 
-def write_shard(path: PurePath, plan: ShardPlan, *, files: Files, block_bytes: int) -> ShardReport:
+def write_shard(
+    path: PurePath,
+    plan: ShardPlan,
+    *,
+    files: Files,
+    block_bytes: int,
+    earlier: EarlierShard | None = None,
+) -> ShardReport:
     """Write, sync and close a shard or an object; hold one block and one staging piece besides.
+
+    Args:
+        path: Must not exist.
+        plan: What goes into it.
+        files: How to reach the disk.
+        block_bytes: Under one checksum.
+        earlier: A file as long; if it holds the same, it is named again and nothing is written.
 
     Raises:
         SaveFailedError: If the disk refuses; names the file.
     """
     try:
+        if earlier is not None:
+            name = reuse_earlier(
+                path, earlier.path, earlier.record, lambda: _pieces(plan), files=files
+            )
+            if name is not None:
+                return reused_report(stored_tensors(plan, name), earlier, name)
         if is_object(name_of(path)):
             files.make_dirs(path.parent)
         size_bytes, crc32 = write_new_file(
@@ -68,6 +90,16 @@ def write_shard(path: PurePath, plan: ShardPlan, *, files: Files, block_bytes: i
     name = name_of(path)
     file = StoredFile(name=name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
     return ShardReport(files=(file,), tensors=stored_tensors(plan, name))
+
+
+def reused_report(tensors: Iterable[StoredTensor], earlier: EarlierShard, name: str) -> ShardReport:
+    """Return what is told of a file that was there before, under the name that it has now. Pure."""
+    file = replace(earlier.record, name=name)
+    named = (
+        replace(one, chunks=tuple(chunk._replace(file=name) for chunk in one.chunks))
+        for one in tensors
+    )
+    return ShardReport(files=(file,), tensors=tuple(named), reused_bytes=file.size_bytes)
 
 
 def name_of(path: PurePath) -> str:

@@ -10,6 +10,7 @@ from ..format.tensor_spec import TensorSpec
 if TYPE_CHECKING:
     from ..format.fragment import Fragment
     from .frozen_tensors import FrozenPart
+    from .own_shard import OwnShard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,10 @@ class Snapshot:
     frozen: "FrozenPart | None" = None
     """What is kept in objects beside the checkpoints: what this rank writes to one, and what the
     checkpoint names without that anyone writes it. None: nothing is. None of it in `fragments`."""
+
+    own_shard: "OwnShard | None" = None
+    """What this rank has in the store's newest checkpoint, which a save that writes the same bytes
+    names again. None: they are written every time."""
 
     def without_fragments(self) -> "Snapshot":
         """Return the same without its live views, which would keep their memory alive."""

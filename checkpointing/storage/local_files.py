@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Hashable
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -152,6 +153,10 @@ class Files:
             if not took_place:
                 raise
 
+    def link(self, old: PurePath, new: PurePath) -> None:
+        """Give a file a second name, which must not exist; not every filesystem can."""
+        os.link(old, new, follow_symlinks=False)
+
     def fsync_dir(self, path: PurePath) -> None:
         """Make the names in a folder durable: files created, renamed and removed in it."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -182,6 +187,11 @@ class Files:
             code = errno.ELOOP if stat.S_ISLNK(status.st_mode) else errno.EISDIR
             raise OSError(code, "is not a regular file", str(path))
         return status.st_size
+
+    def identity(self, path: PurePath) -> tuple[Hashable, int]:
+        """Return what is the same for all names of a file, and how many names it has."""
+        status = os.lstat(path)
+        return (status.st_dev, status.st_ino), status.st_nlink
 
     def unlink(self, path: PurePath) -> None:
         """Remove a file."""

@@ -4,7 +4,7 @@ fsspec itself is an extra and imported by `locations.py`, when a URL is given.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import PurePath
@@ -125,6 +125,14 @@ class ObjectFiles(Files):
     def rename(self, old: PurePath, new: PurePath) -> None:
         """Refuse: it would be a copy, object by object."""
         raise OSError(errno.ENOTSUP, "an object store renames nothing", str(old))
+
+    def link(self, old: PurePath, new: PurePath) -> None:
+        """Refuse: an object has one name."""
+        raise OSError(errno.ENOTSUP, "an object store links nothing", str(new))
+
+    def identity(self, path: PurePath) -> tuple[Hashable, int]:
+        """Return the path, and 1: an object has one name."""
+        return path, 1
 
     def fsync_dir(self, path: PurePath) -> None:
         """Do nothing: an object that was put has its name."""

@@ -1,11 +1,12 @@
 """The folder that holds the checkpoints of one run."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import PurePath
 
 from ..errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
 from ..format.manifest import BLOCK_BYTES, MANIFEST_NAME, MAX_BLOCK_BYTES
-from ..format.names import PIN_NAME, new_token, probe_folder, step_folder
+from ..format.names import OBJECTS_FOLDER, PIN_NAME, new_token, probe_folder, step_folder
 from ..reading.reader import CheckpointReader
 from ..reading.verify import find_damage, load_manifest
 from ..storage.local_files import LOCAL_FILES, Files
@@ -122,18 +123,51 @@ class CheckpointStore:
     def freed_bytes(self, steps: Collection[int]) -> int:
         """Return how many bytes the deletion of checkpoints would free; deletes nothing.
 
-        An object counts where all the checkpoints that name it are among these.
+        A file counts where all that name it are among these.
+
+        Raises:
+            OSError: From the storage.
+        """
+        return bytes_of_files(self.files_going_with(steps), self.files)
+
+    def files_going_with(self, steps: Collection[int]) -> dict[PurePath, int]:
+        """Return the files that the deletion of checkpoints would remove, with their bytes.
+
+        An object is among them if all the checkpoints that name it are.
 
         Raises:
             OSError: From the storage.
         """
         going = {self.path(step) / MANIFEST_NAME for step in steps}
-        read = (manifest_at(path, self.files) for path in going)
-        manifests = [manifest for manifest in read if manifest is not None]
-        sizes = {f.name: f.size_bytes for one in manifests for f in one.files if f.is_object}
+        read = {path.parent: manifest_at(path, self.files) for path in going}
+        files = [(at, file) for at, one in read.items() if one is not None for file in one.files]
+        sizes = {file.name: file.size_bytes for _, file in files if file.is_object}
         staying = [path for path in self.publishing.manifests() if path not in going]
         freed = unnamed(sizes, staying, self.files) if sizes else []
-        return sum(one.own_bytes for one in manifests) + sum(sizes[name] for name in freed)
+        shards = {at / file.name: file.size_bytes for at, file in files if not file.is_object}
+        return shards | {self.folder / name: sizes[name] for name in freed}
+
+    def share_objects(self, other: "CheckpointStore", names: Iterable[str]) -> bool:
+        """Have objects of another store here too, durably and without a copy, under the same names.
+
+        Called on the coordinator only. Nothing names them yet: `sweep` would remove them.
+
+        Returns:
+            Whether all are there. They are not where the storage has no links, or not between the
+            two places, or does not answer.
+        """
+        try:
+            self.files.make_dirs(self.folder / OBJECTS_FOLDER)
+            for name in names:
+                path, there = self.folder / name, other.folder / name
+                if not self.files.exists(path):
+                    self.files.link(there, path)
+                elif self.files.size(path) != other.files.size(there):
+                    return False
+            self.files.fsync_dir(self.folder / OBJECTS_FOLDER)
+        except OSError:
+            return False
+        return True
 
     def has_objects(self, names: Iterable[str]) -> bool:
         """Tell whether objects are there, each by its name from the store's folder.
@@ -236,3 +270,23 @@ class CheckpointStore:
         raise NoCheckpointError(
             f"{self.folder} has no {step_folder(step)}; its newest steps: {shown}{more}."
         )
+
+
+def bytes_of_files(sizes_bytes: Mapping[PurePath, int], files: Files) -> int:
+    """Return the bytes that the removal of files would free: of those with no other name.
+
+    Args:
+        sizes_bytes: By path. What is not there counts nothing.
+        files: How they are reached.
+
+    Raises:
+        OSError: From the storage.
+    """
+    left: dict[Hashable, int] = {}
+    total = 0
+    for path, size_bytes in sizes_bytes.items():
+        with suppress(FileNotFoundError):
+            identity, num_names = files.identity(path)
+            left[identity] = left.get(identity, num_names) - 1
+            total += size_bytes if not left[identity] else 0
+    return total

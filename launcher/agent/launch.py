@@ -22,7 +22,12 @@ from ..contract.exit_codes import (
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
 from ..plan.launch_plan import LaunchPlan
-from ..plan.script_modules import modules_of, source_of, spawn_line
+from ..plan.script_modules import (
+    modules_of,
+    names_torch_variable,
+    source_of,
+    spawn_line,
+)
 from ..workers.forkserver.descriptors import open_descriptors
 from ..workers.lifeline import Lifeline
 from ..workers.starter import Starter
@@ -85,6 +90,7 @@ def _warm_up(
         starter.warm_up(
             preload=plan.preload,
             uses_run=plan.uses_run,
+            imports_compiler=will_import_compiler(plan),
             at_import=at_import,
             opened=frozenset(open_descriptors().keys() - open_before.keys()),
             given_up=lambda: inbox.warned_by is not None,
@@ -129,7 +135,18 @@ def _run_agent(
             say=say,
         )
         agent.run()
+        starter.finish()
         return agent.code
+
+
+def will_import_compiler(plan: LaunchPlan) -> bool:
+    """Return whether the ranks will import torch's compiler, and may find it imported.
+
+    A single rank needs none. What reads variables at its import must not do so before a script that
+    sets them.
+    """
+    is_spread = plan.local_world_size > 1 or plan.nodes.several
+    return plan.starts_run and is_spread and not names_torch_variable(plan.program)
 
 
 def no_time_text(plan: LaunchPlan) -> str | None:

@@ -385,6 +385,8 @@ class NodeAgent(SimpleElasticAgent):
 
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
         """Kill what the ranks have left behind, and the ranks themselves if they still run."""
+        if not self._workers:
+            return
         for worker in self._workers:
             worker.kill()
         self._lifeline.sweep()

@@ -21,6 +21,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from ..contract.exit_codes import USAGE
+from .leaving import leave_for_notice
 from .random_states import random_states
 from .rank_notices import RankNotices, this_rank
 from .records import BridgeRecords
@@ -64,13 +65,13 @@ class RelaunchCallback(TrainerCallback):  # type: ignore[misc]
         """
         rank = this_rank()
         _ = args.device  # makes the process groups, if nothing has before
-        votes = rank.votes()
+        agreement = rank.agreement()
         warn = rank.console.warn
         found = newest_complete(Path(args.output_dir), warn) if rank.is_coordinator else None
-        step = int(votes.of_coordinator(-1 if found is None else step_of(found)))
+        step = int(agreement.of_coordinator(-1 if found is None else step_of(found)))
         path = Path(args.output_dir) / f"checkpoint-{step}"
         is_absent = step >= 0 and not path.is_dir()
-        if votes.any(is_absent):
+        if agreement.any(is_absent):
             if is_absent:
                 rank.refuse(
                     f"rank 0 resumes from checkpoint-{step}, and rank {rank.environment.rank} has "
@@ -154,7 +155,7 @@ class _Loop:
     def begin(self, checkpoint: Path | None) -> None:
         trainer, rank = self._trainer, self._rank
         rank.handle_signals_again()
-        rank.votes()
+        rank.agreement()
         args, state = trainer.args, trainer.state
         self.records.begin(
             step=state.global_step,
@@ -191,7 +192,7 @@ class _Loop:
         """Vote; what is due at this step is done by the Trainer right after."""
         state = self._trainer.state
         self._rank.heartbeat.beat(state.global_step)
-        if not self._rank.votes().any(self._rank.flag.requested):
+        if not self._rank.agreement().any(self._rank.flag.requested):
             self.before_evaluation(control)
             return
         self._is_leaving = control.should_save = True
@@ -208,13 +209,13 @@ class _Loop:
         # script has its result.
         if not self._is_training or self._rank.start.is_under_way or self._is_leaving:
             return
-        if not self._rank.votes().any(self._rank.flag.requested):
+        if not self._rank.agreement().any(self._rank.flag.requested):
             return
         self._is_leaving = self._owes_evaluation = True
         if self._restore is not None:
             self._restore()
         output = Path(self._trainer._get_output_dir(None))
-        if not self._rank.votes().any(self._saving.newest(output) is None):
+        if not self._rank.agreement().any(self._saving.newest(output) is None):
             if self._rank.is_coordinator:
                 amend(
                     output / f"checkpoint-{self._trainer.state.global_step}", owes_evaluation=True
@@ -241,7 +242,12 @@ class _Loop:
 
     def _save(self, model: Any, trial: Any) -> None:
         step = int(self._trainer.state.global_step)
-        saved = self._saving.save(model, trial)
+        try:
+            saved = self._saving.save(model, trial)
+        except OSError as error:  # on every rank, with the same words
+            if not self._is_leaving:
+                raise
+            self._leave(str(error))
         self.records.saved(step, size_bytes=saved.size_bytes, seconds=saved.seconds)
 
     def _at_boundary(self, *args: Any, **kwargs: Any) -> None:
@@ -256,7 +262,7 @@ class _Loop:
     def _agree_on_stop(self) -> None:
         """Stop on all ranks, where one of them would stop alone after an evaluation."""
         control, state = self._trainer.control, self._trainer.state
-        stopping = self._rank.votes().sums(control.should_training_stop)[0]
+        stopping = self._rank.agreement().sums(control.should_training_stop)[0]
         if 0 < stopping < self._rank.environment.world_size:
             self.records.noted(
                 f"{stopping:.0f} of {self._rank.environment.world_size} ranks stop after the "
@@ -292,19 +298,25 @@ class _Loop:
 
         trainer._load_rng_state = restore_once
         self._agree_on_stop()
-        self._rank.votes().meet()
+        self._rank.agreement().meet()
         if self._rank.is_coordinator:
             amend(checkpoint, owes_evaluation=False)
 
-    def _leave(self) -> NoReturn:
-        step, cause = int(self._trainer.state.global_step), self._rank.flag.cause
-        self.records.ended(step, "preempted", "preemption notice", step)
-        told = f" ({cause})" if cause else ""
-        self._rank.console.say(
-            f"preemption notice{told}: saved step {step}. The same command resumes the run."
+    def _leave(self, failure: str | None = None) -> NoReturn:
+        rank, step = self._rank, int(self._trainer.state.global_step)
+        output, newest = Path(self._trainer._get_output_dir(None)), step
+        if failure is not None:
+            found = newest_complete(output, rank.console.warn) if rank.is_coordinator else None
+            told = -1 if found is None else step_of(found)
+            newest = int(rank.agreement().of_coordinator(told))
+        leave_for_notice(
+            rank,
+            self.records,
+            step=step,
+            newest=newest if newest >= 0 else None,
+            failure=failure,
+            folder=output,
         )
-        self._rank.votes().meet()
-        self._rank.leave()
 
     def _facts(self) -> dict[str, Any]:
         args = self._trainer.args

@@ -10,13 +10,14 @@ rank's random numbers, which Lightning leaves out. The next `fit` finds it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch.callbacks import Callback
 
+from .leaving import leave_for_notice
 from .lightning_checkpoints import newest_whole, publish
 from .lightning_texts import loader_text, ranks_text, world_text
 from .random_states import read_random_states, write_random_states
@@ -57,13 +58,13 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
             self._rank.refuse(text)
         folders = [self._folder, *_folders_of(trainer)]
         found = newest_whole(folders) if self._rank.is_coordinator else None
-        step = int(self._rank.votes().of_coordinator(-1 if found is None else found[0]))
+        step = int(self._rank.agreement().of_coordinator(-1 if found is None else found[0]))
         if step < 0:
             return
         if not self._rank.is_coordinator:
             found = newest_whole(folders)
         is_absent = found is None or found[0] != step
-        if self._rank.votes().any(is_absent):
+        if self._rank.agreement().any(is_absent):
             self._rank.refuse(
                 f"rank 0 resumes from step {step}, and not every rank finds that checkpoint in "
                 f"{', '.join(map(str, folders))}. Give all nodes one file system for --run-dir."
@@ -87,7 +88,7 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         """Record the start, and put back the random numbers."""
         rank = self._rank
         rank.handle_signals_again()
-        rank.votes()
+        rank.agreement()
         loaders = trainer.fit_loop._combined_loader.flattened
         if (text := loader_text(loaders)) is not None:
             rank.refuse(text)
@@ -122,7 +123,7 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         self._rank.heartbeat.beat(self._step)
         values = {name: _number(value) for name, value in trainer.callback_metrics.items()}
         self._records.metrics(self._step, values)
-        self._is_leaving = self._is_leaving or self._rank.votes().any(self._rank.flag.requested)
+        self._is_leaving = self._is_leaving or self._rank.agreement().any(self._rank.flag.requested)
         if self._is_leaving and not _validates_now(trainer):
             self._leave(trainer)
 
@@ -142,7 +143,7 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         world_size = self._rank.environment.world_size
         checkpoint["relaunch"] = {
             "world_size": world_size,
-            "random": self._rank.votes().gathered(read_random_states()),
+            "random": self._rank.agreement().gathered(read_random_states()),
         }
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
@@ -164,28 +165,39 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         return self._path / "lightning"
 
     def _leave(self, trainer: Any) -> NoReturn:
-        final = self._folder / f"step={self._step}.ckpt"
+        rank, final = self._rank, self._folder / f"step={self._step}.ckpt"
         aside = self._folder / f".unfinished-{final.name}"
-        trainer.save_checkpoint(aside)
-        self._rank.votes().meet()
-        failed = 0
-        if self._rank.is_coordinator:
-            try:
-                size_bytes, seconds = publish(aside, final)
-                self._records.saved(self._step, size_bytes=size_bytes, seconds=seconds)
-            except OSError as error:
-                self._rank.console.warn(f"{final} could not be written: {error}")
-                failed = 1
-        if self._rank.votes().any(bool(failed)):
-            raise OSError(f"step {self._step} could not be saved in {self._folder}")
-        self._records.ended(self._step, "preempted", "preemption notice", self._step)
-        cause = self._rank.flag.cause
-        told = f" ({cause})" if cause else ""
-        self._rank.console.say(
-            f"preemption notice{told}: saved step {self._step}. The same command resumes the run."
+        failure = self._first_failure(lambda: trainer.save_checkpoint(aside))
+        if failure is None:
+            failure = self._first_failure(lambda: self._publish(aside, final))
+        newest = self._step
+        if failure is not None:
+            folders = [self._folder, *_folders_of(trainer)]
+            found = newest_whole(folders) if rank.is_coordinator else None
+            newest = int(rank.agreement().of_coordinator(-1 if found is None else found[0]))
+        leave_for_notice(
+            rank,
+            self._records,
+            step=self._step,
+            newest=newest if newest >= 0 else None,
+            failure=failure,
+            folder=self._folder,
         )
-        self._rank.votes().meet()
-        self._rank.leave()
+
+    def _publish(self, aside: Path, final: Path) -> None:
+        if self._rank.is_coordinator:
+            size_bytes, seconds = publish(aside, final)
+            self._records.saved(self._step, size_bytes=size_bytes, seconds=seconds)
+
+    def _first_failure(self, act: Callable[[], object]) -> str | None:
+        """Do something on every rank; return why the first that failed did, the same on all."""
+        ours = None
+        try:
+            act()
+        except Exception as error:  # another rank waits for this one's word
+            ours = f"{type(error).__name__}: {error}"
+        told = self._rank.agreement().texts(ours)
+        return next((f"rank {n}: {text}" for n, text in enumerate(told) if text), None)
 
 
 def _validates_now(trainer: Any) -> bool:

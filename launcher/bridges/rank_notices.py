@@ -14,11 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 import torch.distributed as dist
 
+from strategies import ConfigError
 from strategies.data.workers.worker_signals import shield_loader_workers
 
 from ..contract.environment import RankEnvironment
+from ..contract.error_file import EXCEPTION
 from ..contract.exit_codes import CONTINUE, USAGE
 from ..contract.heartbeat import Heartbeat, listen_for_stacks
 from ..contract.preemption import PreemptionFlag
@@ -26,8 +29,9 @@ from ..contract.run_dir_file import tell_folder
 from ..contract.run_options import RunOptions
 from ..training.ending.before_first_step import BeforeFirstStep
 from ..training.ending.rank_end import end_well, leave, leave_unsaved
+from ..training.own_loop.adopted_ranks import adopted_ranks
+from ..training.own_loop.agreement import Agreement
 from ..training.rank_console import RankConsole
-from .votes import Votes
 
 
 class RankNotices:
@@ -51,18 +55,22 @@ class RankNotices:
         listen_for_stacks(self.environment.stacks_file)
         self.heartbeat = Heartbeat(self.environment.heartbeat_file)
         self.heartbeat.beat()
-        self._votes: Votes | None = None
+        self._agreement: Agreement | None = None
 
     @property
     def is_coordinator(self) -> bool:
         """Whether this is rank 0, which alone writes records."""
         return self.environment.rank == 0
 
-    def votes(self) -> Votes:
-        """Return the sums of all ranks. The first call is made by every rank, at the same place."""
-        if self._votes is None:
-            self._votes = Votes()
-        return self._votes
+    def agreement(self) -> Agreement:
+        """Return where all ranks agree. The first call is made by every rank, at the same place."""
+        if self._agreement is None:
+            try:
+                ranks = adopted_ranks(self.environment, torch.device("cpu"))
+            except ConfigError as error:
+                self.refuse(str(error))
+            self._agreement = Agreement(ranks)
+        return self._agreement
 
     def run_dir(self, of_framework: str | Path) -> Path:
         """Return the run folder: --run-dir, else the framework's own; the launcher is told."""
@@ -77,6 +85,11 @@ class RankNotices:
     def refuse(self, sentence: str) -> NoReturn:
         """End this rank with a sentence, before anything has begun. Code 2."""
         leave(self.environment.error_file, sentence, USAGE)
+
+    def leave_with_nothing(self, sentence: str) -> NoReturn:
+        """End this rank with a sentence and code 1: a notice came, and nothing could be saved."""
+        self.start.end()
+        leave(self.environment.error_file, sentence, EXCEPTION)
 
     def leave(self) -> NoReturn:
         """End this rank with 75; called on every rank, once all that it keeps is on the disk."""

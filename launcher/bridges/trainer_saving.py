@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -106,6 +107,12 @@ class TrainerSaving:
         try:
             write()
         except Exception as error:  # another rank waits for this one's word
+            # Now: the others may be in a collective of Trainer's, which this one will not come to.
+            rank = self._rank.environment.rank
+            told = (
+                f"relaunch: warning: rank {rank} could not write its part of a checkpoint: {error}"
+            )
+            print(told, file=sys.stderr, flush=True)
             return error
         return None
 
@@ -113,13 +120,12 @@ class TrainerSaving:
         """Return where every rank has done it.
 
         Raises:
-            OSError: one has not.
+            OSError: on every rank, with the same words, where one has not.
         """
-        failed = self._rank.votes().sums(error is not None)[0]
-        if error is not None:
-            raise OSError(f"{what}: {error}") from error
-        if failed:
-            raise OSError(f"{what}: {failed:.0f} other ranks report why")
+        ours = None if error is None else f"{type(error).__name__}: {error}"
+        for rank, text in enumerate(self._rank.agreement().texts(ours)):
+            if text is not None:
+                raise OSError(f"{what} by rank {rank}: {text}") from error
 
     def _publishes(self, folder: Path) -> bool:
         """Whether this rank completes the folder: rank 0, and one a node where each has its own."""

@@ -22,6 +22,7 @@ from ..console import say
 from ..errors import UsageError
 from ..printable import printable
 from ..run_folder.jsonl import METRICS, metrics_of
+from ..run_folder.metric_text import WEIGHTS_DIGEST
 from ..run_folder.tables import plural
 from .checkpoint.target import find_target
 from .parser import CommandParser
@@ -167,6 +168,9 @@ def first_difference(
     for step in sorted({*left} & {*right}):
         mine, other = left[step], right[step]
         names = [name for name in {**mine, **other} if name not in _OF_THE_CLOCK]
+        if WEIGHTS_DIGEST not in mine or WEIGHTS_DIGEST not in other:
+            # One run saved or evaluated here, and the other did not.
+            names = [name for name in names if name != WEIGHTS_DIGEST]
         values = {n: (mine.get(n), other.get(n)) for n in names if mine.get(n) != other.get(n)}
         if values:
             return RecordDifference(step=step, values=values)

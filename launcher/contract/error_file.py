@@ -56,7 +56,7 @@ def write_exception(
     error: BaseException,
     where: str,
     masked: Callable[[str], str] = lambda text: text,
-) -> None:
+) -> bool:
     """Leave what ended this rank, and where, for the launcher's report; it prints no traceback.
 
     Args:
@@ -64,11 +64,14 @@ def write_exception(
         error: What nobody has caught.
         where: Rank, step and line.
         masked: Takes secrets out of what is shown and recorded.
+
+    Returns:
+        Whether the launcher will report it.
     """
     words = "".join(traceback.format_exception_only(error)).strip()
     stack = "".join(traceback.format_exception(error))
     text = masked(f"{words}\n{where}")
-    _write(path, _record(text, masked(stack), EXCEPTION, is_sentence=False))
+    return _write(path, _record(text, masked(stack), EXCEPTION, is_sentence=False))
 
 
 def _record(text: str, stack: str, exit_code: int, *, is_sentence: bool) -> dict[str, Any]:

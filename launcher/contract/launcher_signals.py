@@ -11,6 +11,13 @@ WARNINGS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 SAME_KEYPRESS_S = 0.5
 """Two SIGINT this close are one Ctrl-C: a wrapper forwards what the terminal sent us as well."""
+BEFORE_RANKS_S = 2.0
+"""The same before the ranks are started. A handler may wait there for an import, so that two run
+further apart than their signals came; and the first one ends relaunch soon anyway."""
+ENDED_AT_ONCE = (
+    "relaunch: Ctrl-C again, before the ranks were started: ending at once. The same command "
+    "starts the run.\n"
+)
 
 
 class SignalInbox:
@@ -78,15 +85,18 @@ class SignalInbox:
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        same_s = SAME_KEYPRESS_S if self._ranks_started else BEFORE_RANKS_S
         if self._interrupted_at is None:
             self._interrupted_at = now
             self._warn(signum, frame)
-        elif now - self._interrupted_at <= SAME_KEYPRESS_S:
+        elif now - self._interrupted_at <= same_s:
             return
         elif self._ranks_started:
             self.kill_now = True
             self._wake()
         else:
             # A long import reads no flags, and nothing needs cleaning up yet.
+            with contextlib.suppress(OSError):
+                os.write(2, ENDED_AT_ONCE.encode())
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)

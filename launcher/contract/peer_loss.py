@@ -19,6 +19,11 @@ _OURS = re.compile(
     r"([\w.]*LostRankError: )?rank \d+ has closed its connection to rank \d+", re.ASCII
 )
 
+_TRANSPORT = re.compile(
+    r"(\w*Error): .*(third_party/gloo|\bGloo\b|ProcessGroup|\bNCCL\b)", re.DOTALL
+)
+"""What torch says of any trouble between the ranks, such as one that has waited too long."""
+
 
 def is_peer_loss(text: str | None) -> bool:
     """Return whether a rank failed since its connection to another one broke.
@@ -28,3 +33,12 @@ def is_peer_loss(text: str | None) -> bool:
             said nothing.
     """
     return text is not None and any(p.match(text) for p in (_TORCH, _RUNTIME, _OURS))
+
+
+def is_of_connection(text: str) -> bool:
+    """Return whether an exception came from what connects the ranks, which is of no use then.
+
+    Args:
+        text: The exception with its type in front.
+    """
+    return is_peer_loss(text) or _TRANSPORT.match(text) is not None

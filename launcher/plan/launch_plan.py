@@ -17,6 +17,7 @@ from .gpu_nodes import gpu_nodes
 from .machine import Machine
 from .options import LaunchOptions, NodeOptions, StreamOptions
 from .program import Program, ProgramKind, find_source
+from .script_modules import sources_of
 from .secret import RunSecret
 from .shadowing import origin_of_packages, use_of_packages
 
@@ -169,9 +170,8 @@ def check_packages(program: Program) -> bool:
 
 
 def calls_run_start(program: Program) -> bool:
-    """Return whether `Run.start` is called by the program itself, not by what it imports."""
-    source = find_source(program)
-    return source is not None and "Run.start(" in _source(source)
+    """Return whether the program, or a module beside it that it imports, calls `Run.start`."""
+    return any("Run.start(" in source for source in sources_of(program))
 
 
 def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -> int:

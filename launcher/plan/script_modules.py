@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
+from pathlib import Path
 
 from ..errors import UsageError
 from .program import Program, find_source
 
 _MODULE = "torch.multiprocessing"
 _STARTERS = ("spawn", "start_processes")
+_VARIABLE_OF_TORCH = re.compile(r"\bTORCH[A-Z]*_[A-Z]")
+"""TORCHINDUCTOR_CACHE_DIR, TORCH_LOGS and the like."""
 
 
 def modules_of(program: Program) -> frozenset[str]:
@@ -34,6 +38,29 @@ def modules_in(source: str) -> frozenset[str]:
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             found.add(node.module.partition(".")[0])
     return frozenset(found)
+
+
+def names_torch_variable(program: Program) -> bool:
+    """Return whether the program, or a module beside it that it imports, names such a variable.
+
+    It may set one before the part of torch that reads it is imported.
+    """
+    return any(map(_VARIABLE_OF_TORCH.search, sources_of(program)))
+
+
+def sources_of(program: Program) -> tuple[str, ...]:
+    """Return a program's source, and those of the modules beside it that it imports."""
+    source = source_of(program)
+    path = find_source(program)
+    beside = () if path is None else (path.parent / f"{m}.py" for m in modules_in(source))
+    return (source, *map(_text_of, beside))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def spawn_line(source: str) -> int | None:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+WEIGHTS_DIGEST = "weights_digest"
+"""In a record: 16 hexadecimal digits that follow from all weights."""
+
 
 def is_table(value: object) -> bool:
     """Return whether a metric is a matrix, such as a confusion matrix, and no number."""

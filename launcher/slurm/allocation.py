@@ -40,6 +40,8 @@ class Allocation:
     """SLURM_HOSTFILE, where it could not be read and does give the order; else empty."""
     in_step: bool = True
     """One of Slurm's own processes was seen above this one; else only names say that it is here."""
+    step: int | None = None
+    """In a task: the number of its step."""
     task: int = 0
     """Of the step, counted over all nodes."""
     is_whole_job: bool = True
@@ -142,6 +144,7 @@ def read_allocation(
         is_on_first=nodes[:1] == (name,) if name else node_rank == 0,
         hostfile=hostfile if name in nodes[:node_rank] + nodes[node_rank + 1 :] else "",
         in_step=is_in_step,
+        step=step if role is Role.TASK else None,
         task=(task or 0) if role is Role.TASK else 0,
         is_whole_job=is_whole_job,
         is_script=pid is not None and _number(environ, "SLURM_TASK_PID") == pid,

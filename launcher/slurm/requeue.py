@@ -1,5 +1,6 @@
 """After the last rank has left: ask Slurm what happened, and do what was decided."""
 
+import math
 import os
 import shlex
 import time
@@ -10,7 +11,8 @@ from ..contract.launcher_signals import SignalInbox
 from .allocation import Allocation
 from .job_info import JobFacts
 from .requeue_policy import Cause, Ended, RequeueAction, RequeueDecision, judge
-from .scontrol import Scontrol
+from .scontrol import ANSWER_S, Scontrol
+from .side_by_side import left_text, no_time_text, turn_of, waiting_text
 
 WITHOUT_ANSWER_S = 120.0
 """How long a silent controller is asked again where no grace period is known."""
@@ -21,6 +23,10 @@ HOLD_S = 10
 """Slurm holds a requeued job for two minutes, unless its start is set to a time that is still
 ahead when the last process of this start is gone. (Seen on 22.05.)"""
 HOLD_TRIES = 3
+BESIDE_RESERVE_S = 10.0
+"""Before the job's end, to ask for a requeue that other steps of the job have held up."""
+LONGEST_BESIDE_S = 86400.0
+"""How long other steps are waited for in a job whose time has no limit."""
 
 Record = Callable[[RequeueDecision], str | None]
 
@@ -64,7 +70,7 @@ class Requeue:
         self._say = say
         self._grace_s = grace_s
         self._kill_wait_s = 30.0 if kill_wait_s is None else kill_wait_s
-        self._known = known
+        self._known = self._latest = known
         self._record = record
         self._clock = clock
         self._sleep = sleep
@@ -76,9 +82,62 @@ class Requeue:
     def settle(self, ended: Ended) -> int:
         """Do what the end of the ranks calls for and return the exit code."""
         verdict = self._judge(ended)
+        if verdict.action is not RequeueAction.REQUEUE:
+            return self._leave(verdict)
+        if (refused := self._record(verdict)) is not None:
+            self._say(refused)
+            return DO_NOT_RETRY
+        if self._allocation.step is not None:
+            after = self._after_other_steps(self._allocation.step, verdict, ended)
+            if after is None:
+                return verdict.code
+            if after.action is not RequeueAction.ASK_AGAIN:
+                verdict = after
         if verdict.action is RequeueAction.REQUEUE:
             return self._requeue(verdict, ended)
         return self._leave(verdict)
+
+    def _after_other_steps(
+        self, own: int, verdict: RequeueDecision, ended: Ended
+    ) -> RequeueDecision | None:
+        """Return the verdict once no other step of the job works; None: another one asks."""
+        key, job_id = self._allocation.key, self._allocation.job_id
+        latest_s, pause_s, waited = self._clock() + LONGEST_BESIDE_S, 0.5, False
+        while (turn := turn_of(own, self._scontrol.steps(job_id))).wait_for:
+            if self._clock() >= min(latest_s, self._beside_until_s()):
+                self._say(no_time_text(key, turn))
+                return verdict
+            if not waited:
+                waited = True
+                self._say(waiting_text(key, turn))
+                self._scontrol.mark_left(job_id, own)
+            self._sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            now = judge(ended, self._job())
+            if now.cause is Cause.REQUEUED:
+                self._say(f"job {key} is back in the queue.")
+                return None
+            if now.action is not RequeueAction.ASK_AGAIN:
+                verdict = now
+            if verdict.action is not RequeueAction.REQUEUE:
+                return verdict
+        if turn.left_to is not None:
+            self._say(left_text(key, turn))
+            return None
+        return self._judge(ended) if waited else verdict
+
+    def _beside_until_s(self) -> float:
+        """Return until when other steps may be waited for, in seconds since the epoch."""
+        facts = self._latest
+        if facts is None or facts.state != "RUNNING":
+            return self._clock() + self._time_left_s()
+        return math.inf if facts.end_time_s is None else facts.end_time_s - BESIDE_RESERVE_S
+
+    def _job(self, bound_s: float = ANSWER_S) -> JobFacts | None:
+        """Ask for the job; the answer is kept for its end."""
+        facts = self._scontrol.job(self._allocation.key, bound_s)
+        self._latest = facts or self._latest
+        return facts
 
     def _leave(self, verdict: RequeueDecision) -> int:
         if verdict.cause is Cause.REQUEUED:
@@ -97,7 +156,7 @@ class Requeue:
         while verdict.action is RequeueAction.ASK_AGAIN:
             came_before = self._inbox.num_warnings
             bound_s = max(1.0, min(12.0, self._time_left_s()))
-            verdict = judge(ended, self._scontrol.job(self._allocation.key, bound_s))
+            verdict = judge(ended, self._job(bound_s))
             if self._inbox.num_warnings != came_before and verdict.action is RequeueAction.REQUEUE:
                 # Slurm has begun to end the job meanwhile: the answer may be from before.
                 verdict = judge(ended, None)
@@ -121,10 +180,6 @@ class Requeue:
         return self._deadline_s - RESERVE_S - self._clock()
 
     def _requeue(self, verdict: RequeueDecision, ended: Ended) -> int:
-        refused = self._record(verdict)
-        if refused is not None:
-            self._say(refused)
-            return DO_NOT_RETRY
         key = self._allocation.key
         pause_s = 0.5
         while not self._scontrol.requeue(key):

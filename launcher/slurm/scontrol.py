@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .job_info import JobFacts, SiteFacts, parse_job, parse_node_addr, parse_site
+from .side_by_side import LEFT_MIN, Step, parse_steps
 
 ANSWER_S = 12.0
 """How long one call may take; scontrol itself gives up on a silent controller after 10 s."""
@@ -120,6 +121,16 @@ class Scontrol:
     def node_addr(self, name: str) -> str | None:
         """Return the address under which Slurm reaches a node; None where there is no answer."""
         return parse_node_addr(self._run(("show", "node", name), ANSWER_S).text)
+
+    def steps(self, job_id: int, bound_s: float = ANSWER_S) -> tuple[Step, ...]:
+        """Return the job's running steps that srun started; empty where there is no answer."""
+        return parse_steps(self._run(("show", "step", str(job_id)), bound_s).text)
+
+    def mark_left(self, job_id: int, step: int) -> bool:
+        """Write into the step's record that its ranks have left; return whether Slurm took it."""
+        words = ("update", f"StepId={job_id}.{step}", f"TimeLimit={LEFT_MIN}")
+        self._run(words, ANSWER_S)
+        return not self.problem
 
     def requeue(self, key: str) -> bool:
         """Put the job back into the queue; return whether Slurm took it."""

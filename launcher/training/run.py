@@ -33,7 +33,7 @@ from ..contract.environment import RankEnvironment
 from ..contract.error_file import write_exception
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
 from ..contract.heartbeat import Heartbeat, listen_for_stacks
-from ..contract.peer_loss import is_peer_loss
+from ..contract.peer_loss import is_of_connection
 from ..contract.preemption import PreemptionFlag
 from ..contract.run_dir_file import tell_folder
 from ..run_folder.folder import run_folder_at
@@ -268,12 +268,13 @@ class Run(RunContext):
         return sentence, code_of_mistake(has_trained=has_trained)
 
     def describe_end(self, error: Exception) -> str:
-        """Return where an exception of the script's ended this rank.
+        """Return where an exception of the script's ended this rank, and what of the run is kept.
 
-        One that came out of `measure` is met by all ranks: what is finished is saved first.
+        One that all ranks meet lets them save what is finished first. Where the connection between
+        them broke, nothing can be saved.
         """
         where, words = self.lockstep.describe(error), f"{type(error).__name__}: {error}"
-        if self._job is None or not self._job.is_evaluating or is_peer_loss(words):
+        if self._job is None or not self.has_trained or is_of_connection(words):
             return where
         return f"{where}\n{self._job.save_after_mistake()}"
 
@@ -286,8 +287,9 @@ class Run(RunContext):
         if self._job is not None:
             raise ConfigError(
                 "run.prepare was called a second time: a run is one model with one optimizer, and "
-                "one folder. Train a second model in a script and a --run-dir of its own; two "
-                "networks that are trained in turns can be one module whose losses are added."
+                "one folder. Train a second model in a script and a --run-dir of its own. Networks "
+                "that are trained in turns with an optimizer each go into a loop of your own: "
+                "launcher.Resumable(model={...}, optimizer={...})."
             )
 
 
@@ -363,6 +365,8 @@ def _code_of(
     except Exception as error:
         if run is not None:
             run.lockstep.stay()
-            write_exception(environment.error_file, error, run.describe_end(error), run.masked)
+            end = run.describe_end(error)
+            if not write_exception(environment.error_file, error, end, run.masked):
+                print(f"relaunch: {run.masked(end)}", file=sys.stderr, flush=True)
         raise
     return DONE

@@ -14,8 +14,13 @@ from pathlib import Path
 from ..contract.environment import RUN_ID
 from ..errors import StartError
 from . import guardian
+from .worker import wait_for_end
 
 _SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+_END_S = 3.0
+"""How long the guardian may take to clean up."""
 
 
 class Lifeline:
@@ -80,8 +85,9 @@ class Lifeline:
     def _close(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
+        wait_for_end(self._process.pid, _END_S)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=3.0)
+            self._process.wait(timeout=_END_S)
 
 
 def _mark(run_id: str) -> str:

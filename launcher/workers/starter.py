@@ -34,6 +34,7 @@ class Starter:
         *,
         preload: tuple[str, ...],
         uses_run: bool,
+        imports_compiler: bool,
         at_import: Mapping[str, str],
         opened: frozenset[int],
         given_up: Callable[[], bool],
@@ -45,6 +46,7 @@ class Starter:
         Args:
             preload: Modules to import in the server.
             uses_run: The script imports `launcher`.
+            imports_compiler: Its ranks will import torch's compiler.
             at_import: The environment under which torch was imported.
             opened: Descriptors that the import of torch has left open.
             given_up: Asked while waiting; True: no rank will be started.
@@ -61,6 +63,7 @@ class Starter:
                 program=program,
                 preload=preload,
                 uses_run=uses_run,
+                imports_compiler=imports_compiler,
                 opened=opened,
                 holds_interrupt=self._holds_interrupt,
             )
@@ -107,6 +110,11 @@ class Starter:
                 self._server.release()
             except ForkServerUnavailableError as reason:
                 self._go_cold(reason)
+
+    def finish(self) -> None:
+        """Start no more ranks: the server ends while others do. `close` follows."""
+        if self._server is not None:
+            self._server.kill()
 
     def close(self) -> None:
         """End the server."""

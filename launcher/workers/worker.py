@@ -137,6 +137,19 @@ def wait_for_an_end(workers: Iterable[Worker], bound_s: float, wake_fd: int | No
             os.eventfd_read(wake_fd)
 
 
+def wait_for_end(pid: int, bound_s: float) -> None:
+    """Return as soon as a child, which is not reaped here, has ended, or after `bound_s` seconds.
+
+    The `wait` of subprocess looks in ever longer intervals.
+    """
+    if (fd := _open_pidfd(pid)) is None:
+        return
+    try:
+        select.select([fd], [], [], bound_s)
+    finally:
+        os.close(fd)
+
+
 def _open_pidfd(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)

@@ -1,9 +1,10 @@
 """What a save costs where nearly all is frozen: a base, and adapters of 0.2 % of it."""
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from checkpointing import (
     Fragment,
     FrozenTensors,
     LocalCommunicator,
+    OwnShard,
     Snapshot,
     TensorSpec,
     start_save,
@@ -51,7 +53,9 @@ class Adapted:
             for key in ("fp32", *MOMENTS)
         ]
 
-    def snapshot(self, step: int, stored: FrozenTensors | None) -> Snapshot:
+    def snapshot(
+        self, step: int, stored: FrozenTensors | None, own_shard: OwnShard | None = None
+    ) -> Snapshot:
         """Return what is saved; without `stored` all of it is written with the rest."""
         part = None if stored is None else stored.divide(self.frozen, [stored.look(self.frozen)])
         rest = self.trained if part is not None else [*self.trained, *self.frozen]
@@ -62,7 +66,19 @@ class Adapted:
             state={},
             created_by={},
             frozen=part,
+            own_shard=own_shard,
         )
+
+    def resting(self) -> "Adapted":
+        """Return one with the same base, whose adapters nobody trains."""
+        other = copy.copy(self)
+        other.trained = [replace(one, data=one.data.clone()) for one in self.trained]
+        return other
+
+    def train(self) -> None:
+        """Change what is trained, as a step does."""
+        for fragment in self.trained:
+            fragment.data.add_(1e-3)
 
 
 def measure_frozen(folder: Path, mib: int, rounds: int) -> str:
@@ -71,15 +87,20 @@ def measure_frozen(folder: Path, mib: int, rounds: int) -> str:
     The two take turns, so that what else the machine does hits both.
     """
     work = Adapted(mib)
-    stored = FrozenTensors()
+    stored, own_shard = FrozenTensors(), OwnShard()
+    still = work.resting()
+    idle, own_idle = FrozenTensors(), OwnShard()
     ways: dict[str, Callable[[int], Snapshot]] = {
         "all with the rest": lambda step: work.snapshot(step, None),
-        "written once": lambda step: work.snapshot(step, stored),
+        "written once": lambda step: work.snapshot(step, stored, own_shard),
+        "written once, nothing changed": lambda step: still.snapshot(step, idle, own_idle),
     }
     costs = {name: Costs() for name in ways}
     writers = {name: BackgroundWriter() for name in ways}
     for step in range(1, rounds + 2):
         for name, snapshot in ways.items():
+            if "nothing" not in name:
+                work.train()
             _save(CheckpointStore(folder / name), step, snapshot, writers[name], costs[name])
     for writer in writers.values():
         writer.close()

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import random
 import shutil
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.commands.rehearse.processes import Marked, has_mark, send, wait_until
+from launcher.contract.launcher_signals import SAME_KEYPRESS_S
 
 from .trials import PHASES, Setting
 
@@ -149,8 +152,12 @@ def tell(run: Started, target: str, rank: int, signals: tuple[str, ...], rng: ra
         "rank": lambda: [run.rank(rank)],
         "tree": lambda: rng.sample(found := run.processes(), len(found)),
     }[target]
-    sent = 0
+    sent, interrupted_s = 0, math.inf
     for name in signals:
+        if name == "SIGINT":
+            if time.monotonic() - interrupted_s > SAME_KEYPRESS_S / 2:
+                continue  # so late a second one is an order to kill, and no notice
+            interrupted_s = min(interrupted_s, time.monotonic())
         for pid in whom():
             if pid is not None and has_mark(pid, run.mark):
                 sent += send([pid], signal.Signals[name])

@@ -138,10 +138,10 @@ def trial(seed: int, number: int) -> Trial:
     )
 
 
-def trials(seed: int, count: int, phases: tuple[str, ...] = PHASES) -> list[Trial]:
-    """Return the first so many trials that are about one of the phases."""
+def trials(seed: int, count: int, phases: tuple[str, ...] = PHASES, first: int = 0) -> list[Trial]:
+    """Return so many trials, from a number on, that are about one of the phases."""
     found: list[Trial] = []
-    number = 0
+    number = first
     while len(found) < count:
         if PHASES[number % len(PHASES)] in phases:
             found.append(trial(seed, number))

@@ -11,7 +11,7 @@ from .processes import Started, started
 from .seen import Seen
 from .trials import Setting
 
-BOUND_S = 150.0
+BOUND_S = 600.0
 """How long a run may take, on a machine with much else to do."""
 LEAST_GRACE_S = 2.0
 SHARE_OF_WORK = 1.5
@@ -34,16 +34,24 @@ class Measured:
 
 
 class Undisturbed:
-    """Makes each such run when it is first asked for."""
+    """Makes each such run when it is first asked for.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where their folders are made.
+        alone: the one setting of which there is a run, for all others too: the numbers are the same
+            under each. None: a run for each setting.
+    """
+
+    def __init__(self, folder: Path, alone: Setting | None = None) -> None:
         self._folder = folder
+        self._alone = alone
         self._measured: dict[Setting, Measured] = {}
         self._half: dict[str, Path] = {}
         self._lock = threading.Lock()
 
     def of(self, setting: Setting) -> Measured:
         """Return the whole run under a setting."""
+        setting = self._alone or setting
         with self._lock:
             if setting not in self._measured:
                 folder = self._folder / f"whole-{len(self._measured)}"

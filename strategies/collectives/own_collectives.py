@@ -14,7 +14,8 @@ TOLD = (
     "the loop makes a collective of its own between a micro-batch and step.backward (such as "
     "torch.distributed.nn.all_gather). It sees the micro-batches that the ranks compute at once: "
     "the loss follows the number of ranks, and with it the curve. Compute a loss over more samples "
-    "in one larger micro_batch, or with features kept of earlier micro-batches"
+    "in one larger micro_batch, with features kept of earlier micro-batches, or in a loop of your "
+    "own with launcher.Resumable and GlobalBatches, where a step is one batch over all ranks"
 )
 
 

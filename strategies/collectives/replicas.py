@@ -9,9 +9,8 @@ on the way a part after some steps, with sums that go over the ranks anyway.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any
 from zlib import crc32 as plain_crc32
@@ -43,26 +42,34 @@ class Replicas:
     named: Sequence[tuple[str, torch.Tensor]] = ()
     group: int | None = None
     """Ranks with the same number hold the same; None: all ranks do."""
+    buffers: Callable[[], Sequence[tuple[str, torch.Tensor | None]]] = tuple
+    """Returns more, each time as it is then: a forward may put another in its place."""
+
+    def held(self) -> list[tuple[str, torch.Tensor]]:
+        """Return all of it, with the same names on every rank of the group. No collective."""
+        live = ((n, torch.empty(0) if b is None else b.detach()) for n, b in self.buffers())
+        return [*self.named, *live]
 
     def digests(self) -> list[int]:
         """Return a number of 32 bits for each tensor. No collective."""
-        return digests_of(tensor for _, tensor in self.named)
+        return digests_of(tensor for _, tensor in self.held())
 
     def digest_after(self, step: int) -> int:
         """Return a number for the part whose turn it is after a step; 0 where none is."""
-        if step % EVERY_STEPS or self.group is not None or not self.named:
+        if step % EVERY_STEPS or self.group is not None:
             return 0
-        turn = self._turns[step // EVERY_STEPS % len(self._turns)]
-        pieces = (self.named[number][1].detach().reshape(-1)[a:b] for number, a, b in turn)
+        tensors = [tensor for _, tensor in self.held()]
+        if not tensors:
+            return 0
+        turns = turns_of([(t.numel(), t.element_size()) for t in tensors])
+        turn = turns[step // EVERY_STEPS % len(turns)]
+        pieces = (tensors[number].detach().reshape(-1)[a:b] for number, a, b in turn)
         return _combined(digests_of(pieces)) % (1 << _BITS)
-
-    @cached_property
-    def _turns(self) -> list[list[tuple[int, int, int]]]:
-        return turns_of([(t.numel(), t.element_size()) for _, t in self.named])
 
     def summary(self) -> JSON:
         """Return what the ranks compare at a save. No collective."""
-        return [self.group, _combined(self.digests())] if self.named else None
+        digests = self.digests()
+        return [self.group, _combined(digests)] if digests else None
 
 
 def digests_of(tensors: Iterable[torch.Tensor]) -> list[int]:
@@ -71,7 +78,7 @@ def digests_of(tensors: Iterable[torch.Tensor]) -> list[int]:
     NaN and -0.0 are bits as any others. The same numbers on ranks of one kind of device; there is
     one wait for an accelerator.
     """
-    flat = [tensor.detach().reshape(-1) for tensor in tensors]
+    flat = [tensor.detach().reshape(-1).contiguous() for tensor in tensors]
     on_device = [one for one in flat if one.device.type != "cpu"]
     sums = iter(torch.stack([place_weighted(t) for t in on_device]).tolist() if on_device else ())
     return [
@@ -173,18 +180,26 @@ def _sentence(replicas: Replicas, communicator: HostCommunicator, step: int) -> 
     """Return what differs. Called on every rank."""
     everyone: list[Any] = communicator.all_gather([replicas.group, replicas.digests()])
     found = first_difference([one[0] for one in everyone], [one[1] for one in everyone])
+    is_buffer = False
     if found is None:
         seen = f"some ranks held other weights than the rest just before step {step} ended"
     else:
         rank, right, tensor = found
-        name = replicas.named[tensor][0] if tensor < len(replicas.named) else "its last weights"
+        held = replicas.held()
+        name = held[tensor][0] if tensor < len(held) else "its last weights"
+        is_buffer = tensor >= len(replicas.named)
         seen = f"after step {step} rank {rank} holds another {name} than rank {right}"
+    own = (
+        "A buffer that each rank may hold in its own way is one with persistent=False. "
+        if is_buffer
+        else ""
+    )
     return (
         f"{seen}, and all should hold the same. The checkpoints made before are as they were; this "
         "state is not saved. Look for weights that are changed on one rank alone (in a loop of "
         "your own, under `if rank == 0`, by random numbers, in a forward from its own samples). "
-        "On processors of several kinds, whose last bits may differ, use --strategy zero1, which "
-        "keeps each weight in one place."
+        f"{own}On processors of several kinds, whose last bits may differ, use --strategy zero1, "
+        "which keeps each weight in one place."
     )
 
 

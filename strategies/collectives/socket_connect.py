@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import math
 import os
 import secrets
 import select
@@ -145,7 +146,7 @@ class _Door:
         try:
             while not links.keys() >= set(expected):
                 left_s = until_s - time.monotonic()
-                ready, _, _ = select.select([self.listener, *silent], [], [], max(0.0, left_s))
+                ready = _readable([self.listener, *silent], max(0.0, left_s))
                 if not ready:
                     raise TimeoutError
                 for link in ready:
@@ -186,6 +187,15 @@ class _Door:
     def close(self) -> None:
         """Let no one else in."""
         self.listener.close()
+
+
+def _readable(sockets: Sequence[socket.socket], timeout_s: float) -> list[socket.socket]:
+    """Wait until there is something to read from some of them; return these."""
+    poll = select.poll()  # select takes no descriptor from 1,024 on
+    by_fd = {one.fileno(): one for one in sockets}
+    for fd in by_fd:
+        poll.register(fd, select.POLLIN)
+    return [by_fd[fd] for fd, _ in poll.poll(math.ceil(1000 * timeout_s))]
 
 
 def _host() -> str:

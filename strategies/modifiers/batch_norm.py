@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..collectives.process_group import Ranks
-from .buffer_watch import BufferWatch
+from .buffer_watch import BufferWatch, sentence
 from .moving_buffers import MovingBuffers
 from .norm_statistics import NormStatistics
 from .power_iterations import PowerIterations
@@ -63,6 +63,9 @@ class RunningStatistics:
         self._vectors = PowerIterations(model, ranks.world_size)
         self._others = MovingBuffers(model)
         self._watch = BufferWatch(model, ranks, names, is_ordered=self._vectors.owns)
+        # Ranks part, and come together again, where a later step uses a weight more often.
+        self.apart = self._watch.ordered
+        """Persistent buffers that ranks may hold each in their own way; the same on every rank."""
 
     def begin_step(self, count: int) -> None:
         """Remember where everything is; `count` micro-batches follow, over all ranks."""
@@ -105,7 +108,8 @@ class RunningStatistics:
         self._norms.end_step(count)
         found = self._watch.end_step()
         self._others.learn(found.moved)
-        return found.sentences
+        self.apart |= frozenset(found.follow)
+        return [sentence(found.follow)] if found.follow else []
 
     def give_up(self) -> None:
         """Put everything back to where it was when the step began. No collective."""

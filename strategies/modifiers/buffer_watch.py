@@ -8,7 +8,7 @@ micro-batch and after its last, and once more after the second step where the fi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from torch import nn
@@ -47,8 +47,8 @@ class Found:
 
     moved: Collection[tuple[int, str]] = ()
     """Buffers of this rank that have moved, by id() of the module and name."""
-    sentences: list[str] = field(default_factory=list)
-    """The same on every rank."""
+    follow: Sequence[str] = ()
+    """Names of those that follow the number of ranks; the same on every rank."""
 
 
 def judge(everyone: Sequence[Mapping[str, Seen]]) -> tuple[list[str], list[str]]:
@@ -111,6 +111,8 @@ class BufferWatch:
             for name in module._buffers
             if (known := _known(f"{prefix}.{name}", names)) is not None
         }
+        self.ordered = frozenset(name for name, one in self._open.items() if is_ordered(*one))
+        """Those that are computed in a defined order when it begins."""
         self._steps = 0
         self._before: dict[str, int] = {}
         self._first: dict[str, int] = {}
@@ -146,7 +148,7 @@ class BufferWatch:
         self._open = {name: self._open[name] for name in open_} if self._steps == 1 else {}
         return Found(
             moved=[(id(module), name) for module, name in moved],
-            sentences=[sentence(follow)] if follow else [],
+            follow=follow,
         )
 
     def _of_everyone(self, mine: Mapping[str, Seen]) -> list[dict[str, Seen]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import torch
@@ -126,6 +126,8 @@ class Strategy(ABC):
     _group_names: list[list[str]]
     _as_built: dict[str, JSON]
     _is_known_savable = False
+    _model: nn.Module
+    _buffers_apart: Collection[str] | None = None
     notes: Sequence[str] = ()
     """What the start of a run should say of how it is done."""
 
@@ -164,6 +166,11 @@ class Strategy(ABC):
             yield
         finally:
             self._calls.are_together = False
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        """Return every optimizer that steps: the user's one."""
+        return (self._optimizer,)
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -334,9 +341,34 @@ class Strategy(ABC):
     def refresh(self) -> None:
         """Make the computing weights follow the loaded masters. Called on every rank."""
 
+    def compare_buffers(self, besides: Collection[str]) -> None:
+        """Have `replicas` hold the persistent buffers too. On every rank, with the same names.
+
+        Args:
+            besides: those that each rank's forward moves in its own way.
+        """
+        self._buffers_apart = besides
+
     def replicas(self) -> Replicas:
+        """Return the weights and buffers that other ranks hold too. No collective."""
+        if self.ranks.world_size == 1:
+            return Replicas()
+        return replace(self._weights_alike(), buffers=self._buffers_alike)
+
+    def _weights_alike(self) -> Replicas:
         """Return the weights that other ranks hold too. No collective."""
         return Replicas()
+
+    def _buffers_alike(self) -> list[tuple[str, torch.Tensor | None]]:
+        """Return the buffers that are the same on all ranks, where that is known. No collective."""
+        if self._buffers_apart is None:
+            return []
+        places = {name: name.rpartition(".") for name in self.catalogue.buffers}
+        return [
+            (name, self._model.get_submodule(module)._buffers.get(key))
+            for name, (module, _, key) in places.items()
+            if name not in self._buffers_apart
+        ]
 
     def weight_specs(self) -> list[TensorSpec]:
         """Return the tensors that every checkpoint of this model must hold."""

@@ -17,8 +17,10 @@ from checkpointing import (
     Manifest,
     ModelMismatchError,
     NoCheckpointError,
+    OwnShard,
     Snapshot,
     StoredBefore,
+    StoredFile,
     TensorSpec,
 )
 
@@ -29,7 +31,7 @@ from ..parallel.catalogue import FROZEN, OBJECT, WEIGHT_KEYS
 from ..parallel.state.hyperparameters import current_hyperparameters, merge, put_back, to_json
 from ..parallel.state.implementation import refusal_of_other
 from ..parallel.state.saved_state import SavedState
-from ..parallel.strategy import Strategy
+from ..parallel.trained_state import TrainedState
 from .node_reader import NodeSource
 from .stateful import EncodedObjects, Objects, decode_objects, encode_objects
 from .views import IMPORTED, AveragedWeights, ImportedWeights, require_same_model
@@ -51,12 +53,14 @@ class Restored:
     """Of the attempt that saved it."""
     stored: StoredBefore = field(default_factory=StoredBefore)
     """What it has in objects."""
+    files: Sequence[StoredFile] = ()
+    """All its files."""
     changes: Sequence[str] = ()
     """A sentence for each hyper-parameter that the script asks for otherwise than before."""
 
 
 def collect_state(
-    strategy: Strategy,
+    strategy: TrainedState,
     communicator: HostCommunicator,
     *,
     step: int,
@@ -66,6 +70,7 @@ def collect_state(
     objects: Objects | None = None,
     weights_only: bool = False,
     stored: FrozenTensors | None = None,
+    own_shard: OwnShard | None = None,
 ) -> Snapshot:
     """Return what is to be saved; nothing is copied. Called on every rank.
 
@@ -80,6 +85,8 @@ def collect_state(
         weights_only: leave the optimizer's state and the objects out.
         stored: what the store has of the frozen tensors, which it then keeps in objects; None:
             they are written with the rest.
+        own_shard: what this rank has in the store's newest checkpoint, which is named again where
+            nothing of it has changed; None: it is written every time.
 
     Raises:
         ConfigError: on every rank, when the state of an object cannot be saved.
@@ -120,10 +127,11 @@ def collect_state(
         state={**state, **own},
         created_by=created_by,
         frozen=part,
+        own_shard=own_shard,
     )
 
 
-def frozen_fragments(strategy: Strategy) -> list[Fragment]:
+def frozen_fragments(strategy: TrainedState) -> list[Fragment]:
     """Return this rank's share of the parameters that are not trained. No collective."""
     return [f for f in strategy.fragments(weights_only=True) if f.spec.key == FROZEN]
 
@@ -138,7 +146,7 @@ def _frozen_apart(
     return frozen, [f for f in fragments if f.spec.key != FROZEN]
 
 
-def _specs_of(strategy: Strategy, everyone: list[Any]) -> list[TensorSpec]:
+def _specs_of(strategy: TrainedState, everyone: list[Any]) -> list[TensorSpec]:
     """Return every tensor of the model once, with what some rank holds of the rest."""
     specs = {s.name: s for s in strategy.weight_specs()}
     specs |= {s.name: s for one in everyone for s in map(_spec_from_json, one["specs"])}
@@ -146,7 +154,7 @@ def _specs_of(strategy: Strategy, everyone: list[Any]) -> list[TensorSpec]:
 
 
 def _optimizer_of(
-    strategy: Strategy,
+    strategy: TrainedState,
     requested: list[dict[str, JSON]],
     everyone: list[Any],
     *,
@@ -172,7 +180,7 @@ def _encode_own(objects: Objects) -> tuple[EncodedObjects, str | None]:
 
 
 def restore_newest(
-    strategy: Strategy,
+    strategy: TrainedState,
     store: CheckpointStore,
     communicator: HostCommunicator,
     *,
@@ -229,7 +237,7 @@ def restore_newest(
 
 
 def _put_back_groups(
-    strategy: Strategy, requested: list[dict[str, JSON]], found: Restored
+    strategy: TrainedState, requested: list[dict[str, JSON]], found: Restored
 ) -> list[str]:
     values, changes = merge(strategy.group_names, requested, found.state["optimizer"]["groups"])
     put_back(strategy.param_groups, values)
@@ -237,7 +245,7 @@ def _put_back_groups(
 
 
 def _load_step(
-    strategy: Strategy,
+    strategy: TrainedState,
     store: CheckpointStore,
     communicator: HostCommunicator,
     *,
@@ -319,7 +327,7 @@ def _verdict(action: Callable[[], None]) -> dict[str, JSON]:
     return {"kind": "whole", "text": ""}
 
 
-def _require_suitable(strategy: Strategy, source: NodeSource, weights_only: bool) -> None:
+def _require_suitable(strategy: TrainedState, source: NodeSource, weights_only: bool) -> None:
     """Refuse a checkpoint of another model or optimizer, from its manifest. No collective."""
     manifest = source.manifest
     where = f"step-{manifest.step:08d}"
@@ -331,7 +339,7 @@ def _require_suitable(strategy: Strategy, source: NodeSource, weights_only: bool
         raise ConfigError(other)
 
 
-def _seen(strategy: Strategy, source: NodeSource) -> NodeSource | ImportedWeights:
+def _seen(strategy: TrainedState, source: NodeSource) -> NodeSource | ImportedWeights:
     """Return the checkpoint as one of this model."""
     if IMPORTED in source.manifest.state:
         return ImportedWeights(source, strategy.catalogue.aliases)
@@ -339,7 +347,7 @@ def _seen(strategy: Strategy, source: NodeSource) -> NodeSource | ImportedWeight
 
 
 def _fill(
-    strategy: Strategy, source: NodeSource, *, weights_only: bool, averaged: bool
+    strategy: TrainedState, source: NodeSource, *, weights_only: bool, averaged: bool
 ) -> Restored:
     """Overwrite this rank's share. Called on every rank of a node, which read together.
 
@@ -367,6 +375,7 @@ def _fill(
         objects=objects,
         token=manifest.token,
         stored=StoredBefore.of_manifest(manifest),
+        files=manifest.files,
     )
 
 

@@ -20,6 +20,7 @@ from checkpointing import (
     Fragment,
     FrozenTensors,
     LocalCommunicator,
+    OwnShard,
     SavedCheckpoint,
     Snapshot,
     TensorSpec,
@@ -41,6 +42,7 @@ OPERATIONS = (
     "fsync",
     "close",
     "rename",
+    "link",
     "fsync_dir",
     "listdir",
     "is_dir",
@@ -243,6 +245,7 @@ def save_frozen(
     stored: FrozenTensors,
     communicator: Any = None,
     writer: BackgroundWriter | None = None,
+    own_shard: OwnShard | None = None,
 ) -> SavedCheckpoint:
     """Save with the frozen tensors in objects, in the background where there is a writer."""
     talk: Any = communicator or LocalCommunicator()
@@ -256,6 +259,7 @@ def save_frozen(
         state={},
         created_by={},
         frozen=part,
+        own_shard=own_shard,
     )
     if writer is None:
         return save_checkpoint(store, snapshot, talk)

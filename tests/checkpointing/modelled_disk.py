@@ -29,6 +29,7 @@ class Node:
         self.content = {} if is_dir else b""
         self.durable = {} if is_dir else b""
         self.pending = []
+        self.num_names = 1
 
     def change(self, *changes):
         """Apply a change of names now; it is one whole that the disk has or has not."""
@@ -128,9 +129,17 @@ class ModelledDisk(Files):
             self._node(old.parent).change((old.name, None), (new.name, node))
             self.after_each()
 
+    def link(self, old, new):
+        with self.lock:
+            super().link(old, new)
+            node = self._node(old)
+            node.num_names += 1
+            self._put(new, node)
+
     def unlink(self, path):
         with self.lock:
             super().unlink(path)
+            self._node(path).num_names -= 1
             self._put(path, None)
 
     def rmtree(self, path):
@@ -138,7 +147,9 @@ class ModelledDisk(Files):
             super().rmtree(path)
             node = self._node(path)
             for child in node.content.values():  # the content may be lost first, the name last
-                child.content = child.durable = b""
+                child.num_names -= 1
+                if not child.num_names:
+                    child.content = child.durable = b""
             self.after_each()
             self._put(path, None)
 

@@ -147,12 +147,14 @@ def test_a_manifest_of_another_step(kit, store):
 
 
 def test_a_shard_of_another_attempt(kit, store, tmp_path):
-    """The same step and the same values: only the token in the header differs."""
-    other = kit.store_at(tmp_path / "other")
-    kit.run_ranks(2, lambda ranks: kit.save_state(other, 1, kit.sample_state(1), ranks))
-    shutil.copy(other.path(1) / SHARD, store.path(1) / SHARD)
-    (problem,) = store.verify(1)
-    assert problem.startswith(f"{store.path(1) / SHARD}: bytes [0, {kit.BLOCK_BYTES}) do not match")
+    """Of the same values it is the same file; of others it is damage, whatever its step."""
+    for seed, name in ((1, "same"), (2, "other")):
+        other = kit.store_at(tmp_path / name)
+        kit.run_ranks(2, lambda ranks: kit.save_state(other, 1, kit.sample_state(seed), ranks))  # noqa: B023
+        shutil.copy(other.path(1) / SHARD, store.path(1) / SHARD)
+        problems = store.verify(1)
+        assert bool(problems) == (name == "other"), problems
+    assert problems[0].startswith(f"{store.path(1) / SHARD}: bytes [")
 
 
 def test_a_shard_that_another_one_was_copied_over(store):

@@ -1,9 +1,10 @@
 """Frozen tensors are written once: an object that every later checkpoint names."""
 
 import copy
+import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from checkpointing import (
 )
 from checkpointing.format.names import OBJECTS_FOLDER
 from checkpointing.saving.stored_before import StoredBefore
+from checkpointing.store.store import bytes_of_files
 
 
 @pytest.fixture(params=["folder", "objects"])
@@ -212,6 +214,53 @@ def test_what_was_loaded_from_shards_is_written_to_an_object_once(
     kit.save_frozen(local, 3, state, stored)
     assert objects_of(local, 1) == frozenset()
     assert objects_of(local, 2) == objects_of(local, 3) != frozenset()
+
+
+def test_two_stores_have_one_copy_of_them(
+    kit: ModuleType, tmp_path: Path, writer: BackgroundWriter | None
+) -> None:
+    first, second = (kit.store_at(tmp_path / name) for name in ("checkpoints", "best"))
+    stored, adopted, state = FrozenTensors(), FrozenTensors(), kit.frozen_state(1)
+    kit.save_frozen(first, 1, state, stored, writer=writer)
+    assert second.share_objects(first, stored.objects)
+    assert second.share_objects(first, stored.objects)  # also where they are there already
+    adopted.adopt(stored)
+    saved = kit.save_frozen(second, 2, state, adopted, writer=writer)
+    with second.open(2) as reader:
+        assert saved.size_bytes < reader.manifest.size_bytes - 3000
+    assert objects(first) == objects(second)
+    path = PurePath(OBJECTS_FOLDER) / objects(first)[0]
+    assert os.path.samefile(first.folder / path, second.folder / path)
+    both = first.files_going_with([1]) | second.files_going_with([2])
+    own = [store.freed_bytes([step]) for store, step in ((first, 1), (second, 2))]
+    size_bytes = os.path.getsize(first.folder / path)
+    assert bytes_of_files(both, first.files) == sum(own) + size_bytes
+    first.delete(1)
+    first.sweep()
+    kit.assert_holds(second, 2, state)
+    assert second.freed_bytes([2]) == own[1] + size_bytes
+
+
+def test_where_one_rank_has_not_adopted_them_they_are_written(
+    kit: ModuleType, tmp_path: Path
+) -> None:
+    first, second = (kit.store_at(tmp_path / name) for name in ("checkpoints", "best"))
+    state = kit.frozen_state(1)
+    several = [FrozenTensors() for _ in range(2)]
+    kit.run_ranks(2, lambda talk: kit.save_frozen(first, 1, state, several[talk.rank], talk))
+    others = [FrozenTensors() for _ in range(2)]
+    others[1].adopt(several[1])
+    kit.run_ranks(2, lambda talk: kit.save_frozen(second, 1, state, others[talk.rank], talk))
+    kit.assert_holds(second, 1, state)
+    assert not objects_of(first, 1) & objects_of(second, 1)
+
+
+def test_an_object_store_shares_none(kit: ModuleType, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    first, second = (kit.store_at_url(f"memory://{tmp_path.name}/{name}") for name in "ab")
+    stored = FrozenTensors()
+    kit.save_frozen(first, 1, kit.frozen_state(1), stored)
+    assert not second.share_objects(first, stored.objects)
 
 
 def test_a_store_without_frozen_tensors_has_no_objects(

@@ -98,6 +98,17 @@ class Scenes:
         for step in (1, 2):
             self.kit.assert_holds(left, step, self.kit.frozen_state(step))
 
+    def sharing_frozen_tensors(self):
+        """The same of a save that names what another store has written."""
+        disk = self.disk()
+        first, second = (self.kit.store_at(disk.root / name, disk) for name in ("one", "two"))
+        stored, adopted, state = FrozenTensors(), FrozenTensors(), self.kit.frozen_state(1)
+        self.kit.save_frozen(first, 1, state, stored)
+        assert second.share_objects(first, stored.objects)
+        adopted.adopt(stored)
+        self.kit.save_frozen(second, 1, state, adopted)
+        self.kit.assert_holds(self.kit.store_at(self.after(disk) / "two"), 1, state)
+
     def deleting(self):
         """The content is not lost before the name is."""
         disk = self.disk()
@@ -172,6 +183,7 @@ class Scenes:
 SCENES = (
     Scenes.saving,
     Scenes.saving_frozen_tensors,
+    Scenes.sharing_frozen_tensors,
     Scenes.deleting,
     Scenes.setting_aside,
     Scenes.pinning,

@@ -99,3 +99,12 @@ def test_a_damaged_checkpoint_is_named(
     kit.damage(shard)
     assert run([str(ours), str(theirs)]) == 1
     assert shard.name in capfd.readouterr().err
+
+
+def test_a_digest_counts_where_both_have_one() -> None:
+    one = {1: record(1, weights_digest="00"), 2: record(2, weights_digest="aa")}
+    saved_elsewhere = {1: record(1), 2: record(2, weights_digest="aa")}
+    assert first_difference(one, saved_elsewhere) is None
+    found = first_difference(one, {1: record(1), 2: record(2, weights_digest="ab")})
+    assert found is not None
+    assert (found.step, dict(found.values)) == (2, {"weights_digest": ("aa", "ab")})

@@ -84,15 +84,17 @@ def test_one_element_that_is_not_finite_is_seen(value: float) -> None:
     assert not math.isfinite(float(sum_of_squares([grad], torch.device("cpu"))))
 
 
-def test_the_host_works_while_the_device_computes_the_norm(monkeypatch):
-    order = []
+def test_the_host_works_while_the_device_computes_the_norm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
 
     class Late:
-        def __init__(self, value):
+        def __init__(self, value: torch.Tensor) -> None:
             order.append("asked")
             self.value = value
 
-        def __float__(self):
+        def __float__(self) -> float:
             order.append("waited")
             return float(self.value)
 

@@ -2,9 +2,10 @@
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from checkpointing import CheckpointStore, Found, Retention, take_inventory
+from checkpointing.store.store import bytes_of_files
 
 from ...errors import UsageError
 from ...run_folder.checkpoint_summary import best_step, score
@@ -126,7 +127,10 @@ def _freed_bytes(going: list[tuple[CheckpointStore, Found]]) -> int:
     steps: dict[CheckpointStore, list[int]] = {}
     for store, one in going:
         steps.setdefault(store, []).append(one.step)
-    return sum(store.freed_bytes(own) for store, own in steps.items())
+    removed: dict[PurePath, int] = {}
+    for store, own in steps.items():
+        removed |= store.files_going_with(own)
+    return bytes_of_files(removed, going[0][0].files) if going else 0
 
 
 def _lines(folders: list[str], freed_bytes: int, plan: PrunePlan, *, deleted: bool) -> list[str]:

@@ -95,8 +95,16 @@ def versions(nodes: Sequence[NodeFacts]) -> Finding:
 
 def gpus(nodes: Sequence[NodeFacts]) -> list[Finding]:
     """Judge the GPUs of all nodes: errors of memory, throttling, other processes."""
-    if why := [node.left_out["gpus"] for node in nodes if "gpus" in node.left_out]:
-        return [left_out("gpus", why[0])]
+    hidden = [
+        left_out("gpus", f"{node.left_out['gpus']} on {node.host}")
+        for node in nodes
+        if "gpus" in node.left_out
+    ]
+    shown = [node for node in nodes if "gpus" not in node.left_out]
+    return [*hidden, *(_gpus_shown(shown) if shown else ())]
+
+
+def _gpus_shown(nodes: Sequence[NodeFacts]) -> list[Finding]:
     if not any(node.gpus for node in nodes):
         return [ok("gpus", "none: ranks run on CPUs")]
     counts = {node.host: len(node.gpus) for node in nodes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -18,16 +19,18 @@ from ...errors import UsageError
 from ...plan.given_options import nearest
 from ...plan.launch_plan import make_plan
 from ...plan.machine import Machine
-from ...run_folder.jsonl import newest_start
 from ...run_folder.plain_files import replace_text
 from ...run_folder.tables import plural, render
 from ..parser import CommandParser
+from ..trials.run_trial import start_trial
+from ..trials.warm_launchers import warm_starts
 from .draw import Fault, draw
 from .evidence import Evidence, distance_of
 from .judge import Verdict, judge
 from .kinds import KINDS, FaultKind
-from .one_fault import MISSED, Rehearsal, carry_out, run_undisturbed
-from .page import PICTURE, Heading, line, page, summary, table
+from .one_fault import MISSED, SCRATCH, Rehearsal, carry_out, run_undisturbed
+from .page import PICTURE, Heading, document, line, page, summary, table, unchecked_text
+from .processes import MARK
 from .timeline import timeline
 
 PAGE = "rehearsal.md"
@@ -36,7 +39,8 @@ _OWN = ("--run-dir", "--checkpoints", "--nproc-per-node", "--strategy", "--nnode
 _COPIES = 3
 """How often the undisturbed run's folder must fit beside it."""
 _SLOWER = 4
-"""How much longer each step waits once a run was over before its fault came."""
+"""How much longer each step waits, and without `Run` how much earlier the fault comes, once a run
+was over before it."""
 _EPILOG = """\
   relaunch rehearse train.py --lr 1e-3
   relaunch rehearse --faults 25 --steps 60 --nproc-per-node 3 --strategy fsdp train.py
@@ -62,6 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="script.py ...")
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="of this kind; may be repeated"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON document; the progress goes to stderr"
     )
     parser.add_argument("--list", action="store_true", help="print the kinds of faults")
     for name, default, told in (
@@ -105,7 +112,16 @@ def run(argv: Sequence[str]) -> int:
         print(render(("fault", "what happens"), [(k.name, k.sentence) for k in KINDS.values()]))
         return 0
     kinds = chosen_kinds(given.only)
-    rehearsal = _rehearsal(given)
+    try:
+        return _run(_rehearsal(given), given, kinds)
+    except OSError as error:
+        raise UsageError(
+            f"the runs cannot be kept in {given.rehearsal_dir}: {error}. Choose another "
+            "--rehearsal-dir with more room, or fewer --steps."
+        ) from error
+
+
+def _run(rehearsal: Rehearsal, given: argparse.Namespace, kinds: list[FaultKind]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     for signum in (signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_IGN:
@@ -113,7 +129,13 @@ def run(argv: Sequence[str]) -> int:
             # inherit from a handler that there is none, and from SIG_IGN that it is ignored.
             signal.signal(signum, lambda *_: None)
     try:
-        return _rehearse(rehearsal, given, kinds)
+        with warm_starts(
+            rehearsal.trial("imports"),
+            uses_run=rehearsal.uses_run,
+            own=(MARK, SCRATCH),
+            num_servers=2,
+        ) as start:
+            return _rehearse(replace(rehearsal, start=start), given, kinds)
     except KeyboardInterrupt:
         say("left; what was started has been ended.")
         return 128 + signal.SIGINT
@@ -162,7 +184,7 @@ def _rehearsal(given: argparse.Namespace) -> Rehearsal:
     )
     if isinstance(options, str):
         raise UsageError("no script is given: relaunch rehearse [options] script.py.")
-    make_plan(options, Machine.here(dict(os.environ)))
+    plan = make_plan(options, Machine.here(dict(os.environ)))
     return Rehearsal(
         words=words,
         ranks=given.nproc_per_node,
@@ -172,6 +194,7 @@ def _rehearsal(given: argparse.Namespace) -> Rehearsal:
         pace_s=given.pace,
         timeout_s=given.timeout,
         folder=_new_folder(given.rehearsal_dir),
+        uses_run=plan.uses_run,
     )
 
 
@@ -209,14 +232,16 @@ def _rehearse(rehearsal: Rehearsal, given: argparse.Namespace, kinds: list[Fault
     rehearsal, undisturbed = _undisturbed(rehearsal)
     if not rehearsal.uses_run:
         kinds = [kind for kind in kinds if not kind.needs_run]
-        say("the script does not use Run: only starts, signals, exit codes and processes are seen")
+        # When a fault comes is a share of the undisturbed run's time, so that all start alike.
+        rehearsal = replace(rehearsal, start=start_trial)
+        say(unchecked_text(has_checkpoints=undisturbed.final_step is not None))
         if not kinds:
             raise UsageError("the faults of --only are about what Run keeps; choose others.")
     faults = draw(given.seed, given.faults, kinds, steps=rehearsal.steps, ranks=rehearsal.ranks)
     verdicts = []
     for fault in faults:
         verdicts.append(verdict := _one(rehearsal, fault, undisturbed))
-        print(line(verdict), flush=True)
+        print(line(verdict), flush=True, file=sys.stderr if given.json else sys.stdout)
     heading = Heading(
         words=rehearsal.words,
         ranks=rehearsal.ranks,
@@ -225,12 +250,16 @@ def _rehearse(rehearsal: Rehearsal, given: argparse.Namespace, kinds: list[Fault
         save_every=rehearsal.save_every,
         seed=given.seed,
         uses_run=rehearsal.uses_run,
+        has_checkpoints=undisturbed.final_step is not None,
         undisturbed_s=rehearsal.duration_s,
         seconds=time.monotonic() - began_s,
     )
     replace_text(rehearsal.folder / PAGE, page(heading, verdicts))
     replace_text(rehearsal.folder / PICTURE, timeline(verdicts))
-    print(f"\n{table(verdicts)}\n\n{summary(verdicts)} See {rehearsal.folder / PAGE}.")
+    if given.json:
+        print(json.dumps(document(heading, verdicts)))
+    else:
+        print(f"\n{table(verdicts)}\n\n{summary(verdicts)} See {rehearsal.folder / PAGE}.")
     return 1 if any(verdict.wrong for verdict in verdicts) else 0
 
 
@@ -241,13 +270,14 @@ def _undisturbed(rehearsal: Rehearsal) -> tuple[Rehearsal, Evidence]:
         UsageError: it does not come to its end, or there is no room for the others.
     """
     code, seconds, evidence, output = run_undisturbed(rehearsal)
-    uses_run = newest_start(evidence.run_dir) is not None
+    # A loop of the script's own records its start, too; it has no trace.
+    uses_run = bool(evidence.batches)
     if code is None:
         shorter = (
             f"pass fewer --steps than {rehearsal.steps}, or a longer --timeout"
             if uses_run
-            else "it does not use Run, so that --steps does not shorten it: give it an argument "
-            "that does, or pass a longer --timeout"
+            else "no step of a loop of Run was seen, and --steps does not shorten anything else: "
+            "give the script an argument that does, or pass a longer --timeout"
         )
         raise UsageError(f"the script did not end within {rehearsal.timeout_s:g} s: {shorter}.")
     if code != 0:
@@ -276,10 +306,15 @@ def _one(rehearsal: Rehearsal, fault: Fault, undisturbed: Evidence) -> Verdict:
     outcome = carry_out(rehearsal, fault)
     if outcome.absent == MISSED:
         _remove(rehearsal, fault)
-        slower = replace(rehearsal, pace_s=_SLOWER * rehearsal.pace_s)
+        slower = replace(
+            rehearsal,
+            pace_s=_SLOWER * rehearsal.pace_s,
+            duration_s=rehearsal.duration_s / _SLOWER,
+        )
         outcome = carry_out(slower, fault)
     distance = None
-    if rehearsal.uses_run and outcome.absent is None and outcome.evidence is not None:
+    is_saved = rehearsal.uses_run or undisturbed.final_step is not None
+    if is_saved and outcome.absent is None and outcome.evidence is not None:
         distance = distance_of(outcome.evidence, undisturbed)
     verdict = judge(outcome, undisturbed, distance, uses_run=rehearsal.uses_run)
     if not verdict.wrong:

@@ -230,7 +230,7 @@ def _found(whom: Whom, scene: Scene) -> list[int]:
     """
     wait_until(lambda: whom(scene) or scene.command.has_ended(), _FIND_S if whom in _LATE else 1.0)
     if not (found := whom(scene)):
-        raise Absent(f"{_what(whom)} was not there")
+        raise Absent(_WHY_ABSENT.get(whom) or f"{_what(whom)} was not there")
     return found
 
 
@@ -241,3 +241,8 @@ def _what(whom: Whom) -> str:
 
 _LATE = (writers, one_rank)
 """Those that are there only some time after the start."""
+_WHY_ABSENT: dict[Whom, str] = {
+    loader_worker: "no process loaded data; a script has them with workers=1 or more",
+    fork_server: "there was no fork server; there is none with --cold",
+}
+"""A sentence where the script or an option is why someone is not there."""

@@ -76,7 +76,7 @@ def judge(
     Args:
         outcome: what was seen.
         undisturbed: the run with which it is compared.
-        distance: of the final parameters; None for a script without `Run`.
+        distance: of the final parameters; None: the run folder has no checkpoint.
         uses_run: whether there is more to judge than exit codes and processes.
     """
     kind = outcome.fault.kind
@@ -84,6 +84,8 @@ def judge(
         return Verdict(outcome=outcome, wrong=(*_orphans(outcome),))
     wrong = [*_codes(outcome, uses_run=uses_run), *_orphans(outcome)]
     parting = None
+    if not uses_run and outcome.codes[-1:] == [0] and distance is not None:
+        wrong += _distances(kind, distance)
     if uses_run and outcome.codes[-1:] == [0] and outcome.evidence is not None:
         wrong += _steps(outcome)
         parting = parting_of(outcome.evidence, undisturbed, outcome)
@@ -142,17 +144,21 @@ def _differences(
     if extra := found.batches.keys() - undisturbed.batches.keys():
         wrong.append(f"step {min(extra)[0]} saw samples that it does not have undisturbed")
     if distance is not None:
-        most = 0.0 if kind.is_exact else TOLERANCE
-        if distance.trouble is not None:
-            wrong.append(distance.trouble)
-        elif distance.largest > most:
-            wrong.append(
-                f"the final {distance.tensor} differs by {distance.largest:.3g} from the "
-                "undisturbed run"
-            )
+        wrong += _distances(kind, distance)
     if parting is not None and parting.cause is not Cause.END:
         wrong.append(f"{parting.what} of step {parting.step} differs: {parting.cause.value}")
     return wrong
+
+
+def _distances(kind: FaultKind, distance: Distance) -> list[str]:
+    """Return what is wrong with the final checkpoint."""
+    if distance.trouble is not None:
+        return [distance.trouble]
+    if distance.largest <= (0.0 if kind.is_exact else TOLERANCE):
+        return []
+    return [
+        f"the final {distance.tensor} differs by {distance.largest:.3g} from the undisturbed run"
+    ]
 
 
 def is_one_less(found: Sequence[int], expected: Sequence[int]) -> bool:

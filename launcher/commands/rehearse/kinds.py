@@ -257,7 +257,7 @@ _ALL: tuple[FaultKind, ...] = (
     ),
     FaultKind(
         name="checkpoint-removed-in-run",
-        sentence="the newest checkpoint is removed while the run goes on",
+        sentence="the newest checkpoint is removed during the run",
         during=disturb.newest_removed,
         codes=DONE,
     ),

@@ -7,8 +7,7 @@ import shutil
 import socket
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -16,15 +15,17 @@ from pathlib import Path
 
 from ...contract.trial import TrialSettings
 from ...run_folder.jsonl import newest_start
-from ..trials.run_trial import TRACE, Trial
+from ..trials.run_trial import TRACE, LauncherProcess, Trial, start_trial
 from .disturb import Absent, Scene
 from .draw import Fault
 from .evidence import Evidence, evidence_of, newest_intact
 from .kinds import Resume
-from .processes import Running, send, started, wait_until
+from .processes import SCAN_S, Running, send, started, wait_until
 
 MISSED = "the run had ended before"
 """On a busy machine, where a run of short steps is over before it is looked at."""
+SCRATCH = "TMPDIR"
+"""The commands of a fault have one of their own."""
 GONE_S = 2.0
 """How long processes of a run may outlive its launcher."""
 _OTHER = {"ddp": "fsdp", "fsdp": "ddp", "zero1": "ddp", "zero2": "ddp", "zero3": "ddp"}
@@ -48,6 +49,8 @@ class Rehearsal:
     uses_run: bool = True
     duration_s: float = 0.0
     """Of the undisturbed run."""
+    start: Callable[[Trial], LauncherProcess] = start_trial
+    """Starts a command of a disturbed run; the undisturbed one has a Python of its own."""
 
     def trial(self, name: str, *, pace_s: float = 0.0) -> Trial:
         """Return a command in a folder of its own."""
@@ -116,7 +119,7 @@ def _variables() -> Iterator[dict[str, str]]:
     """
     scratch = tempfile.mkdtemp(prefix="rehearse-")
     try:
-        yield {"TMPDIR": scratch}
+        yield {SCRATCH: scratch}
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -124,7 +127,7 @@ def _variables() -> Iterator[dict[str, str]]:
 def run_undisturbed(rehearsal: Rehearsal) -> tuple[int | None, float, Evidence, str]:
     """Run the script without a fault: its exit code, seconds, evidence, and what it printed."""
     trial = rehearsal.trial("undisturbed")
-    with _variables() as variables, started(trial, uuid.uuid4().hex, variables) as command:
+    with _variables() as variables, started(trial, start_trial, variables) as command:
         wait_until(command.has_ended, rehearsal.timeout_s)
         code = command.process.poll()
         seconds = time.monotonic() - command.began_s
@@ -212,14 +215,16 @@ class _Course:
         )
 
     def _start(self, trial: Trial, until: ExitStack) -> Running:
-        return until.enter_context(started(trial, uuid.uuid4().hex, self._variables))
+        return until.enter_context(started(trial, self._rehearsal.start, self._variables))
 
     def _reach(self, command: Running) -> None:
         """Wait for the moment of the fault."""
         fault, rehearsal = self._fault, self._rehearsal
         bound_s = rehearsal.timeout_s
         if fault.kind.at_start:
-            wait_until(lambda: command.rank(fault.rank) or command.has_ended(), bound_s)
+            wait_until(
+                lambda: command.rank(fault.rank) or command.has_ended(), bound_s, poll_s=SCAN_S
+            )
         elif rehearsal.uses_run:
             wait_until(
                 lambda: (command.trace.newest() or 0) >= fault.at_step or command.has_ended(),
@@ -241,7 +246,7 @@ class _Course:
         return code
 
     def _count_orphans(self, commands: Sequence[Running]) -> None:
-        wait_until(lambda: not any(one.processes() for one in commands), GONE_S)
+        wait_until(lambda: not any(one.processes() for one in commands), GONE_S, poll_s=SCAN_S)
         self._outcome.orphans += sum(len(one.processes()) for one in commands if one.has_ended())
         for one in commands:
             one.kill()
@@ -274,7 +279,7 @@ class _Course:
 
     def _start_again(self, trial: Trial, how: Resume, until: ExitStack) -> Running:
         variables = {**self._variables, **how.variables}
-        return until.enter_context(started(trial, uuid.uuid4().hex, variables))
+        return until.enter_context(started(trial, self._rehearsal.start, variables))
 
     def _see_to_end(self, command: Running) -> None:
         def began() -> bool:
@@ -312,7 +317,11 @@ class _Course:
 
     def _kill_while_it_restores(self, trial: Trial, until: ExitStack) -> None:
         command = self._start(trial, until)
-        wait_until(lambda: command.rank(0) or command.has_ended(), self._rehearsal.timeout_s)
+        wait_until(
+            lambda: command.rank(0) or command.has_ended(),
+            self._rehearsal.timeout_s,
+            poll_s=SCAN_S,
+        )
         send(command.processes(), 9)
         self._end(command)
         self._outcome.codes.pop()  # of what is done to it, not of what it does

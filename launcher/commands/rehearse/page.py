@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ...run_folder.tables import plural
 from .judge import Verdict
@@ -14,11 +17,8 @@ HEAD = (
     *("", "fault", "at step", "exit code", "steps lost", "to the first step (s)", "orphans"),
     *("largest difference", "result"),
 )
-_UNCHECKED = (
-    "The script does not use `Run`: starts, signals, exit codes and processes are checked. "
-    "Parameters, samples, metrics, steps lost and where it resumes cannot be: only the script "
-    "knows them."
-)
+_RESULTS = {"ok": "ok", "WRONG": "wrong", "left out": "left_out"}
+"""As printed, and as a key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,8 @@ class Heading:
     save_every: int
     seed: int
     uses_run: bool
+    has_checkpoints: bool = True
+    """The run folder of the undisturbed run has one."""
     undisturbed_s: float
     seconds: float
 
@@ -50,7 +52,7 @@ def page(heading: Heading, verdicts: Sequence[Verdict]) -> str:
         f"![each command as a bar, the fault in red]({PICTURE})",
     ]
     if not heading.uses_run:
-        parts.insert(3, _UNCHECKED)
+        parts.insert(3, unchecked_text(has_checkpoints=heading.has_checkpoints))
     for verdict in wrong:
         fault = verdict.outcome.fault
         sentences = "\n".join(f"- {sentence}" for sentence in verdict.wrong)
@@ -59,13 +61,56 @@ def page(heading: Heading, verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def unchecked_text(*, has_checkpoints: bool) -> str:
+    """Return what is checked of a script that does not use `Run`, and what is not. Pure."""
+    checked = "starts, signals, exit codes and processes"
+    if has_checkpoints:
+        checked += ", and the final checkpoint in the run folder"
+    unchecked = "Samples, metrics" if has_checkpoints else "Parameters, samples, metrics"
+    return (
+        f"The script does not use `Run`: {checked} are checked. {unchecked}, lost steps and the "
+        "step of a resume are not: only the script knows them."
+    )
+
+
 def summary(verdicts: Sequence[Verdict]) -> str:
     """Return the result in one sentence. Pure."""
-    num_wrong = sum(bool(verdict.wrong) for verdict in verdicts)
-    left_out = sum(verdict.is_left_out and not verdict.wrong for verdict in verdicts)
-    fine = len(verdicts) - num_wrong - left_out
-    text = f"{plural(len(verdicts), 'fault')}: {fine} as it must be, {num_wrong} wrong"
-    return f"{text}, {left_out} left out." if left_out else f"{text}."
+    count = Counter(_RESULTS[_result(verdict)] for verdict in verdicts)
+    text = f"{plural(len(verdicts), 'fault')}: {count['ok']} as it must be, {count['wrong']} wrong"
+    return f"{text}, {count['left_out']} left out." if count["left_out"] else f"{text}."
+
+
+def document(heading: Heading, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Return the whole result for programs; see docs/rehearse.md. Pure."""
+    count = Counter(_RESULTS[_result(verdict)] for verdict in verdicts)
+    return {
+        **asdict(heading),
+        "words": list(heading.words),
+        **{name: count[name] for name in ("ok", "wrong", "left_out")},
+        "faults": [_entry(verdict) for verdict in verdicts],
+    }
+
+
+def _entry(verdict: Verdict) -> dict[str, Any]:
+    outcome, distance, parting = verdict.outcome, verdict.distance, verdict.parting
+    largest = None if distance is None or distance.trouble else distance.largest
+    return {
+        "number": outcome.fault.number,
+        "fault": outcome.fault.kind.name,
+        "rank": outcome.fault.rank,
+        "at_step": outcome.at_step,
+        "exit_codes": list(outcome.codes),
+        "steps_lost": None if verdict.is_left_out else outcome.lost,
+        "resume_s": outcome.resume_s,
+        "orphans": outcome.orphans,
+        "largest_difference": largest if largest is not None and math.isfinite(largest) else None,
+        "tensor": None if distance is None else distance.tensor,
+        "parts_at": None if parting is None else parting.step,
+        "cause": None if parting is None else parting.cause.name.lower(),
+        "result": _RESULTS[_result(verdict)],
+        "left_out": outcome.absent,
+        "wrong": list(verdict.wrong),
+    }
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
@@ -87,18 +132,23 @@ def _row(verdict: Verdict) -> list[str]:
         "" if outcome.resume_s is None else f"{outcome.resume_s:.1f}",
         str(outcome.orphans),
         f"{distance.largest:.2g}" if distance is not None and is_compared else "",
-        _result(verdict),
+        _result_text(verdict),
     ]
 
 
 def line(verdict: Verdict) -> str:
     """Return what came of a fault, for the terminal. Pure."""
     fault = verdict.outcome.fault
-    head = f"{fault.number:3d} {fault.kind.name:26s} {_result(verdict)}"
+    head = f"{fault.number:3d} {fault.kind.name:26s} {_result_text(verdict)}"
     return "\n".join([head, *(f"      {sentence}" for sentence in verdict.wrong)])
 
 
 def _result(verdict: Verdict) -> str:
     if verdict.wrong:
         return "WRONG"
-    return f"left out: {verdict.outcome.absent}" if verdict.is_left_out else "ok"
+    return "left out" if verdict.is_left_out else "ok"
+
+
+def _result_text(verdict: Verdict) -> str:
+    result = _result(verdict)
+    return f"{result}: {verdict.outcome.absent}" if result == "left out" else result

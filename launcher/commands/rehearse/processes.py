@@ -7,16 +7,19 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..trials.run_trial import Trial, start_trial
+from ..trials.run_trial import LauncherProcess, Trial
 
 MARK = "REHEARSAL_MARK"
 """A variable in the environment of every process that a rehearsal starts."""
 POLL_S = 0.005
+SCAN_S = 0.03
+"""Between two looks at all processes of the machine, which take time from the run."""
 _KILL_S = 10.0
 _WRITER = b"checkpointing.background.writer_process"
 _GUARDIAN = b"guardian.py"
@@ -24,13 +27,13 @@ _SERVER = "relaunch-warm"
 _HELPERS = (_WRITER, b"resource_tracker", b"multiprocessing.spawn")
 
 
-def wait_until(condition: Callable[[], object], bound_s: float) -> bool:
+def wait_until(condition: Callable[[], object], bound_s: float, *, poll_s: float = POLL_S) -> bool:
     """Wait for something, at most so long; return whether it came."""
     end = time.monotonic() + bound_s
     while not condition():
         if time.monotonic() > end:
             return False
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
     return True
 
 
@@ -64,7 +67,7 @@ class StepTrace:
 class Marked:
     """A launcher, and the processes that belong to it."""
 
-    process: subprocess.Popen[bytes]
+    process: LauncherProcess
     mark: str
     """What each of them has in its environment, as NAME=VALUE."""
 
@@ -126,19 +129,22 @@ class Running(Marked):
 
 
 @contextmanager
-def started(trial: Trial, mark: str, variables: Mapping[str, str]) -> Iterator[Running]:
-    """Start a command; whatever is left of it at the end is killed.
+def started(
+    trial: Trial, start: Callable[[Trial], LauncherProcess], variables: Mapping[str, str]
+) -> Iterator[Running]:
+    """Start a command under a mark of its own; whatever is left of it at the end is killed.
 
     Args:
         trial: what is started.
-        mark: a word that no other command has.
+        start: starts it.
         variables: more of its environment.
     """
     path = trial.settings.trace_file(0)
     assert path is not None
     trace = StepTrace(path)
+    mark = uuid.uuid4().hex
     trial = replace(trial, variables={MARK: mark, **variables})
-    running = Running(process=start_trial(trial), mark=f"{MARK}={mark}", trace=trace)
+    running = Running(process=start(trial), mark=f"{MARK}={mark}", trace=trace)
     try:
         yield running
     finally:

@@ -98,7 +98,8 @@ def outcome_of(trial: Trial, code: int) -> Outcome:
         steps=steps_of(run_dir),
         errors=tuple(sentences(trial, "error")),
         warnings=tuple(sentences(trial, "warning")),
-        uses_run=any(event["event"] == "start" for event in events) or bool(noted),
+        # A loop of the script's own records its start, too, and is not observed.
+        uses_run=bool(noted) or (code != 0 and any(one["event"] == "start" for one in events)),
         end_step=ends[-1].get("step") if ends else None,
         text=text[-_SHOWN_CHARACTERS:],
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ...contract.environment import OWN_NAMES
 from ...contract.trial import TRIAL, TrialSettings
@@ -39,6 +40,23 @@ class StoppedError(LauncherError):
     def __init__(self, signum: int) -> None:
         super().__init__(f"{signal.Signals(signum).name}: the runs are not finished.")
         self.exit_code = 128 + signum
+
+
+class LauncherProcess(Protocol):
+    """What is used of the `subprocess.Popen` of a launcher."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or minus the signal that ended it; None while it runs."""
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end, at most `timeout` seconds, and return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +89,12 @@ class Trial:
 
 def command_of(trial: Trial) -> list[str]:
     """Return the command of a trial. Pure."""
+    return [sys.executable, "-c", OWN_START, *words_of(trial)]
+
+
+def words_of(trial: Trial) -> list[str]:
+    """Return what follows `relaunch` in the command of a trial. Pure."""
     return [
-        *(sys.executable, "-c", OWN_START),
         *("--run-dir", str(trial.run_dir), "--nproc-per-node", str(trial.ranks)),
         *("--strategy", trial.strategy),
         *trial.words,
@@ -114,7 +136,11 @@ def start_trial(trial: Trial) -> subprocess.Popen[bytes]:
         )
 
 
-def run_trial(trial: Trial, stops: Callable[[], int | None] = lambda: None) -> int:
+def run_trial(
+    trial: Trial,
+    stops: Callable[[], int | None] = lambda: None,
+    start: Callable[[Trial], LauncherProcess] = start_trial,
+) -> int:
     """Run a trial to its end; return its exit code, or TIMED_OUT.
 
     A second call resumes the run in the same folder.
@@ -122,31 +148,32 @@ def run_trial(trial: Trial, stops: Callable[[], int | None] = lambda: None) -> i
     Args:
         trial: what is run.
         stops: returns the signal that asks this process to end, if there is one.
+        start: starts the launcher.
 
     Raises:
         OSError: its folder cannot be written.
         StoppedError: this process is to end; the trial has ended.
     """
-    process = start_trial(trial)
+    process = start(trial)
     end_s = time.monotonic() + trial.timeout_s
     try:
-        while process.poll() is None:
+        while (code := process.poll()) is None:
             if (signum := stops()) is not None:
                 raise StoppedError(signum)
             if time.monotonic() > end_s:
                 return TIMED_OUT
             time.sleep(_LOOK_S)
-        return process.returncode
+        return code
     finally:
         if process.returncode is None:
             end_trial(process)
 
 
-def end_trial(process: subprocess.Popen[bytes]) -> None:
+def end_trial(process: LauncherProcess) -> None:
     """End a trial's launcher and wait for it; its guardian ends what is left of its ranks."""
     for signum, wait_s in ((signal.SIGTERM, _LEFT_S), (signal.SIGKILL, _LEFT_S)):
         with suppress(ProcessLookupError):
-            process.send_signal(signum)
+            os.kill(process.pid, signum)  # not reaped yet: nobody else has its number
         end = time.monotonic() + wait_s
         while process.poll() is None and time.monotonic() < end:
             time.sleep(_LOOK_S)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from strategies.parallel.registry import STRATEGY_NAMES
 
@@ -19,9 +21,11 @@ from ...errors import UsageError
 from ..parser import CommandParser
 from ..trials.compare import TOLERANCE, compare
 from ..trials.outcome import Outcome, outcome_of
-from ..trials.run_trial import TIMED_OUT, Trial, run_trial, script_of
+from ..trials.run_trial import TIMED_OUT, Trial, run_trial, script_of, start_trial
+from ..trials.warm_launchers import Start, warm_starts
 from .causes import Cause, Seen
 from .observe import seen_in, seen_twice, with_repeat
+from .report import Report, run_entry, without_run_document, without_run_text
 from .trial_plan import (
     DDP,
     Asked,
@@ -36,12 +40,10 @@ from .verdict import (
     APART,
     EQUAL,
     FAILED,
-    REFUSED,
     Row,
     compared_row,
     failed_row,
     file_rows,
-    table,
     warning_lines,
     why_failed,
 )
@@ -51,10 +53,6 @@ _LOOSE = 1e-2
 """Of fewer bits than float32 has."""
 _TOLD = ("collective of its own", "is a mean", "not computed through job.model")
 _PREEMPTED = 75
-_NOISE = (
-    "left out: differences up to {:.1e} of parameters whose gradient is rounding noise (such as a "
-    "bias before a BatchNorm), of which Adam makes whole steps; the losses do not depend on them"
-)
 _OURS = ("--strategy", "--nproc-per-node", "--nproc_per_node", "--run-dir")
 
 _EPILOG = """\
@@ -88,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--timeout", type=float, default=120.0, metavar="S", help="for one run (default 120)")
     add("--no-resume", action="store_true", help="leave the interrupted run out")
     add("--work-dir", type=Path, metavar="DIR", help="keep the runs there")
+    add("--json", action="store_true", help="print one JSON document")
     add("words", nargs=argparse.REMAINDER, metavar="SCRIPT")
     return parser
 
@@ -110,6 +109,7 @@ def run(argv: Sequence[str]) -> int:
             asked,
             tolerance,
             resumes=not given.no_resume,
+            as_json=given.json,
             stops=lambda: inbox.warned_by,
         ).run()
     except OSError as error:
@@ -188,13 +188,21 @@ class _Verification:
     """The trials of one script, and what was seen of them."""
 
     def __init__(
-        self, asked: Asked, tolerance: float, *, resumes: bool, stops: Callable[[], int | None]
+        self,
+        asked: Asked,
+        tolerance: float,
+        *,
+        resumes: bool,
+        as_json: bool,
+        stops: Callable[[], int | None],
     ) -> None:
         self._asked = asked
         self._stops = stops
         self._tolerance = tolerance
         self._resumes = resumes
+        self._as_json = as_json
         self._outcomes: dict[str, Outcome] = {}
+        self._start: Start = start_trial
         self._twice = Seen()
         """Of the first run done twice; all False where there was no reason to look."""
 
@@ -209,19 +217,21 @@ class _Verification:
         if not base.uses_run and base.code != TIMED_OUT:
             return self._without_run(first, base, others)
         if base.code not in (FINE, TIMED_OUT):
-            print(f"the script does not run as {first.name}: {why_failed(base)}")
-            return DIFFERENT
+            return self._failed(base)
         self._require_comparable(first, base)
-        rows = [self._row(base, other) for other in others]
-        rows = self._explained(first, base, rows)
-        if self._resumes:
-            rows.append(self._resumed(first, others, rows))
+        # The first run and its repetitions have a Python of their own each: with another hash seed.
+        with warm_starts(others[-1] if others else first, uses_run=base.uses_run) as start:
+            self._start = start
+            rows = [self._row(base, other) for other in others]
+            rows = self._explained(first, base, rows)
+            if self._resumes:
+                rows.append(self._resumed(first, others, rows))
         rows += file_rows([*self._outcomes.values()])
-        return self._report(base, first.name, rows)
+        return self._report(base, rows)
 
-    def _outcome(self, trial: Trial) -> Outcome:
+    def _outcome(self, trial: Trial, start: Start = start_trial) -> Outcome:
         say(f"running {trial.name}")
-        outcome = outcome_of(trial, run_trial(trial, self._stops))
+        outcome = outcome_of(trial, run_trial(trial, self._stops, start))
         self._outcomes[trial.name] = outcome
         return outcome
 
@@ -242,17 +252,24 @@ class _Verification:
     def _without_run(self, first: Trial, base: Outcome, others: Sequence[Trial]) -> int:
         """Check what can be checked of a script that does not use `Run`: its exit codes."""
         plain = [first, *(one for one in others if one.strategy == DDP)]
-        codes = {first.name: base.code}
-        codes |= {one.name: self._outcome(one).code for one in plain[1:]}
-        shown = ", ".join(f"{one.ranks} rank(s): {codes[one.name]}" for one in plain)
-        print(
-            f"{script_of(self._asked.words)} does not use Run: its losses, parameters, data and "
-            f"resumes cannot be compared, and its length cannot be cut. Exit codes: {shown}."
-        )
-        return FINE if not any(codes.values()) else DIFFERENT
+        outcomes = [base, *(self._outcome(one) for one in plain[1:])]
+        text = without_run_text(script_of(self._asked.words), outcomes)
+        self._print(text, without_run_document(outcomes))
+        return FINE if not any(one.code for one in outcomes) else DIFFERENT
+
+    def _failed(self, base: Outcome) -> int:
+        """Report that the script does not run at all."""
+        why = why_failed(base)
+        entry = {**run_entry(base), "verdict": FAILED, "sentence": why}
+        document = {"equal": False, "uses_run": base.uses_run, "runs": [entry]}
+        self._print(f"the script does not run as {base.name}: {why}", document)
+        return DIFFERENT
+
+    def _print(self, text: str, document: Mapping[str, Any]) -> None:
+        print(json.dumps(document) if self._as_json else text)
 
     def _row(self, base: Outcome, trial: Trial) -> Row:
-        outcome = self._outcome(trial)
+        outcome = self._outcome(trial, self._start)
         if outcome.code != 0:
             return failed_row(outcome)
         found = compare(base, outcome, tolerance=self._tolerance)
@@ -262,7 +279,7 @@ class _Verification:
         """Return the rows with causes that need more trials: the first one again, and so on."""
         # Another number of samples in a step explains all that follows.
         unclear = [row for row in rows if row.cause is not Cause.PER_DEVICE_BATCH]
-        if not any(self._is_bad(row) for row in unclear):
+        if self._found(base, unclear).is_equal:
             return rows
         repeat = self._outcome(again(first, "again"))
         same = compare(base, repeat, tolerance=self._tolerance)
@@ -303,10 +320,10 @@ class _Verification:
         fine = {row.outcome.name for row in rows if row.verdict in (EQUAL, APART)}
         plain = next((one for one in others if one.name in fine), first)
         undisturbed, trial = self._outcomes[plain.name], interrupted(plain)
-        left = self._outcome(trial)
+        left = self._outcome(trial, self._start)
         code = left.code
         # A run may be over before the notice is taken: then there is nothing to resume.
-        ended = self._outcome(resumed(trial)) if code == _PREEMPTED else left
+        ended = self._outcome(resumed(trial), self._start) if code == _PREEMPTED else left
         ended = replace(ended, name=f"{plain.name}, resumed")
         if ended.code != 0 and code == _PREEMPTED:
             return failed_row(ended)
@@ -321,29 +338,16 @@ class _Verification:
         )
         return compared_row(undisturbed, ended, found, with_repeat(seen, self._twice))
 
-    def _report(self, base: Outcome, name: str, rows: Sequence[Row]) -> int:
-        print(table(base, [row for row in rows if row.comparison or row.verdict != APART], name))
-        bad = [row for row in rows if self._is_bad(row)]
-        told: set[str] = set()
-        for row in rows:
-            if row.verdict == EQUAL or row.sentence in told:
-                continue
-            told.add(row.sentence)
-            print(f"\n{row.outcome.name}: {row.sentence}")
-            if row.cause is not None:
-                print(f"  {row.cause.remedy}")
-        noise = max((row.comparison.noise for row in rows if row.comparison), default=0.0)
-        if noise:
-            print(f"\n{_NOISE.format(noise)}")
-        for warning in warning_lines([*self._outcomes.values()], _TOLD):
-            if not any(warning in sentence for sentence in told):
-                print(f"\nthe run warned: {warning}")
-        if not bad:
-            print(f"\nequal up to {self._tolerance:g}")
-        return DIFFERENT if bad else FINE
+    def _report(self, base: Outcome, rows: Sequence[Row]) -> int:
+        report = self._found(base, rows)
+        self._print(report.text(), report.document())
+        return FINE if report.is_equal else DIFFERENT
 
-    def _is_bad(self, row: Row) -> bool:
-        if row.verdict == REFUSED:
-            # A strategy that does not fit is no mistake of the script, unless it was asked for.
-            return self._asked.are_named or row.outcome.strategy == DDP
-        return row.verdict in (APART, FAILED)
+    def _found(self, base: Outcome, rows: Sequence[Row]) -> Report:
+        return Report(
+            first=base,
+            rows=tuple(rows),
+            tolerance=self._tolerance,
+            strategies_are_named=self._asked.are_named,
+            warnings=tuple(warning_lines([*self._outcomes.values()], _TOLD)),
+        )

@@ -19,6 +19,7 @@ from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from ..run_state import Preempted
 from ..saving.export import export_model
+from ..saving.save_deadline import fits_export
 from .evaluation import FirstSamples, require_samples, required
 from .job_parts import build_parts
 from .step import Step
@@ -39,6 +40,7 @@ class Job:
         self._log = parts.log
         self._rules = parts.rules
         self._exported = parts.exported
+        self._clock = parts.saver.clock
         self._loop = TrainingLoop(run, recipe, parts)
         if recipe.validate is not None and recipe.measure is not None:
             self.try_measure(recipe.validate, recipe.measure, name="val")
@@ -117,11 +119,6 @@ class Job:
         """Whether this start has completed a step."""
         return self._loop.has_trained
 
-    @property
-    def is_evaluating(self) -> bool:
-        """Whether this rank is in `step.evaluate` of a step that is done."""
-        return self._loop.is_evaluating
-
     def save_after_mistake(self) -> str:
         """Save the finished steps if all ranks have met a mistake; return what came of it.
 
@@ -169,11 +166,12 @@ class Job:
             self.run.communicator,
             which=which,
             asked=lambda: self.run.preemption.requested,
+            fits=lambda: fits_export(self._clock.look()),
             model=self._exported,
             merged=merged,
         )
         if path is None:
-            self._leave_after_loop("job.export")
+            self._leave_after_loop("job.export", asked=self.run.preemption.requested)
         if isinstance(self._exported.adapter, str):
             self.run.warn(f"the PEFT model was exported whole: {self._exported.adapter}.")
         name = which or self._restore
@@ -213,17 +211,17 @@ class Job:
         self._checkpointer.restore_weights(*self._weights(which), averaged=which == "ema")
         found = self._loop.measure(dataset, measure, name, collate)
         if found.metrics is None:
-            self._leave_after_loop("job.test")
+            self._leave_after_loop("job.test", asked=found.notice.asked > 0)
         self._log.measured(self.step, which or self._restore, found.metrics)
         return found.metrics
 
-    def _leave_after_loop(self, where: str) -> NoReturn:
+    def _leave_after_loop(self, where: str, *, asked: bool) -> NoReturn:
         """Leave after the training, whose end is saved. Called on every rank.
 
         Raises:
             Preempted: always.
         """
-        self._log.left_after_loop(where, self.step)
+        self._log.left_after_loop(where, self.step, asked=asked)
         raise Preempted
 
     @property

@@ -185,6 +185,7 @@ class Step:
         self._update()
         for sentence in owner.statistics.end_step(self._num_micro_batches):
             owner.note(sentence)
+        owner.strategy.compare_buffers(owner.statistics.apart)
         self._seed_streams(AFTER_LAST_MICRO_BATCH)
         self.seconds = time.monotonic() - began
 

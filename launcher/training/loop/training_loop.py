@@ -41,6 +41,7 @@ from .job_parts import JobParts
 from .rollback import bad_evaluation, roll_back, skipped_steps
 from .step import Step
 from .step_support import StepSupport
+from .weight_digests import WeightDigests
 
 _LONGEST_WAIT_S = 25.0
 """A rank that has met a mistake alone is not to keep the others for longer."""
@@ -62,12 +63,11 @@ class TrainingLoop:
         self._checkpointer = parts.checkpointer
         self._saver = parts.saver
         self._log = parts.log
+        self._digests = WeightDigests(run, parts.strategy, parts.log.records, recipe.digest_every)
         self._rules = parts.rules
         self._rates = parts.rates
         self.asked_to_stop: str | None = None
         """What the script said when it called `job.stop()` on this rank."""
-        self.is_evaluating = False
-        """Whether the script's `measure` is being called for a step that is done."""
         self._num_done = 0
         self._step_s = 0.0
         self._open: Step | None = None
@@ -302,6 +302,8 @@ class TrainingLoop:
             self._saver.pace.since_last_s,
             must=owes_evaluation,
         )
+        is_evaluated = step.evaluation_due and not owes_evaluation
+        self._digests.after_step(self.step, is_evaluated=is_evaluated)
         return agreed
 
     def _finish_evaluation(self, step: Step) -> Decision:
@@ -331,6 +333,8 @@ class TrainingLoop:
 
     def _carry_out(self, decision: Decision, *, owes_evaluation: bool = False) -> None:
         """Do what was decided. Called on every rank."""
+        if decision.save:
+            self._digests.before_save(self.step)
         if decision.save or decision.conclude or decision.proceed or decision.rollback:
             self._prepare_to_save(owes_evaluation=owes_evaluation)
         if decision.conclude:
@@ -452,9 +456,7 @@ class TrainingLoop:
         Raises:
             Preempted: the ranks were asked to leave, or the time is too short.
         """
-        self.is_evaluating = True
         found = self._support.measure(dataset, measure, name, collate)
-        self.is_evaluating = False
         step.notice = found.notice
         if found.metrics is None:
             self._leave_owing(step)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from strategies import Agreed, Decision, Ending, Restored, Strategy
+from strategies import Agreed, Decision, Ending, Restored
+from strategies.parallel.trained_state import TrainedState
 
 from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.tables import plural
@@ -30,7 +31,9 @@ class OwnLog(SaveLog):
         self._is_wanted = False
         self._since_s = run.clock()
 
-    def started(self, strategy: Strategy, step: int, data: str, restored: Restored | None) -> None:
+    def started(
+        self, strategy: TrainedState, step: int, data: str, restored: Restored | None
+    ) -> None:
         """Report a start or a resume. Called on every rank."""
         self._newest = None if restored is None else restored.step
         places = self._run.places()

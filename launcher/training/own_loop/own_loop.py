@@ -20,13 +20,13 @@ from strategies import (
     Objects,
     Progress,
     Report,
-    Strategy,
     StrategyError,
     current_hyperparameters,
     decide,
 )
 from strategies.collectives.late_number import LateNumber
 from strategies.parallel.strategy import StepOutcome
+from strategies.parallel.trained_state import TrainedState
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.leaving import tell_leaving
@@ -34,7 +34,7 @@ from ..loop.evaluation_rules import EvaluationRules
 from ..run_state import RunState
 from ..saving.checkpointer import Checkpointer
 from ..saving.save_at_boundary import SaveAtBoundary
-from .agreed_boundary import AgreedBoundary
+from .agreement import Agreement, agreed_metrics
 from .data.position import DataPosition, Place
 from .own_log import OwnLog
 from .own_state import after_step, moved_place, restored_state, resume_report, state_to_json
@@ -65,7 +65,7 @@ class OwnLoop:
     def __init__(
         self,
         run: OwnLoopContext,
-        strategy: Strategy,
+        strategy: TrainedState,
         settings: Settings,
         objects: Objects,
         data: DataPosition | None,
@@ -88,8 +88,9 @@ class OwnLoop:
             objects={**objects, RankPlaces.NAME: self._places},
         )
         self._saver = SaveAtBoundary(run, self._checkpointer, self._log, settings.save.every)
-        strategy._optimizer.register_step_pre_hook(lambda *_: self._before_update())
-        self._boundary = AgreedBoundary(run.ranks, settings.text, self._look)
+        for one in strategy.optimizers:
+            one.register_step_pre_hook(lambda *_: self._before_update())
+        self._boundary = Agreement(run.ranks, settings.text, self._look)
         self.watch = Watch(run.ranks, end_process=run.end_process)
         self.state, self.place = RunState(), Place()
         self.asked_to_stop: str | None = None
@@ -125,8 +126,8 @@ class OwnLoop:
         set_random_state(mine["random"], ranks.device)
         return batches
 
-    def begin_batch(self) -> None:
-        """Count a batch that the script is given now."""
+    def begin_batch(self, batch: Any) -> Any:
+        """Count a batch that the script is given now; return it as the script is to have it."""
         assert self._data is not None
         self._run.before_first_step.end()
         self._run.lockstep.step = self.state.step
@@ -136,6 +137,7 @@ class OwnLoop:
         self.place = replace(self.place, batches=batches, samples=samples)
         self.ends_epoch = self._data.left(self.place) == 0
         self.evaluation_due = False
+        return self._data.ready(batch)
 
     def begin_epoch(self, epoch: int) -> None:
         """Go on to the begin of another epoch."""
@@ -189,9 +191,8 @@ class OwnLoop:
         calls, batch = self.watch.calls, self.watch.batches
         own = {name: float(value) for name, value in metrics.items()}
         with self.watch.waiting("run.evaluated", calls=calls, batch=batch):
-            self._boundary.drain()
-            everyone: list[Any] = self._run.communicator.all_gather(_without_nan(own))
-        found = agreed_metrics([_with_nan(one) for one in everyone], average=average)
+            everyone = self._boundary.metrics(own)
+        found = agreed_metrics(everyone, average=average)
         monitor = None if self._settings.stop is None else self._settings.stop.monitor
         if monitor is not None and monitor not in found:
             raise ConfigError(
@@ -376,35 +377,3 @@ class OwnLoop:
         self._log.started(self._strategy, self.state.step, told, restored)
         if self._run.ranks.is_coordinator:
             self._saver.clock.remember(self._run.past_events)
-
-
-def agreed_metrics(everyone: list[dict[str, float]], *, average: bool) -> Metrics:
-    """Return one value for each metric out of those of all ranks; pure.
-
-    Raises:
-        ConfigError: they differ, and are not to be averaged.
-    """
-    first = everyone[0]
-    for rank, one in enumerate(everyone):
-        if one.keys() != first.keys():
-            raise ConfigError(
-                f"run.evaluated was given {', '.join(sorted(first)) or 'nothing'} on rank 0, and "
-                f"{', '.join(sorted(one)) or 'nothing'} on rank {rank}. Give it the same on all."
-            )
-        for name, value in one.items() if not average else ():
-            if repr(value) != repr(first[name]):  # nan is like nan
-                raise ConfigError(
-                    f"run.evaluated was given {name}={first[name]:g} on rank 0 and {value:g} on "
-                    f"rank {rank}: which of them counts is not known. Reduce it over the ranks "
-                    "before, or pass average=True for the mean over the ranks."
-                )
-    count = len(everyone)
-    return {name: sum(one[name] for one in everyone) / count for name in first}
-
-
-def _without_nan(metrics: Mapping[str, Any]) -> JSON:
-    return {name: repr(value) for name, value in metrics.items()}
-
-
-def _with_nan(texts: Mapping[str, str]) -> dict[str, float]:
-    return {name: float(text) for name, text in texts.items()}

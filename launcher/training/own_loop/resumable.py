@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from strategies import ConfigError, EarlyStopping, Ending, Metrics
-from strategies.parallel.live.live import live_strategy
+from strategies.parallel.live.live import live_state
+from strategies.parallel.live.several import by_name
 
 from ..run_path import run_path
 from .adopted_ranks import adopted_ranks
@@ -56,8 +57,9 @@ class Resumable:
 
         Args:
             model: plain, in DistributedDataParallel, after fully_shard, compiled, or a DeepSpeed
-                engine.
-            optimizer: over its parameters; not for an engine, which has its own.
+                engine; or several, by name or in a list. One without an optimizer is frozen.
+            optimizer: over its parameters; not for an engine, which has its own; or several, each
+                with other parameters.
             schedulers: of torch, or with state_dict() and load_state_dict().
             loader: a DataLoader over a map-style data set, or one with state_dict().
             stop: ends the run for what `evaluated` is given.
@@ -172,8 +174,7 @@ class Resumable:
             if steps is not None and loop.state.step >= steps:
                 break
             for batch in loop.open_epoch():
-                loop.begin_batch()
-                yield epoch, batch
+                yield epoch, loop.begin_batch(batch)
                 if loop.boundary():
                     if loop.is_leaving:
                         loop.close()
@@ -247,7 +248,7 @@ class Resumable:
         self._data = None if self._loader is None else data_position(self._loader)
         start.before_first_step.go_on()
         ranks = adopted_ranks(start.environment, _device_of(self._model))
-        strategy = live_strategy(self._model, self._optimizer, ranks)
+        strategy = live_state(self._model, self._optimizer, ranks)
         path = run_path(start.environment, self._run_dir)
         if path in _OPEN:
             raise ConfigError(
@@ -264,6 +265,8 @@ class Resumable:
 
 def _device_of(model: Any) -> torch.device:
     """Return where the model is; the CPU where it has no parameter, which is refused later."""
+    if several := by_name(model, "model"):
+        model = next(iter(several.values()))
     parameters = getattr(model, "parameters", None)
     first = next(iter(parameters()), None) if callable(parameters) else None
     return torch.device("cpu") if first is None else first.device

@@ -16,7 +16,7 @@ from .names_elsewhere import ELSEWHERE
 
 _WHOLE = (
     *("global_batch", "micro_batch", "epochs", "steps", "keep", "keep_best"),
-    *("workers", "prefetch", "max_skipped", "log_every"),
+    *("workers", "prefetch", "max_skipped", "log_every", "digest_every"),
 )
 _INTERVALS = ("evaluate_every", "save_every", "keep_every")
 

@@ -121,6 +121,9 @@ class Recipe:
     """Your `accelerate.Accelerator`, for --strategy accelerate."""
     log_every: int = 10
     """Optimizer steps between two records of metrics.jsonl."""
+    digest_every: int | None = None
+    """Record a digest of all weights in metrics.jsonl after every that many optimizer steps, and at
+    every evaluation and save. None: with --exact at evaluations and saves, else never."""
     shard_blocks: str | tuple[str, ...] = ()
     """Blocks that fsdp shards separately: name patterns such as "layers.*", or class names.
     Default: the repeated modules. --shard-blocks takes precedence."""
@@ -153,9 +156,10 @@ class Recipe:
     index. Names and shapes must match the model. A resumed run reads its checkpoint instead."""
 
     def __post_init__(self) -> None:
-        for name in ("keep", "log_every", "max_skipped"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1.")
+        for name in ("keep", "log_every", "max_skipped", "digest_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1.")
         if self.keep_best < 0 or (self.keep_best and self.stop is None):
             raise ConfigError(
                 f"keep_best={self.keep_best} needs a number from 0 on, and stop=EarlyStopping(...) "
@@ -182,6 +186,13 @@ class Recipe:
                 "Give the length of the run as steps=."
             )
         for name, value in (("model", self.model), ("optimizer", self.optimizer)):
+            if isinstance(value, Mapping | list | tuple):
+                raise ConfigError(
+                    f"{name}= is a {type(value).__name__} of {len(value)}, and run.prepare trains "
+                    "one model with one optimizer. Keep several (a GAN, an actor and a critic, a "
+                    f"teacher) in a loop of your own: launcher.Resumable({name}=...) takes them by "
+                    "name, saves and resumes each."
+                )
             if isinstance(value, nn.Module | torch.optim.Optimizer):
                 raise ConfigError(
                     f"{name}= is a {type(value).__name__} that was made already, and sharding "

@@ -64,6 +64,7 @@ class FitArguments(TypedDict, total=False):
     max_skipped: int
     accelerator: Any
     log_every: int
+    digest_every: int | None
     shard_blocks: str | tuple[str, ...]
     hybrid_shard: bool
     checkpoint_blocks: bool | str | tuple[str, ...]

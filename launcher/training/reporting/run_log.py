@@ -214,16 +214,11 @@ class RunLog(SaveLog):
             ending = decision.ending.value
             self._run.say(f"finished at step {step}: {ending}, {decision.reason}{nothing}")
 
-    def left_after_loop(self, where: str, step: int) -> None:
+    def left_after_loop(self, where: str, step: int, *, asked: bool) -> None:
         """Report that the ranks leave after the training, whose end is saved."""
         if self._is_coordinator:
-            cause = self._run.preemption.cause
-            told = f" ({cause})" if cause else ""
             self._folder.event("left", attempt=self._run.attempt, where=where, step=step)
-            self._run.say(
-                f"preemption notice{told} in {where}, which will be repeated: the training is "
-                f"saved up to step {step}. The same command resumes the run."
-            )
+            self._run.say(left_text(where, step, asked=asked, cause=self._run.preemption.cause))
 
     def already_over(self, decision: Decision) -> None:
         """Report a run that had finished before this start."""
@@ -239,6 +234,22 @@ class RunLog(SaveLog):
                 f"this run had finished already: {decision.ending}, {decision.reason}. "
                 "To train anew, choose another --run-dir."
             )
+
+
+def left_text(where: str, step: int, *, asked: bool, cause: str | None) -> str:
+    """Return why the ranks leave after the training, and what the next start does; pure.
+
+    Args:
+        where: in which call.
+        step: of the newest checkpoint.
+        asked: they have a preemption notice; else the time that is left is too short.
+        cause: of the notice, as far as it is known here.
+    """
+    reason = f"the time left is too short for {where}, which the next start will do"
+    if asked:
+        told = f" ({cause})" if cause else ""
+        reason = f"preemption notice{told} in {where}, which will be repeated"
+    return f"{reason}: the training is saved up to step {step}. The same command resumes the run."
 
 
 def strategy_text(run: RunContext) -> str:

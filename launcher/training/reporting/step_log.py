@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from strategies import Agreed, BatchPlan
 
-from ...run_folder.metric_text import is_table, metrics_text, without_nan
+from ...run_folder.metric_text import WEIGHTS_DIGEST, is_table, metrics_text, without_nan
 from ...run_folder.progress_line import NextSave, Pace, Standing, progress_line
 from ..context import RunContext
 from ..recipe.interval import Every
@@ -28,6 +28,9 @@ class StepLog:
         self._recipe = recipe
         self._save_every = save_every
         self._pending: dict[str, Any] | None = None
+        """The newest step's record, which waits for its loss."""
+        self._is_wanted = False
+        """Whether it is to be written."""
         self._pace = Pace()
         self._boundary_s = run.clock()
         self._standing: Standing | None = None
@@ -103,8 +106,7 @@ class StepLog:
         if agreed is None and not step.metrics:
             self._show(self._standing)  # the first: the line of any other waits for its loss
         is_due = number % self._recipe.log_every == 0
-        if not (is_due or must or step.metrics or not step.outcome.applied):
-            return
+        self._is_wanted = is_due or must or bool(step.metrics) or not step.outcome.applied
         self._pending = {
             "step": number,
             "epoch": plan.epoch_of(number - 1),
@@ -120,6 +122,12 @@ class StepLog:
         }
         if is_due:  # else it would be the pace of the few steps between two records
             self._samples, self._busy_s = 0, 0.0
+
+    def add_digest(self, digest: str) -> None:
+        """Write the newest step's record in any case, with a digest of the weights."""
+        if self._pending is not None:
+            self._pending[WEIGHTS_DIGEST] = digest
+            self._is_wanted = True
 
     def flush(self, agreed: Agreed | None) -> None:
         """Write the last record, whose loss was read when the boundary was drained."""
@@ -166,7 +174,8 @@ class StepLog:
     def _take(self, agreed: Agreed | None) -> dict[str, Any]:
         """Return the record that waits for its loss, with it; empty where the loss is not its."""
         record, self._pending = self._pending, None
-        if record is None or agreed is None or agreed.step != record["step"]:
+        is_its = record is not None and agreed is not None and agreed.step == record["step"]
+        if record is None or agreed is None or not (is_its and self._is_wanted):
             return {}
         return {**record, "loss": agreed.loss}
 

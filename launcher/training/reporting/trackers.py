@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...run_folder.metric_text import is_table
+from ...run_folder.metric_text import WEIGHTS_DIGEST, is_table
 from ..recipe.tracker_names import TENSORBOARD
 from .tracker_resume import WAYS, flattened, remember, same_run
 
 FOLDER = "tensorboard"
-_NOT_LOGGED = frozenset({"step", "time", "attempt", "samples"})
+_NOT_LOGGED = frozenset({"step", "time", "attempt", "samples", WEIGHTS_DIGEST})
 
 
 class Tracker(Protocol):

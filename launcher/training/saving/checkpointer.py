@@ -8,9 +8,9 @@ from contextlib import suppress
 from checkpointing import (
     JSON,
     BackgroundSave,
-    BackgroundWriter,
     CheckpointStore,
     FrozenTensors,
+    OwnShard,
     Retention,
     SavedCheckpoint,
     Snapshot,
@@ -22,17 +22,18 @@ from strategies import (
     IMPORTED,
     Objects,
     Restored,
-    Strategy,
     collect_state,
     frozen_fragments,
     restore_newest,
 )
 from strategies.data.streams.own_position import OwnPosition, require_same_kind
+from strategies.parallel.trained_state import TrainedState
 
 from ...run_folder.checkpoint_summary import best_step
 from ..context import RunContext
 from .background_thread import BackgroundThread
 from .pruning import Pruner
+from .writer_start import open_writer
 
 
 class Checkpointer:
@@ -41,7 +42,7 @@ class Checkpointer:
     def __init__(
         self,
         run: RunContext,
-        strategy: Strategy,
+        strategy: TrainedState,
         *,
         retention: Retention,
         requested: list[dict[str, JSON]],
@@ -57,9 +58,10 @@ class Checkpointer:
         own = {} if own_position is None else {own_position.NAME: own_position}
         self._objects: Objects = {**objects, **own}
         self._own_position = own_position
-        self._writer = BackgroundWriter()
+        self._writer = open_writer()
         self._stored = FrozenTensors()
         self._stored_best = FrozenTensors()
+        self._own_shard = OwnShard()
         self._in_flight: BackgroundSave | None = None
         self._saving_since: int | None = None
         self._state_in_flight: Mapping[str, JSON] = {}
@@ -98,10 +100,13 @@ class Checkpointer:
                 self._folder.checkpoints.set_aside(step)
         self._pruner.resumed(self.newest_step)
         self._stored.forget()
+        self._own_shard.forget()
         self._stored_best.failed()  # what it relies on may have been swept
         if restored is not None:
             frozen = frozen_fragments(self._strategy)
             self._stored.loaded(restored.token, restored.stored, frozen)
+            folder = self._folder.checkpoints.path(restored.step)
+            self._own_shard.committed(folder, self._communicator.rank, restored.files)
         saved = restored.objects if restored is not None else {}
         for name, state in saved.items():
             if name in self._objects:
@@ -265,8 +270,14 @@ class Checkpointer:
         if self._own_position is not None and not weights_only:
             self._own_position.gather(step, self._communicator.all_gather)
         stored, store = self._stored, self._folder.checkpoints
+        other, beside = self._stored_best, self._folder.best
         if weights_only:
-            stored, store = self._stored_best, self._folder.best
+            stored, store, other, beside = other, beside, stored, store
+        if other.names and not other.is_doubtful and not stored.names:
+            # One base for both. On rank 0 alone it may fail: then all ranks write it.
+            is_shared = not self._is_coordinator or store.share_objects(beside, other.objects)
+            if is_shared:
+                stored.adopt(other)
         if stored.is_doubtful and self._is_coordinator and not store.has_objects(stored.objects):
             stored.forget()
         return collect_state(
@@ -279,6 +290,7 @@ class Checkpointer:
             objects=self._objects,
             weights_only=weights_only,
             stored=stored,
+            own_shard=None if weights_only else self._own_shard,
         )
 
     def _let_go(self, step: int, state: Mapping[str, JSON], current_best: int | None) -> None:

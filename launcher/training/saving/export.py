@@ -17,7 +17,7 @@ from .model_config import ExportedModel, write_config
 
 
 class _Asked(Exception):
-    """The coordinator has a preemption notice."""
+    """The coordinator has a preemption notice, or too little time."""
 
 
 def export_model(
@@ -28,6 +28,7 @@ def export_model(
     *,
     which: str | None = None,
     asked: Callable[[], bool] = lambda: False,
+    fits: Callable[[], bool] = lambda: True,
     model: ExportedModel | None = None,
     merged: bool = False,
 ) -> str | None:
@@ -45,11 +46,13 @@ def export_model(
         which: "ema" prefers the averages.
         asked: whether this rank has a preemption notice; asked on the coordinator, every few
             megabytes.
+        fits: whether there is time for an export; asked on the coordinator, before it begins.
         model: what is known of the model besides its weights.
         merged: write a PEFT model whole, with its adapter merged into the base.
 
     Returns:
-        On every rank, what was written; None: a notice came before, and nothing of it stays.
+        On every rank, what was written; None: a notice came before or the time is too short, and
+        nothing of it stays.
 
     Raises:
         ConfigError: on every rank, when there is no adapter to merge.
@@ -68,6 +71,8 @@ def export_model(
     message: dict[str, JSON] = {}
     if communicator.rank == 0:
         try:
+            if not fits():
+                raise _Asked
             preferred = "ema" if which == "ema" else None
             path = _write(folder, store, step, preferred, look, model, merged=merged)
             message = {"path": str(path)}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from strategies import Look
+from strategies.boundary.time_left import RESERVE_S, SLACK
 
 from ...contract.end_time import EndTime
 from ...contract.environment import RankEnvironment
@@ -134,6 +135,15 @@ class SaveDeadline:
         if (sentence := too_little_time(self._grace_s, step_s, save_s)) is not None:
             self._has_warned = True
             self._warn(sentence)
+
+
+def fits_export(look: Look) -> bool:
+    """Whether an export would end before the deadline, if one is known. Pure.
+
+    It writes a part of what a save writes: that is how long it may take.
+    """
+    needs_s = SLACK * max(0.0, look.save_s) + RESERVE_S
+    return not look.time_is_limited or look.left_s > needs_s
 
 
 def too_little_time(grace_s: float, step_s: float, save_s: float) -> str | None:

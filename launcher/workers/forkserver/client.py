@@ -1,6 +1,7 @@
 """The launcher's end of the warm server: fork it, wait for it, ask it for ranks."""
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -89,7 +90,7 @@ class ForkServer:
             UsageError: There is no module of a name in --preload.
         """
         end = time.monotonic() + READY_S
-        while not select.select([self._channel], [], [], POLL_S)[0]:
+        while not self._hears(POLL_S):
             if given_up():
                 return
             if time.monotonic() > end:
@@ -145,12 +146,16 @@ class ForkServer:
         self._group = None
         group.begin(END_S)
 
-    def close(self) -> None:
-        """End the server and whatever an import has started; ranks that were forked live on."""
+    def kill(self) -> None:
+        """Kill the server and whatever an import has started; `close` follows."""
         self._channel.close()
         kill_group(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """End the server and whatever an import has started; ranks that were forked live on."""
+        self.kill()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
         group, self._group = self._group, None
@@ -167,7 +172,7 @@ class ForkServer:
     def _answer(self, bound_s: float) -> dict[str, Any]:
         end = time.monotonic() + bound_s
         was_suspended = False
-        while not select.select([self._channel], [], [], LOOK_S)[0] and time.monotonic() < end:
+        while not self._hears(LOOK_S) and time.monotonic() < end:
             # Twice: when all that was suspended is woken up, this process may be the first.
             if is_suspended(self.pid) and was_suspended:
                 raise ForkServerUnavailableError("the server is suspended (SIGSTOP)")
@@ -176,6 +181,11 @@ class ForkServer:
             return receive(self._channel, max(0.0, end - time.monotonic()))[0]
         except Gone as gone:
             raise ForkServerUnavailableError(self._why_gone(str(gone))) from None
+
+    def _hears(self, timeout_s: float) -> bool:
+        poll = select.poll()  # select takes no descriptor from 1,024 on
+        poll.register(self._channel, select.POLLIN)
+        return bool(poll.poll(math.ceil(1000 * timeout_s)))
 
     def _why_gone(self, seen: str) -> str:
         """Return what became of the server, as far as it can be known."""

@@ -59,6 +59,9 @@ SHIELDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal
 _OF_EVERY_RANK = ("multiprocessing.forkserver", "runpy")
 """What shields loader workers needs these: once here, and not in each rank."""
 
+_COMPILER = "torch._dynamo"
+"""DistributedDataParallel, fully_shard and DeepSpeed import it, compiled or not: half a second."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Warmth:
@@ -68,6 +71,8 @@ class Warmth:
     preload: tuple[str, ...]
     uses_run: bool
     """The script imports `launcher`."""
+    imports_compiler: bool = False
+    """Building the model will import torch's compiler in each rank; here it is done once."""
     opened: frozenset[int]
     """Descriptors that the import of torch has left open."""
     holds_interrupt: bool = False
@@ -85,6 +90,7 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
     close_all_but({channel.fileno(), *warmth.opened})
     try:
         draws = DrawnAtImport()
+        import_ours(warmth, draws)
         libraries = mapped_files()
         unsafe = prepare(warmth, draws)
         opened = {fd: at for fd, at in open_descriptors().items() if fd != channel.fileno()}
@@ -109,8 +115,19 @@ def serve(warmth: Warmth, channel: socket.socket) -> NoReturn:
     os._exit(1)
 
 
+def import_ours(warmth: Warmth, draws: DrawnAtImport) -> None:
+    """Import what our own part of the ranks will want, and what torch will import for it."""
+    if warmth.uses_run:
+        importlib.import_module("...training.run", __package__)
+    for name in _OF_EVERY_RANK:
+        importlib.import_module(name)
+    if warmth.imports_compiler:
+        with draws.watched():
+            importlib.import_module(_COMPILER)
+
+
 def prepare(warmth: Warmth, draws: DrawnAtImport) -> str | None:
-    """Import what the ranks will want; return why a fork of this process is not safe, or None.
+    """Import what --preload names; return why a fork of this process is not safe, or None.
 
     What the imports of --preload draw is noted in `draws`.
 
@@ -120,10 +137,6 @@ def prepare(warmth: Warmth, draws: DrawnAtImport) -> str | None:
     folder = os.getcwd() if warmth.program.is_module else script_folder(warmth.program.name)
     if not sys.flags.safe_path:
         sys.path[0] = folder  # a module to preload may stand beside the script
-    if warmth.uses_run:
-        importlib.import_module("...training.run", __package__)
-    for name in _OF_EVERY_RANK:
-        importlib.import_module(name)
     reason = _threads_after("import torch")
     for name in warmth.preload:
         if reason is None:

@@ -21,7 +21,12 @@ _HOLDS = "optimizer"
 """Where accelerate and DeepSpeed keep the torch optimizer that they have wrapped."""
 
 
-def adopt(strategy: Strategy, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+_FABRICS = "_FabricModule"
+
+
+def adopt(
+    strategy: Strategy, optimizer: torch.optim.Optimizer, groups: list[list[str]], ranks: Ranks
+) -> None:
     """Give a strategy that nothing was built by what reading and writing its state needs.
 
     Nothing of the steps: those are the script's, so precision, clipping, penalty and average are
@@ -35,11 +40,16 @@ def adopt(strategy: Strategy, optimizer: torch.optim.Optimizer, ranks: Ranks) ->
     strategy.held_back = frozenset()
     strategy.options = BuildOptions()
     strategy._optimizer = optimizer
+    strategy._group_names = groups
     strategy._as_built = plain_attributes(optimizer)
 
 
-def torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+def torch_optimizer(optimizer: Any, *, where: str = "optimizer=") -> torch.optim.Optimizer:
     """Return the optimizer that steps, out of what other libraries have put around it.
+
+    Args:
+        optimizer: the script's.
+        where: it was passed, for the sentence.
 
     Raises:
         ConfigError: there is none.
@@ -49,16 +59,23 @@ def torch_optimizer(optimizer: Any) -> torch.optim.Optimizer:
         found, depth = getattr(found, _HOLDS), depth + 1
     if not isinstance(found, torch.optim.Optimizer):
         raise ConfigError(
-            f"optimizer= is a {type(optimizer).__name__}, and what is saved and restored here is a "
+            f"{where} is a {type(optimizer).__name__}, and what is saved and restored here is a "
             "torch.optim.Optimizer. Pass the one that steps the model's parameters."
         )
     return found
 
 
+def inside_fabric(model: Any) -> Any:
+    """Return what Lightning Fabric's setup has wrapped: a module in DDP, an engine, or plain."""
+    is_fabrics = type(model).__name__ == _FABRICS
+    return model._forward_module if is_fabrics else model
+
+
 def bare_module(model: nn.Module) -> nn.Module:
-    """Return the user's module out of what DDP, DataParallel and torch.compile put around it."""
+    """Return the user's module out of what DDP, DataParallel, Fabric and torch.compile wrap."""
     found: Any = model
     while True:
+        found = inside_fabric(found)
         if isinstance(found, nn.parallel.DistributedDataParallel | nn.DataParallel):
             found = found.module
         elif isinstance(inner := vars(found).get("_modules", {}).get("_orig_mod"), nn.Module):
@@ -69,13 +86,19 @@ def bare_module(model: nn.Module) -> nn.Module:
 
 
 def live_groups(
-    optimizer: torch.optim.Optimizer, named: Sequence[tuple[str, torch.Tensor]]
+    optimizer: torch.optim.Optimizer,
+    named: Sequence[tuple[str, torch.Tensor]],
+    *,
+    called: str = "the optimizer",
+    owner: str = "the model",
 ) -> list[list[str]]:
     """Return the names of the parameters of each group.
 
     Args:
         optimizer: the script's.
         named: every parameter of the model.
+        called: what it is in a sentence.
+        owner: whose parameters these are, in a sentence.
 
     Raises:
         ConfigError: it holds others, or none of them, or one twice.
@@ -85,8 +108,8 @@ def live_groups(
         strangers = sum(id(p) not in name_of for p in group["params"])
         if strangers:
             raise ConfigError(
-                f"group {number} of the optimizer holds {strangers} of {len(group['params'])} "
-                "parameters that are not the model's: it was made for another model, or before "
+                f"group {number} of {called} holds {strangers} of {len(group['params'])} "
+                f"parameters that are not {owner}'s: it was made for another model, or before "
                 "the model was wrapped or sharded. Make it from model.parameters() after that, and "
                 "pass the same model here."
             )
@@ -94,11 +117,11 @@ def live_groups(
     counts = Counter(name for group in groups for name in group)
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ConfigError(
-            f"the optimizer holds {', '.join(twice[:5])} more than once. Give each parameter to "
+            f"{called} holds {', '.join(twice[:5])} more than once. Give each parameter to "
             "one group."
         )
     if not counts:
-        raise ConfigError("the optimizer holds no parameter of the model: nothing would be saved.")
+        raise ConfigError(f"{called} holds no parameter of {owner}: nothing would be saved.")
     return groups
 
 

@@ -28,10 +28,9 @@ class _LiveZero(Zero):
         import deepspeed
 
         version = str(deepspeed.__version__)
-        adopt(self, torch_optimizer(engine.optimizer), ranks)
         self._engine, self._model = engine, engine.module
         self._layout = layout_of(engine.optimizer, version)
-        self._group_names = self._layout.group_names()
+        adopt(self, torch_optimizer(engine.optimizer), self._layout.group_names(), ranks)
         trained = {name for group in self._group_names for name in group}
         self.catalogue = live_catalogue(
             self._model,

@@ -8,30 +8,44 @@ from torch import nn
 from ...collectives.process_group import Ranks
 from ..native.ddp import DDP
 from ..native.single import Replicated, Single
-from .adoption import adopt, bare_module, live_catalogue, live_groups
+from .adoption import adopt, live_catalogue
 
 
 class LiveSingle(Single):
     """The script's own model on one rank."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
-        _adopt(self, model, optimizer, ranks)
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        groups: list[list[str]],
+        ranks: Ranks,
+    ) -> None:
+        _adopt(self, model, optimizer, groups, ranks)
 
 
 class LiveDDP(DDP):
     """The script's own replicas."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
-        _adopt(self, model, optimizer, ranks)
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        groups: list[list[str]],
+        ranks: Ranks,
+    ) -> None:
+        _adopt(self, model, optimizer, groups, ranks)
 
 
 def _adopt(
-    strategy: Replicated, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks
+    strategy: Replicated,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    groups: list[list[str]],
+    ranks: Ranks,
 ) -> None:
-    adopt(strategy, optimizer, ranks)
-    strategy._model = bare_module(model)
-    named = list(strategy._model.named_parameters())
-    strategy._group_names = live_groups(optimizer, named)
-    trained = {name for group in strategy._group_names for name in group}
-    strategy.catalogue = live_catalogue(strategy._model, trained)
-    strategy._named = [(name, p) for name, p in named if name in trained]
+    adopt(strategy, optimizer, groups, ranks)
+    strategy._model = model
+    trained = {name for group in groups for name in group}
+    strategy.catalogue = live_catalogue(model, trained)
+    strategy._named = [(name, p) for name, p in model.named_parameters() if name in trained]

@@ -10,7 +10,7 @@ from ...collectives.process_group import Ranks
 from ...errors import ConfigError
 from ..native.fsdp import FSDP
 from ..native.scalar_parameters import ScalarParameters
-from .adoption import adopt, bare_module, live_catalogue, live_groups
+from .adoption import adopt, live_catalogue
 
 _KNOWN = ((Shard(0),), (Replicate(), Shard(0)))
 
@@ -18,22 +18,27 @@ _KNOWN = ((Shard(0),), (Replicate(), Shard(0)))
 class LiveFSDP(FSDP):
     """The script's own shards of rows, over all ranks or the same on every node."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        groups: list[list[str]],
+        ranks: Ranks,
+    ) -> None:
         """Read how it is sharded. No collective.
 
         Raises:
             ConfigError: in a way that is not known here, or not over all ranks.
         """
-        adopt(self, optimizer, ranks)
-        self._model = bare_module(model)
+        adopt(self, optimizer, groups, ranks)
+        self._model = model
         self._parameters = list(self._model.named_parameters())
         for name, parameter in self._parameters:
             _require_rows(name, parameter, ranks)
         self._mesh = self._parameters[0][1].device_mesh  # type: ignore[attr-defined]
         self._replicas = self._mesh.size(0) if self._mesh.ndim == 2 else 1
         self._scalars = ScalarParameters(self._model, self._mesh)
-        self._group_names = live_groups(optimizer, self._parameters)
-        trained = {name for group in self._group_names for name in group}
+        trained = {name for group in groups for name in group}
         self.catalogue = live_catalogue(self._model, trained)
         self._named = [(name, p) for name, p in self._parameters if name in trained]
 

@@ -328,7 +328,7 @@ class FSDP(TorchEngine):
             found += kept_fragments(held, self._optimizer, specs, self._share_of_held)
         return found + self._buffer_fragments()
 
-    def replicas(self) -> Replicas:
+    def _weights_alike(self) -> Replicas:
         """Return the rows that the same rank of every node holds, and what has no rows."""
         if self._replicas == 1:
             return Replicas(self._scalars.named)

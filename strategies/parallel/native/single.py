@@ -93,10 +93,8 @@ class Replicated(TorchEngine):
         shares = striped(tensors, self.ranks.rank, self.ranks.world_size)
         return shares + self._buffer_fragments()
 
-    def replicas(self) -> Replicas:
+    def _weights_alike(self) -> Replicas:
         """Return the whole model."""
-        if self.ranks.world_size == 1:
-            return Replicas()
         return Replicas(list(self._model.named_parameters()))
 
     def load(self, source: TensorSource, saved: SavedState | None) -> None:

@@ -239,13 +239,18 @@ class Stage3(Layout):
         ),
         *("get_param_id", "grad_position", "gradient_accumulation_dtype", "loss_scaler"),
         *("offload_optimizer", "offload_param", "overflow", "param_names"),
-        *("sub_group_to_group_id", "unflatten"),
+        *("reduce_bucket_size", "sub_group_to_group_id", "unflatten"),
     )
 
     @property
     def is_offloaded(self) -> bool:
         """Whether masters, gradients and optimizer state are in the host's memory."""
         return bool(self._zero.offload_optimizer and self._zero.offload_param)
+
+    @property
+    def sums_at_once(self) -> int:
+        """How many elements of gradients are summed over the ranks at a time."""
+        return int(self._zero.reduce_bucket_size)
 
     def pieces(self) -> Iterator[Piece]:
         """Yield what this rank holds. No collective."""

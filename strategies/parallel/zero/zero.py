@@ -46,10 +46,11 @@ from .broadcast import of_any_dimension
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .frozen_parameters import FrozenParameters
-from .internals import Piece, Stage12, apply_step, check_layout, layout_of
+from .internals import Piece, Stage3, Stage12, apply_step, check_layout, layout_of
 from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
+from .used_outside import let_forward_ask_for_parameters
 
 _UNDONE = {
     "load_state_dict": "under ZeRO the next step computes the weights anew from its fp32 masters, "
@@ -119,6 +120,8 @@ class Zero(Strategy):
         self._module = CastAround(self._engine, self.precision)
         self._calls = ModelCalls(model, self._through, refused=_UNDONE)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
+        if isinstance(self._layout, Stage3):
+            let_forward_ask_for_parameters(model, self._layout.sums_at_once)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
         check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
@@ -348,9 +351,9 @@ class Zero(Strategy):
         }
         return {fqn: state for fqn, state in found.items() if state}
 
-    def replicas(self) -> Replicas:
+    def _weights_alike(self) -> Replicas:
         """Return the weights that are computed with, which all ranks hold up to stage 2."""
-        if self.stage == 3 or self.ranks.world_size == 1:
+        if self.stage == 3:
             return Replicas()
         return Replicas(list(self._model.named_parameters()))
 

@@ -82,6 +82,28 @@ def test_all_ranks_leave_together_and_the_same_command_follows_the_same_curve(
     assert [a.step for a in run.attempts] == [0, left_at]
 
 
+@pytest.mark.parametrize(
+    ("since", "code", "says"),
+    [
+        (3, 75, "step 4 could not be saved (checkpoint-4 could not be written by rank 1: OSError:"),
+        pytest.param(
+            0, 1, "and no checkpoint could be written (checkpoint-4", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_save_that_fails_when_leaving_is_a_sentence(
+    launch: Any, since: int, code: int, says: str
+) -> None:
+    args = {"max_steps": 9, "save_steps": 2 if since else 500}
+    given = {"notice": [0, "step", 4], "full": [1, since], "args": args}
+    left = launch("--nproc-per-node", "2", str(WORKER), json.dumps(given))
+    assert left.wait() == code, left.stderr
+    assert says in left.stderr
+    assert "No space left on device" in left.stderr
+    assert "Traceback" not in left.stderr
+    assert ("resumes from step 2." in left.stderr) == (code == 75)
+
+
 @pytest.mark.slow
 def test_a_trainer_of_trl_does_so_too(launch: Any) -> None:
     pytest.importorskip("trl", minversion="1.16")

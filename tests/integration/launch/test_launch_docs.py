@@ -25,6 +25,7 @@ def ranks_of(launched):
     return found
 
 
+@pytest.mark.quick_cases("launcher-warm", "rank-cold", "everybody-warm")
 @pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize("whom", ["launcher", "rank", "everybody"])
 def test_a_script_without_run_comes_back(launch, whom):

@@ -9,6 +9,18 @@ pytestmark = pytest.mark.timeout(120)
 TWO = ("--nproc-per-node", "2")
 
 
+@pytest.mark.quick_cases(
+    "pass-0-warm",
+    "sys.exit(42)-42-cold",
+    "os._exit(3)-3-warm",
+    "sys.exit(75)-75-warm",
+    "sys.exit(75)-75-cold",
+    "sys.exit(93)-93-warm",
+    "sys.exit(2)-2-cold",
+    "os.kill(os.getpid(), signal.SIGKILL)-137-warm",
+    "os.abort()-134-cold",
+    "os.kill(os.getpid(), signal.SIGSEGV)-139-warm",
+)
 @pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize(
     ("rank_1", "code"),

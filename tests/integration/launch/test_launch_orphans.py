@@ -143,6 +143,7 @@ def children_of(pid):
     return {int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+@pytest.mark.quick_cases("0.0-warm", "0.04-cold", "0.08-warm", "0.15-cold", "0.2-warm", "0.3-cold")
 @pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize("after_s", [0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3])
 def test_sigkill_of_the_launcher_at_any_time(launch, after_s):
@@ -180,6 +181,7 @@ MORE_ROUNDS = [("warm" if seed % 2 else "cold", seed) for seed in range(12, 62)]
 """50 more: scripts/test -m slow -k any_process."""
 
 
+@pytest.mark.quick_cases("warm-0", "warm-1", "warm-2", "warm-3", "warm-4")
 @pytest.mark.parametrize(
     ("launch", "seed"),
     [*ROUNDS, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE_ROUNDS)],

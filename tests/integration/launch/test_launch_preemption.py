@@ -55,6 +55,15 @@ time.sleep(100)
 """
 
 
+@pytest.mark.quick_cases(
+    "SIGTERM-warm",
+    "SIGTERM-cold",
+    "SIGHUP-warm",
+    "SIGINT-cold",
+    "SIGINT-warm",
+    "SIGUSR1-cold",
+    "SIGUSR2-warm",
+)
 @WARM_AND_COLD
 @pytest.mark.parametrize("name", NOTICES)
 def test_a_notice_to_one_rank_before_the_first_step(launch, name):
@@ -173,6 +182,15 @@ time.sleep(100)
 """
 
 
+@pytest.mark.quick_cases(
+    "SIGTERM-warm",
+    "SIGHUP-cold",
+    "SIGINT-warm",
+    "SIGUSR1-cold",
+    "SIGUSR2-warm",
+    "SIGKILL-warm",
+    "SIGKILL-cold",
+)
 @WARM_AND_COLD
 @pytest.mark.parametrize("name", [*NOTICES, "SIGKILL"])
 def test_a_rank_that_told_its_leaving_may_be_ended_by_any_signal(launch, name):
@@ -300,6 +318,9 @@ sys.exit(7)
 """
 
 
+@pytest.mark.quick_cases(
+    "True-SIGTERM", "True-SIGINT", "False-SIGHUP", "False-SIGUSR1", "True-SIGUSR2"
+)
 @pytest.mark.parametrize("name", NOTICES)
 @pytest.mark.parametrize("ours", [True, False])
 def test_a_notice_while_a_restart_is_waited_for(launch, name, ours):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.contract.launcher_signals import SAME_KEYPRESS_S
+from launcher.contract.launcher_signals import BEFORE_RANKS_S, SAME_KEYPRESS_S
 from launcher.workers.worker import catches
 
 pytestmark = pytest.mark.timeout(120)
@@ -38,6 +38,16 @@ DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS
 READY = ("ready-0", "ready-1")
 
 
+@pytest.mark.quick_cases(
+    "SIGTERM-75-warm",
+    "SIGTERM-0-cold",
+    "SIGUSR1-75-cold",
+    "SIGUSR2-75-warm",
+    "SIGUSR2-0-warm",
+    "SIGHUP-75-warm",
+    "SIGINT-75-cold",
+    "SIGINT-0-warm",
+)
 @pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize("code", [75, 0])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT"])
@@ -185,6 +195,9 @@ def test_ranks_are_in_sessions_of_their_own(launch):
     assert sorted(launched.stdout.splitlines()) == ["True", "[rank 1] True"]
 
 
+@pytest.mark.quick_cases(
+    "SIGTERM-True", "SIGTERM-False", "SIGHUP-False", "SIGINT-True", "SIGUSR1-True", "SIGUSR2-False"
+)
 @pytest.mark.parametrize("uses_run", [True, False])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2"])
 def test_a_notice_before_the_ranks_exist(name, uses_run, tmp_path):
@@ -210,7 +223,7 @@ def test_a_second_ctrl_c_before_the_ranks_exist_ends_the_launcher_at_once(tmp_pa
     process = start_of_its_own(MAIN, tmp_path)
     wait_until_handled(process, tmp_path)
     process.send_signal(signal.SIGINT)
-    time.sleep(SAME_KEYPRESS_S + 0.1)
+    time.sleep(BEFORE_RANKS_S + 0.1)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     # Where the import was over by then, the first one has done its work.

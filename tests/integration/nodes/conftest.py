@@ -35,6 +35,7 @@ class Hosts:
     launch: Callable[..., Any]
     started: list[Any] = field(default_factory=list)
     """What conftest.py one folder above calls Launched, one for each node."""
+    ip: Callable[..., None] = ip
 
     def script(self, source: str) -> str:
         prelude = "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\n"

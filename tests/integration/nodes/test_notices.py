@@ -39,6 +39,7 @@ def ready(*nodes):
     return [int(file.read_text()) for file in files]
 
 
+@pytest.mark.quick_cases("SIGTERM", "SIGINT", "SIGUSR1")
 @pytest.mark.parametrize("name", NOTICES)
 def test_node_0_is_asked_to_leave_while_it_waits_for_another(hosts, name):
     node = hosts.static(0, hosts.script(NEVER))

@@ -9,20 +9,30 @@ import pytest
 import torch
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "empty_worker.py")
+SHORT = ((1, ("single",)), (2, ("ddp", "fsdp", "zero2", "zero3")))
 ON_ONE = ("single", "fsdp", "zero2", "zero3")
 ON_TWO = ("ddp", "fsdp", "zero1", "zero2", "zero3", "accelerate")
 
 
 @pytest.mark.timeout(300)
-def test_it_is_left_out_and_told(launch: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "starts",
+    [
+        pytest.param(SHORT, id="short"),
+        pytest.param(((1, ON_ONE), (2, ON_TWO)), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_it_is_left_out_and_told(
+    starts: tuple[tuple[int, tuple[str, ...]], ...], launch: Callable[..., Any], tmp_path: Path
+) -> None:
     said = []
-    for world_size, strategies in ((1, ON_ONE), (2, ON_TWO)):
+    for world_size, strategies in starts:
         launched = launch(
             "--nproc-per-node", str(world_size), WORKER, str(tmp_path), ",".join(strategies)
         )
         assert launched.wait(140) == 0, launched.stderr
         said.append(launched.stderr)
-    names = [f"{s}-1" for s in ON_ONE] + [f"{s}-2" for s in ON_TWO]
+    names = [f"{s}-{world_size}" for world_size, strategies in starts for s in strategies]
     truth = torch.load(tmp_path / "single-1.pt")
     assert any(key.startswith("ema/") for key in truth[6])
     for name in names:
@@ -40,7 +50,7 @@ def test_it_is_left_out_and_told(launch: Callable[..., Any], tmp_path: Path) -> 
         events = [json.loads(line) for line in (tmp_path / name / "events.jsonl").open()]
         assert [(e["step"], e["so_far"]) for e in events if e["event"] == "empty step"] == [(2, 1)]
         assert [e for e in events if e["event"] == "end"][-1]["empty_steps"] == 1
-    for world_size, strategies in ((1, ON_ONE), (2, ON_TWO)):
+    for world_size, strategies in starts:
         told = json.loads((tmp_path / f"told-{world_size}.json").read_text())
         for strategy in strategies:
             assert told[f"state {strategy}-{world_size}"] == 1

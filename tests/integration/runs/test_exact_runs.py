@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from launcher.commands.compare import first_difference
+
 pytestmark = pytest.mark.timeout(240)
 WORKERS = Path(__file__).parents[1] / "workers"
 WORKER = str(WORKERS / "exact_worker.py")
-NOT_COMPARED = ("time", "samples_per_s", "attempt", "evaluation_s")
 
 
 def weights(launch: Callable[..., Any], out: Path, ranks: int) -> dict[str, Any]:
@@ -24,12 +25,9 @@ def weights(launch: Callable[..., Any], out: Path, ranks: int) -> dict[str, Any]
     return {f.name.rpartition("-")[0]: load_file(f) for f in out.glob(f"*-{ranks}.safetensors")}
 
 
-def records(run: Any) -> list[dict[str, Any]]:
-    """What was measured, without the clock."""
-    return [
-        {name: value for name, value in record.items() if name not in NOT_COMPARED}
-        for record in run.records("metrics.jsonl")
-    ]
+def records(run: Any) -> dict[int, dict[str, Any]]:
+    """What was recorded of each step."""
+    return {record["step"]: record for record in run.records("metrics.jsonl")}
 
 
 @pytest.mark.parametrize("ranks", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))])
@@ -66,7 +64,12 @@ def test_a_preempted_run_resumes_on_other_ranks_with_the_same_bits(
     whole = launch("--exact", "--run-dir", str(other.path), small, "--epochs", "4")
     assert whole.wait(90) == 0, whole.stderr
     assert run.difference(other) == 0.0
-    assert records(run) == records(other)
+    ours, undisturbed = records(run), records(other)
+    assert first_difference(ours, undisturbed) is None
+    assert undisturbed.keys() <= ours.keys()  # and the step at which it was saved
+    digests = {step for step, one in ours.items() if "weights_digest" in one}
+    assert digests >= {run.events("start")[1]["step"], max(ours)}
+    assert digests & {step for step, one in undisturbed.items() if "weights_digest" in one}
 
 
 def test_a_strategy_that_cannot_be_exact_is_refused(

@@ -37,6 +37,8 @@ def test_another_number_of_ranks_names_what_the_first_ones_wrote(
     assert all(manifest.objects == objects for manifest in after)
     names = {f"objects/{path.name}" for path in (run.path / "checkpoints" / "objects").iterdir()}
     assert names == objects
+    for one in (run.path / "best" / "objects").iterdir():  # the best weights' base is no copy
+        assert one.samefile(run.path / "checkpoints" / "objects" / one.name)
 
     (run.path / "checkpoints" / sorted(objects)[0]).unlink()
     third = launch("--nproc-per-node", "1", *command, "--strategy", "ddp", small, "--epochs", "6")

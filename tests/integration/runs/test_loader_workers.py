@@ -53,7 +53,7 @@ def undisturbed_loss(tmp_path_factory: pytest.TempPathFactory, python: Callable[
     [
         ("warm", 1, ""),
         pytest.param("cold", 2, "", marks=pytest.mark.slow),
-        ("warm", 3, "spawn"),
+        pytest.param("warm", 3, "spawn", marks=pytest.mark.slow),
         pytest.param("warm", 4, "fork", marks=pytest.mark.slow),
     ],
     indirect=["launch"],
@@ -102,6 +102,24 @@ def test_a_worker_that_always_dies_ends_the_run_with_a_sentence(
         launched.stderr
     )
     assert "workers=0" in launched.stderr
+
+
+def test_workers_that_die_of_the_notice_are_no_failure(
+    launch: Callable[..., Any], run: Any, undisturbed_loss: float
+) -> None:
+    arguments = ("--nproc-per-node", "2", "--strategy", "ddp", "--run-dir", str(run.path), SCRIPT)
+    first = launch(*arguments, "--pause", "0.05", "--die", "of the notice")
+    wait_for_step(run, first, 7)
+    send_to_all(first, [signal.SIGTERM])
+    assert first.wait(90) == 75, first.stderr
+    until_gone(first)
+    end = run.events("end")[-1]
+    assert (end["ending"], run.steps_on_disk()[0]) == ("preempted", end["step"])
+    assert "Traceback" not in first.stderr
+
+    second = launch(*arguments)
+    assert second.wait(120) == 0, second.stderr
+    assert final_loss(run) == pytest.approx(undisturbed_loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])

@@ -14,9 +14,25 @@ from strategies import metrics
 
 MISTAKE = "{MISTAKE}"
 
+class Picky(TensorDataset):
+    batches = 0  # of 4 samples; two a step on each of two ranks
+
+    def __getitems__(self, indices):
+        Picky.batches += 1
+        if MISTAKE == "sample" and rank == 1 and Picky.batches > 5:
+            raise KeyError("no such file")  # the sample
+        return [self[index] for index in indices]
+
+def collate(samples):
+    if MISTAKE == "collate" and rank == 1 and Picky.batches > 5:
+        raise TypeError("cannot be padded")  # the collate
+    return torch.utils.data.default_collate(samples)
+
 def measure(model, batch):
     x, y = batch
     out = model(x)
+    if MISTAKE == "odd" and rank == 1:
+        raise ValueError("of one rank")  # the odd
     if MISTAKE == "measure":
         return {"error": metrics.mse(out, y[:, 0])}  # the measure
     if MISTAKE == "type":
@@ -26,15 +42,17 @@ def measure(model, batch):
 def main(run):
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(64, 8, generator=generator), torch.randn(64, 1, generator=generator)
-    samples = TensorDataset(x, y)
+    samples = Picky(x, y)
     job = run.prepare(
-        model=lambda: torch.nn.Linear(8, 1),
+        model=lambda: torch.nn.Linear(8, 1), collate=collate,
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
         train=samples, global_batch=16, micro_batch=4, epochs=3, {PREPARE}
     )
     if MISTAKE == "second":
         run.prepare(model=None)  # the second
     for step in job:
+        if MISTAKE == "raise" and step.number == 5:
+            raise ValueError("of the script")  # the raise
         odd = step.number == 5 and (MISTAKE == "loss" or (MISTAKE == "alone" and run.ranks.rank))
         for x, y in step:
             loss = (job.model(x) - y).square().sum()
@@ -154,11 +172,53 @@ def test_one_rank_alone_leaves_soon_and_says_so(strategy, launch, run):
     assert "could not be saved (not all ranks have come to this)" in said
 
 
+@pytest.mark.parametrize(
+    "strategy", ["zero2", *(pytest.param(one, marks=SLOW) for one in ("single", "ddp", "fsdp"))]
+)
+def test_an_exception_that_all_ranks_meet_costs_no_finished_step(strategy, launch, run):
+    count = "1" if strategy == "single" else "2"
+    to = ("--nproc-per-node", count, "--strategy", strategy, "--run-dir", str(run.path))
+    launched = launch(*to, script_of(launch, "raise"))
+    assert launched.wait(80) == 1
+    said = "\n".join(launched.said())
+    assert "ValueError: of the script" in said
+    assert f"in step 5 ({line_of(launch, 'raise')})" in said
+    assert "The 5 finished steps are saved" in said
+    assert run.steps_on_disk() == [5]
+
+
+ALONE = [
+    ("sample", "ddp"),
+    ("odd", "fsdp"),
+    *(
+        pytest.param(mistake, strategy, marks=SLOW)
+        for mistake in ("sample", "collate", "odd")
+        for strategy in ("ddp", "fsdp", "zero2")
+        if (mistake, strategy) not in (("sample", "ddp"), ("odd", "fsdp"))
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "strategy"), ALONE)
+def test_an_exception_of_one_rank_says_what_is_kept(mistake, strategy, launch, run):
+    to = ("--nproc-per-node", "2", "--strategy", strategy, "--run-dir", str(run.path))
+    launched = launch(*to, script_of(launch, mistake))
+    assert launched.wait(60) == 1, launched.stdout
+    said = "\n".join(launched.said())
+    step = 3 if mistake == "odd" else 2
+    assert f"on rank 1, in step {step} ({line_of(launch, mistake)})" in said
+    assert "The steps since step 0 could not be saved (not all ranks" in said
+    assert "the same command begins anew" in said
+    assert launched.stderr.count("Traceback") <= 1  # that of the rank that met it
+    assert run.steps_on_disk() == []
+
+
 def test_a_second_model_is_refused_at_the_call(launch, run):
     launched = launch("--run-dir", str(run.path), script_of(launch, "second"))
     assert launched.wait(60) == 2
     said = launched.said()[-1]
     assert f"{line_of(launch, 'second')}: run.prepare was called a second time" in said
+    assert "launcher.Resumable(model={...}, optimizer={...})" in said
 
 
 def test_what_a_call_lacks_is_said(launch, run):

@@ -9,22 +9,25 @@ import pytest
 import torch
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "buffers_worker.py")
-STARTS = (
-    (1, "single,fsdp,zero2"),
-    (2, "ddp,fsdp,zero1,zero2,zero3,accelerate"),
-    (3, "ddp"),
-)
+SHORT = ((1, "single"), (2, "ddp,fsdp,zero3"))
+ALL = ((1, "single,fsdp,zero2"), (2, "ddp,fsdp,zero1,zero2,zero3,accelerate"), (3, "ddp"))
 
 
 @pytest.mark.timeout(600)
-def test_they_are_computed_in_order_or_told(launch: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "starts_of",
+    [pytest.param(SHORT, id="short"), pytest.param(ALL, id="all", marks=pytest.mark.slow)],
+)
+def test_they_are_computed_in_order_or_told(
+    starts_of: tuple[tuple[int, str], ...], launch: Callable[..., Any], tmp_path: Path
+) -> None:
     notes, said = {}, []
-    for world_size, strategies in STARTS:
+    for world_size, strategies in starts_of:
         launched = launch("--nproc-per-node", str(world_size), WORKER, str(tmp_path), strategies)
         assert launched.wait(280) == 0, launched.stderr
         notes |= json.loads((tmp_path / f"notes-{world_size}.json").read_text())
         said.append(launched.stderr)
-    starts = [f"{s}-{n}" for n, strategies in STARTS for s in strategies.split(",")]
+    starts = [f"{s}-{n}" for n, strategies in starts_of for s in strategies.split(",")]
 
     def difference(one: str, other: str) -> float:
         found, wanted = torch.load(tmp_path / f"{one}.pt"), torch.load(tmp_path / f"{other}.pt")

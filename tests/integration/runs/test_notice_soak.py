@@ -16,6 +16,7 @@ ALL_TWICE = 2 * ("SIGUSR2", "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1")
 SETTINGS: dict[str, dict[str, Any]] = {
     "warm": {"strategy": "zero2", "workers": 0, "start": "warm"},
     "loading": {"strategy": "fsdp", "workers": 2, "start": "warm"},
+    "plain": {"strategy": "ddp", "workers": 2, "start": "warm"},
     "cold": {"strategy": "ddp", "workers": 2, "start": "cold"},
 }
 CASES: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
@@ -29,7 +30,7 @@ CASES: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
     ("accumulation", "warm", "rank", ("SIGHUP",), True),
     ("data wait", "loading", "tree", ("SIGTERM",), False),
     ("evaluation", "loading", "rank", ALL_TWICE, True),
-    ("save in flight", "cold", "launcher", ("SIGUSR2",), False),
+    ("save in flight", "plain", "launcher", ("SIGUSR2",), False),
     ("restart", "warm", "launcher", ("SIGTERM",), False),
     ("export", "loading", "tree", ("SIGINT",), False),
     ("test", "warm", "tree", ALL_TWICE, True),
@@ -41,7 +42,7 @@ IN_CI = ("step", "data wait", "evaluation", "save in flight")
 
 @dataclass(frozen=True, kw_only=True)
 class Soak:
-    """The parts of scripts/soak_notice, and the undisturbed runs that all trials share."""
+    """The parts of scripts/soak_notice, and the undisturbed run that all trials share."""
 
     trials: ModuleType
     one_trial: ModuleType
@@ -57,7 +58,8 @@ def soak(tmp_path_factory: pytest.TempPathFactory) -> Soak:
         sys.path.remove(str(SCRIPTS))
     trials, one_trial, undisturbed = parts
     folder = tmp_path_factory.mktemp("undisturbed")
-    return Soak(trials=trials, one_trial=one_trial, undisturbed=undisturbed.Undisturbed(folder))
+    runs = undisturbed.Undisturbed(folder, alone=trials.Setting(ranks=1))
+    return Soak(trials=trials, one_trial=one_trial, undisturbed=runs)
 
 
 @pytest.mark.parametrize(
@@ -70,10 +72,11 @@ def test_a_notice_loses_nothing(
 ) -> None:
     phase, name, target, signals, outlasts = case
     setting = soak.trials.Setting(**SETTINGS[name])
+    then = replace(setting, start="warm", ranks=1) if name == "cold" else setting
     trial = replace(
         soak.trials.trial(SEED, soak.trials.PHASES.index(phase)),
         setting=setting,
-        then=setting,
+        then=then,
         target=target,
         signals=signals,
         outlasts=outlasts,
@@ -91,3 +94,4 @@ def test_a_trial_is_a_function_of_its_seed_and_number(soak: Soak) -> None:
     settings = {(t.phase, t.setting, t.target) for t in chosen}
     assert len(settings) == len(chosen), "each phase meets each combination once"
     assert [t.number for t in trials.trials(3, 2, ("restore",))] == [3, 17]
+    assert trials.trials(3, 4)[2:] == trials.trials(3, 2, first=2)

@@ -21,21 +21,30 @@ TOGETHER = (
     "zero3+fsdp",
     "ddp+zero2",
 )
+# One start under each strategy, of these.
+SHORT = ((1, ("single", "zero3+zero3")), (2, ("ddp+zero2", "zero1+zero1", "zero3+fsdp")))
 MOST_APART = 2e-6
 
 
 @pytest.mark.timeout(420)
+@pytest.mark.parametrize(
+    "starts",
+    [
+        pytest.param(SHORT, id="short"),
+        pytest.param(((1, ALONE), (2, TOGETHER)), id="all", marks=pytest.mark.slow),
+    ],
+)
 def test_what_optimizers_keep_comes_back_under_every_strategy(
-    launch: Callable[..., Any], tmp_path: Path
+    starts: tuple[tuple[int, tuple[str, ...]], ...], launch: Callable[..., Any], tmp_path: Path
 ) -> None:
-    for world_size, named in ((1, ALONE), (2, TOGETHER)):
+    for world_size, named in starts:
         launched = launch(
             "--nproc-per-node", str(world_size), WORKER, str(tmp_path), ",".join(named)
         )
         assert launched.wait(200) == 0, launched.stderr
     for case in ("checkpointer", "noisy", "factored", "matrices"):
         truth = load_file(tmp_path / f"{case}-single-1.safetensors")
-        for world_size, named in ((1, ALONE), (2, TOGETHER)):
+        for world_size, named in starts:
             for one in named:
                 file = tmp_path / f"{case}-{one}-{world_size}"
                 if is_refused(case, one):

@@ -21,8 +21,11 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.head = nn.Linear(4, 4), nn.Linear(4, 4)
         self.first.bias.requires_grad_(False)
+        self.head.register_buffer("table", torch.zeros(2))
+        self.head.register_buffer("own", torch.zeros(2))
 
     def forward(self, x):
+        self.head.own += rank  # moved by each rank in its own way: told of, and not compared
         return self.head(self.first(x))
 
 def main(run):
@@ -45,14 +48,17 @@ Run.start(main)
 
 
 @pytest.mark.parametrize(
-    ("strategy", "name", "kind"),
+    ("strategy", "name", "kind", "save_every"),
     [
-        ("ddp", "head", "weight"),
-        ("ddp", "first", "bias"),
-        ("zero2", "first", "bias"),  # which no step makes equal again
+        ("ddp", "head", "weight", 3),
+        ("ddp", "head", "weight", 1000),
+        ("ddp", "first", "bias", 3),
+        ("zero2", "first", "bias", 3),  # which no step makes equal again
+        ("zero2", "first", "bias", 1000),
+        ("zero3", "head", "table", 3),  # a buffer
+        ("fsdp", "head", "table", 1000),
     ],
 )
-@pytest.mark.parametrize("save_every", [3, 1000])
 def test_a_weight_changed_on_one_rank_is_named_before_it_is_saved(
     strategy: str,
     name: str,
@@ -71,6 +77,7 @@ def test_a_weight_changed_on_one_rank_is_named_before_it_is_saved(
     # At the next save, or where that is far away, with the boundary after step 16.
     step = 6 if save_every == 3 else 17
     assert f"after step {step} rank 1 holds another {name}.{kind} than rank 0" in launched.stderr
+    assert ("persistent=False" in launched.stderr) is (kind == "table")
     assert "Traceback" not in launched.stderr
     steps = CheckpointStore(tmp_path / "run" / "checkpoints").steps()
     assert steps == ([3] if save_every == 3 else [])

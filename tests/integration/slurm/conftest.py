@@ -124,7 +124,7 @@ class Jobs:
         if self.cluster.facts(job).state == "PENDING":
             self.cluster.ask("scontrol", "update", f"JobId={job}", "StartTime=now+3")
 
-    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 150.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 400.0) -> None:
         try:
             until(condition, what, timeout_s)
         except AssertionError as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 STUB = """\
 #!/bin/sh
 # As a container's command: an option, an image, and what is to run inside.

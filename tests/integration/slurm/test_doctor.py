@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 
 def test_all_nodes_of_a_job_are_looked_at(jobs: Any, tmp_path: Any) -> None:

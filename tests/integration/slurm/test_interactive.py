@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 PRINTS = """
 import os
 names = ("RANK", "WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR")

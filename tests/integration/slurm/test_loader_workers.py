@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 SLOW = "--pause 0.1 --epochs 400 --patience 1000 --workers 2"
 EVALUATION_S = 40
 """Of the first start: longer than the grace of the partition."""
@@ -49,7 +49,7 @@ def test_preempted_with_grace(jobs: Any, cluster: Any, run: Any) -> None:
 @pytest.mark.slow
 def test_the_time_limit(jobs: Any, cluster: Any, run: Any) -> None:
     job = jobs.train("--nodes=1", "--time=1", script=SLOW)
-    jobs.until(lambda: run.events("end"), "the run to leave by itself", 120)
+    jobs.until(lambda: run.events("end"), "the run to leave by itself")
     assert "the time limit comes in" in run.events("end")[0]["reason"]
     jobs.wait_for_requeue(job)
     saved_and_whole(jobs, run)

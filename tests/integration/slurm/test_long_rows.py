@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SLOW = "--pause 0.1 --epochs 400 --patience 1000"
 
 
 def test_the_time_limit_without_any_warning(jobs: Any, cluster: Any, run: Any) -> None:
     job = jobs.train("--nodes=1", "--time=1", script=SLOW)
-    jobs.until(lambda: run.events("end"), "the run to leave by itself", 120)
+    jobs.until(lambda: run.events("end"), "the run to leave by itself")
     end = run.events("end")[0]
     assert "the time limit comes in" in end["reason"]
     assert run.steps_on_disk()[0] == end["step"]
     jobs.wait_for_requeue(job)
-    jobs.until(lambda: len(run.events("start")) == 2, "the second start", 120)
+    jobs.until(lambda: len(run.events("start")) == 2, "the second start")
     assert run.events("start")[1]["step"] == end["step"]
 
 
@@ -24,10 +24,10 @@ def test_fewer_nodes_than_before(jobs: Any, cluster: Any, run: Any) -> None:
     job = jobs.train("--nodes=2", "--exclusive", script=SLOW)
     jobs.wait_for_step(4)
     blocker = jobs.preempt(3, seconds=30)
-    jobs.until(lambda: cluster.facts(job).state == "PENDING", "the requeue", 90)
+    jobs.until(lambda: cluster.facts(job).state == "PENDING", "the requeue")
     cluster.ask("scontrol", "update", f"JobId={job}", "NumNodes=1", "StartTime=now+3")
     cluster.ask("scancel", blocker)
-    jobs.until(lambda: len(run.events("start")) == 2, "the second start", 120)
+    jobs.until(lambda: len(run.events("start")) == 2, "the second start")
     start, end = run.events("start")[1], run.events("end")[0]
     assert (start["step"], start["world_size"]) == (end["step"], 1)
 
@@ -39,11 +39,11 @@ def test_a_killed_node_daemon(jobs: Any, cluster: Any, run: Any) -> None:
     name = "n1" if "1" in lost else "n0"
     cluster.stop_daemon(name, signal.SIGKILL)
     try:
-        jobs.until(lambda: cluster.facts(job).restarts == 1, "the requeue", 150)
+        jobs.until(lambda: cluster.facts(job).restarts == 1, "the requeue")
     finally:
         cluster.start_node(name)
     jobs.wait_for_requeue(job)
-    jobs.until(lambda: len(run.events("start")) == 2, "the second start", 150)
+    jobs.until(lambda: len(run.events("start")) == 2, "the second start")
     assert run.events("start")[1]["step"] >= 4
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from launcher.slurm.scontrol import Scontrol
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 STEERING = {
     "SLURM_TIME_FORMAT": ("relative", "%a %H:%M", "%s"),
     "SLURM_BITSTR_LEN": ("1",),

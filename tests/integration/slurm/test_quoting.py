@@ -10,7 +10,7 @@ import pytest
 from launcher.commands.slurm.batch_script import BatchScript
 from launcher.commands.slurm.sbatch_options import SbatchOptions
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 ALPHABET = string.punctuation + "  ab0é漢"
 CHOSEN = (
     "my job",

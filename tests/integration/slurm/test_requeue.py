@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 SMALL = Path(__file__).parents[1] / "workers" / "small.py"
 SLOW = "--pause 0.1 --epochs 400 --patience 1000"
 """It would take minutes: whatever ends it, it is not its own end."""
@@ -126,7 +126,7 @@ def test_the_controller_is_down_at_the_warning(jobs: Any, cluster: Any, run: Any
     cluster.stop_daemon("slurmctld")
     for pid in jobs.agents():
         os.kill(pid, signal.SIGUSR1)
-    jobs.until(lambda: "Trying again for at most" in jobs.said, "the first question", 90)
+    jobs.until(lambda: "Trying again for at most" in jobs.said, "the first question")
     cluster.start_controller()
     jobs.wait_for_requeue(job)
     assert run.steps_on_disk()[0] == run.events("end")[0]["step"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 SMALL = Path(__file__).parents[1] / "workers" / "small.py"
 COMMAND = (sys.executable, "-c", "from launcher.cli import main; main()", "slurm")
 

@@ -44,6 +44,7 @@ class Model(pl.LightningModule):  # type: ignore[misc]
     def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
         self._notice("step")
         loss = self._loss(batch)
+        self.log("loss", loss.detach())
         if rank == 0:
             print(f"{self.lead} loss {self.trainer.global_step} {loss.item():.17g}", flush=True)
         return loss

@@ -2,19 +2,20 @@
 
 import argparse
 import os
+import signal
 import time
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from launcher import Run
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--own", choices=("", "fork", "spawn", "forkserver"), default="")
 parser.add_argument("--pause", type=float, default=0.0)
-parser.add_argument("--die", choices=("", "once", "always"), default="")
+parser.add_argument("--die", choices=("", "once", "always", "of the notice"), default="")
 arguments = parser.parse_args()
 
 CHOSEN = 21
@@ -31,8 +32,10 @@ class Points:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.die == "of the notice" and get_worker_info() is not None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the script undoes what shields it
         time.sleep(arguments.pause)
-        if index == CHOSEN and (self.die == "always" or (self.die and is_first())):
+        if index == CHOSEN and (self.die == "always" or (self.die == "once" and is_first())):
             os._exit(7)
         x = torch.tensor([index / self.count, 1.0])
         return x, 3 * x[:1] - 1

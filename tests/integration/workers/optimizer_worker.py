@@ -1,6 +1,8 @@
 """Optimizers that keep all kinds of things, undisturbed and resumed; rank 0 writes the weights.
 
-usage: optimizer_worker.py OUT STRATEGY[+STRATEGY],... [STEPS CASE,...]
+usage: optimizer_worker.py OUT STRATEGY[~WITH][+STRATEGY[~WITH]],... [STEPS CASE,...]
+
+STRATEGY may be "hybrid": fsdp on two nodes. WITH is a name in MODIFIERS.
 """
 
 import json
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 from task import Awkward, make_job, train, weights_of
 
 from launcher.contract.environment import RankEnvironment
-from strategies import ConfigError, process_groups
+from strategies import EMA, ConfigError, process_groups
 
 torch.set_num_threads(1)
 STEPS = int(sys.argv[3]) if len(sys.argv) > 3 else 8
@@ -112,15 +114,63 @@ class Matrices(torch.optim.Optimizer):
         return first / (1 - 0.9 ** state["step"]) / (root + 1e-4)
 
 
+class Preconditioned(torch.optim.Optimizer):
+    """As Shampoo does it: for a matrix a square matrix of each side, whose roots are applied."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, {"lr": 0.02})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.sub_(self.update(p.grad, self.state[p]), alpha=group["lr"])
+
+    def update(self, grad, state):
+        if grad.ndim != 2 or max(grad.shape) > 64:
+            second = state.setdefault("second", torch.zeros_like(grad)).lerp_(grad.square(), 0.1)
+            return grad / (second.sqrt() + 1e-2)
+        squares = state.setdefault("sides", [torch.zeros(n, n) for n in grad.shape])
+        squares[0].add_(grad @ grad.T)
+        squares[1].add_(grad.T @ grad)
+        return inverse_root(squares[0]) @ grad @ inverse_root(squares[1])
+
+
+def inverse_root(square):
+    """Return the power -1/4 of a damped symmetric matrix, which depends on it smoothly."""
+    values, vectors = torch.linalg.eigh(square.double() + 0.1 * torch.eye(len(square)))
+    return ((vectors * values.clamp_min(0.1) ** -0.25) @ vectors.T).float()
+
+
 FACTORIES = {
     "matrices": Matrices,
     "checkpointer": Keeper,
     "noisy": lambda parameters: Noisy(parameters, lr=0.05),
     "factored": factored,
+    "preconditioned": Preconditioned,
+}
+USUAL = ("matrices", "checkpointer", "noisy", "factored")
+MODIFIERS = {
+    "": {},
+    "ema": {"ema": EMA(decay=0.9)},
+    "unfreeze": {"unfreeze": {"wide*": 3}},
+    "bf16": {"precision": "bf16"},
 }
 
+
+def job_of(ranks, named, folder, optimizer):
+    """Prepare a job of the worker's model, under a strategy with or without more."""
+    strategy, _, modifier = named.partition("~")
+    more = dict(MODIFIERS[modifier])
+    if strategy == "hybrid":
+        strategy = "fsdp"
+        more |= {"hybrid_shard": True, "local_world_size": ranks.world_size // 2}
+    return make_job(ranks, strategy, folder, model=Awkward, optimizer=optimizer, **more)
+
+
 out, strategies = Path(sys.argv[1]), sys.argv[2].split(",")
-cases = sys.argv[4].split(",") if len(sys.argv) > 4 else list(FACTORIES)
+cases = sys.argv[4].split(",") if len(sys.argv) > 4 else USUAL
 environment = RankEnvironment.from_environ(os.environ)
 with process_groups(
     rank=environment.rank, local_rank=environment.local_rank, world_size=environment.world_size
@@ -132,7 +182,7 @@ with process_groups(
             file = out / f"{case}-{named}-{ranks.world_size}"
             try:
                 for strategy in pieces:
-                    job = make_job(ranks, strategy, folder, model=Awkward, optimizer=optimizer)
+                    job = job_of(ranks, strategy, folder, optimizer)
                     train(job, STEPS // len(pieces))
             except ConfigError as error:
                 if ranks.is_coordinator:

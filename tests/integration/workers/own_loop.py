@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ parser.add_argument("--shuffle", action="store_true", help="by torch's own strea
 parser.add_argument("--accumulate", type=int, default=1)
 parser.add_argument("--evaluate", action="store_true")
 parser.add_argument("--wrong", default="")
+parser.add_argument("--sleep", type=float, default=0.0, help="seconds in each step")
 options = parser.parse_args()
 
 if "RANK" in os.environ:
@@ -106,6 +108,7 @@ if options.wrong == "second":
 with resumable as run:
     for _, (x, y) in run.batches(epochs=options.epochs):
         number += 1
+        time.sleep(options.sleep)
         loss = nn.functional.cross_entropy(model(x), y)
         if not update(loss, number):
             continue

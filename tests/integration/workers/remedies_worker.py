@@ -134,8 +134,6 @@ with process_groups(
 
     for strategy in sys.argv[2].split(","):
         for model in (Layers, ByParameters, Unused, called_once, in_fp32):
-            if model is ByParameters and strategy == "zero3":
-                continue  # refused there
             folder = out / f"{model.__name__}-{strategy}-{ranks.world_size}"
             train_with_gaps(make_job(ranks, strategy, folder, model=model, **LENGTH), all_of_them)
             write(folder.name, folder)

@@ -2,9 +2,11 @@
 
     trainer_worker.py '{"notice": [1, "step", 7], "args": {...}, "patience": 2, "plain": true}'
 
+"full": [1, 3] lets rank 1 find no room for a checkpoint from step 3 on.
 With "plain" the same training comes first as it is without relaunch, undisturbed.
 """
 
+import errno
 import json
 import os
 import signal
@@ -67,6 +69,16 @@ class Printed(TrainerCallback):  # type: ignore[misc]
                 print(f"{self.lead} {name} {state.global_step} {logs[name]:.17g}", flush=True)
 
 
+class Full(Trainer):  # type: ignore[misc]
+    """Finds no room on one rank for what each rank writes."""
+
+    def _save_rng_state(self, *args: Any, **kwargs: Any) -> None:
+        of_rank, since = given["full"]
+        if rank == of_rank and self.state.global_step >= since:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super()._save_rng_state(*args, **kwargs)
+
+
 def train(output: str, callbacks: list[Any], last: Callable[[Any], Any]) -> Any:
     numbers = torch.Generator().manual_seed(3)
     data = [
@@ -86,7 +98,8 @@ def train(output: str, callbacks: list[Any], last: Callable[[Any], Any]) -> Any:
     )
     if "patience" in given:
         callbacks.append(EarlyStoppingCallback(given["patience"]))
-    trainer = Trainer(
+    kind = Full if given.get("full") else Trainer
+    trainer = kind(
         model=Model(), args=args, train_dataset=data, eval_dataset=data[:12], callbacks=callbacks
     )
     trainer.train(resume_from_checkpoint=last(args))

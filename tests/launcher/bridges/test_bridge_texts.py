@@ -3,10 +3,12 @@
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
 from launcher import bridges
+from launcher.bridges.leaving import leaving_text
 from launcher.bridges.records import metrics_record
 from launcher.bridges.trainer_texts import changed_ranks_text, over_text
 from launcher.bridges.versions import TRANSFORMERS
@@ -29,6 +31,22 @@ NOW = {"world_size": 3, "batch": 12}
 def test_what_another_number_of_ranks_costs(before: dict[str, int], says: str | None) -> None:
     text = changed_ranks_text(before, NOW, 17)
     assert text is None if says is None else says in (text or "")
+
+
+@pytest.mark.parametrize(
+    ("cause", "newest", "failure", "says"),
+    [
+        ("SIGTERM", 9, None, "notice (SIGTERM): saved step 9. The same command resumes the run."),
+        (None, 4, "full", "step 9 could not be saved (full). The same command resumes from step 4"),
+        ("SIGTERM", None, "full", "no checkpoint could be written (full): its 9 steps are lost."),
+    ],
+)
+def test_what_a_leave_says(
+    cause: str | None, newest: int | None, failure: str | None, says: str
+) -> None:
+    text = leaving_text(cause, step=9, newest=newest, failure=failure, folder=Path("out"))
+    assert says in text
+    assert text.startswith("preemption notice")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ import signal
 
 import pytest
 
-from launcher.contract.launcher_signals import SAME_KEYPRESS_S, WARNINGS, SignalInbox
+from launcher.contract.launcher_signals import (
+    BEFORE_RANKS_S,
+    ENDED_AT_ONCE,
+    SAME_KEYPRESS_S,
+    WARNINGS,
+    SignalInbox,
+)
 from launcher.workers.worker import wait_for_an_end
 
 
@@ -55,7 +61,7 @@ def test_second_ctrl_c_after_the_ranks_have_started(inbox):
     assert inbox.kill_now
 
 
-def test_second_ctrl_c_before_the_ranks_ends_the_launcher(inbox, monkeypatch):
+def test_second_ctrl_c_before_the_ranks_ends_the_launcher(inbox, monkeypatch, capfd):
     killed = []
     kill = "launcher.contract.launcher_signals.os.kill"
     monkeypatch.setattr(kill, lambda pid, signum: killed.append(signum))
@@ -63,9 +69,13 @@ def test_second_ctrl_c_before_the_ranks_ends_the_launcher(inbox, monkeypatch):
     for _ in range(2):  # one keypress, forwarded by a wrapper
         signal.raise_signal(signal.SIGINT)
     assert (inbox.warned_by, killed) == (signal.SIGINT, [])
-    inbox.clock[0] += SAME_KEYPRESS_S + 0.1
+    inbox.clock[0] += BEFORE_RANKS_S - 0.1  # the handler had to wait for an import
+    signal.raise_signal(signal.SIGINT)
+    assert killed == []
+    inbox.clock[0] += 0.2
     signal.raise_signal(signal.SIGINT)
     assert killed == [signal.SIGINT]
+    assert capfd.readouterr().err == ENDED_AT_ONCE
     assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
 

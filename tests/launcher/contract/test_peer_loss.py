@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.contract.peer_loss import is_peer_loss
+from launcher.contract.peer_loss import is_of_connection, is_peer_loss
 from strategies.errors import LostRankError
 
 GLOO = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:"
@@ -34,6 +34,21 @@ GLOO = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:"
 )
 def test_words(text, is_loss):
     assert is_peer_loss(text) is is_loss
+
+
+@pytest.mark.parametrize(
+    ("text", "is_of"),
+    [
+        (f"{GLOO}81] Timed out waiting 1800000ms for recv operation to complete", True),
+        (f"{GLOO}534] Connection closed by peer [127.0.0.1]:4711", True),
+        ("RuntimeError: ProcessGroupGloo::allgather: invalid tensor size at index 1", True),
+        ("ValueError: of the user", False),
+        ("OutOfMemoryError: CUDA out of memory", False),
+        ("RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x8 and 7x1)", False),
+    ],
+)
+def test_what_nothing_can_be_saved_after(text, is_of):
+    assert is_of_connection(text) is is_of
 
 
 def test_our_own_channel(tmp_path):

@@ -8,7 +8,14 @@ import pytest
 from launcher.contract.launcher_signals import SignalInbox
 from launcher.slurm.allocation import Allocation, Role
 from launcher.slurm.job_info import JobFacts, parse_job
-from launcher.slurm.requeue import HOLD_S, RESERVE_S, WITHOUT_ANSWER_S, Requeue, by_hand
+from launcher.slurm.requeue import (
+    BESIDE_RESERVE_S,
+    HOLD_S,
+    RESERVE_S,
+    WITHOUT_ANSWER_S,
+    Requeue,
+    by_hand,
+)
 from launcher.slurm.requeue_policy import Ended
 from launcher.slurm.scontrol import Answer, Scontrol
 
@@ -233,4 +240,98 @@ def test_an_end_that_has_gone_by_does_not_stop_the_asking():
     """The limit was raised meanwhile: this process knows the former end only."""
     slurm = Slurm(DOWN, DOWN, DOWN, PREEMPTED)
     assert slurm.settle(end_time_s=990.0) == 75
+    assert slurm.num_requeues() == 1
+
+
+TASK = replace(ALLOCATION, role=Role.TASK, step=1)
+
+
+def steps_text(steps: dict[int, bool]) -> str:
+    return "".join(
+        f"StepId=12.{number} UserId=7 StartTime=x TimeLimit="
+        f"{'1388-21:21:00' if has_left else 'UNLIMITED'}\n   State=RUNNING Partition=low\n"
+        for number, has_left in steps.items()
+    )
+
+
+class Steps(Slurm):
+    """A job whose other steps are seen to work, to wait and to end."""
+
+    def __init__(self, *listed: dict[int, bool], **more):
+        super().__init__(PREEMPTED, **more)
+        self.listed = list(listed)
+
+    def __call__(self, words: Sequence[str], bound_s: float) -> Answer:
+        if words[1:3] != ("show", "step"):
+            return super().__call__(words, bound_s)
+        steps = self.listed.pop(0) if len(self.listed) > 1 else self.listed[0]
+        return Answer(text=steps_text(steps))
+
+
+def test_the_only_step_of_a_job_does_not_wait():
+    slurm = Steps({1: False})
+    assert slurm.settle(allocation=TASK) == 75
+    assert slurm.num_requeues() == 1
+    assert slurm.now == 1000.0
+    assert len(slurm.said) == 1
+
+
+def test_the_requeue_waits_for_the_steps_that_still_work():
+    slurm = Steps(
+        {0: False, 1: False, 2: False}, {1: True, 2: False}, {1: True, 2: True}, {1: True}
+    )
+    assert slurm.settle(allocation=TASK) == 75
+    assert slurm.num_requeues() == 1
+    assert ("update", "StepId=12.1", "TimeLimit=2000001") in slurm.asked
+    assert slurm.said[0] == (
+        "steps 0, 2 of job 12 are still running: the job goes back into the queue when they have "
+        "ended."
+    )
+
+
+def test_of_the_steps_that_wait_the_first_asks():
+    slurm = Steps({0: False, 1: False}, {0: True, 1: True})
+    assert slurm.settle(allocation=TASK) == 75
+    assert slurm.num_requeues() == 0
+    assert slurm.said[-1] == "step 0 of job 12, which has left as well, puts the job back."
+
+
+def test_a_job_that_is_cancelled_beside_a_waiting_step_stays_cancelled():
+    slurm = Steps({0: False, 1: False})
+    slurm.answers = [PREEMPTED, PREEMPTED, shown("COMPLETING")]
+    assert slurm.settle(allocation=TASK) == 75
+    assert slurm.num_requeues() == 0
+    assert "stays so" in slurm.said[-1]
+
+
+def test_a_step_that_waits_leaves_when_another_has_put_the_job_back():
+    slurm = Steps({0: False, 1: False})
+    slurm.answers = [PREEMPTED, shown("COMPLETING", restarts=1)]
+    assert slurm.settle(allocation=TASK) == 75
+    assert slurm.num_requeues() == 0
+    assert slurm.said[-1] == "job 12 is back in the queue."
+
+
+def test_a_step_that_works_on_holds_the_requeue_up_until_the_time_is_over():
+    slurm = Steps({0: False, 1: False})
+    end_s = parse_job(PREEMPTED.text).end_time_s
+    slurm.now = end_s - 100.0
+    assert slurm.settle(allocation=TASK) == 75
+    assert end_s - BESIDE_RESERVE_S <= slurm.now <= end_s - BESIDE_RESERVE_S + 5.0
+    assert slurm.num_requeues() == 1
+    assert slurm.said[-2] == (
+        "step 0 of job 12 is still running, but there is no time left to wait: putting the job "
+        "back into the queue now, which ends them."
+    )
+
+
+def test_a_step_that_may_not_come_back_waits_for_nobody():
+    slurm = Steps({0: False, 1: False})
+    assert slurm.settle(allocation=TASK, record=lambda verdict: "stuck") == 93
+    assert slurm.said == ["stuck"]
+
+
+def test_the_process_outside_of_the_steps_waits_for_none():
+    slurm = Steps({0: False})
+    assert slurm.settle() == 75
     assert slurm.num_requeues() == 1

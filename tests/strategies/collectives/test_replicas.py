@@ -127,3 +127,13 @@ def test_the_first_that_differs(
     groups: list[int | None], digests: list[list[int]], expected: tuple[int, int, int] | None
 ) -> None:
     assert first_difference(groups, digests) == expected
+
+
+def test_buffers_are_held_as_they_are_then() -> None:
+    buffers: dict[str, torch.Tensor | None] = {"table": torch.zeros(2), "none": None}
+    replicas = Replicas([("a", torch.ones(2))], buffers=lambda: list(buffers.items()))
+    before = replicas.digest_after(EVERY_STEPS), replicas.summary()
+    assert [name for name, _ in replicas.held()] == ["a", "table", "none"]
+    buffers["table"] = torch.ones(2)
+    assert replicas.digest_after(EVERY_STEPS) != before[0]
+    assert replicas.summary() != before[1]

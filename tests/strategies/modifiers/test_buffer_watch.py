@@ -86,7 +86,7 @@ def test_it_is_found_however_it_moves(
                 model()
                 watch.end_micro_batch()
             found = watch.end_step()
-            told += [(step, one.split(",")[0]) for one in found.sentences]
+            told += [(step, sentence([one]).split(",")[0]) for one in found.follow]
             if step == 0 and is_told:
                 assert (id(model), "inner") in found.moved
     # With one forward a step the second step tells a counter from a flag.

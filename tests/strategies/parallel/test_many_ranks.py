@@ -155,7 +155,7 @@ def test_neighbours_of_many_ranks_adjoin(
 def test_replicas_write_in_equal_shares_on_many_ranks(world_size: int) -> None:
     with as_rank(0, world_size) as ranks:
         strategy = build("ddp", ranks)
-        model, optimizer = strategy._model, strategy._optimizer  # type: ignore[attr-defined]
+        model, optimizer = strategy._model, strategy._optimizer
         tensors = replicated_tensors(strategy.catalogue, model, optimizer, weights_only=True)
     ranges = defaultdict(list)
     written = []

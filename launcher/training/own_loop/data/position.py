@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -21,6 +22,8 @@ from .skipping import regroups, skipping
 
 _INSIDE = "base_dataloader"
 """Where accelerate's loaders keep torch's."""
+_OF_FABRIC, _INSIDE_FABRIC = "_FabricDataLoader", "_dataloader"
+_DRAWS_BY_RANK = "DistributedSamplerWrapper"
 NO_POSITION = (
     "a run could not resume where it was. Pass a torch DataLoader over a map-style data set (with "
     "a DistributedSampler on several ranks), or a loader with state_dict() and load_state_dict(), "
@@ -50,6 +53,8 @@ class DataPosition(ABC):
     def __init__(self, loader: Any) -> None:
         self.loader = loader
         self.name = type(loader).__name__
+        self.ready: Callable[[Any], Any] = _as_it_is
+        """Makes of what was read what the script's own iteration would have given it."""
 
     @property
     def num_batches(self) -> int | None:
@@ -140,7 +145,10 @@ class SampledData(DataPosition):
         """Return the place on another number of ranks, and a phrase that says what it means."""
         done, batches = place.samples * before, place.batches * before // now
         new = Place(epoch=place.epoch, batches=batches, samples=done // now)
-        is_dealt = isinstance(self._sampler, DistributedSampler) or now == before == 1
+        # That of Lightning deals an order that each rank draws from its own random numbers.
+        draws = type(self._sampler).__name__ == _DRAWS_BY_RANK
+        is_dealt = isinstance(self._sampler, DistributedSampler) and not draws
+        is_dealt = is_dealt or now == before == 1
         if is_dealt and regroups(self._torch):
             again = done % now
             return new, (
@@ -249,6 +257,13 @@ def data_position(loader: Any) -> DataPosition:
     if isinstance(loader, GlobalBatches):
         return PlannedData(loader)
     name = type(loader).__name__
+    if name == _OF_FABRIC:
+        # Its own iteration counts epochs from each start, so what is inside is read.
+        inside = data_position(getattr(loader, _INSIDE_FABRIC))
+        if loader.device is not None:
+            move = sys.modules[type(loader).__module__].move_data_to_device
+            inside.ready = lambda batch: move(batch, loader.device)
+        return inside
     if name == "DataLoaderDispatcher":
         raise ConfigError(
             "loader= is accelerate's DataLoaderDispatcher, with which rank 0 reads for all: "
@@ -264,6 +279,10 @@ def data_position(loader: Any) -> DataPosition:
             f"say where it is: {NO_POSITION}"
         )
     return SampledData(loader)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _set_epoch(loader: Any, epoch: int) -> None:

@@ -92,9 +92,12 @@ def test_gpus_of_nodes() -> None:
     assert verdicts.gpus([NODE])[0].text == "none: ranks run on CPUs"
     uneven = verdicts.gpus([replace(NODE, gpus=(GPU,)), replace(NODE, host="b")])
     assert levels(uneven) == [WARNING]
-    hidden = verdicts.gpus([replace(NODE, left_out={"gpus": "no permission"})])
+    blind = replace(NODE, left_out={"gpus": "no permission"})
+    hidden = verdicts.gpus([blind])
     assert levels(hidden) == [LEFT_OUT]
-    assert hidden[0].text == "no permission"
+    assert hidden[0].text == f"no permission on {NODE.host}"
+    bad = replace(NODE, host="b", gpus=(replace(GPU, uncorrected_errors=1),))
+    assert levels(verdicts.gpus([blind, bad])) == [LEFT_OUT, FAILURE], "the others are judged"
 
 
 def test_ranks() -> None:

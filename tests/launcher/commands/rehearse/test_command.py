@@ -64,6 +64,11 @@ def test_a_folder_of_something_else_is_left_alone(script: str) -> None:
     assert Path("runs/rehearsal/thesis.tex").exists()
 
 
+def test_a_folder_that_cannot_be_made(script: str) -> None:
+    with pytest.raises(UsageError, match=r"the runs cannot be kept in train\.py/x: .*Not a dir"):
+        run(["--rehearsal-dir", "train.py/x", script])
+
+
 def test_an_earlier_rehearsal_is_cleared(script: str) -> None:
     for name in ("undisturbed", "fault-001-kill-rank"):
         Path("runs/rehearsal", name).mkdir(parents=True)
@@ -82,7 +87,7 @@ def test_the_kinds_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     ("code", "uses_run", "sentence"),
     [
         (None, True, "did not end within 120 s: pass fewer --steps than 40"),
-        (None, False, "it does not use Run, so that --steps does not shorten it"),
+        (None, False, "no step of a loop of Run was seen, and --steps does not shorten"),
         (3, True, "the undisturbed run ended with code 3, and must end with 0:\nlast line"),
     ],
 )
@@ -94,12 +99,11 @@ def test_a_script_that_cannot_be_rehearsed(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    undisturbed = Evidence(run_dir=tmp_path / "run")
-    start = {"step": 0} if uses_run else None
+    batches = {(0, 0): frozenset({"a"})} if uses_run else {}
+    undisturbed = Evidence(run_dir=tmp_path / "run", batches=batches)
     monkeypatch.setattr(
         command, "run_undisturbed", lambda rehearsal: (code, 1.0, undisturbed, "last line")
     )
-    monkeypatch.setattr(command, "newest_start", lambda run_dir: start)
     with pytest.raises(UsageError) as refused:
         run([script])
     assert sentence in str(refused.value)
@@ -125,10 +129,12 @@ def test_the_page_lists_every_kind_with_its_sentence() -> None:
 def test_a_fault_that_came_too_late_is_tried_again_with_longer_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paces = []
+    paces: list[float] = []
+    durations: list[float] = []
 
     def carry_out(rehearsal: Rehearsal, fault: Fault) -> Outcome:
         paces.append(rehearsal.pace_s)
+        durations.append(rehearsal.duration_s)
         folder = tmp_path / f"fault-00{fault.number}-x"
         folder.mkdir()  # which must be free
         return Outcome(fault=fault, absent=MISSED if len(paces) == 1 else "another reason")
@@ -143,9 +149,11 @@ def test_a_fault_that_came_too_late_is_tried_again_with_longer_steps(
         pace_s=0.5,
         timeout_s=1.0,
         folder=tmp_path,
+        duration_s=8.0,
     )
     fault = Fault(number=1, kind=KINDS["kill-rank"], at_step=3, share=0.5, rank=0)
     verdict = command._one(rehearsal, fault, Evidence(run_dir=tmp_path))
     assert verdict.is_left_out
     assert paces == [0.5, 2.0]
+    assert durations == [8.0, 2.0]  # by which the moment is set for a script without Run
     assert not list(tmp_path.iterdir())

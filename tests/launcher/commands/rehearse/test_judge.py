@@ -1,5 +1,6 @@
 """What counts as wrong, and where two runs part."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,21 @@ from launcher.commands.rehearse.evidence import Distance, Evidence
 from launcher.commands.rehearse.judge import Cause, judge, parting_of, records_text
 from launcher.commands.rehearse.kinds import KINDS
 from launcher.commands.rehearse.one_fault import Outcome, lost_steps, other_strategy
-from launcher.commands.rehearse.page import Heading, page, summary
+from launcher.commands.rehearse.page import Heading, document, page, summary, unchecked_text
 from launcher.commands.rehearse.timeline import timeline
 
 SAME = Distance(largest=0.0)
+HEADING = Heading(
+    words=("train.py", "--lr", "1"),
+    ranks=2,
+    strategy="ddp",
+    steps=6,
+    save_every=2,
+    seed=0,
+    uses_run=True,
+    undisturbed_s=1.5,
+    seconds=9.0,
+)
 
 
 def evidence(changed: Mapping[int, Mapping[str, Any]] | None = None) -> Evidence:
@@ -151,24 +163,76 @@ def test_the_page_has_a_row_for_each_fault_and_says_what_was_wrong() -> None:
         judge(outcome(codes=[1], output="line"), evidence(), SAME, uses_run=True),
         judge(outcome("kill-loader", absent="a < b"), evidence(), None, uses_run=True),
     ]
-    heading = Heading(
-        words=("train.py", "--lr", "1"),
-        ranks=2,
-        strategy="ddp",
-        steps=6,
-        save_every=2,
-        seed=0,
-        uses_run=True,
-        undisturbed_s=1.0,
-        seconds=9.0,
-    )
-    text = page(heading, verdicts)
+    text = page(HEADING, verdicts)
     assert "`train.py --lr 1`: 2 ranks, ddp, 6 steps" in text
     assert "| 1 | notice-launcher | 3 | 75, 0 | 0 |  | 0 | 0 | ok |" in text
     assert "- exit code 1, and 75 was expected\n\n    line" in text
     assert summary(verdicts) == "3 faults: 1 as it must be, 1 wrong, 1 left out."
-    assert "does not use `Run`" in page(replace(heading, uses_run=False), verdicts)
+    assert "does not use `Run`" in page(replace(HEADING, uses_run=False), verdicts)
     picture = timeline(verdicts)
     assert picture.count("<rect") == 3
     assert picture.count("<line") == 1
     assert "kill-loader" in picture
+
+
+def test_the_document_holds_what_is_printed() -> None:
+    apart = Distance(largest=float("inf"), trouble="there is no final checkpoint")
+    found = [
+        judge(outcome(resume_s=0.5), evidence(), SAME, uses_run=True),
+        judge(outcome(lost=1), evidence({4: {"loss": 9.0}}), apart, uses_run=True),
+        judge(
+            outcome("kill-loader", absent="no process loaded data"), evidence(), None, uses_run=True
+        ),
+    ]
+    told = json.loads(json.dumps(document(HEADING, found), allow_nan=False))
+    assert {key: told[key] for key in ("ok", "wrong", "left_out", "seed", "strategy")} == {
+        "ok": 1,
+        "wrong": 1,
+        "left_out": 1,
+        "seed": 0,
+        "strategy": "ddp",
+    }
+    assert told["words"] == ["train.py", "--lr", "1"]
+    fine, bad, absent = told["faults"]
+    assert fine == {
+        "number": 1,
+        "fault": "notice-launcher",
+        "rank": 0,
+        "at_step": 3,
+        "exit_codes": [75, 0],
+        "steps_lost": 0,
+        "resume_s": 0.5,
+        "orphans": 0,
+        "largest_difference": 0.0,
+        "tensor": None,
+        "parts_at": None,
+        "cause": None,
+        "result": "ok",
+        "left_out": None,
+        "wrong": [],
+    }
+    assert bad["result"] == "wrong"
+    assert (bad["largest_difference"], bad["parts_at"], bad["cause"]) == (None, 4, "state")
+    assert "1 finished steps lost" in bad["wrong"]
+    assert (absent["result"], absent["left_out"]) == ("left_out", "no process loaded data")
+
+
+def test_the_keys_are_those_of_the_page() -> None:
+    text = (Path(__file__).parents[4] / "docs" / "rehearse.md").read_text()
+    verdict = judge(outcome(), evidence(), SAME, uses_run=True)
+    told = document(HEADING, [verdict])
+    assert [key for key in {**told, **told["faults"][0]} if f"`{key}`" not in text] == []
+
+
+def test_an_own_loop_is_compared_by_its_final_checkpoint() -> None:
+    apart = Distance(largest=0.5, tensor="fp32/w")
+    assert wrong(outcome(codes=[143, 0]), uses_run=False) == ""
+    assert "the final fp32/w differs by 0.5" in wrong(outcome(), apart, uses_run=False)
+    assert wrong(outcome(), None, uses_run=False) == ""
+
+
+@pytest.mark.parametrize(("has_checkpoints", "start"), [(True, "Samples"), (False, "Parameters")])
+def test_what_is_not_checked_is_printed(has_checkpoints: bool, start: str) -> None:
+    text = unchecked_text(has_checkpoints=has_checkpoints)
+    assert f"{start}, " in text
+    assert ("final checkpoint" in text) is has_checkpoints

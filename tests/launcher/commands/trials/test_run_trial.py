@@ -86,6 +86,18 @@ def test_notes_of_all_ranks_are_one_table(tmp_path: Path) -> None:
     assert found.steps == ()
 
 
+@pytest.mark.parametrize(("code", "uses_run"), [(0, False), (2, True)])
+def test_a_loop_of_its_own_is_not_observed(code: int, uses_run: bool, tmp_path: Path) -> None:
+    one = trial(tmp_path)
+    one.output.write_text("")
+    one.run_dir.mkdir()
+    start = {"time": "2026-01-01T00:00:00+00:00", "event": "start", "attempt": 1, "step": 0}
+    start |= {"strategy": "ddp", "world_size": 2, "precision": "fp32", "device": "cpu"}
+    (one.run_dir / "events.jsonl").write_text(json.dumps({**start, "resumed": False}) + "\n")
+    found = outcome_of(one, code)
+    assert found.uses_run is uses_run  # one that failed may not have come to a step
+
+
 def test_script_of() -> None:
     assert script_of(("--precision", "bf16", "a/train.py", "b.py")) == "a/train.py"
     assert script_of(("-m", "package")) is None

@@ -1,10 +1,12 @@
 """Which runs a verification starts, and what it refuses."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launcher.commands.verify import command
 from launcher.commands.verify.command import run
 from launcher.commands.verify.trial_plan import (
     Asked,
@@ -91,3 +93,14 @@ def test_bad_input(words: tuple[str, ...], sentence: str, tmp_path: Path) -> Non
     script.write_text("")
     with pytest.raises(UsageError, match=sentence):
         run([word.format(script=script) for word in words])
+
+
+def test_no_room_for_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_trial(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(command, "run_trial", run_trial)
+    script = tmp_path / "train.py"
+    script.write_text("")
+    with pytest.raises(UsageError, match=r"No space left.* Pass --work-dir DIR with more room"):
+        run([str(script)])

@@ -29,7 +29,7 @@ class Owner:
         quiet = dict.fromkeys(
             ("begin_step", "begin_micro_batch", "end_micro_batch"), lambda *a, **k: None
         )
-        self.statistics = SimpleNamespace(end_step=lambda count: [], **quiet)
+        self.statistics = SimpleNamespace(end_step=lambda count: [], apart=(), **quiet)
         self.strategy = SimpleNamespace(
             micro_step=lambda is_last: None,
             backward=lambda loss, where: self.log.append(("backward", float(loss.detach()))),
@@ -37,6 +37,7 @@ class Owner:
             options=BuildOptions(),
             step=self._step,
             skip=lambda: self.log.append("skip"),
+            compare_buffers=lambda besides: None,
         )
 
     def _step(self, divisor: float) -> StepOutcome:

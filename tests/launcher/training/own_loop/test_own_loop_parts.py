@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from launcher.training.own_loop.agreement import agreed_metrics
 from launcher.training.own_loop.kept_objects import kept_objects
-from launcher.training.own_loop.own_loop import agreed_metrics
 from launcher.training.own_loop.random_state import random_state, set_random_state
 from launcher.training.own_loop.rank_places import RankPlaces
 from launcher.training.own_loop.settings import Settings, parse_due

@@ -34,3 +34,10 @@ def test_an_accelerator_that_the_strategy_would_not_use() -> None:
     run: Any = SimpleNamespace(strategy="ddp")
     with pytest.raises(ConfigError, match="strategy=ddp would not use it"):
         recipe(accelerator=object()).blueprint(run)
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer"])
+def test_several_models_belong_into_a_loop_of_ones_own(name: str) -> None:
+    for several in ({"a": 1, "b": 2}, [1, 2]):
+        with pytest.raises(ConfigError, match=rf"of 2, .* launcher\.Resumable\({name}=\.\.\.\)"):
+            recipe(**{name: several})

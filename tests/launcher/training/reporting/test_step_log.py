@@ -103,3 +103,16 @@ def test_the_pace_is_not_that_of_the_few_steps_before_an_evaluation():
 )
 def test_the_next_save(every, step, since_s, expected):
     assert next_save(every, step, since_s) == expected
+
+
+def test_a_step_with_a_digest_has_a_record_in_any_case():
+    told = Told()
+    records = told.records(log_every=100)
+    for number in (1, 2, 3):
+        records.step(number, PLAN, step(), 0.1, agreed(number - 1) if number > 1 else None, 0.0)
+        if number == 2:
+            records.add_digest("0123456789abcdef")
+    records.flush(agreed(3))
+    assert [(r["step"], r["loss"], r["weights_digest"]) for r in told.written] == [
+        (2, 0.02, "0123456789abcdef")
+    ]

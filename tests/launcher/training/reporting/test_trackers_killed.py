@@ -72,21 +72,19 @@ def of_trackio(folder):
     return [(step, json.loads(metrics)["train/loss"]) for step, metrics in found]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "shown"), [("mlflow", of_mlflow), ("trackio", of_trackio)])
-def test_a_second_start_goes_on_in_the_same_run_and_shows_repeated_steps_twice(
-    tmp_path, name, shown
-):
-    """Neither can take a step back: the newer value stands behind the older one."""
+def start_twice(tmp_path, name):
+    """Start a run that is killed after step 5, and again from step 3."""
     pytest.importorskip(name)
     (tmp_path / "run").mkdir()
     environ = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "MLFLOW_TRACKING_URI": f"file://{tmp_path}/mlruns",
         "MLFLOW_ALLOW_FILE_STORE": "true",
         "TRACKIO_DIR": str(tmp_path / "trackio"),
         "HF_HUB_OFFLINE": "1",
+        "WANDB_MODE": "offline",
+        "SWANLAB_MODE": "offline",
     }
     for first, code in (("0", -signal.SIGKILL), ("3", 0)):
         done = subprocess.run(
@@ -95,8 +93,32 @@ def test_a_second_start_goes_on_in_the_same_run_and_shows_repeated_steps_twice(
             env=environ,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
             check=False,
         )
         assert done.returncode == code, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize(("name", "shown"), [("mlflow", of_mlflow), ("trackio", of_trackio)])
+def test_a_second_start_goes_on_in_the_same_run_and_shows_repeated_steps_twice(
+    tmp_path, name, shown
+):
+    """Neither can take a step back: the newer value stands behind the older one."""
+    start_twice(tmp_path, name)
     assert shown(tmp_path) == FIRST + SECOND
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize(
+    ("name", "folders"), [("wandb", "wandb/offline-run-*-*"), ("swanlab", "swanlab/run-*-*")]
+)
+def test_offline_each_start_writes_a_folder_under_the_same_id(tmp_path, name, folders):
+    """Their own commands then send the folders, as one run, to a server."""
+    start_twice(tmp_path, name)
+    found = [path.name for path in (tmp_path / "run").glob(folders) if path.is_dir()]
+    assert len(found) == 2, found
+    identity = (tmp_path / "run" / "run_id").read_text()
+    assert {name.rpartition("-")[2] for name in found} == {identity}

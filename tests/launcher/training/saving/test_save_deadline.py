@@ -8,7 +8,11 @@ import pytest
 from launcher.contract.end_time import EndTime
 from launcher.contract.environment import RankEnvironment
 from launcher.contract.preemption import PreemptionFlag
-from launcher.training.saving.save_deadline import SaveDeadline, too_little_time
+from launcher.training.saving.save_deadline import (
+    SaveDeadline,
+    fits_export,
+    too_little_time,
+)
 from strategies import Look
 
 PLAIN = RankEnvironment.from_environ({})
@@ -148,3 +152,20 @@ def test_a_grace_that_is_too_short_is_said_once(grace_s: float | None, words: st
     clock.saved(21.0)
     assert len(warned) == (words is not None)
     assert words is None or words in warned[0]
+
+
+@pytest.mark.parametrize(
+    ("left_s", "save_s", "fits"),
+    [
+        (None, 100.0, True),  # no deadline is known
+        (16.0, 8.0, True),
+        (15.0, 8.0, False),  # 1.25 x 8 s, and 5 s for the end of the processes
+        (5.5, -1.0, True),  # no save was measured
+        (4.0, -1.0, False),
+    ],
+)
+def test_an_export_that_does_not_fit_is_not_begun(
+    left_s: float | None, save_s: float, fits: bool
+) -> None:
+    look = Look(time_is_limited=left_s is not None, left_s=left_s or 0.0, save_s=save_s)
+    assert fits_export(look) is fits

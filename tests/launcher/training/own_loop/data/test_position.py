@@ -1,7 +1,9 @@
 """A loader is run on to a place without reading, and what has no place is refused."""
 
+import sys
 from collections.abc import Iterator
 from itertools import chain
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -162,3 +164,27 @@ def test_a_loader_with_state_is_put_back_by_itself() -> None:
 def test_what_has_no_place_is_refused(loader: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         data_position(loader)
+
+
+def test_a_loader_of_fabrics_is_read_from_inside_and_its_batches_are_moved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    like = ModuleType("fabric_like")
+    like.move_data_to_device = lambda batch, device: (batch, device)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fabric_like", like)
+    kind = type("_FabricDataLoader", (), {"__module__": "fabric_like"})
+    loader: Any = kind()
+    loader._dataloader, loader.device = DataLoader(range(8), batch_size=4), "there"  # type: ignore[arg-type]
+    data = data_position(loader)
+    assert data.loader is loader._dataloader
+    assert data.ready("batch") == ("batch", "there")
+    loader.device = None
+    assert data_position(loader).ready("batch") == "batch"
+
+
+def test_what_each_rank_draws_for_itself_is_not_promised_on_other_ranks() -> None:
+    kind = type("DistributedSamplerWrapper", (DistributedSampler,), {})
+    sampler = kind(range(8), num_replicas=2, rank=0)
+    data = data_position(DataLoader(range(8), batch_size=2, sampler=sampler))  # type: ignore[arg-type]
+    _, sentence = data.moved(Place(epoch=1, batches=1, samples=2), 2, 1)
+    assert "which samples those are is up to" in sentence

@@ -4,14 +4,14 @@ import torch
 
 from launcher.contract.environment import RankEnvironment
 from launcher.training.own_loop.adopted_ranks import adopted_ranks
-from launcher.training.own_loop.agreed_boundary import AgreedBoundary
+from launcher.training.own_loop.agreement import Agreement
 from strategies import Look, Report
 
 
 def test_what_is_said_at_a_step_is_read_at_the_next() -> None:
     ranks = adopted_ranks(RankEnvironment.from_environ({}), torch.device("cpu"))
     looks = iter([Look(), Look(asked=True), Look()])
-    boundary = AgreedBoundary(ranks, {}, lambda: next(looks))
+    boundary = Agreement(ranks, {}, lambda: next(looks))
 
     assert boundary.passed(Report(step=1, loss_sum=2.0, loss_count=1.0)) == (None, None)
     agreed, notice = boundary.passed(Report(step=2, stop=True))
@@ -24,6 +24,23 @@ def test_what_is_said_at_a_step_is_read_at_the_next() -> None:
     assert notice is not None
     assert agreed == known
     assert (agreed.step, agreed.stop, notice.asked) == (2, 1, 1)
+
+
+def test_what_is_asked_now_takes_along_what_is_under_way() -> None:
+    ranks = adopted_ranks(RankEnvironment.from_environ({}), torch.device("cpu"))
+    agreement = Agreement(ranks)
+    agreement.passed(Report(step=1, stop=True))
+    assert agreement.sums(2, 0.5) == [2.0, 0.5]
+    assert agreement.any(True)
+    assert not agreement.any(False)
+    assert agreement.of_coordinator(7) == 7.0
+    assert agreement.texts("why") == ["why"]
+    ours = torch.tensor([0, 200, 255], dtype=torch.uint8)
+    (theirs,) = agreement.gathered(ours)
+    assert torch.equal(ours, theirs)
+    agreed, _ = agreement.passed(Report(step=2))
+    assert agreed is not None
+    assert (agreed.step, agreed.stop) == (1, 1)
 
 
 def test_one_process_has_no_group_and_gets_none() -> None:
