@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from ...data.moving import map_tensors
 from ...precision import Precision
@@ -102,6 +102,10 @@ class _Peak(TorchDispatchMode):
             kwargs["device"] = torch.device("meta")
         if leaves and leaves[0].is_meta and is_plain_in_place(func):
             return args[0]
+        if any(t.is_meta for t in leaves) and not all(t.is_meta for t in leaves):
+            # Made from numbers on what the model took for its device, such as an empty cache.
+            args, kwargs = tree_map_only(torch.Tensor, _without_memory, (args, kwargs))
+            leaves = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
         given = {t.untyped_storage()._cdata for t in leaves}
         result = func(*args, **kwargs)
         for tensor in tree_flatten(result)[0]:
@@ -187,6 +191,10 @@ class _AsCalled(nn.Module):
         with self.casts:
             found = function(*args, **kwargs)
         return cast_floating(found, self._output_dtype)
+
+
+def _without_memory(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to("meta") if tensor.ndim else tensor
 
 
 def _ways(batch: Any) -> list[Forward]:

@@ -114,8 +114,8 @@ class Block(nn.Module):
         self.norm, self.up, self.down = nn.LayerNorm(64), nn.Linear(64, 256), nn.Linear(256, 64)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = x + self.down(F.gelu(self.up(self.norm(x))))
-        return result
+        moved: torch.Tensor = x + self.down(F.gelu(self.up(self.norm(x))))
+        return moved
 
 
 class Model(nn.Module):
@@ -168,3 +168,29 @@ def test_blocks_that_are_computed_again_are_computed_in_the_same_precision() -> 
     found, kept = sizes("bf16", checkpoint_blocks=True), sizes("bf16")
     assert found.autocast_bytes is not None
     assert found.autocast_bytes < kept.autocast_bytes
+
+
+class Caching(nn.Module):
+    """Adds to a cache that is empty at first, as attention of transformers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        keys = torch.tensor([], dtype=x.dtype, device=x.device)
+        found: torch.Tensor = self.layer(torch.cat([keys, x], dim=-2))
+        return found
+
+
+def test_what_a_model_makes_on_its_device_has_no_memory_either() -> None:
+    blueprint = Blueprint(
+        model=Caching,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+        precision=precision_for("fp32", "cuda"),
+        max_grad_norm=None,
+        seed=1,
+        ranks=Ranks(rank=0, world_size=8, device=torch.device("cuda"), host_group=None),  # type: ignore[arg-type]
+        options=BuildOptions(),
+    )
+    assert measure_model(blueprint, torch.zeros(4, 8), None).activation_bytes is not None
