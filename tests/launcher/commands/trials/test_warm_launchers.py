@@ -43,12 +43,12 @@ def test_a_warm_command_is_as_one_of_its_own(
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     with warm_starts(trial(tmp_path, str(script)), uses_run=False, own=(NAME,)) as start:
-        one = trial(tmp_path / "one", str(script), "a b", **{NAME: "first"})
+        one = trial(tmp_path / "one", str(script), "a b", WARM_TEST="first")
         ended = start(one)
         assert isinstance(ended, warm_launchers.WarmProcess)
         assert ended.wait(240) == 0
         assert "rank 0 of first ['a b']" in one.output.read_text()
-        two = trial(tmp_path / "two", str(script), "wait", **{NAME: "second"})
+        two = trial(tmp_path / "two", str(script), "wait", WARM_TEST="second")
         running = start(two)
         mark = f"{NAME}=second"
         assert wait_until(lambda: two.output.read_text().count("of second"), 240)
@@ -57,7 +57,7 @@ def test_a_warm_command_is_as_one_of_its_own(
         os.kill(running.pid, 9)
         assert running.wait(60) == -9
         assert wait_until(lambda: not marked(mark), 60), "its guardian ends the ranks"
-        last = start(trial(tmp_path / "three", str(script), "wait", **{NAME: "third"}))
+        last = start(trial(tmp_path / "three", str(script), "wait", WARM_TEST="third"))
     assert last.wait(10) == -9, "what still runs ends with the server"
 
 
@@ -106,7 +106,7 @@ def test_what_an_import_would_see_otherwise_starts_cold(
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with warm_starts(trial(Path("x")), uses_run=True, own=("MARK",)) as start:
-        assert start(one) == how
+        assert str(start(one)) == how
     assert stubs[0].is_closed
 
 
@@ -115,9 +115,9 @@ def test_starts_take_turns_and_a_lost_server_is_left_out(
 ) -> None:
     one = trial(Path("x"))
     with warm_starts(one, uses_run=True, num_servers=2) as start:
-        assert [start(one) for _ in range(2)] == ["warm", "warm"]
+        assert [str(start(one)) for _ in range(2)] == ["warm", "warm"]
         assert [server.starts for server in stubs] == [1, 1]
-        assert [start(one) for _ in range(2)] == ["cold", "cold"]
+        assert [str(start(one)) for _ in range(2)] == ["cold", "cold"]
     assert [server.is_closed for server in stubs] == [True, True]
     assert "no launcher can be forked (it ended): starts take longer" in capfd.readouterr().err
 
@@ -125,7 +125,7 @@ def test_starts_take_turns_and_a_lost_server_is_left_out(
 def test_a_cold_rehearsal_has_no_server(stubs: list[Stub]) -> None:
     assert is_cold(("--cold", "train.py"))
     with warm_starts(trial(Path("x"), "--cold", "train.py"), uses_run=True) as start:
-        assert start(trial(Path("x"))) == "cold"
+        assert str(start(trial(Path("x")))) == "cold"
     assert not stubs
 
 
