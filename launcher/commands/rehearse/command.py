@@ -315,7 +315,7 @@ def _one(rehearsal: Rehearsal, fault: Fault, undisturbed: Evidence) -> Verdict:
     distance = None
     is_saved = rehearsal.uses_run or undisturbed.final_step is not None
     if is_saved and outcome.absent is None and outcome.evidence is not None:
-        distance = distance_of(outcome.evidence, undisturbed)
+        distance = distance_of(outcome.evidence, undisturbed, uses_run=rehearsal.uses_run)
     verdict = judge(outcome, undisturbed, distance, uses_run=rehearsal.uses_run)
     if not verdict.wrong:
         _remove(rehearsal, fault)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from launcher.commands.rehearse.draw import Fault
-from launcher.commands.rehearse.evidence import Distance, Evidence
+from launcher.commands.rehearse.evidence import Distance, Evidence, is_compared
 from launcher.commands.rehearse.judge import Cause, judge, parting_of, records_text
 from launcher.commands.rehearse.kinds import KINDS
 from launcher.commands.rehearse.one_fault import Outcome, lost_steps, other_strategy
@@ -222,6 +222,21 @@ def test_the_keys_are_those_of_the_page() -> None:
     verdict = judge(outcome(), evidence(), SAME, uses_run=True)
     told = document(HEADING, [verdict])
     assert [key for key in {**told, **told["faults"][0]} if f"`{key}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "uses_run", "compared"),
+    [
+        ("fp32/w", False, True),
+        ("exp_avg/w", False, True),
+        ("object/own loop: each rank's place/0", False, False),
+        ("object/mine", True, True),
+    ],
+)
+def test_random_numbers_that_a_script_does_not_seed_are_not_compared(
+    name: str, uses_run: bool, compared: bool
+) -> None:
+    assert is_compared(name, uses_run=uses_run) is compared
 
 
 def test_an_own_loop_is_compared_by_its_final_checkpoint() -> None:

@@ -23,9 +23,7 @@ time.sleep(600 if sys.argv[1:] == ["wait"] else 0)
 NAME = "WARM_TEST"
 
 
-def trial(
-    folder: Path, *words: str, ranks: int = 2, variables: dict[str, str] | None = None
-) -> Trial:
+def trial(folder: Path, *words: str, ranks: int = 2, **variables: str) -> Trial:
     return Trial(
         name="t",
         words=words or ("train.py",),
@@ -33,7 +31,7 @@ def trial(
         strategy="ddp",
         folder=folder,
         settings=TrialSettings(steps=4),
-        variables=variables or {},
+        variables=variables,
     )
 
 
@@ -45,21 +43,21 @@ def test_a_warm_command_is_as_one_of_its_own(
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     with warm_starts(trial(tmp_path, str(script)), uses_run=False, own=(NAME,)) as start:
-        one = trial(tmp_path / "one", str(script), "a b", variables={NAME: "first"})
+        one = trial(tmp_path / "one", str(script), "a b", WARM_TEST="first")
         ended = start(one)
         assert isinstance(ended, warm_launchers.WarmProcess)
         assert ended.wait(240) == 0
         assert "rank 0 of first ['a b']" in one.output.read_text()
-        two = trial(tmp_path / "two", str(script), "wait", variables={NAME: "second"})
+        two = trial(tmp_path / "two", str(script), "wait", WARM_TEST="second")
         running = start(two)
-        marker = f"{NAME}=second"
+        mark = f"{NAME}=second"
         assert wait_until(lambda: two.output.read_text().count("of second"), 240)
-        assert {running.pid} < {*marked(marker)}, "ranks and guardian have it in their environment"
+        assert {running.pid} < {*marked(mark)}, "ranks and guardian have it in their environment"
         assert running.poll() is None
         os.kill(running.pid, 9)
         assert running.wait(60) == -9
-        assert wait_until(lambda: not marked(marker), 60), "its guardian ends the ranks"
-        last = start(trial(tmp_path / "three", str(script), "wait", variables={NAME: "third"}))
+        assert wait_until(lambda: not marked(mark), 60), "its guardian ends the ranks"
+        last = start(trial(tmp_path / "three", str(script), "wait", WARM_TEST="third"))
     assert last.wait(10) == -9, "what still runs ends with the server"
 
 
@@ -96,12 +94,9 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> list[Stub]:
     ("one", "how"),
     [
         (trial(Path("x")), "warm"),
-        (trial(Path("x"), variables={"MARK": "m"}), "warm"),  # its own, and read by no import
+        (trial(Path("x"), MARK="m"), "warm"),  # its own, and read by no import
         (trial(Path("x"), ranks=3), "warm"),
-        (
-            trial(Path("x"), variables={"PYTHONHASHSEED": "7"}),
-            "cold",
-        ),  # read before anything is imported
+        (trial(Path("x"), PYTHONHASHSEED="7"), "cold"),  # read before anything is imported
         (trial(Path("x"), ranks=1), "cold"),  # without OMP_NUM_THREADS=1
         (trial(Path("x"), "--cold", "train.py"), "cold"),
     ],
