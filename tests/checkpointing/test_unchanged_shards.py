@@ -21,6 +21,8 @@ from checkpointing import (
     SaveFailedError,
 )
 
+pytestmark = pytest.mark.timeout(300)
+
 MANIFEST_BYTES = 4000
 
 
