@@ -26,7 +26,7 @@ def steps(**has_left: bool) -> list[Step]:
     return [Step(number=int(name[1:]), has_left=left) for name, left in has_left.items()]
 
 
-def test_the_steps_of_a_job():
+def test_the_steps_of_a_job() -> None:
     assert list(parse_steps(SHOWN)) == steps(s0=False, s1=True)
     assert parse_steps("") == ()
 
@@ -41,5 +41,5 @@ def test_the_steps_of_a_job():
         ({"s3": True, "s4": True}, Turn()),
     ],
 )
-def test_whose_turn_it_is(others, turn):
+def test_whose_turn_it_is(others: dict[str, bool], turn: Turn) -> None:
     assert turn_of(3, steps(**others)) == turn

@@ -17,7 +17,7 @@ def files_left(count: int) -> Iterator[int]:
     fds = [os.dup(2) for _ in range(count)]
     limit = max(fds) + 1
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = []
+    taken: list[int] = []
     try:
         while len(taken) < limit:  # what is free below
             fd = os.dup(2)
