@@ -37,6 +37,7 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
 
     What only a start can know stands there by name: RUN_ID, SCRATCH, and 0 for a free port.
     """
+    number = next_number(plan.run.run_dir)
     settings = group_settings(
         plan,
         run_id=_RUN_ID,
@@ -44,9 +45,10 @@ def rank_0_environment(plan: LaunchPlan, environ: Mapping[str, str]) -> dict[str
         master_addr=plan.master_addr,
         master_port=plan.master_port,
         restart_count=0,
-        attempt=None if plan.run.run_dir is None else next_number(plan.run.run_dir),
+        attempt=None if plan.run.run_dir is None else number,
         start_dir=working_folder(),
         interface=interface_of_run(plan),
+        log_folder=None if plan.log_dir is None else plan.log_dir / f"attempt-{number}",
     )
     world_size = plan.local_world_size * plan.nodes.num_max
     place = WorkerPlace(

@@ -14,10 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import torch._dynamo  # noqa: F401  (these imports take seconds)
-
-import launcher.agent.node_agent
-import launcher.training.run  # noqa: F401
+import launcher.agent.node_agent  # noqa: F401  (the import that takes seconds)
 from launcher.agent.attempts.supervision import Bounds
 from launcher.cli import main
 
