@@ -58,7 +58,8 @@ def _hashed(fragment: Fragment) -> torch.Tensor:
     seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
     total = torch.zeros((), dtype=torch.int64, device=bits.device)
     for begin in range(0, bits.numel(), _CHUNK):
-        mixed = bits[begin : begin + _CHUNK].to(torch.int64)
+        # A copy also where they are int64 already: it is changed in place.
+        mixed = bits[begin : begin + _CHUNK].to(torch.int64, copy=True)
         first = fragment.start + begin
         places = torch.arange(first, first + mixed.numel(), device=bits.device)
         mixed += places.mul_(_GAMMA).add_(seed)

@@ -36,7 +36,10 @@ def cut(values: torch.Tensor, *places: int, name: str = "w", dtype: str = "F32")
 def test_it_does_not_depend_on_the_cut(dtype: str) -> None:
     bits = torch.randint(0, 2, (8 * 4096,), dtype=torch.uint8)
     values = bits.view(DTYPES[dtype])[:601]
-    whole = digest_of(cut(values, dtype=dtype))
+    fragments = cut(values, dtype=dtype)
+    whole = digest_of(fragments)
+    kept = torch.cat([one.data for one in fragments])
+    assert torch.equal(kept.view(torch.uint8), values.contiguous().view(torch.uint8))
     for places in ((1,), (300,), (7, 7, 8, 600)):
         shares = [digest_of([one]) for one in cut(values, *places, dtype=dtype)]
         assert sum(shares) % (1 << 64) == whole
