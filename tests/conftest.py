@@ -2,6 +2,7 @@
 
 import signal
 from collections import defaultdict
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +12,18 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+HANDLED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handlers() -> Iterator[None]:
+    """Put the handlers back: a command that was called here leaves its own, and forks have them."""
+    before = {signum: signal.getsignal(signum) for signum in HANDLED}
+    yield
+    for signum, handler in before.items():
+        if signal.getsignal(signum) is not handler:
+            signal.signal(signum, handler)
 
 
 @pytest.hookimpl(tryfirst=True)
