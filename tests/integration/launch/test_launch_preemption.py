@@ -356,7 +356,9 @@ time.sleep(100)
         *TWO, "--max-restarts", "2", "--shutdown-timeout", "4", launch.script(OURS + source)
     )
     launched.wait_for_files(*READY, "deaf", cwd=launch.folder)
-    time.sleep(1.0)  # the failure is seen by then, and rank 0 has four seconds
+    failed = pid_of(launch, 1)
+    while os.path.exists(f"/proc/{failed}"):  # until the launcher has seen it and reaped it
+        time.sleep(0.02)
     launched.send(signal.SIGTERM)
     assert launched.wait(50) == 75
     assert "ValueError: a fault" in launched.stderr
