@@ -400,10 +400,16 @@ class NodeAgent(SimpleElasticAgent):
 
 
 def _failed_before(outcomes: Sequence[RankEnd], warned_at_s: float | None) -> bool:
-    """Return whether a rank had failed when a notice came."""
+    """Return whether a rank had failed before any notice was seen.
+
+    Args:
+        outcomes: Of all ranks of this node.
+        warned_at_s: When one was seen while ranks ran; None: none was, and one that comes later,
+            while the attempt is cleared up, comes after the failure.
+    """
     first = first_failure(outcomes)
     failure = None if first is None else first.failure()
-    return failure is not None and warned_at_s is not None and failure.latest_s < warned_at_s
+    return failure is not None and (warned_at_s is None or failure.latest_s < warned_at_s)
 
 
 def _place(worker: ElasticWorker, group: WorkerGroup) -> WorkerPlace:

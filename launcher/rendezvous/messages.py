@@ -47,7 +47,7 @@ class NodeEnd:
     early: bool = False
     """A notice ended it before any of its ranks had finished a step."""
     failed_before_notice: bool = False
-    """One of its ranks had failed when a notice came."""
+    """One of its ranks had failed before any notice."""
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "NodeEnd":

@@ -35,7 +35,7 @@ class AttemptEnd:
     """The script saves by itself, and no rank has finished a step: there was nothing to save."""
 
     failed_before_notice: bool = False
-    """A rank had failed when a preemption notice came, so that the ranks would be started again."""
+    """A rank had failed before any preemption notice, so that the ranks would be started again."""
 
     def beats(self) -> tuple[Beat, ...]:
         """Return the last signs of life of the ranks that gave one."""

@@ -341,8 +341,9 @@ def test_a_notice_while_a_restart_is_waited_for(launch, name, ours):
 MEETS = "import torch.distributed as dist; dist.init_process_group('gloo')"
 
 
-def test_a_notice_after_a_failure_that_would_be_restarted_is_75(launch):
-    """The rank that failed takes the others along; the notice comes while they are ended."""
+@pytest.mark.parametrize("while_others_end", [True, False])
+def test_a_notice_after_a_failure_that_would_be_restarted_is_75(launch, while_others_end):
+    """The rank that failed takes the others along; the notice comes meanwhile, or just after."""
     source = """
 beat(5)
 ready()
@@ -357,9 +358,13 @@ time.sleep(100)
     )
     launched.wait_for_files(*READY, "deaf", cwd=launch.folder)
     failed = pid_of(launch, 1)
-    while os.path.exists(f"/proc/{failed}"):  # until the launcher has seen it and reaped it
+    while "ValueError: a fault" not in launched.stderr:
+        time.sleep(0.02)
+    if while_others_end:
+        time.sleep(1.0)  # the failure is seen by then, and rank 0 has four seconds
+    while not while_others_end and os.path.exists(f"/proc/{failed}"):  # it is reaped at the end
         time.sleep(0.02)
     launched.send(signal.SIGTERM)
-    assert launched.wait(50) == 75
+    assert launched.wait(50) == 75, launched.stderr
     assert "ValueError: a fault" in launched.stderr
     assert "preempted before restart 1; the same command resumes the run" in launched.stderr
