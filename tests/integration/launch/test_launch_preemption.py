@@ -1,6 +1,7 @@
 """A preemption notice at any moment and to any process: 75, or a sentence that says why not."""
 
 import os
+import pathlib
 import signal
 import time
 
@@ -36,6 +37,14 @@ READY = ("ready-0", "ready-1")
 
 def pid_of(launch, rank):
     return int((launch.folder / f"ready-{rank}").read_text())
+
+
+def state_of(pid):
+    """Return a process's state as /proc has it; None: it is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
 
 
 def running(launch, source, *words):
@@ -358,11 +367,11 @@ time.sleep(100)
     )
     launched.wait_for_files(*READY, "deaf", cwd=launch.folder)
     failed = pid_of(launch, 1)
-    while "ValueError: a fault" not in launched.stderr:
+    while state_of(failed) not in ("Z", None):
         time.sleep(0.02)
     if while_others_end:
         time.sleep(1.0)  # the failure is seen by then, and rank 0 has four seconds
-    while not while_others_end and os.path.exists(f"/proc/{failed}"):  # it is reaped at the end
+    while not while_others_end and state_of(failed) is not None:  # it is reaped at the end
         time.sleep(0.02)
     launched.send(signal.SIGTERM)
     assert launched.wait(50) == 75, launched.stderr
