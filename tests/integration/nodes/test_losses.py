@@ -35,6 +35,7 @@ def test_a_loss_is_noticed_and_over_in_time():
     assert LOST_S + Bounds().lost_s < 15
 
 
+@pytest.mark.quick_cases("0-2-True-75")
 @pytest.mark.parametrize(
     ("killed", "nnodes", "checkpoint", "code"),
     [(0, "2", True, 75), (0, "2", False, 1), (1, "2", True, 75)],
@@ -102,6 +103,7 @@ print("alone", rank, os.environ["WORLD_SIZE"])
     assert "relaunch: continuing with 1 nodes." in nodes[0].said()
 
 
+@pytest.mark.slow
 def test_fewer_nodes_go_on_behind_a_cut_cable(hosts):
     script = hosts.script(
         """
@@ -136,6 +138,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.quick_cases("cut")
 @pytest.mark.parametrize("how", ["killed", "cut"])
 def test_the_others_go_on_without_node_0(hosts, how):
     run_dir = hosts.folder / "run"
@@ -160,6 +163,7 @@ def test_the_others_go_on_without_node_0(hosts, how):
         assert "1 of 3 nodes are left here, and it cannot be told" in nodes[0].said()[-1]
 
 
+@pytest.mark.quick_cases("killed")
 @pytest.mark.parametrize("how", ["killed", "cut"])
 def test_node_1_goes_on_alone_only_where_node_0_has_surely_ended(hosts, how):
     words = (hosts.script(WITH.replace("NUM_BEFORE", "'2'")),)

@@ -165,6 +165,7 @@ Run.start(main)
 """
 
 
+@pytest.mark.quick_cases("ddp", "fsdp")
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp", "zero1"])
 def test_moments_that_are_copied_during_the_next_step_are_those_of_their_own(launch, strategy):
     script = launch.script(LATE)

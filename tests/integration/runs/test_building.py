@@ -72,6 +72,7 @@ def test_recomputed_blocks_learn_the_same_and_leave_batch_norm_alone(
     assert difference(fsdp, tmp_path / "bf16-ddp.safetensors") < 2e-2
 
 
+@pytest.mark.slow
 def test_the_start_by_name_is_the_same_under_every_strategy(
     build: Callable[..., str], python: Callable[..., Any], tmp_path: Path
 ) -> None:

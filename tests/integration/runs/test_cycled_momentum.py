@@ -31,6 +31,7 @@ def in_torch(case: str) -> list[float]:
     return [group["lr"], group["betas"][0] if case == "adam" else group["momentum"]]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_momentum_is_cycled_under_every_strategy(
     launch: Callable[..., Any], tmp_path: Path

@@ -62,6 +62,7 @@ WAYS = {
 }
 
 
+@pytest.mark.quick_cases("2 ranks", "fork", "spawn")
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_numbers_whoever_reads(
     way: str, launch: Callable[..., Any], tmp_path: Path, alone: Seen

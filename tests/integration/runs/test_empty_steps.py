@@ -9,7 +9,7 @@ import pytest
 import torch
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "empty_worker.py")
-SHORT = ((1, ("single",)), (2, ("ddp", "fsdp", "zero2", "zero3")))
+SHORT = ((1, ("single",)), (2, ("ddp", "fsdp", "zero2")))
 ON_ONE = ("single", "fsdp", "zero2", "zero3")
 ON_TWO = ("ddp", "fsdp", "zero1", "zero2", "zero3", "accelerate")
 

@@ -11,6 +11,7 @@ import torch
 WORKER = str(Path(__file__).parents[1] / "workers" / "extras_worker.py")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_penalty_unfreezing_and_average(launch: Callable[..., Any], tmp_path: Path) -> None:
     for world_size in (1, 2):

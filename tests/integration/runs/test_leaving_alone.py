@@ -42,6 +42,7 @@ Run.start(main)
 """
 
 
+@pytest.mark.quick_cases("exit", "loop")
 @pytest.mark.parametrize(
     "where",
     [

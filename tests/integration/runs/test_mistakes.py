@@ -84,6 +84,7 @@ def line_of(launch, mistake):
     return f"train.py:{number}"
 
 
+@pytest.mark.quick_cases("zero3")
 @pytest.mark.parametrize(
     "strategy",
     [
@@ -118,6 +119,7 @@ def test_a_mistake_in_measure_costs_no_step(strategy, launch, run):
         assert run.difference(undisturbed) == 0.0
 
 
+@pytest.mark.quick_cases("fsdp")
 @pytest.mark.parametrize(
     "strategy",
     ["single", pytest.param("ddp", marks=SLOW), "fsdp", pytest.param("zero3", marks=SLOW)],

@@ -88,6 +88,7 @@ def test_methods_and_parts_train_as_under_single(
         assert value == pytest.approx(base[f"single {what}"], rel=1e-5), key
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "strategies", ["ddp,fsdp,zero3", pytest.param("accelerate,zero1,zero2", marks=SLOW)]
@@ -112,6 +113,7 @@ def test_what_goes_beside_the_engine_is_right_or_refused(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("num_ranks", [pytest.param(1, marks=SLOW), 2])
 def test_a_language_model_generates_and_is_trained_on_its_embeddings(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "buffers_worker.py")
-SHORT = ((1, "single"), (2, "ddp,fsdp,zero3"))
+SHORT = ((1, "single"), (2, "ddp,zero3"))
 ALL = ((1, "single,fsdp,zero2"), (2, "ddp,fsdp,zero1,zero2,zero3,accelerate"), (3, "ddp"))
 
 

@@ -19,6 +19,7 @@ def load(launch, tmp_path, saver, loader, num_nodes=1, harm="none"):
     return seen, [one["num_bytes"] / seen["size_bytes"] for one in seen["all"]]
 
 
+@pytest.mark.quick_cases("ddp")
 @pytest.mark.parametrize("saver", ["ddp", "fsdp", "zero2"])
 def test_the_ranks_of_a_node_read_replicated_state_once(launch, tmp_path, saver):
     seen, shares = load(launch, tmp_path, saver, "ddp")
@@ -34,6 +35,7 @@ def test_each_node_reads_for_itself(launch, tmp_path):
     assert all(1.0 <= share <= 1.05 for share in shares)
 
 
+@pytest.mark.quick_cases("fsdp")
 @pytest.mark.parametrize("loader", ["fsdp", "zero2"])
 def test_what_is_sharded_is_read_by_its_rank(launch, tmp_path, loader):
     seen, shares = load(launch, tmp_path, loader, loader)
@@ -42,6 +44,7 @@ def test_what_is_sharded_is_read_by_its_rank(launch, tmp_path, loader):
     assert 1.0 <= sum(shares) <= 1.05 + BLOCK_BYTES / seen["size_bytes"]
 
 
+@pytest.mark.quick_cases("fsdp")
 @pytest.mark.parametrize("loader", ["ddp", "fsdp"])
 def test_damage_that_one_rank_reads_is_the_verdict_of_all(launch, tmp_path, loader):
     seen, _ = load(launch, tmp_path, "ddp", loader, harm="flip")

@@ -91,6 +91,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, python: Any) -> Path:
     return folder
 
 
+@pytest.mark.quick_cases("ddp-launcher-0", "fsdp-rank-2")
 @pytest.mark.parametrize(
     ("strategy", "whom", "workers"),
     [
@@ -126,6 +127,7 @@ def test_an_evaluation_that_was_owed_may_end_the_run(launch: Any, run: Any, tmp_
     assert "this run had finished already: early stop" in again.stdout
 
 
+@pytest.mark.quick_cases("zero2-rank")
 @pytest.mark.parametrize(
     ("strategy", "whom"),
     [
@@ -143,6 +145,7 @@ def test_a_long_step_is_given_up_and_what_its_forward_moved_is_put_back(
     trial.go_on(plain)
 
 
+@pytest.mark.quick_cases("ddp-2")
 @pytest.mark.parametrize(
     ("strategy", "workers"),
     [
@@ -164,6 +167,7 @@ def test_data_that_does_not_come_keeps_nobody(
     trial.go_on(plain)
 
 
+@pytest.mark.quick_cases("script-warm", "build-cold")
 @pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 @pytest.mark.parametrize("phase", ["script", "build"])
 def test_before_the_first_step_there_is_nothing_to_save(

@@ -52,6 +52,7 @@ def test_the_same_numbers_and_checkpoints(
             assert difference(tmp_path / f"{name}.safetensors", truth) <= 1e-6, name
 
 
+@pytest.mark.quick_cases("zero3-bf16")
 @pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
 @pytest.mark.parametrize("strategy", ZERO)
 def test_what_auto_counts_is_on_the_host(

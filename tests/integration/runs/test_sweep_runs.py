@@ -109,6 +109,7 @@ def test_a_trial_s_script_imports_what_stands_beside_it(launch):
     assert "finished" in done.stdout
 
 
+@pytest.mark.slow
 def test_optuna_with_folds_survives_a_kill(launch):
     optuna = pytest.importorskip("optuna")
     script = launch.script(SCRIPT)
