@@ -32,7 +32,8 @@ _BITS = 20
 """Of what is summed; see `boundary`."""
 _CHUNK = 1 << 20
 """Elements of a tensor on an accelerator that are widened at a time."""
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes of an element, the dtype that shows its bits."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def digests_of(tensors: Iterable[torch.Tensor]) -> list[int]:
 
 def place_weighted(flat: torch.Tensor) -> torch.Tensor:
     """Return the sum, int64 and 0-dim, of all elements' bits, each times a number of its place."""
-    bits = flat.view(_INTEGERS[flat.element_size()])
+    bits = flat.view(INTEGERS[flat.element_size()])
     total = torch.zeros((), dtype=torch.int64, device=flat.device)
     for begin in range(0, flat.numel(), _CHUNK):
         chunk = bits[begin : begin + _CHUNK].to(torch.int64)

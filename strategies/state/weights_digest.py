@@ -11,13 +11,13 @@ import torch
 from checkpointing import Fragment
 
 from ..collectives.process_group import HostCommunicator
+from ..collectives.replicas import INTEGERS
 from ..parallel.catalogue import WEIGHT_KEYS
 from ..parallel.strategy import Strategy
 
 _BITS = 64
 _CHUNK = 1 << 18
 """Elements that are widened to int64 at a time: the extra memory is a few times 2 MiB."""
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _GAMMA, _FIRST, _SECOND = (
     number - (1 << _BITS)  # as int64 holds it
     for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -53,7 +53,7 @@ def digest_of(fragments: Iterable[Fragment]) -> int:
 def _hashed(fragment: Fragment) -> torch.Tensor:
     """Return the sum of the hashes of a fragment's elements, int64 and 0-dim, on its device."""
     flat = fragment.data.detach()
-    bits = flat.view(_INTEGERS[flat.element_size()])
+    bits = flat.view(INTEGERS[flat.element_size()])
     text = f"{fragment.spec.name}/{fragment.spec.dtype}".encode()
     seed = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little", signed=True)
     total = torch.zeros((), dtype=torch.int64, device=bits.device)

@@ -62,6 +62,17 @@ def writers():
         writer.close()
 
 
+@pytest.fixture(params=["foreground", "background"])
+def writer(request):
+    """None where a test saves in the foreground."""
+    if request.param == "foreground":
+        yield None
+        return
+    writer = BackgroundWriter()
+    yield writer
+    writer.close()
+
+
 @pytest.fixture(autouse=True)
 def no_leaked_descriptors():
     before = _open_files()

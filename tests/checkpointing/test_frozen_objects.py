@@ -3,7 +3,6 @@
 import copy
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Any
@@ -31,16 +30,6 @@ def store(request: pytest.FixtureRequest, kit: ModuleType, tmp_path: Path) -> An
         return kit.store_at(tmp_path / "checkpoints")
     pytest.importorskip("fsspec")
     return kit.store_at_url(f"memory://{tmp_path.name}/checkpoints")
-
-
-@pytest.fixture(params=["foreground", "background"])
-def writer(request: pytest.FixtureRequest) -> Iterator[BackgroundWriter | None]:
-    if request.param == "foreground":
-        yield None
-        return
-    writer = BackgroundWriter()
-    yield writer
-    writer.close()
 
 
 @pytest.fixture

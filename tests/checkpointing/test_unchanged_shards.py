@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -24,16 +23,6 @@ from checkpointing import (
 pytestmark = pytest.mark.timeout(300)
 
 MANIFEST_BYTES = 4000
-
-
-@pytest.fixture(params=["foreground", "background"])
-def writer(request: pytest.FixtureRequest) -> Iterator[BackgroundWriter | None]:
-    if request.param == "foreground":
-        yield None
-        return
-    writer = BackgroundWriter()
-    yield writer
-    writer.close()
 
 
 @pytest.fixture

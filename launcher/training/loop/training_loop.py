@@ -334,7 +334,7 @@ class TrainingLoop:
     def _carry_out(self, decision: Decision, *, owes_evaluation: bool = False) -> None:
         """Do what was decided. Called on every rank."""
         if decision.save:
-            self._digests.before_save(self.step)
+            self._digests.add(self.step)
         if decision.save or decision.conclude or decision.proceed or decision.rollback:
             self._prepare_to_save(owes_evaluation=owes_evaluation)
         if decision.conclude:

@@ -28,13 +28,10 @@ class WeightDigests:
         """Add one where it is due after a step whose record is there."""
         self._added = None  # the run may have gone back to this step
         if is_evaluated or (self._every is not None and step % self._every == 0):
-            self._add(step)
+            self.add(step)
 
-    def before_save(self, step: int) -> None:
-        """Add one to the record of a step that is about to be saved."""
-        self._add(step)
-
-    def _add(self, step: int) -> None:
+    def add(self, step: int) -> None:
+        """Add one to the newest record, that of `step`, unless it has one or none is wanted."""
         if not self._is_on or self._added == step:
             return
         self._added = step

@@ -11,41 +11,26 @@ from ..native.single import Replicated, Single
 from .adoption import adopt, live_catalogue
 
 
-class LiveSingle(Single):
+class _Adopted(Replicated):
+    """A whole model on every rank, which the script has built itself."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        groups: list[list[str]],
+        ranks: Ranks,
+    ) -> None:
+        adopt(self, optimizer, groups, ranks)
+        self._model = model
+        trained = {name for group in groups for name in group}
+        self.catalogue = live_catalogue(model, trained)
+        self._named = [(name, p) for name, p in model.named_parameters() if name in trained]
+
+
+class LiveSingle(_Adopted, Single):
     """The script's own model on one rank."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        groups: list[list[str]],
-        ranks: Ranks,
-    ) -> None:
-        _adopt(self, model, optimizer, groups, ranks)
 
-
-class LiveDDP(DDP):
+class LiveDDP(_Adopted, DDP):
     """The script's own replicas."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        groups: list[list[str]],
-        ranks: Ranks,
-    ) -> None:
-        _adopt(self, model, optimizer, groups, ranks)
-
-
-def _adopt(
-    strategy: Replicated,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    groups: list[list[str]],
-    ranks: Ranks,
-) -> None:
-    adopt(strategy, optimizer, groups, ranks)
-    strategy._model = model
-    trained = {name for group in groups for name in group}
-    strategy.catalogue = live_catalogue(model, trained)
-    strategy._named = [(name, p) for name, p in model.named_parameters() if name in trained]
