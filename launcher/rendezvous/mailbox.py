@@ -11,6 +11,7 @@ from .authentication import MessageAuthenticator, Opened
 SESSION = "session"
 """Where node 0 keeps the word that it has drawn for this start; no secret."""
 _MAX_SESSION_BYTES = 64
+_AHEAD = 2**32
 
 
 class Store(Protocol):
@@ -95,6 +96,22 @@ class Mailbox:
             return opened.body
         self._store.set(place, mine)
         return body
+
+    def count_on(self, place: str) -> None:
+        """Count on from far above what another node has left at a place.
+
+        Else this node's messages would be dropped as older; and that node, which was only thought
+        to be lost, may still write there.
+        """
+        assert self._seal is not None
+        if self._store.check([place]):
+            left = self._seal.open(place, self._store.get(place))
+            if left is not None:
+                self._counter = max(self._counter, left.counter + _AHEAD)
+
+    def free(self, place: str) -> None:
+        """Let another node claim a place."""
+        self._store.set(place, "")
 
     def _begin(self, session: str) -> None:
         self._session = session

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,10 +17,15 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from ..contract.quiet_clock import QuietClock
 from .mailbox import Mailbox
 from .messages import Lead, NodeMessage
+from .node_texts import full_text, taken_text
 
 TICK_S = 0.25
 LOST_S = 10.0
 """A node of which nothing is heard for this time is lost. Far above TICK_S and any store call."""
+
+CLAIM_S = 4.5 * LOST_S
+"""How long a node that comes to a run under way waits for its place: its former holder, if lost, is
+noticed in LOST_S, and the attempt has to end then."""
 
 DOUBT_S = 2.0
 """A node that leads and was silent so long is not asked any more what it knows of the others."""
@@ -85,6 +90,10 @@ class NodeLink:
         self._leader = leader
         self._leads = False
         self._arrived_in: str | None = None
+        self._arriving_since: float | None = None
+        self._lost_holders: Mapping[int, str] = {}
+        self._freed: dict[int, str] = {}
+        """Node rank to the nonce of the lost node whose place was freed last."""
         self._own_lead: Lead | None = None
         self._num_rounds = 0
         """Exchanges done; also this node's beat."""
@@ -119,6 +128,10 @@ class NodeLink:
         """Replace the leading message. Called on the leading node only."""
         self._own_lead = self.lead = lead
 
+    def free(self, nodes: Iterable[int]) -> None:
+        """Let others take the places of lost nodes. Called on the leading node only."""
+        self._lost_holders = {node: self.others[node].nonce for node in nodes}
+
     def lost(self, now: float) -> list[int]:
         """Return the nodes of which nothing has been heard for LOST_S; called at each look.
 
@@ -150,19 +163,36 @@ class NodeLink:
         if self.lead is not None and not self._leads:
             return True
         session = box.meet()
-        if session is not None and session != self._arrived_in:
-            self._arrive(box)
+        if session is not None and session != self._arrived_in and self._arrive(box):
             self._arrived_in = session
-        return session is not None and self.refused is None
+        return session is not None and session == self._arrived_in
 
-    def _arrive(self, box: Mailbox) -> None:
+    def _arrive(self, box: Mailbox) -> bool:
+        """Take a place that is free; returns whether this node has one now."""
         free = self._by_arrival and not self._leads
         nonce = self.message.nonce
         for node in range(1, self._num_nodes) if free else (self.message.node_rank,):
             if box.claim(f"claim/{node}", nonce) == nonce:
+                box.count_on(f"node/{node}")
                 self.message = replace(self.message, node_rank=node)
                 self.numbered = True
-                return
+                return True
+        now = time.monotonic()
+        self._arriving_since = self._arriving_since or now
+        is_under_way = (lead := self._lead_in(box)) is not None and lead.attempt >= 0
+        if is_under_way and now - self._arriving_since < CLAIM_S:
+            return False
+        self._refuse(free=free)
+        return False
+
+    def why_unnumbered(self, place: object) -> str:
+        """Return why this node has no number yet, as a sentence."""
+        if self._arriving_since is None:
+            return f"nothing of this run is at {place}. Is it the --master-port of another?"
+        free = self._by_arrival and not self._leads
+        return full_text(self._num_nodes) if free else taken_text(self.message.node_rank)
+
+    def _refuse(self, *, free: bool) -> None:
         if free:
             self.refused = f"all {self._num_nodes} nodes are there already."
         else:
@@ -174,6 +204,10 @@ class NodeLink:
         me = message.node_rank
         nodes = (node for node in range(self._num_nodes) if node != me)
         others = {node: found for node in nodes if (found := self._message(box, node))}
+        for node, nonce in self._lost_holders.items():
+            if self._freed.get(node) != nonce:
+                box.free(f"claim/{node}")
+                self._freed[node] = nonce
         # Who leaves has decided before: the lead is written before the node's own message and read
         # after it, here and in what the main thread sees.
         if self._own_lead is not None:
@@ -195,12 +229,16 @@ class NodeLink:
         return None
 
     def _follow(self, box: Mailbox) -> None:
+        lead = self._lead_in(box)
+        # Else it is of an earlier start, and somebody has kept it.
+        if lead and lead.heard.get(str(self.message.node_rank)) == self.message.nonce:
+            self.lead = lead
+
+    def _lead_in(self, box: Mailbox) -> Lead | None:
         text = box.get(_LEAD)
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            lead = None if text is None else Lead.from_json(text)
-            # Else it is of an earlier start, and somebody has kept it.
-            if lead and lead.heard.get(str(self.message.node_rank)) == self.message.nonce:
-                self.lead = lead
+            return None if text is None else Lead.from_json(text)
+        return None
 
 
 def connect_to(addr: str, port: int, timeout_s: float) -> TCPStore:
