@@ -33,10 +33,15 @@ from ..recipe.arguments import refuse_unknown
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from .evaluation import required
+from .loss_checks import (
+    bypass_text,
+    is_mean,
+    mean_text,
+    require_finite,
+    require_gradient,
+    require_number,
+)
 from .trial import Trial
-
-_MEAN = 1
-"""torch's number for reduction="mean" (aten/src/ATen/core/Reduction.h)."""
 
 
 class StepOwner(Protocol):
@@ -209,34 +214,24 @@ class Step:
                 f"step.backward was called out of turn in step {self.number}: call it exactly once "
                 "for each micro-batch, inside `for batch in step`."
             )
-        if not isinstance(loss, torch.Tensor):
-            raise ConfigError(
-                f"step.backward got a loss of type {type(loss).__name__}; it needs the tensor that "
-                "the model's result was made into. Leave .item() and float() out."
-            )
-        if loss.ndim != 0:
-            raise ConfigError(
-                f"step.backward got a loss of shape {tuple(loss.shape)}; it needs the sum over the "
-                'samples, one number. Use reduction="sum", or loss.sum().'
-            )
+        require_number(loss)
         micro_batch = self._turns[self._turn].micro_batch
         where = f"step {self.number}, micro-batch {micro_batch.index}"
-        # In the first step it is looked at, and looked for mistakes.
-        is_late = self.number > 0 and isinstance(count, torch.Tensor) and not _is_on_host(count)
+        is_first = self.number == 0 and self._turn == 0
+        # In the first step the host reads the count and checks the loss.
+        is_late = self.number > 0 and isinstance(count, torch.Tensor) and not count.is_cpu
         counted = math.nan if is_late else float(count)
-        self._refuse_unfit(loss, counted, where)
-        if self.number == 0 and self._turn == 0 and counted != 1 and is_mean(loss):
-            self._owner.warn(
-                f"the loss of step 0 is a mean, and it was passed with count={counted:g}. "
-                "step.backward takes the sum over the samples that count, and makes the mean over "
-                'all ranks of it: use reduction="sum", or pass loss * count.'
-            )
+        require_gradient(loss, where)
+        if self.number == 0 and counted:
+            require_finite(loss, micro_batch, where)
+        if is_first and counted != 1 and is_mean(loss):
+            self._owner.warn(mean_text(counted))
         self._owes_backward = False
         units_left = len(self._turns) - self._turn
         if (notice := self._owner.end_round()) is not None and notice.ends_step(units_left):
             self.notice = notice
             self._owner.give_up(self)
-        if self.number == 0 and self._turn == 0:
+        if is_first:
             self._loss_scale = self._owner.first_loss_scale(counted)
         if self._owner.trial is not None and not self._is_repeat:
             self._owner.trial.loss(loss, count)
@@ -247,12 +242,8 @@ class Step:
         factor = 0.0 if self._is_repeat else self._loss_scale
         strategy = self._owner.strategy
         strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
-        if self.number == 0 and self._turn == 0 and not strategy.has_seen_loss:
-            self._owner.warn(
-                "the loss of step 0 was not computed through job.model. That is the same under "
-                f"strategy={strategy.name}, and refused under others, to which a run may move. "
-                "Call job.model(...), or its methods and parts."
-            )
+        if is_first and not strategy.has_seen_loss:
+            self._owner.warn(bypass_text(strategy.name))
 
     def _add(self, loss: torch.Tensor, counted: torch.Tensor | float) -> None:
         """Add a micro-batch's loss and count; a loss over nothing that is no number is left out."""
@@ -348,27 +339,6 @@ class Step:
                 "to end the run, call job.stop()."
             )
 
-    def _refuse_unfit(self, loss: torch.Tensor, counted: float, where: str) -> None:
-        """Refuse a loss that cannot be trained on, before a rank could wait for another.
-
-        Raises:
-            ConfigError: no parameter is in it, or it is not finite at the very first step, when
-                nothing can have diverged yet.
-        """
-        if not loss.requires_grad:
-            raise ConfigError(
-                f"{where}: the loss depends on no trainable parameter. Compute it from "
-                "job.model(...), without torch.no_grad() and detach()."
-            )
-        # A mean over nothing is no number, and its gradient is zero.
-        if self.number == 0 and counted and not torch.isfinite(loss.detach()):
-            micro_batch = self._turns[self._turn].micro_batch
-            raise ConfigError(
-                f"{where} (positions {micro_batch.start} to {micro_batch.end - 1} of the first "
-                f"epoch): the loss is {float(loss.detach())}, before anything was trained. Look at "
-                "these samples and at how the model starts."
-            )
-
     def _require_backward(self) -> None:
         if self._owes_backward:
             raise ConfigError(
@@ -398,14 +368,3 @@ class Step:
         else:
             self.outcome = strategy.step(carried.total * self._loss_scale)
         self.is_updating = False
-
-
-def _is_on_host(count: torch.Tensor) -> bool:
-    return count.is_cpu
-
-
-def is_mean(loss: torch.Tensor) -> bool:
-    """Return whether the last thing done to a loss was to take a mean, as far as torch tells."""
-    last = loss.grad_fn
-    reduction = getattr(last, "_saved_reduction", None)
-    return reduction == _MEAN or type(last).__name__.startswith("MeanBackward")
