@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .contract.heartbeat import beat as beat
     from .training.loop.job import Job as Job
-    from .training.loop.step import Step as Step
+    from .training.loop.steps.step import Step as Step
     from .training.own_loop.data.global_batches import GlobalBatches as GlobalBatches
     from .training.own_loop.resumable import Resumable as Resumable
     from .training.recipe.script_config import config_from_file as config_from_file
@@ -21,7 +21,7 @@ _MODULE_OF = {
     "Job": ".training.loop.job",
     "Resumable": ".training.own_loop.resumable",
     "Run": ".training.run",
-    "Step": ".training.loop.step",
+    "Step": ".training.loop.steps.step",
     "beat": ".contract.heartbeat",
     "config_from_file": ".training.recipe.script_config",
 }

@@ -29,10 +29,11 @@ from strategies.data.samples import Collate
 from strategies.data.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
 from strategies.order_free import LOSS_UNIT, rounded
 
-from ..recipe.arguments import refuse_unknown
-from ..recipe.measure import Measure
-from ..recipe.recipe import Recipe
-from .evaluation import required
+from ...recipe.arguments import refuse_unknown
+from ...recipe.measure import Measure
+from ...recipe.recipe import Recipe
+from ..evaluation import required
+from ..trial import Trial
 from .loss_checks import (
     bypass_text,
     is_mean,
@@ -41,7 +42,6 @@ from .loss_checks import (
     require_gradient,
     require_number,
 )
-from .trial import Trial
 
 
 class StepOwner(Protocol):

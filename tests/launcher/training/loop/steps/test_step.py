@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from launcher.training.loop import step as module
-from launcher.training.loop.step import Step
+from launcher.training.loop.steps.step import Step
 from strategies import StepOutcome, Turn
 from strategies.boundary.boundary import Boundary, Report
 from strategies.collectives.late_number import LateNumber

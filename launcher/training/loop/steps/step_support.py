@@ -26,16 +26,17 @@ from strategies.data.loading import EvaluationLoaders
 from strategies.data.read_ahead import ReadAhead
 from strategies.data.reading import Batches
 from strategies.data.samples import Collate
-from strategies.data.streams.own_position import OwnBatches, OwnPosition, require_parts
+from strategies.data.streams.own_batches import OwnBatches
+from strategies.data.streams.own_position import OwnPosition, require_parts
 
-from ..context import RunContext
-from ..ending.notices import DataPatience
-from ..recipe.measure import Measure
-from ..recipe.recipe import Recipe
-from .evaluation import Evaluation, evaluate
-from .job_parts import JobParts
+from ...context import RunContext
+from ...ending.notices import DataPatience
+from ...recipe.measure import Measure
+from ...recipe.recipe import Recipe
+from ..evaluation import Evaluation, evaluate
+from ..job_parts import JobParts
+from ..trial import Trial
 from .step import Step
-from .trial import Trial
 
 Evaluate = Callable[[Step, MapDataset, Measure, str, Collate | None], Metrics]
 
