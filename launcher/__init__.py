@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .contract.heartbeat import beat as beat
+    from .contract.files.heartbeat import beat as beat
     from .training.loop.job import Job as Job
     from .training.loop.steps.step import Step as Step
     from .training.own_loop.data.global_batches import GlobalBatches as GlobalBatches
@@ -22,7 +22,7 @@ _MODULE_OF = {
     "Resumable": ".training.own_loop.resumable",
     "Run": ".training.run",
     "Step": ".training.loop.steps.step",
-    "beat": ".contract.heartbeat",
+    "beat": ".contract.files.heartbeat",
     "config_from_file": ".training.recipe.script_config",
 }
 

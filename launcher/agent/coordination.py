@@ -11,6 +11,8 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 from ..contract.launcher_signals import SignalInbox
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.local import STORE_TIMEOUT_S, LocalRendezvous
+from ..rendezvous.members.quorum import has_quorum
+from ..rendezvous.members.remote_status import RemoteStatus
 from ..rendezvous.messages import (
     Lead,
     NodeEnd,
@@ -19,8 +21,6 @@ from ..rendezvous.messages import (
     whole_report,
 )
 from ..rendezvous.node_session import NodeSession
-from ..rendezvous.quorum import has_quorum
-from ..rendezvous.remote_status import RemoteStatus
 from .attempts.history import AttemptHistory
 from .attempts.node_loss import (
     after_loss_text,

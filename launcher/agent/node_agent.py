@@ -21,7 +21,6 @@ from torch.distributed.elastic.agent.server.api import (
 from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
 from ..contract.environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
-from ..contract.error_file import read_error
 from ..contract.exit_codes import (
     CONTINUE,
     DONE,
@@ -31,12 +30,13 @@ from ..contract.exit_codes import (
     first_leaving,
     spare,
 )
-from ..contract.heartbeat import read_beat
+from ..contract.files.error_file import read_error
+from ..contract.files.heartbeat import read_beat
+from ..contract.files.leaving import read_leaving, told_leaving
+from ..contract.files.run_dir_file import working_folder
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
-from ..contract.leaving import read_leaving, told_leaving
 from ..contract.peer_loss import is_peer_loss
-from ..contract.run_dir_file import working_folder
 from ..errors import LauncherError, StartError
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.messages import NodeEnd

@@ -30,12 +30,12 @@ from strategies import (
 from strategies.parallel.calls.bypass import explanation
 
 from ..contract.environment import RankEnvironment
-from ..contract.error_file import write_exception
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
-from ..contract.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.error_file import write_exception
+from ..contract.files.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.run_dir_file import tell_folder
 from ..contract.peer_loss import is_of_connection
 from ..contract.preemption import PreemptionFlag
-from ..contract.run_dir_file import tell_folder
 from ..run_folder.folder import run_folder_at
 from ..run_folder.lock import FolderTakenError, FolderUnavailableError
 from .context import RunContext

@@ -31,7 +31,7 @@ from ..parallel.catalogue import FROZEN, OBJECT, WEIGHT_KEYS
 from ..parallel.state.hyperparameters import current_hyperparameters, merge, put_back, to_json
 from ..parallel.state.implementation import refusal_of_other
 from ..parallel.state.saved_state import SavedState
-from ..parallel.trained_state import TrainedState
+from ..parallel.state.trained_state import TrainedState
 from .node_reader import NodeSource
 from .stateful import EncodedObjects, Objects, decode_objects, encode_objects
 from .views import IMPORTED, AveragedWeights, ImportedWeights, require_same_model

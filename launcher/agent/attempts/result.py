@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...contract.environment import RankFiles
-from ...contract.error_file import read_error
 from ...contract.exit_codes import RankEnd, first_failure
-from ...contract.heartbeat import Beat, read_beat
+from ...contract.files.error_file import read_error
+from ...contract.files.heartbeat import Beat, read_beat
+from ...contract.files.run_dir_file import told_folder
 from ...contract.preemption import signal_name
-from ...contract.run_dir_file import told_folder
 from ..output.rank_output import RankOutput
 from .evidence import exception_of
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ...console import say
 from ...contract.environment import default_environment
+from ...terminal.console import say
 from ...workers import exec_worker
 from ...workers.forkserver.eligibility import other_variables
 from ...workers.forkserver.messages import Gone, receive, send

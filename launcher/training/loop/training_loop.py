@@ -25,7 +25,7 @@ from strategies.collectives.replicas import refuse_different
 from strategies.data.samples import Collate
 
 from ...contract.exit_codes import CONTINUE
-from ...contract.leaving import tell_leaving
+from ...contract.files.leaving import tell_leaving
 from ..context import RunContext
 from ..ending.mistakes import Standing
 from ..exact import inexact_text

@@ -23,9 +23,9 @@ from ..calls.bypass import REMEDY
 from ..calls.model_view import Call
 from ..calls.unused_parameters import refuse_untouched
 from ..calls.used_outside import UsedOutside
-from ..exact.gradient_sums import GradientSums
-from ..exact.sharded_sums import ShardedSums
-from ..grad_norm import sum_of_squares, sum_over_ranks
+from ..gradients.grad_norm import sum_of_squares, sum_over_ranks
+from ..gradients.gradient_sums import GradientSums
+from ..gradients.sharded_sums import ShardedSums
 from ..matrix.choice import how_stepped
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import Held, OwnedSteps, Share

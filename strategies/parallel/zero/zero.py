@@ -14,12 +14,12 @@ from checkpointing import Fragment, torch_dtype
 from ...collectives.replicas import Replicas
 from ...errors import ConfigError
 from ...modifiers.unfreezing import Unfreezing
-from ..adjoining import joined
-from ..autocast import CastAround
 from ..build_options import BY_NAME
+from ..calls.autocast import CastAround
 from ..calls.model_view import Call, ModelCalls, forward_replaced
 from ..catalogue import catalogue_of, persistent_buffers
-from ..grad_norm import combined_scale, sum_of_squares, sum_over_ranks
+from ..gradients.adjoining import joined
+from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import OwnedSteps

@@ -219,7 +219,7 @@ class Step:
         where = f"step {self.number}, micro-batch {micro_batch.index}"
         is_first = self.number == 0 and self._turn == 0
         # In the first step the host reads the count and checks the loss.
-        is_late = self.number > 0 and isinstance(count, torch.Tensor) and not count.is_cpu
+        is_late = self.number > 0 and isinstance(count, torch.Tensor) and not _is_on_host(count)
         counted = math.nan if is_late else float(count)
         require_gradient(loss, where)
         if self.number == 0 and counted:
@@ -368,3 +368,7 @@ class Step:
         else:
             self.outcome = strategy.step(carried.total * self._loss_scale)
         self.is_updating = False
+
+
+def _is_on_host(count: torch.Tensor) -> bool:
+    return count.is_cpu

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from launcher.training.loop import step as module
+from launcher.training.loop.steps import step as module
 from launcher.training.loop.steps.step import Step
 from strategies import StepOutcome, Turn
 from strategies.boundary.boundary import Boundary, Report

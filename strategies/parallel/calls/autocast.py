@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from ..precision import Precision
+from ...precision import Precision
 
 
 class _Around(nn.Module):

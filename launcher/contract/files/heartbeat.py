@@ -2,7 +2,7 @@
 
 `Run` gives it at each boundary. A script of another kind may do so too:
 
-    from launcher.contract.heartbeat import beat
+    from launcher import beat
     for step, batch in enumerate(loader):
         ...
         beat(step)
@@ -17,7 +17,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from .environment import RankEnvironment
+from ..environment import RankEnvironment
 
 STACK_SIGNAL = signal.SIGQUIT
 """Asks a rank that listens for the stacks of its threads."""

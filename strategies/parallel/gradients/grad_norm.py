@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 import torch.distributed as dist
 
-from ..collectives.late_number import LateNumber
-from ..collectives.process_group import Ranks
+from ...collectives.late_number import LateNumber
+from ...collectives.process_group import Ranks
 
 Meanwhile = Callable[[], None] | None
 """What the host does while its device computes a norm; None: it waits."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .exit_codes import USAGE
+from ..exit_codes import USAGE
 from .small_file import write_json
 
 EXCEPTION = 1

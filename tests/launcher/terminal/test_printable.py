@@ -2,8 +2,8 @@ r"""Nobody's text moves a terminal, fakes a line or writes markup."""
 
 import pytest
 
-from launcher.console import say
-from launcher.printable import (
+from launcher.terminal.console import say
+from launcher.terminal.printable import (
     markdown,
     markdown_start,
     printable,

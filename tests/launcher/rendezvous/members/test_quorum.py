@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import pytest
 
-from launcher.rendezvous.quorum import has_quorum
+from launcher.rendezvous.members.quorum import has_quorum
 
 
 @pytest.mark.parametrize(

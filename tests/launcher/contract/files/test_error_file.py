@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from launcher.contract.error_file import (
+from launcher.contract.files.error_file import (
     ErrorRecord,
     parse_error,
     read_error,

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable
 
-from .leader_store import StoreAddress
-from .messages import NodeEnd
-from .node_link import NodeLink
-from .node_texts import lost_text, missing_text, strange_text
+from ..leader_store import StoreAddress
+from ..messages import NodeEnd
+from ..node_link import NodeLink
+from ..node_texts import lost_text, missing_text, strange_text
 
 
 class Membership:

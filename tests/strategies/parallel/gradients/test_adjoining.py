@@ -1,6 +1,6 @@
 import torch
 
-from strategies.parallel.adjoining import joined
+from strategies.parallel.gradients.adjoining import joined
 
 
 def spans(tensors: list[torch.Tensor]) -> list[tuple[int, int]]:

@@ -9,10 +9,10 @@ import torch
 
 from checkpointing import JSON, Fragment, TensorSpec
 
-from ..collectives.replicas import Replicas
-from .catalogue import Catalogue
-from .state.saved_state import SavedState
-from .strategy import Scalars, TensorSource
+from ...collectives.replicas import Replicas
+from ..catalogue import Catalogue
+from ..strategy import Scalars, TensorSource
+from .saved_state import SavedState
 
 
 class TrainedState(Protocol):

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from launcher.rendezvous.gathering import LAST_CALL_S, Gathering
+from launcher.rendezvous.members.gathering import LAST_CALL_S, Gathering
 from launcher.rendezvous.messages import NodeMessage
 from launcher.rendezvous.reminder import PATIENCE_S, REMIND_S, Reminder
 

@@ -6,7 +6,13 @@ import pytest
 
 from launcher.contract.environment import RankFiles
 from launcher.contract.exit_codes import CONTINUE
-from launcher.contract.leaving import Leaving, others_left, read_leaving, tell_leaving, told_leaving
+from launcher.contract.files.leaving import (
+    Leaving,
+    others_left,
+    read_leaving,
+    tell_leaving,
+    told_leaving,
+)
 
 
 def test_what_is_told_is_read(tmp_path):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from launcher.contract.heartbeat import Beat, Heartbeat, read_beat
+from launcher.contract.files.heartbeat import Beat, Heartbeat, read_beat
 
 
 def test_what_is_said_is_read(tmp_path):
@@ -29,7 +29,7 @@ def test_without_a_place_it_does_nothing(tmp_path):
 
 @pytest.mark.timeout(30)
 def test_the_hook_for_scripts(tmp_path):
-    source = "from launcher.contract.heartbeat import beat\nbeat(4)\nimport os, signal\n"
+    source = "from launcher.contract.files.heartbeat import beat\nbeat(4)\nimport os, signal\n"
     source += "os.kill(os.getpid(), signal.SIGQUIT)\nbeat(5)"
     files = {"RELAUNCH_HEARTBEAT_FILE": tmp_path / "h", "RELAUNCH_STACKS_FILE": tmp_path / "s"}
     environ = {**os.environ, **{name: str(path) for name, path in files.items()}}

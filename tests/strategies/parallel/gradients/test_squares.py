@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import Ranks
-from strategies.parallel.exact.squares import largest_magnitude, sum_of_squares, units_of
+from strategies.parallel.gradients.squares import largest_magnitude, sum_of_squares, units_of
 
 RANKS = cast(Ranks, SimpleNamespace(world_size=1, device=torch.device("cpu")))
 

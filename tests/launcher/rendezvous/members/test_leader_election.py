@@ -4,8 +4,13 @@ import socket
 
 import pytest
 
-from launcher.rendezvous.leader_election import GATHER_S, LeaderElection, SparePort, may_succeed
 from launcher.rendezvous.leader_store import StoreAddress
+from launcher.rendezvous.members.leader_election import (
+    GATHER_S,
+    LeaderElection,
+    SparePort,
+    may_succeed,
+)
 
 
 def heirs(node_rank, *there, members=(0, 1, 2, 3)):

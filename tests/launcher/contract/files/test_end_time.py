@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.contract.end_time import CONFIRM_S, EndTime, ToldEnd, end_time_file
+from launcher.contract.files.end_time import CONFIRM_S, EndTime, ToldEnd, end_time_file
 
 
 class Clock:

@@ -9,8 +9,8 @@ import pytest
 
 from launcher.agent.attempts.history import AttemptHistory
 from launcher.agent.attempts.restart_policy import RestartDecision
+from launcher.contract.files.run_dir_file import tell_folder, told_folder
 from launcher.contract.launcher_signals import SignalInbox
-from launcher.contract.run_dir_file import tell_folder, told_folder
 from launcher.contract.run_options import RunOptions
 from launcher.plan.assumed_folder import assumed_folder
 from launcher.plan.program import Program, ProgramKind

@@ -32,10 +32,10 @@ from dataclasses import dataclass
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from ..errors import UsageError
-from .leader_store import StoreAddress, answering, serve
-from .local import bind
-from .network import own_address
+from ...errors import UsageError
+from ..leader_store import StoreAddress, answering, serve
+from ..local import bind
+from ..network import own_address
 
 GATHER_S = 20.0
 """How long who comes to lead waits for the others: some notice the loss LOST_S later, and then

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from strategies import ConfigError, Ranks
-from strategies.parallel.exact.gradient_sums import GradientSums
+from strategies.parallel.gradients.gradient_sums import GradientSums
 
 RANKS = cast(Ranks, SimpleNamespace(world_size=1, device=torch.device("cpu")))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strategies.parallel.exact.units import ROOM_BITS, UNKNOWN, exponents_of, is_exact, unit_of
+from strategies.parallel.gradients.units import ROOM_BITS, UNKNOWN, exponents_of, is_exact, unit_of
 
 
 def test_exponents_are_above_the_magnitudes() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from .messages import NodeMessage, refusal
+from ..messages import NodeMessage, refusal
 
 LAST_CALL_S = 30.0
 """With MIN:MAX nodes: how long the others are waited for once MIN are there; torchrun's."""
