@@ -74,9 +74,7 @@ class FSDP(TorchEngine):
         self._shards_of_row = mesh.size(-1)
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
-        self._root = shard_model(
-            model, self.blocks, mesh=mesh, precision=self.precision, options=self.options
-        )
+        shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
         require_sharded(model, self.blocks, self._placements)
         UsedOutside(model)
         return model

@@ -36,8 +36,8 @@ def shard_model(
     mesh: DeviceMesh,
     precision: Precision,
     options: BuildOptions,
-) -> FSDPModule:
-    """Shard the blocks each and the rest with the root; return the root. Called on every rank."""
+) -> None:
+    """Shard the blocks each and the rest with the root. Called on every rank."""
     mixed = precision.reduce_dtype if precision.is_mixed else None
     reduce_dtype = torch.float64 if options.exact else mixed
     policy = MixedPrecisionPolicy(
@@ -57,11 +57,10 @@ def shard_model(
             fully_shard(block, mp_policy=inner, **common)
     if precision.is_mixed:
         _shard_batch_norms(model, reduce_dtype, common)
-    root = fully_shard(model, mp_policy=policy, **common)
+    fully_shard(model, mp_policy=policy, **common)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             _take_calls(module)
-    return root
 
 
 def require_sharded(
