@@ -11,7 +11,6 @@ from importlib import import_module
 
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
-from .console import say
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
 from .errors import LauncherError, RunOver, ToldElsewhere
@@ -26,6 +25,7 @@ from .plan.machine import Machine
 from .plan.open_files import require_open_files
 from .plan.secret import read_secret, unbound_text
 from .schedulers.table import find_cluster
+from .terminal.console import say
 
 
 def leave_with(words: Sequence[str], inbox: SignalInbox) -> int:

@@ -12,6 +12,8 @@ from ..contract.exit_codes import CONTINUE
 from ..contract.launcher_signals import SignalInbox
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.local import STORE_TIMEOUT_S, LocalRendezvous
+from ..rendezvous.members.quorum import has_quorum
+from ..rendezvous.members.remote_status import RemoteStatus
 from ..rendezvous.messages import (
     Lead,
     NodeEnd,
@@ -21,8 +23,6 @@ from ..rendezvous.messages import (
 )
 from ..rendezvous.node_session import NodeSession
 from ..rendezvous.node_texts import named
-from ..rendezvous.quorum import has_quorum
-from ..rendezvous.remote_status import RemoteStatus
 from .attempts.history import AttemptHistory
 from .attempts.node_loss import (
     after_loss_text,

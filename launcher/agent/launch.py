@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from ..contract.environment import default_environment
-from ..contract.error_file import read_error
 from ..contract.exit_codes import (
     CONTINUE,
     DONE,
@@ -19,6 +18,7 @@ from ..contract.exit_codes import (
     ended_by_warning,
     first_failure,
 )
+from ..contract.files.error_file import read_error
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
 from ..plan.launch_plan import LaunchPlan

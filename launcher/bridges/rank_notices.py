@@ -21,11 +21,11 @@ from strategies import ConfigError
 from strategies.data.workers.worker_signals import shield_loader_workers
 
 from ..contract.environment import RankEnvironment
-from ..contract.error_file import EXCEPTION
 from ..contract.exit_codes import CONTINUE, USAGE
-from ..contract.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.error_file import EXCEPTION
+from ..contract.files.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.run_dir_file import tell_folder
 from ..contract.preemption import PreemptionFlag
-from ..contract.run_dir_file import tell_folder
 from ..contract.run_options import RunOptions
 from ..training.ending.before_first_step import BeforeFirstStep
 from ..training.ending.rank_end import end_well, leave, leave_unsaved

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..contract.small_file import write_json
+from ..contract.files.small_file import write_json
 
 UNFINISHED = ".unfinished"
 """The folder in which checkpoints are written."""

@@ -18,12 +18,12 @@ from checkpointing import (
     different_values,
 )
 
-from ..console import say
 from ..errors import UsageError
-from ..printable import printable
 from ..run_folder.jsonl import METRICS, metrics_of
 from ..run_folder.metric_text import WEIGHTS_DIGEST
 from ..run_folder.tables import plural
+from ..terminal.console import say
+from ..terminal.printable import printable
 from .checkpoint.target import find_target
 from .parser import CommandParser
 

@@ -232,8 +232,18 @@ def worker_environment(
     files: RankFiles,
     inherited: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the whole environment of one worker: what it inherits and what it is told."""
-    told = {
+    """Return the whole environment of one worker: inherited variables, defaults and settings."""
+    settled = _settled(place, settings, files)
+    if settings.virtual_local_rank:
+        settled |= {"LOCAL_RANK": "0", **only_devices(inherited, place.local_rank)}
+    # A relaunch started inside a rank must not pass that rank's own settings on.
+    kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
+    return {**_defaults(place, settings, files), **kept, **settled}
+
+
+def _settled(place: WorkerPlace, settings: GroupSettings, files: RankFiles) -> dict[str, str]:
+    """Return the variables that the launcher sets, whatever the environment has."""
+    values = {
         "RANK": str(place.rank),
         "LOCAL_RANK": str(place.local_rank),
         "WORLD_SIZE": str(place.world_size),
@@ -263,8 +273,11 @@ def worker_environment(
         END_TIME: _text(settings.limits.end_time_s),
         GRACE: _text(settings.limits.grace_s),
     }
-    if settings.virtual_local_rank:
-        told |= {"LOCAL_RANK": "0", **only_devices(inherited, place.local_rank)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _defaults(place: WorkerPlace, settings: GroupSettings, files: RankFiles) -> dict[str, str]:
+    """Return the variables that a worker gets unless the environment has them."""
     defaults = default_environment(place.local_world_size)
     if settings.log_folder is not None:
         # Where NCCL gives up, the collectives of each rank; by default they go to /tmp.
@@ -276,13 +289,11 @@ def worker_environment(
         if place.group_world_size > 1:
             # "=": this very name. Without it NCCL takes every interface whose name begins so.
             defaults[NCCL_INTERFACE] = f"={settings.interface}"
-    # A relaunch started inside a rank must not pass that rank's own wishes on.
-    kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
-    return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
+    return defaults
 
 
 def default_environment(local_world_size: int) -> dict[str, str]:
-    """Return what a worker is told unless its user has already said something else."""
+    """Return the defaults that depend only on the number of ranks on the node."""
     defaults = {
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         # Or NCCL's own thread ends the process for an error of CUDA before the main thread, which

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .failure_order import Failure, Kind, first_of, follows
-from .leaving import Leaving
+from .files.leaving import Leaving
 
 DONE = 0
 """Every rank did what it had to do."""

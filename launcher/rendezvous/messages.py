@@ -11,8 +11,8 @@ from typing import Any
 
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE
 from ..contract.failure_order import Failure, first_of, follows
+from .members.remote_status import RemoteStatus
 from .node_texts import fell_text, hung_text
-from .remote_status import RemoteStatus
 
 MAX_REPORT_CHARS = 40_000
 MAX_ERROR_CHARS = 2_000

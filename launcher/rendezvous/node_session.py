@@ -15,19 +15,19 @@ from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
 from ..errors import StartError, UsageError
 from ..plan.launch_plan import LaunchPlan
-from .admission import Admission, require_led
-from .gathering import Gathering
-from .late_nodes import LateNodes, LateNodeWatch, digest_of_program, versions
-from .leader_election import GATHER_S, LeaderElection, SparePort, may_succeed
 from .leader_store import STORE_S, StoreAddress, open_when_resolved, reach, serve
 from .local import bind
-from .membership import Membership
+from .members.admission import Admission, require_led
+from .members.gathering import Gathering
+from .members.late_nodes import LateNodes, LateNodeWatch, digest_of_program, versions
+from .members.leader_election import GATHER_S, LeaderElection, SparePort, may_succeed
+from .members.membership import Membership
+from .members.quorum import has_quorum
+from .members.remote_status import RemoteStatus
 from .messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
 from .node_link import LOST_S, NodeLink, connect_to
 from .node_texts import named, waiting_text
-from .quorum import has_quorum
 from .reminder import REMIND_S, Reminder
-from .remote_status import RemoteStatus
 
 POLL_S = 0.05
 PART_S = LOST_S + 2.0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..printable import printable_values
+from ..terminal.printable import printable_values
 from .folder import RunFolder
 from .jsonl import ATTEMPT, ENDS, EVENTS, LAUNCHED, METRICS, metrics_of, whole_events_of
 from .record_summary import RecordSummary

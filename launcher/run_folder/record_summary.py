@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..printable import printable, printable_values
+from ..terminal.printable import printable, printable_values
 from .metric_text import is_table
 
 MOST_GROUPS = 2000

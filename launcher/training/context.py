@@ -19,10 +19,10 @@ import torch
 from checkpointing import JSON
 from strategies import ConfigError, HostCommunicator, Precision, Ranks, precision_for
 
-from ..contract.end_time import EndTime, end_time_file
 from ..contract.environment import RankEnvironment
-from ..contract.error_file import write_error
-from ..contract.heartbeat import Heartbeat
+from ..contract.files.end_time import EndTime, end_time_file
+from ..contract.files.error_file import write_error
+from ..contract.files.heartbeat import Heartbeat
 from ..contract.masking import ARGUMENTS, mask_description, mask_text, secrets_in, secrets_of
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import next_number

@@ -30,12 +30,12 @@ from strategies import (
 from strategies.parallel.calls.bypass import explanation
 
 from ..contract.environment import RankEnvironment
-from ..contract.error_file import write_error, write_exception
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
-from ..contract.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.error_file import write_error, write_exception
+from ..contract.files.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.run_dir_file import tell_folder
 from ..contract.peer_loss import is_of_connection
 from ..contract.preemption import PreemptionFlag
-from ..contract.run_dir_file import tell_folder
 from ..run_folder.folder import run_folder_at
 from ..run_folder.lock import FolderTakenError, FolderUnavailableError
 from .context import RunContext
@@ -96,13 +96,7 @@ class Run(RunContext):
         path = run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
-        launcher = None if environment.warning_file is None else os.getppid()
-        flag = PreemptionFlag(environment.warning_file, launcher)
-        flag.install_until_exit()
-        start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
-        start.begin()
-        if launcher is not None:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
+        flag, start = _listen_for_notices(environment)
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
@@ -316,6 +310,18 @@ def _require_main_thread() -> None:
             "its training function in one). Start the script as a process of its own, for example "
             'with subprocess.run(["relaunch", "train.py"]).'
         )
+
+
+def _listen_for_notices(environment: RankEnvironment) -> tuple[PreemptionFlag, BeforeFirstStep]:
+    """Install the handlers of preemption notices, which end the rank until the first step."""
+    launcher = None if environment.warning_file is None else os.getppid()
+    flag = PreemptionFlag(environment.warning_file, launcher)
+    flag.install_until_exit()
+    start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
+    start.begin()
+    if launcher is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
+    return flag, start
 
 
 def _own_environment() -> RankEnvironment:

@@ -20,8 +20,6 @@ from ..collectives.process_group import HostCommunicator, Ranks
 from ..collectives.replicas import digests_of
 
 _SHOWN = 5
-_NONE = -1
-"""In place of the digest of a buffer that is not there."""
 
 Owner: TypeAlias = tuple[nn.Module, str]
 """A module and its own name for a buffer."""

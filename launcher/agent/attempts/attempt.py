@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ...contract.end_time import end_time_file
 from ...contract.exit_codes import CONTINUE, DONE, NOBODY_READS, RankEnd, is_notice
+from ...contract.files.end_time import end_time_file
 from ...contract.launcher_signals import SignalInbox
 from ...contract.preemption import PreemptionNotice, signal_name
-from ...rendezvous.remote_status import RemoteStatus
+from ...rendezvous.members.remote_status import RemoteStatus
 from ...workers.worker import Worker, wait_for_an_end
 from ..cluster import NoAdvice, PreemptionCause
 from .hang_detection import HangWatch

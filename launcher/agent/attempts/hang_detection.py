@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...contract.heartbeat import read_beat
+from ...contract.files.heartbeat import read_beat
 from ...contract.quiet_clock import QuietClock
 
 LOOK_S = 0.25

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from checkpointing import CheckpointError, NoCheckpointError
 
-from ...console import STDOUT_FD, say
 from ...errors import UsageError
-from ...printable import printable
+from ...terminal.console import STDOUT_FD, say
+from ...terminal.printable import printable
 from ..parser import CommandParser
 from . import diff, export, pin, prune, show, verify
 from . import import_ as importing

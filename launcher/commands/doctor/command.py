@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...console import say
 from ...contract.environment import OWN_NAMES
 from ...errors import UsageError
 from ...plan.python_command import OWN_START
 from ...slurm.job_info import JobFacts
 from ...slurm.scontrol import Scontrol
+from ...terminal.console import say
 from ...workers import exec_worker
 from ..byte_size import byte_size
 from ..parser import CommandParser

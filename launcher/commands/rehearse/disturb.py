@@ -20,8 +20,6 @@ _FIND_S = 10.0
 """How long a process that is to be met may take to be there."""
 _WHILE_S = 1.0
 """How long a trouble lasts that passes."""
-_SECOND_S = 0.7
-"""Between two Ctrl-C that are two."""
 
 
 class Absent(Exception):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ...command_line.argv import read_words
 from ...command_line.parser import parse_options
-from ...console import say
 from ...errors import StartError, UsageError
 from ...plan.assumed_folder import usual_folder
 from ...plan.given_options import Words
@@ -20,6 +19,7 @@ from ...plan.program import Program
 from ...plan.program_source import read_source
 from ...slurm.job_info import parse_job
 from ...slurm.scontrol import Answer, Call, call
+from ...terminal.console import say
 from .batch_script import BatchScript
 from .sbatch_options import SbatchOptions, check_options, split_words, submission_environment
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from strategies.parallel.registry import STRATEGY_NAMES
 
-from ...console import say
 from ...contract.launcher_signals import SignalInbox
 from ...errors import UsageError
+from ...terminal.console import say
 from ..parser import CommandParser
 from ..trials.compare import TOLERANCE, compare
 from ..trials.outcome import Outcome, outcome_of

@@ -17,9 +17,9 @@ from ...agent.cluster import (
 from ...agent.hand_over import HandOver
 from ...agent.master_address import find_address, free_port
 from ...agent.requeue_budget import Budget
-from ...contract.end_time import ToldEnd
 from ...contract.environment import Limits
 from ...contract.exit_codes import DO_NOT_RETRY
+from ...contract.files.end_time import ToldEnd
 from ...contract.interrupted import Interrupted
 from ...contract.launcher_signals import SignalInbox
 from ...contract.masking import mask_arguments, secrets_of

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ...contract.exit_codes import CONTINUE
-from ...contract.leaving import tell_leaving
+from ...contract.files.leaving import tell_leaving
 from ...contract.preemption import WARNING_SIGNALS, PreemptionFlag
 from ...workers.process_end import flush_streams
 

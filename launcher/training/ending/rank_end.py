@@ -11,9 +11,9 @@ from typing import NoReturn
 from strategies.errors import first_line
 
 from ...contract.environment import RankEnvironment
-from ...contract.error_file import EXCEPTION, write_error
 from ...contract.exit_codes import CONTINUE
-from ...contract.leaving import others_left, tell_leaving
+from ...contract.files.error_file import EXCEPTION, write_error
+from ...contract.files.leaving import others_left, tell_leaving
 from ...contract.peer_loss import is_peer_loss
 from ...contract.preemption import PreemptionFlag, signal_name
 from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save

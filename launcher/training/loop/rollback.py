@@ -13,6 +13,7 @@ from strategies import BatchPlan, Jump, Restored, StrategyError
 
 from ..run_state import RunState
 from ..saving.checkpointer import Checkpointer
+from .evaluation_rules import EvaluationRules
 
 MAX_ROLLBACKS = 10
 """In one run; more means that the data is not what is wrong."""
@@ -53,6 +54,11 @@ def bad_evaluation(state: RunState) -> Trouble:
         advice="Lower the learning rate, clip with max_grad_norm, or look at the data and at what "
         "is measured.",
     )
+
+
+def trouble_of(state: RunState, rules: EvaluationRules) -> Trouble:
+    """Return why the run is to go back now."""
+    return bad_evaluation(state) if rules.asks_to_go_back(state) else skipped_steps(state)
 
 
 def newest_to_go_back_to(state: RunState, trouble: Trouble) -> int:

@@ -25,11 +25,11 @@ from strategies import (
     decide,
 )
 from strategies.collectives.late_number import LateNumber
+from strategies.parallel.state.trained_state import TrainedState
 from strategies.parallel.strategy import StepOutcome
-from strategies.parallel.trained_state import TrainedState
 
 from ...contract.exit_codes import CONTINUE
-from ...contract.leaving import tell_leaving
+from ...contract.files.leaving import tell_leaving
 from ..loop.evaluation_rules import EvaluationRules
 from ..run_state import RunState
 from ..saving.checkpointer import Checkpointer

@@ -14,11 +14,11 @@ from strategies import ConfigError, Look, Ranks, shield_loader_workers
 from strategies.errors import StrategyError
 
 from ...contract.environment import RankEnvironment
-from ...contract.error_file import write_exception
 from ...contract.exit_codes import CONTINUE, DO_NOT_RETRY, USAGE
-from ...contract.heartbeat import listen_for_stacks
+from ...contract.files.error_file import write_exception
+from ...contract.files.heartbeat import listen_for_stacks
+from ...contract.files.run_dir_file import tell_folder
 from ...contract.preemption import PreemptionFlag
-from ...contract.run_dir_file import tell_folder
 from ...contract.run_options import RunOptions
 from ...run_folder.folder import run_folder_at
 from ...run_folder.lock import FolderTakenError, FolderUnavailableError

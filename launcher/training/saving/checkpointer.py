@@ -27,7 +27,7 @@ from strategies import (
     restore_newest,
 )
 from strategies.data.streams.own_position import OwnPosition, require_same_kind
-from strategies.parallel.trained_state import TrainedState
+from strategies.parallel.state.trained_state import TrainedState
 
 from ...run_folder.checkpoint_summary import best_step
 from ..context import RunContext

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from ...data.moving import map_tensors
 from ...precision import Precision
 from ...torch_internals import backward_within_modes
-from ..autocast import cast_floating
+from ..calls.autocast import cast_floating
 from ..model.block_transforms import work_on_blocks
 from ..model.blocks import find_blocks, shared_with_outside
 from ..model.build import build_on_meta

@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.timeout(120)
 
 HANGS = """
-from launcher.contract.heartbeat import beat
+from launcher import beat
 beat(3)
 pathlib.Path(f"ready-{rank}").touch()
 def waits_for_ever():
@@ -61,7 +61,7 @@ def test_scripts_without_signs_of_life_are_left_alone(launch):
 def test_a_suspended_machine_takes_nobody_for_hanging(launch):
     script = launch.script(
         """
-        from launcher.contract.heartbeat import beat
+        from launcher import beat
         while not pathlib.Path("end").exists():
             beat(1)
             pathlib.Path("ready").touch()

@@ -26,8 +26,8 @@ def deaf():
     for signum in (1, 2, 10, 12, 15): signal.signal(signum, signal.SIG_IGN)
 """
 OURS = f"""{READY_SOURCE}
-from launcher.contract.heartbeat import beat
-from launcher.contract.leaving import tell_leaving
+from launcher import beat
+from launcher.contract.files.leaving import tell_leaving
 from launcher.contract.environment import RankEnvironment
 environment = RankEnvironment.from_environ(os.environ)
 """

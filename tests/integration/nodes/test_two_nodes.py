@@ -84,7 +84,7 @@ def test_a_restart_takes_all_nodes(hosts):
 def test_a_hang_on_one_node_shows_where_the_ranks_of_all_are(hosts):
     script = hosts.script(
         """
-from launcher.contract.heartbeat import beat
+from launcher import beat
 def works():
     while True:
         beat(5)

@@ -7,6 +7,7 @@ import pytest
 from launcher.agent.attempts.history import merged
 from launcher.contract.failure_order import Failure, Kind
 from launcher.rendezvous.authentication import MAX_CHARS
+from launcher.rendezvous.members.remote_status import RemoteStatus
 from launcher.rendezvous.messages import (
     Lead,
     NodeEnd,
@@ -20,7 +21,6 @@ from launcher.rendezvous.messages import (
     whole_report,
 )
 from launcher.rendezvous.node_texts import missing_text, waiting_text
-from launcher.rendezvous.remote_status import RemoteStatus
 
 MINE = NodeMessage(node_rank=0, host="a", nnodes="2:2", local_world_size=2)
 

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.agent.attempts.hang_detection import HangWatch, where
 from launcher.agent.attempts.stack_dump import kernel_stacks
-from launcher.contract.heartbeat import Heartbeat
+from launcher.contract.files.heartbeat import Heartbeat
 from launcher.contract.quiet_clock import QuietClock
 
 
