@@ -94,6 +94,22 @@ class NodeMessage:
         end = content.pop("end")
         return cls(end=None if end is None else NodeEnd.from_json(end), **content)
 
+    def without_texts(self) -> "NodeMessage":
+        """Return what other nodes than the leading one need of it."""
+        end = None if self.end is None else replace(self.end, report="", error=None)
+        return replace(self, end=end)
+
+
+def bundled(messages: Iterable[NodeMessage]) -> str:
+    """Return several messages as text."""
+    return json.dumps([message.without_texts().to_json() for message in messages])
+
+
+def unbundled(text: str) -> dict[int, NodeMessage]:
+    """Return the messages of a bundle by their nodes; raises as NodeMessage.from_json does."""
+    messages = [NodeMessage.from_json(one) for one in json.loads(text)]
+    return {message.node_rank: message for message in messages}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lead:

@@ -5,6 +5,7 @@ supervising loop only looks at what the thread has read last.
 """
 
 import contextlib
+import math
 import secrets
 import threading
 import time
@@ -16,7 +17,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ..contract.quiet_clock import QuietClock
 from .mailbox import Mailbox
-from .messages import Lead, NodeMessage
+from .messages import Lead, NodeMessage, bundled, unbundled
 from .node_texts import full_text, taken_text
 
 TICK_S = 0.25
@@ -31,6 +32,8 @@ DOUBT_S = 2.0
 """A node that leads and was silent so long is not asked any more what it knows of the others."""
 
 _LEAD = "lead"
+_BUNDLE = 64
+"""So many nodes' messages stand at one place: a message has a largest size."""
 
 
 def silent(quiet_s: Mapping[int, float]) -> list[int]:
@@ -179,7 +182,7 @@ class NodeLink:
                 return True
         now = time.monotonic()
         self._arriving_since = self._arriving_since or now
-        is_under_way = (lead := self._lead_in(box)) is not None and lead.attempt >= 0
+        is_under_way = (lead := _lead(box.get(_LEAD))) is not None and lead.attempt >= 0
         if is_under_way and now - self._arriving_since < CLAIM_S:
             return False
         self._refuse(free=free)
@@ -201,44 +204,67 @@ class NodeLink:
 
     def _exchange(self, box: Mailbox) -> None:
         message = replace(self.message, beat=self._num_rounds + 1)
-        me = message.node_rank
-        nodes = (node for node in range(self._num_nodes) if node != me)
-        others = {node: found for node in nodes if (found := self._message(box, node))}
+        if self._leads:
+            self._lead_others(box, message)
+        else:
+            box.put(f"node/{message.node_rank}", message.to_json())
+            self._follow(box)
+        self.strange = frozenset(
+            int(place.partition("/")[2]) if place.startswith("node/") else self._leader
+            for place in box.strange
+        )
+
+    def _lead_others(self, box: Mailbox, message: NodeMessage) -> None:
+        """Read all messages, and put together what the others read of them.
+
+        So a node that follows makes two requests, however many there are.
+        """
+        places = {f"node/{n}": n for n in range(self._num_nodes) if n != message.node_rank}
+        texts = box.get_all(list(places))
+        others = {node: found for p, node in places.items() if (found := _message(texts[p]))}
         for node, nonce in self._lost_holders.items():
             if self._freed.get(node) != nonce:
                 box.free(f"claim/{node}")
                 self._freed[node] = nonce
-        # Who leaves has decided before: the lead is written before the node's own message and read
-        # after it, here and in what the main thread sees.
+        # Who leaves has decided before: the lead is written before the leading node's own message
+        # and taken before it by the others, which read both as they are at one moment.
         if self._own_lead is not None:
             heard = {str(node): other.nonce for node, other in others.items()}
             box.put(_LEAD, replace(self._own_lead, heard=heard).to_json())
-        box.put(f"node/{me}", message.to_json())
-        if not self._leads:
-            self._follow(box)
+        everyone = {**others, message.node_rank: message}
+        for number, place in enumerate(self._bundles()):
+            nodes = range(number * _BUNDLE, (number + 1) * _BUNDLE)
+            box.put(place, bundled(everyone[node] for node in nodes if node in everyone))
         self.others = others
-        self.strange = frozenset(
-            self._leader if place == _LEAD else int(place.partition("/")[2])
-            for place in box.strange
-        )
 
-    def _message(self, box: Mailbox, node: int) -> NodeMessage | None:
-        text = box.get(f"node/{node}")
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            return None if text is None else NodeMessage.from_json(text)
-        return None
+    def _bundles(self) -> list[str]:
+        """Return the places where the messages of all nodes stand."""
+        return [f"everyone/{n}" for n in range(math.ceil(self._num_nodes / _BUNDLE))]
 
     def _follow(self, box: Mailbox) -> None:
-        lead = self._lead_in(box)
+        texts = box.get_all([_LEAD, *self._bundles()])
+        lead = _lead(texts[_LEAD])
         # Else it is of an earlier start, and somebody has kept it.
         if lead and lead.heard.get(str(self.message.node_rank)) == self.message.nonce:
             self.lead = lead
-
-    def _lead_in(self, box: Mailbox) -> Lead | None:
-        text = box.get(_LEAD)
+        others: dict[int, NodeMessage] = {}
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            return None if text is None else Lead.from_json(text)
-        return None
+            for place in self._bundles():
+                others |= unbundled(texts[place] or "[]")
+            others.pop(self.message.node_rank, None)
+            self.others = others
+
+
+def _message(text: str | None) -> NodeMessage | None:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return None if text is None else NodeMessage.from_json(text)
+    return None
+
+
+def _lead(text: str | None) -> Lead | None:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return None if text is None else Lead.from_json(text)
+    return None
 
 
 def connect_to(addr: str, port: int, timeout_s: float) -> TCPStore:

@@ -14,10 +14,12 @@ from launcher.rendezvous.messages import (
     NodeMessage,
     bounded,
     bounded_text,
+    bundled,
     code_of_nodes,
     first_to_fail,
     refusal,
     seen_elsewhere,
+    unbundled,
     whole_report,
 )
 from launcher.rendezvous.node_texts import missing_text, waiting_text
@@ -49,6 +51,12 @@ def test_messages_survive_the_way():
     assert NodeMessage.from_json(MINE.to_json()) == MINE
     lead = Lead(attempt=2, members=(0, 2), port=5, refused={"1": "no"}, joining=(3,))
     assert Lead.from_json(lead.to_json()) == lead
+
+
+def test_a_bundle_has_no_reports():
+    one = replace(MINE, node_rank=1, end=end(7, 1.5, report="long", error="long", step=3))
+    found = unbundled(bundled([MINE, one]))
+    assert found == {0: MINE, 1: replace(one, end=end(7, 1.5, step=3))}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"end": {"code": 1}}'])
