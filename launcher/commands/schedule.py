@@ -34,8 +34,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch schedule",
         description="Print the learning rates of a run before it is run.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "schedule",

@@ -60,8 +60,6 @@ def build_parser() -> argparse.ArgumentParser:
         description="Let faults happen to short runs of a script, and compare each run's end with "
         "one that nobody disturbs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="script.py ...")
     parser.add_argument(

@@ -50,8 +50,6 @@ def build_parser() -> argparse.ArgumentParser:
         "[relaunch's options] script.py [its arguments]",
         description="Search settings, repeat over seeds, or cross-validate.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("space", nargs="*", metavar="NAME=VALUES")
     parser.add_argument("--sweep-dir", type=Path, required=True, metavar="DIR")

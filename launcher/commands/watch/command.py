@@ -30,7 +30,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch watch",
         description="Follow a run: its starts, saves, evaluations and its end. Ctrl-C leaves the "
         "run alone.",
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument(
