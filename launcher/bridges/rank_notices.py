@@ -69,7 +69,7 @@ class RankNotices:
         return self._agreement
 
     def run_dir(self, of_framework: str | Path) -> Path:
-        """Return the run folder: --run-dir, else the framework's own; the launcher is told."""
+        """Return --run-dir or the framework's own folder, and report it to the launcher."""
         path = (self.environment.run.run_dir or Path(of_framework)).absolute()
         tell_folder(self.environment.folder_file, path)
         return path

@@ -38,7 +38,7 @@ def missing_text(missing: Iterable[int], num_nodes: int, waited_s: float, place:
 def hung_text(node: int, host: str, step: int | None) -> str:
     """Return that a node's ranks hung, without a full stop."""
     after = "" if step is None else f" after step {step}"
-    return f"no rank of node {node} ({host}) got on{after}"
+    return f"no rank of node {node} ({host}) made progress{after}"
 
 
 def fell_text(node: int, host: str) -> str:

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch checkpoint`."""
     parser = CommandParser(
         prog="relaunch checkpoint",
-        description="Look at checkpoints, check, compare, keep, thin out, export and import them.",
+        description="List, verify, compare, pin, prune, export and import checkpoints.",
         epilog=_EPILOG,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

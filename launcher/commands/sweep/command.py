@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sweep-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--monitor", required=True, metavar="NAME", help="such as val/loss")
     parser.add_argument(
-        "--mode", choices=("min", "max"), help="which is better; left out: what the name says"
+        "--mode", choices=("min", "max"), help="which is better; default: implied by the name"
     )
     parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random")
     parser.add_argument("--trials", type=int, default=10, metavar="N", help="not for a grid")

@@ -75,7 +75,7 @@ def leave_unsaved(
             cause = flag.cause or ("a signal" if signum is None else signal_name(signum))
             print(
                 f"relaunch: preemption notice ({cause}) before the first step of this start: "
-                "nothing was to be saved. The same command resumes the run.",
+                "there was nothing to save. The same command resumes the run.",
                 flush=True,
             )
 

@@ -122,7 +122,7 @@ class Start:
         """Come to the end of the loop. The process ends here, where our own error ended the loop.
 
         Args:
-            error: with which the loop was left; None: it is done, and the script goes on.
+            error: with which the loop was left; None: it is done, and the script continues.
             has_trained: whether this start has completed a step.
 
         Raises:

@@ -132,7 +132,7 @@ def _activation_bytes(
     if not by_autocast:
         model.to(precision.compute_dtype)
     batch = map_tensors(batch, on_meta)
-    # Gradients are counted apart: each is let go as soon as it is complete.
+    # Gradients are counted apart: each is freed as soon as it is complete.
     trained = [p for p in model.parameters() if p.requires_grad]
     hooks: list[Any] = [p.register_post_accumulate_grad_hook(_let_go) for p in trained]  # type: ignore[no-untyped-call]
     try:
