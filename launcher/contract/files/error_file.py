@@ -34,7 +34,9 @@ class ErrorRecord:
     """True: for the user as it is, without a report around it."""
 
 
-def write_error(path: Path | None, message: str, *, exit_code: int = USAGE) -> bool:
+def write_error(
+    path: Path | None, message: str, *, exit_code: int = USAGE, at_s: float | None = None
+) -> bool:
     """Leave a sentence for the user; the caller then exits with `exit_code`.
 
     Called in any rank that finds the mistake, so possibly in all of them; the launcher prints it
@@ -44,11 +46,12 @@ def write_error(path: Path | None, message: str, *, exit_code: int = USAGE) -> b
         path: `RankEnvironment.error_file`; None under plain `python train.py`.
         message: One sentence: what was given, what is needed, what to do.
         exit_code: The code with which this rank is about to exit.
+        at_s: When the mistake was met, on the monotonic clock; None: now.
 
     Returns:
         Whether the launcher will print the sentence. False: the caller has to.
     """
-    return _write(path, _record(message, message, exit_code, is_sentence=True))
+    return _write(path, _record(message, message, exit_code, at_s, is_sentence=True))
 
 
 def write_exception(
@@ -56,6 +59,8 @@ def write_exception(
     error: BaseException,
     where: str,
     masked: Callable[[str], str] = lambda text: text,
+    *,
+    at_s: float | None = None,
 ) -> bool:
     """Leave what ended this rank, and where, for the launcher's report; it prints no traceback.
 
@@ -64,6 +69,7 @@ def write_exception(
         error: What nobody has caught.
         where: Rank, step and line.
         masked: Takes secrets out of what is shown and recorded.
+        at_s: When it was raised, on the monotonic clock; None: now.
 
     Returns:
         Whether the launcher will report it.
@@ -71,12 +77,15 @@ def write_exception(
     words = "".join(traceback.format_exception_only(error)).strip()
     stack = "".join(traceback.format_exception(error))
     text = masked(f"{words}\n{where}")
-    return _write(path, _record(text, masked(stack), EXCEPTION, is_sentence=False))
+    return _write(path, _record(text, masked(stack), EXCEPTION, at_s, is_sentence=False))
 
 
-def _record(text: str, stack: str, exit_code: int, *, is_sentence: bool) -> dict[str, Any]:
+def _record(
+    text: str, stack: str, exit_code: int, at_s: float | None, *, is_sentence: bool
+) -> dict[str, Any]:
+    told_s = time.monotonic() if at_s is None else at_s
     extra = {"py_callstack": stack, "timestamp": str(int(time.time()))}
-    own = {"sentence": is_sentence, "exit_code": exit_code, "told_s": time.monotonic()}
+    own = {"sentence": is_sentence, "exit_code": exit_code, "told_s": told_s}
     message = {"message": text, "errorCode": exit_code, "extraInfo": extra}
     return {"message": message, "relaunch": own}
 

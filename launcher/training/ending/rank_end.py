@@ -82,8 +82,17 @@ def leave_unsaved(
     leave_with_nothing_to_save(environment.leaving_file, note)
 
 
-def leave(error_file: Path | None, sentence: str, code: int) -> NoReturn:
-    """End the process with one sentence: told by the launcher once, or printed here."""
-    if not write_error(error_file, sentence, exit_code=code):
+def leave(
+    error_file: Path | None, sentence: str, code: int, *, at_s: float | None = None
+) -> NoReturn:
+    """End the process with one sentence: printed by the launcher once, or here.
+
+    Args:
+        error_file: of this rank.
+        sentence: what went wrong, and what to do.
+        code: to exit with.
+        at_s: when it went wrong, on the monotonic clock; None: now.
+    """
+    if not write_error(error_file, sentence, exit_code=code, at_s=at_s):
         print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
     sys.exit(code)

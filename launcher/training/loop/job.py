@@ -136,7 +136,13 @@ class Job:
             return save_before_leaving(
                 standing,
                 save,
-                lambda: agree_to_save(ranks, common_store(), standing, wait_s=wait_s),
+                lambda: agree_to_save(
+                    ranks,
+                    common_store(),
+                    standing,
+                    wait_s=wait_s,
+                    asked=lambda: self.run.preemption.requested,
+                ),
             )
         finally:
             loop.close()

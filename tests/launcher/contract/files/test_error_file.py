@@ -39,6 +39,14 @@ def test_an_exception_is_read_back_with_its_moment(tmp_path):
     assert before <= record.told_s <= time.monotonic()
 
 
+def test_the_moment_is_that_of_the_mistake_however_late_it_is_written(tmp_path):
+    path = tmp_path / "error.json"
+    write_error(path, "wrong", at_s=12.5)
+    assert read_error(path).told_s == 12.5
+    write_exception(path, ValueError("x"), "in main, rank 1", at_s=13.5)
+    assert read_error(path).told_s == 13.5
+
+
 @pytest.mark.parametrize("told_s", [None, "1", True, float("nan"), float("inf")])
 def test_a_moment_that_is_none_is_left_out(told_s):
     record = parse_error({"message": "x", "relaunch": {"exit_code": 2, "told_s": told_s}})
