@@ -77,7 +77,7 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     if plan.nodes.several and not plan.secret.value:
         say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
     from .agent.launch import (
-        launch,  # after every check: a mistake is told without what a launch needs
+        launch,  # after every check: a mistake is reported without what a launch needs
     )
 
     plan = site.adjust(plan)

@@ -51,10 +51,10 @@ class ReadyListener:
         self._ready_bytes = 0
 
     def begin(self, number: int) -> None:
-        """Listen for what is told of a request from now on.
+        """Listen for messages about a request from now on.
 
         What is left of those before is taken out: a disk that refuses every save at once would
-        leave it all there, and a full pipe holds whoever tells.
+        leave it all there, and a full pipe blocks the sender.
         """
         self._number, self._ready_bytes = number, 0
         while readable([self._fd], 0.0) and self._take():

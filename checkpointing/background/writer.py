@@ -133,7 +133,7 @@ class BackgroundWriter:
             block_bytes: Under one checksum.
 
         Returns:
-            To be told how many of them are there, from the first on, in any thread; all of them
+            Takes how many of them are there, from the first on, in any thread; all of them
             in the end.
 
         Raises:
@@ -301,7 +301,7 @@ class BackgroundWriter:
             try:
                 pipe.close()
             except BrokenPipeError:
-                continue  # what was still to be told it, it will not miss
+                continue  # it does not need the remaining messages
         try:
             status = process.wait(timeout=_FUNERAL_S)
         except subprocess.TimeoutExpired:

@@ -244,7 +244,7 @@ class NodeAgent(SimpleElasticAgent):
         worker_group.state = WorkerState.HEALTHY
 
     def _write_stacks(self, workers: Sequence[Worker], elsewhere: str) -> None:
-        """Write where the ranks are when none got on: beside their logs, else here."""
+        """Write where the ranks are when none made progress: beside their logs, else here."""
         assert self._hang is not None
         assert self._output is not None
         files, folder = self._files, self._output.folder()

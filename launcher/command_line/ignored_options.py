@@ -20,12 +20,12 @@ _WITHOUT_MEANING: Mapping[str, str] = {
 }
 _ON_ONE_NODE: Mapping[str, str] = {
     "--local-addr": "one node needs no address for others",
-    "--rdzv-conf": "one node waits for nobody",
-    "--secret-file": "one node has nobody to share it with",
+    "--rdzv-conf": "there is only one node",
+    "--secret-file": "there is no other node to share it with",
 }
 _STANDALONE = ("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--master-addr", "--master-port")
 _SAYS_NOTHING: Mapping[str, str] = {"--event-log-handler": "null"}
-"""Values that are torchrun's default: whoever spells them out asks for nothing."""
+"""Values that are torchrun's default: to spell them out asks for nothing."""
 
 
 def notes(words: Words, *, several_nodes: bool) -> tuple[str, ...]:

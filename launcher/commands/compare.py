@@ -78,7 +78,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch compare",
         description="Compare two runs bit by bit: each number that both have recorded, and each "
         "checkpoint that both have. Exit code 1 if anything differs.",
-        allow_abbrev=False,
     )
     for name in ("left", "right"):
         parser.add_argument(name, type=Path, metavar="RUN", help="a run folder")

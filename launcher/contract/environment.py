@@ -24,11 +24,11 @@ LEAVING_FILE = "RELAUNCH_LEAVING_FILE"
 CPUS = "RELAUNCH_CPUS"
 """The CPUs to which a rank is bound as it starts, with commas between them."""
 SECRET = "RELAUNCH_SECRET"
-"""What the launchers of several nodes share; for them only, no rank gets it."""
+"""The secret of the launchers of several nodes; no rank gets it."""
 END_TIME = "RELAUNCH_END_TIME"
 GRACE = "RELAUNCH_GRACE_S"
 HAND_OVER = "RELAUNCH_SLURM"
-"""What the batch step's process tells the agents; not for the ranks."""
+"""Settings from the batch step's process to the agents; not for the ranks."""
 CUDA_BACKEND = "RELAUNCH_CUDA_BACKEND"
 """The user's: "gloo" lets ranks share GPUs, to try a run of several ranks on fewer GPUs."""
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
@@ -59,7 +59,7 @@ class Limits:
     end_time_s: float | None = None
     """The end of the job's time, in seconds since the epoch."""
     grace_s: float | None = None
-    """From the warning of a preemption to its end; 0: there is no grace."""
+    """From a preemption notice to SIGKILL; 0: there is no grace."""
     kill_wait_s: float | None = None
     """From SIGTERM to SIGKILL in any other case."""
 
@@ -82,29 +82,29 @@ class RankEnvironment:
     error_file: Path | None
     """Where this rank may leave the reason of its failure for the launcher."""
     warning_file: Path | None
-    """Where the launcher tells the cause and the deadline of a warning."""
+    """Where the launcher writes the cause and the deadline of a notice."""
     heartbeat_file: Path | None
-    """Where this rank says how far it is."""
+    """Where this rank writes its heartbeat."""
     stacks_file: Path | None
     """Where this rank writes its stacks when it is asked to."""
     cuda_backend: str | None = None
     """What sums tensors of GPUs over the ranks: "gloo", or None for NCCL."""
     planned: PlannedMachines | None = None
-    """Machines that are not there: the script is to tell what it would need, and to end."""
+    """Machines that are not there: the script reports what it would need, and ends."""
     trial: TrialSettings | None = None
     """A few steps are to be observed, and the run ends after them."""
     attempt: int = 1
     """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
-    """Where this rank says in which folder the run is kept."""
+    """Where this rank writes the path of the run folder."""
     start_dir: Path | None = None
     """The launcher's working folder: the script may change its own before it comes to `Run`."""
     leaving_file: Path | None = None
-    """Where this rank says that all is saved, and with which code it leaves."""
+    """Where this rank notes that all is saved, and its exit code."""
     end_time_s: float | None = None
     """The end of the job's time, in seconds since the epoch; None: no limit is known."""
     grace_s: float | None = None
-    """From a warning to SIGKILL: --grace, or what a batch system gives; None: not known."""
+    """From a notice to SIGKILL: --grace, or what a batch system gives; None: not known."""
     has_threads: bool = False
     """Whether OMP_NUM_THREADS says with how many threads to compute."""
 

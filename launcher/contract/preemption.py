@@ -88,7 +88,7 @@ class PreemptionFlag:
 
     @property
     def cause(self) -> str | None:
-        """What the launcher was told, else the signal that came here; None before a warning."""
+        """The launcher's cause, else the signal that came here; None before a notice."""
         if self._signum is None:
             return None
         warned = self._told()

@@ -37,7 +37,7 @@ class NodeEnd:
     report: str
     """The node's report on its first failure, for everybody; may be empty."""
     hung: bool = False
-    """Its ranks were ended because none of them got on."""
+    """Its ranks were ended because none of them made progress."""
     run_dir: str | None = None
     """Where the run is kept, if a rank has said so."""
     number: int | None = None
@@ -170,7 +170,7 @@ def bounded(end: NodeEnd) -> NodeEnd:
 
 
 def bounded_text(text: str) -> str:
-    """Return the end of a report that is too long: the cause is told last."""
+    """Return the end of a report that is too long: the cause comes last."""
     return text if len(text) <= MAX_REPORT_CHARS else f"...{text[-MAX_REPORT_CHARS:]}"
 
 
@@ -237,7 +237,7 @@ def code_of_nodes(ends: Mapping[int, NodeEnd]) -> int:
 
 
 def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
-    """Return what everybody is told about the end of an attempt."""
+    """Return what all nodes learn about the end of an attempt."""
     lines = []
     first = first_to_fail(ends)
     if first is not None and ends[first].report:

@@ -73,7 +73,7 @@ def full_text(num_nodes: int) -> str:
 def hung_text(node: int, host: str, step: int | None) -> str:
     """Return that a node's ranks hung, without a full stop."""
     after = "" if step is None else f" after step {step}"
-    return f"no rank of node {node} ({host}) got on{after}"
+    return f"no rank of node {node} ({host}) made progress{after}"
 
 
 def fell_text(node: int, host: str) -> str:

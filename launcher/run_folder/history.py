@@ -1,4 +1,4 @@
-"""What a run folder says about a run, read while it goes on or after; no torch."""
+"""What a run folder says about a run, read during it or after; no torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class AttemptRecord:
     """None: it is going on, or was killed."""
     reason: str = ""
     code: int | None = None
-    """The exit code as the launcher saw it; None: it goes on, or no launcher has seen its end."""
+    """The exit code as the launcher saw it; None: it runs, or no launcher has seen its end."""
     error: str | None = None
     """What the launcher knows of a failure."""
 

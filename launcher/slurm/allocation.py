@@ -27,7 +27,7 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """A job, as one of its processes is told about it."""
+    """A job, as one of its processes sees it."""
 
     job_id: int
     role: Role

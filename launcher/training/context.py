@@ -153,7 +153,7 @@ class RunContext:
         return conditions(self.device) if self.exact else {}
 
     def _end_process(self, sentence: str) -> None:
-        """End a rank that has left its loop and goes on alone; called in a thread."""
+        """End a rank that has left its loop and runs on alone; called in a thread."""
         code = code_of_mistake(has_trained=self.has_trained)
         if not write_error(self.environment.error_file, sentence, exit_code=code):
             print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)

@@ -42,7 +42,7 @@ from .context import RunContext
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake, mistake_text
 from .ending.notices import Notice, notice_of
-from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others
+from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others, own_environment
 from .lockstep import where_raised
 from .loop.fit import Loss, fit
 from .loop.job import Job
@@ -92,7 +92,7 @@ class Run(RunContext):
             ConfigError: this is not the main thread of the process.
         """
         _require_main_thread()
-        environment = _own_environment()
+        environment = own_environment()
         path = run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
@@ -322,13 +322,6 @@ def _listen_for_notices(environment: RankEnvironment) -> tuple[PreemptionFlag, B
     if launcher is not None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
     return flag, start
-
-
-def _own_environment() -> RankEnvironment:
-    try:
-        return RankEnvironment.from_environ(os.environ)
-    except ValueError as error:
-        leave(None, str(error), USAGE)
 
 
 def _code_of(

@@ -71,7 +71,7 @@ def judge(everyone: Sequence[Mapping[str, Seen]]) -> tuple[list[str], list[str]]
 
 
 def sentence(names: Sequence[str]) -> str:
-    """Return what is said of buffers that follow the number of ranks."""
+    """Return the warning about buffers that follow the number of ranks."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
         f"the model's forward moves {', '.join(names[:_SHOWN])}{more}, and each rank with its own "

@@ -242,7 +242,7 @@ def restore_newest(
     if damaged:
         raise ConfigError(
             f"no checkpoint in {store.folder} is whole. {' '.join(damaged.values())} "
-            "Restore one from a backup, or start anew in another --run-dir."
+            "Restore one from a backup, or start over in another --run-dir."
         )
     return None
 

@@ -26,7 +26,7 @@ REMINDER_S = 60.0
 JOINING = "more nodes take part"
 """The cause that ranks are told which are to resume together with nodes that have come late."""
 ENDED = "the failure of another rank"
-"""The cause that ranks are told which are ended because the attempt is lost."""
+"""The cause in the notice to ranks that are ended because the attempt is lost."""
 
 
 class Attempt:
@@ -65,7 +65,7 @@ class Attempt:
         self._outcomes: list[RankEnd] = []
         self._untold: list[Worker] = []
         self._caught: set[int] = set()
-        """Ranks of a script without `Run` that had a handler when they were told."""
+        """Ranks of a script without `Run` that had a handler when the notice was forwarded."""
         self._reminded_at = 0.0
         self._deadline: float | None = None
         self._hung_elsewhere = ""
@@ -108,7 +108,7 @@ class Attempt:
 
     @property
     def hung(self) -> bool:
-        """Whether the attempt was ended because no rank got on."""
+        """Whether the attempt was ended because no rank made progress."""
         return self._seen.hung_at is not None
 
     def _look(self) -> None:

@@ -28,7 +28,7 @@ class AttemptEnd:
     joined: bool
     """The ranks' process group put something into the store."""
     hung: bool = False
-    """The launcher ended it because no rank got on."""
+    """The launcher ended it because no rank made progress."""
     num_oom_kills: int = 0
     """Processes which the kernel's OOM killer ended meanwhile, in this cgroup."""
     nothing_begun: bool = False
@@ -56,7 +56,7 @@ class AttemptEnd:
         """Return in one line what ended the rank that failed first; None if none did."""
         first = first_failure(self.outcomes)
         if first is None:
-            return "no rank got on" if self.hung else None
+            return "no rank made progress" if self.hung else None
         if (words := words_of(self.files[first.rank], self.output, first.rank)) is not None:
             return words
         status = -signal.SIGKILL if first.status is None else first.status

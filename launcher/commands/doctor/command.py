@@ -49,8 +49,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch doctor",
         description="Look at this machine, or at a job's nodes, before a run: one line each.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")

@@ -57,11 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch rehearse",
         usage="relaunch rehearse [options] script.py [its arguments]\n"
         "       relaunch rehearse [options] -- [relaunch's options] script.py [its arguments]",
-        description="Let faults happen to short runs of a script, and compare each run's end with "
+        description="Inject faults into short runs of a script, and compare each run's end with "
         "one that nobody disturbs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="script.py ...")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What happens to a run while it goes on: signals, deaths, stops and a disk that fails."""
+"""What happens to a run while it trains: signals, deaths, stops and a disk that fails."""
 
 from __future__ import annotations
 

@@ -21,7 +21,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch report",
         description="Write RUN/report.md and RUN/curves.png, for running and finished runs, and "
         "compare several in one table.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder")
     return parser

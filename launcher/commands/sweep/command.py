@@ -50,14 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
         "[relaunch's options] script.py [its arguments]",
         description="Search settings, repeat over seeds, or cross-validate.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("space", nargs="*", metavar="NAME=VALUES")
     parser.add_argument("--sweep-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--monitor", required=True, metavar="NAME", help="such as val/loss")
     parser.add_argument(
-        "--mode", choices=("min", "max"), help="which is better; left out: what the name says"
+        "--mode", choices=("min", "max"), help="which is better; default: implied by the name"
     )
     parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random")
     parser.add_argument("--trials", type=int, default=10, metavar="N", help="not for a grid")

@@ -47,7 +47,7 @@ class Heartbeat:
             if (before := read_beat(path)) is not None:  # another of this rank's has counted so far
                 self._count = before.count
                 self._step = _NO_STEP if before.step is None else before.step
-            with contextlib.suppress(OSError):  # a full disk must not end a run that could go on
+            with contextlib.suppress(OSError):  # a full disk must not end a run that could continue
                 self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def beat(self, step: int | None = None) -> None:

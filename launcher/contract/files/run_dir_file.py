@@ -19,7 +19,7 @@ def working_folder() -> Path | None:
 def tell_folder(file: Path | None, folder: Path) -> None:
     """Say where the run is kept; without a file, as under plain `python train.py`, to nobody."""
     if file is not None:
-        with contextlib.suppress(OSError):  # a full disk must not end a run that could go on
+        with contextlib.suppress(OSError):  # a full disk must not end a run that could continue
             file.write_text(str(folder.resolve()), encoding="utf-8", errors="surrogateescape")
 
 

@@ -118,7 +118,7 @@ class LeaderElection:
 
 
 def may_succeed(*, num_members: int, num_min: int, asked_to_end: bool, ended_by_loss: bool) -> bool:
-    """Return whether a run may go on without its leader; pure.
+    """Return whether a run may continue without its leader; pure.
 
     Args:
         num_members: The nodes of the attempt that is over, the leader included.

@@ -1,7 +1,8 @@
-"""Which part of a run goes on when its nodes can no longer reach each other: pure.
+"""Which part of a run continues when its nodes can no longer reach each other: pure.
 
-A node cannot tell a dead node from one behind a cut cable, and two parts that both went on would
-write into one run folder. So a part goes on only if no other part can come to the same conclusion.
+A node cannot distinguish a dead node from one behind a cut cable, and two parts that both continue
+would write into one run folder. So a part continues only if no other part can reach the same
+conclusion.
 """
 
 from collections.abc import Collection
@@ -10,12 +11,12 @@ from collections.abc import Collection
 def has_quorum(
     staying: Collection[int], members: Collection[int], dead: Collection[int] = ()
 ) -> bool:
-    """Return whether a part of the nodes may go on without the rest.
+    """Return whether a part of the nodes may continue without the rest.
 
     Args:
         staying: The nodes of this part.
         members: All nodes of the attempt that is over.
-        dead: Those among them that are known to have ended: they can go on nowhere.
+        dead: Those among them that are known to have ended: they continue nowhere.
 
     Returns:
         Whether this part has more than half of the others, or half of them with the lowest node.

@@ -13,8 +13,8 @@ class RemoteStatus:
     early: bool = False
     """A notice ended a node's ranks before any of them had finished a step."""
     hung: str = ""
-    """Which node ended its ranks because none of them got on, in a sentence without its full stop;
-    empty: none did."""
+    """Which node ended its ranks because none of them made progress, in a sentence without its full
+    stop; empty: none did."""
     lost: bool = False
     """A node is gone."""
     joining: str = ""

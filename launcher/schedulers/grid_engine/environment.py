@@ -187,7 +187,7 @@ class GridEngineEnvironment(ClusterEnvironment):
             grace_s=self._grace_s,
             restarts_used=restarts_used,
         )
-        # Whoever reaches the agents' port must not be able to speak for one of them.
+        # A stranger who reaches the agents' port must not be able to speak for one of them.
         base = {**with_secret(self._environ, secrets.token_hex(16)), **told.to_environ()}
         run_id = plan.nodes.run_id or job.key
         environs = [

@@ -3,7 +3,7 @@
 Before a start has completed a step nothing is lost: code 2. Later the steps since the newest
 checkpoint are at stake, and a save needs all ranks. A rank that has met a mistake cannot take part
 in what the others do next, so they agree through the store, without a collective: only if every
-rank comes, and to the same place, do they save together; whoever is alone leaves at once after.
+rank comes, and to the same place, do they save together; a rank that is alone leaves at once after.
 """
 
 from __future__ import annotations

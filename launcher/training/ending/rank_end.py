@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,20 @@ from typing import NoReturn
 from strategies.errors import first_line
 
 from ...contract.environment import RankEnvironment
-from ...contract.exit_codes import CONTINUE
+from ...contract.exit_codes import CONTINUE, USAGE
 from ...contract.files.error_file import EXCEPTION, write_error
 from ...contract.files.leaving import others_left, tell_leaving
 from ...contract.peer_loss import is_peer_loss
 from ...contract.preemption import PreemptionFlag, signal_name
 from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save, silence_threads
+
+
+def own_environment() -> RankEnvironment:
+    """Return what this rank was given, or end it with a sentence where that cannot be read."""
+    try:
+        return RankEnvironment.from_environ(os.environ)
+    except ValueError as error:
+        leave(None, str(error), USAGE)
 
 
 def end_well(
@@ -67,7 +76,7 @@ def leave_unsaved(
             cause = flag.cause or ("a signal" if signum is None else signal_name(signum))
             print(
                 f"relaunch: preemption notice ({cause}) before the first step of this start: "
-                "nothing was to be saved. The same command resumes the run.",
+                "there was nothing to save. The same command resumes the run.",
                 flush=True,
             )
 

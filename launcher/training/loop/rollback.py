@@ -87,7 +87,7 @@ def newest_to_go_back_to(state: RunState, trouble: Trouble) -> int:
 def roll_back(
     state: RunState, checkpointer: Checkpointer, plan: BatchPlan, trouble: Trouble, *, where: object
 ) -> RunState:
-    """Load an earlier checkpoint; return the state to go on from. Called on every rank.
+    """Load an earlier checkpoint; return the state to continue from. Called on every rank.
 
     Raises:
         StrategyError: there is none that may help, or it has been done too often.

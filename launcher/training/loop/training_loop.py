@@ -286,7 +286,7 @@ class TrainingLoop:
     def _prepare_to_save(self, *, owes_evaluation: bool) -> None:
         """Let nothing be under way between the ranks, and every record be written."""
         self._boundary.drain()
-        # Before the save: whoever goes on from it must find the step's record.
+        # Before the save: a resume from it must find the step's record.
         agreed = self._boundary.peek()
         if owes_evaluation:
             # One record for a step: it is written with what is measured after the resume.

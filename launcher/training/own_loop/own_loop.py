@@ -309,8 +309,8 @@ class OwnLoop:
         if self._checkpointer.newest_step is None:
             raise StrategyError(
                 f"{decision.reason} at step {self.state.step}, and no checkpoint could be written: "
-                f"its {self.state.step} steps are lost. The same command begins anew, once there "
-                f"is room at {self._run.folder.checkpoints.folder}."
+                f"its {self.state.step} steps are lost. The same command starts from step 0, "
+                f"once there is room at {self._run.folder.checkpoints.folder}."
             )
         tell_leaving(self._run.environment.leaving_file, CONTINUE)
         self._ending = decision.reason

@@ -49,7 +49,7 @@ class OwnBatches(Iterator[Any]):
         """Return the next batch.
 
         Raises:
-            DataNotReady: next() can be called again, and goes on with the samples read so far.
+            DataNotReady: next() can be called again, and continues with the samples read so far.
             ConfigError: the samples cannot be stacked.
         """
         if not self._is_begun:

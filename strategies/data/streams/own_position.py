@@ -66,7 +66,7 @@ def require_readable(
         inspect.signature(stream.state_dict).bind()
     except TypeError:
         raise ConfigError(
-            f"train is a {name} whose state_dict needs to be told how much was read. Pass a loader "
+            f"train is a {name} whose state_dict() needs the number of samples read. Pass a loader "
             "that counts it, such as streaming.StreamingDataLoader(data, batch_size=micro_batch)."
         ) from None
     except ValueError:

@@ -41,7 +41,7 @@ class ShardedSums:
             ranks: over which they are cut.
 
         Raises:
-            ConfigError: this torch cannot be told how to reduce; a dtype cannot be summed exactly.
+            ConfigError: this torch has no hook for the reduction; a dtype cannot be summed exactly.
         """
         self._units = StepUnits(named, ranks)
         self._parameters = [parameter for _, parameter in named]

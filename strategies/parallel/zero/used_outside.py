@@ -56,7 +56,7 @@ class _UsedOutside:
             raise ConfigError(
                 "the model's forward uses the parameters of a layer without calling it, and "
                 "computes layers anew in the backward, which under strategy=zero3 gathers what was "
-                "called. Call the layer, and multiply its output by 0 where it is to be left out."
+                "called. Call the layer, and multiply its output by 0 to leave it out."
             )
 
     def _look(self, *_: Any) -> None:

@@ -230,7 +230,7 @@ class Zero(Strategy):
             raise ConfigError(
                 "the model's forward uses the parameters of a layer without calling it, and under "
                 f"strategy={self.name} they are gathered when it is called ({error}). Call the "
-                "layer, and multiply its output by 0 where it is to be left out."
+                "layer, and multiply its output by 0 to leave it out."
             ) from error
 
     def step(self, divisor: float) -> StepOutcome:

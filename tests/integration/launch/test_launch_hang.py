@@ -35,7 +35,7 @@ def test_stacks_are_written_and_the_ranks_are_killed(launch, how):
     assert launched.wait() == 137
     stacks = launch.folder / "logs/attempt-1/stacks.txt"
     assert launched.said() == [
-        "relaunch: no rank got on for 1.5 s after step 3; killing all of them. "
+        "relaunch: no rank made progress for 1.5 s after step 3; killing all of them. "
         f"Where they were: {stacks}"
     ]
     assert stacks.read_text().count("in waits_for_ever") == 2

@@ -13,7 +13,7 @@ TWO = ("--nproc-per-node", "2")
 NOTICES = ("SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2")
 WARM_AND_COLD = pytest.mark.parametrize("launch", ["warm", "cold"], indirect=True)
 BEFORE = (
-    "before the first step of this start: nothing was to be saved. The same command resumes the "
+    "before the first step of this start: there was nothing to save. The same command resumes the "
     "run."
 )
 
@@ -277,7 +277,7 @@ def test_steps_that_could_not_be_saved_are_told(launch):
     assert launched.wait(50) == 143
     assert launched.said()[-1] == (
         "relaunch: ranks 0, 1 ended by SIGTERM before the run was saved: step 5 was finished, and "
-        "no checkpoint is known. What was done since the newest one is to be done again."
+        "no checkpoint is known. Steps since the newest checkpoint will be repeated."
     )
 
 

@@ -139,7 +139,7 @@ def test_the_earliest_failure_counts(ends, first, code):
         (
             {1: end(137, hung=True, step=5), 2: end(137, hung=True)},
             0,
-            RemoteStatus(failed=True, hung="no rank of node 1 (a) got on after step 5"),
+            RemoteStatus(failed=True, hung="no rank of node 1 (a) made progress after step 5"),
         ),
         ({1: end(75, early=True), 2: None}, 0, RemoteStatus(left=True, early=True)),
         ({1: None}, 1, RemoteStatus(lost=True)),

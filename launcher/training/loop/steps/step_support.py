@@ -75,7 +75,7 @@ class StepSupport:
         self._give_up = give_up
         self._first_loss_scale = first_loss_scale
         self._rounds = NoticeRounds(run.ranks, self.look)
-        # SyncBatchNorm has some in the forward, and is told of in a sentence of its own.
+        # SyncBatchNorm has some in the forward, and a warning of its own.
         has_some = parts.strategy.forward_communicates or bool(parts.statistics.notes)
         self._own_collectives = OwnCollectives(run.ranks, forward_has_some=has_some)
         self._own_position = parts.own_position
@@ -214,7 +214,7 @@ class StepSupport:
 
     def carry(self, count: float) -> Callable[[], Carried]:
         """See StepOwner."""
-        # Whoever has given its count lets the others finish the step, and must finish it too.
+        # With this rank's count the others finish the step, so this rank must finish it too.
         self._run.before_first_step.end()
         return self._boundary.carry(count, self.look())
 
