@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from ..adjoining import joined
 from ..autocast import CastAround
 from ..build_options import BY_NAME
 from ..calls.model_view import Call, ModelCalls, forward_replaced
+from ..calls.stand_in import StandIn, refuse_values
 from ..catalogue import catalogue_of, persistent_buffers
 from ..grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
@@ -46,11 +48,12 @@ from .broadcast import of_any_dimension
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .frozen_parameters import FrozenParameters
-from .internals import Piece, Stage3, Stage12, apply_step, check_layout, layout_of
+from .internals import Piece, Stage3, Stage12, apply_step, check_layout, is_held_whole, layout_of
 from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
 from .used_outside import let_forward_ask_for_parameters
+from .written import WrittenWeights
 
 _UNDONE = {
     "load_state_dict": "under ZeRO the next step computes the weights anew from its fp32 masters, "
@@ -74,6 +77,7 @@ class Zero(Strategy):
     """Names of the parameters that are stepped whole; None: DeepSpeed steps all as it cuts them."""
     _owned_steps: OwnedSteps | None = None
     _cohorts: Cohorts | None = None
+    _written: WrittenWeights | None = None
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
@@ -118,7 +122,7 @@ class Zero(Strategy):
             )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
-        self._calls = ModelCalls(model, self._through, refused=_UNDONE)
+        self._calls = ModelCalls(model, self._through, refused=_UNDONE, shown=self._shown)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
             let_forward_ask_for_parameters(model, self._layout.sums_at_once)
@@ -131,6 +135,7 @@ class Zero(Strategy):
             self._restore_masters(initial)
         if isinstance(optimizer, Carrier):
             self._step_beside(optimizer, blueprint, tried)
+        self._written = WrittenWeights(self._layout, model, self.catalogue.trainable, self.name)
 
     def _step_beside(self, carrier: Carrier, blueprint: Blueprint, tried: Tried) -> None:
         """Make the user's optimizer of what DeepSpeed's flat buffer holds. Called on every rank."""
@@ -229,6 +234,14 @@ class Zero(Strategy):
         with forward_replaced(self._model, call.function):
             return self._module(*args, **kwargs)
 
+    def _shown(self, parameter: nn.Parameter) -> nn.Parameter:
+        """Return what the loop gets of a parameter of the model's."""
+        own: Any = parameter
+        if self.stage < 3 or is_held_whole(own):
+            return parameter
+        refuse = partial(refuse_values, self._model, parameter, self.name)
+        return StandIn(parameter, own.ds_shape, refuse)
+
     @property
     def _trouble_of_bypass(self) -> str | None:
         return "its gradients would not be added up by DeepSpeed's engine"
@@ -254,6 +267,8 @@ class Zero(Strategy):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        if self._written is not None:
+            self._written.require_none()
         divisor /= self._layout.divides_by
         own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
         squares = sum_over_ranks(own, self.ranks, self.meanwhile)
@@ -287,6 +302,8 @@ class Zero(Strategy):
         if self._cohorts is not None:
             self._cohorts.follow()
         apply_step(self._engine, self._layout, scale, is_finite=finite, grad_norm=grad_norm)
+        if self._written is not None:
+            self._written.accept()
 
     def _gradients(self, divisor: float) -> list[torch.Tensor]:
         """Return this rank's share of the gradients of what is trained, with the penalty's."""
@@ -396,6 +413,8 @@ class Zero(Strategy):
     def refresh(self) -> None:
         """Make the computing weights follow the masters. Called on every rank."""
         self._layout.refresh()
+        if self._written is not None:
+            self._written.accept()
 
 
 class Zero1(Zero):
