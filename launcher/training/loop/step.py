@@ -172,6 +172,9 @@ class Step:
                 owner.trial.batch(turn.micro_batch.index, batch, is_padding=self._is_repeat)
             self._seed_streams(turn.micro_batch.index)
             owner.begin_round()
+            watch = owner.strategy.gradient_watch
+            if watch is not None:
+                watch.begin()
             try:
                 yield to_device(batch, owner.ranks.device)
             except GeneratorExit:
@@ -179,6 +182,8 @@ class Step:
                 self._departure = owner.left(f"step {self.number} after {done}")
                 raise
             self._require_backward()
+            if watch is not None:
+                watch.require_as_left(self._where(turn.micro_batch.index))
             owner.statistics.end_micro_batch(
                 turn.micro_batch.index, self._num_micro_batches, is_padding=self._is_repeat
             )
@@ -219,8 +224,7 @@ class Step:
                 f"step.backward got a loss of shape {tuple(loss.shape)}; it needs the sum over the "
                 'samples, one number. Use reduction="sum", or loss.sum().'
             )
-        micro_batch = self._turns[self._turn].micro_batch
-        where = f"step {self.number}, micro-batch {micro_batch.index}"
+        where = self._where(self._turns[self._turn].micro_batch.index)
         # In the first step it is looked at, and looked for mistakes.
         is_late = self.number > 0 and isinstance(count, torch.Tensor) and not _is_on_host(count)
         counted = math.nan if is_late else float(count)
@@ -246,13 +250,21 @@ class Step:
             self._end_counting()
         factor = 0.0 if self._is_repeat else self._loss_scale
         strategy = self._owner.strategy
+        watch = strategy.gradient_watch
+        if watch is not None:
+            watch.require_as_left(where)
         strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
+        if watch is not None:
+            watch.leave()
         if self.number == 0 and self._turn == 0 and not strategy.has_seen_loss:
             self._owner.warn(
                 "the loss of step 0 was not computed through job.model. That is the same under "
                 f"strategy={strategy.name}, and refused under others, to which a run may move. "
                 "Call job.model(...), or its methods and parts."
             )
+
+    def _where(self, micro_batch: int) -> str:
+        return f"step {self.number}, micro-batch {micro_batch}"
 
     def _add(self, loss: torch.Tensor, counted: torch.Tensor | float) -> None:
         """Add a micro-batch's loss and count; a loss over nothing that is no number is left out."""
