@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def _with(**changes: Any) -> Callable[[bytes], bytes]:
     def change(text: bytes) -> bytes:
         content = json.loads(text.partition(b"\n")[2])
         body = json.dumps(content | changes).encode()
-        return kept_summary.sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
+        return sha256(body).hexdigest().encode() + b"\n" + body + b"\n"
 
     return change
 
@@ -143,11 +144,11 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda text: b"",
     "cut": lambda text: text[: len(text) // 2],
     "one digit": lambda text: text.replace(b'"count":300', b'"count":301', 1),
-    "no JSON": lambda text: kept_summary.sha256(b"{").hexdigest().encode() + b"\n{\n",
+    "no JSON": lambda text: sha256(b"{").hexdigest().encode() + b"\n{\n",
     "of another version": _with(format=[0, 2000]),
     "of another shape": _with(summary={"count": 300}),
     "another's": _with(covered={"inode": 1}),
-    "a list": lambda text: kept_summary.sha256(b"[1]").hexdigest().encode() + b"\n[1]\n",
+    "a list": lambda text: sha256(b"[1]").hexdigest().encode() + b"\n[1]\n",
 }
 
 
