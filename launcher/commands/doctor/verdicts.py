@@ -248,16 +248,16 @@ def limits(
 ) -> list[Finding]:
     """Judge shared memory, open files and processes of every node."""
     return [
-        *_worst("shared memory", (_shared_memory(node, save_bytes) for node in nodes)),
-        *_worst("open files", (_open_files(node) for node in nodes)),
-        *_worst("processes", (_processes(node, ranks_per_node) for node in nodes)),
+        *_worst(_shared_memory(node, save_bytes) for node in nodes),
+        *_worst(_open_files(node) for node in nodes),
+        *_worst(_processes(node, ranks_per_node) for node in nodes),
     ]
 
 
 _ORDER = (Level.FAILURE, Level.WARNING, Level.LEFT_OUT, Level.OK)
 
 
-def _worst(name: str, found: Iterable[Finding]) -> list[Finding]:
+def _worst(found: Iterable[Finding]) -> list[Finding]:
     """Return the worst line; of many nodes one is enough."""
     return sorted(found, key=lambda one: _ORDER.index(one.level))[:1]
 
