@@ -111,7 +111,9 @@ def _gpus_shown(nodes: Sequence[NodeFacts]) -> list[Finding]:
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{count} on {host}" for host, count in counts.items())
         return [
-            warning("gpus", f"not as many on every node: {shown}", "Ask for nodes of one kind.")
+            warning(
+                "gpus", f"the number differs between nodes: {shown}", "Ask for nodes of one kind."
+            )
         ]
     every = [(node.host, gpu) for node in nodes for gpu in node.gpus]
     found = [one for host, gpu in every for one in _gpu(host, gpu)]
@@ -315,7 +317,7 @@ def network(
     if several and not port_is_free:
         remedy = "Pass --master-port with another number to every node."
         found.append(warning("network", f"port {port} is taken here", remedy))
-    shown = ", ".join(nodes[0].interfaces) or "none beside the loopback"
+    shown = ", ".join(nodes[0].interfaces) or "none except the loopback"
     return found or [ok("network", f"interfaces: {shown}")]
 
 
