@@ -48,7 +48,7 @@ def _named_by(index: str, read_index: Callable[[str], bytes]) -> list[str]:
     try:
         found = set(json.loads(read_index(index))["weight_map"].values())
         if not all(isinstance(name, str) and name.endswith(_ENDING) for name in found):
-            raise TypeError("it names what is no safetensors file")
+            raise TypeError("it names a file that is not a safetensors file")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{index} is not an index: {error!r}") from error
     return sorted(found)

@@ -163,7 +163,7 @@ class Run(RunContext):
         if self.environment.planned is not None:
             require_arguments(Recipe, recipe, where="run.prepare")
             leave_plan(self, Recipe(**recipe), self.environment.planned)
-        self.before_first_step.go_on()
+        self.before_first_step.leave_if_asked()
         self.lockstep.enter("run.prepare")
         self._refuse_second_job()
         require_arguments(Recipe, recipe, where="run.prepare")

@@ -285,8 +285,8 @@ def _pairs(
         elif values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
             raise ConfigError(
                 f"metrics.{name}(num_classes={num_classes}) got {what} from {int(values.min())} to "
-                f"{int(values.max())}; they must lie in 0 to {num_classes - 1}. Give what a mask "
-                "leaves out a class and the weight 0."
+                f"{int(values.max())}; they must lie in 0 to {num_classes - 1}. Give masked "
+                "elements any class and the weight 0."
             )
     where = (labels.long() * num_classes + classes.long()).flatten()
     w = torch.ones_like(labels, dtype=torch.float64) if weights is None else weights.double()
@@ -309,7 +309,7 @@ def _refuse_unknown(totals: Sequence[float], num_classes: int, name: str) -> Non
     if any(math.isnan(total) for total in totals):
         raise ConfigError(
             f"metrics.{name}(num_classes={num_classes}) got labels or predictions that do not lie "
-            f"in 0 to {num_classes - 1}, or weights that are nan. Give what a mask leaves out a "
+            f"in 0 to {num_classes - 1}, or weights that are nan. Give masked elements any "
             "class and the weight 0."
         )
 

@@ -22,8 +22,8 @@ IMPORTED = "imported"
 
 
 _OTHER_NAMES = (
-    "transformers names some tensors in files otherwise than in memory, and an import takes them "
-    "as they are: run.prepare(weights=FOLDER), in a new run folder, follows its names."
+    "transformers gives some tensors other names in files than in memory, and an import keeps the "
+    "names: run.prepare(weights=FOLDER), in a new run folder, follows its names."
 )
 
 

@@ -55,10 +55,11 @@ def test_nothing_was_begun(found, text):
 def test_who_fell():
     found = ends(75, TERM)
     assert followers_text(found, {}) == (
-        "rank 1 fell since the others had saved and left: that is no failure."
+        "rank 1 ended because the others had saved and left: this is not a failure."
     )
     assert followers_text(found, {1: "RuntimeError: a"}) == (
-        "rank 1 fell (RuntimeError: a) since the others had saved and left: that is no failure."
+        "rank 1 ended (RuntimeError: a) because the others had saved and left: this is not a "
+        "failure."
     )
     assert followers_text(ends(75, 75), {}) == ""
     assert followers_text(ends(3, TERM), {}) == ""

@@ -62,10 +62,7 @@ def lost_text(lived_s: float, step: int | None) -> str:
         step: the last that a rank has told with `launcher.beat`; None: it told none.
     """
     done = f", up to step {step}" if step is not None else ""
-    return (
-        f"What it did in {duration_text(lived_s)}{done} is lost, as far as it has not saved it "
-        "by itself."
-    )
+    return f"Its work in {duration_text(lived_s)}{done} is lost, except for what it saved itself."
 
 
 def left_text(warned_by: int) -> str:

@@ -48,8 +48,8 @@ def followers_text(outcomes: Sequence[RankEnd], causes: Mapping[int, str | None]
     cause = next((text for o in fell if (text := causes.get(o.rank))), None)
     how = f" ({cause})" if cause else ""
     return (
-        f"{ranks_text(o.rank for o in fell)} fell{how} since the others had saved and left: that "
-        "is no failure."
+        f"{ranks_text(o.rank for o in fell)} ended{how} because the others had saved and left: "
+        "this is not a failure."
     )
 
 

@@ -111,7 +111,9 @@ def _gpus_shown(nodes: Sequence[NodeFacts]) -> list[Finding]:
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{count} on {host}" for host, count in counts.items())
         return [
-            warning("gpus", f"not as many on every node: {shown}", "Ask for nodes of one kind.")
+            warning(
+                "gpus", f"the number differs between nodes: {shown}", "Ask for nodes of one kind."
+            )
         ]
     every = [(node.host, gpu) for node in nodes for gpu in node.gpus]
     found = [one for host, gpu in every for one in _gpu(host, gpu)]
@@ -248,16 +250,16 @@ def limits(
 ) -> list[Finding]:
     """Judge shared memory, open files and processes of every node."""
     return [
-        *_worst("shared memory", (_shared_memory(node, save_bytes) for node in nodes)),
-        *_worst("open files", (_open_files(node) for node in nodes)),
-        *_worst("processes", (_processes(node, ranks_per_node) for node in nodes)),
+        *_worst(_shared_memory(node, save_bytes) for node in nodes),
+        *_worst(_open_files(node) for node in nodes),
+        *_worst(_processes(node, ranks_per_node) for node in nodes),
     ]
 
 
 _ORDER = (Level.FAILURE, Level.WARNING, Level.LEFT_OUT, Level.OK)
 
 
-def _worst(name: str, found: Iterable[Finding]) -> list[Finding]:
+def _worst(found: Iterable[Finding]) -> list[Finding]:
     """Return the worst line; of many nodes one is enough."""
     return sorted(found, key=lambda one: _ORDER.index(one.level))[:1]
 
@@ -315,7 +317,7 @@ def network(
     if several and not port_is_free:
         remedy = "Pass --master-port with another number to every node."
         found.append(warning("network", f"port {port} is taken here", remedy))
-    shown = ", ".join(nodes[0].interfaces) or "none beside the loopback"
+    shown = ", ".join(nodes[0].interfaces) or "none except the loopback"
     return found or [ok("network", f"interfaces: {shown}")]
 
 

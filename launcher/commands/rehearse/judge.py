@@ -27,15 +27,18 @@ class Cause(Enum):
         "of its own. relaunch verify looks for it"
     )
     SCRIPT = (
-        "they part before the fault: the script does not repeat itself even undisturbed (random "
+        "the runs differ before the fault: the script does not repeat itself even undisturbed "
+        "(random "
         "numbers of its own, nondeterministic kernels). relaunch verify looks for it"
     )
     STATE = (
-        "they part at the first step after the resume, with the same samples: something that the "
+        "the runs differ from the first step after the resume, with the same samples: something "
+        "that the "
         "script keeps is not in the checkpoint (pass it as objects=), or is made anew at each start"
     )
     LATER = (
-        "they part some steps after the resume, with the same samples: a counter or a rule of the "
+        "the runs differ some steps after the resume, with the same samples: a counter or a rule "
+        "of the "
         "script begins anew with each start (patience, an average, a schedule of its own)"
     )
     END = "all losses are the same: what follows the last step differs"

@@ -182,7 +182,7 @@ def sbatch_file(path: Path, environ: Mapping[str, str]) -> Answer:
         )
     except FileNotFoundError:
         raise StartError(
-            "relaunch slurm needs sbatch, and there is none here. Log in to a machine of the "
+            "relaunch slurm needs sbatch, which is not installed here. Log in to a machine of the "
             f"cluster and write: sbatch {shlex.quote(str(path))}"
         ) from None
     except subprocess.TimeoutExpired:

@@ -35,7 +35,7 @@ class Cause(Enum):
     )
     AUGMENTATION = (
         "an augmentation that draws from a generator of its own or depends on the loader worker: a "
-        "sample is another one when it is read again, or by another process",
+        "sample differs when it is read again, or by another process",
         "Draw from torch's, numpy's or random's global functions in __getitem__: they are seeded "
         "by the sample.",
     )
@@ -79,7 +79,7 @@ class Cause(Enum):
         "Pass step.backward the sum of the losses and their number, without world_size and rank.",
     )
     COUNT_BY_RANK = (
-        "a mean of means: the number of samples passed as count= is another one",
+        "a mean of means: count= is not the number of samples",
         "Pass step.backward the sum over the samples and count=their number; the mean over all "
         "ranks is made from them.",
     )

@@ -55,20 +55,20 @@ class BeforeFirstStep:
         read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
         if (former := signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)) != -1:
-            # Somebody else listens there; `go_on` still sees a notice between two parts.
+            # Somebody else listens there; `leave_if_asked` still sees a notice between two parts.
             signal.set_wakeup_fd(former)
         watch = threading.Thread(
             target=self._watch, args=(read_fd,), name="relaunch-notice", daemon=True
         )
         watch.start()
-        self.go_on()  # what came before
+        self.leave_if_asked()  # what came before
 
     def pause(self) -> None:
         """Let a notice wait while the script does things of its own, which may be to be saved."""
         with self._lock:
             self._is_paused = True
 
-    def go_on(self) -> None:
+    def leave_if_asked(self) -> None:
         """Leave if a notice has come, now or later. Called between the parts of a start."""
         self._is_paused = False
         if self._flag.requested:
@@ -78,7 +78,7 @@ class BeforeFirstStep:
         """From now on a notice waits for the ranks to agree. Called before the first update."""
         if self._is_over:
             return
-        self.go_on()
+        self.leave_if_asked()
         with self._lock:
             self._is_over = True
         if (listens := signal.set_wakeup_fd(-1)) != self._write_fd:

@@ -114,7 +114,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
 def _build_strategy(run: RunContext, recipe: Recipe) -> tuple[WithConfig, Strategy]:
     """Settle which strategy it is, and build the model under it. Called on every rank."""
     settle_strategy(run, recipe)
-    run.before_first_step.go_on()
+    run.before_first_step.leave_if_asked()
     blueprint = recipe.blueprint(run)
     model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
     strategy = strategy_class(run.strategy)(replace(blueprint, model=model))

@@ -79,10 +79,10 @@ class TrainingLoop:
         self.measure = support.measure
         """Evaluates on a data set, unless the ranks are to leave."""
         self._steps = StepMaker(run, parts, support)
-        run.before_first_step.go_on()
+        run.before_first_step.leave_if_asked()
         self._state = resume(run, recipe, parts, self._state)
         self._plan = replace(parts.plan, jumps=self._state.jumps)
-        run.before_first_step.go_on()
+        run.before_first_step.leave_if_asked()
 
     @property
     def state(self) -> RunState:

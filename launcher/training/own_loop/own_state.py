@@ -80,7 +80,7 @@ def moved_place(
     if before == world_size and own["batch_size"] in (None, data.batch_size):
         return place, changed, [], data.not_promised
     place, sentence = data.moved(place, before, world_size)
-    random = "random numbers as they were: a rank's own are kept, and the ranks are others"
+    random = "random numbers as they were (each rank's own are saved, for another number of ranks)"
     lost = [random] if before != world_size else []
     return place, changed, [f"data: {sentence}"], [*lost, *data.not_promised]
 

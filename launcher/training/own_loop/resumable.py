@@ -246,7 +246,7 @@ class Resumable:
         settings = Settings.of(**self._asked)  # type: ignore[arg-type]
         objects = kept_objects(self._schedulers, self._objects)
         self._data = None if self._loader is None else data_position(self._loader)
-        start.before_first_step.go_on()
+        start.before_first_step.leave_if_asked()
         ranks = adopted_ranks(start.environment, _device_of(self._model))
         strategy = live_state(self._model, self._optimizer, ranks)
         path = run_path(start.environment, self._run_dir)
@@ -259,7 +259,7 @@ class Resumable:
         context = start.context(
             ranks, strategy=strategy.name, run_dir=self._run_dir, checkpoints=self._checkpoints
         )
-        start.before_first_step.go_on()
+        start.before_first_step.leave_if_asked()
         return OwnLoop(context, strategy, settings, objects, self._data)
 
 

@@ -73,7 +73,7 @@ class SaveAtBoundary:
             if ending is not None and ending.is_final:
                 raise
             self._log.save_failed(step, error)
-        self.pace.go_on()
+        self.pace.training_continues()
         self._run.heartbeat.beat()
 
     def passed(self, step: StepResult) -> None:
@@ -101,7 +101,7 @@ class SaveAtBoundary:
             return
         since_s = self._run.clock()
         self._checkpointer.release_tensors()
-        self.pace.stood_still(self._run.clock() - since_s)
+        self.pace.add_stall(self._run.clock() - since_s)
 
     def conclude(self, state: RunState) -> RunState:
         """Commit the save in flight; return the state with the best that is on disk now."""
@@ -109,7 +109,7 @@ class SaveAtBoundary:
             return self._conclude_best(self._best, state)
         step = self._checkpointer.saving_step
         assert step is not None
-        self.pace.stood_still(self._checkpointer.device_wait_s())
+        self.pace.add_stall(self._checkpointer.device_wait_s())
         since_s = self.pace.now()
         try:
             saved = self._checkpointer.conclude(state.stopper.best_step)
@@ -136,7 +136,7 @@ class SaveAtBoundary:
         since_s = self._run.clock()
         self._checkpointer.commit(state.step)
         if self._best is None:
-            self.pace.stood_still(self._run.clock() - since_s)
+            self.pace.add_stall(self._run.clock() - since_s)
         else:
             stall_s = self._best.stall_s + self._run.clock() - since_s
             self._best = replace(self._best, stall_s=stall_s)

@@ -166,12 +166,12 @@ class SaveInterval:
         """Note that a save stops the training from now on."""
         self._began_s = self._clock()
 
-    def go_on(self) -> None:
+    def training_continues(self) -> None:
         """Note that the training continues: the save is in flight, done or has failed."""
         self._last_s = self._clock()
         self._stall_s = self.seconds
 
-    def stood_still(self, seconds: float) -> None:
+    def add_stall(self, seconds: float) -> None:
         """Note that the training waited again for the save in flight."""
         self._stall_s += seconds
 

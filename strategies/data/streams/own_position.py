@@ -1,7 +1,7 @@
 """Streams that keep their position themselves: each rank reads its own, and its state is saved.
 
 Such a stream can be put back where it was, and not anywhere else. So its samples follow the number
-of ranks, and a resume needs as many: what others are promised, these cannot give.
+of ranks, and a resume needs the same number: what others are promised, these cannot give.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def not_promised(stream: Any, world_size: int) -> list[str]:
     lost = what_is_lost(stream)
     return [
         f"the same samples on another number of ranks: each of {world_size} reads its own {name}, "
-        "and a resume needs as many",
+        "and a resume needs the same number",
         f"no sample twice or left out at a resume: {lost}"
         if lost
         else f"no sample twice or left out at a resume: that is up to {name}.load_state_dict",

@@ -43,9 +43,7 @@ def shield_loader_workers() -> str | None:
         return None
     reason = torch_internals.wrap_loader_start(_shielding)
     if reason is not None:
-        return (
-            f"loader workers are not shielded from signals, since torch is another one: {reason}."
-        )
+        return f"loader workers are not shielded from signals, since this torch differs: {reason}."
     # Before multiprocessing's own, which was registered when torch was imported.
     atexit.register(_end_workers, os.getpid())
     return None

@@ -94,6 +94,7 @@ def _check_masters(layout: Stage12 | Stage3, model: nn.Module, version: str) -> 
         own = flat(held)[start : start + piece.end - piece.start]
         if not torch.equal(piece.of(piece.buffer).to(own.dtype).cpu(), own.cpu()):
             raise ConfigError(
-                f"DeepSpeed {version} lays out {piece.fqn} [{piece.start}, {piece.end}) otherwise "
-                f"than known here, so its state could not be saved correctly. {INSTALL_TESTED}."
+                f"DeepSpeed {version} lays out {piece.fqn} [{piece.start}, {piece.end}) "
+                f"differently from what relaunch knows, so its state could not be saved "
+                f"correctly. {INSTALL_TESTED}."
             )

@@ -30,7 +30,8 @@ def mesh_of(ranks: Ranks, options: BuildOptions) -> DeviceMesh:
         return init_device_mesh(device, (size,))
     if size % local:
         raise ConfigError(
-            f"hybrid_shard needs as many ranks on each node; {size} ranks are not whole nodes of "
+            f"hybrid_shard needs the same number of ranks on each node; {size} ranks are not "
+            "whole nodes of "
             f"{local}. Leave it out, or start {local} ranks on each node."
         )
     return init_device_mesh(device, (size // local, local), mesh_dim_names=("node", "shard"))

@@ -105,7 +105,7 @@ def made_after_trial(
     groups = names_by_group(optimizer, named, former)
     problem = tried.problem
     if tried.groups is not None and groups != tried.groups:
-        problem = "groups them otherwise than those of the model"
+        problem = "groups them differently from those of the model"
     if problem is not None and tried.cut is not None:
         raise ConfigError(
             f"strategy={tried.cut.strategy} cuts parameters, so the optimizer is tried on small "

@@ -398,7 +398,7 @@ def check_layout(
         expected = initial[piece.fqn][piece.start : piece.end].to(compute_dtype).float()
         if not torch.equal(piece.of(piece.buffer).float().cpu(), expected):
             raise ConfigError(
-                f"DeepSpeed {version} lays out {piece.fqn} [{piece.start}, {piece.end}) otherwise "
-                "than known here, so its state could not be saved correctly. "
+                f"DeepSpeed {version} lays out {piece.fqn} [{piece.start}, {piece.end}) "
+                "differently from what relaunch knows, so its state could not be saved correctly. "
                 f"{INSTALL_TESTED}, or use --strategy fsdp."
             )

@@ -84,7 +84,7 @@ def require_known_step(
     wrong = torch.tensor(float(found is not None), dtype=torch.float64, device=ranks.device)
     if sum_over_ranks(wrong, ranks):
         raise ConfigError(
-            f"DeepSpeed {version} takes a step whose result is known to another one in "
+            f"DeepSpeed {version} computes a wrong result for a known step in "
             f"{precision.name} on {ranks.world_size} ranks: {found or 'on another rank'}. "
             f"{INSTALL_TESTED}, or use --strategy fsdp."
         )

@@ -253,8 +253,8 @@ def test_a_rank_whose_peer_has_saved_and_left(launch, does, code):
     assert launched.wait(80) == code, launched.stderr
     if code == 75:
         (line,) = launched.said()
-        assert line.startswith("relaunch: rank 1 fell (")
-        assert line.endswith(") since the others had saved and left: that is no failure.")
+        assert line.startswith("relaunch: rank 1 ended (")
+        assert line.endswith(") because the others had saved and left: this is not a failure.")
 
 
 def test_a_peer_that_failed_is_a_failure(launch):

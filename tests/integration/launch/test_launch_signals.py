@@ -116,7 +116,7 @@ def test_script_without_a_handler_ends_by_the_warning(launch, name, code):
     launched.wait_for_files(*READY, cwd=launch.folder)
     launched.send(signal.Signals[name])
     assert launched.wait() == code
-    assert "ended on SIGTERM: nothing in the script handles it. What it did in" in launched.stderr
+    assert "ended on SIGTERM: nothing in the script handles it. Its work in" in launched.stderr
     assert "docs/launching.md has the lines that save at a notice" in launched.said()[-1]
     assert "fell with it" not in launched.stderr
 

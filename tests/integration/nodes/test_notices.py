@@ -127,4 +127,6 @@ def test_a_node_whose_peers_have_saved_and_left(hosts, leaves):
     for node in nodes:
         line = node.said()[-1]
         assert line.startswith(f"relaunch: the ranks of node {1 - leaves} ("), node.stderr
-        assert line.endswith(") fell since the others had saved and left: that is no failure.")
+        assert line.endswith(
+            ") ended because the others had saved and left: this is not a failure."
+        )

@@ -22,4 +22,7 @@ def test_a_deepspeed_that_loses_the_sum_over_the_ranks_is_refused(
         refused = [line for line in lines if line.startswith(f"zero{stage} without sums")]
         assert len(refused) == 2, lines
         for line in refused:
-            assert f"known to another one in {precision} on 2 ranks: gradient of weight" in line
+            assert (
+                f"a wrong result for a known step in {precision} on 2 ranks: gradient of weight"
+                in line
+            )

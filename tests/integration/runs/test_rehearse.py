@@ -76,7 +76,7 @@ def test_what_a_script_forgets_is_found(launch: Any) -> None:
     script.write_text(FORGETFUL)
     launched = rehearse(launch, "--only", "notice-launcher", "--faults", "1", *SHORT, str(script))
     assert launched.wait(600) == 1, launched.stdout + launched.stderr
-    assert "they part at the first step after the resume" in page_of(launch.folder)
+    assert "the runs differ from the first step after the resume" in page_of(launch.folder)
     assert list((launch.folder / "rehearsal").glob("fault-001-*")), "what went wrong is kept"
 
 

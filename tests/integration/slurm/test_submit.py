@@ -46,7 +46,7 @@ def test_a_job_that_would_wait_for_ever_is_told(submit: Any, cluster: Any) -> No
 def test_without_sbatch_there_is_a_sentence(submit: Any, tmp_path: Path) -> None:
     done = submit(str(SMALL), PATH="/nonexistent")
     assert done.returncode == 1
-    assert "relaunch slurm needs sbatch, and there is none here" in done.stderr
+    assert "relaunch slurm needs sbatch, which is not installed here" in done.stderr
     assert f"sbatch {Path('runs/small/job.sh')}" in done.stderr
 
 

@@ -234,7 +234,7 @@ def test_groups_by_size_cannot_be_tried_on_small_parameters() -> None:
         return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.1)
 
     assert len(tried(factory, "whole").param_groups) == 2
-    with pytest.raises(ConfigError, match="groups them otherwise than those of the model"):
+    with pytest.raises(ConfigError, match="groups them differently from those of the model"):
         tried(factory, "flat")
 
 

@@ -195,7 +195,7 @@ class StepSupport:
             except DataNotReady:
                 if self._former is None:
                     # No step was finished, so this rank leaves here, if it has not done so yet.
-                    self._run.before_first_step.go_on()
+                    self._run.before_first_step.leave_if_asked()
                     continue
                 self._lacks_data = True
                 return self._former, False

@@ -77,7 +77,7 @@ print("ready")
 while not flag.requested: time.sleep(0.01)
 time.sleep(0.2)
 print("of the script")
-start.go_on()
+start.leave_if_asked()
 print("never")
 """
     assert run(source, tmp_path, (signal.SIGTERM,)) == (75, "of the script\nleft\n")

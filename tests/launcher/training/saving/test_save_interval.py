@@ -81,7 +81,7 @@ class Clock:
 def save(pace, clock, stall_s, duration_s):
     pace.begin()
     clock.now_s += stall_s
-    pace.go_on()
+    pace.training_continues()
     clock.now_s += duration_s - stall_s
     assert pace.seconds == pytest.approx(duration_s)
     return pace.concluded(clock.now_s)
@@ -148,7 +148,7 @@ def test_a_failed_save_is_not_tried_again_at_once():
     clock.now_s += 31.0
     assert pace.is_due_now()
     pace.begin()
-    pace.go_on()
+    pace.training_continues()
     assert not pace.is_due_now()
     assert pace.interval_s == 30.0
 
