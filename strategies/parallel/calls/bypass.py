@@ -57,8 +57,8 @@ def explanation(error: Exception, strategy: str) -> str | None:
     if _TWICE in words:
         return (
             "a loss went through a second backward: step.backward(loss, count) is the only one "
-            "that a micro-batch needs, so leave loss.backward() out, and add several losses up before "
-            f"it. torch said: {words.splitlines()[0]}"
+            "that a micro-batch needs, so leave loss.backward() out, and add several losses up "
+            f"before it. torch said: {words.splitlines()[0]}"
         )
     for mark, trouble in _MARKS.get(strategy, ()):
         if mark in words:

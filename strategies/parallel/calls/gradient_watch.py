@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from ...errors import ConfigError
-from .unused_parameters import Mark, marks
+from ...modifiers.ema import local_part
+from .unused_parameters import Mark
 
 WATCHED = 8
 """Micro-batches of each start."""
@@ -34,7 +36,7 @@ class GradientWatch:
 
     def leave(self) -> None:
         """Take the gradients as they are now. No collective."""
-        self._left = marks(self._named) if self._num_left >= 0 else None
+        self._left = _marks(self._named) if self._num_left >= 0 else None
 
     def require_as_left(self, where: str) -> None:
         """Look whether they are as they were left. No collective.
@@ -47,7 +49,7 @@ class GradientWatch:
         """
         if self._left is None:
             return
-        now = marks(self._named)
+        now = _marks(self._named)
         pairs = zip(self._named, self._left, now, strict=True)
         changed = next((name for (name, _), a, b in pairs if a != b), None)
         if changed is not None:
@@ -60,3 +62,27 @@ class GradientWatch:
                 "gradients belongs into the step of the optimizer, which gets the mean over all "
                 "ranks."
             )
+
+
+def _marks(named: Sequence[tuple[str, torch.Tensor]]) -> list[Mark]:
+    """Return what every change of a gradient changes.
+
+    A plain one counts its changes. One in shards does not, nor does this rank's share of it: there
+    the bits of the share's norm tell.
+    """
+    grads = [tensor.grad for _, tensor in named]
+    norms = iter(_norm_bits([local_part(g) for g in grads if isinstance(g, DTensor)]))
+    return [
+        None
+        if grad is None
+        else (id(grad), next(norms) if isinstance(grad, DTensor) else grad._version)
+        for grad in grads
+    ]
+
+
+def _norm_bits(shares: list[torch.Tensor]) -> list[int]:
+    if not shares:
+        return []
+    norms = torch.stack(torch._foreach_norm(shares, 2, dtype=torch.float32))
+    bits: list[int] = norms.view(torch.int32).tolist()
+    return bits
