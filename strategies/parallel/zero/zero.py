@@ -19,7 +19,7 @@ from ...modifiers.unfreezing import Unfreezing
 from ..adjoining import joined
 from ..autocast import CastAround
 from ..build_options import BY_NAME
-from ..calls.model_view import Call, ModelCalls, forward_replaced
+from ..calls.model_view import COPY, COPY_IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values
 from ..catalogue import catalogue_of, persistent_buffers
 from ..grad_norm import combined_scale, sum_of_squares, sum_over_ranks
@@ -122,7 +122,8 @@ class Zero(Strategy):
             )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
-        self._calls = ModelCalls(model, self._through, refused=_UNDONE, shown=self._shown)
+        undone = _UNDONE | ({COPY: COPY_IN_SHARDS} if self.stage == 3 else {})
+        self._calls = ModelCalls(model, self._through, refused=undone, shown=self._shown)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
             let_forward_ask_for_parameters(model, self._layout.sums_at_once)
