@@ -19,6 +19,7 @@ from ...modifiers.unfreezing import Unfreezing
 from ..adjoining import joined
 from ..autocast import CastAround
 from ..build_options import BY_NAME
+from ..calls.gradient_watch import ArrivalWatch
 from ..calls.model_view import COPY, COPY_IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values
 from ..catalogue import catalogue_of, persistent_buffers
@@ -136,6 +137,9 @@ class Zero(Strategy):
             self._restore_masters(initial)
         if isinstance(optimizer, Carrier):
             self._step_beside(optimizer, blueprint, tried)
+        self.gradient_watch = ArrivalWatch(
+            [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        )
         self._written = WrittenWeights(self._layout, model, self.catalogue.trainable, self.name)
 
     def _step_beside(self, carrier: Carrier, blueprint: Blueprint, tried: Tried) -> None:

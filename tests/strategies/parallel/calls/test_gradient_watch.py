@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from strategies import ConfigError, process_groups
-from strategies.parallel.calls.gradient_watch import WATCHED, GradientWatch
+from strategies.parallel.calls.gradient_watch import WATCHED, ArrivalWatch, GradientWatch
 
 
 @pytest.fixture
@@ -86,6 +86,24 @@ def test_what_is_done_to_shards(change: Callable[[nn.Module], Any], model: nn.Mo
         change(model)
         with pytest.raises(ConfigError, match="gradient of weight"):
             watch.require_as_left("")
+
+
+def test_an_own_backward_shows_where_gradients_are_taken_away(model: nn.Module) -> None:
+    watch = ArrivalWatch(list(model.named_parameters()))
+    watch.begin()
+    watch.require_as_left("")
+    own_backward(model)  # stands for the engine's
+    model.zero_grad()
+    watch.leave()
+    watch.require_as_left("")
+    own_backward(model)
+    model.zero_grad()
+    with pytest.raises(ConfigError, match=r"step 0: .* gradient of (weight|bias)"):
+        watch.require_as_left("step 0")
+    for _ in range(WATCHED):
+        watch.begin()
+    own_backward(model)
+    watch.require_as_left("")
 
 
 def test_looking_and_gradients_of_other_things_are_left_alone(
