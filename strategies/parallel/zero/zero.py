@@ -53,7 +53,7 @@ from .internals import Piece, Stage3, Stage12, apply_step, check_layout, is_held
 from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
-from .used_outside import let_forward_ask_for_parameters
+from .used_outside import let_forward_ask_for_parameters, used_without_call
 from .written import WrittenWeights
 
 _UNDONE = {
@@ -127,7 +127,7 @@ class Zero(Strategy):
         self._calls = ModelCalls(model, self._through, refused=undone, shown=self._shown)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
-            let_forward_ask_for_parameters(model, self._layout.sums_at_once)
+            let_forward_ask_for_parameters(model, self._layout.sums_at_once, self.name)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
         check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
@@ -264,11 +264,7 @@ class Zero(Strategy):
         except RuntimeError as error:
             if _GRADIENT_OF_A_SHARE not in str(error):
                 raise
-            raise ConfigError(
-                "the model's forward uses the parameters of a layer without calling it, and under "
-                f"strategy={self.name} they are gathered when it is called ({error}). Call the "
-                "layer, and multiply its output by 0 where it is to be left out."
-            ) from error
+            raise used_without_call(self.name, str(error)) from error
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
