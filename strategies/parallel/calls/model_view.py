@@ -28,8 +28,8 @@ COPY = "__deepcopy__"
 """Refused where a copy would not have the weights."""
 COPY_IN_SHARDS = (
     "its weights are in shards. For an average of the weights pass run.prepare(ema=EMA(...)). A "
-    "teacher or a target network can be a part of the model, built in the function that is passed "
-    "as model= and frozen there by requires_grad_(False)."
+    "teacher can be a part of the model, built in the function that is passed as model= and frozen "
+    "there by requires_grad_(False)."
 )
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
 
