@@ -130,7 +130,7 @@ class Strategy(ABC):
     _model: nn.Module
     _buffers_apart: Collection[str] | None = None
     gradient_watch: GradientWatch | None = None
-    """None: gradients are not kept in `.grad` between micro-batches."""
+    """Sees gradients that the script changes by itself; None: nothing does."""
     notes: Sequence[str] = ()
     """What the start of a run should say of how it is done."""
 

@@ -5,7 +5,12 @@ from pathlib import Path
 import pytest
 
 import launcher
-from launcher.agent.attempts.evidence import exception_of, oom_kills, without_launcher
+from launcher.agent.attempts.evidence import (
+    UNLIKE_COLLECTIVES,
+    exception_of,
+    oom_kills,
+    without_launcher,
+)
 
 TRACEBACK = ["Traceback (most recent call last):", '  File "x.py", line 1, in <module>', "    f()"]
 
@@ -28,6 +33,20 @@ def test_exception(lines, exception):
     if exception is None and lines and lines[0].startswith("Fatal"):
         exception = lines[0]
     assert exception_of(lines) == exception
+
+
+def test_an_abort_for_unlike_collectives_is_explained() -> None:
+    aborted = [
+        "terminate called after throwing an instance of 'gloo::EnforceNotMet'",
+        "  what():  [enforce fail at pair.cc:456] op.preamble.length <= op.nbytes. 103224 vs 103. "
+        "Received data size doesn't match expected size. Is there a distributed collective "
+        "mismatch in your code?",
+        "Fatal Python error: Aborted",
+        "",
+        "Thread 0x00007f (most recent call first):",
+    ]
+    assert exception_of(aborted) == f"Fatal Python error: Aborted. {UNLIKE_COLLECTIVES}"
+    assert exception_of(aborted[2:]) == "Fatal Python error: Aborted"
 
 
 def test_the_stack_of_a_crash_is_shown_without_the_launchers_own_frames():

@@ -7,6 +7,14 @@ from pathlib import Path
 _TRACEBACK = "Traceback (most recent call last):"
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(:|$)")
 _FATAL = re.compile(r"Fatal Python error: .*|.*\bterminate called after throwing\b.*")
+_UNLIKE = "Is there a distributed collective mismatch in your code?"
+"""What gloo asks before it ends the process, where it gets another message than it waits for."""
+UNLIKE_COLLECTIVES = (
+    "This rank and another took part in different collectives at the same time. Every rank must do "
+    "the same in every micro-batch: look for what one does alone, such as a collective of the "
+    "script's own under `if rank == 0` or, under fsdp and zero3, whose forward gathers weights, a "
+    "layer that is called or whose weight is read only by chance or for some samples."
+)
 _PACKAGE = re.escape(str(Path(__file__).parents[2]))
 _OWN_FRAME = re.compile(rf'\s*File "{_PACKAGE}/\S+", line \d+ in \w+$')
 """As faulthandler writes it; a traceback has a comma before "in"."""
@@ -34,6 +42,8 @@ def exception_of(lines: Sequence[str]) -> str | None:
     for line in lines[starts[-1] + 1 :] if starts else ():
         if line and not line[0].isspace() and _EXCEPTION.match(line):
             return line[:_LONGEST]
+    if fatal is not None and any(_UNLIKE in line for line in lines):
+        return f"{fatal}. {UNLIKE_COLLECTIVES}"
     return fatal
 
 

@@ -7,6 +7,7 @@ forward; what is read or set is the user's module's own.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,13 @@ from ...errors import ConfigError
 
 _SPECIAL = ("__len__", "__getitem__", "__iter__", "__contains__")
 """Looked up by Python on the class; a view has those that the user's class has."""
+COPY = "__deepcopy__"
+"""Refused where a copy would not have the weights."""
+COPY_IN_SHARDS = (
+    "its weights are in shards. For an average of the weights pass run.prepare(ema=EMA(...)). A "
+    "teacher can be a part of the model, built in the function that is passed as model= and frozen "
+    "there by requires_grad_(False)."
+)
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
 
 
@@ -87,6 +95,15 @@ class ModelCalls:
             raise ConfigError(f"job.model.{name}: {self._refused[name]}")
 
         return refuse
+
+    def require_copyable(self) -> None:
+        """Refuse a copy that would not have the weights.
+
+        Raises:
+            ConfigError: so it is.
+        """
+        if (trouble := self._refused.get(COPY)) is not None:
+            raise ConfigError(f"job.model cannot be copied: {trouble}")
 
     def run_method(
         self,
@@ -211,8 +228,14 @@ class ModelView:
     def __hash__(self) -> int:
         return hash(self.__target)
 
+    def __deepcopy__(self, memo: Any) -> Any:
+        """Copy the user's module, unless its weights are elsewhere."""
+        self.__calls.require_copyable()
+        return copy.deepcopy(self.__target, memo)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """A copy of a view is one of the user's module."""
+        self.__calls.require_copyable()
         return self.__target.__reduce_ex__(protocol)
 
     def _relaunch_special(self, name: str, *args: Any) -> Any:

@@ -103,8 +103,6 @@ def refuse_values(model: nn.Module, own: nn.Parameter, strategy: str) -> None:
     name = next((name for name, one in model.named_parameters() if one is own), "a parameter")
     raise ConfigError(
         f"job.model: the values of {name} are in shards under strategy={strategy}, except while "
-        "the model is called. Compute with them in the model's forward, or in a method of the "
-        "model that is called in a micro-batch, as job.model.method(). For a penalty on weights "
-        "pass run.prepare(penalty=Penalty(...)), for an average of them run.prepare(ema=EMA(...)), "
-        "and to write them call job.export()."
+        "the model is called. For a penalty on weights pass run.prepare(penalty=Penalty(...)), for "
+        "an average of them run.prepare(ema=EMA(...)), and to write them call job.export()."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 from weakref import ref
 
 import torch
@@ -32,6 +33,9 @@ from ..trial.trial import Cut, made_after_trial, tried_optimizer
 class TorchEngine(Strategy):
     """A strategy whose parameters are its fp32 masters and whose optimizer is torch's own."""
 
+    _undone: ClassVar[Mapping[str, str]] = {}
+    """What the model's methods cannot do, and why."""
+
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         deferred = self._deferred(blueprint)
@@ -41,7 +45,7 @@ class TorchEngine(Strategy):
         built = [(name, ref(p)) for name, p in self._model.named_parameters()]
         work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
-        self._calls = ModelCalls(self._model, self._through)
+        self._calls = ModelCalls(self._model, self._through, refused=self._undone)
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._owned() if p.requires_grad]

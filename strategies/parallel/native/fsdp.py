@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,7 +20,7 @@ from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters, unsharded
 from ..build_options import BY_NAME
 from ..calls.bypass import REMEDY
-from ..calls.model_view import Call
+from ..calls.model_view import COPY, COPY_IN_SHARDS, Call
 from ..calls.unused_parameters import refuse_untouched
 from ..calls.used_outside import UsedOutside
 from ..gradients.grad_norm import sum_of_squares, sum_over_ranks
@@ -55,6 +55,7 @@ class FSDP(TorchEngine):
 
     name = "fsdp"
     forward_communicates = True
+    _undone: ClassVar[Mapping[str, str]] = {COPY: COPY_IN_SHARDS}
     _found: Sequence[tuple[str, Any]] = ()
     _owned_steps: OwnedSteps | None = None
 

@@ -322,7 +322,12 @@ class Stage3(Layout):
 
 def is_held_whole(parameter: Any) -> bool:
     """Whether every rank has all of a parameter under stage 3, also between calls of the model."""
-    return bool(parameter.ds_persist and parameter.ds_status.name == "AVAILABLE")
+    return bool(parameter.ds_persist and is_gathered(parameter))
+
+
+def is_gathered(parameter: Any) -> bool:
+    """Whether this rank has all of a parameter under stage 3 now."""
+    return bool(parameter.ds_status.name == "AVAILABLE")
 
 
 _LAYOUTS: dict[str, type[Stage12] | type[Stage3]] = {

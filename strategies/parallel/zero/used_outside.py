@@ -3,12 +3,14 @@
 A model that leaves a layer out by chance may write `0 * sum(p.sum() for p in layer.parameters())`
 in its place, as it must under other engines. DeepSpeed gathers a module's parameters when it is
 called, in the order that it has recorded: so the module is called then too, with a forward that
-returns its parameters, and this rank's order is the one of those that compute the layer.
+returns its parameters, and this rank's order is the one of those that compute the layer. Where that
+cannot be, what is in shares refuses to be computed with: DeepSpeed leaves an empty tensor there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,34 +19,50 @@ from torch import nn
 from ...errors import ConfigError
 from ...torch_internals import is_compiled, is_recomputed_later
 from ..calls.model_view import forward_replaced
+from ..calls.stand_in import StandIn
+from .internals import is_gathered
 
 
-def let_forward_ask_for_parameters(model: nn.Module, bucket_elements: int) -> None:
+def let_forward_ask_for_parameters(model: nn.Module, bucket_elements: int, strategy: str) -> None:
     """Have a module gather its parameters for a forward that asks for them by `parameters()`.
 
     Only one whose calls are known: without modules inside, or an `nn.Sequential` of such.
 
     Args:
         model: as DeepSpeed's engine calls it.
+        strategy: its name.
         bucket_elements: of the gradients that DeepSpeed sums at a time. Those of a larger model are
-            cut into several sums, at another place where a rank has them in another order: for it
-            nothing is changed.
+            cut into several sums, at another place where a rank has them in another order: in it
+            nothing is gathered so.
     """
     sizes = (parameter.ds_numel for parameter in model.parameters())  # type: ignore[attr-defined]
-    if sum(sizes) <= bucket_elements:
-        _UsedOutside(model)
+    _UsedOutside(model, strategy, may_gather=sum(sizes) <= bucket_elements)
+
+
+def used_without_call(strategy: str, what: str) -> ConfigError:
+    """Return what is raised where shares of parameters are used."""
+    return ConfigError(
+        "the model's forward uses the parameters of a layer without calling it, and under "
+        f"strategy={strategy} they are gathered when it is called ({what}). Call the layer, and "
+        "multiply its output by 0 where it is to be left out. For a penalty on weights pass "
+        "run.prepare(penalty=Penalty(...))."
+    )
 
 
 class _UsedOutside:
-    def __init__(self, root: nn.Module) -> None:
+    def __init__(self, root: nn.Module, strategy: str, *, may_gather: bool) -> None:
+        self._strategy = strategy
+        self._names = {id(p): name for name, p in root.named_parameters()}
         self._is_forward = self._has_answered = self._is_recomputed = False
         self._with_grad = True
         root.register_forward_pre_hook(self._begin)
         root.register_forward_hook(self._end, always_call=True)
         for name, module in root.named_modules():
-            if name and calls_are_known(module):
+            if name and may_gather and calls_are_known(module):
                 module.register_forward_pre_hook(self._look)
                 self._answer(module)
+            else:
+                self._hand_out_whole_ones(module)
 
     def _begin(self, *_: Any) -> None:
         self._is_forward, self._has_answered = True, False
@@ -78,6 +96,25 @@ class _UsedOutside:
             return iter([(name, values[id(parameter)]) for name, parameter in found])
 
         module.named_parameters = answer  # type: ignore[method-assign]
+
+    def _hand_out_whole_ones(self, module: nn.Module) -> None:
+        named_parameters = module.named_parameters
+
+        def answer(*args: Any, **kwargs: Any) -> Iterator[tuple[str, nn.Parameter]]:
+            recurse = kwargs.get("recurse", args[1] if len(args) > 1 else True)
+            if not self._is_forward or not recurse:
+                return named_parameters(*args, **kwargs)
+            return ((name, self._shown(p)) for name, p in named_parameters(*args, **kwargs))
+
+        module.named_parameters = answer  # type: ignore[method-assign]
+
+    def _shown(self, parameter: Any) -> nn.Parameter:
+        if getattr(parameter, "ds_status", None) is None or is_gathered(parameter):
+            return parameter  # type: ignore[no-any-return]
+        return StandIn(parameter, parameter.ds_shape, partial(self._refuse, parameter))
+
+    def _refuse(self, parameter: nn.Parameter) -> None:
+        raise used_without_call(self._strategy, self._names.get(id(parameter), "a parameter"))
 
 
 def calls_are_known(module: nn.Module) -> bool:

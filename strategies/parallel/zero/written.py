@@ -36,12 +36,15 @@ class WrittenWeights:
         Args:
             layout: where the masters are.
             model: with the weights that are computed with.
-            trained: names of its parameters that have a master; others are the script's to write.
+            trained: names of its parameters that have a master. Up to stage 2 the others are the
+                script's to write; in stage 3 every step gathers them anew from shares.
             strategy: its name.
         """
         self._layout, self._strategy = layout, strategy
         self._named: list[tuple[str, Any]] = [
-            (name, one) for name, one in model.named_parameters() if name in trained
+            (name, one)
+            for name, one in model.named_parameters()
+            if name in trained or isinstance(layout, Stage3)
         ]
         self._compared = 0
         self.accept()
@@ -74,11 +77,20 @@ class WrittenWeights:
             master = piece.of(piece.buffer).to(device=own.device, dtype=own.dtype)
             if not torch.equal(master, own):
                 self._refuse(piece.fqn)
+        if isinstance(self._layout, Stage3):
+            self._compare_untrained(self._layout)
+
+    def _compare_untrained(self, layout: Stage3) -> None:
+        for name, weight in self._named:
+            if not weight.requires_grad and is_held_whole(weight):
+                start, end, share = layout.frozen_range(weight)
+                if not torch.equal(share, flat(weight)[start:end]):
+                    self._refuse(name)
 
     def _refuse(self, name: str) -> None:
         raise ConfigError(
-            f"{name} was written to after a step, and strategy={self._strategy} computes it anew "
-            "from its fp32 master in the next one: what was written would be lost. Limit it where "
-            "it is used, in the forward, as in self.logit_scale.clamp(max=4.6), or use --strategy "
-            "ddp or fsdp."
+            f"{name} was written to after a step, and strategy={self._strategy} takes it anew from "
+            "what the ranks keep of it in the next one: what was written would be lost. Limit a "
+            "weight where it is used, in the forward, as in self.logit_scale.clamp(max=4.6), or "
+            "use --strategy ddp or fsdp."
         )

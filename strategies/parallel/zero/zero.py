@@ -13,11 +13,11 @@ from torch import nn
 from checkpointing import Fragment, torch_dtype
 
 from ...collectives.replicas import Replicas
-from ...errors import ConfigError
 from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround
-from ..calls.model_view import Call, ModelCalls, forward_replaced
+from ..calls.gradient_watch import ArrivalWatch
+from ..calls.model_view import COPY, COPY_IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values
 from ..catalogue import catalogue_of, persistent_buffers
 from ..gradients.adjoining import joined
@@ -46,7 +46,7 @@ from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
 from .refusals import refuse_rounded_statistics, require_as_asked
-from .used_outside import let_forward_ask_for_parameters
+from .used_outside import let_forward_ask_for_parameters, used_without_call
 from .written import WrittenWeights
 
 _UNDONE = {
@@ -109,10 +109,11 @@ class Zero(Strategy):
             )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
-        self._calls = ModelCalls(model, self._through, refused=_UNDONE, shown=self._shown)
+        undone = _UNDONE | ({COPY: COPY_IN_SHARDS} if self.stage == 3 else {})
+        self._calls = ModelCalls(model, self._through, refused=undone, shown=self._shown)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
-            let_forward_ask_for_parameters(model, self._layout.sums_at_once)
+            let_forward_ask_for_parameters(model, self._layout.sums_at_once, self.name)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
         check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
@@ -128,6 +129,9 @@ class Zero(Strategy):
             self._restore_masters(initial)
         if isinstance(optimizer, Carrier):
             self._step_beside(optimizer, blueprint, tried)
+        self.gradient_watch = ArrivalWatch(
+            [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        )
         self._written = WrittenWeights(self._layout, model, self.catalogue.trainable, self.name)
 
     def _handed_to_deepspeed(
@@ -240,11 +244,7 @@ class Zero(Strategy):
         except RuntimeError as error:
             if _GRADIENT_OF_A_SHARE not in str(error):
                 raise
-            raise ConfigError(
-                "the model's forward uses the parameters of a layer without calling it, and under "
-                f"strategy={self.name} they are gathered when it is called ({error}). Call the "
-                "layer, and multiply its output by 0 to leave it out."
-            ) from error
+            raise used_without_call(self.name, str(error)) from error
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""

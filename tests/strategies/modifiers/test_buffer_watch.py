@@ -127,7 +127,7 @@ def test_plain_attributes_that_a_forward_carries_on_are_named() -> None:
     model = Keeps()
     with process_groups(rank=0, local_rank=0, world_size=1) as ranks:
         watch = BufferWatch(nn.Sequential(model), ranks, (), is_ordered=lambda *_: False)
-        told = []
+        told: list[str] = []
         for _ in range(3):
             watch.begin_step()
             for turn in range(2):

@@ -1,14 +1,17 @@
 """A script that changes gradients by itself is told, before another number of ranks shows it."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
-from strategies import ConfigError
-from strategies.parallel.calls.gradient_watch import WATCHED, GradientWatch
+from strategies import ConfigError, process_groups
+from strategies.parallel.calls.gradient_watch import WATCHED, ArrivalWatch, GradientWatch
 
 
 @pytest.fixture
@@ -68,6 +71,39 @@ def test_what_is_done_before_it(
     change(model)
     with pytest.raises(ConfigError, match="gradient of weight"):
         watch.require_as_left("step 0, micro-batch 0")
+
+
+@pytest.mark.parametrize("change", AFTER[1:])
+def test_what_is_done_to_shards(change: Callable[[nn.Module], Any], model: nn.Module) -> None:
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    with process_groups(rank=0, local_rank=0, world_size=1) as ranks:
+        fully_shard(model, mesh=init_device_mesh(ranks.device.type, (1,)))
+        watch = GradientWatch(list(model.named_parameters()))
+        watch.begin()
+        own_backward(model)
+        watch.leave()
+        watch.require_as_left("")
+        change(model)
+        with pytest.raises(ConfigError, match="gradient of weight"):
+            watch.require_as_left("")
+
+
+def test_an_own_backward_shows_where_gradients_are_taken_away(model: nn.Module) -> None:
+    watch = ArrivalWatch(list(model.named_parameters()))
+    watch.begin()
+    watch.require_as_left("")
+    own_backward(model)  # stands for the engine's
+    model.zero_grad()
+    watch.leave()
+    watch.require_as_left("")
+    own_backward(model)
+    model.zero_grad()
+    with pytest.raises(ConfigError, match=r"step 0: .* gradient of (weight|bias)"):
+        watch.require_as_left("step 0")
+    for _ in range(WATCHED):
+        watch.begin()
+    own_backward(model)
+    watch.require_as_left("")
 
 
 def test_looking_and_gradients_of_other_things_are_left_alone(

@@ -13,6 +13,8 @@ from torch import nn
 
 from strategies import ConfigError
 from strategies.parallel.calls.model_view import (
+    COPY,
+    COPY_IN_SHARDS,
     Call,
     ModelCalls,
     forward_replaced,
@@ -208,6 +210,16 @@ def test_a_copy_is_one_of_the_users_model(model: Any, net: Net) -> None:
         assert type(made) is Net
         assert made is not net
         assert torch.equal(made.part.linear.weight, net.part.linear.weight)
+
+
+def test_what_is_in_shards_is_not_copied(net: Net) -> None:
+    refused = {COPY: COPY_IN_SHARDS}
+    model: Any = ModelCalls(net, lambda call, args, kwargs: None, refused=refused).view
+    for make in (copy.deepcopy, pickle.dumps, lambda one: copy.deepcopy(one.part)):
+        with pytest.raises(
+            ConfigError, match=r"job\.model cannot be copied: its weights are in sh"
+        ):
+            make(model)
 
 
 def test_it_can_be_a_part_of_another_module(model: Any, net: Net, engine: Engine) -> None:
