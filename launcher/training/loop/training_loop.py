@@ -28,6 +28,7 @@ from strategies import (
 from strategies.collectives.late_number import LateNumber
 from strategies.collectives.replicas import refuse_different
 from strategies.data.samples import Collate
+from strategies.state.base_weights import base_of, require_same_base
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.leaving import tell_leaving
@@ -485,6 +486,12 @@ class TrainingLoop:
             self._state = self._state.restored(
                 restored.state, self.plan, where=self._run.folder.path
             )
+            require_same_base(
+                self._state.base,
+                self._recipe.weights,
+                self._run.communicator,
+                self._run.folder.path,
+            )
             self._plan = replace(self._plan, jumps=self._state.jumps)
             changes = plan_changes(restored.state, self.plan, self._rates.text)
             self._state, by_rules = self._rules.resumed(self._state)
@@ -495,6 +502,8 @@ class TrainingLoop:
         elif self._recipe.weights is not None:
             path, names = Path(self._recipe.weights), self._parts.model_names
             load_weights(self._strategy, path, self._run.communicator, names)
+            if self._strategy.catalogue.frozen:
+                self._state = replace(self._state, base=base_of(path, self._run.communicator))
             self._log.took_weights(self._recipe.weights)
         if self._run.ranks.is_coordinator:
             self._saver.clock.remember(self._run.past_events)
