@@ -62,6 +62,8 @@ class RunState:
     """Windows of data that the run has gone back before and left out."""
     exponents: Mapping[str, int] = field(default_factory=dict)
     """With exact sums: of each parameter's gradients, for the step that follows."""
+    base: Mapping[str, JSON] | None = None
+    """With frozen parameters: the files of `weights=` with which the run began."""
 
     def after(self, outcome: StepOutcome) -> RunState:
         """Return the state with one step more."""
@@ -130,6 +132,7 @@ class RunState:
             "empty_steps": self.empty_steps,
             **({} if (owed := self.owed_evaluation) is None else {"owed_evaluation": dict(owed)}),
             **({"exponents": dict(self.exponents)} if self.exponents else {}),
+            **({"weights": dict(self.base)} if self.base else {}),
             "jumps": [{"at": jump.at, "length": jump.length} for jump in self.jumps],
             "stopped_because": self.stopped_because,
             "ending": ending.value if ending is not None and ending.is_final else None,
@@ -174,6 +177,7 @@ class RunState:
             owed_evaluation=saved.get("owed_evaluation"),
             jumps=tuple(Jump(**jump) for jump in saved.get("jumps", ())),
             exponents=saved.get("exponents", {}),
+            base=saved.get("weights"),
         )
 
 

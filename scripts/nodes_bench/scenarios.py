@@ -119,7 +119,7 @@ def carry_out(scenario: Scenario, launcher: str, hosts: Hosts, folder: Path, roo
     environ = environment(root)
 
     def start(host: int) -> None:
-        # relaunch finds it out by itself; torchrun leaves it to gloo, which takes the loopback here.
+        # relaunch finds it out by itself; torchrun leaves it to gloo, which takes loopback.
         own = {**environ, "GLOO_SOCKET_IFNAME": hosts.cables[host]}
         hosts.start(host, command(launcher, host, folder), folder / f"node-{host}.log", own)
 

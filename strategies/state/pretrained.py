@@ -112,7 +112,7 @@ class PretrainedWeights:
             ConfigError: the files are not whole, or have other names or shapes than the model.
         """
         stored: dict[str, _Stored] = {}
-        for file in _files(path):
+        for file in weight_file_paths(path):
             stored |= _read_header(file)
         found: dict[str, _Stored | _Made] = dict(stored)
         if names is not None:
@@ -216,7 +216,13 @@ def _read(stored: _Stored, name: str, start: int, end: int) -> torch.Tensor:
     return torch.frombuffer(buffer, dtype=stored.dtype)
 
 
-def _files(path: Path) -> list[Path]:
+def weight_file_paths(path: Path) -> list[Path]:
+    """Return the safetensors files that a path means: itself, or those of a folder.
+
+    Raises:
+        ConfigError: the folder holds none, or names one that is missing.
+        OSError: it cannot be read.
+    """
     if not path.is_dir():
         return [path]
     names = [file.name for file in path.iterdir()]

@@ -57,7 +57,7 @@ def panels(facts: RunFacts) -> list[Panel]:
             )
             for metric, names in groups.items()
         ),
-        Panel(label="learning rate", names=("lr",)),
+        Panel(label="learning rate", names=tuple(facts.records.rate_names())),
         Panel(label="gradient norm", names=("grad_norm",), log_from=30.0),
         Panel(label="samples / s", names=("samples_per_s",)),
     ]

@@ -16,6 +16,8 @@ IsRecord = Callable[[Record], bool]
 
 _NUMBER = (int, float)
 _METRIC_NUMBERS = frozenset(("time", "loss", "lr", "grad_norm", "samples_per_s", "evaluation_s"))
+RATE_OF = "lr."
+"""Begins the name of the rate of one of several optimizers."""
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("seconds", "stall_s", "next_in_s", "start_s", "lost_s", "value"), _NUMBER),
     **dict.fromkeys(
@@ -79,7 +81,11 @@ def is_metric(record: Record) -> bool:
         kind = type(value)
         if kind is float or kind is int:
             continue
-        if name in _METRIC_NUMBERS or ("/" in name and kind is not list):
+        if (
+            name in _METRIC_NUMBERS
+            or name.startswith(RATE_OF)
+            or ("/" in name and kind is not list)
+        ):
             return False
     return type(record.get("step")) is int and type(record.get("attempt", 0)) is int
 

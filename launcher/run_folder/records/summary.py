@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ...terminal.printable import printable, printable_values
+from ..lines.fields import RATE_OF
 from ..metric_text import is_table
 
 MOST_GROUPS = 2000
 """A curve has at most twice as many points: more than a picture has columns."""
 DRAWN = frozenset(("loss", "lr", "grad_norm", "samples_per_s"))
-"""Curves of the training; what was measured has a "/" in its name."""
+"""Curves of the training, beside the rates of several optimizers; what was measured has a "/" in
+its name."""
 
 
 class Point(NamedTuple):
@@ -136,6 +138,11 @@ class RecordSummary:
         """Return the names of the numbers that were measured, in order of appearance."""
         return [name for name in self.series if "/" in name]
 
+    def rate_names(self) -> list[str]:
+        """Return the names of the rates: of each optimizer where there are several."""
+        several = [name for name in self.series if name.startswith(RATE_OF) and "/" not in name]
+        return several or ["lr"]
+
     def _add(self, record: Mapping[str, Any]) -> None:
         self.count += 1
         step = record["step"]
@@ -145,7 +152,7 @@ class RecordSummary:
         self.attempts[attempt] = (max(step, before[0]), max(time, before[1]))
         for name, value in record.items():
             if name not in self._shown:
-                self._shown[name] = printable(name) if "/" in name or name in DRAWN else None
+                self._shown[name] = printable(name) if _is_curve(name) else None
             if (shown := self._shown[name]) is None:
                 continue
             if is_table(value):
@@ -154,6 +161,10 @@ class RecordSummary:
                 self.series[shown] = Series(Point(step, value))
             else:
                 series.add(Point(step, value))
+
+
+def _is_curve(name: str) -> bool:
+    return "/" in name or name in DRAWN or name.startswith(RATE_OF)
 
 
 def _points(numbers: list[Any]) -> list[Point]:

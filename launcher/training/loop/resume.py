@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from strategies import load_weights
+from strategies.state.base_weights import base_of, require_same_base
 
 from ..context import RunContext
 from ..recipe.recipe import Recipe
@@ -28,6 +29,7 @@ def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) ->
     restored = parts.checkpointer.restore()
     if restored is not None:
         state = state.restored(restored.state, parts.plan, where=run.folder.path)
+        require_same_base(state.base, recipe.weights, run.communicator, run.folder.path)
         plan = replace(parts.plan, jumps=state.jumps)
         changes = plan_changes(restored.state, plan, parts.rates.text)
         state, by_rules = parts.rules.resumed(state)
@@ -35,7 +37,10 @@ def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) ->
             parts.strategy.forget_average()
         parts.log.restored(restored, [*restored.changes, *changes, *by_rules], recipe.objects)
     elif recipe.weights is not None:
-        load_weights(parts.strategy, Path(recipe.weights), run.communicator, parts.model_names)
+        path = Path(recipe.weights)
+        load_weights(parts.strategy, path, run.communicator, parts.model_names)
+        if parts.strategy.catalogue.frozen:
+            state = replace(state, base=base_of(path, run.communicator))
         parts.log.took_weights(recipe.weights)
     if run.ranks.is_coordinator:
         parts.saver.clock.remember(run.past_events)

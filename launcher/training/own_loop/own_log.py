@@ -81,7 +81,9 @@ class OwnLog(SaveLog):
             self._folder.event("note", sentence=sentence)
             self._run.warn(f"{sentence}.")
 
-    def step(self, step: int, epoch: int, rate: float, agreed: Agreed | None) -> None:
+    def step(
+        self, step: int, epoch: int, rates: Mapping[str, float], agreed: Agreed | None
+    ) -> None:
         """Report a step. Its loss comes out of the next boundary, and completes the record then."""
         if not self._is_coordinator:
             return
@@ -92,7 +94,7 @@ class OwnLog(SaveLog):
             "epoch": epoch,
             "attempt": self._run.attempt,
             "time": round(time.time(), 3),
-            "lr": rate,
+            **rates,
             "step_s": round(now_s - self._since_s, 6),
         }
         self._since_s, self._is_wanted = now_s, step % self._log_every == 0

@@ -25,6 +25,7 @@ from strategies import (
     decide,
 )
 from strategies.collectives.late_number import LateNumber
+from strategies.parallel.live.several import rates_of
 from strategies.parallel.state.trained_state import TrainedState
 from strategies.parallel.strategy import StepOutcome
 
@@ -176,8 +177,7 @@ class OwnLoop:
         self._pending = agreed, notice
         self._run.heartbeat.beat(step)
         self._saver.passed(_Step(number=step - 1))
-        rate = float(self._strategy.param_groups[0]["lr"])
-        self._log.step(step, place.epoch, rate, agreed)
+        self._log.step(step, place.epoch, rates_of(self._strategy), agreed)
         due = self._settings.evaluate
         self.evaluation_due = due.is_due(step, place.epoch, ends_epoch=self.ends_epoch)
 

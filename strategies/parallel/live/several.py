@@ -23,6 +23,7 @@ from ..state.implementation import library_of
 from ..state.optimizer_extras import extras_of, plain_attributes, put_back_extras
 from ..state.saved_state import SavedState
 from ..strategy import Scalars, Strategy, TensorSource
+from ..trained_state import TrainedState
 from .adoption import live_groups
 
 Value = TypeVar("Value")
@@ -216,14 +217,15 @@ class LiveSeveral:
             raise ConfigError("no optimizer was passed for any model: nothing would be trained.")
 
     @property
-    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+    def named_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Every optimizer that steps, by the name that the script gives; an engine's by its own."""
         engines = {name: part.strategy._optimizer for name, part in self._engines.items()}
         return {**self._owners.optimizers, **engines}
 
     @property
     def optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Return every optimizer that steps."""
-        return list(self._optimizers.values())
+        return list(self.named_optimizers.values())
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -243,7 +245,7 @@ class LiveSeveral:
     @property
     def optimizer_name(self) -> str:
         """Class names, with the names that the script gives where there are several."""
-        kinds = {name: type(one).__name__ for name, one in self._optimizers.items()}
+        kinds = {name: type(one).__name__ for name, one in self.named_optimizers.items()}
         if len(kinds) == 1:
             return next(iter(kinds.values()))
         return ", ".join(f"{name}: {kind}" for name, kind in sorted(kinds.items()))
@@ -310,6 +312,18 @@ class LiveSeveral:
     def weight_specs(self) -> list[TensorSpec]:
         """Return the tensors that every checkpoint of these models must hold."""
         return self.catalogue.weight_specs()
+
+
+def rates_of(state: TrainedState) -> dict[str, float]:
+    """Return the learning rates as a record holds them; of an optimizer that of its first group.
+
+    That is `lr`, of the first optimizer, and `lr.NAME` of each where there are several.
+    """
+    found = {"lr": float(state.param_groups[0]["lr"])}
+    if isinstance(state, LiveSeveral) and len(state.optimizers) > 1:
+        named = state.named_optimizers.items()
+        found |= {f"lr.{name}": float(one.param_groups[0]["lr"]) for name, one in named}
+    return found
 
 
 def _join(prefix: str, name: str) -> str:

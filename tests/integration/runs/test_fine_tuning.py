@@ -73,6 +73,15 @@ def test_what_is_frozen_stays_and_what_is_unfrozen_moves(
     assert not moved(state, "fp32", "backbone")
     assert moved(state, "fp32", "head")
 
+    other = {**pretrained, "embed.weight": pretrained["embed.weight"] + 1}
+    save_file(other, folder / "pretrained" / "model.safetensors")
+    refused = launch(*command, "--strategy", "ddp", script)
+    assert refused.wait(100) == 2, refused.stderr
+    assert "weights=pretrained/model.safetensors holds others: " in refused.stderr
+    assert refused.stderr.count("SHA-256") == 2
+    assert "Traceback" not in refused.stderr
+    save_file(pretrained, folder / "pretrained" / "model.safetensors")
+
     second = launch(*command, "--strategy", "ddp", script)
     assert second.wait(100) == 0, second.stderr
     state = run.state()

@@ -79,6 +79,35 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def with_open_folders(scratch: Path) -> tuple[str, ...]:
+    """Return the words before a command that sees this Python and this source as others may.
+
+    Both may lie below a folder that is closed to others, such as root's home. The command then gets
+    a view of the file system, of its own, in which that folder holds nothing else and is open.
+
+    Args:
+        scratch: an empty folder.
+    """
+    needed = {Path(sys.base_prefix), Path(sys.prefix), ROOT}
+    closed: dict[Path, list[Path]] = {}
+    for path in sorted(needed):
+        above = [one for one in reversed(path.parents) if not one.stat().st_mode & 0o001]
+        if above:
+            closed.setdefault(above[0], []).append(path)
+    if not closed:
+        return ()
+    lines = []
+    for number, (folder, paths) in enumerate(closed.items()):
+        at = scratch / str(number)
+        lines.append(f"mkdir -p {at}; mount -t tmpfs -o mode=755 none {at}")
+        for path in paths:
+            inner = at / path.relative_to(folder)
+            lines.append(f"mkdir -p {inner}; mount --bind {path} {inner}")
+        lines.append(f"mount --rbind {at} {folder}")
+    script = "\n".join([*lines, 'exec "$@"'])
+    return ("unshare", "--mount", "--propagation", "private", "bash", "-ec", script, "bash")
+
+
 class Cluster:
     """Starts and stops the daemons, by their process ids, and talks to them."""
 
@@ -136,8 +165,9 @@ class Cluster:
     def start_controller(self) -> None:
         self._run("slurmctld", "-D")
 
-    def start_node(self, name: str) -> None:
-        self._run("slurmd", "-D", "-N", name, as_name=name)
+    def start_node(self, name: str, inside: tuple[str, ...] = ()) -> None:
+        """Start the daemon of a node; `inside`: the words of a command that becomes it."""
+        self._run(*inside, "slurmd", "-D", "-N", name, as_name=name)
 
     def stop_daemon(self, name: str, signum: int = signal.SIGTERM) -> None:
         """Stop the controller or the daemon of a node."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+slurm = sys.modules["slurm_cluster"]  # loaded by conftest.py
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 USER = "nobody"
 
@@ -29,7 +30,31 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def as_user(cluster: Any, folder: Path) -> Any:
+def inside(folder: Path) -> tuple[str, ...]:
+    """What goes before a command, so that the user can reach this Python: see there."""
+    scratch = folder / "open"
+    scratch.mkdir()
+    return slurm.with_open_folders(scratch)
+
+
+@pytest.fixture
+def nodes(cluster: Any, as_user: Any, inside: tuple[str, ...]) -> Iterator[None]:
+    """The nodes' daemons, which start the user's job. Asked for before `jobs`: it ends after."""
+
+    def start_all(*words: str) -> None:
+        for name in cluster.nodes if inside else ():
+            cluster.stop_daemon(name)
+            cluster.start_node(name, words)
+        number = str(len(cluster.nodes))
+        slurm.until(lambda: cluster.ask("sinfo", "-h", "-t", "idle", "-o", "%D") == number, "nodes")
+
+    start_all(*inside)
+    yield
+    start_all()
+
+
+@pytest.fixture
+def as_user(cluster: Any, folder: Path, inside: tuple[str, ...]) -> Any:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user; the tests run as a plain one anyway")
     try:
@@ -37,30 +62,29 @@ def as_user(cluster: Any, folder: Path) -> Any:
     except KeyError:
         pytest.skip(f"there is no user {USER}")
 
+    become = ("setpriv", "--reuid", USER, "--regid", str(group), "--clear-groups")
+
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            words,
-            user=USER,
-            group=group,
-            extra_groups=[],
+            (*inside, *become, *words),
             cwd=folder,
             env={**cluster.environ, "HOME": str(folder)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
         )
 
     try:
         tried = run(sys.executable, "-c", "import launcher, torch")
     except OSError as error:
-        pytest.skip(f"{USER} cannot start {sys.executable}: {error.strerror}")
+        pytest.skip(f"no {error.filename} here, to become {USER}")
     if tried.returncode:
         pytest.skip(f"{USER} cannot use this installation: {tried.stderr[-200:]}")
     return run
 
 
 def test_his_preempted_job_is_requeued_by_his_own_order(
-    folder: Path, jobs: Any, cluster: Any, as_user: Any
+    folder: Path, nodes: None, jobs: Any, cluster: Any, as_user: Any
 ) -> None:
     run = type(jobs.run)(folder / "run")
     script = folder / "job.sh"

@@ -62,6 +62,15 @@ def test_all_that_a_report_needs_is_summed_up() -> None:
     assert RecordSummary().count == 0
 
 
+def test_the_rates_of_several_optimizers_are_curves_and_no_measurements() -> None:
+    records = [{"step": n, "lr": 0.1, "lr.made": 0.1, "lr.judge": 0.2 * n} for n in (1, 2)]
+    found = RecordSummary(records)
+    assert found.rate_names() == ["lr.made", "lr.judge"]
+    assert found.series["lr.judge"].curve() == [Point(1, 0.2), Point(2, 0.4)]
+    assert found.metric_names() == []
+    assert RecordSummary([{"step": 1, "lr": 0.1}]).rate_names() == ["lr"]
+
+
 def test_memory_does_not_grow_with_the_records() -> None:
     def records(count: int) -> Iterator[dict[str, Any]]:
         return ({"step": n, "attempt": 1, "time": float(n), "loss": n * 0.5} for n in range(count))

@@ -10,7 +10,7 @@ from torch import nn
 
 from strategies import ConfigError, Ranks
 from strategies.parallel.live.live import live_state
-from strategies.parallel.live.several import LiveSeveral
+from strategies.parallel.live.several import LiveSeveral, rates_of
 from strategies.parallel.state.saved_state import SavedState
 
 ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"), host_group=None)  # type: ignore[arg-type]
@@ -154,6 +154,18 @@ def test_what_it_says_of_itself() -> None:
     assert state.group_names[1] == ["judge.0.weight", "judge.0.bias", *_norm("judge.1")]
     assert list(state.optimizers) == list(script.optimizer.values())
     assert live_state(*_single(), ALONE).optimizer_name == "AdamW"
+
+
+def test_the_rate_of_each_of_several_optimizers_has_its_name() -> None:
+    script = gan(0)
+    script.optimizer["judge"].param_groups[0]["lr"] = 0.25
+    found = rates_of(live_state(script.model, script.optimizer, ALONE))
+    assert found == {"lr": 0.1, "lr.made": 0.1, "lr.judge": 0.25}
+    script = two_optimizers(0)
+    named = rates_of(live_state(script.model, script.optimizer, ALONE))
+    assert named == {"lr": 0.1, "lr.0": 0.1, "lr.1": 0.1}
+    for one in (one_optimizer(0), Script(*_single(), lambda: None)):
+        assert rates_of(live_state(one.model, one.optimizer, ALONE)) == {"lr": 0.1}
 
 
 def _norm(name: str) -> list[str]:
