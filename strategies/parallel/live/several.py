@@ -22,8 +22,8 @@ from ..catalogue import Catalogue
 from ..state.implementation import library_of
 from ..state.optimizer_extras import extras_of, plain_attributes, put_back_extras
 from ..state.saved_state import SavedState
+from ..state.trained_state import TrainedState
 from ..strategy import Scalars, Strategy, TensorSource
-from ..trained_state import TrainedState
 from .adoption import live_groups
 
 Value = TypeVar("Value")

@@ -34,7 +34,8 @@ def inside(folder: Path) -> tuple[str, ...]:
     """What goes before a command, so that the user can reach this Python: see there."""
     scratch = folder / "open"
     scratch.mkdir()
-    return slurm.with_open_folders(scratch)
+    found: tuple[str, ...] = slurm.with_open_folders(scratch)
+    return found
 
 
 @pytest.fixture

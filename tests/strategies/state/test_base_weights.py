@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def resume(saved: dict[str, Any] | None, path: Path | None) -> None:
 @pytest.fixture(name="num_hashed")
 def _num_hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     hashed: list[str] = []
-    real = base_weights.file_digest
+    real = file_digest
 
     def digest(file: Any, kind: str) -> Any:
         hashed.append(Path(file.name).name)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from launcher.run_folder.lines import reading
+from launcher.run_folder.lines.fields import is_metric
 from launcher.run_folder.records import kept_summary
 from launcher.run_folder.records.kept_summary import kept_beside, summary_of
 from launcher.run_folder.records.summary import RecordSummary
@@ -33,7 +34,7 @@ def lines(first: int, last: int, attempt: int = 1) -> bytes:
 
 def whole(metrics: Path) -> tuple[dict[str, Any], int]:
     """What one that keeps nothing says."""
-    found = reading.Lines(metrics, kept_summary.is_metric)
+    found = reading.Lines(metrics, is_metric)
     return RecordSummary(found).state(), found.skipped
 
 
