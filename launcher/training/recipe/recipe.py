@@ -153,7 +153,9 @@ class Recipe:
     """(model, batch) -> {metric: one value per sample}, used by `step.evaluate()`."""
     weights: str | Path | None = None
     """Initial weights of a new run: a safetensors file, or a folder with one or with Hugging Face's
-    index. Names and shapes must match the model. A resumed run reads its checkpoint instead."""
+    index. Names and shapes must match the model. A resumed run reads its checkpoint instead;
+    with frozen parameters it refuses weights that differ from those that the run began with (by
+    SHA-256, wherever they lie)."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "log_every", "max_skipped", "digest_every"):
