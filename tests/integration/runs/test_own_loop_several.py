@@ -39,12 +39,19 @@ def test_two_optimizers_move_from_ddp_to_fully_shard(
     assert len(whole) == 15
     found = moved(launch, tmp_path / "r", "gan", (2, "ddp"), (2, "fsdp"))
     assert found == pytest.approx(whole, abs=1e-6)
+    record = json.loads((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {name: v for name, v in record.items() if name.startswith("lr")} == {
+        "lr": 0.01,
+        "lr.made": 0.01,
+        "lr.judge": 0.01,
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "first", "second"),
     [
+        ("gan", (2, "zero1"), (2, "ddp")),
         ("gan", (2, "fsdp"), (1, "plain")),
         ("gan", (2, "ddp"), (2, "ddp")),
         ("distill", (2, "ddp"), (2, "fsdp")),
@@ -61,5 +68,7 @@ def test_each_moves(
     python: Callable[..., Any],
     tmp_path: Path,
 ) -> None:
+    if "zero" in first[1] + second[1]:
+        pytest.importorskip("deepspeed")
     whole = undisturbed(python, tmp_path / "whole", kind)
     assert moved(launch, tmp_path / "r", kind, first, second) == pytest.approx(whole, abs=1e-6)

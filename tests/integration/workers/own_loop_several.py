@@ -1,6 +1,8 @@
 """Loops of several models, or with a loss over all ranks; a rank may be asked to leave at a step.
 
-own_loop_several.py {gan,distill,contrast} {plain,ddp,fsdp} [STEP OF THE NOTICE]
+own_loop_several.py {gan,distill,contrast} {plain,ddp,fsdp,zero1,zero2} [STEP OF THE NOTICE]
+
+Under DeepSpeed each network of the GAN is an engine.
 """
 
 import os
@@ -39,7 +41,24 @@ def net(seed: int, width: int) -> Any:
     return model
 
 
-def update(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
+def engine(model: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+    import deepspeed
+
+    config = {
+        "train_micro_batch_size_per_gpu": 8
+        // (dist.get_world_size() if "RANK" in os.environ else 1),
+        "gradient_clipping": 0,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {"stage": int(wrap[-1])},
+    }
+    return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
+
+
+def update(optimizer: Any, loss: torch.Tensor) -> torch.Tensor:
+    if wrap.startswith("zero"):
+        optimizer.backward(loss)
+        optimizer.step()
+        return loss.detach()
     optimizer.zero_grad()
     torch.autograd.backward(loss)
     optimizer.step()
@@ -50,7 +69,12 @@ def gan(x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         fake = models["made"](x)
     judged = update(optimizers["judge"], models["judge"](fake).mean() - models["judge"](x).mean())
-    return judged + update(optimizers["made"], models["judge"](models["made"](x)).square().mean())
+    if wrap.startswith("zero"):  # an engine adds up what every backward leaves in its parameters
+        models["judge"].requires_grad_(False)
+    made = update(optimizers["made"], models["judge"](models["made"](x)).square().mean())
+    if wrap.startswith("zero"):
+        models["judge"].requires_grad_(True)
+    return judged + made
 
 
 def distill(x: torch.Tensor) -> torch.Tensor:
@@ -73,6 +97,9 @@ if kind == "gan":
         "made": torch.optim.AdamW(models["made"].parameters(), lr=0.01),
         "judge": torch.optim.SGD(models["judge"].parameters(), lr=0.01, momentum=0.9),
     }
+    if wrap.startswith("zero"):
+        models = {name: engine(one, optimizers[name]) for name, one in models.items()}
+        optimizers = models
 elif kind == "distill":
     models = {"teacher": net(3, 2), "student": net(4, 2)}
     optimizers = torch.optim.AdamW(models["student"].parameters(), lr=0.01)
@@ -82,7 +109,8 @@ else:
 inputs = torch.randn(40, 6, generator=torch.Generator().manual_seed(9))
 loader = GlobalBatches(TensorDataset(inputs), 8)
 one_step = {"gan": gan, "distill": distill, "contrast": contrast}[kind]
-with Resumable(model=models, optimizer=optimizers, loader=loader, log_every=1) as run:
+given: Any = None if optimizers is models else optimizers
+with Resumable(model=models, optimizer=given, loader=loader, log_every=1) as run:
     for _, (x,) in run.batches(epochs=3):
         run.step(loss=one_step(x))
         leaver = Path("left")
