@@ -140,7 +140,8 @@ _Sinks = tuple[Callable[[bytes], None], Callable[[list[bytes]], None]]
 
 
 def _texts(lines: Iterable[bytes]) -> list[str]:
-    return [line.decode(errors="replace").rstrip("\r\n") for line in tuple(lines)]
+    texts = (line.decode(errors="replace").rstrip("\r\n") for line in tuple(lines))
+    return [text.rpartition("\r")[2] for text in texts]  # of a progress bar, what it showed last
 
 
 def _copy(read_end: int, sinks: _Sinks) -> None:
