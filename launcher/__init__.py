@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .contract.heartbeat import beat as beat
+    from .contract.files.heartbeat import beat as beat
     from .training.loop.job import Job as Job
-    from .training.loop.step import Step as Step
+    from .training.loop.steps.step import Step as Step
     from .training.own_loop.data.global_batches import GlobalBatches as GlobalBatches
     from .training.own_loop.resumable import Resumable as Resumable
     from .training.recipe.script_config import config_from_file as config_from_file
@@ -21,8 +21,8 @@ _MODULE_OF = {
     "Job": ".training.loop.job",
     "Resumable": ".training.own_loop.resumable",
     "Run": ".training.run",
-    "Step": ".training.loop.step",
-    "beat": ".contract.heartbeat",
+    "Step": ".training.loop.steps.step",
+    "beat": ".contract.files.heartbeat",
     "config_from_file": ".training.recipe.script_config",
 }
 

@@ -11,10 +11,9 @@ from importlib import import_module
 
 from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
-from .console import say
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
-from .errors import LauncherError, ToldElsewhere
+from .errors import LauncherError, RunOver, ToldElsewhere
 from .plan.launch_plan import (
     bind_ranks,
     make_plan,
@@ -26,6 +25,7 @@ from .plan.machine import Machine
 from .plan.open_files import require_open_files
 from .plan.secret import read_secret, unbound_text
 from .schedulers.table import find_cluster
+from .terminal.console import say
 
 
 def leave_with(words: Sequence[str], inbox: SignalInbox) -> int:
@@ -77,15 +77,15 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     if plan.nodes.several and not plan.secret.value:
         say(unbound_text(plan.nodes.run_id, f"{plan.master_addr}:{plan.master_port}"))
     from .agent.launch import (
-        launch,  # after every check: a mistake is told without what a launch needs
+        launch,  # after every check: a mistake is reported without what a launch needs
     )
 
     plan = site.adjust(plan)
     try:
         code = launch(plan, inbox, environ, say, advice=site.advice())
-    except Interrupted as asked:
-        say(str(asked))
-        code = asked.exit_code
+    except (Interrupted, RunOver) as ended:
+        say(str(ended))
+        code = ended.exit_code
     return site.conclude(code, plan, inbox)
 
 

@@ -4,28 +4,18 @@ The bytes go through memory and this through a pipe. Its locks put the two in or
 processors where another core may see a number in memory before the bytes that it stands for.
 """
 
-import math
 import os
-import select
 import struct
 import sys
 import threading
+
+from ..readable import readable
 
 _MESSAGE = struct.Struct("<QQ")
 """The number of a request, and how many bytes of its image are there, from the first on."""
 _MOST_AT_ONCE = 256 * _MESSAGE.size
 """A read takes whole messages: none is longer or shorter than these."""
 _LOOK_S = 1.0
-
-
-def readable(fd: int, timeout_s: float) -> bool:
-    """Wait for something to read, or for the end of it; return whether there is.
-
-    By poll: select takes no descriptor from 1,024 on, and a script may have so many files open.
-    """
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(math.ceil(1000 * timeout_s)))
 
 
 class ReadyTeller:
@@ -61,20 +51,20 @@ class ReadyListener:
         self._ready_bytes = 0
 
     def begin(self, number: int) -> None:
-        """Listen for what is told of a request from now on.
+        """Listen for messages about a request from now on.
 
         What is left of those before is taken out: a disk that refuses every save at once would
-        leave it all there, and a full pipe holds whoever tells.
+        leave it all there, and a full pipe blocks the sender.
         """
         self._number, self._ready_bytes = number, 0
-        while readable(self._fd, 0.0) and self._take():
+        while readable([self._fd], 0.0) and self._take():
             pass
 
     def wait_for(self, wanted_bytes: int) -> None:
         """Return once so many bytes of the image are there; ends this process with its rank."""
         self._require_rank()
         while self._ready_bytes < wanted_bytes:
-            if not readable(self._fd, _LOOK_S):
+            if not readable([self._fd], _LOOK_S):
                 self._require_rank()
             elif not self._take():
                 sys.exit("the rank is gone")

@@ -15,7 +15,7 @@ _V1 = (
 def host_free_bytes(read: Callable[[str], str] = kernel_text) -> int | None:
     """Return the least of what the kernel calls available and what each control group has left.
 
-    Cached files do not count as taken: the kernel drops them for whoever needs the memory.
+    Cached files do not count as taken: the kernel drops them for any process that needs the memory.
 
     Args:
         read: Returns the text of one of the kernel's files, "" where there is none.

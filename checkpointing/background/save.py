@@ -1,4 +1,4 @@
-"""A save whose bytes are written, and which is committed, while the training goes on.
+"""A save that is written and committed while the training continues.
 
 The ranks meet three times, never in a thread: `start_save` (a broadcast, then a copy into shared
 memory), `BackgroundSave.commit` (a gather) and `BackgroundSave.finish` (a broadcast). In between
@@ -9,7 +9,7 @@ the next update of the parameters each rank calls `BackgroundSave.release_tensor
 # Note: a save in two phases, without a collective in a thread
 #
 # A checkpoint counts only when every rank has written its part. Somebody has to find that out, and
-# the training must not stand still meanwhile. A thread with a collective of its own would do, were
+# the training must not stop for it. A thread with a collective of its own would do, were
 # it not for the training's collectives: two threads that communicate over the same ranks come to
 # them in different orders, and the ranks wait for each other for ever.
 #
@@ -27,7 +27,7 @@ the next update of the parameters each rank calls `BackgroundSave.release_tensor
 # all.
 #
 # The copy has two halves. What the optimizer changes in its next step has to be copied before that
-# step: `release_tensors` waits for it. The rest of the copy goes on under the forward and backward.
+# step: `release_tensors` waits for it. The rest is copied during the forward and backward.
 # The writer follows the copy through a pipe and begins before it is complete.
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +83,7 @@ class _FileToCome:
         return cls(name=name, size_bytes=plan.size_bytes, tensors=tensors, earlier=earlier)
 
     def report(self, block_bytes: int, written: JSON) -> ShardReport:
-        """Return what is told of it, from what the writer has answered."""
+        """Return this rank's report of it, from the writer's answer."""
         if isinstance(written, str):
             assert self.earlier is not None
             return reused_report(self.tensors, self.earlier, written)
@@ -167,7 +167,7 @@ class BackgroundSave:
     def commit(self) -> None:
         """Wait for this rank's shard, then let the coordinator's writer publish all of them.
 
-        Called on every rank, once. A failure is told by `finish`.
+        Called on every rank, once. `finish` reports a failure.
         """
         self._receive(wait=True)
         assert self._wrote is not None
@@ -206,7 +206,7 @@ class BackgroundSave:
         )
 
     def stage(self, snapshot: Snapshot) -> None:
-        """Copy what is saved and hand it to the writer; a failure is told by `finish`.
+        """Copy what is saved and hand it to the writer; `finish` reports a failure.
 
         Where there is no memory for a copy, they are written here and now.
         """

@@ -19,10 +19,10 @@ from ..saving.shard_writer import ShardPlan
 from ..storage.filesystems import ALIGN_BYTES
 
 _PARTS = 64
-"""How many times at most it is told how far a copy is."""
+"""At most this many messages report the progress of a copy."""
 _WORTH_TELLING_BYTES = 1 << 20
 _EVENTS = 16
-"""In how many parts it is told how far a GPU's copy is: each costs an event, and a wake-up."""
+"""The progress of a GPU's copy is reported in so many parts; each costs an event and a wake-up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +211,7 @@ class _OnStream(_InThread):
                 piece.target.copy_(piece.source, non_blocking=True)
                 under_way += len(piece.source)
                 if under_way >= worth_it or piece is pieces[0]:
-                    # Blocking: whoever waits for it sleeps meanwhile.
+                    # Blocking: a waiting thread sleeps.
                     event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
                     event.record(stream)
                     self._copied.append((event, piece.end))

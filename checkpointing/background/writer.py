@@ -17,10 +17,11 @@ from pathlib import Path, PurePath
 from ..errors import SaveFailedError
 from ..format.manifest_json import encode_file
 from ..format.strict_json import JSON
+from ..readable import readable
 from ..saving.commit import Commit
 from ..saving.own_shard import EarlierShard
 from ..storage.commit_protocol import CommitProtocol
-from .copy_progress import ReadyTeller, readable
+from .copy_progress import ReadyTeller
 from .pinned_memory import pin
 from .staging import Staging
 from .writer_process import NOT_FOR_US
@@ -132,7 +133,7 @@ class BackgroundWriter:
             block_bytes: Under one checksum.
 
         Returns:
-            To be told how many of them are there, from the first on, in any thread; all of them
+            Takes how many of them are there, from the first on, in any thread; all of them
             in the end.
 
         Raises:
@@ -198,7 +199,7 @@ class BackgroundWriter:
         assert process.stdout is not None
         while (answer := self._next_answer()) is None:
             left_s = max(0.0, self._until_s - time.monotonic())
-            if not readable(process.stdout.fileno(), left_s if wait else 0):
+            if not readable([process.stdout.fileno()], left_s if wait else 0):
                 if not wait and left_s:
                     return None
                 return {"died": self._give_up()}
@@ -300,7 +301,7 @@ class BackgroundWriter:
             try:
                 pipe.close()
             except BrokenPipeError:
-                continue  # what was still to be told it, it will not miss
+                continue  # it does not need the remaining messages
         try:
             status = process.wait(timeout=_FUNERAL_S)
         except subprocess.TimeoutExpired:

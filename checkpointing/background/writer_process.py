@@ -1,4 +1,4 @@
-"""The program of the process that does a rank's work on the disk while the training goes on.
+"""The program of the process that does a rank's work on the disk while the training continues.
 
 It imports the standard library and isal only (and fsspec for a URL), and does what its rank asks
 for: write a shard from an image in shared memory, publish what all ranks have written, remove what
@@ -23,7 +23,7 @@ from ..storage.local_files import LOCAL_FILES, Files
 from ..storage.locations import is_url, place_at, publishing_of
 from .copy_progress import ReadyListener
 
-# The rank is told to leave and decides what becomes of a save: these are not for its writer.
+# The rank gets the notice and decides what becomes of a save: these are not for its writer.
 NOT_FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -41,7 +41,7 @@ def serve(files: Files = LOCAL_FILES) -> None:
     for line in sys.stdin:
         request = json.loads(line)
         number = request.pop("id")
-        if request["kind"] == "write":  # what is told of it may have come before its turn
+        if request["kind"] == "write":  # messages about it may have come before its turn
             ready.begin(number)
         print(json.dumps({"id": number, **_answer(request, bench)}), flush=True)
 

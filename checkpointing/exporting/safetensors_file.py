@@ -66,7 +66,7 @@ def export_safetensors(
         if lacking:
             raise ValueError(f"{reader.folder.name} has no {lacking[0]}.")
         specs = [spec for spec in specs if spec.fqn in names]
-    entry_of(specs[0], dtype)  # a wrong dtype is told before anything is made
+    entry_of(specs[0], dtype)  # a wrong dtype is refused before anything is made
     with written_aside(path, files) as aside:
         return write_and_close(
             reader, files.create(aside), specs, dtype, metadata, files, between, names

@@ -31,7 +31,7 @@ def require_cover(path: Path, name: str, shape: tuple[int, ...], boxes: Iterable
     """Refuse boxes that are not a whole tensor, each element once.
 
     Args:
-        path: Where it is said which boxes there are.
+        path: The file that lists the boxes.
         name: Of the tensor, for messages.
         shape: Of the whole tensor.
         boxes: In any order.

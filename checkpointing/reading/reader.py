@@ -170,7 +170,7 @@ class CheckpointReader:
     ) -> list[BlockPiece]:
         """Return where the elements [start, end) lie, cut at the sections; reads nothing.
 
-        Whoever reads all pieces of a section reads each of its blocks once. `num_readers` share
+        A rank that reads all pieces of a section reads each of its blocks once. `num_readers` share
         what is worth reading at once.
 
         Raises:

@@ -49,7 +49,7 @@ def require_file(folder: PurePath, record: StoredFile, files: Files) -> None:
 
 @contextmanager
 def saying_who_needs(record: StoredFile, folder: PurePath, files: Files) -> Iterator[None]:
-    """Add to what is said of a damaged object which checkpoints need it.
+    """Add to the message about a damaged object which checkpoints need it.
 
     Raises:
         DamagedCheckpointError: Naming them.

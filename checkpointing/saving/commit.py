@@ -1,6 +1,6 @@
 """Make a checkpoint of what the ranks have written: the coordinator's part, in whatever process.
 
-It needs no torch, so the process that writes shards can do it while the training goes on.
+It needs no torch, so the process that writes shards can do it while the training continues.
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ class Sum:
     def __init__(self, data: torch.Tensor, on_device: torch.Tensor | None) -> None:
         self._data = data
         self._on_device = on_device
-        # Whoever waits may be on another stream.
+        # The waiting code may be on another stream.
         self._is_there: torch.cuda.Event | None = None
         if on_device is not None and on_device.is_cuda:
             self._is_there = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

@@ -93,7 +93,7 @@ def write_shard(
 
 
 def reused_report(tensors: Iterable[StoredTensor], earlier: EarlierShard, name: str) -> ShardReport:
-    """Return what is told of a file that was there before, under the name that it has now. Pure."""
+    """Return the report of a file that was there before, under its present name. Pure."""
     file = replace(earlier.record, name=name)
     named = (
         replace(one, chunks=tuple(chunk._replace(file=name) for chunk in one.chunks))

@@ -31,7 +31,7 @@ def summing(block: memoryview) -> Iterator[Callable[[], int]]:
         try:
             yield lambda: found[0]
         finally:
-            thread.join()  # whoever reads the block must be done when it is used again
+            thread.join()  # the reader of the block must be done when it is used again
     else:
         found.append(crc32(block))
         yield lambda: found[0]

@@ -71,7 +71,7 @@ def place_at(text: str) -> Place:
 def require_place(text: str) -> None:
     """Refuse a path or URL at which no checkpoints can be kept; starts nothing.
 
-    Whoever will be forked asks this: a file system of fsspec may begin a thread when it is made.
+    A process that will fork asks this: a file system of fsspec may begin a thread when it is made.
 
     Raises:
         PlaceError: See `place_at`.

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from ..contract.end_time import ToldEnd
+from ..contract.files.end_time import ToldEnd
 from ..contract.launcher_signals import SignalInbox
 from ..contract.preemption import PreemptionNotice
 from ..plan.given_options import Words

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..contract.environment import RankFiles, WorkerPlace, worker_environment
+from ..contract.files.run_dir_file import working_folder
 from ..contract.masking import mask_arguments, mask_environment, mask_text, secrets_of
-from ..contract.run_dir_file import working_folder
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.network import interface_of_run
 from ..run_folder.attempt_number import next_number

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 from ..contract.environment import default_environment
-from ..contract.error_file import read_error
 from ..contract.exit_codes import (
     CONTINUE,
     DONE,
@@ -19,15 +18,11 @@ from ..contract.exit_codes import (
     ended_by_warning,
     first_failure,
 )
+from ..contract.files.error_file import read_error
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
 from ..plan.launch_plan import LaunchPlan
-from ..plan.script_modules import (
-    modules_of,
-    names_torch_variable,
-    source_of,
-    spawn_line,
-)
+from ..plan.program_source import spawn_line
 from ..workers.forkserver.descriptors import open_descriptors
 from ..workers.lifeline import Lifeline
 from ..workers.starter import Starter
@@ -119,7 +114,7 @@ def _run_agent(
     asked = plan.run.of_the_model()
     if asked and not plan.uses_run and plan.nodes.node_rank in (0, None):
         say(without_run_text(plan.program.name, asked))
-    spawns = None if plan.uses_run else spawn_line(source_of(plan.program))
+    spawns = None if plan.uses_run else spawn_line(plan.source.text)
     if spawns is not None and plan.nodes.node_rank in (0, None):
         say(spawn_text(plan.program.name, spawns))
     plan = with_logs(plan, say)
@@ -146,7 +141,7 @@ def will_import_compiler(plan: LaunchPlan) -> bool:
     sets them.
     """
     is_spread = plan.local_world_size > 1 or plan.nodes.several
-    return plan.starts_run and is_spread and not names_torch_variable(plan.program)
+    return plan.starts_run and is_spread and not plan.source.names_torch_variable()
 
 
 def no_time_text(plan: LaunchPlan) -> str | None:
@@ -226,9 +221,9 @@ def _without_run(
     """Return what a notice did to a script without `Run`, and what would save it."""
     if died is not None and died.status is not None:
         lost = lost_text(end.lived_s, end.step())
-        return f"{died_text(died.rank, -died.status)} {lost} {lines_text(modules_of(plan.program))}"
+        return f"{died_text(died.rank, -died.status)} {lost} {lines_text(plan.source.modules())}"
     if inbox.warned_by is not None and ended_by_handling(end.outcomes):
-        return f"{ended_with_0_text(inbox.warned_by)} {lines_text(modules_of(plan.program))}"
+        return f"{ended_with_0_text(inbox.warned_by)} {lines_text(plan.source.modules())}"
     if inbox.warned_by is not None and any(o.status == CONTINUE for o in end.outcomes):
         return left_text(inbox.warned_by)
     return ""

@@ -4,7 +4,6 @@ From torch come the rendezvous, the store, the assignment of ranks and the exit 
 is ours, since torch's treats every signal and every exit code but 0 as a death.
 """
 
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ from torch.distributed.elastic.agent.server.api import (
 from torch.distributed.elastic.agent.server.api import Worker as ElasticWorker
 
 from ..contract.environment import GroupSettings, RankFiles, WorkerPlace, worker_environment
-from ..contract.error_file import read_error
 from ..contract.exit_codes import (
     CONTINUE,
     DONE,
@@ -32,17 +30,17 @@ from ..contract.exit_codes import (
     first_leaving,
     spare,
 )
-from ..contract.heartbeat import read_beat
+from ..contract.files.error_file import read_error
+from ..contract.files.heartbeat import read_beat
+from ..contract.files.leaving import read_leaving, told_leaving
+from ..contract.files.run_dir_file import working_folder
 from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
-from ..contract.leaving import read_leaving, told_leaving
 from ..contract.peer_loss import is_peer_loss
-from ..contract.run_dir_file import working_folder
 from ..errors import LauncherError, StartError
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.messages import NodeEnd
 from ..rendezvous.network import interface_of_run
-from ..run_folder.attempt_number import next_number
 from ..run_folder.plain_files import replace_text
 from ..workers.gpu_memory import AcceleratorMemory
 from ..workers.lifeline import Lifeline
@@ -53,13 +51,12 @@ from .attempts.evidence import oom_kills
 from .attempts.hang_detection import HangWatch
 from .attempts.history import AttemptHistory
 from .attempts.nccl_traces import ask_for_traces, wait_for_traces
-from .attempts.result import AttemptEnd, words_of
+from .attempts.result import AttemptEnd, failed_before, words_of
 from .attempts.stack_dump import ask_for_stacks
 from .attempts.supervision import Bounds
 from .cluster import PreemptionCause
 from .coordination import Coordination, MultiNode, SingleNode
-from .output.console_policy import PREFIX_TEMPLATE, STDERR, STDOUT, shares
-from .output.log_folder import LogFolder
+from .output.attempt_output import open_output
 from .output.rank_output import RankOutput
 from .worker_settings import group_settings
 
@@ -88,7 +85,7 @@ class NodeAgent(SimpleElasticAgent):
     ) -> None:
         history = AttemptHistory(plan, inbox, say)
         self._coordination: Coordination = (
-            MultiNode(plan, history, inbox)
+            MultiNode(plan, history, inbox, self._can_regroup)
             if plan.nodes.several
             else SingleNode(plan, history, lifeline.run_id)
         )
@@ -211,7 +208,13 @@ class NodeAgent(SimpleElasticAgent):
 
     def _start_all(self, worker_group: WorkerGroup) -> None:
         self._started_at = time.monotonic()  # the nodes have just agreed: the same moment on all
-        self._output = self._open_output(worker_group)
+        self._output, self._number = open_output(
+            self._plan,
+            group_rank=int(worker_group.group_rank or 0),
+            ranks={worker.global_rank: worker.local_rank for worker in worker_group.workers},
+            environ=self._environ,
+            say=self._say,
+        )
         self._oom_kills_before = oom_kills()
         self._num_own_keys = self._num_store_keys()
         settings = self._settings(worker_group)
@@ -240,32 +243,8 @@ class NodeAgent(SimpleElasticAgent):
             self._hang = HangWatch(timeout_s, heartbeats)
         worker_group.state = WorkerState.HEALTHY
 
-    def _open_output(self, worker_group: WorkerGroup) -> RankOutput:
-        plan = self._plan
-        log_dir = plan.log_dir
-        if log_dir is not None and plan.nodes.several:
-            # A folder that the nodes share: each one numbers its attempts by itself.
-            log_dir = log_dir / f"node-{worker_group.group_rank}"
-        number = next_number(plan.run.run_dir)
-        logs = None
-        if log_dir is not None:
-            logs = LogFolder.create(log_dir, self._say, at_least=number)
-        if plan.run.run_dir is not None:
-            is_of_run = logs is not None and logs.path.is_relative_to(plan.run.run_dir)
-            self._number = logs.number if logs is not None and is_of_run else number
-        share = shares(
-            plan.streams,
-            ranks={worker.global_rank: worker.local_rank for worker in worker_group.workers},
-            role=plan.role,
-            has_logs=logs is not None,
-            hostname=socket.gethostname().partition(".")[0],
-            template=self._environ.get(PREFIX_TEMPLATE),
-        )
-        filters = {STDOUT: plan.streams.stdout_filters, STDERR: plan.streams.stderr_filters}
-        return RankOutput(share, logs, {k: texts for k, texts in filters.items() if texts})
-
     def _write_stacks(self, workers: Sequence[Worker], elsewhere: str) -> None:
-        """Write where the ranks are when none got on: beside their logs, else here."""
+        """Write where the ranks are when none made progress: beside their logs, else here."""
         assert self._hang is not None
         assert self._output is not None
         files, folder = self._files, self._output.folder()
@@ -337,7 +316,7 @@ class NodeAgent(SimpleElasticAgent):
             joined=self._num_store_keys() > self._num_own_keys,
             num_oom_kills=oom_kills() - self._oom_kills_before,
             nothing_begun=nothing_begun,
-            failed_before_notice=_failed_before(outcomes, attempt.warned_at_s),
+            failed_before_notice=failed_before(outcomes, attempt.warned_at_s),
         )
         self._end = end
         worker_group.state = WorkerState.SUCCEEDED if code == DONE else WorkerState.FAILED
@@ -351,6 +330,10 @@ class NodeAgent(SimpleElasticAgent):
             outcome = outcome.told(record.told_s, record.exit_code)
         words = words_of(files, self._output, outcome.rank)
         return replace(outcome, lost_peer=is_peer_loss(words))
+
+    def _can_regroup(self) -> bool:
+        """Tell whether the ranks would save and leave now, to resume with more nodes."""
+        return self._plan.uses_run and not self._has_nothing_begun()
 
     def _has_nothing_begun(self) -> bool:
         """Tell whether the script saves by itself and no rank of this attempt has made a step."""
@@ -397,19 +380,6 @@ class NodeAgent(SimpleElasticAgent):
 
     def _shutdown(self, death_sig: Any = None, timeout: int = 30) -> None:
         self._stop_workers(self._worker_group)
-
-
-def _failed_before(outcomes: Sequence[RankEnd], warned_at_s: float | None) -> bool:
-    """Return whether a rank had failed before any notice was seen.
-
-    Args:
-        outcomes: Of all ranks of this node.
-        warned_at_s: When one was seen while ranks ran; None: none was, and one that comes later,
-            while the attempt is cleared up, comes after the failure.
-    """
-    first = first_failure(outcomes)
-    failure = None if first is None else first.failure()
-    return failure is not None and (warned_at_s is None or failure.latest_s < warned_at_s)
 
 
 def _place(worker: ElasticWorker, group: WorkerGroup) -> WorkerPlace:

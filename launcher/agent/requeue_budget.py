@@ -17,7 +17,7 @@ _REQUEUE = "requeue"
 
 
 def saved_step(events: Sequence[Mapping[str, Any]]) -> int:
-    """Return the step of the newest checkpoint that was told of; 0: none so far."""
+    """Return the step of the newest checkpoint that was reported; 0: none so far."""
     steps = [e["step"] for e in events if e.get("event") == "saved" and e.get("step") is not None]
     return max(steps, default=0)
 
@@ -55,7 +55,7 @@ def stuck_text(count: int, step: int) -> str:
     """Return why the job does not come back."""
     return (
         f"the job was started {count} times at step {step} and got no further: not starting it "
-        "again. Look at the log and at save_every; a job submitted anew begins a new count."
+        "again. Look at the log and at save_every; a newly submitted job starts a new count."
     )
 
 

@@ -1,4 +1,4 @@
-"""From the plan to what the workers of one attempt are told."""
+"""From the plan to the settings of one attempt's workers."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -53,5 +53,5 @@ def leaving_text(
         )
     return (
         f"{told} at step {step}, and no checkpoint could be written ({failure}): its {step} steps "
-        f"are lost. The same command begins anew, once {folder} can be written."
+        f"are lost. The same command starts from step 0, once {folder} can be written."
     )

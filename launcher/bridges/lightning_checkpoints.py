@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -10,6 +9,8 @@ import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from ..run_folder.plain_files import sync
 
 _STEP = re.compile(r"step=(\d+)")
 
@@ -45,23 +46,15 @@ def publish(aside: Path, final: Path) -> tuple[int, float]:
     if not aside.is_dir() and not zipfile.is_zipfile(aside):
         raise OSError(f"{aside} is cut off")
     for path in files:
-        _sync(path)
+        sync(path)
     size_bytes = sum(path.stat().st_size for path in files)
     if final.is_dir():
         shutil.rmtree(final)
     aside.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     for older in final.parent.glob("*step=*.ckpt"):
         if older != final:
             shutil.rmtree(older, ignore_errors=True)
             with suppress(OSError):
                 older.unlink(missing_ok=True)
     return size_bytes, time.monotonic() - began_s
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,4 +1,4 @@
-"""What is said of a Lightning Trainer's start; pure."""
+"""Messages about the start of a Lightning Trainer; pure."""
 
 from __future__ import annotations
 

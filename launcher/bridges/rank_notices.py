@@ -20,15 +20,14 @@ import torch.distributed as dist
 from strategies import ConfigError
 from strategies.data.workers.worker_signals import shield_loader_workers
 
-from ..contract.environment import RankEnvironment
-from ..contract.error_file import EXCEPTION
 from ..contract.exit_codes import CONTINUE, USAGE
-from ..contract.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.error_file import EXCEPTION
+from ..contract.files.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.run_dir_file import tell_folder
 from ..contract.preemption import PreemptionFlag
-from ..contract.run_dir_file import tell_folder
 from ..contract.run_options import RunOptions
 from ..training.ending.before_first_step import BeforeFirstStep
-from ..training.ending.rank_end import end_well, leave, leave_unsaved
+from ..training.ending.rank_end import end_well, leave, leave_unsaved, own_environment
 from ..training.own_loop.adopted_ranks import adopted_ranks
 from ..training.own_loop.agreement import Agreement
 from ..training.rank_console import RankConsole
@@ -38,10 +37,7 @@ class RankNotices:
     """This rank under a framework's loop."""
 
     def __init__(self) -> None:
-        try:
-            self.environment = RankEnvironment.from_environ(os.environ)
-        except ValueError as error:
-            leave(None, str(error), USAGE)
+        self.environment = own_environment()
         if (sentence := refused_options_text(self.environment.run)) is not None:
             self.refuse(sentence)
         told = self.environment.warning_file
@@ -73,7 +69,7 @@ class RankNotices:
         return self._agreement
 
     def run_dir(self, of_framework: str | Path) -> Path:
-        """Return the run folder: --run-dir, else the framework's own; the launcher is told."""
+        """Return --run-dir or the framework's own folder, and report it to the launcher."""
         path = (self.environment.run.run_dir or Path(of_framework)).absolute()
         tell_folder(self.environment.folder_file, path)
         return path

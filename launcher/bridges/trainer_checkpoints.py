@@ -8,7 +8,6 @@ and then renamed. One that has no seal, since it was written without the bridge,
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
@@ -16,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..contract.small_file import write_json
+from ..contract.files.small_file import write_json
+from ..run_folder.plain_files import sync
 
 UNFINISHED = ".unfinished"
 """The folder in which checkpoints are written."""
@@ -97,11 +97,11 @@ def seal(folder: Path, step: int, facts: Mapping[str, Any]) -> int:
         raise OSError(f"the checkpoint in {folder} is not complete: {why}")
     sizes = sizes_of(folder)
     for name in sizes:
-        _sync(folder / name)
+        sync(folder / name)
     write_json(folder / SEAL, {**facts, "step": step, "files": sizes})
-    _sync(folder / SEAL)
+    sync(folder / SEAL)
     for path in [folder, *(found for found in folder.rglob("*") if found.is_dir())]:
-        _sync(path)
+        sync(path)
     return sum(sizes.values())
 
 
@@ -116,7 +116,7 @@ def publish(folder: Path, final: Path) -> None:
     with suppress(FileNotFoundError):
         final.rename(before)
     folder.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     shutil.rmtree(before, ignore_errors=True)
     with suppress(OSError):  # another checkpoint may be under way there
         folder.parent.rmdir()
@@ -129,8 +129,8 @@ def amend(folder: Path, **facts: Any) -> None:
         OSError: from the disk.
     """
     write_json(folder / SEAL, {**(read_seal(folder) or {}), **facts})
-    _sync(folder / SEAL)
-    _sync(folder)
+    sync(folder / SEAL)
+    sync(folder)
 
 
 def read_seal(folder: Path) -> dict[str, Any] | None:
@@ -171,11 +171,3 @@ def _absent_shard(folder: Path, index: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return index.name
     return next((name for name in sorted(names) if not (folder / name).is_file()), None)
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,4 +1,4 @@
-"""What is said of a Trainer's start; pure."""
+"""Messages about the start of a Trainer; pure."""
 
 from __future__ import annotations
 

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from ..plan.given_options import Given, Words
 from ..plan.option_types import configuration
 
-READ = ("join_timeout", "timeout")
-"""Keys of --rdzv-conf that are used, the first one that is given."""
+JOIN_TIMEOUT = ("join_timeout", "timeout")
+"""Keys of --rdzv-conf for one thing; the first one that is given is used."""
+LAST_CALL = ("last_call_timeout",)
+READ = (*JOIN_TIMEOUT, *LAST_CALL)
+"""Keys of --rdzv-conf that are used."""
 
 _WITHOUT_MEANING: Mapping[str, str] = {
     "--monitor-interval": "the end of a rank is noticed at once",
@@ -17,12 +20,12 @@ _WITHOUT_MEANING: Mapping[str, str] = {
 }
 _ON_ONE_NODE: Mapping[str, str] = {
     "--local-addr": "one node needs no address for others",
-    "--rdzv-conf": "one node waits for nobody",
-    "--secret-file": "one node has nobody to share it with",
+    "--rdzv-conf": "there is only one node",
+    "--secret-file": "there is no other node to share it with",
 }
 _STANDALONE = ("--rdzv-backend", "--rdzv-endpoint", "--rdzv-id", "--master-addr", "--master-port")
 _SAYS_NOTHING: Mapping[str, str] = {"--event-log-handler": "null"}
-"""Values that are torchrun's default: whoever spells them out asks for nothing."""
+"""Values that are torchrun's default: to spell them out asks for nothing."""
 
 
 def notes(words: Words, *, several_nodes: bool) -> tuple[str, ...]:
@@ -55,5 +58,5 @@ def _unused_keys(given: Given) -> list[str]:
         return []
     return [
         f"{','.join(unused)} in --rdzv-conf {'has' if len(unused) == 1 else 'have'} no effect: of "
-        f"its keys the nodes read {' and '.join(READ)} only."
+        f"its keys the nodes read {', '.join(READ)} only."
     ]

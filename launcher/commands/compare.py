@@ -18,12 +18,12 @@ from checkpointing import (
     different_values,
 )
 
-from ..console import say
 from ..errors import UsageError
-from ..printable import printable
 from ..run_folder.jsonl import METRICS, metrics_of
 from ..run_folder.metric_text import WEIGHTS_DIGEST
 from ..run_folder.tables import plural
+from ..terminal.console import say
+from ..terminal.printable import printable
 from .checkpoint.target import find_target
 from .parser import CommandParser
 
@@ -78,7 +78,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch compare",
         description="Compare two runs bit by bit: each number that both have recorded, and each "
         "checkpoint that both have. Exit code 1 if anything differs.",
-        allow_abbrev=False,
     )
     for name in ("left", "right"):
         parser.add_argument(name, type=Path, metavar="RUN", help="a run folder")

@@ -43,8 +43,6 @@ def build_parser() -> argparse.ArgumentParser:
         description="Print what --strategy auto would choose on machines that are not there: bytes "
         "of each rank, size and time of a save. The script is run up to run.prepare, on the CPU.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--ranks", type=int, required=True, metavar="N", help="GPUs of the run, one a rank")

@@ -34,8 +34,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch schedule",
         description="Print the learning rates of a run before it is run.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "schedule",
@@ -44,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, help="optimizer steps of the run")
     parser.add_argument("--epochs", type=int, help="epochs of the run, instead of --steps")
-    parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="to tell epochs")
+    parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="to print epochs")
     parser.add_argument("--rate", type=float, help="the optimizer's rate (default 1: factors)")
     parser.add_argument("--rows", type=int, default=20, help="lines of the table (default 20)")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw it into this file")

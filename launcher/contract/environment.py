@@ -24,11 +24,11 @@ LEAVING_FILE = "RELAUNCH_LEAVING_FILE"
 CPUS = "RELAUNCH_CPUS"
 """The CPUs to which a rank is bound as it starts, with commas between them."""
 SECRET = "RELAUNCH_SECRET"
-"""What the launchers of several nodes share; for them only, no rank gets it."""
+"""The secret of the launchers of several nodes; no rank gets it."""
 END_TIME = "RELAUNCH_END_TIME"
 GRACE = "RELAUNCH_GRACE_S"
 HAND_OVER = "RELAUNCH_SLURM"
-"""What the batch step's process tells the agents; not for the ranks."""
+"""Settings from the batch step's process to the agents; not for the ranks."""
 CUDA_BACKEND = "RELAUNCH_CUDA_BACKEND"
 """The user's: "gloo" lets ranks share GPUs, to try a run of several ranks on fewer GPUs."""
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
@@ -59,7 +59,7 @@ class Limits:
     end_time_s: float | None = None
     """The end of the job's time, in seconds since the epoch."""
     grace_s: float | None = None
-    """From the warning of a preemption to its end; 0: there is no grace."""
+    """From a preemption notice to SIGKILL; 0: there is no grace."""
     kill_wait_s: float | None = None
     """From SIGTERM to SIGKILL in any other case."""
 
@@ -82,29 +82,29 @@ class RankEnvironment:
     error_file: Path | None
     """Where this rank may leave the reason of its failure for the launcher."""
     warning_file: Path | None
-    """Where the launcher tells the cause and the deadline of a warning."""
+    """Where the launcher writes the cause and the deadline of a notice."""
     heartbeat_file: Path | None
-    """Where this rank says how far it is."""
+    """Where this rank writes its heartbeat."""
     stacks_file: Path | None
     """Where this rank writes its stacks when it is asked to."""
     cuda_backend: str | None = None
     """What sums tensors of GPUs over the ranks: "gloo", or None for NCCL."""
     planned: PlannedMachines | None = None
-    """Machines that are not there: the script is to tell what it would need, and to end."""
+    """Machines that are not there: the script reports what it would need, and ends."""
     trial: TrialSettings | None = None
     """A few steps are to be observed, and the run ends after them."""
     attempt: int = 1
     """The lowest number that this start may have in the run's folder."""
     folder_file: Path | None = None
-    """Where this rank says in which folder the run is kept."""
+    """Where this rank writes the path of the run folder."""
     start_dir: Path | None = None
     """The launcher's working folder: the script may change its own before it comes to `Run`."""
     leaving_file: Path | None = None
-    """Where this rank says that all is saved, and with which code it leaves."""
+    """Where this rank notes that all is saved, and its exit code."""
     end_time_s: float | None = None
     """The end of the job's time, in seconds since the epoch; None: no limit is known."""
     grace_s: float | None = None
-    """From a warning to SIGKILL: --grace, or what a batch system gives; None: not known."""
+    """From a notice to SIGKILL: --grace, or what a batch system gives; None: not known."""
     has_threads: bool = False
     """Whether OMP_NUM_THREADS says with how many threads to compute."""
 
@@ -232,8 +232,18 @@ def worker_environment(
     files: RankFiles,
     inherited: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return the whole environment of one worker: what it inherits and what it is told."""
-    told = {
+    """Return the whole environment of one worker: inherited variables, defaults and settings."""
+    settled = _settled(place, settings, files)
+    if settings.virtual_local_rank:
+        settled |= {"LOCAL_RANK": "0", **only_devices(inherited, place.local_rank)}
+    # A relaunch started inside a rank must not pass that rank's own settings on.
+    kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
+    return {**_defaults(place, settings, files), **kept, **settled}
+
+
+def _settled(place: WorkerPlace, settings: GroupSettings, files: RankFiles) -> dict[str, str]:
+    """Return the variables that the launcher sets, whatever the environment has."""
+    values = {
         "RANK": str(place.rank),
         "LOCAL_RANK": str(place.local_rank),
         "WORLD_SIZE": str(place.world_size),
@@ -263,8 +273,11 @@ def worker_environment(
         END_TIME: _text(settings.limits.end_time_s),
         GRACE: _text(settings.limits.grace_s),
     }
-    if settings.virtual_local_rank:
-        told |= {"LOCAL_RANK": "0", **only_devices(inherited, place.local_rank)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _defaults(place: WorkerPlace, settings: GroupSettings, files: RankFiles) -> dict[str, str]:
+    """Return the variables that a worker gets unless the environment has them."""
     defaults = default_environment(place.local_world_size)
     if settings.log_folder is not None:
         # Where NCCL gives up, the collectives of each rank; by default they go to /tmp.
@@ -276,13 +289,11 @@ def worker_environment(
         if place.group_world_size > 1:
             # "=": this very name. Without it NCCL takes every interface whose name begins so.
             defaults[NCCL_INTERFACE] = f"={settings.interface}"
-    # A relaunch started inside a rank must not pass that rank's own wishes on.
-    kept = {name: value for name, value in inherited.items() if name not in OWN_NAMES}
-    return {**defaults, **kept, **{k: v for k, v in told.items() if v is not None}}
+    return defaults
 
 
 def default_environment(local_world_size: int) -> dict[str, str]:
-    """Return what a worker is told unless its user has already said something else."""
+    """Return the defaults that depend only on the number of ranks on the node."""
     defaults = {
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         # Or NCCL's own thread ends the process for an error of CUDA before the main thread, which

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .failure_order import Failure, Kind, first_of, follows
-from .leaving import Leaving
+from .files.leaving import Leaving
 
 DONE = 0
 """Every rank did what it had to do."""
@@ -141,7 +141,7 @@ def followers(outcomes: Sequence[RankEnd]) -> tuple[RankEnd, ...]:
 def first_failure(outcomes: Sequence[RankEnd]) -> RankEnd | None:
     """Return the rank that failed first by itself, or None; see `first_of` for what is first.
 
-    Whoever failed since the others had saved and left has not failed.
+    A rank that failed because the others had saved and left has not failed.
     """
     excused = {outcome.rank for outcome in followers(outcomes)}
     by_rank = {outcome.rank: outcome for outcome in outcomes if outcome.rank not in excused}

@@ -21,7 +21,7 @@ ENDED_AT_ONCE = (
 
 
 class SignalInbox:
-    """What the launcher was told by signals. One per process, installed on the main thread."""
+    """The signals that the launcher has received. One per process, installed on the main thread."""
 
     def __init__(self) -> None:
         self.warned_by: int | None = None

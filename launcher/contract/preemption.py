@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .small_file import write_json
+from .files.small_file import write_json
 
 WARNING_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -88,7 +88,7 @@ class PreemptionFlag:
 
     @property
     def cause(self) -> str | None:
-        """What the launcher was told, else the signal that came here; None before a warning."""
+        """The launcher's cause, else the signal that came here; None before a notice."""
         if self._signum is None:
             return None
         warned = self._told()

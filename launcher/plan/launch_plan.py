@@ -16,10 +16,9 @@ from .cpu_binding import Cpus, bind, read_topology
 from .gpu_nodes import gpu_nodes
 from .machine import Machine
 from .options import LaunchOptions, NodeOptions, StreamOptions
-from .program import Program, ProgramKind, find_source
-from .script_modules import sources_of
+from .program import Program, ProgramKind
+from .program_source import ProgramSource, read_source
 from .secret import RunSecret
-from .shadowing import origin_of_packages, use_of_packages
 
 _SHARING = ("ddp", "fsdp")
 """Strategies whose ranks can share a GPU; others set their device by LOCAL_RANK."""
@@ -31,8 +30,9 @@ class LaunchPlan:
     """All that is needed to start the ranks of this node."""
 
     program: Program
+    source: ProgramSource = field(default_factory=ProgramSource, repr=False)
     uses_run: bool
-    """The script imports `launcher`, so each rank will soon handle SIGTERM."""
+    """The script, or a module beside it, imports `launcher`: each rank will soon handle SIGTERM."""
     starts_run: bool = False
     """It calls `Run.start`, which receives the SIGINT that was held back until then."""
     local_world_size: int
@@ -86,7 +86,8 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         UsageError: What was asked cannot be done on this machine.
     """
     program = Program(kind=options.kind, name=options.script, args=options.script_args)
-    uses_run = check_packages(program)
+    source = read_source(program)
+    uses_run = source.uses_run()
     local_world_size = resolve_nproc(options, machine, uses_run=uses_run)
     if options.run.precision == "fp16" and machine.num_gpus == 0:
         shown = "" if machine.cuda_visible_devices is None else f": {machine.describe_gpus()}"
@@ -99,8 +100,9 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
         log_dir = run_dir / "logs"
     return LaunchPlan(
         program=program,
+        source=source,
         uses_run=uses_run,
-        starts_run=uses_run and calls_run_start(program),
+        starts_run=uses_run and source.calls_run_start(),
         local_world_size=local_world_size,
         run=replace(
             options.run, run_dir=run_dir, checkpoints=_whole_place(options.run.checkpoints)
@@ -146,32 +148,6 @@ def bind_ranks(plan: LaunchPlan, mode: str | None, machine: Machine) -> LaunchPl
             )
         homes = [nodes[rank % len(nodes)] for rank in range(nproc)]
     return replace(plan, cpus=bind(mode, read_topology(os.sched_getaffinity(0)), homes))
-
-
-def check_packages(program: Program) -> bool:
-    """Return whether the program uses `Run`.
-
-    Raises:
-        UsageError: There is no such program, or it would get another package in place of ours.
-    """
-    source = find_source(program)
-    if source is None:
-        return False
-    folder = Path.cwd() if program.kind is ProgramKind.MODULE else source.parent
-    use = use_of_packages(_source(source))
-    origin = origin_of_packages(use, folder, own_root=Path(__file__).parents[2])
-    if (shadow := origin.shadow) is not None:
-        name = shadow.parent.name if shadow.name == "__init__.py" else shadow.stem
-        raise UsageError(
-            f'{source.name} would import {shadow} instead of relaunch\'s own package "{name}". '
-            f"Rename or move it."
-        )
-    return "launcher" in origin.ours
-
-
-def calls_run_start(program: Program) -> bool:
-    """Return whether the program, or a module beside it that it imports, calls `Run.start`."""
-    return any("Run.start(" in source for source in sources_of(program))
 
 
 def resolve_nproc(options: LaunchOptions, machine: Machine, *, uses_run: bool) -> int:
@@ -226,13 +202,6 @@ def sharing_note(num_ranks: int, machine: Machine) -> str | None:
         f"{machine.describe_gpus()}, and what they sum goes by way of the host. This tries a run; "
         "its speed and memory are those of no other."
     )
-
-
-def _source(script: Path) -> str:
-    try:
-        return script.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UsageError(f"{script} cannot be read: {error.strerror}.") from None
 
 
 def require_engine(plan: LaunchPlan) -> None:

@@ -36,7 +36,7 @@ class LocalRendezvous(StaticTCPRendezvous):
         )
 
     def next_rendezvous(self) -> RendezvousInfo:
-        """Open the store. The caller has let go of the store of the round before.
+        """Open the store. The caller has released the store of the round before.
 
         Raises:
             UsageError: The port is taken, or the address is not one of this machine.

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 
 REMIND_S = 30.0
-"""How often it is said."""
+"""How often it is repeated."""
 PATIENCE_S = 3.0
-"""Before it is said the first time: nodes are never started at the same moment."""
+"""Before the first one: nodes are never started at the same moment."""
 
 
 class Reminder:

@@ -16,7 +16,7 @@ from checkpointing import CheckpointStore, Place, PlaceError, SaveFailedError, i
 from checkpointing.storage.local_files import LOCAL_FILES
 from strategies import ConfigError
 
-from .jsonl import EVENTS, METRICS, event_of, events_of, metrics_of
+from .jsonl import EVENTS, METRICS, event_of, events_of
 from .lines.appending import LineFile
 from .lines.fields import Record, is_event, parse, skipped_text
 from .lines.reading import newest
@@ -172,10 +172,6 @@ class RunFolder:
         """Write the lines that wait, a last time. Called on the coordinator only."""
         self._events.close()
         self._metrics.close()
-
-    def metrics_records(self) -> list[dict[str, Any]]:
-        """Return the records so far, oldest first."""
-        return list(metrics_of(self.path))
 
     def forget_metrics_after(self, step: int) -> LostWork:
         """Drop the records of steps that will be done again. Called on the coordinator only.

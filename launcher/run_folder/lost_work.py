@@ -17,7 +17,7 @@ class LostWork:
 
 
 def lost_work(records: Sequence[Mapping[str, Any]], step: int) -> LostWork:
-    """Return what the records after `step` cost, from which a start goes on.
+    """Return what the records after `step` cost, from which a start resumes.
 
     Where the record of `step` itself is not there, its time is put between those of its neighbours
     in the same attempt.

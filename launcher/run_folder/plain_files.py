@@ -34,6 +34,19 @@ def write_all(fd: int, data: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
+def sync(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, durable.
+
+    Raises:
+        OSError: From the disk.
+    """
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def replace_text(path: Path, text: str) -> None:
     """Give a file a new content, of which a reader never sees half.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..printable import printable
+from ..terminal.printable import printable
 
 
 def render(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: str = "") -> str:

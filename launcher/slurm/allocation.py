@@ -27,7 +27,7 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """A job, as one of its processes is told about it."""
+    """A job, as one of its processes sees it."""
 
     job_id: int
     role: Role
@@ -117,20 +117,14 @@ def read_allocation(
     """
     step = _number(environ, "SLURM_STEP_ID")
     is_task = step is not None and step not in _NO_TASK_STEPS
-    prefix = "SLURM_STEP_" if is_task and "SLURM_STEP_NODELIST" in environ else "SLURM_JOB_"
-    of_job = environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST", "")
-    nodes = expand(environ.get(f"{prefix}NODELIST") or of_job)
-    is_whole_job = set(nodes) == set(expand(of_job))
+    nodes, is_whole_job = _nodes(environ, expand, is_task=is_task)
     hostfile = environ.get("SLURM_HOSTFILE", "")
     listed = read(hostfile) if hostfile else environ.get("SLURM_ARBITRARY_NODELIST", "")
     nodes = in_order(nodes, listed)
     name = environ.get("SLURMD_NODENAME")
-    here = {name, host, host.partition(".")[0]}
     # In a container Slurm's own processes cannot be seen; then a node's name has to do.
-    if not is_in_step and here.isdisjoint(nodes):
-        role = Role.OUTSIDE
-    else:
-        role = Role.TASK if is_task else Role.BATCH
+    is_here = is_in_step or not {name, host, host.partition(".")[0]}.isdisjoint(nodes)
+    role = (Role.TASK if is_task else Role.BATCH) if is_here else Role.OUTSIDE
     counts = _tasks_per_node(environ, is_task=is_task, num_nodes=len(nodes))
     node_rank, task = _number(environ, "SLURM_NODEID") or 0, _number(environ, "SLURM_PROCID")
     if task is not None and role is Role.TASK and counts is not None and set(counts) == {1}:
@@ -177,6 +171,16 @@ def is_in_step(pid: int, proc: Path = Path("/proc")) -> bool:
             return True
         pid = int(rest.split()[1])
     return False
+
+
+def _nodes(
+    environ: Mapping[str, str], expand: Callable[[str], tuple[str, ...]], *, is_task: bool
+) -> tuple[tuple[str, ...], bool]:
+    """Return the nodes of the step in a task, else of the job, and whether they are all of it."""
+    prefix = "SLURM_STEP_" if is_task and "SLURM_STEP_NODELIST" in environ else "SLURM_JOB_"
+    of_job = environ.get("SLURM_JOB_NODELIST") or environ.get("SLURM_NODELIST", "")
+    nodes = expand(environ.get(f"{prefix}NODELIST") or of_job)
+    return nodes, set(nodes) == set(expand(of_job))
 
 
 def _tasks_per_node(

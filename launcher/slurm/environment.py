@@ -171,7 +171,7 @@ class SlurmEnvironment(ClusterEnvironment):
         left = max(0, plan.max_restarts - used)
         limits = self._limits()
         if self._settles_alone:
-            self._budget(plan).begin()  # a refusal is told at the end, by 93
+            self._budget(plan).begin()  # exit code 93 reports a refusal at the end
         elif self._leaves_it_to_others:
             self._say(others_text(self._allocation.key, self._by_hand))
         if left != plan.max_restarts and self._allocation.node_rank == 0:
@@ -247,7 +247,7 @@ class SlurmEnvironment(ClusterEnvironment):
             kill_wait_s=limits.kill_wait_s,
             restarts_used=budget.restarts_used(),
         )
-        # Whoever reaches the agents' port must not be able to speak for one of them.
+        # A stranger who reaches the agents' port must not be able to speak for one of them.
         made = secrets.token_hex(16)
         environ = {**with_secret(self._environ, made), **hand_over.to_environ()}
         if inbox.warned_by is not None:

@@ -56,7 +56,7 @@ class SiteFacts:
     kill_wait_s: float | None = None
     """From SIGTERM to SIGKILL, whatever the cause."""
     binds_cpus: bool = False
-    """srun gives each task some of its node's CPUs, unless it is told not to."""
+    """srun gives each task some of its node's CPUs, unless an option says otherwise."""
 
 
 def parse_job(text: str) -> JobFacts | None:

@@ -221,7 +221,7 @@ def by_hand(
     known: JobFacts | None,
     is_file: Callable[[str], bool] = os.path.isfile,
 ) -> str:
-    """Return the one command with which a person goes on; pure, but for a look at a path."""
+    """Return the one command with which a person resumes; pure, except that it reads a path."""
     if known is not None and not known.is_batch:
         return "start the same command again, in a new allocation."
     # With a blank it may be a path, or a path and arguments that lack their quotes.

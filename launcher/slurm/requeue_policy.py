@@ -31,11 +31,11 @@ class RequeueAction(enum.Enum):
     """What this process does about it."""
 
     LEAVE = enum.auto()
-    """Nothing: all is said by the exit code."""
+    """Nothing: the exit code is the whole answer."""
     REQUEUE = enum.auto()
     ASK_AGAIN = enum.auto()
     TELL = enum.auto()
-    """Leave, and say how a person goes on: Slurm does not requeue this job."""
+    """Leave, and print how a person resumes: Slurm does not requeue this job."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ import torch
 from checkpointing import JSON
 from strategies import ConfigError, HostCommunicator, Precision, Ranks, precision_for
 
-from ..contract.end_time import EndTime, end_time_file
 from ..contract.environment import RankEnvironment
-from ..contract.error_file import write_error
-from ..contract.heartbeat import Heartbeat
+from ..contract.files.end_time import EndTime, end_time_file
+from ..contract.files.error_file import write_error
+from ..contract.files.heartbeat import Heartbeat
 from ..contract.masking import ARGUMENTS, mask_description, mask_text, secrets_in, secrets_of
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import next_number
@@ -153,7 +153,7 @@ class RunContext:
         return conditions(self.device) if self.exact else {}
 
     def _end_process(self, sentence: str) -> None:
-        """End a rank that has left its loop and goes on alone; called in a thread."""
+        """End a rank that has left its loop and runs on alone; called in a thread."""
         code = code_of_mistake(has_trained=self.has_trained)
         if not write_error(self.environment.error_file, sentence, exit_code=code):
             print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)

@@ -134,8 +134,8 @@ class Lockstep:
         """Wait until all ranks have ended `main`. Called on every rank, at its end.
 
         Raises:
-            ConfigError: this rank has left a loop, or ended while others went on to something that
-                all ranks must do.
+            ConfigError: this rank has left a loop, or ended while others continued to something
+                that all ranks must do.
             StrategyError: the others do not come.
         """
         self._refuse_after_departure()

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from ..console import is_screen
-from ..printable import printable, printable_lines
+from ..terminal.console import is_screen
+from ..terminal.printable import printable, printable_lines
 
 REDRAW_S = 0.2
 """How often the line in place changes."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NoReturn, Unpack
 
 from torch.utils.data import Subset
 
@@ -30,19 +30,19 @@ from strategies import (
 from strategies.parallel.calls.bypass import explanation
 
 from ..contract.environment import RankEnvironment
-from ..contract.error_file import write_exception
 from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
-from ..contract.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.error_file import write_error, write_exception
+from ..contract.files.heartbeat import Heartbeat, listen_for_stacks
+from ..contract.files.run_dir_file import tell_folder
 from ..contract.peer_loss import is_of_connection
 from ..contract.preemption import PreemptionFlag
-from ..contract.run_dir_file import tell_folder
 from ..run_folder.folder import run_folder_at
 from ..run_folder.lock import FolderTakenError, FolderUnavailableError
 from .context import RunContext
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake, mistake_text
 from .ending.notices import Notice, notice_of
-from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others
+from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others, own_environment
 from .lockstep import where_raised
 from .loop.fit import Loss, fit
 from .loop.job import Job
@@ -92,17 +92,11 @@ class Run(RunContext):
             ConfigError: this is not the main thread of the process.
         """
         _require_main_thread()
-        environment = _own_environment()
+        environment = own_environment()
         path = run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
-        launcher = None if environment.warning_file is None else os.getppid()
-        flag = PreemptionFlag(environment.warning_file, launcher)
-        flag.install_until_exit()
-        start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
-        start.begin()
-        if launcher is not None:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
+        flag, start = _listen_for_notices(environment)
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
@@ -254,29 +248,22 @@ class Run(RunContext):
             for train, validation in folds
         ]
 
-    def mistaken(self, error: ConfigError) -> tuple[str, int]:
-        """Save what is finished; return what to say about a mistake, and the exit code.
+    def mistake_text(self, error: ConfigError) -> str:
+        """Return what to say about a mistake of the script's that this rank has met."""
+        step = self.lockstep.step if self.has_trained else None
+        return mistake_text(str(error), where_raised(error), step=step)
 
-        Called on every rank that has met one.
+    def save_after(self, error: Exception) -> str:
+        """Save what is finished, if all ranks have met this; return what is kept, or nothing.
+
+        Called on every rank that has met it; the process is to end then. Where the connection
+        between the ranks broke, nothing can be saved.
         """
-        self.lockstep.stay()
-        has_trained = self.has_trained
-        step = self.lockstep.step if has_trained else None
-        sentence = mistake_text(str(error), where_raised(error), step=step)
-        if self._job is not None and has_trained:
-            sentence = f"{sentence} {self._job.save_after_mistake()}"
-        return sentence, code_of_mistake(has_trained=has_trained)
-
-    def describe_end(self, error: Exception) -> str:
-        """Return where an exception of the script's ended this rank, and what of the run is kept.
-
-        One that all ranks meet lets them save what is finished first. Where the connection between
-        them broke, nothing can be saved.
-        """
-        where, words = self.lockstep.describe(error), f"{type(error).__name__}: {error}"
-        if self._job is None or not self.has_trained or is_of_connection(words):
-            return where
-        return f"{where}\n{self._job.save_after_mistake()}"
+        if self._job is None or not self.has_trained:
+            return ""
+        if is_of_connection(f"{type(error).__name__}: {error}"):
+            return ""
+        return self._job.save_after_mistake()
 
     @property
     def has_trained(self) -> bool:
@@ -325,11 +312,16 @@ def _require_main_thread() -> None:
         )
 
 
-def _own_environment() -> RankEnvironment:
-    try:
-        return RankEnvironment.from_environ(os.environ)
-    except ValueError as error:
-        leave(None, str(error), USAGE)
+def _listen_for_notices(environment: RankEnvironment) -> tuple[PreemptionFlag, BeforeFirstStep]:
+    """Install the handlers of preemption notices, which end the rank until the first step."""
+    launcher = None if environment.warning_file is None else os.getppid()
+    flag = PreemptionFlag(environment.warning_file, launcher)
+    flag.install_until_exit()
+    start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
+    start.begin()
+    if launcher is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
+    return flag, start
 
 
 def _code_of(
@@ -358,15 +350,34 @@ def _code_of(
     except FolderTakenError as error:
         leave(environment.error_file, str(error), DO_NOT_RETRY)
     except ConfigError as error:
-        sentence, code = (str(error), USAGE) if run is None else run.mistaken(error)
-        leave(environment.error_file, sentence, code)
+        if run is None:
+            leave(environment.error_file, str(error), USAGE)
+        _leave_after_mistake(run, error)
     except (StrategyError, CheckpointError) as error:
         leave(environment.error_file, str(error), _FAILURE)
     except Exception as error:
         if run is not None:
-            run.lockstep.stay()
-            end = run.describe_end(error)
-            if not write_exception(environment.error_file, error, end, run.masked):
-                print(f"relaunch: {run.masked(end)}", file=sys.stderr, flush=True)
+            _record_end(run, error)
         raise
     return DONE
+
+
+def _leave_after_mistake(run: Run, error: ConfigError) -> NoReturn:
+    """End the process with what the script has done wrong, and with what is saved."""
+    file, at_s = run.environment.error_file, time.monotonic()
+    run.lockstep.stay()
+    sentence, code = run.mistake_text(error), code_of_mistake(has_trained=run.has_trained)
+    # First: a notice may end this rank while it waits for the others.
+    write_error(file, sentence, exit_code=code, at_s=at_s)
+    leave(file, f"{sentence} {run.save_after(error)}".rstrip(), code, at_s=at_s)
+
+
+def _record_end(run: Run, error: Exception) -> None:
+    """Leave what has ended the script for the launcher's report, and what is saved."""
+    file, at_s = run.environment.error_file, time.monotonic()
+    run.lockstep.stay()
+    where = run.lockstep.describe(error)
+    write_exception(file, error, where, run.masked, at_s=at_s)  # first, as above
+    end = f"{where}\n{run.save_after(error)}".rstrip()
+    if not write_exception(file, error, end, run.masked, at_s=at_s):
+        print(f"relaunch: {run.masked(end)}", file=sys.stderr, flush=True)

@@ -109,8 +109,8 @@ def end_python() -> None:
 def _destroy(modules_before: Collection[str]) -> None:
     """Drop the program's modules, with all that only they hold.
 
-    Python goes on and clears such modules name by name. Here a daemon thread may run on meanwhile.
-    Files are flushed before, as a collection closes their parts in no order, and after it.
+    Python would clear such modules name by name. Here a daemon thread may still run. Files are
+    flushed before, as a collection closes their parts in no order, and after it.
     """
     _flush_files()
     own = [name for name, module in sys.modules.items() if _is_own(name, module, modules_before)]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
+
+from checkpointing.readable import readable
 
 from . import exec_worker
 from .guardian import kill_group
@@ -121,17 +122,12 @@ def wait_for_an_end(workers: Iterable[Worker], bound_s: float, wake_fd: int | No
 
     Also as soon as there is something to read at the eventfd `wake_fd`, which is read.
     """
-    fds = [worker._end_fd for worker in workers]
-    if None in fds:
+    known = list(workers)
+    fds = [worker._end_fd for worker in known if worker._end_fd is not None]
+    if len(fds) < len(known):
         time.sleep(bound_s)  # a kernel older than 5.3 cannot tell
         return
-    poll = select.poll()
-    for fd in fds:
-        assert fd is not None
-        poll.register(fd, select.POLLIN)
-    if wake_fd is not None:
-        poll.register(wake_fd, select.POLLIN)
-    poll.poll(bound_s * 1000)
+    readable(fds if wake_fd is None else [*fds, wake_fd], bound_s)
     if wake_fd is not None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(wake_fd)
@@ -145,7 +141,7 @@ def wait_for_end(pid: int, bound_s: float) -> None:
     if (fd := _open_pidfd(pid)) is None:
         return
     try:
-        select.select([fd], [], [], bound_s)
+        readable([fd], bound_s)
     finally:
         os.close(fd)
 

@@ -20,9 +20,9 @@ loss, and the numbers by which ranks notice that they no longer do the same thin
 #
 # 1. Nothing may be decided from a rank's own wish. A rank that sees its own flag at k and acts on
 #    it enters a collective that no other rank is in. It reports the flag, and acts on the sum.
-# 2. Whoever needs silence on the channel (a save, an evaluation of unknown length) calls `drain`
-#    first: it sends what is held and waits. Sums are answered in the order in which they were sent,
-#    so a rank that drains while another does not would read the other's numbers.
+# 2. A caller that needs silence on the channel (a save, an evaluation of unknown length) calls
+#    `drain` first: it sends what is held and waits. Sums are answered in the order in which they
+#    were sent, so a rank that drains while another does not would read the other's numbers.
 # 3. All numbers are float64 sums. Agreement on an integer x needs no gather of W values: W ranks
 #    hold the same x exactly if W * sum(x*x) == sum(x)**2 (Cauchy-Schwarz). Both sums go around, and
 #    digests have 20 bits so that they stay exact up to 8192 ranks.

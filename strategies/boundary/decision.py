@@ -57,7 +57,7 @@ class Decision:
     conclude: bool = False
     """Finish the save in flight first, however long it takes: another is to begin, or the end."""
     proceed: bool = False
-    """All ranks have done the present part of the save in flight: go on to the next one."""
+    """All ranks have done the present part of the save in flight: begin the next one."""
     rollback: bool = False
     """Go back to an earlier checkpoint."""
     ending: Ending | None = None

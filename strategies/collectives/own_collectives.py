@@ -24,8 +24,8 @@ class OwnCollectives:
 
     Args:
         ranks: whose group.
-        forward_has_some: the strategy gathers parameters there itself, so that none can be told
-            from the script's.
+        forward_has_some: the strategy gathers parameters there itself, so that none can be
+            distinguished from the script's.
     """
 
     def __init__(self, ranks: Ranks, *, forward_has_some: bool) -> None:

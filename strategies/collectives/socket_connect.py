@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hmac
-import math
 import os
 import secrets
-import select
 import socket
 import struct
 import time
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from checkpointing import JSON
+from checkpointing.readable import readable
 
 from .socket_channel import SocketChannel
 
@@ -191,11 +190,8 @@ class _Door:
 
 def _readable(sockets: Sequence[socket.socket], timeout_s: float) -> list[socket.socket]:
     """Wait until there is something to read from some of them; return these."""
-    poll = select.poll()  # select takes no descriptor from 1,024 on
     by_fd = {one.fileno(): one for one in sockets}
-    for fd in by_fd:
-        poll.register(fd, select.POLLIN)
-    return [by_fd[fd] for fd, _ in poll.poll(math.ceil(1000 * timeout_s))]
+    return [by_fd[fd] for fd in readable(by_fd, timeout_s)]
 
 
 def _host() -> str:

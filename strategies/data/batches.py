@@ -42,7 +42,7 @@ class Jump:
     """A window of data that is left out for good, because the steps on it could not be applied."""
 
     at: int
-    """The optimizer step that goes on behind the window."""
+    """The optimizer step that continues behind the window."""
     length: int
     """How many steps' data it holds."""
 

@@ -1,4 +1,4 @@
-"""Reading batches by index lists: what waits for loader workers, and goes on when they die."""
+"""Reading batches by index lists, from loader workers that may die."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .workers.worker_death import (
 )
 
 _LOOK_S = 0.1
-"""How often whoever waits for data looks at other things."""
+"""How often a wait for data checks other things."""
 GRACE_S = 1.0
 """How long a worker may take to end by itself."""
 
@@ -113,7 +113,7 @@ class Batches(Iterator[Any]):
                 next() can be called again.
             ConfigError: Its samples cannot be made into a batch without a function of the script's.
             StrategyError: Workers died twice at one batch.
-            Exception: What the data set raised; next() then goes on behind that batch.
+            Exception: What the data set raised; next() then continues behind that batch.
         """
         while not self._is_over:
             if self._iterator is None or self._is_stale:
@@ -232,7 +232,7 @@ class Batches(Iterator[Any]):
         if self._feed.is_read:
             self._is_over = True
             return
-        if self._has_notice():  # what the owner was told of may be what ended the worker
+        if self._has_notice():  # the owner's notice may be what ended the worker
             raise DataNotReady from error
         if not is_same_batch(before, death):
             self._warn(warning(death))

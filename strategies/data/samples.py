@@ -1,4 +1,4 @@
-"""Reading the samples of a batch: each has random numbers of its own, whoever reads it.
+"""Reading the samples of a batch: each has random numbers of its own, whichever process reads it.
 
 torch's, numpy's and `random`'s global streams are seeded by the sample, so that what a data set
 draws (a crop, noise, a mask) is the same on any number of ranks and loader workers, after a resume,

@@ -8,8 +8,8 @@
 #
 # Here nothing runs on. Before a micro-batch is computed, torch, numpy and `random` are seeded with
 # a hash of (seed, step, micro-batch): the number of the canonical micro-batch, which does not
-# depend on the rank that computes it. Whoever computes it draws the same dropout mask. A resume has
-# nothing to restore, since the step's number says it all.
+# depend on the rank that computes it. Every rank that computes it draws the same dropout mask. A
+# resume has nothing to restore, since the step's number says it all.
 #
 # The same for what is drawn elsewhere: each purpose has a stream of its own, so that another draw
 # in one does not move the numbers of another. What a data set draws belongs to the sample, by

@@ -39,7 +39,7 @@ def weighted(losses: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor,
         raise ConfigError(
             f"weighted got {int(unfit.sum())} of {weights.numel()} weights that are negative or "
             f"not finite, the first {float(weights.reshape(-1)[place]):g} at {place}; a weight "
-            "says how much a sample counts. Use 0 for what is not to count."
+            "says how much a sample counts. Use 0 for samples that do not count."
         )
     spread = weights.detach().reshape(weights.shape + (1,) * (losses.ndim - weights.ndim))
     spread = spread.to(losses.dtype).expand_as(losses)

@@ -174,7 +174,7 @@ def _tally_of(name: str, value: Measurement) -> Tally:
         return Tally(kind="mean", sums=_pair(numerator, denominator), finish=quotient)
     if not isinstance(value, torch.Tensor) or value.ndim == 0:
         raise ConfigError(
-            f'metric "{name}" is a single number, a mean perhaps, and says not of how many '
+            f'metric "{name}" is a single number, perhaps a mean, without the number of '
             'samples. Return one value a sample (reduction="none") or a pair (sum, count).'
         )
     pair = _pair(value.detach().double().sum(), value.numel())

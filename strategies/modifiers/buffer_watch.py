@@ -24,8 +24,6 @@ from ..collectives.process_group import HostCommunicator, Ranks
 from ..collectives.replicas import digests_of
 
 _SHOWN = 5
-_NONE = -1
-"""In place of the digest of a buffer that is not there."""
 
 Owner: TypeAlias = tuple[nn.Module, str]
 """A module and its own name for a buffer."""
@@ -79,7 +77,7 @@ def judge(everyone: Sequence[Mapping[str, Seen]]) -> tuple[list[str], list[str]]
 
 
 def sentence(names: Sequence[str]) -> str:
-    """Return what is said of buffers that follow the number of ranks."""
+    """Return the warning about buffers that follow the number of ranks."""
     return (
         f"the model's forward moves {_listed(names)}, and each rank with its own "
         "micro-batches: what they hold, and the curve where it depends on them, follows the number "

@@ -1,6 +1,6 @@
 """Activation checkpointing: a second forward, in the backward, must not move a module's buffers.
 
-torch.utils.checkpoint computes activations again during the backward, whoever called it: this
+torch.utils.checkpoint computes activations again during the backward, in any caller's model: this
 package, or the model itself.
 """
 

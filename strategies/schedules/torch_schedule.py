@@ -59,7 +59,7 @@ class DrivenScheduler:
     def __init__(
         self, schedule: TorchSchedule, groups: Sequence[Mapping[str, Any]], span: Span
     ) -> None:
-        """Build it once, so that what cannot work is said before the run.
+        """Build it once, so that what cannot work is refused before the run.
 
         Args:
             schedule: what the user gave.

@@ -28,7 +28,7 @@ class NodeSource:
     """Reads one checkpoint; remembers the first failure instead of raising it.
 
     A rank that raised would leave the others of its node waiting for its part. So a read that
-    fails yields undefined values, every rank goes on to the end, and `raise_failure` tells.
+    fails yields undefined values, every rank continues to the end, and `raise_failure` reports it.
     """
 
     def __init__(self, reader: CheckpointReader, node: NodeGroup) -> None:

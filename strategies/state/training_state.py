@@ -31,7 +31,7 @@ from ..parallel.catalogue import FROZEN, OBJECT, WEIGHT_KEYS
 from ..parallel.state.hyperparameters import current_hyperparameters, merge, put_back, to_json
 from ..parallel.state.implementation import refusal_of_other
 from ..parallel.state.saved_state import SavedState
-from ..parallel.trained_state import TrainedState
+from ..parallel.state.trained_state import TrainedState
 from .node_reader import NodeSource
 from .stateful import EncodedObjects, Objects, decode_objects, encode_objects
 from .views import IMPORTED, AveragedWeights, ImportedWeights, require_same_model
@@ -93,24 +93,18 @@ def collect_state(
         StrategyError: on every rank, when some hold other weights than the rest.
     """
     frozen, fragments = _frozen_apart(strategy.fragments(weights_only=weights_only), stored)
-    # The coordinator's objects count; what is wrong with them is told to all before any is raised.
+    # The coordinator's objects count; all ranks learn what is wrong with them before any raises.
     counts = communicator.rank == 0 and not weights_only
     encoded, problem = _encode_own(objects or {} if counts else {})
     fragments += encoded.fragments
-    replicas = strategy.replicas()
     # A rank sees the optimizer state of its own share only; the proof of coverage needs it all.
-    everyone: list[Any] = communicator.all_gather(
-        {
-            "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
-            "values": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
-            "problem": problem,
-            "replicas": replicas.summary(),
-            "frozen": None if stored is None else stored.look(frozen),
-        }
-    )
-    if everyone[0]["problem"] is not None:
-        raise ConfigError(everyone[0]["problem"])
-    require_equal(replicas, [one["replicas"] for one in everyone], communicator, step=step)
+    shared: dict[str, JSON] = {
+        "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
+        "values": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
+        "problem": problem,
+        "frozen": None if stored is None else stored.look(frozen),
+    }
+    everyone = _gathered(shared, strategy, communicator, step=step)
     own: dict[str, JSON] = {
         "optimizer": _optimizer_of(strategy, requested, everyone, weights_only=weights_only),
         "aliases": dict(strategy.catalogue.aliases),
@@ -129,6 +123,23 @@ def collect_state(
         frozen=part,
         own_shard=own_shard,
     )
+
+
+def _gathered(
+    shared: dict[str, JSON], strategy: TrainedState, communicator: HostCommunicator, *, step: int
+) -> list[Any]:
+    """Return what each rank shares, by rank, if it can be saved. Called on every rank.
+
+    Raises:
+        ConfigError: on every rank, when the coordinator has a "problem".
+        StrategyError: on every rank, when some hold other weights than the rest.
+    """
+    replicas = strategy.replicas()
+    everyone: list[Any] = communicator.all_gather({**shared, "replicas": replicas.summary()})
+    if everyone[0]["problem"] is not None:
+        raise ConfigError(everyone[0]["problem"])
+    require_equal(replicas, [one["replicas"] for one in everyone], communicator, step=step)
+    return everyone
 
 
 def frozen_fragments(strategy: TrainedState) -> list[Fragment]:
@@ -231,7 +242,7 @@ def restore_newest(
     if damaged:
         raise ConfigError(
             f"no checkpoint in {store.folder} is whole. {' '.join(damaged.values())} "
-            "Restore one from a backup, or start anew in another --run-dir."
+            "Restore one from a backup, or start over in another --run-dir."
         )
     return None
 

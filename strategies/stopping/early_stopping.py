@@ -158,7 +158,7 @@ class EarlyStopping:
         if saved.monitor is not None and (saved.monitor, saved.mode) != (self.monitor, self.mode):
             return EarlyStoppingState(), [
                 f"early stopping monitors {self.monitor} ({self.mode}) instead of {saved.monitor} "
-                f"({saved.mode}): it starts anew, and so does the best"
+                f"({saved.mode}): its count and its best value start over"
             ]
         if saved.reason is None or saved.last is None:
             return saved, []  # without a last value nothing can be judged anew

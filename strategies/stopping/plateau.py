@@ -110,5 +110,5 @@ class ReduceOnPlateau:
             return saved, []
         return PlateauState(factor=saved.factor), [
             f"the plateau rule monitors {self.monitor} ({self.mode}) instead of {saved.monitor} "
-            f"({saved.mode}): it keeps its factor {saved.factor:g} and counts anew"
+            f"({saved.mode}): it keeps its factor {saved.factor:g} and its count starts over"
         ]

@@ -6,8 +6,8 @@ import pytest
 
 from launcher.agent.attempts.attempt import warning_text
 from launcher.agent.attempts.failure_report import failure_report, how_it_ended, own_command_text
-from launcher.contract.error_file import ErrorRecord
 from launcher.contract.exit_codes import RankEnd
+from launcher.contract.files.error_file import ErrorRecord
 
 
 def outcome(rank, status, *, by_launcher=False):

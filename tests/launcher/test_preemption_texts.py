@@ -32,7 +32,7 @@ def ends(*statuses, ended=()):
 
 
 BEFORE = (
-    "before the first step of this start: nothing was to be saved. The same command resumes the "
+    "before the first step of this start: there was nothing to save. The same command resumes the "
     "run."
 )
 
@@ -77,8 +77,8 @@ def test_who_fell():
                      "finished, and the newest checkpoint is of step 7: nothing is to be done "
                      "again."),
         (7, None, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved: step 7 was "
-                        "finished, and no checkpoint is known. What was done since the newest one "
-                        "is to be done again."),
+                        "finished, and no checkpoint is known. Steps since the newest checkpoint "
+                        "will be repeated."),
         (None, 3, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved. The run "
                         "resumes from its newest checkpoint."),
     ],

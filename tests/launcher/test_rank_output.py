@@ -6,7 +6,7 @@ import pytest
 
 from launcher.agent.output import log_folder
 from launcher.agent.output.console_policy import Share, shares, wants_logs
-from launcher.agent.output.line_splitter import LineSplitter, PieceHolder, last_lines
+from launcher.agent.output.line_splitter import LineSplitter, PieceHolder
 from launcher.agent.output.log_folder import LogFolder, next_attempt
 from launcher.agent.output.rank_output import RankOutput
 from launcher.plan.options import StreamOptions
@@ -52,13 +52,6 @@ def test_pieces_are_held_back(chunks, shown):
 )
 def test_next_attempt(names, number):
     assert next_attempt(names) == number
-
-
-def test_last_lines(tmp_path):
-    path = tmp_path / "log"
-    assert last_lines(path, 3) == []
-    path.write_bytes(b"\n".join(b"%d" % number for number in range(100_000)) + b"\n\xff")
-    assert last_lines(path, 3) == ["99998", "99999", "\ufffd"]
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from strategies.parallel import grad_norm
-from strategies.parallel.grad_norm import combined_scale, own_part, sum_of_squares
+from strategies.parallel.gradients import grad_norm
+from strategies.parallel.gradients.grad_norm import combined_scale, own_part, sum_of_squares
 
 
 def test_it_agrees_with_torch() -> None:

@@ -5,8 +5,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...contract.error_file import ErrorRecord
 from ...contract.exit_codes import CONTINUE, DONE, NOTICES, RankEnd
+from ...contract.files.error_file import ErrorRecord
 from ...contract.preemption import signal_name
 
 TAIL_LINES = 20

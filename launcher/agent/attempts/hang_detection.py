@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...contract.heartbeat import read_beat
+from ...contract.files.heartbeat import read_beat
 from ...contract.quiet_clock import QuietClock
 
 LOOK_S = 0.25
@@ -34,7 +34,8 @@ class HangWatch:
         """
         if elsewhere:
             return f"{elsewhere}; killing those of this node too."
-        return f"no rank got on for {self.timeout_s:g} s{where(self._steps)}; killing all of them."
+        where_to = where(self._steps)
+        return f"no rank made progress for {self.timeout_s:g} s{where_to}; killing all of them."
 
     def is_hung(self, now: float) -> bool:
         """Tell whether no rank has given a sign for `timeout_s`; cheap, called at each look."""

@@ -46,7 +46,7 @@ class AttemptHistory:
         """Return where the run is kept, as far as its ranks have said; None: not known.
 
         Without --run-dir the batch step can only assume where that is: if it has begun its record
-        there, the record is told where the run is.
+        there, the record learns where the run is.
         """
         told = next((end.run_dir for _, end in sorted(ends.items()) if end.run_dir), None)
         if self._plan.run.run_dir is None and told is not None:

@@ -1,4 +1,4 @@
-"""Whether a run that lost a machine can be continued, and what is said about it."""
+"""Whether a run that lost a machine can be continued, and the message about it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _STANDING = frozenset({USAGE, CONTINUE, DO_NOT_RETRY})
 
 
 def has_checkpoint(folder: Path | None, checkpoints: str | None = None) -> bool:
-    """Return whether there is a checkpoint to go on from, as far as the launcher can know.
+    """Return whether there is a checkpoint to resume from, as far as the launcher can know.
 
     Args:
         folder: The run's; None: not known.
@@ -69,8 +69,8 @@ def without_leader_text(node: int, host: str | None, *, continues: bool) -> str:
     """
     return (
         f"{lost_text(node, host)} The nodes meet there, so the run ends. Start the same command "
-        f"again; {_then(continues=continues)} If node 0 does not come back, let another node be "
-        "it: --node-rank 0 there, and its address as --master-addr everywhere."
+        f"again; {_then(continues=continues)} If node 0 does not come back, make another node "
+        "node 0: --node-rank 0 there, and its address as --master-addr everywhere."
     )
 
 

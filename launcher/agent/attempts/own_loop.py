@@ -43,7 +43,7 @@ def spawn_text(name: str, line: int) -> str:
     return (
         f"warning: {name}:{line} starts processes with torch.multiprocessing, and relaunch has "
         "started the ranks already. As under torchrun, a process group of those looks for the "
-        "launcher's store, and waits in vain at another MASTER_PORT. Call the function itself, "
+        "launcher's store, and waits forever at another MASTER_PORT. Call the function itself, "
         "with int(os.environ['RANK']) and WORLD_SIZE; or, with --nproc-per-node 1, take "
         "TORCHELASTIC_USE_AGENT_STORE out of os.environ in each of them."
     )
@@ -79,7 +79,7 @@ def left_text(warned_by: int) -> str:
 def ended_with_0_text(warned_by: int) -> str:
     """Return why a script that ended with 0 is not taken for done."""
     return (
-        f"the script handled {signal_name(warned_by)} and ended with 0, which does not say that it "
+        f"the script handled {signal_name(warned_by)} and ended with 0, which is no proof that it "
         f"is finished: relaunch ends with {CONTINUE}, so that it is started again. One that is "
         f"finished then ends at once."
     )

@@ -1,4 +1,4 @@
-"""What is said about an attempt that a preemption notice ended: pure functions to text."""
+"""The message about an attempt that a preemption notice ended: pure functions to text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,7 +20,7 @@ def nothing_begun_text(outcomes: Sequence[RankEnd]) -> str:
     Args:
         outcomes: Of an attempt in which no rank has finished a step; see `exit_codes.spare`.
     """
-    before = f"before the first step of this start: nothing was to be saved. {RESUMES}"
+    before = f"before the first step of this start: there was nothing to save. {RESUMES}"
     died = [o for o in outcomes if o.spared is not None and not o.by_launcher]
     if died:
         names = ", ".join(dict.fromkeys(signal_name(-o.spared) for o in died if o.spared))
@@ -73,8 +73,8 @@ def unsaved_text(
         return f"{text}. The run resumes from its newest checkpoint."
     if newest is None:
         return (
-            f"{text}: step {step} was finished, and no checkpoint is known. What was done since "
-            "the newest one is to be done again."
+            f"{text}: step {step} was finished, and no checkpoint is known. Steps since the "
+            "newest checkpoint will be repeated."
         )
     lost = max(0, step - newest)
     again = "nothing is" if lost == 0 else "1 step is" if lost == 1 else f"{lost} steps are"

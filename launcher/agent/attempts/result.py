@@ -1,16 +1,16 @@
 """What is known about an attempt once all its ranks are gone."""
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...contract.environment import RankFiles
-from ...contract.error_file import read_error
 from ...contract.exit_codes import RankEnd, first_failure
-from ...contract.heartbeat import Beat, read_beat
+from ...contract.files.error_file import read_error
+from ...contract.files.heartbeat import Beat, read_beat
+from ...contract.files.run_dir_file import told_folder
 from ...contract.preemption import signal_name
-from ...contract.run_dir_file import told_folder
 from ..output.rank_output import RankOutput
 from .evidence import exception_of
 
@@ -28,7 +28,7 @@ class AttemptEnd:
     joined: bool
     """The ranks' process group put something into the store."""
     hung: bool = False
-    """The launcher ended it because no rank got on."""
+    """The launcher ended it because no rank made progress."""
     num_oom_kills: int = 0
     """Processes which the kernel's OOM killer ended meanwhile, in this cgroup."""
     nothing_begun: bool = False
@@ -56,7 +56,7 @@ class AttemptEnd:
         """Return in one line what ended the rank that failed first; None if none did."""
         first = first_failure(self.outcomes)
         if first is None:
-            return "no rank got on" if self.hung else None
+            return "no rank made progress" if self.hung else None
         if (words := words_of(self.files[first.rank], self.output, first.rank)) is not None:
             return words
         status = -signal.SIGKILL if first.status is None else first.status
@@ -69,3 +69,16 @@ def words_of(files: RankFiles, output: RankOutput, rank: int) -> str | None:
     if record is not None:
         return record.message.splitlines()[0]
     return exception_of(output.errors(rank))
+
+
+def failed_before(outcomes: Sequence[RankEnd], warned_at_s: float | None) -> bool:
+    """Return whether a rank had failed before any notice was seen.
+
+    Args:
+        outcomes: Of all ranks of this node.
+        warned_at_s: When one was seen while ranks ran; None: none was, and one that comes later,
+            while the attempt is cleared up, comes after the failure.
+    """
+    first = first_failure(outcomes)
+    failure = None if first is None else first.failure()
+    return failure is not None and (warned_at_s is None or failure.latest_s < warned_at_s)

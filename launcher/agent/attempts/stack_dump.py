@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ...contract.heartbeat import STACK_SIGNAL
+from ...contract.files.heartbeat import STACK_SIGNAL
 from ...workers.worker import Worker, catches
 
 ANSWER_S = 3.0

@@ -1,8 +1,5 @@
 """Bytes into lines, and the last of them."""
 
-import os
-from pathlib import Path
-
 MAX_LINE_BYTES = 65536
 """A longer line is shown in pieces."""
 
@@ -46,15 +43,3 @@ class PieceHolder:
             cut = len(data)
         self._held = data[cut:]
         return data[:cut]
-
-
-def last_lines(path: Path, count: int, max_bytes: int = 65536) -> list[str]:
-    """Return the last lines of a file, however large; none when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - max_bytes))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return []
-    return text.splitlines()[-count:]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ... import console
+from ...terminal import console
 from ...workers.worker import WorkerStreams
 from .console_policy import BOTH, STDERR, STDOUT, Share
 from .line_splitter import LineSplitter, PieceHolder

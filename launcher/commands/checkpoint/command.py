@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from checkpointing import CheckpointError, NoCheckpointError
 
-from ...console import STDOUT_FD, say
 from ...errors import UsageError
-from ...printable import printable
+from ...terminal.console import STDOUT_FD, say
+from ...terminal.printable import printable
 from ..parser import CommandParser
 from . import diff, export, pin, prune, show, verify
 from . import import_ as importing
@@ -40,16 +40,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch checkpoint`."""
     parser = CommandParser(
         prog="relaunch checkpoint",
-        description="Look at checkpoints, check, compare, keep, thin out, export and import them.",
+        description="List, verify, compare, pin, prune, export and import checkpoints.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, module in _COMMANDS.items():
-        command = commands.add_parser(
-            name, help=module.HELP, description=module.HELP, allow_abbrev=False
-        )
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         module.add_arguments(command)
         command.add_argument("--json", action="store_true", help="print one JSON document")
     return parser

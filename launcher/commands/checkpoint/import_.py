@@ -1,4 +1,4 @@
-"""`relaunch checkpoint import`: go on with what torch DCP, DeepSpeed or Hugging Face has saved."""
+"""`relaunch checkpoint import`: start from what torch DCP, DeepSpeed or Hugging Face saved."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path

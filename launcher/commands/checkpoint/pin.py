@@ -16,11 +16,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add what `pin` takes."""
     parser.add_argument("folder", metavar="FOLDER")
     parser.add_argument("steps", type=int, nargs="+", metavar="STEP")
-    parser.add_argument("--remove", action="store_true", help="let it go again")
+    parser.add_argument("--remove", action="store_true", help="remove the pin")
 
 
 def run(given: Namespace) -> int:
-    """Pin or let go, and say which."""
+    """Pin or unpin, and print which."""
     target = find_target(given.folder)
     if target.is_one:
         raise UsageError(f"{target.path} is one checkpoint; pass the run's folder and a step.")

@@ -5,7 +5,7 @@ import sys
 
 from checkpointing import JSON
 
-from ...printable import printable
+from ...terminal.printable import printable
 
 
 def print_json(document: JSON) -> None:

@@ -28,16 +28,11 @@ class _Stores:
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `prune` takes."""
     parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument(
-        "--keep", type=_keep, required=True, metavar="N", help="how many of the newest stay"
-    )
-    parser.add_argument(
-        "--keep-every", type=_keep, metavar="STEPS", help="and the first of each so many steps"
-    )
-    parser.add_argument(
-        "--keep-best", type=_keep, default=0, metavar="M", help="and so many of the best"
-    )
-    parser.add_argument("--yes", action="store_true", help="delete; without it, only say what goes")
+    add = parser.add_argument
+    add("--keep", type=_keep, required=True, metavar="N", help="keep the N newest checkpoints")
+    add("--keep-every", type=_keep, metavar="STEPS", help="and the first of every STEPS steps")
+    add("--keep-best", type=_keep, default=0, metavar="M", help="and the M best")
+    add("--yes", action="store_true", help="delete; without it, print what would be deleted")
 
 
 def run(given: Namespace) -> int:
@@ -93,7 +88,7 @@ def _stores(target: Target) -> _Stores:
     if "best" in by_name and "checkpoints" not in by_name:
         raise UsageError(
             f"{target.path} holds the best weights, which checkpoints refer to; pass the run's "
-            "folder, so that these are looked at."
+            "folder, so that their references are read."
         )
     checkpoints = target.stores[0][1]
     folder = checkpoints.folder

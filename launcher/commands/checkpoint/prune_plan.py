@@ -49,7 +49,9 @@ def plan_prune(
     going_best = [step for step in best if step not in wanted]
     if going_best and (damaged or not references):
         # What a damaged checkpoint refers to is unknown.
-        reasons.append("everything in best/ stays: not every checkpoint says what it refers to")
+        reasons.append(
+            "everything in best/ is kept: not every checkpoint records which weights it refers to"
+        )
         going_best = []
     return PrunePlan(
         checkpoints=tuple(step for step in leaving if step not in held),

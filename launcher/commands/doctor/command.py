@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...console import say
 from ...contract.environment import OWN_NAMES
 from ...errors import UsageError
 from ...plan.python_command import OWN_START
 from ...slurm.job_info import JobFacts
 from ...slurm.scontrol import Scontrol
+from ...terminal.console import say
 from ...workers import exec_worker
 from ..byte_size import byte_size
 from ..parser import CommandParser
@@ -49,8 +49,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch doctor",
         description="Look at this machine, or at a job's nodes, before a run: one line each.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")

@@ -128,7 +128,7 @@ def _gpu(host: str, gpu: GpuFacts) -> Iterable[Finding]:
         yield failure(
             "gpus",
             f"{which}: {gpu.uncorrected_errors} uncorrected memory errors",
-            f"Leave it out (CUDA_VISIBLE_DEVICES), reset it, and have it looked at: {gpu.uuid}.",
+            f"Leave it out (CUDA_VISIBLE_DEVICES), reset it, and have it inspected: {gpu.uuid}.",
         )
     why = [text for bit, text in _THROTTLING.items() if (gpu.throttle_mask or 0) & bit]
     if why:
@@ -136,7 +136,7 @@ def _gpu(host: str, gpu: GpuFacts) -> Iterable[Finding]:
         yield warning(
             "gpus",
             f"{which} is throttled{hot}: {', '.join(why)}",
-            "Every rank waits for the slowest. Leave it out, or have its cooling looked at.",
+            "Every rank waits for the slowest. Leave it out, or have its cooling checked.",
         )
     if gpu.pids:
         shown = ", ".join(map(str, gpu.pids))

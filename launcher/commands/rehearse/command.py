@@ -14,13 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...command_line.parser import parse_command_line
-from ...console import say
 from ...errors import UsageError
 from ...plan.given_options import nearest
 from ...plan.launch_plan import make_plan
 from ...plan.machine import Machine
 from ...run_folder.plain_files import replace_text
 from ...run_folder.tables import plural, render
+from ...terminal.console import say
 from ..parser import CommandParser
 from ..trials.run_trial import start_trial
 from ..trials.warm_launchers import warm_starts
@@ -57,11 +57,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch rehearse",
         usage="relaunch rehearse [options] script.py [its arguments]\n"
         "       relaunch rehearse [options] -- [relaunch's options] script.py [its arguments]",
-        description="Let faults happen to short runs of a script, and compare each run's end with "
+        description="Inject faults into short runs of a script, and compare each run's end with "
         "one that nobody disturbs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="script.py ...")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What happens to a run while it goes on: signals, deaths, stops and a disk that fails."""
+"""What happens to a run while it trains: signals, deaths, stops and a disk that fails."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ _FIND_S = 10.0
 """How long a process that is to be met may take to be there."""
 _WHILE_S = 1.0
 """How long a trouble lasts that passes."""
-_SECOND_S = 0.7
-"""Between two Ctrl-C that are two."""
 
 
 class Absent(Exception):

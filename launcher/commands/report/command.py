@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...console import say
 from ...run_folder.history import RunFacts, read_run
 from ...run_folder.plain_files import replace_text
+from ...terminal.console import say
 from ..parser import CommandParser
 from .curves import NoMatplotlibError, draw
 from .page import comparison, page
@@ -21,7 +21,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch report",
         description="Write RUN/report.md and RUN/curves.png, for running and finished runs, and "
         "compare several in one table.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder")
     return parser

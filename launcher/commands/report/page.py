@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ...printable import markdown, markdown_start
 from ...run_folder.goodput import goodput
 from ...run_folder.history import AttemptRecord, Record, RunFacts
 from ...run_folder.lines.fields import skipped_text
 from ...run_folder.metric_text import is_table, measured_in, metric_text
 from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural, render
+from ...terminal.printable import markdown, markdown_start
 
 _NOTABLE: Mapping[str, Callable[[Record], str]] = {
     "checkpoint refused": lambda e: e["reason"],

@@ -11,15 +11,15 @@ from pathlib import Path
 
 from ...command_line.argv import read_words
 from ...command_line.parser import parse_options
-from ...console import say
 from ...errors import StartError, UsageError
 from ...plan.assumed_folder import usual_folder
 from ...plan.given_options import Words
-from ...plan.launch_plan import check_packages
 from ...plan.options import LaunchOptions
 from ...plan.program import Program
+from ...plan.program_source import read_source
 from ...slurm.job_info import parse_job
 from ...slurm.scontrol import Answer, Call, call
+from ...terminal.console import say
 from .batch_script import BatchScript
 from .sbatch_options import SbatchOptions, check_options, split_words, submission_environment
 
@@ -59,7 +59,8 @@ def run(argv: Sequence[str]) -> int:
     left_out = ("--nnodes", "--dry-run")
     words = replace(words, given={k: v for k, v in words.given.items() if k not in left_out})
     options = parse_options(words)
-    check_packages(Program(kind=options.kind, name=options.script, args=options.script_args))
+    program = Program(kind=options.kind, name=options.script, args=options.script_args)
+    read_source(program).uses_run()  # refuses what would stand in place of ours
     script = make_script(sbatch, words, options)
     if is_dry_run:
         print(script.text(), end="")

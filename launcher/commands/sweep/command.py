@@ -11,7 +11,6 @@ from typing import Any
 from strategies.stopping.improvement import KNOWN_MODES
 
 from ...command_line.argv import read_words
-from ...console import say
 from ...contract.exit_codes import CONTINUE, DONE, USAGE
 from ...contract.launcher_signals import SignalInbox
 from ...contract.masking import mask_arguments, secrets_of
@@ -20,6 +19,7 @@ from ...run_folder.history import is_over, read_run
 from ...run_folder.jsonl import EVENTS
 from ...run_folder.lines.fields import parse
 from ...run_folder.plain_files import replace_text
+from ...terminal.console import say
 from ..parser import CommandParser
 from .results import Result, best_of, spread_table, trial_table
 from .search import FixedSearch, OptunaSearch, Search
@@ -50,14 +50,12 @@ def build_parser() -> argparse.ArgumentParser:
         "[relaunch's options] script.py [its arguments]",
         description="Search settings, repeat over seeds, or cross-validate.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("space", nargs="*", metavar="NAME=VALUES")
     parser.add_argument("--sweep-dir", type=Path, required=True, metavar="DIR")
     parser.add_argument("--monitor", required=True, metavar="NAME", help="such as val/loss")
     parser.add_argument(
-        "--mode", choices=("min", "max"), help="which is better; left out: what the name says"
+        "--mode", choices=("min", "max"), help="which is better; default: implied by the name"
     )
     parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random")
     parser.add_argument("--trials", type=int, default=10, metavar="N", help="not for a grid")

@@ -22,7 +22,7 @@ class Result:
     parameters: Parameters
     state: str
     """"finished", "pruned", "given up" (not run, because its setting was bad), "failed", or "left"
-    where it goes on next time."""
+    where it resumes next time."""
     value: float | None = None
     step: int | None = None
 

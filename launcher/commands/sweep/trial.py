@@ -1,4 +1,4 @@
-"""One trial: a launched run in its own folder, watched while it goes on."""
+"""One trial: a launched run in its own folder, watched while it runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OUTPUT = "output.log"
 """A file in the trial's folder: what its launcher has printed."""
 _ERROR = "relaunch: error: "
 PRUNED = "pruned"
-"""A file in the trial's folder: it was ended as hopeless, and does not go on."""
+"""A file in the trial's folder: it was ended as hopeless, and is not resumed."""
 
 
 def command_of(words: Sequence[str], parameters: Parameters, folder: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -12,8 +11,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ...console import say
+from checkpointing.readable import readable
+
 from ...contract.environment import default_environment
+from ...terminal.console import say
 from ...workers import exec_worker
 from ...workers.forkserver.eligibility import other_variables
 from ...workers.forkserver.messages import Gone, receive, send
@@ -44,7 +45,7 @@ class WarmProcess:
 
     def poll(self) -> int | None:
         """Return the exit code, or minus the signal that ended it; None while it runs."""
-        if self.returncode is None and select.select([self._pidfd], [], [], 0)[0]:
+        if self.returncode is None and readable([self._pidfd], 0):
             self.returncode = self._server.reap(self.pid)
             os.close(self._pidfd)
         return self.returncode
@@ -56,7 +57,7 @@ class WarmProcess:
             subprocess.TimeoutExpired: it still runs after `timeout` seconds.
         """
         if self.returncode is None:
-            select.select([self._pidfd], [], [], timeout)
+            readable([self._pidfd], timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired("relaunch", timeout)
         return code

@@ -15,9 +15,9 @@ from typing import Any
 
 from strategies.parallel.registry import STRATEGY_NAMES
 
-from ...console import say
 from ...contract.launcher_signals import SignalInbox
 from ...errors import UsageError
+from ...terminal.console import say
 from ..parser import CommandParser
 from ..trials.compare import TOLERANCE, compare
 from ..trials.outcome import Outcome, outcome_of
@@ -75,8 +75,6 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train a few steps of a script on 1, 2 and 3 ranks, under each strategy and "
         "across a resume; print where the runs part, and the usual cause.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--steps", type=int, default=6, metavar="N", help="optimizer steps of a run (default 6)")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...console import say
 from ...errors import UsageError
 from ...run_folder.attempt_number import last_number
 from ...run_folder.history import Record, seconds_of
@@ -15,13 +14,14 @@ from ...run_folder.lines.fields import is_metric, is_whole_event, skipped_text
 from ...run_folder.lines.follow import Follower, is_newer_metric
 from ...run_folder.metric_text import measured_in
 from ...run_folder.progress_line import duration_text
+from ...terminal.console import say
 from ..parser import CommandParser
 from .output import NewestLine
 from .sentences import event_sentence, record_sentence
 
 REFRESH_S = 1.0
 QUIET_S = 60.0
-"""After so long without a sign of life it is said, once."""
+"""After this long without a heartbeat or record, one line reports it."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +30,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch watch",
         description="Follow a run: its starts, saves, evaluations and its end. Ctrl-C leaves the "
         "run alone.",
-        allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument(
@@ -63,7 +62,7 @@ def run(argv: Sequence[str]) -> int:
 def watch(folder: Path, *, every_s: float, show: Callable[[str], None]) -> None:
     """Show what is new until the run ends.
 
-    At first what the newest attempt has done is told.
+    It begins with what the newest attempt has done.
 
     Args:
         folder: the run folder, in which nothing need have happened yet.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...printable import printable
+from ...terminal.printable import printable
 
 _BLOCK_BYTES = 1 << 13
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ...printable import printable_values
 from ...run_folder.metric_text import measured_in, metric_text, metrics_text
 from ...run_folder.tables import plural, size_text
+from ...terminal.printable import printable_values
 
 Event = Mapping[str, Any]
 

@@ -90,7 +90,7 @@ class Follower:
         is_last: Callable[[Record], bool] = lambda record: False,
         is_wanted: Callable[[Record], bool] = lambda record: True,
     ) -> list[dict[str, Any]]:
-        """Return the records at the end of the file, and go on from there."""
+        """Return the records at the end of the file, and continue from there."""
         found: list[dict[str, Any]] = []
         if (file := open_to_read(self._path)) is None:
             return found

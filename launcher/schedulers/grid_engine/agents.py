@@ -139,7 +139,7 @@ class Agents:
 
 
 def refused_text(host: str, code: int) -> str:
-    """Return what is said of a host where no agent could be started."""
+    """Return the message about a host where no agent could be started."""
     return (
         f"qrsh -inherit {host} ended with {code} before the nodes have met. The parallel "
         "environment of the job needs `control_slaves TRUE`, and relaunch must be installed on "

@@ -17,9 +17,9 @@ from ...agent.cluster import (
 from ...agent.hand_over import HandOver
 from ...agent.master_address import find_address, free_port
 from ...agent.requeue_budget import Budget
-from ...contract.end_time import ToldEnd
 from ...contract.environment import Limits
 from ...contract.exit_codes import DO_NOT_RETRY
+from ...contract.files.end_time import ToldEnd
 from ...contract.interrupted import Interrupted
 from ...contract.launcher_signals import SignalInbox
 from ...contract.masking import mask_arguments, secrets_of
@@ -187,7 +187,7 @@ class GridEngineEnvironment(ClusterEnvironment):
             grace_s=self._grace_s,
             restarts_used=restarts_used,
         )
-        # Whoever reaches the agents' port must not be able to speak for one of them.
+        # A stranger who reaches the agents' port must not be able to speak for one of them.
         base = {**with_secret(self._environ, secrets.token_hex(16)), **told.to_environ()}
         run_id = plan.nodes.run_id or job.key
         environs = [

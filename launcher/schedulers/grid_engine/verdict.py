@@ -50,7 +50,7 @@ def wants_back(code: int, warned_by: int | None) -> bool:
 
 
 def back_text(key: str) -> str:
-    """Return what is said where the job comes back."""
+    """Return the message about a job that is requeued."""
     return (
         f"exit code {RESCHEDULE}: Grid Engine puts job {key} back into the queue, unless it was "
         "deleted or its h_rt is over; the run resumes where it is now."

@@ -3,7 +3,7 @@
 Before a start has completed a step nothing is lost: code 2. Later the steps since the newest
 checkpoint are at stake, and a save needs all ranks. A rank that has met a mistake cannot take part
 in what the others do next, so they agree through the store, without a collective: only if every
-rank comes, and to the same place, do they save together; whoever is alone leaves at once after.
+rank comes, and to the same place, do they save together; a rank that is alone leaves at once after.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ FAILURE = 1
 """The exit code of a mistake that is met after a step."""
 WAIT_S = 5.0
 """How long ranks wait for each other: the same mistake is met by all within a micro-batch."""
+HURRY_S = 0.5
+"""As WAIT_S, once there is a preemption notice: its grace is running."""
 _LOOK_S = 0.02
 _KEY = "relaunch/mistake/{}"
 _VERDICT = "relaunch/mistake/verdict"
@@ -39,6 +41,9 @@ class Store(Protocol):
     def check(self, keys: list[str]) -> bool:
         """Return at once whether all are there."""
 
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        """Write a value that is as expected ("": missing); return what is there then."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
@@ -54,31 +59,48 @@ class Standing:
     """Something is not on the disk yet, and it is whole."""
 
 
-def agree_to_save(ranks: Ranks, store: Store, standing: Standing, *, wait_s: float) -> bool:
+def agree_to_save(
+    ranks: Ranks,
+    store: Store,
+    standing: Standing,
+    *,
+    wait_s: float,
+    asked: Callable[[], bool] = lambda: False,
+) -> bool:
     """Return whether all ranks stand at the same place, each with a mistake; the same on all.
 
-    Called on every rank that has met one. The coordinator decides; the others wait for its word.
+    Called on every rank that has met one. The coordinator decides, unless a rank has waited for
+    too long before that: whoever writes the verdict first has decided for all.
+
+    Args:
+        ranks: all, and which this one is.
+        store: which all share.
+        standing: of this rank.
+        wait_s: how long another rank is waited for.
+        asked: returns whether this rank has a preemption notice, which leaves HURRY_S.
     """
     if ranks.world_size == 1:
         return True
     own = json.dumps([standing.step, *standing.place])
     store.set(_KEY.format(ranks.rank), own)
-    if not ranks.is_coordinator:
+    is_agreed = False
+    if ranks.is_coordinator:
+        keys = [_KEY.format(rank) for rank in range(ranks.world_size)]
+        are_here = _comes(store, keys, wait_s, asked)
+        is_agreed = are_here and all(store.get(key) == own.encode() for key in keys)
+    elif _comes(store, [_KEY.format(0)], wait_s, asked):
         # Once it has come it decides, in the same time.
-        if not _comes(store, [_KEY.format(0)], wait_s) or not _comes(store, [_VERDICT], 2 * wait_s):
-            return False
-        return store.get(_VERDICT) == b"save"
-    keys = [_KEY.format(rank) for rank in range(ranks.world_size)]
-    are_here = _comes(store, keys, wait_s)
-    is_agreed = are_here and all(store.get(key) == own.encode() for key in keys)
-    store.set(_VERDICT, "save" if is_agreed else "leave")
-    return is_agreed
+        _comes(store, [_VERDICT], 2 * wait_s, asked)
+    return store.compare_set(_VERDICT, "", "save" if is_agreed else "leave") == b"save"
 
 
-def _comes(store: Store, keys: Sequence[str], wait_s: float) -> bool:
+def _comes(store: Store, keys: Sequence[str], wait_s: float, asked: Callable[[], bool]) -> bool:
     until_s = time.monotonic() + wait_s
     while not store.check(list(keys)):
-        if time.monotonic() > until_s:
+        now_s = time.monotonic()
+        if asked():
+            until_s = min(until_s, now_s + HURRY_S)
+        if now_s > until_s:
             return False
         time.sleep(_LOOK_S)
     return True

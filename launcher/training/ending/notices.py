@@ -67,7 +67,7 @@ class DataPatience:
         self._began_s = self._clock()
 
     def is_over(self) -> bool:
-        """Whether to go on without it. Called again and again while it is waited for."""
+        """Whether to continue without it. Called repeatedly while waiting for it."""
         if not self._flag.requested:
             return False
         now_s = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,20 @@ from typing import NoReturn
 from strategies.errors import first_line
 
 from ...contract.environment import RankEnvironment
-from ...contract.error_file import EXCEPTION, write_error
-from ...contract.exit_codes import CONTINUE
-from ...contract.leaving import others_left, tell_leaving
+from ...contract.exit_codes import CONTINUE, USAGE
+from ...contract.files.error_file import EXCEPTION, write_error
+from ...contract.files.leaving import others_left, tell_leaving
 from ...contract.peer_loss import is_peer_loss
 from ...contract.preemption import PreemptionFlag, signal_name
-from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save
+from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save, silence_threads
+
+
+def own_environment() -> RankEnvironment:
+    """Return what this rank was given, or end it with a sentence where that cannot be read."""
+    try:
+        return RankEnvironment.from_environ(os.environ)
+    except ValueError as error:
+        leave(None, str(error), USAGE)
 
 
 def end_well(
@@ -25,6 +34,7 @@ def end_well(
     """Note that all is saved: whatever ends the process from now on takes nothing away."""
     start.end()
     flag.ignore_from_now()
+    silence_threads()
     tell_leaving(environment.leaving_file, code)
 
 
@@ -66,15 +76,24 @@ def leave_unsaved(
             cause = flag.cause or ("a signal" if signum is None else signal_name(signum))
             print(
                 f"relaunch: preemption notice ({cause}) before the first step of this start: "
-                "nothing was to be saved. The same command resumes the run.",
+                "there was nothing to save. The same command resumes the run.",
                 flush=True,
             )
 
     leave_with_nothing_to_save(environment.leaving_file, note)
 
 
-def leave(error_file: Path | None, sentence: str, code: int) -> NoReturn:
-    """End the process with one sentence: told by the launcher once, or printed here."""
-    if not write_error(error_file, sentence, exit_code=code):
+def leave(
+    error_file: Path | None, sentence: str, code: int, *, at_s: float | None = None
+) -> NoReturn:
+    """End the process with one sentence: printed by the launcher once, or here.
+
+    Args:
+        error_file: of this rank.
+        sentence: what went wrong, and what to do.
+        code: to exit with.
+        at_s: when it went wrong, on the monotonic clock; None: now.
+    """
+    if not write_error(error_file, sentence, exit_code=code, at_s=at_s):
         print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
     sys.exit(code)

@@ -97,8 +97,8 @@ class EvaluationRules:
             stopper, sentences = self.stop.resumed(state.stopper)
         elif stopper.reason is not None:
             sentences = [
-                f"early stopping: the run had stopped ({stopper.reason}); it is not asked for any "
-                "more, and the run continues"
+                f"early stopping: the run had stopped ({stopper.reason}); it is no longer "
+                "configured, so the run continues"
             ]
             stopper = replace(stopper, reason=None)
         plateau = state.plateau
@@ -107,7 +107,7 @@ class EvaluationRules:
             sentences = sentences + more
         elif plateau.factor != 1.0:
             sentences.append(
-                f"the plateau rule is not asked for any more: its factor {plateau.factor:g} on the "
+                f"the plateau rule is no longer configured: its factor {plateau.factor:g} on the "
                 "learning rates is dropped"
             )
             plateau = replace(plateau, factor=1.0)

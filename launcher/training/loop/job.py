@@ -22,7 +22,7 @@ from ..saving.export import export_model
 from ..saving.save_deadline import fits_export
 from .evaluation import FirstSamples, require_samples, required
 from .job_parts import build_parts
-from .step import Step
+from .steps.step import Step
 from .training_loop import TrainingLoop
 from .trial import for_trial
 
@@ -136,7 +136,13 @@ class Job:
             return save_before_leaving(
                 standing,
                 save,
-                lambda: agree_to_save(ranks, common_store(), standing, wait_s=wait_s),
+                lambda: agree_to_save(
+                    ranks,
+                    common_store(),
+                    standing,
+                    wait_s=wait_s,
+                    asked=lambda: self.run.preemption.requested,
+                ),
             )
         finally:
             loop.close()

@@ -71,13 +71,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     plan = recipe.plan(train, run.seed)
     own_position = recipe.own_position(run)
     evaluate_every, save_every = recipe.intervals(plan.steps_per_epoch)
-    settle_strategy(run, recipe)
-    run.before_first_step.go_on()
-    blueprint = recipe.blueprint(run)
-    model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
-    strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
-    if strategy.options.compile_blocks:
-        watch_compiling(run.heartbeat.beat)
+    model, strategy = _build_strategy(run, recipe)
     statistics = RunningStatistics(
         strategy.module, run.ranks, strategy.catalogue.buffers, exact=strategy.options.exact
     )
@@ -115,3 +109,15 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         exported=model.exported,
         model_names=model.names,
     )
+
+
+def _build_strategy(run: RunContext, recipe: Recipe) -> tuple[WithConfig, Strategy]:
+    """Settle which strategy it is, and build the model under it. Called on every rank."""
+    settle_strategy(run, recipe)
+    run.before_first_step.go_on()
+    blueprint = recipe.blueprint(run)
+    model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
+    strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
+    if strategy.options.compile_blocks:
+        watch_compiling(run.heartbeat.beat)
+    return model, strategy

@@ -43,7 +43,7 @@ def leave_plan(run: RunContext, recipe: Recipe, machines: PlannedMachines) -> No
 
 
 def answer(machines: PlannedMachines, choice: Choice, sizes: ModelSizes) -> dict[str, Any]:
-    """Return what is told of a choice. Pure."""
+    """Return the report of a choice. Pure."""
     size_bytes = MASTER_BYTES * sizes.trainable + sizes.frozen_bytes + sizes.optimizer_bytes
     rank_bytes = -(-size_bytes // machines.ranks)
     save: dict[str, JSON] = {

@@ -13,6 +13,7 @@ from strategies import BatchPlan, Jump, Restored, StrategyError
 
 from ..run_state import RunState
 from ..saving.checkpointer import Checkpointer
+from .evaluation_rules import EvaluationRules
 
 MAX_ROLLBACKS = 10
 """In one run; more means that the data is not what is wrong."""
@@ -55,6 +56,11 @@ def bad_evaluation(state: RunState) -> Trouble:
     )
 
 
+def trouble_of(state: RunState, rules: EvaluationRules) -> Trouble:
+    """Return why the run is to go back now."""
+    return bad_evaluation(state) if rules.asks_to_go_back(state) else skipped_steps(state)
+
+
 def newest_to_go_back_to(state: RunState, trouble: Trouble) -> int:
     """Return the newest step whose checkpoint may help.
 
@@ -81,7 +87,7 @@ def newest_to_go_back_to(state: RunState, trouble: Trouble) -> int:
 def roll_back(
     state: RunState, checkpointer: Checkpointer, plan: BatchPlan, trouble: Trouble, *, where: object
 ) -> RunState:
-    """Load an earlier checkpoint; return the state to go on from. Called on every rank.
+    """Load an earlier checkpoint; return the state to continue from. Called on every rank.
 
     Raises:
         StrategyError: there is none that may help, or it has been done too often.

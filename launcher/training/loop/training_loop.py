@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from pathlib import Path
 from typing import NoReturn
 
 from checkpointing import JSON
@@ -19,28 +18,27 @@ from strategies import (
     Metrics,
     Progress,
     Report,
-    StepOutcome,
-    StrategyError,
     decide,
-    load_weights,
-    put_in_force,
 )
 from strategies.collectives.late_number import LateNumber
 from strategies.collectives.replicas import refuse_different
 from strategies.data.samples import Collate
 
 from ...contract.exit_codes import CONTINUE
-from ...contract.leaving import tell_leaving
+from ...contract.files.leaving import tell_leaving
 from ..context import RunContext
 from ..ending.mistakes import Standing
 from ..exact import inexact_text
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
-from ..run_state import Preempted, RunState, plan_changes
+from ..run_state import RunState
 from .job_parts import JobParts
-from .rollback import bad_evaluation, roll_back, skipped_steps
-from .step import Step
-from .step_support import StepSupport
+from .leaving import report_end, standing
+from .resume import resume
+from .rollback import roll_back, trouble_of
+from .steps.next_step import StepMaker, first_scale
+from .steps.step import Step
+from .steps.step_support import StepSupport
 from .weight_digests import WeightDigests
 
 _LONGEST_WAIT_S = 25.0
@@ -55,7 +53,6 @@ class TrainingLoop:
         self._run = run
         self._recipe = recipe
         self._parts = parts
-        self._plan = parts.plan
         self._state = RunState(scale=LossScale.for_precision(run.precision), init=recipe.init)
         self._strategy = parts.strategy
         self._replicas = parts.strategy.replicas()
@@ -65,7 +62,6 @@ class TrainingLoop:
         self._log = parts.log
         self._digests = WeightDigests(run, parts.strategy, parts.log.records, recipe.digest_every)
         self._rules = parts.rules
-        self._rates = parts.rates
         self.asked_to_stop: str | None = None
         """What the script said when it called `job.stop()` on this rank."""
         self._num_done = 0
@@ -82,8 +78,10 @@ class TrainingLoop:
         )
         self.measure = support.measure
         """Evaluates on a data set, unless the ranks are to leave."""
+        self._steps = StepMaker(run, parts, support)
         run.before_first_step.go_on()
-        self._resume()
+        self._state = resume(run, recipe, parts, self._state)
+        self._plan = replace(parts.plan, jumps=self._state.jumps)
         run.before_first_step.go_on()
 
     @property
@@ -131,7 +129,7 @@ class TrainingLoop:
         self._strategy.module.train()
         lockstep.loop = "the training loop"
         try:
-            decision = yield from self._steps()
+            decision = yield from self._all_steps()
         except GeneratorExit:
             self._support.left(f"the training loop in step {self.step}")
             self._support.close()
@@ -144,19 +142,19 @@ class TrainingLoop:
         finally:
             lockstep.loop = None
         self.close()
-        self._end(decision)
+        report_end(self._run, self._parts, decision, self._state)
 
-    def _steps(self) -> Generator[Step, None, Decision]:
+    def _all_steps(self) -> Generator[Step, None, Decision]:
         """Yield the steps, one owed evaluation first; return why there are no more."""
         if self._state.owed_evaluation is not None:
-            self._open = step = self._step_to_evaluate()
+            self._open = step = self._steps.only_evaluation(self._state)
             yield step
             decision = self._finish_evaluation(step)
             if decision.ending is not None:
                 return decision
         self._support.read_from(self.step, self.plan)
         while True:
-            self._open = step = self._new_step()
+            self._open = step = self._steps.next_step(self._state, self.plan)
             yield step
             step.require_complete()
             decision = self._finish(step)
@@ -172,16 +170,7 @@ class TrainingLoop:
 
     def standing(self) -> Standing:
         """Return where this rank is, with what of the run is not on the disk."""
-        step, done = self._open, self.step
-        if step is not None and step.outcome is not None and self._state.owed_evaluation is None:
-            done += 1
-        is_whole = step is None or not step.is_updating
-        return Standing(
-            step=done,
-            place=("boundary",) if step is None else step.place,
-            newest_step=self._checkpointer.newest_step,
-            can_be_saved=is_whole and done != self._checkpointer.newest_step,
-        )
+        return standing(self._open, self._state, self._checkpointer.newest_step)
 
     def save_finished(self) -> None:
         """Save the steps that are finished, and close. Called on every rank, at one `standing`."""
@@ -198,61 +187,6 @@ class TrainingLoop:
             self._state = self._saver.conclude(self._state)
         if self._checkpointer.newest_step != self.step:
             self._saver.save(self.step, self._state_to_json(None), Ending.PREEMPTED)
-
-    def _end(self, decision: Decision) -> None:
-        """Tell how the loop ended. Called on every rank.
-
-        Raises:
-            Preempted: the ranks are to leave.
-            StrategyError: so it is, and there is no checkpoint to go on from.
-        """
-        if decision.ending is Ending.PREEMPTED and self._checkpointer.newest_step != self.step:
-            self._checkpointer.look_for_newest()
-        self._log.ended(decision, self._state, self._checkpointer.newest_step)
-        if decision.ending is not Ending.PREEMPTED:
-            return
-        if self._checkpointer.newest_step is None:
-            raise StrategyError(
-                f"{decision.reason} at step {self.step}, and no checkpoint could be written: its "
-                f"{self.step} steps are lost. The same command begins anew, once there is room at "
-                f"{self._run.folder.checkpoints.folder}."
-            )
-        raise Preempted
-
-    def _new_step(self) -> Step:
-        put_in_force(
-            self._strategy.param_groups, self._rates.at(self.step, self._state.plateau.factor)
-        )
-        self._strategy.hold_back(self._parts.unfreezing.held_at(self.step))
-        done, count = self.step + 1, len(self.plan.micro_batches(self.step))
-        self._strategy.begin_exact_step(self._state.exponents, count)
-        self._run.lockstep.step = self.step
-        if self._support.trial is not None:
-            self._support.trial.before_step(self.step)
-        return Step(
-            number=self.step,
-            seed=self._run.seed,
-            loss_scale=self._state.scale.scale,
-            evaluation_due=self._parts.evaluate_every.is_due(done) or done == self.plan.total_steps,
-            num_micro_batches=count,
-            turns=self.plan.turns(self.step, self._run.ranks.rank, self._run.ranks.world_size),
-            owner=self._support,
-        )
-
-    def _step_to_evaluate(self) -> Step:
-        """Return the newest step once more, of which the evaluation alone is still to be done."""
-        step = Step(
-            number=self.step - 1,
-            seed=self._run.seed,
-            loss_scale=1.0,
-            evaluation_due=True,
-            num_micro_batches=0,
-            turns=(),
-            owner=self._support,
-        )
-        step.outcome = StepOutcome(grad_norm=float("nan"), applied=True)
-        self._run.say(f"evaluating after step {self.step}, as was to be done when the run left")
-        return step
 
     def _finish(self, step: Step, *, owes_evaluation: bool = False) -> Decision:
         """Close a step at its boundary; return what was decided."""
@@ -297,7 +231,7 @@ class TrainingLoop:
             self.step,
             self.plan,
             step,
-            self._rate(),
+            float(self._strategy.param_groups[0]["lr"]),
             agreed,
             self._saver.pace.since_last_s,
             must=owes_evaluation,
@@ -352,7 +286,7 @@ class TrainingLoop:
     def _prepare_to_save(self, *, owes_evaluation: bool) -> None:
         """Let nothing be under way between the ranks, and every record be written."""
         self._boundary.drain()
-        # Before the save: whoever goes on from it must find the step's record.
+        # Before the save: a resume from it must find the step's record.
         agreed = self._boundary.peek()
         if owes_evaluation:
             # One record for a step: it is written with what is measured after the resume.
@@ -381,7 +315,7 @@ class TrainingLoop:
         """
         self._run.lockstep.loop = None
         self.close()
-        self._end(decision)
+        report_end(self._run, self._parts, decision, self._state)
         raise AssertionError("only a preempted run leaves in the middle")
 
     def _reason_of_script(self) -> str:
@@ -396,27 +330,17 @@ class TrainingLoop:
         Raises:
             StrategyError: there is none, or it has been done too often.
         """
-        before, cause = self.step, skipped_steps
-        if self._rules.asks_to_go_back(self._state):
-            cause = bad_evaluation
-        trouble = cause(self._state)
-        where = self._run.folder.path
-        state = roll_back(self._state, self._checkpointer, self.plan, trouble, where=where)
+        before, trouble = self.step, trouble_of(self._state, self._rules)
+        path = self._run.folder.path
+        state = roll_back(self._state, self._checkpointer, self.plan, trouble, where=path)
         self._state, _ = self._rules.resumed(state)
         self._plan = replace(self._plan, jumps=self._state.jumps)
         self._boundary.receive()
         self._log.rolled_back(before, self.step, self.plan, trouble.sentence)
 
     def _first_loss_scale(self, counted: float) -> float:
-        """Return the loss scale of a run's first step. Called on every rank.
-
-        Args:
-            counted: by this rank in its first micro-batch.
-        """
-        scale, ranks = self._state.scale, self._run.ranks
-        if scale.dynamic and scale == LossScale.for_precision(self._run.precision):
-            (total,) = ranks.channel.start([counted]).wait()
-            self._state = replace(self._state, scale=scale.for_sums(total / ranks.world_size))
+        """See StepOwner."""
+        self._state = replace(self._state, scale=first_scale(self._run, self._state, counted))
         return self._state.scale.scale
 
     def _report(self, step: Step) -> Report:
@@ -473,29 +397,5 @@ class TrainingLoop:
             decision = decide(progress, None, step.notice)
         self._leave(decision)
 
-    def _rate(self) -> float:
-        return float(self._strategy.param_groups[0]["lr"])
-
     def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
-        return self._state.to_json(self.plan, ending, schedule=self._rates.text)
-
-    def _resume(self) -> None:
-        restored = self._checkpointer.restore()
-        if restored is not None:
-            self._state = self._state.restored(
-                restored.state, self.plan, where=self._run.folder.path
-            )
-            self._plan = replace(self._plan, jumps=self._state.jumps)
-            changes = plan_changes(restored.state, self.plan, self._rates.text)
-            self._state, by_rules = self._rules.resumed(self._state)
-            if self._recipe.ema is None:
-                self._strategy.forget_average()
-            changes = [*restored.changes, *changes, *by_rules]
-            self._log.restored(restored, changes, self._recipe.objects)
-        elif self._recipe.weights is not None:
-            path, names = Path(self._recipe.weights), self._parts.model_names
-            load_weights(self._strategy, path, self._run.communicator, names)
-            self._log.took_weights(self._recipe.weights)
-        if self._run.ranks.is_coordinator:
-            self._saver.clock.remember(self._run.past_events)
-        self._log.started(self._strategy, self.step, restored)
+        return self._state.to_json(self.plan, ending, schedule=self._parts.rates.text)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from strategies import Agreed, Decision, Ending, Restored
-from strategies.parallel.trained_state import TrainedState
+from strategies.parallel.state.trained_state import TrainedState
 
 from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.tables import plural

@@ -25,11 +25,11 @@ from strategies import (
     decide,
 )
 from strategies.collectives.late_number import LateNumber
+from strategies.parallel.state.trained_state import TrainedState
 from strategies.parallel.strategy import StepOutcome
-from strategies.parallel.trained_state import TrainedState
 
 from ...contract.exit_codes import CONTINUE
-from ...contract.leaving import tell_leaving
+from ...contract.files.leaving import tell_leaving
 from ..loop.evaluation_rules import EvaluationRules
 from ..run_state import RunState
 from ..saving.checkpointer import Checkpointer
@@ -309,8 +309,8 @@ class OwnLoop:
         if self._checkpointer.newest_step is None:
             raise StrategyError(
                 f"{decision.reason} at step {self.state.step}, and no checkpoint could be written: "
-                f"its {self.state.step} steps are lost. The same command begins anew, once there "
-                f"is room at {self._run.folder.checkpoints.folder}."
+                f"its {self.state.step} steps are lost. The same command starts from step 0, "
+                f"once there is room at {self._run.folder.checkpoints.folder}."
             )
         tell_leaving(self._run.environment.leaving_file, CONTINUE)
         self._ending = decision.reason

@@ -62,7 +62,7 @@ def moved_place(
 ) -> tuple[Place, list[str], list[str], list[str]]:
     """Return the place as this start's ranks have it, and phrases.
 
-    Those are what the script has changed, how the data goes on, and what is not promised.
+    Those are what the script has changed, where the data resumes, and what is not promised.
 
     Raises:
         ConfigError: the loader cannot be put there.

@@ -1,4 +1,4 @@
-"""`Resumable`: a training loop that a script wrote itself, and that goes on where it was."""
+"""`Resumable`: makes a script's own training loop resumable."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Resumable:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Save where the script has left its loop, and let go of all. Called on every rank."""
+        """Save where the script has left its loop, and release everything. Called on every rank."""
         loop = self._own
         try:
             if error is None and self._has_begun and not self._is_done:

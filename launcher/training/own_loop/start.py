@@ -13,19 +13,18 @@ from checkpointing import JSON, CheckpointError
 from strategies import ConfigError, Look, Ranks, shield_loader_workers
 from strategies.errors import StrategyError
 
-from ...contract.environment import RankEnvironment
-from ...contract.error_file import write_exception
 from ...contract.exit_codes import CONTINUE, DO_NOT_RETRY, USAGE
-from ...contract.heartbeat import listen_for_stacks
+from ...contract.files.error_file import write_exception
+from ...contract.files.heartbeat import listen_for_stacks
+from ...contract.files.run_dir_file import tell_folder
 from ...contract.preemption import PreemptionFlag
-from ...contract.run_dir_file import tell_folder
 from ...contract.run_options import RunOptions
 from ...run_folder.folder import run_folder_at
 from ...run_folder.lock import FolderTakenError, FolderUnavailableError
 from ..context import RunContext
 from ..ending.before_first_step import BeforeFirstStep
 from ..ending.mistakes import code_of_mistake
-from ..ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others
+from ..ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others, own_environment
 from ..run_path import path_of_coordinator, run_path
 from ..run_state import Preempted
 
@@ -54,10 +53,7 @@ class Start:
 
     def __init__(self) -> None:
         """Take the notices from now on: until the first update one ends the process with 75."""
-        try:
-            self.environment = RankEnvironment.from_environ(os.environ)
-        except ValueError as error:
-            leave(None, str(error), USAGE)
+        self.environment = own_environment()
         listen_for_stacks(self.environment.stacks_file)
         told = self.environment.warning_file
         self.flag = PreemptionFlag(told, None if told is None else os.getppid())
@@ -126,7 +122,7 @@ class Start:
         """Come to the end of the loop. The process ends here, where our own error ended the loop.
 
         Args:
-            error: with which the loop was left; None: it is done, and the script goes on.
+            error: with which the loop was left; None: it is done, and the script continues.
             has_trained: whether this start has completed a step.
 
         Raises:

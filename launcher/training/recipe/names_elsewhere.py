@@ -1,4 +1,4 @@
-"""What other libraries call an argument, and what is said when it is passed here; data only."""
+"""What other libraries call an argument, and the message when it is passed here; data only."""
 
 from __future__ import annotations
 

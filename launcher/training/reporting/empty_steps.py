@@ -14,7 +14,7 @@ LOOKED_AT = 10
 
 
 def refuse_if_nothing_ever_counts(empty_steps: int, step: int) -> None:
-    """Refuse to go on for ever without training anything.
+    """Refuse to continue forever without training anything.
 
     Args:
         empty_steps: of the run, so far.
@@ -39,7 +39,7 @@ def told(empty_steps: int, step: int) -> str | None:
         step: 0-based number of this one.
     """
     if empty_steps & (empty_steps - 1):
-        return None  # the 1st, 2nd, 4th, 8th ... are told, and all are in metrics.jsonl
+        return None  # the 1st, 2nd, 4th, 8th ... are reported, and all are in metrics.jsonl
     so_far = "the first such step" if empty_steps == 1 else f"{empty_steps} such steps so far"
     return (
         f"step {step}: nothing counted on any rank (count=0 in all its micro-batches; are all "

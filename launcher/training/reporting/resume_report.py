@@ -37,7 +37,7 @@ def report_resume(
     own_stream: str | None = None,
     not_promised: Sequence[str] = (),
 ) -> ResumeReport:
-    """Compare a checkpoint with the start that goes on from it.
+    """Compare a checkpoint with the start that resumes from it.
 
     Args:
         state: what the checkpoint keeps besides tensors.

@@ -47,7 +47,7 @@ class RunLog(SaveLog):
             else []
         )
         self.records = StepLog(run, recipe, save_every)
-        """What is told of every step."""
+        """The records of steps."""
 
     def started(self, strategy: Strategy, step: int, restored: Restored | None) -> None:
         """Report a start or a resume. Called on every rank."""

@@ -122,7 +122,7 @@ class SaveLog:
             )
 
     def save_failed(self, step: int, error: SaveFailedError) -> None:
-        """Report a checkpoint that could not be made; the run goes on."""
+        """Report a checkpoint that could not be made; the run continues."""
         self._failed_in_a_row += 1
         if not self._is_coordinator:
             return

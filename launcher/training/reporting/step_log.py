@@ -1,4 +1,4 @@
-"""What is told of every step: the progress line, metrics.jsonl and the trackers."""
+"""What is recorded of every step: the progress line, metrics.jsonl and the trackers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from strategies import Agreed, BatchPlan
+from strategies import Agreed, BatchPlan, StepOutcome
 
 from ...run_folder.metric_text import WEIGHTS_DIGEST, is_table, metrics_text, without_nan
 from ...run_folder.progress_line import NextSave, Pace, Standing, progress_line
@@ -90,19 +90,7 @@ class StepLog:
         self._pace = self._pace.after(now - self._boundary_s)
         self._boundary_s = now
         assert step.outcome is not None
-        self._standing = Standing(
-            step=number,
-            total_steps=plan.total_steps,
-            epochs=plan.position(number) / plan.num_samples,
-            total_epochs=plan.epochs,
-            loss=None,
-            rate=rate,
-            grad_norm=step.outcome.grad_norm,
-            samples_per_s=self._samples / max(self._busy_s, 1e-9),
-            left_s=self._pace.left_s(plan.total_steps - number),
-            next_save=next_save(self._save_every, number, since_save_s),
-            deadline_s=self._deadline_s(),
-        )
+        self._standing = self._standing_after(number, plan, step.outcome, rate, since_save_s)
         if agreed is None and not step.metrics:
             self._show(self._standing)  # the first: the line of any other waits for its loss
         is_due = number % self._recipe.log_every == 0
@@ -116,12 +104,29 @@ class StepLog:
             "lr": rate,
             "grad_norm": step.outcome.grad_norm,
             "samples_per_s": self._standing.samples_per_s,
-            **({} if step.outcome.applied else {"skipped": 1}),
-            **({"empty": 1} if step.outcome.is_empty else {}),
+            **_flags(step.outcome),
             **_measured(step),
         }
         if is_due:  # else it would be the pace of the few steps between two records
             self._samples, self._busy_s = 0, 0.0
+
+    def _standing_after(
+        self, number: int, plan: BatchPlan, outcome: StepOutcome, rate: float, since_save_s: float
+    ) -> Standing:
+        """Return what the progress line shows after `number` steps, still without the loss."""
+        return Standing(
+            step=number,
+            total_steps=plan.total_steps,
+            epochs=plan.position(number) / plan.num_samples,
+            total_epochs=plan.epochs,
+            loss=None,
+            rate=rate,
+            grad_norm=outcome.grad_norm,
+            samples_per_s=self._samples / max(self._busy_s, 1e-9),
+            left_s=self._pace.left_s(plan.total_steps - number),
+            next_save=next_save(self._save_every, number, since_save_s),
+            deadline_s=self._deadline_s(),
+        )
 
     def add_digest(self, digest: str) -> None:
         """Write the newest step's record in any case, with a digest of the weights."""
@@ -182,6 +187,13 @@ class StepLog:
     def _write(self, record: dict[str, Any]) -> None:
         self._run.folder.metrics(record)
         self.tell_trackers(record)
+
+
+def _flags(outcome: StepOutcome) -> dict[str, int]:
+    return {
+        **({} if outcome.applied else {"skipped": 1}),
+        **({"empty": 1} if outcome.is_empty else {}),
+    }
 
 
 def _measured(step: StepResult) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How each tracker of Accelerate goes on with the run that an earlier start of ours began there."""
+"""How each tracker of Accelerate resumes the run that an earlier start began there."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ WAYS: Mapping[str, Way] = {
 
 
 def same_run(name: str, folder: Path) -> dict[str, Any]:
-    """Return with what a tracker is built, so that it goes on with this run's."""
+    """Return the arguments with which a tracker resumes this run's."""
     way = WAYS.get(name, ANY)
     return way.arguments(run_id(folder), _assigned(folder).get(name), folder)
 

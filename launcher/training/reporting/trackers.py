@@ -1,7 +1,7 @@
-"""What else is told how a run gets on: TensorBoard, and the trackers of Accelerate.
+"""Where else a run's records go: TensorBoard, and the trackers of Accelerate.
 
-All of it is a copy: metrics.jsonl is the record. Whatever goes wrong here is said once and ends
-nothing. Each start of a run goes on with the same run there, under one run id.
+All of it is a copy: metrics.jsonl is the record. A failure here is reported once and ends
+nothing. Each start of a run resumes the same run there, under one run id.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from strategies import (
     restore_newest,
 )
 from strategies.data.streams.own_position import OwnPosition, require_same_kind
-from strategies.parallel.trained_state import TrainedState
+from strategies.parallel.state.trained_state import TrainedState
 
 from ...run_folder.checkpoint_summary import best_step
 from ..context import RunContext
@@ -144,7 +144,7 @@ class Checkpointer:
         """Let the save in flight be committed, once all ranks have written; `conclude` follows.
 
         Args:
-            step: the step after which the training stands still for that.
+            step: the step after which the training waits for that.
         """
         assert self._in_flight is not None
         self._end_pruning()
@@ -306,7 +306,7 @@ class Checkpointer:
             self._run.warn(f"{reason}. The next start tries again.")
 
     def _end_pruning(self) -> None:
-        """Wait for what goes on on the coordinator since the last save, and tell of it."""
+        """Wait for what the coordinator does since the last save, and report it."""
         self._pruning.wait()
         self._tell_what_was_kept()
 

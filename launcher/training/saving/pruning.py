@@ -29,7 +29,7 @@ class Pruner:
         retention: which checkpoints stay.
         remove: begins to remove what is no checkpoint's any more, and does not wait for it.
         spared: returns the objects that the next save may name.
-        report: is told of a checkpoint that could not be deleted: its step and why.
+        report: takes the step of a checkpoint that could not be deleted, and why.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Pruner:
         self._states: dict[int, State | None] = {}
 
     def resumed(self, step: int | None) -> None:
-        """Note where the run goes on from: that checkpoint stays."""
+        """Note from which checkpoint the run resumes: it is kept."""
         self._resumed_from = step
         self._states.clear()
 

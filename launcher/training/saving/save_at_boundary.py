@@ -91,7 +91,7 @@ class SaveAtBoundary:
             self._probing.start(lambda: self._estimate(place, size_bytes))
 
     def _estimate(self, place: Path, size_bytes: int) -> None:
-        with suppress(OSError):  # a save that cannot be made is told when it is tried
+        with suppress(OSError):  # a save that cannot be made is reported when it is tried
             place.mkdir(parents=True, exist_ok=True)
             self.clock.expect(estimated_save_s(size_bytes, measured_bytes_per_s(place)))
 
@@ -125,7 +125,7 @@ class SaveAtBoundary:
     def proceed(self, state: RunState) -> RunState:
         """Go on with the save in flight, all of whose ranks are done with its present part.
 
-        They have written: let it be committed while the training goes on. It is committed: note
+        They have written: let it be committed while the training continues. It is committed: note
         that, and let old checkpoints go.
 
         Returns:

@@ -11,8 +11,8 @@ from typing import Any
 from strategies import Look
 from strategies.boundary.time_left import RESERVE_S, SLACK
 
-from ...contract.end_time import EndTime
 from ...contract.environment import RankEnvironment
+from ...contract.files.end_time import EndTime
 from ...contract.preemption import PreemptionFlag
 
 SAVES_KEPT = 3

@@ -2,7 +2,7 @@
 
 `save_every="auto"` follows J. W. Young, "A first order approximation to the optimum checkpoint
 interval", CACM 17(9), 1974: saving every sqrt(2 * cost * time between failures) loses the least,
-where the cost is what the training stands still for one save.
+where the cost is the time for which one save stops the training.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def time_between_failures_s(running_s: float, num_failures: int) -> float:
     """Return the expected time between two failures, in seconds. Pure.
 
     The mean of a failure rate known from `num_failures` in `running_s`. A run that has not failed
-    yet is expected to go on for as long as it has gone on: saves are close to each other when it is
+    yet is expected to last as long again as it has lasted: saves are close to each other when it is
     young, and it never pays more for them, in relation to its length, than Young's interval with
     its whole length between two failures.
     """
@@ -42,7 +42,7 @@ def auto_interval_s(stall_s: float, duration_s: float, between_failures_s: float
     """Return how long after a save the next one pays. Pure.
 
     Args:
-        stall_s: how long the training stands still for a save.
+        stall_s: how long a save stops the training.
         duration_s: from the copy of the state to the commit; a save in flight delays the next.
         between_failures_s: expected time between two failures.
     """
@@ -136,7 +136,7 @@ class SaveInterval:
 
     @property
     def since_last_s(self) -> float:
-        """Seconds since the training went on after the last save."""
+        """Seconds since the training continued after the last save."""
         return self._clock() - self._last_s
 
     def is_due_after(self, step: int) -> bool:
@@ -163,16 +163,16 @@ class SaveInterval:
         return auto_interval_s(stall_s, duration_s, between_s)
 
     def begin(self) -> None:
-        """Note that the training stands still for a save from now on."""
+        """Note that a save stops the training from now on."""
         self._began_s = self._clock()
 
     def go_on(self) -> None:
-        """Note that the training goes on, whether the save is in flight, done or has failed."""
+        """Note that the training continues: the save is in flight, done or has failed."""
         self._last_s = self._clock()
         self._stall_s = self.seconds
 
     def stood_still(self, seconds: float) -> None:
-        """Note that the training waited once more for the save in flight."""
+        """Note that the training waited again for the save in flight."""
         self._stall_s += seconds
 
     @property

@@ -40,7 +40,7 @@ class RankStart:
     environment: Mapping[str, str] = field(default_factory=dict)
     signal_mask: frozenset[int]
     kept: frozenset[int]
-    """Descriptors that an import has opened and goes on to use."""
+    """Descriptors that an import has opened and keeps using."""
     draws: DrawnAtImport = field(default_factory=DrawnAtImport)
     """What is to be drawn anew in each rank."""
     keeps_our_packages: bool

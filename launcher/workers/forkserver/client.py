@@ -1,15 +1,15 @@
 """The launcher's end of the warm server: fork it, wait for it, ask it for ranks."""
 
 import contextlib
-import math
 import os
-import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+from checkpointing.readable import readable
 
 from ...contract.preemption import signal_name
 from ...errors import UsageError
@@ -183,9 +183,7 @@ class ForkServer:
             raise ForkServerUnavailableError(self._why_gone(str(gone))) from None
 
     def _hears(self, timeout_s: float) -> bool:
-        poll = select.poll()  # select takes no descriptor from 1,024 on
-        poll.register(self._channel, select.POLLIN)
-        return bool(poll.poll(math.ceil(1000 * timeout_s)))
+        return bool(readable([self._channel.fileno()], timeout_s))
 
     def _why_gone(self, seen: str) -> str:
         """Return what became of the server, as far as it can be known."""

@@ -29,7 +29,7 @@ def close_all_but(kept: Collection[int]) -> None:
 def unshareable(opened: Mapping[int, str]) -> str | None:
     """Return why several processes cannot have what an import has opened, or None; pure.
 
-    The import goes on to use it: a socket or a device would be one for all ranks, and closing it
+    The import keeps using it: a socket or a device would be one for all ranks, and closing it
     would leave the number to something else.
     """
     targets = sorted(set(opened.values()) - _SHAREABLE)

@@ -151,7 +151,7 @@ def _user_part(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _end_by_interrupt() -> NoReturn:
-    """End by SIGINT itself, so that whoever waits sees why."""
+    """End by SIGINT itself, so that the waiting process sees why."""
     end_python()
     flush_streams()
     signal.signal(signal.SIGINT, signal.SIG_DFL)

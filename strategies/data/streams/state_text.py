@@ -23,7 +23,7 @@ def to_text(state: Any, where: str) -> JSON:
     """Return a state as JSON: numbers, text, bytes, lists, tuples, dicts, tensors and arrays.
 
     Raises:
-        ConfigError: it holds something else; where, is said.
+        ConfigError: it holds something else; the message names the place.
     """
     if state is None or isinstance(state, bool | int | str):
         return state

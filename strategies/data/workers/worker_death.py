@@ -1,4 +1,4 @@
-"""What is said, and done, of loader workers that died. Pure."""
+"""Messages and decisions about loader workers that died. Pure."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ def how_it_ended(exit_code: int | None) -> str:
 
 
 def warning(death: Death) -> str:
-    """Return what is said the first time."""
+    """Return the message of the first time."""
     return f"{death}. What it had in hand is read again by new workers."
 
 
 def complaint(death: Death, suspect: Sequence[int]) -> str:
-    """Return what is said when it happens again at the same place.
+    """Return the message when it happens again at the same place.
 
     Args:
         death: The second.

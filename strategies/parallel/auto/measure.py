@@ -12,20 +12,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from ...data.moving import map_tensors
 from ...precision import Precision
 from ...torch_internals import backward_within_modes
-from ..autocast import cast_floating
+from ..calls.autocast import cast_floating
 from ..model.block_transforms import work_on_blocks
 from ..model.blocks import find_blocks, shared_with_outside
 from ..model.build import build_on_meta
 from ..model.deferred_init import AsIfOnCpu, is_plain_in_place
 from ..strategy import Blueprint
 from .attention import attention_as_on
-from .live_bytes import LiveBytes
+from .live_bytes import FollowingMode, tensors_in
 from .low_precision import AutocastAsOnGPU
 from .measure_step import measure_step
 from .memory_model import MASTER_BYTES, ModelSizes
@@ -83,19 +82,15 @@ def measure_model(
     )
 
 
-class _Peak(TorchDispatchMode):
+class _Peak(FollowingMode):  # type: ignore[no-untyped-call]
     """Follows the bytes of all tensors without memory that are made within it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live = LiveBytes()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Carry out one operation and count what it makes."""
         kwargs = dict(kwargs or {})
-        leaves = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        leaves = tensors_in((args, kwargs))
         if not leaves and any(a.name == "device" for a in func._schema.arguments):
             kwargs["device"] = torch.device("meta")
         if kwargs.get("device") is not None and any(t.is_meta for t in leaves):
@@ -105,13 +100,7 @@ class _Peak(TorchDispatchMode):
         if any(t.is_meta for t in leaves) and not all(t.is_meta for t in leaves):
             # Made from numbers on what the model took for its device, such as an empty cache.
             args, kwargs = tree_map_only(torch.Tensor, _without_memory, (args, kwargs))
-            leaves = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
-        given = {t.untyped_storage()._cdata for t in leaves}
-        result = func(*args, **kwargs)
-        for tensor in tree_flatten(result)[0]:
-            if isinstance(tensor, torch.Tensor) and tensor.is_meta:
-                self.live.follow(tensor.untyped_storage(), given)
-        return result
+        return self.follow(func, args, kwargs, lambda tensor: tensor.is_meta)
 
 
 def _activation_bytes(
@@ -143,7 +132,7 @@ def _activation_bytes(
     if not by_autocast:
         model.to(precision.compute_dtype)
     batch = map_tensors(batch, on_meta)
-    # Gradients are counted apart: each is let go as soon as it is complete.
+    # Gradients are counted apart: each is freed as soon as it is complete.
     trained = [p for p in model.parameters() if p.requires_grad]
     hooks: list[Any] = [p.register_post_accumulate_grad_hook(_let_go) for p in trained]  # type: ignore[no-untyped-call]
     try:
@@ -222,7 +211,7 @@ def _loss_of(output: Any) -> torch.Tensor:
 
 def _tensors(output: Any) -> list[torch.Tensor]:
     values = list(output.values()) if isinstance(output, Mapping) else output
-    return [t for t in tree_flatten(values)[0] if isinstance(t, torch.Tensor)]
+    return tensors_in(values)
 
 
 def _size_bytes(tensors: Iterable[torch.Tensor]) -> int:

@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from ..model.factory_checks import made_optimizer
 from ..strategy import Parameters
-from .live_bytes import LiveBytes
+from .live_bytes import FollowingMode
 
 _TRIED_ELEMENTS = 65536
 """So many stand for the whole model."""
@@ -95,22 +93,11 @@ def _peak_bytes(optimizer: torch.optim.Optimizer) -> int:
     return made.live.peak_bytes
 
 
-class _Made(TorchDispatchMode):
+class _Made(FollowingMode):  # type: ignore[no-untyped-call]
     """Follows the bytes of all tensors that are made within it."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live = LiveBytes()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Carry out one operation and count what it makes."""
-        kwargs = kwargs or {}
-        leaves = tree_flatten((args, kwargs))[0]
-        given = {t.untyped_storage()._cdata for t in leaves if isinstance(t, torch.Tensor)}
-        result = func(*args, **kwargs)
-        for tensor in tree_flatten(result)[0]:
-            if isinstance(tensor, torch.Tensor) and tensor.ndim > 0:
-                self.live.follow(tensor.untyped_storage(), given)
-        return result
+        return self.follow(func, args, kwargs or {}, lambda tensor: tensor.ndim > 0)

@@ -65,7 +65,7 @@ class ModelSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryNeed:
-    """Bytes of one rank, on its device where nothing else is said."""
+    """Bytes of one rank, on its device unless noted."""
 
     parameters: int
     gradients: int

@@ -11,8 +11,8 @@ from torch.distributed.tensor import DTensor
 
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
+from ..state.trained_state import TrainedState
 from ..strategy import Strategy
-from ..trained_state import TrainedState
 from .adoption import bare_module, inside_fabric, live_groups, torch_optimizer
 from .engine import is_engine, live_zero
 from .replicated import LiveDDP, LiveSingle

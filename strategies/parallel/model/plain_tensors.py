@@ -1,6 +1,6 @@
 """Tensors that a model keeps outside of its parameters and buffers: attributes, lists, closures.
 
-`nn.Module` does not know them, so whoever moves or fills a module leaves them out.
+`nn.Module` does not know them, so what moves or fills a module leaves them out.
 """
 
 from __future__ import annotations

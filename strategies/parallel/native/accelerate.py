@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
 from ...precision import Precision
-from ..autocast import Relay
+from ..calls.autocast import Relay
 from ..strategy import Blueprint, StepOutcome
 from .single import Replicated
 

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..autocast import Autocast
-from ..grad_norm import own_part, squares_of_replicas
+from ..calls.autocast import Autocast
+from ..gradients.grad_norm import own_part, squares_of_replicas
 from .single import Replicated
 
 # Replicas start equal and are updated equally; a broadcast of buffers at every forward would only

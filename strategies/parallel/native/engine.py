@@ -14,12 +14,12 @@ from torch import nn
 from checkpointing import Fragment
 
 from ...modifiers.ema import local_part
-from ..adjoining import joined
 from ..calls.gradient_watch import GradientWatch
 from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
-from ..exact import squares
-from ..grad_norm import combined_scale, number_of, sum_of_squares
+from ..gradients import squares
+from ..gradients.adjoining import joined
+from ..gradients.grad_norm import combined_scale, number_of, sum_of_squares
 from ..matrix.choice import require_same_choice
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_model

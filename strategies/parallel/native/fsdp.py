@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -10,29 +10,22 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import (
-    CPUOffloadPolicy,
-    FSDPModule,
-    MixedPrecisionPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
-)
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate, Shard
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from checkpointing import Fragment, TensorSpec
 
 from ...collectives.replicas import Replicas
-from ...errors import INSTALL_TESTED, ConfigError
-from ...torch_internals import fsdp_parameters, missing_for_fsdp, unsharded
+from ...errors import ConfigError
+from ...torch_internals import fsdp_parameters, unsharded
 from ..build_options import BY_NAME
 from ..calls.bypass import REMEDY
 from ..calls.model_view import COPY, COPY_IN_SHARDS, Call
 from ..calls.unused_parameters import refuse_untouched
 from ..calls.used_outside import UsedOutside
-from ..exact.gradient_sums import GradientSums
-from ..exact.sharded_sums import ShardedSums
-from ..grad_norm import sum_of_squares, sum_over_ranks
+from ..gradients.grad_norm import sum_of_squares, sum_over_ranks
+from ..gradients.gradient_sums import GradientSums
+from ..gradients.sharded_sums import ShardedSums
 from ..matrix.choice import how_stepped
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import Held, OwnedSteps, Share
@@ -53,9 +46,8 @@ from ..trial.stepping import Rows
 from ..trial.trial import Cut
 from .engine import TorchEngine, load_buffers
 from .rows import blocks_to_shard, mesh_of, ring_of, shard_range
-from .scalar_parameters import ScalarParameters, without_dimension
-
-_CALL = "_call_in_forward"
+from .scalar_parameters import ScalarParameters
+from .sharding import CALL, require_sharded, shard_model
 
 
 class FSDP(TorchEngine):
@@ -82,32 +74,9 @@ class FSDP(TorchEngine):
         self._replicas = mesh.size(0) if mesh.ndim == 2 else 1
         self._shards_of_row = mesh.size(-1)
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
-        precision = self.precision
-        mixed = precision.reduce_dtype if precision.is_mixed else None
-        reduce_dtype = torch.float64 if self.options.exact else mixed
-        policy = MixedPrecisionPolicy(
-            param_dtype=precision.compute_dtype if precision.is_mixed else None,
-            reduce_dtype=reduce_dtype,
-            output_dtype=precision.output_dtype if precision.is_mixed else None,
-        )
-        common: dict[str, Any] = {"mesh": mesh, "ignored_params": without_dimension(model)}
-        if self.options.offload:
-            common["offload_policy"] = CPUOffloadPolicy()
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
-        inner = _without_output(policy)
-        for block in self.blocks.values():
-            if precision.is_mixed:
-                _shard_batch_norms(block, reduce_dtype, common)
-            # A block has its outputs cast by the root's policy only: inside, activations stay low.
-            if not isinstance(block, FSDPModule):
-                fully_shard(block, mp_policy=inner, **common)
-        if precision.is_mixed:
-            _shard_batch_norms(model, reduce_dtype, common)
-        self._root = fully_shard(model, mp_policy=policy, **common)
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                _take_calls(module)
-        self._verify(model)
+        shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
+        require_sharded(model, self.blocks, self._placements)
         UsedOutside(model)
         return model
 
@@ -165,32 +134,11 @@ class FSDP(TorchEngine):
         self._parameters = list(parameters.items())
         return self._parameters
 
-    def _verify(self, model: nn.Module) -> None:
-        for name, parameter in model.named_parameters():
-            is_cut = isinstance(parameter, DTensor) and parameter.placements == self._placements
-            if parameter.ndim and not is_cut:
-                raise ConfigError(
-                    f"strategy=fsdp: parameter {name} was not sharded by rows but is "
-                    f"{type(parameter).__name__}. torch {torch.__version__} is not supported."
-                )
-        for name, block in self.blocks.items():
-            if not isinstance(block, FSDPModule):
-                raise ConfigError(
-                    f"strategy=fsdp: block {name} was not sharded on its own. "
-                    f"torch {torch.__version__} is not supported."
-                )
-        sharded = (module for module in model.modules() if isinstance(module, FSDPModule))
-        if (missing := missing_for_fsdp(sharded)) is not None:
-            raise ConfigError(
-                f"strategy=fsdp needs {missing}, which torch {torch.__version__} does not have. "
-                f"{INSTALL_TESTED}, or use --strategy ddp."
-            )
-
     def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         function = call.function
         for module in reversed(call.enclosing):
             if isinstance(module, FSDPModule):
-                function = partial(getattr(module, _CALL), function)
+                function = partial(getattr(module, CALL), function)
         return function(*args, **kwargs)
 
     @property
@@ -380,16 +328,6 @@ class FSDP(TorchEngine):
                 module.reshard()
 
 
-def _take_calls(module: nn.Module) -> None:
-    """Let any function run as if it were the module's forward: gathered, and reduced after it."""
-
-    def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    setattr(module, _CALL, call)
-    register_fsdp_forward_method(module, _CALL)
-
-
 def _shards_of(
     model: nn.Module, named: Sequence[tuple[str, nn.Parameter]]
 ) -> list[tuple[str, Any]]:
@@ -412,29 +350,3 @@ def _local(tensor: object) -> torch.Tensor:
     assert isinstance(tensor, DTensor)
     local: torch.Tensor = tensor.to_local()
     return local.detach()
-
-
-def _shard_batch_norms(
-    block: nn.Module, reduce_dtype: torch.dtype | None, common: dict[str, Any]
-) -> None:
-    """Give the block's BatchNorms, together, weights in fp32 beside their fp32 statistics.
-
-    They take activations of the compute dtype, as under autocast.
-    """
-    norms = [
-        module
-        for module in block.modules()
-        if isinstance(module, _BatchNorm)
-        and not isinstance(module, FSDPModule)
-        and any(True for _ in module.parameters())
-    ]
-    reduce_dtype = reduce_dtype if reduce_dtype == torch.float64 else None
-    policy = MixedPrecisionPolicy(cast_forward_inputs=False, reduce_dtype=reduce_dtype)
-    if len(norms) == 1:
-        fully_shard(norms[0], mp_policy=policy, **common)
-    elif norms:
-        fully_shard(list[nn.Module](norms), mp_policy=policy, **common)
-
-
-def _without_output(policy: MixedPrecisionPolicy) -> MixedPrecisionPolicy:
-    return MixedPrecisionPolicy(param_dtype=policy.param_dtype, reduce_dtype=policy.reduce_dtype)

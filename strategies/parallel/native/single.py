@@ -13,10 +13,10 @@ from checkpointing import Fragment
 
 from ...collectives.replicas import Replicas
 from ...errors import ConfigError
-from ..autocast import Autocast, Relay
+from ..calls.autocast import Autocast, Relay
 from ..calls.model_view import Call
 from ..calls.unused_parameters import Mark, marks, may_be_untouched, refuse_untouched
-from ..exact.gradient_sums import GradientSums
+from ..gradients.gradient_sums import GradientSums
 from ..state.replicated_state import load_replicated, replicated_tensors, striped
 from ..state.saved_state import SavedState
 from ..strategy import Blueprint, StepOutcome, TensorSource

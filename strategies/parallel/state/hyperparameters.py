@@ -1,8 +1,8 @@
 """The optimizer's hyper-parameters, kept by parameter name.
 
 Two sets are saved: what the script asked for, and what was in force. On a resume a value that the
-script still asks for goes on as it was; one that the script has changed is the script's; one that
-the script never named, because the optimizer made it in a step, goes on as it was.
+script still asks for keeps its value; one that the script has changed is the script's; one that
+the script never named, because the optimizer made it in a step, keeps its value.
 """
 
 from __future__ import annotations

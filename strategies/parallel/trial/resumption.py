@@ -73,7 +73,7 @@ class Resumable:
 
 
 def require_resumed(whole: Whole, resumed: Whole) -> None:
-    """Compare an undisturbed optimizer with one that has gone on from its checkpoint.
+    """Compare an undisturbed optimizer with one that was resumed from its checkpoint.
 
     Raises:
         UnlikeError: says what is not the same.

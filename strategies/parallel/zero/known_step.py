@@ -16,7 +16,7 @@ from torch import nn
 from ...collectives.process_group import Ranks
 from ...errors import INSTALL_TESTED, ConfigError, first_line
 from ...precision import Precision
-from ..grad_norm import sum_over_ranks
+from ..gradients.grad_norm import sum_over_ranks
 from .internals import Stage3, Stage12, apply_step, layout_of
 
 ELEMENTS = 24

@@ -9,21 +9,19 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from checkpointing import JSON, Fragment, torch_dtype
+from checkpointing import Fragment, torch_dtype
 
 from ...collectives.replicas import Replicas
-from ...errors import INSTALL_TESTED, ConfigError
 from ...modifiers.unfreezing import Unfreezing
-from ..adjoining import joined
-from ..autocast import CastAround
 from ..build_options import BY_NAME
+from ..calls.autocast import CastAround
 from ..calls.gradient_watch import ArrivalWatch
 from ..calls.model_view import COPY, COPY_IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values
 from ..catalogue import catalogue_of, persistent_buffers
-from ..grad_norm import combined_scale, sum_of_squares, sum_over_ranks
+from ..gradients.adjoining import joined
+from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import OwnedSteps
@@ -32,27 +30,22 @@ from ..model.build import Deferred, build_deferred, build_model
 from ..model.same_model import refuse_unlike_models
 from ..native.engine import load_buffers
 from ..state.optimizer_extras import plain_attributes
-from ..state.optimizer_state import (
-    create_state,
-    flat,
-    fragment_of,
-    kept_state,
-    state_spec,
-    whole,
-)
-from ..state.saved_state import SavedParameter, SavedState
+from ..state.optimizer_state import flat, fragment_of, kept_state, state_spec, whole
+from ..state.saved_state import SavedState
 from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
 from ..trial.owned import OwnedOrFlat
 from ..trial.stepping import Flat, FlatEach, FlatInPieces
 from ..trial.trial import Cut, Tried, made_after_trial, tried_optimizer
 from .broadcast import of_any_dimension
+from .buffer_states import create_states
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .frozen_parameters import FrozenParameters
-from .internals import Piece, Stage3, Stage12, apply_step, check_layout, is_held_whole, layout_of
+from .internals import Stage3, Stage12, apply_step, check_layout, is_held_whole, layout_of
 from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
+from .refusals import refuse_rounded_statistics, require_as_asked
 from .used_outside import let_forward_ask_for_parameters, used_without_call
 from .written import WrittenWeights
 
@@ -91,7 +84,7 @@ class Zero(Strategy):
         model = build_model(blueprint) if deferred is None else deferred.model
         refuse_unlike_models(model, self.ranks)
         self.catalogue = catalogue_of(model)
-        self._refuse_rounded_statistics(model)
+        refuse_rounded_statistics(model, self.precision)
         work_on_blocks(model, self.options)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._begins_later = bool(blueprint.unfreeze)
@@ -100,14 +93,7 @@ class Zero(Strategy):
         )
         require_same_choice(tried.whole, self.ranks)
         self._whole = tried.whole
-        if tried.whole is None:
-            optimizer, self._group_names = made_after_trial(blueprint.optimizer, named, tried)
-            split = Unfreezing(blueprint.unfreeze, self.catalogue.trainable, self.catalogue.frozen)
-            self._cohorts = Cohorts(optimizer, self._group_names, split)
-            self._optimizer = optimizer
-            self._as_built = plain_attributes(optimizer)
-        else:
-            optimizer = Carrier(parameter for _, parameter in named)
+        optimizer = self._handed_to_deepspeed(blueprint, named, tried)
         # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
         initial: Mapping[str, torch.Tensor]
         if deferred is None:
@@ -131,7 +117,13 @@ class Zero(Strategy):
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
         check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
-        self._verify(optimizer, deepspeed.__version__)
+        require_as_asked(
+            self._layout,
+            optimizer,
+            strategy=self.name,
+            offload=self.options.offload,
+            version=deepspeed.__version__,
+        )
         self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
         if self.precision.is_mixed:
             self._restore_masters(initial)
@@ -141,6 +133,19 @@ class Zero(Strategy):
             [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         )
         self._written = WrittenWeights(self._layout, model, self.catalogue.trainable, self.name)
+
+    def _handed_to_deepspeed(
+        self, blueprint: Blueprint, named: list[tuple[str, nn.Parameter]], tried: Tried
+    ) -> torch.optim.Optimizer:
+        """Return the user's optimizer, or what carries its steps of whole parameters."""
+        if tried.whole is not None:
+            return Carrier(parameter for _, parameter in named)
+        optimizer, self._group_names = made_after_trial(blueprint.optimizer, named, tried)
+        split = Unfreezing(blueprint.unfreeze, self.catalogue.trainable, self.catalogue.frozen)
+        self._cohorts = Cohorts(optimizer, self._group_names, split)
+        self._optimizer = optimizer
+        self._as_built = plain_attributes(optimizer)
+        return optimizer
 
     def _step_beside(self, carrier: Carrier, blueprint: Blueprint, tried: Tried) -> None:
         """Make the user's optimizer of what DeepSpeed's flat buffer holds. Called on every rank."""
@@ -186,22 +191,6 @@ class Zero(Strategy):
             cut=cutter(deepspeed.zero.Init, self._config()) if self.stage == 3 else _leave_whole,
         )
 
-    def _verify(self, optimizer: torch.optim.Optimizer, version: str) -> None:
-        if not self._layout.steps(optimizer):
-            raise ConfigError(
-                f"strategy={self.name}: DeepSpeed {version} steps with an optimizer of its own in "
-                f"place of this {type(optimizer).__name__}, with one set of hyper-parameters for "
-                "all groups. Use --strategy ddp or fsdp, or another optimizer."
-            )
-        built = {"offload": self._layout.is_offloaded, "sums of gradients": self._layout.sums_in}
-        asked = {"offload": self.options.offload, "sums of gradients": torch.float32}
-        for name, value in built.items():
-            if value != asked[name]:
-                raise ConfigError(
-                    f"strategy={self.name}: {name}: {asked[name]} was asked of DeepSpeed {version}"
-                    f", and it built {value}. {INSTALL_TESTED}."
-                )
-
     def _config(self) -> dict[str, Any]:
         config = engine_config(
             stage=self.stage,
@@ -212,15 +201,6 @@ class Zero(Strategy):
         if self._whole is None:
             return config
         return in_one_step(config, sum(spec.numel for spec in self.catalogue.trainable.values()))
-
-    def _refuse_rounded_statistics(self, model: nn.Module) -> None:
-        for name, module in model.named_modules():
-            if self.precision.is_mixed and isinstance(module, _BatchNorm):
-                raise ConfigError(
-                    f"{name} is a {type(module).__name__}, and DeepSpeed would keep its running "
-                    f"statistics in {self.precision.name}, where their small steps are lost. "
-                    "Use --precision fp32, or --strategy ddp or fsdp."
-                )
 
     def _restore_masters(self, initial: Mapping[str, torch.Tensor]) -> None:
         self._layout.begin_load()
@@ -385,31 +365,16 @@ class Zero(Strategy):
         if owned is not None and saved is not None:
             specs = self.catalogue.trainable
             load_kept(owned.held(), self._optimizer, specs, source, saved)
-        states = {} if saved is None or owned is not None else self._created_states(saved)
+        states: dict[int, dict[str, torch.Tensor]] = {}
+        if saved is not None and owned is None:
+            states = create_states(
+                self._layout.pieces(), self._optimizer, saved, self.catalogue.trainable
+            )
         for piece in self._layout.pieces():
             values = source.read(piece.fqn, "fp32", piece.start, piece.end)
             piece.of(piece.buffer).copy_(values)
             for key, tensor in states.get(id(piece.buffer), {}).items():
                 piece.of(tensor).copy_(source.read(piece.fqn, key, piece.start, piece.end))
-
-    def _created_states(self, saved: SavedState) -> dict[int, dict[str, torch.Tensor]]:
-        """Create zeroed optimizer state for each flat buffer of which a piece has some."""
-        wanted: dict[int, tuple[Piece, SavedParameter | None]] = {}
-        for piece in self._layout.pieces():
-            first, known = wanted.setdefault(id(piece.buffer), (piece, saved.get(piece.fqn)))
-            if _as_one(known) != _as_one(saved.get(piece.fqn)):
-                raise ConfigError(
-                    f"{piece.fqn} has optimizer state {_as_one(saved.get(piece.fqn))}, and "
-                    f"{first.fqn} of its group has {_as_one(known)}. ZeRO keeps one counter a "
-                    "group; put such parameters into groups of their own, or resume with "
-                    "--strategy ddp or fsdp."
-                )
-        return {
-            number: create_state(
-                self._optimizer, piece.buffer, known, self.catalogue.trainable[piece.fqn]
-            )
-            for number, (piece, known) in wanted.items()
-        }
 
     def refresh(self) -> None:
         """Make the computing weights follow the masters. Called on every rank."""
@@ -438,13 +403,6 @@ class Zero3(Zero):
     name = "zero3"
     forward_communicates = True
     stage = 3
-
-
-def _as_one(saved: SavedParameter | None) -> tuple[dict[str, str], dict[str, JSON]]:
-    """Return what must be the same for all parameters of a flat buffer: dtypes, and values."""
-    if saved is None:
-        return {}, {}
-    return {key: spec.dtype for key, spec in sorted(saved.tensors.items())}, dict(saved.values)
 
 
 def _leave_whole(parameter: nn.Parameter) -> None:

@@ -120,7 +120,7 @@ def test_sentence_of_a_rank_is_printed_once(launch):
     script = launch.script(
         """
         from launcher.contract.environment import RankEnvironment
-        from launcher.contract.error_file import write_error
+        from launcher.contract.files.error_file import write_error
         path = RankEnvironment.from_environ(os.environ).error_file
         assert write_error(path, "epochs=0, but it has to be 1 or more.", exit_code=2)
         sys.exit(2)
@@ -158,7 +158,7 @@ def test_ranks_that_leave_after_one_with_75_are_given_time(launch):
 def test_restart_until_it_works(launch):
     script = launch.script(
         """
-        from launcher.contract.heartbeat import beat
+        from launcher import beat
         count = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
         beat(count)
         counted = pathlib.Path(f"counted-{count}")
@@ -180,7 +180,7 @@ def test_restart_on_a_given_port(launch):
         port = str(free.getsockname()[1])
     script = launch.script(
         """
-        from launcher.contract.heartbeat import beat
+        from launcher import beat
         beat(1)
         print(os.environ["MASTER_PORT"])
         if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0": sys.exit(1)
@@ -194,7 +194,7 @@ def test_restart_on_a_given_port(launch):
 @pytest.mark.parametrize("code", [2, 75, 93])
 def test_no_restart_where_it_cannot_help(launch, code):
     script = launch.script(
-        f"from launcher.contract.heartbeat import beat\nbeat(1)\nprint('attempt')\nsys.exit({code})"
+        f"from launcher import beat\nbeat(1)\nprint('attempt')\nsys.exit({code})"
     )
     launched = launch("--max-restarts", "3", script)
     assert launched.wait() == code

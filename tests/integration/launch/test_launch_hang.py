@@ -9,7 +9,7 @@ import pytest
 pytestmark = pytest.mark.timeout(120)
 
 HANGS = """
-from launcher.contract.heartbeat import beat
+from launcher import beat
 beat(3)
 pathlib.Path(f"ready-{rank}").touch()
 def waits_for_ever():
@@ -35,7 +35,7 @@ def test_stacks_are_written_and_the_ranks_are_killed(launch, how):
     assert launched.wait() == 137
     stacks = launch.folder / "logs/attempt-1/stacks.txt"
     assert launched.said() == [
-        "relaunch: no rank got on for 1.5 s after step 3; killing all of them. "
+        "relaunch: no rank made progress for 1.5 s after step 3; killing all of them. "
         f"Where they were: {stacks}"
     ]
     assert stacks.read_text().count("in waits_for_ever") == 2
@@ -61,7 +61,7 @@ def test_scripts_without_signs_of_life_are_left_alone(launch):
 def test_a_suspended_machine_takes_nobody_for_hanging(launch):
     script = launch.script(
         """
-        from launcher.contract.heartbeat import beat
+        from launcher import beat
         while not pathlib.Path("end").exists():
             beat(1)
             pathlib.Path("ready").touch()

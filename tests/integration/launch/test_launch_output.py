@@ -122,7 +122,7 @@ def test_redirects_without_a_folder_say_where_the_logs_are(launch):
 def test_nothing_is_overwritten_by_a_restart(launch):
     script = launch.script(
         """
-        from launcher.contract.heartbeat import beat
+        from launcher import beat
         beat(1)
         print("restart", os.environ["TORCHELASTIC_RESTART_COUNT"])
         sys.exit(1 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" else 0)

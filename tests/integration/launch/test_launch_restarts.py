@@ -43,7 +43,7 @@ def test_a_script_that_has_met_is_tried_again(launch):
 
 def test_the_same_failure_at_the_same_step_ends_it(launch):
     script = launch.script(
-        COUNT + "from launcher.contract.heartbeat import beat\n"
+        COUNT + "from launcher import beat\n"
         "beat(7)\n"
         "raise ValueError(f'bad sample, attempt {count}, {id(beat):#x}')"
     )
@@ -57,9 +57,7 @@ def test_the_same_failure_at_the_same_step_ends_it(launch):
 
 
 def test_a_warning_ends_the_wait_for_the_next_attempt(launch):
-    script = launch.script(
-        COUNT + "from launcher.contract.heartbeat import beat\nbeat(count)\nsys.exit(10 + count)"
-    )
+    script = launch.script(COUNT + "from launcher import beat\nbeat(count)\nsys.exit(10 + count)")
     launched = launch("--max-restarts", "9", script)
     while "waiting 4 s" not in launched.stderr:
         time.sleep(0.05)
@@ -79,7 +77,7 @@ def test_a_restart_waits_until_the_gpus_have_released_their_memory(launch):
     stub.chmod(0o755)
     script = launch.script(
         COUNT + "print(count, len(open('looks').readlines()) if count else 0)\n"
-        "from launcher.contract.heartbeat import beat\n"
+        "from launcher import beat\n"
         "beat(count + 1)\n"
         "sys.exit(3 if count == 0 else 0)"
     )

@@ -187,7 +187,7 @@ def test_a_restart_forks_from_the_same_server(launch):
         WARM
         + """
 count = os.environ["TORCHELASTIC_RESTART_COUNT"]
-from launcher.contract.heartbeat import beat
+from launcher import beat
 beat(1)  # a failure before any progress is not tried again
 if count == "0": sys.exit(1)
 """
@@ -206,7 +206,7 @@ def warm_server_of(launched):
 
 
 STOPS_FIRST = """
-from launcher.contract.heartbeat import beat
+from launcher import beat
 beat(1)
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     pathlib.Path(f"ready-{rank}").touch()

@@ -68,7 +68,7 @@ def test_a_folder_that_the_script_has_chosen_is_looked_into(hosts):
     (run_dir / "checkpoints" / "step-00000007").mkdir(parents=True)
     tells = f"""
 from launcher.contract.environment import FOLDER_FILE
-from launcher.contract.run_dir_file import tell_folder
+from launcher.contract.files.run_dir_file import tell_folder
 tell_folder(pathlib.Path(os.environ[FOLDER_FILE]), pathlib.Path({str(run_dir)!r}))
 """
     nodes = [hosts.static(host, hosts.script(tells + DEAF + STAYS)) for host in (0, 1)]

@@ -12,8 +12,8 @@ STARTS = "came before the ranks were started; the same command starts the run."
 
 NEVER = "pathlib.Path('began').touch()\n"
 OURS = """
-from launcher.contract.heartbeat import beat
-from launcher.contract.leaving import tell_leaving
+from launcher import beat
+from launcher.contract.files.leaving import tell_leaving
 from launcher.contract.environment import RankEnvironment
 environment = RankEnvironment.from_environ(os.environ)
 def deaf():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from launcher.training.loop.step import is_mean
+from launcher.training.loop.steps.loss_checks import is_mean
 
 pytestmark = pytest.mark.timeout(120)
 

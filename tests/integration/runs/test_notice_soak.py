@@ -36,7 +36,7 @@ CASES: tuple[tuple[str, str, str, tuple[str, ...], bool], ...] = (
     ("test", "warm", "tree", ALL_TWICE, True),
     ("end", "warm", "tree", ("SIGTERM",), False),
 )
-IN_CI = ("step", "evaluation", "save in flight")
+IN_CI = ("step", "evaluation", "save in flight", "restart")
 """The phases of which a trial is part of scripts/test; the others are slow ones."""
 
 

@@ -177,7 +177,7 @@ def test_before_the_first_step_there_is_nothing_to_save(
     trial = Trial(launch, run, "--slow", phase, "--seconds", seconds)
     launched = trial.disturb(phase)
     said = launched.stdout + launched.stderr
-    assert "before the first step of this start: nothing was to be saved" in said
+    assert "before the first step of this start: there was nothing to save" in said
     assert run.steps_on_disk() == []
     trial.go_on(plain)
 
@@ -191,7 +191,7 @@ def test_restoring_is_left_at_once_and_the_checkpoint_stays(
     (trial.folder / "over").unlink()
     trial.words = ("--slow", "restore", "--seconds", "60")
     launched = trial.disturb("restore", whom="rank")
-    assert "before the first step of this start: nothing was to be saved" in launched.stderr
+    assert "before the first step of this start: there was nothing to save" in launched.stderr
     assert run.steps_on_disk() == [step]
     trial.go_on(plain)
 

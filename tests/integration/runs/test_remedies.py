@@ -73,7 +73,7 @@ def test_a_share_of_a_parameter_is_no_parameter(launch: Callable[..., Any], tmp_
     launched = launch("--nproc-per-node", "2", "--strategy", "zero3", "--run-dir", "run", script)
     assert launched.wait(120) == 2
     assert "uses the parameters of a layer without calling it" in launched.stderr
-    assert "multiply its output by 0 where it is to be left out" in launched.stderr
+    assert "multiply its output by 0 to leave it out" in launched.stderr
 
 
 def test_what_is_followed_is_what_is_said() -> None:

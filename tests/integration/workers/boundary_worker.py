@@ -17,7 +17,7 @@ from strategies import (
     Report,
     process_groups,
 )
-from strategies.parallel.grad_norm import squares_of_replicas
+from strategies.parallel.gradients.grad_norm import squares_of_replicas
 
 environment = RankEnvironment.from_environ(os.environ)
 found = {}

@@ -17,7 +17,7 @@ from torch import nn
 from waits import Waits
 
 from launcher.contract.environment import RankEnvironment
-from launcher.training.loop import step as step_module
+from launcher.training.loop.steps import step as step_module
 from strategies import EMA, Penalty, metrics, process_groups
 from strategies.boundary import notice_rounds
 

@@ -12,7 +12,7 @@ from launcher.contract.exit_codes import (
     followers,
     spare,
 )
-from launcher.contract.leaving import Leaving
+from launcher.contract.files.leaving import Leaving
 
 TERM, KILL, INT = int(signal.SIGTERM), int(signal.SIGKILL), int(signal.SIGINT)
 NOTICES = ("SIGTERM", "SIGHUP", "SIGINT", "SIGUSR1", "SIGUSR2")

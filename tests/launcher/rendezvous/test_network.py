@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from launcher.rendezvous import network
-from launcher.rendezvous.leader_election import SparePort
+from launcher.rendezvous.members.leader_election import SparePort
 from launcher.rendezvous.network import interface_of_run, interface_with, own_address
 
 

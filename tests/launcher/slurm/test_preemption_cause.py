@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.contract.end_time import ToldEnd
+from launcher.contract.files.end_time import ToldEnd
 from launcher.contract.preemption import PreemptionNotice
 from launcher.slurm.job_info import JobFacts
 from launcher.slurm.preemption_cause import SlurmAdvice, moved_text, pause_s, warned

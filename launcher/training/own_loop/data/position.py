@@ -272,11 +272,11 @@ def data_position(loader: Any) -> DataPosition:
     if keeps_position(getattr(loader, _INSIDE, loader)):
         return StatefulData(loader)
     if not isinstance(loader, DataLoader):
-        raise ConfigError(f"loader= is a {name}, which does not say where it is: {NO_POSITION}")
+        raise ConfigError(f"loader= is a {name}, which cannot report its position: {NO_POSITION}")
     if isinstance(getattr(loader, _INSIDE, loader).dataset, IterableDataset):
         raise ConfigError(
-            f"loader= reads a {type(loader.dataset).__name__}, an IterableDataset, which does not "
-            f"say where it is: {NO_POSITION}"
+            f"loader= reads a {type(loader.dataset).__name__}, an IterableDataset, which cannot "
+            f"report its position: {NO_POSITION}"
         )
     return SampledData(loader)
 

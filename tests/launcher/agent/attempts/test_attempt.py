@@ -12,10 +12,10 @@ from launcher.agent.attempts.attempt import Attempt
 from launcher.agent.attempts.hang_detection import HangWatch
 from launcher.agent.attempts.supervision import Bounds
 from launcher.agent.cluster import NoAdvice
-from launcher.contract.end_time import ToldEnd, end_time_file
-from launcher.contract.heartbeat import Heartbeat
+from launcher.contract.files.end_time import ToldEnd, end_time_file
+from launcher.contract.files.heartbeat import Heartbeat
 from launcher.contract.launcher_signals import SignalInbox
-from launcher.rendezvous.remote_status import RemoteStatus
+from launcher.rendezvous.members.remote_status import RemoteStatus
 from launcher.workers.worker import Worker, WorkerStreams
 
 pytestmark = pytest.mark.timeout(60)

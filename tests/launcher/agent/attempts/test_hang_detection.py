@@ -6,7 +6,7 @@ import pytest
 
 from launcher.agent.attempts.hang_detection import HangWatch, where
 from launcher.agent.attempts.stack_dump import kernel_stacks
-from launcher.contract.heartbeat import Heartbeat
+from launcher.contract.files.heartbeat import Heartbeat
 from launcher.contract.quiet_clock import QuietClock
 
 
@@ -36,9 +36,9 @@ def test_watch(tmp_path):
     Heartbeat(tmp_path / "1").beat(6)
     assert [watch.is_hung(float(now)) for now in range(50, 54)] == [False, False, False, True]
     assert watch.step == 6
-    assert watch.text() == "no rank got on for 3 s after step 6; killing all of them."
-    assert watch.text("no rank of node 1 (b) got on") == (
-        "no rank of node 1 (b) got on; killing those of this node too."
+    assert watch.text() == "no rank made progress for 3 s after step 6; killing all of them."
+    assert watch.text("no rank of node 1 (b) made progress") == (
+        "no rank of node 1 (b) made progress; killing those of this node too."
     )
 
 

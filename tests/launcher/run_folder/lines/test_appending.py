@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from launcher.run_folder.folder import RunFolder
+from launcher.run_folder.jsonl import metrics_of
 from launcher.run_folder.lines import appending
 from launcher.run_folder.lines.appending import LineFile, append_lines, cut_after
 from launcher.run_folder.lost_work import LostWork, lost_work
@@ -168,7 +169,7 @@ def test_a_folder_that_is_removed_is_made_again(tmp_path: Path) -> None:
     folder.metrics({"step": 2})
     folder.event("end", step=2)
     assert folder.description() == {"checkpoints": "elsewhere"}
-    assert [r["step"] for r in folder.metrics_records()] == [2]
+    assert [r["step"] for r in metrics_of(folder.path)] == [2]
     assert len(told) == 1
     assert "was removed" in told[0]
 

@@ -1,6 +1,7 @@
 """What a mistake costs: the agreement of the ranks, and the sentences."""
 
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -25,14 +26,15 @@ def ranks(rank, world_size):
     return Ranks(rank=rank, world_size=world_size, device=torch.device("cpu"), host_group=None)
 
 
-def agreed(standings, wait_s=0.5):
+def agreed(standings, wait_s=0.5, *, asked=lambda: False, store=None):
     """Let each rank that has a standing come with it, all at once; return what they are told."""
-    store = HashStore()
+    store = store or HashStore()
     store.set_timeout(timedelta(seconds=5))
     found = [None] * len(standings)
 
     def come(rank, standing):
-        found[rank] = agree_to_save(ranks(rank, len(standings)), store, standing, wait_s=wait_s)
+        one = ranks(rank, len(standings))
+        found[rank] = agree_to_save(one, store, standing, wait_s=wait_s, asked=asked)
 
     threads = [
         threading.Thread(target=come, args=(rank, standing))
@@ -59,6 +61,20 @@ def agreed(standings, wait_s=0.5):
 )
 def test_ranks_save_together_or_not_at_all(standings, told):
     assert agreed(standings) == told
+
+
+def test_a_rank_that_is_asked_to_leave_hardly_waits():
+    began = time.monotonic()
+    assert agreed([None, AT_5], 60.0, asked=lambda: True) == [None, False]
+    assert agreed([AT_5, None], 60.0, asked=lambda: True) == [False, None]
+    assert agreed([AT_5, AT_5], 60.0, asked=lambda: True) == [True, True]
+    assert time.monotonic() - began < 30
+
+
+def test_what_a_rank_that_left_has_decided_holds_for_those_that_come_later():
+    store = HashStore()
+    assert agreed([None, AT_5], 0.1, store=store) == [None, False]
+    assert agreed([AT_5, None], 10.0, store=store) == [False, None]
 
 
 def test_what_is_on_the_disk_is_said():

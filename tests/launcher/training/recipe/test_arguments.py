@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from launcher.training.loop.evaluation import evaluate
 from launcher.training.loop.fit import fit
 from launcher.training.loop.job import Job
-from launcher.training.loop.step import Step
+from launcher.training.loop.steps.step import Step
 from launcher.training.recipe.arguments import require_arguments
 from launcher.training.recipe.names_elsewhere import ELSEWHERE
 from launcher.training.recipe.recipe import Recipe

@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from launcher.contract.end_time import EndTime
 from launcher.contract.environment import RankEnvironment
+from launcher.contract.files.end_time import EndTime
 from launcher.contract.preemption import PreemptionFlag
 from launcher.training.saving.save_deadline import (
     SaveDeadline,

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from strategies import ConfigError, samples_of
+from strategies.data.streams.own_batches import OwnBatches
 from strategies.data.streams.own_position import (
-    OwnBatches,
     OwnPosition,
     digest_of,
     keeps_position,

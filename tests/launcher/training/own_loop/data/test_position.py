@@ -157,8 +157,8 @@ def test_a_loader_with_state_is_put_back_by_itself() -> None:
     ("loader", "words"),
     [
         (None, "none was passed"),
-        (iter([1]), "list_iterator, which does not say where it is"),
-        (DataLoader(Endless()), "Endless, an IterableDataset, which does not say where it is"),
+        (iter([1]), "list_iterator, which cannot report its position"),
+        (DataLoader(Endless()), "Endless, an IterableDataset, which cannot report its position"),
     ],
 )
 def test_what_has_no_place_is_refused(loader: Any, words: str) -> None:

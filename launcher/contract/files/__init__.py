@@ -1,0 +1,1 @@
+"""The small files between the launcher and one rank: whole, or not there."""

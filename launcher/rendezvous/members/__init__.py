@@ -1,0 +1,1 @@
+"""Which nodes take part in a run, which are lost, and which leads."""

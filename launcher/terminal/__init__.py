@@ -1,0 +1,1 @@
+"""What the launcher prints, and text of others made fit to be printed."""

@@ -1,0 +1,43 @@
+"""The start of the training loop: from the newest checkpoint, from given weights, or anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from strategies import load_weights
+
+from ..context import RunContext
+from ..recipe.recipe import Recipe
+from ..run_state import RunState, plan_changes
+from .job_parts import JobParts
+
+
+def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) -> RunState:
+    """Load the newest checkpoint; return the state to continue from. Called on every rank.
+
+    Args:
+        run: the start.
+        recipe: what the script asks for.
+        parts: of the job; the strategy gets the weights.
+        state: of a run that has not begun.
+
+    Raises:
+        ConfigError: the checkpoint belongs to another run, or the weights to another model.
+    """
+    restored = parts.checkpointer.restore()
+    if restored is not None:
+        state = state.restored(restored.state, parts.plan, where=run.folder.path)
+        plan = replace(parts.plan, jumps=state.jumps)
+        changes = plan_changes(restored.state, plan, parts.rates.text)
+        state, by_rules = parts.rules.resumed(state)
+        if recipe.ema is None:
+            parts.strategy.forget_average()
+        parts.log.restored(restored, [*restored.changes, *changes, *by_rules], recipe.objects)
+    elif recipe.weights is not None:
+        load_weights(parts.strategy, Path(recipe.weights), run.communicator, parts.model_names)
+        parts.log.took_weights(recipe.weights)
+    if run.ranks.is_coordinator:
+        parts.saver.clock.remember(run.past_events)
+    parts.log.started(parts.strategy, state.step, restored)
+    return state

@@ -1,0 +1,1 @@
+"""One optimizer step: what the script iterates over, and what serves it."""

@@ -1,1 +1,0 @@
-"""Gradients whose sum over micro-batches and ranks does not depend on the order."""

@@ -1,0 +1,56 @@
+"""The sum of squares, however the elements are spread."""
+
+import math
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strategies import Ranks
+from strategies.parallel.gradients.squares import largest_magnitude, sum_of_squares, units_of
+
+RANKS = cast(Ranks, SimpleNamespace(world_size=1, device=torch.device("cpu")))
+
+
+def squares(*grads: torch.Tensor) -> float:
+    count = sum(grad.numel() for grad in grads)
+    largest = largest_magnitude(grads, RANKS, is_spread=False)
+    return sum_of_squares(grads, largest, RANKS, count=count, is_spread=False)
+
+
+@given(st.integers(1, 2000), st.integers(0, 2**31), st.data())
+def test_any_order_and_any_cut_gives_the_same_bits(
+    size: int, seed: int, data: st.DataObject
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    whole = torch.randn(size, generator=generator) * torch.exp(
+        4 * torch.randn(size, generator=generator)
+    )
+    shuffled = whole[torch.randperm(size, generator=generator)]
+    cut = data.draw(st.integers(0, size))
+    assert squares(whole) == squares(shuffled) == squares(shuffled[cut:], shuffled[:cut])
+    assert squares(whole) == pytest.approx(math.fsum(x * x for x in whole.tolist()), rel=1e-12)
+
+
+def test_parts_of_it_are_exact() -> None:
+    """Each rank's sums are whole numbers of units, below 2**53: they can be added in any way."""
+    for count in (1, 1000, 10**6, 10**9):
+        for largest in (1e-30, 0.7, 1e30):
+            first, *others = units_of(largest, count)
+            assert Fraction(largest) ** 2 * count / Fraction(2) ** first <= 2**53
+            for before, unit in zip((first, *others), others, strict=False):
+                # What is left is at most half a unit of the part before.
+                assert Fraction(2) ** (before - 1) * count / Fraction(2) ** unit <= 2**53
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_makes_the_sum_so(odd: float) -> None:
+    assert not math.isfinite(squares(torch.tensor([1.0, odd])))
+
+
+def test_nothing_and_zeros() -> None:
+    assert squares(torch.zeros(3), torch.zeros(0)) == 0.0
