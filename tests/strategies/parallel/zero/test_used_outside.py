@@ -107,7 +107,9 @@ def test_a_share_is_no_empty_parameter(use: Callable[[nn.Module], Any], bucket: 
 
 
 def test_what_is_told_of_a_share_is_that_of_the_whole() -> None:
-    model = Penalised(lambda m: (sum(p.numel() for p in m.parameters()), m.small.sum()))
+    model = Penalised(
+        lambda m: (sum(p.numel() for p in m.parameters()), m.get_parameter("small").sum())
+    )
     let_forward_ask_for_parameters(model, 1000, "zero3")
     count, total = model()
     assert (count, float(total.detach())) == (8, 2.0)
