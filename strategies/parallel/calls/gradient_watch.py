@@ -118,6 +118,7 @@ def _marks(named: Sequence[tuple[str, torch.Tensor]]) -> list[Mark]:
 def _norm_bits(shares: list[torch.Tensor]) -> list[int]:
     if not shares:
         return []
-    norms = torch.stack(torch._foreach_norm(shares, 2, dtype=torch.float32))
-    bits: list[int] = norms.view(torch.int32).tolist()
+    real = [torch.view_as_real(share) if share.is_complex() else share for share in shares]
+    norms = torch.stack(torch._foreach_norm(real, 2, dtype=torch.float64))
+    bits: list[int] = norms.view(torch.int64).tolist()
     return bits

@@ -14,6 +14,10 @@ def kinds_to_keep_whole(
 ) -> tuple[frozenset[Kind], str | None]:
     """Return the kinds to be stepped whole, as few as may be, and what is wrong even so. Pure.
 
+    An optimizer that looks at the shape of some matrix of a group may do so with the others later,
+    where the trial has not met what makes it (AdamP projects only some gradients): all of the
+    group with several dimensions are then whole.
+
     Args:
         kinds: all.
         problem_of: says what comes out other where these are whole and the rest is cut; None:
@@ -24,5 +28,7 @@ def kinds_to_keep_whole(
         return everything, problem
     if problem_of(frozenset()) is None:
         return frozenset(), None
-    whole = frozenset(kind for kind in kinds if problem_of(everything - {kind}))
+    needed = frozenset(kind for kind in kinds if problem_of(everything - {kind}))
+    shaped = {group for group, ndim in needed if ndim > 1}
+    whole = needed | {kind for kind in kinds if kind[0] in shaped and kind[1] > 1}
     return (whole, None) if problem_of(whole) is None else (everything, None)

@@ -44,7 +44,7 @@ def used_without_call(strategy: str, what: str) -> ConfigError:
     return ConfigError(
         "the model's forward uses the parameters of a layer without calling it, and under "
         f"strategy={strategy} they are gathered when it is called ({what}). Call the layer, and "
-        "multiply its output by 0 where it is to be left out. For a penalty on weights pass "
+        "multiply its output by 0 to leave it out. For a penalty on weights pass "
         "run.prepare(penalty=Penalty(...))."
     )
 

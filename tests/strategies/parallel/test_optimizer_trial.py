@@ -300,7 +300,7 @@ def muon_and_adamw(parameters: Parameters) -> torch.optim.Optimizer:
         (ADAMW, None),
         (own(low_momentum), None),
         (muon_and_adamw, {"embed.weight"}),
-        (own(by_dimensions), {"embed.weight", "head.weight"}),
+        (own(by_dimensions), {"embed.weight", "head.weight", "conv.weight"}),
         (own(by_rows), ALL - {"gain", "conv.bias"}),
         (own(by_own_norm), ALL - {"gain"}),
         (lambda p: torch.optim.Adafactor(p, lr=0.1), ALL - {"gain"}),

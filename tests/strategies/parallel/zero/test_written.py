@@ -1,6 +1,7 @@
 """What a script writes into weights that are computed anew is refused, before it is lost."""
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from strategies import ConfigError
-from strategies.parallel.zero.internals import Piece, Stage12
+from strategies.parallel.zero.internals import Piece, Stage3, Stage12
 from strategies.parallel.zero.written import COMPARED_STEPS, WrittenWeights
 
 
@@ -77,6 +78,38 @@ def test_what_is_not_trained_is_the_scripts(net: Net, written: WrittenWeights) -
     net.teacher.data.add_(1)
     net.critic(torch.ones(1, 3)).sum().backward()
     written.require_none()
+
+
+class Shares(Stage3):
+    """Stage 3, whose small weights every rank holds whole beside its shares."""
+
+    def __init__(self, net: Net) -> None:
+        self._shares = {id(p): p.detach().clone().flatten() for p in net.parameters()}
+        for parameter in net.parameters():
+            parameter.ds_persist = True  # type: ignore[attr-defined]
+            parameter.ds_status = SimpleNamespace(name="AVAILABLE")  # type: ignore[attr-defined]
+
+    def pieces(self) -> Iterator[Piece]:
+        yield from ()
+
+    def frozen_range(self, parameter: Any) -> tuple[int, int, torch.Tensor]:
+        share = self._shares[id(parameter)]
+        return 0, share.numel(), share
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda net: torch.no_grad()(net.teacher.mul_)(0.9),
+        lambda net: net.teacher.data.add_(1),
+    ],
+)
+def test_in_stage_3_what_is_frozen_is_taken_anew_too(write: Callable[[Net], Any], net: Net) -> None:
+    written = WrittenWeights(Shares(net), net, (), "zero3")
+    written.require_none()
+    write(net)
+    with pytest.raises(ConfigError, match=r"^teacher was written to after a step, and strategy=z"):
+        written.require_none()
 
 
 def test_what_the_engine_sets_is_taken(net: Net, written: WrittenWeights) -> None:
