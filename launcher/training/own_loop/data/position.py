@@ -275,8 +275,8 @@ def data_position(loader: Any) -> DataPosition:
         raise ConfigError(f"loader= is a {name}, which cannot report its position: {NO_POSITION}")
     if isinstance(getattr(loader, _INSIDE, loader).dataset, IterableDataset):
         raise ConfigError(
-            f"loader= reads a {type(loader.dataset).__name__}, an IterableDataset, which does not "
-            f"say where it is: {NO_POSITION}"
+            f"loader= reads a {type(loader.dataset).__name__}, an IterableDataset, which cannot "
+            f"report its position: {NO_POSITION}"
         )
     return SampledData(loader)
 
