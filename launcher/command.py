@@ -13,7 +13,7 @@ from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
-from .errors import LauncherError, ToldElsewhere
+from .errors import LauncherError, RunOver, ToldElsewhere
 from .plan.launch_plan import (
     bind_ranks,
     make_plan,
@@ -83,9 +83,9 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     plan = site.adjust(plan)
     try:
         code = launch(plan, inbox, environ, say, advice=site.advice())
-    except Interrupted as asked:
-        say(str(asked))
-        code = asked.exit_code
+    except (Interrupted, RunOver) as ended:
+        say(str(ended))
+        code = ended.exit_code
     return site.conclude(code, plan, inbox)
 
 

@@ -4,6 +4,7 @@ LauncherError
 +-- UsageError (ValueError)      what was asked cannot be done; leaves with exit code 2
 |   +-- ToldElsewhere            another process of the same start says why
 +-- StartError (RuntimeError)    it could be done, but this machine failed; exit code 1
++-- RunOver                      the run ended without this node; the run's own exit code
 +-- Interrupted                  contract.interrupted: a signal came before there were ranks
 """
 
@@ -26,3 +27,11 @@ class ToldElsewhere(UsageError):
 
 class StartError(LauncherError, RuntimeError):
     """The ranks could not be started, though what was asked is sound."""
+
+
+class RunOver(LauncherError):
+    """The run ended before this node could join it; it leaves with the run's exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -138,7 +138,10 @@ ACTIONS: dict[str, Callable[[Path], None]] = {
     "watch, 11 looks": watch,
     "sweep, 5 looks": look,
     "report": report,
+    "second report": report,
 }
+BEFORE: dict[str, str] = {"second report": "report"}
+"""What is done first in the same folder, in another process that is not measured."""
 
 
 def act(name: str, folder: Path) -> None:
@@ -159,16 +162,24 @@ def measure(tree: Path, name: str, folder: Path, rounds: int) -> tuple[float, fl
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             copy = Path(scratch) / "run"
             shutil.copytree(folder, copy)
-            done = subprocess.run(
-                [sys.executable, __file__, "--act", name, str(copy)],
-                env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin"},
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=1200,
-            )
-            found.append(json.loads(done.stdout))
+            if name in BEFORE:
+                in_process(tree, BEFORE[name], copy)
+            found.append(in_process(tree, name, copy))
     return min(s for s, _ in found), min(kib for _, kib in found) / 1024
+
+
+def in_process(tree: Path, name: str, folder: Path) -> tuple[float, float]:
+    """Return the CPU seconds and KiB of one action in a new process."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--act", name, str(folder)],
+        env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=1200,
+    )
+    seconds, kib = json.loads(done.stdout)
+    return seconds, kib
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from optimizer_sweep.page import is_wrong, table_of, verdict_of
 ROOT = Path(__file__).parents[1]
 RANK = str(Path(__file__).parent / "optimizer_sweep" / "rank.py")
 RANKS = {"one": 1, "two": 2, "back": 1}
-AT_ONCE = 40
+AT_ONCE = 10
 """Optimizers of one start of the ranks: what libraries keep for a process is then let go."""
 BATCH_S, INSTALL_S = 1200.0, 900.0
 
@@ -60,17 +60,29 @@ def names_in(library: str, site: Path) -> list[str]:
     return done.stdout.partition("names:\n")[2].split()
 
 
-def start(out: Path, phase: str, names: Sequence[str], site: Path) -> list[dict[str, Any]]:
-    """Start the ranks for some optimizers; start again behind one that ends them."""
+def lines_of(out: Path, phase: str) -> list[dict[str, Any]]:
+    """Return what a phase has found so far, also in a run that was broken off."""
     file = out / f"{phase}.jsonl"
-    lines: list[dict[str, Any]] = []
-    left = list(names)
+    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def start(out: Path, phase: str, names: Sequence[str], site: Path) -> None:
+    """Start the ranks for some optimizers; start again behind one that ends them.
+
+    Args:
+        out: the folder; a line for each optimizer is appended to its file PHASE.jsonl.
+        phase: which strategies, of how many ranks.
+        names: the optimizers; those that have their line are passed over.
+        site: where the libraries are.
+    """
+    done = {line["optimizer"] for line in lines_of(out, phase)}
+    left = [name for name in names if name not in done]
     while left:
-        file.unlink(missing_ok=True)
         command = [sys.executable, "-c", "from launcher.cli import main; raise SystemExit(main())"]
-        command += ["--nproc-per-node", str(RANKS[phase]), RANK, str(out), phase, *left[:AT_ONCE]]
+        command += ["--nproc-per-node", str(RANKS[phase]), RANK, str(out), phase, *left]
         try:
-            done = subprocess.run(
+            ranks = subprocess.run(
                 command,
                 env=environment(site),
                 cwd=out,
@@ -78,18 +90,27 @@ def start(out: Path, phase: str, names: Sequence[str], site: Path) -> list[dict[
                 text=True,
                 timeout=BATCH_S,
             )
-            ended = f"the ranks ended with {done.returncode}: {done.stderr[-300:]}"
+            ended = f"the ranks ended with {ranks.returncode}: {ranks.stderr[-300:]}"
         except subprocess.TimeoutExpired:
             ended = f"the ranks came to no end in {BATCH_S:.0f} s"
-        found = (
-            [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        )
-        lines += found
-        batch, left = left[:AT_ONCE], left[len(found) :]
-        if len(found) < len(batch):
-            lines.append({"optimizer": left.pop(0), "failed": ended})
-        print(f"{phase}: {len(names) - len(left)} of {len(names)}", file=sys.stderr)
-    return lines
+        done = {line["optimizer"] for line in lines_of(out, phase)}
+        left = [name for name in left if name not in done]
+        if left:
+            with (out / f"{phase}.jsonl").open("a") as file:
+                file.write(json.dumps({"optimizer": left.pop(0), "failed": ended}) + "\n")
+
+
+def sweep(names: Sequence[str], out: Path, site: Path) -> list[dict[str, Any]]:
+    """Take the optimizers through all phases, some at a time; return their verdicts."""
+    for first in range(0, len(names), AT_ONCE):
+        batch = names[first : first + AT_ONCE]
+        for phase in RANKS:
+            start(out, phase, batch, site)
+        print(f"{first + len(batch)} of {len(names)}, up to {batch[-1]}", file=sys.stderr)
+    lines = [line for phase in RANKS for line in lines_of(out, phase)]
+    return [
+        verdict_of(name, [line for line in lines if line["optimizer"] == name]) for name in names
+    ]
 
 
 def options() -> argparse.Namespace:
@@ -97,6 +118,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--libraries", nargs="+", choices=list(LIBRARIES), default=list(LIBRARIES))
     parser.add_argument("--only", nargs="+", help="optimizers, such as torch.AdamW")
     parser.add_argument("--site", type=Path, help="where the libraries are installed already")
+    parser.add_argument(
+        "--keep", type=Path, help="keep results in this folder; a run that was broken off continues"
+    )
     parser.add_argument("--save", type=Path, help="also write the table to this file")
     return parser.parse_args()
 
@@ -104,14 +128,11 @@ def options() -> argparse.Namespace:
 def main() -> int:
     given = options()
     with tempfile.TemporaryDirectory(prefix="sweep-optimizers-") as scratch:
-        out = Path(scratch)
-        site = given.site or site_with(given.libraries, out / "site")
+        out = (given.keep or Path(scratch) / "kept").absolute()
+        out.mkdir(parents=True, exist_ok=True)
+        site = given.site or site_with(given.libraries, Path(scratch) / "site")
         names = [name for library in given.libraries for name in names_in(library, site)]
-        names = [name for name in names if given.only is None or name in given.only]
-        lines = [line for phase in RANKS for line in start(out, phase, names, site)]
-    verdicts = [
-        verdict_of(name, [line for line in lines if line["optimizer"] == name]) for name in names
-    ]
+        verdicts = sweep([n for n in names if given.only is None or n in given.only], out, site)
     result = f"{machine('torch')}\n\n{table_of(verdicts)}"
     print(result)
     for verdict in filter(is_wrong, verdicts):

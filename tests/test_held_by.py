@@ -34,6 +34,7 @@ def rows(page: str) -> list[list[str]]:
         ("slurm.md", 10),
         ("grid_engine.md", 7),
         ("run_folder.md", 4),
+        ("guarantee.md", 34),
         ("../README.md", 7),
     ],
 )

@@ -104,7 +104,7 @@ class Manifest:
 
     @property
     def own_bytes(self) -> int:
-        """The bytes of the files that no other checkpoint names."""
+        """The bytes of the shards, without the objects, which others may name too."""
         return sum(file.size_bytes for file in self.files if not file.is_object)
 
     @property

@@ -1,6 +1,6 @@
 """Who decides after an attempt, and where its ranks meet: one node alone, or several together."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.elastic.rendezvous.api import RendezvousInfo, RendezvousStoreInfo
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
+from ..contract.exit_codes import CONTINUE
 from ..contract.launcher_signals import SignalInbox
 from ..plan.launch_plan import LaunchPlan
 from ..rendezvous.local import STORE_TIMEOUT_S, LocalRendezvous
@@ -21,6 +22,7 @@ from ..rendezvous.messages import (
     whole_report,
 )
 from ..rendezvous.node_session import NodeSession
+from ..rendezvous.node_texts import named
 from .attempts.history import AttemptHistory
 from .attempts.node_loss import (
     after_loss_text,
@@ -90,11 +92,17 @@ class SingleNode:
 class MultiNode:
     """The coordination of several nodes; the leading one decides."""
 
-    def __init__(self, plan: LaunchPlan, history: AttemptHistory, inbox: SignalInbox) -> None:
+    def __init__(
+        self,
+        plan: LaunchPlan,
+        history: AttemptHistory,
+        inbox: SignalInbox,
+        can_regroup: Callable[[], bool],
+    ) -> None:
         self._plan = plan
         self._history = history
         self._inbox = inbox
-        self._meeting = NodeSession(plan, inbox, history.say)
+        self._meeting = NodeSession(plan, inbox, history.say, can_regroup)
         self._wait_s = 0.0
         self.rendezvous: StaticTCPRendezvous = NodesRendezvous(self._meeting, plan.master_addr)
 
@@ -138,6 +146,7 @@ class MultiNode:
     ) -> Lead:
         """Decide for all nodes. Called on the leading node only."""
         members, hosts = self._meeting.roster.members, self._meeting.roster.hosts()
+        late = self._meeting.late_nodes()
         if lost:
             before, members = members, tuple(node for node in members if node not in lost)
             continues = has_checkpoint(self._history.folder(ends), self._plan.run.checkpoints)
@@ -145,19 +154,32 @@ class MultiNode:
             decision = self._without(lost, before, dead, continues=continues)
             said = [self._meeting.roster.lost_sentence(node) for node in lost]
             self._history.record(ends, code, decision, " ".join((*said, decision.reason)))
+        elif self._is_regrouped(code := code_of_nodes(ends)):
+            joined = f": {named(late.joining, hosts)} joins" if late.joining else ""
+            number = len(members) + len(late.joining)
+            decision = RestartDecision(
+                restart=True, reason=f"continuing with {number} nodes{joined}."
+            )
+            said = []
+            self._history.record(ends, code, decision, decision.reason)
         else:
-            code = code_of_nodes(ends)
             decision, said = self._history.decide(ends, code), [whole_report(ends, hosts)]
         self._wait_s = decision.wait_s
         return Lead(
             attempt=attempt,
-            members=members,
+            members=tuple(sorted({*members, *(late.joining if decision.restart else ())})),
             port=0,
+            refused=late.refused,
             decided=True,
             restart=decision.restart,
             code=code,
             said=bounded_text("\n".join(text for text in (*said, decision.reason) if text)),
         )
+
+    def _is_regrouped(self, code: int) -> bool:
+        """Tell whether the ranks have saved and left for late nodes, and for nothing else."""
+        asked = self._inbox.warned_by is not None
+        return self._meeting.is_regrouping and code == CONTINUE and not asked
 
     def _without(
         self,

@@ -85,7 +85,7 @@ class NodeAgent(SimpleElasticAgent):
     ) -> None:
         history = AttemptHistory(plan, inbox, say)
         self._coordination: Coordination = (
-            MultiNode(plan, history, inbox)
+            MultiNode(plan, history, inbox, self._can_regroup)
             if plan.nodes.several
             else SingleNode(plan, history, lifeline.run_id)
         )
@@ -330,6 +330,10 @@ class NodeAgent(SimpleElasticAgent):
             outcome = outcome.told(record.told_s, record.exit_code)
         words = words_of(files, self._output, outcome.rank)
         return replace(outcome, lost_peer=is_peer_loss(words))
+
+    def _can_regroup(self) -> bool:
+        """Tell whether the ranks would save and leave now, to resume with more nodes."""
+        return self._plan.uses_run and not self._has_nothing_begun()
 
     def _has_nothing_begun(self) -> bool:
         """Tell whether the script saves by itself and no rank of this attempt has made a step."""

@@ -5,8 +5,11 @@ from collections.abc import Mapping
 from ..plan.given_options import Given, Words
 from ..plan.option_types import configuration
 
-READ = ("join_timeout", "timeout")
-"""Keys of --rdzv-conf that are used, the first one that is given."""
+JOIN_TIMEOUT = ("join_timeout", "timeout")
+"""Keys of --rdzv-conf for one thing; the first one that is given is used."""
+LAST_CALL = ("last_call_timeout",)
+READ = (*JOIN_TIMEOUT, *LAST_CALL)
+"""Keys of --rdzv-conf that are used."""
 
 _WITHOUT_MEANING: Mapping[str, str] = {
     "--monitor-interval": "the end of a rank is noticed at once",
@@ -55,5 +58,5 @@ def _unused_keys(given: Given) -> list[str]:
         return []
     return [
         f"{','.join(unused)} in --rdzv-conf {'has' if len(unused) == 1 else 'have'} no effect: of "
-        f"its keys the nodes read {' and '.join(READ)} only."
+        f"its keys the nodes read {', '.join(READ)} only."
     ]

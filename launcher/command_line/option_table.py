@@ -57,7 +57,18 @@ TORCHRUN_OPTIONS = (
         ("--rdzv-backend", "NAME", "static or c10d; the nodes meet at node 0 in both cases"),
         ("--rdzv-endpoint", "HOST:PORT", "as --master-addr and --master-port together"),
         ("--rdzv-id", "ID", "name of the run, the same on each node"),
-        ("--rdzv-conf", "K=V,...", "join_timeout=S: how long to wait for the other nodes"),
+        (
+            "--rdzv-conf",
+            "K=V,...",
+            "join_timeout=S: how long to wait for the other nodes; last_call_timeout=S: with "
+            "MIN:MAX nodes, how long for more than MIN (default 30)",
+        ),
+        (
+            "--rejoin-every",
+            "S",
+            "with MIN:MAX nodes, look for nodes that come late every S seconds (default 30; 0: "
+            "never)",
+        ),
         ("--standalone", None, "one node, a free port; --rdzv-* are not used"),
         ("--max-restarts", "N", "restart failed ranks at most N times (default 0)"),
         ("-m --module", None, "run a module, as python -m"),

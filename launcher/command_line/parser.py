@@ -14,7 +14,7 @@ from ..plan.option_types import optional
 from ..plan.options import DEFAULT_ROLE, LaunchOptions, NodeOptions, StreamOptions
 from ..plan.program import ProgramKind
 from .argv import read_words
-from .ignored_options import READ, notes
+from .ignored_options import JOIN_TIMEOUT, LAST_CALL, notes
 from .option_table import OWN_OPTIONS, TORCHRUN_OPTIONS
 from .subcommands import SUBCOMMANDS
 
@@ -177,6 +177,7 @@ def _nodes(words: Words) -> NodeOptions:
     if num_max > 1:
         port = port or (DEFAULT_C10D_PORT if backend == "c10d" else DEFAULT_PORT)
     configuration = optional(given("--rdzv-conf"), values.configuration) or {}
+    every_s = optional(given("--rejoin-every"), values.seconds)
     return NodeOptions(
         num_min=num_min,
         num_max=num_max,
@@ -187,16 +188,19 @@ def _nodes(words: Words) -> NodeOptions:
         local_addr=words.text("--local-addr"),
         run_id=None if standalone else words.text("--rdzv-id"),
         secret_file=optional(given("--secret-file"), values.path),
-        join_timeout_s=_join_timeout(configuration),
+        join_timeout_s=_seconds_of(configuration, JOIN_TIMEOUT, NodeOptions.join_timeout_s),
+        last_call_s=_seconds_of(configuration, LAST_CALL, NodeOptions.last_call_s),
+        rejoin_every_s=NodeOptions.rejoin_every_s if every_s is None else every_s,
     )
 
 
-def _join_timeout(configuration: Mapping[str, str]) -> float:
-    for key in READ:
+def _seconds_of(configuration: Mapping[str, str], keys: Sequence[str], default_s: float) -> float:
+    """Return the seconds under the first of the keys that --rdzv-conf has."""
+    for key in keys:
         if key in configuration:
             text = configuration[key]
             return values.seconds(Given(text=text, spelled=f"--rdzv-conf {key}={text}"))
-    return 600.0
+    return default_s
 
 
 def _refuse_misspelled_subcommand(script: Path) -> None:

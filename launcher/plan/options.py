@@ -33,6 +33,10 @@ class NodeOptions:
     """Where the secret that the nodes share is written."""
     join_timeout_s: float = 600.0
     """How long a node waits for the others at the start."""
+    last_call_s: float = 30.0
+    """With MIN:MAX nodes: how long the others are waited for once MIN are there; torchrun's."""
+    rejoin_every_s: float = 30.0
+    """How often to look for nodes that came late, with MIN:MAX nodes; 0: never."""
 
     def __post_init__(self) -> None:
         if self.node_rank is not None and self.node_rank >= self.num_max:

@@ -4,6 +4,7 @@ Anybody who reaches the store can write there. What does not carry the run's sea
 what was read at that place before, or is too long is dropped, and the last good message stays.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from .authentication import MessageAuthenticator, Opened
@@ -11,6 +12,7 @@ from .authentication import MessageAuthenticator, Opened
 SESSION = "session"
 """Where node 0 keeps the word that it has drawn for this start; no secret."""
 _MAX_SESSION_BYTES = 64
+_AHEAD = 2**32
 
 
 class Store(Protocol):
@@ -21,6 +23,9 @@ class Store(Protocol):
 
     def get(self, key: str, /) -> bytes:
         """Return a value; waits where there is none."""
+
+    def multi_get(self, keys: list[str], /) -> list[bytes]:
+        """Return several values in one request; waits where there is none."""
 
     def check(self, keys: list[str], /) -> bool:
         """Tell whether all the values are there."""
@@ -48,6 +53,8 @@ class Mailbox:
         self._seal: MessageAuthenticator | None = None
         self._counter = 0
         self._newest: dict[str, Opened] = {}
+        self._there: set[str] = set()
+        """Places where something stands: from then on there always does."""
         self.strange: set[str] = set()
         """The places where what stands there now was dropped."""
         if session is not None:
@@ -75,16 +82,29 @@ class Mailbox:
 
     def get(self, place: str) -> str | None:
         """Return the newest good message of a place, None where there has been none."""
+        return self.get_all([place])[place]
+
+    def get_all(self, places: Sequence[str]) -> dict[str, str | None]:
+        """Return what `get` does for several places, all as they are at one moment.
+
+        It is one request to the store, and one more for each place where nothing has stood so far.
+        """
+        self._there.update(p for p in places if p not in self._there and self._store.check([p]))
+        there = [place for place in places if place in self._there]
+        found = self._store.multi_get(there) if there else []
+        for place, data in zip(there, found, strict=True):
+            self._take(place, data)
+        newest = {place: self._newest.get(place) for place in places}
+        return {place: None if one is None else one.body for place, one in newest.items()}
+
+    def _take(self, place: str, data: bytes) -> None:
         assert self._seal is not None
-        before = self._newest.get(place)
-        if self._store.check([place]):
-            opened = self._seal.open(place, self._store.get(place))
-            if opened is None or (before is not None and opened.counter < before.counter):
-                self.strange.add(place)
-            else:
-                self.strange.discard(place)
-                self._newest[place] = before = opened
-        return None if before is None else before.body
+        before, opened = self._newest.get(place), self._seal.open(place, data)
+        if opened is None or (before is not None and opened.counter < before.counter):
+            self.strange.add(place)
+        else:
+            self.strange.discard(place)
+            self._newest[place] = opened
 
     def claim(self, place: str, body: str) -> str:
         """Put a message where no node of this run has put one; return whose stands there then."""
@@ -95,6 +115,22 @@ class Mailbox:
             return opened.body
         self._store.set(place, mine)
         return body
+
+    def count_on(self, place: str) -> None:
+        """Count on from far above what another node has left at a place.
+
+        Else this node's messages would be dropped as older; and that node, which was only thought
+        to be lost, may still write there.
+        """
+        assert self._seal is not None
+        if self._store.check([place]):
+            left = self._seal.open(place, self._store.get(place))
+            if left is not None:
+                self._counter = max(self._counter, left.counter + _AHEAD)
+
+    def free(self, place: str) -> None:
+        """Let another node claim a place."""
+        self._store.set(place, "")
 
     def _begin(self, session: str) -> None:
         self._session = session

@@ -76,6 +76,12 @@ class NodeMessage:
     addr: str = ""
     """Where this node would have the nodes meet if it came to lead; empty: nowhere."""
     port: int = 0
+    waits: bool = False
+    """It came when the run had begun, and waits to be admitted."""
+    program: str = ""
+    """A digest of what its ranks would run; empty: not known."""
+    versions: str = ""
+    """Of what the ranks must have alike; empty: it does not matter."""
 
     def to_json(self) -> str:
         """Return the message as text."""
@@ -87,6 +93,22 @@ class NodeMessage:
         content: dict[str, Any] = json.loads(text)
         end = content.pop("end")
         return cls(end=None if end is None else NodeEnd.from_json(end), **content)
+
+    def without_texts(self) -> "NodeMessage":
+        """Return what other nodes than the leading one need of it."""
+        end = None if self.end is None else replace(self.end, report="", error=None)
+        return replace(self, end=end)
+
+
+def bundled(messages: Iterable[NodeMessage]) -> str:
+    """Return several messages as text."""
+    return json.dumps([message.without_texts().to_json() for message in messages])
+
+
+def unbundled(text: str) -> dict[int, NodeMessage]:
+    """Return the messages of a bundle by their nodes; raises as NodeMessage.from_json does."""
+    messages = [NodeMessage.from_json(one) for one in json.loads(text)]
+    return {message.node_rank: message for message in messages}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +126,8 @@ class Lead:
     """The report for everybody."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Node rank to the reason why that node may not take part."""
+    joining: tuple[int, ...] = ()
+    """Nodes that came late: for these the ranks are to save and to leave."""
     heard: Mapping[str, str] = field(default_factory=dict)
     """Node rank to the nonce of the message that node 0 has read from it."""
 
@@ -115,7 +139,8 @@ class Lead:
     def from_json(cls, text: str) -> "Lead":
         """Read a message; raises ValueError or TypeError where it is none."""
         content: dict[str, Any] = json.loads(text)
-        return cls(members=tuple(content.pop("members")), **content)
+        members, joining = tuple(content.pop("members")), tuple(content.pop("joining"))
+        return cls(members=members, joining=joining, **content)
 
 
 def refusal(mine: NodeMessage, other: NodeMessage) -> str | None:
@@ -124,6 +149,16 @@ def refusal(mine: NodeMessage, other: NodeMessage) -> str | None:
         return (
             f"it was started with --nnodes {other.nnodes}, node 0 with --nnodes {mine.nnodes}. "
             "Pass the same on each node."
+        )
+    if mine.versions and other.versions and mine.versions != other.versions:
+        return (
+            f"it has {other.versions}, and node {mine.node_rank} has {mine.versions}. Install the "
+            "same on each node."
+        )
+    if other.waits and other.program != mine.program:
+        return (
+            "its script, the modules beside it, its arguments or its options are not those of the "
+            "run that it would join. Start the same command there."
         )
     return None
 
@@ -140,7 +175,12 @@ def bounded_text(text: str) -> str:
 
 
 def seen_elsewhere(
-    others: Mapping[int, NodeMessage], *, attempt: int, members: Iterable[int], num_lost: int
+    others: Mapping[int, NodeMessage],
+    *,
+    attempt: int,
+    members: Iterable[int],
+    num_lost: int,
+    joining: str = "",
 ) -> RemoteStatus:
     """Return what the other members' messages say about an attempt."""
     ends = {
@@ -157,6 +197,7 @@ def seen_elsewhere(
         early=any(end.early for end in ends.values()),
         hung="" if hung is None else hung_text(hung, others[hung].host, ends[hung].step),
         lost=num_lost > 0,
+        joining=joining,
     )
 
 

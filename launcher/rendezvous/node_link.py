@@ -5,10 +5,11 @@ supervising loop only looks at what the thread has read last.
 """
 
 import contextlib
+import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,16 +17,23 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ..contract.quiet_clock import QuietClock
 from .mailbox import Mailbox
-from .messages import Lead, NodeMessage
+from .messages import Lead, NodeMessage, bundled, unbundled
+from .node_texts import full_text, taken_text
 
 TICK_S = 0.25
 LOST_S = 10.0
 """A node of which nothing is heard for this time is lost. Far above TICK_S and any store call."""
 
+CLAIM_S = 4.5 * LOST_S
+"""How long a node that comes to a run under way waits for its place: its former holder, if lost, is
+noticed in LOST_S, and the attempt has to end then."""
+
 DOUBT_S = 2.0
 """A node that leads and was silent so long is not asked any more what it knows of the others."""
 
 _LEAD = "lead"
+_BUNDLE = 64
+"""So many nodes' messages stand at one place: a message has a largest size."""
 
 
 def silent(quiet_s: Mapping[int, float]) -> list[int]:
@@ -85,6 +93,10 @@ class NodeLink:
         self._leader = leader
         self._leads = False
         self._arrived_in: str | None = None
+        self._arriving_since: float | None = None
+        self._lost_holders: Mapping[int, str] = {}
+        self._freed: dict[int, str] = {}
+        """Node rank to the nonce of the lost node whose place was freed last."""
         self._own_lead: Lead | None = None
         self._num_rounds = 0
         """Exchanges done; also this node's beat."""
@@ -119,6 +131,10 @@ class NodeLink:
         """Replace the leading message. Called on the leading node only."""
         self._own_lead = self.lead = lead
 
+    def free(self, nodes: Iterable[int]) -> None:
+        """Let others take the places of lost nodes. Called on the leading node only."""
+        self._lost_holders = {node: self.others[node].nonce for node in nodes}
+
     def lost(self, now: float) -> list[int]:
         """Return the nodes of which nothing has been heard for LOST_S; called at each look.
 
@@ -150,19 +166,36 @@ class NodeLink:
         if self.lead is not None and not self._leads:
             return True
         session = box.meet()
-        if session is not None and session != self._arrived_in:
-            self._arrive(box)
+        if session is not None and session != self._arrived_in and self._arrive(box):
             self._arrived_in = session
-        return session is not None and self.refused is None
+        return session is not None and session == self._arrived_in
 
-    def _arrive(self, box: Mailbox) -> None:
+    def _arrive(self, box: Mailbox) -> bool:
+        """Take a place that is free; returns whether this node has one now."""
         free = self._by_arrival and not self._leads
         nonce = self.message.nonce
         for node in range(1, self._num_nodes) if free else (self.message.node_rank,):
             if box.claim(f"claim/{node}", nonce) == nonce:
+                box.count_on(f"node/{node}")
                 self.message = replace(self.message, node_rank=node)
                 self.numbered = True
-                return
+                return True
+        now = time.monotonic()
+        self._arriving_since = self._arriving_since or now
+        is_under_way = (lead := _lead(box.get(_LEAD))) is not None and lead.attempt >= 0
+        if is_under_way and now - self._arriving_since < CLAIM_S:
+            return False
+        self._refuse(free=free)
+        return False
+
+    def why_unnumbered(self, place: object) -> str:
+        """Return why this node has no number yet, as a sentence."""
+        if self._arriving_since is None:
+            return f"nothing of this run is at {place}. Is it the --master-port of another?"
+        free = self._by_arrival and not self._leads
+        return full_text(self._num_nodes) if free else taken_text(self.message.node_rank)
+
+    def _refuse(self, *, free: bool) -> None:
         if free:
             self.refused = f"all {self._num_nodes} nodes are there already."
         else:
@@ -171,36 +204,67 @@ class NodeLink:
 
     def _exchange(self, box: Mailbox) -> None:
         message = replace(self.message, beat=self._num_rounds + 1)
-        me = message.node_rank
-        nodes = (node for node in range(self._num_nodes) if node != me)
-        others = {node: found for node in nodes if (found := self._message(box, node))}
-        # Who leaves has decided before: the lead is written before the node's own message and read
-        # after it, here and in what the main thread sees.
-        if self._own_lead is not None:
-            heard = {str(node): other.nonce for node, other in others.items()}
-            box.put(_LEAD, replace(self._own_lead, heard=heard).to_json())
-        box.put(f"node/{me}", message.to_json())
-        if not self._leads:
+        if self._leads:
+            self._lead_others(box, message)
+        else:
+            box.put(f"node/{message.node_rank}", message.to_json())
             self._follow(box)
-        self.others = others
         self.strange = frozenset(
-            self._leader if place == _LEAD else int(place.partition("/")[2])
+            int(place.partition("/")[2]) if place.startswith("node/") else self._leader
             for place in box.strange
         )
 
-    def _message(self, box: Mailbox, node: int) -> NodeMessage | None:
-        text = box.get(f"node/{node}")
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            return None if text is None else NodeMessage.from_json(text)
-        return None
+    def _lead_others(self, box: Mailbox, message: NodeMessage) -> None:
+        """Read all messages, and put together what the others read of them.
+
+        So a node that follows makes two requests, however many there are.
+        """
+        places = {f"node/{n}": n for n in range(self._num_nodes) if n != message.node_rank}
+        texts = box.get_all(list(places))
+        others = {node: found for p, node in places.items() if (found := _message(texts[p]))}
+        for node, nonce in self._lost_holders.items():
+            if self._freed.get(node) != nonce:
+                box.free(f"claim/{node}")
+                self._freed[node] = nonce
+        # Who leaves has decided before: the lead is written before the leading node's own message
+        # and taken before it by the others, which read both as they are at one moment.
+        if self._own_lead is not None:
+            heard = {str(node): other.nonce for node, other in others.items()}
+            box.put(_LEAD, replace(self._own_lead, heard=heard).to_json())
+        everyone = {**others, message.node_rank: message}
+        for number, place in enumerate(self._bundles()):
+            nodes = range(number * _BUNDLE, (number + 1) * _BUNDLE)
+            box.put(place, bundled(everyone[node] for node in nodes if node in everyone))
+        self.others = others
+
+    def _bundles(self) -> list[str]:
+        """Return the places where the messages of all nodes stand."""
+        return [f"everyone/{n}" for n in range(math.ceil(self._num_nodes / _BUNDLE))]
 
     def _follow(self, box: Mailbox) -> None:
-        text = box.get(_LEAD)
+        texts = box.get_all([_LEAD, *self._bundles()])
+        lead = _lead(texts[_LEAD])
+        # Else it is of an earlier start, and somebody has kept it.
+        if lead and lead.heard.get(str(self.message.node_rank)) == self.message.nonce:
+            self.lead = lead
+        others: dict[int, NodeMessage] = {}
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            lead = None if text is None else Lead.from_json(text)
-            # Else it is of an earlier start, and somebody has kept it.
-            if lead and lead.heard.get(str(self.message.node_rank)) == self.message.nonce:
-                self.lead = lead
+            for place in self._bundles():
+                others |= unbundled(texts[place] or "[]")
+            others.pop(self.message.node_rank, None)
+            self.others = others
+
+
+def _message(text: str | None) -> NodeMessage | None:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return None if text is None else NodeMessage.from_json(text)
+    return None
+
+
+def _lead(text: str | None) -> Lead | None:
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return None if text is None else Lead.from_json(text)
+    return None
 
 
 def connect_to(addr: str, port: int, timeout_s: float) -> TCPStore:

@@ -17,13 +17,16 @@ from ..errors import StartError, UsageError
 from ..plan.launch_plan import LaunchPlan
 from .leader_store import STORE_S, StoreAddress, open_when_resolved, reach, serve
 from .local import bind
+from .members.admission import Admission, require_led
 from .members.gathering import Gathering
+from .members.late_nodes import LateNodes, LateNodeWatch, digest_of_program, versions
 from .members.leader_election import GATHER_S, LeaderElection, SparePort, may_succeed
 from .members.membership import Membership
+from .members.quorum import has_quorum
 from .members.remote_status import RemoteStatus
 from .messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
 from .node_link import LOST_S, NodeLink, connect_to
-from .node_texts import waiting_text
+from .node_texts import named, waiting_text
 from .reminder import REMIND_S, Reminder
 
 POLL_S = 0.05
@@ -40,8 +43,25 @@ Decide = Callable[[int, Mapping[int, NodeEnd], list[int], Collection[int]], Lead
 class NodeSession:
     """This node's part in a run of several nodes."""
 
-    def __init__(self, plan: LaunchPlan, inbox: SignalInbox, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: LaunchPlan,
+        inbox: SignalInbox,
+        say: Callable[[str], None],
+        can_regroup: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            plan: Of this node.
+            inbox: Notices, from here and from the other nodes.
+            say: Told what a person should know.
+            can_regroup: Returns whether the ranks could save and leave now, to resume with others.
+        """
         self._plan = plan
+        self._late = LateNodeWatch(
+            every_s=plan.nodes.rejoin_every_s, can_regroup=can_regroup, say=say
+        )
         self._nodes = plan.nodes
         self._inbox = inbox
         self._say = say
@@ -56,6 +76,8 @@ class NodeSession:
             host=socket.gethostname(),
             nnodes=f"{self._nodes.num_min}:{self._nodes.num_max}",
             local_world_size=plan.local_world_size,
+            program=digest_of_program(plan),
+            versions=versions() if plan.uses_run else "",
         )
         self._link = self._link_to(self.place, message, self._nodes.node_rank is None)
         self.roster = Membership(self._link, self.place, say)
@@ -88,8 +110,7 @@ class NodeSession:
             reach(self.place, timeout_s=timeout_s, say=self._say, check=self._check_inbox)
             self._keep_a_spare_port()
         self._link.start(leads=leads)
-        unanswered = f"nothing of this run is at {self.place}. Is it the --master-port of another?"
-        self._wait(lambda: self._link.numbered, lambda waited_s: unanswered)
+        self._wait(lambda: self._link.numbered, lambda _: self._link.why_unnumbered(self.place))
         if leads:
             self._gather()
 
@@ -102,7 +123,10 @@ class NodeSession:
     def _gather(self) -> None:
         """Wait for the nodes on node 0, and publish who takes part."""
         gathering = Gathering(
-            self._link.message, num_min=self._nodes.num_min, num_max=self._nodes.num_max
+            self._link.message,
+            num_min=self._nodes.num_min,
+            num_max=self._nodes.num_max,
+            last_call_s=self._nodes.last_call_s,
         )
 
         def publish(members: tuple[int, ...]) -> None:
@@ -125,13 +149,15 @@ class NodeSession:
             StartError: A node was lost.
             UsageError: The leader does not let this node take part.
         """
-        self._attempt = attempt = self._attempt + 1
-        self._link.publish(replace(self._link.message, attempt=attempt, end=None))
+        is_first = self._attempt < 0
+        self._attempt = attempt = self._admitted() if is_first else self._attempt + 1
+        self._link.publish(replace(self._link.message, attempt=attempt, end=None, waits=False))
+        self.roster.begin()
+        self._late.begin()
         if self._leads:
+            self._wait(lambda: self._all_are_at(attempt), watch_all=is_first)
             assert self._link.lead is not None
             members, refused = self._link.lead.members, self._link.lead.refused
-            others = self.roster.others
-            self._wait(lambda: all(self.roster.is_at(node, attempt) for node in others))
             listener = bind(self.place.addr, 0)
             port = listener.getsockname()[1]
             self._store = serve(self.place.addr, listener)
@@ -139,7 +165,12 @@ class NodeSession:
                 Lead(attempt=attempt, members=members, port=port, refused=refused)
             )
             return self._store, port
-        self._wait(lambda: self._is_led(attempt), self._missing, self._nodes.join_timeout_s)
+        self._wait(
+            lambda: self._is_led(attempt),
+            self._missing,
+            self._nodes.join_timeout_s,
+            watch_all=is_first and attempt == 0,
+        )
         assert self._link.lead is not None
         port = self._link.lead.port
         return connect_to(self.place.addr, port, STORE_S), port
@@ -155,12 +186,26 @@ class NodeSession:
         """
         self._share_warning()
         num_lost = self.roster.tell()
+        if self._leads:
+            self._late.look(self._link, self.roster.hosts())
+        lead = self._link.lead
+        joining = () if lead is None or lead.attempt != self._attempt else lead.joining
         return seen_elsewhere(
             self._link.others,
             attempt=self._attempt,
             members=self.roster.members,
             num_lost=num_lost,
+            joining=named(joining, self.roster.hosts()) if joining else "",
         )
+
+    @property
+    def is_regrouping(self) -> bool:
+        """Whether the ranks of this attempt were asked to leave so that late nodes can join."""
+        return self._link.lead is not None and bool(self._link.lead.joining)
+
+    def late_nodes(self) -> LateNodes:
+        """Return the nodes that wait to be taken in. Called on the leading node."""
+        return self._late.find(self._link)
 
     def end_attempt(self, end: NodeEnd, decide: Decide) -> Lead | None:
         """Tell how the attempt ended here; return what the leader decides from all the ends.
@@ -280,16 +325,39 @@ class NodeSession:
     def _leads(self) -> bool:
         return self.roster.node_rank == self.place.node
 
+    # ------------------------------------------------------------------ coming late
+
+    def _admitted(self) -> int:
+        """Wait until the leader counts this node in; return the attempt that it takes part in."""
+        if self._leads:
+            return 0
+        admission = Admission(self._link, self.place.node, uses_run=self._plan.uses_run)
+
+        def describe(waited_s: float) -> str:
+            return admission.text(waited_s) or self._missing(waited_s)
+
+        self._wait(admission.is_given, describe, self._nodes.join_timeout_s, watch_all=False)
+        return admission.attempt
+
+    def _all_are_at(self, attempt: int) -> bool:
+        """Tell whether all members are in the attempt; who is lost meanwhile is left out."""
+        lead, gone = self._link.lead, self.roster.lost()
+        assert lead is not None
+        if attempt > 0 and gone:
+            members = tuple(node for node in lead.members if node not in gone)
+            if len(members) < self._nodes.num_min or not has_quorum(members, lead.members):
+                raise StartError(self.roster.lost_sentence(gone[0]))
+            self._say(f"{self.roster.lost_sentence(gone[0])} Starting without it.")
+            self._link.publish_lead(replace(lead, members=members))
+        return all(self.roster.is_at(node, attempt) for node in self.roster.others)
+
     # ------------------------------------------------------------------ waiting
 
     def _is_led(self, attempt: int) -> bool:
-        lead, leader = self._link.lead, self._link.others.get(self.place.node)
-        if leader is not None and leader.leaves:
-            raise StartError(f"node {self.place.node} has left the run.")
+        lead = self._link.lead
+        require_led(self._link, self.place.node)
         if lead is None:
             return False
-        if (why := lead.refused.get(str(self.roster.node_rank))) is not None:
-            raise UsageError(f"node 0 refuses this node: {why}")
         if lead.attempt == attempt and self.roster.node_rank not in lead.members:
             raise StartError("the run continues without this node, which was considered lost.")
         return lead.attempt == attempt and not lead.decided
@@ -327,7 +395,22 @@ class NodeSession:
         condition: Callable[[], bool],
         describe: Callable[[float], str] | None = None,
         timeout_s: float = STORE_S,
+        *,
+        watch_all: bool = True,
     ) -> None:
+        """Wait for a condition.
+
+        Args:
+            condition: What is waited for.
+            describe: Returns why that takes so long, from the seconds so far.
+            timeout_s: How long to wait at most.
+            watch_all: The loss of any node ends the run; else only that of the leading one.
+
+        Raises:
+            StartError: The time is over, or a node is lost.
+            UsageError: This node may not take part.
+            Interrupted: The run was asked to end meanwhile.
+        """
         reminder = Reminder(self._say)
         while True:
             self._check_inbox()  # first: who has left for a notice is no loss
@@ -336,7 +419,8 @@ class NodeSession:
             if self._link.refused is not None:
                 raise UsageError(self._link.refused)
             for node in self.roster.lost():
-                raise StartError(self.roster.lost_sentence(node))
+                if watch_all or node == self.place.node:
+                    raise StartError(self.roster.lost_sentence(node))
             waited_s = reminder.waited_s
             text = "the other nodes did not answer." if describe is None else describe(waited_s)
             if waited_s >= timeout_s:

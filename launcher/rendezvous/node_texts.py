@@ -35,6 +35,41 @@ def missing_text(missing: Iterable[int], num_nodes: int, waited_s: float, place:
     )
 
 
+def named(nodes: Iterable[int], hosts: Mapping[int, str]) -> str:
+    """Return "node 2 (host)", or "nodes 2 (host), 3 (other)"."""
+    known = {node: hosts.get(node) for node in sorted(nodes)}
+    names = [str(node) if host is None else f"{node} ({host})" for node, host in known.items()]
+    return f"node{'s' * (len(names) > 1)} {', '.join(names)}"
+
+
+def standing_by_text(num_members: int, waited_s: float, *, uses_run: bool) -> str:
+    """Return the sentence about a run that has begun without this node."""
+    word = "node" if num_members == 1 else "nodes"
+    when = "after one of its next steps"
+    if not uses_run:
+        when = "when its ranks are restarted, since its script saves nothing by itself"
+    return (
+        f"the run is under way on {num_members} {word}. This node will join it {when}; waiting, "
+        f"{waited_s:.0f} s so far."
+    )
+
+
+def taken_text(node: int) -> str:
+    """Return the sentence about a place in a run under way that another node has, or had."""
+    return (
+        f"the run is under way, and --node-rank {node} is taken there. Waiting for that node to be "
+        "found lost."
+    )
+
+
+def full_text(num_nodes: int) -> str:
+    """Return the sentence about a run under way that has all its nodes."""
+    return (
+        f"the run is under way with all {num_nodes} nodes. Waiting for one of them to be found "
+        "lost."
+    )
+
+
 def hung_text(node: int, host: str, step: int | None) -> str:
     """Return that a node's ranks hung, without a full stop."""
     after = "" if step is None else f" after step {step}"

@@ -12,8 +12,9 @@ from typing import Any
 from ..errors import UsageError
 from ..terminal.printable import printable_values
 from .folder import RunFolder
-from .jsonl import ATTEMPT, ENDS, EVENTS, LAUNCHED, METRICS, metrics_of, whole_events_of
-from .record_summary import RecordSummary
+from .jsonl import ATTEMPT, ENDS, EVENTS, LAUNCHED, METRICS, whole_events_of
+from .records.kept_summary import summary_of
+from .records.summary import RecordSummary
 
 Record = Mapping[str, Any]
 _TOLD = {"attempt", "ranks", "code", "seconds"}
@@ -113,22 +114,25 @@ class RunFacts:
 def read_run(path: Path) -> RunFacts:
     """Read a run folder; every text in it as `printable` shows it.
 
+    Of a long metrics.jsonl only what is new since the last call, whose summary is kept beside it.
+
     Raises:
         UsageError: it is none.
     """
     if not (path / EVENTS).is_file():
         what = "is not a folder" if not path.is_dir() else f"holds no {EVENTS}"
         raise UsageError(f"{path} {what}; pass a run folder, such as runs/train.")
-    lines = {METRICS: metrics_of(path), EVENTS: whole_events_of(path)}
-    records = RecordSummary(lines[METRICS])
-    events = printable_values(list(lines[EVENTS]))
+    records, num_no_records = summary_of(path / METRICS)
+    lines = whole_events_of(path)
+    events = printable_values(list(lines))
+    skipped = {METRICS: num_no_records, EVENTS: lines.skipped}
     return RunFacts(
         path=path,
         description=printable_values(RunFolder(path).description()),
         records=records,
         events=events,
         attempts=attempts_of(records.attempts, events),
-        skipped={name: found.skipped for name, found in lines.items() if found.skipped},
+        skipped={name: count for name, count in skipped.items() if count},
     )
 
 

@@ -14,7 +14,7 @@ from launcher.commands.rehearse.processes import wait_until
 from .processes import Started, reach, started, tell
 from .seen import Seen, differences
 from .trials import RANKS, STARTING, Trial
-from .undisturbed import BOUND_S, Undisturbed
+from .undisturbed import BOUND_S, COMPILE, Undisturbed
 
 DONE, CONTINUE = 0, 75
 GONE_S = 2.0
@@ -64,7 +64,7 @@ def run_trial(trial: Trial, folder: Path, undisturbed: Undisturbed) -> Verdict:
     run = Seen(path=folder / "run")
     if trial.phase == "restore":
         shutil.copytree(undisturbed.half(trial.setting.strategy), run.path)
-    measured = undisturbed.of(trial.setting)
+    measured = undisturbed.of(trial.setting, compiles=trial.compiles)
     left = _disturb(trial, folder / "first", run, measured.grace_s(trial.step_s()))
     starts = len(run.events("start"))
     wrong = [*left.wrong, *_go_on(trial, folder / "again", run)]
@@ -140,7 +140,7 @@ def _let_the_grace_pass(trial: Trial, launched: Started, grace_s: float) -> None
 def _environ(trial: Trial) -> dict[str, str]:
     every_step = trial.phase in ("save in flight", "restart")
     return {
-        "NOTICE_SOAK_COMPILE": str(int(trial.compiles)),
+        COMPILE: str(int(trial.compiles)),
         **({"NOTICE_SOAK_SAVE_EVERY": "1 steps"} if every_step else {}),
     }
 

@@ -16,6 +16,8 @@ BOUND_S = 600.0
 LEAST_GRACE_S = 2.0
 SHARE_OF_WORK = 1.5
 HALF_WAY = 5
+COMPILE = "NOTICE_SOAK_COMPILE"
+"""The variable that has the blocks compiled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +47,27 @@ class Undisturbed:
     def __init__(self, folder: Path, alone: Setting | None = None) -> None:
         self._folder = folder
         self._alone = alone
-        self._measured: dict[Setting, Measured] = {}
+        self._measured: dict[tuple[Setting, bool], Measured] = {}
         self._half: dict[str, Path] = {}
         self._lock = threading.Lock()
 
-    def of(self, setting: Setting) -> Measured:
-        """Return the whole run under a setting."""
+    def of(self, setting: Setting, *, compiles: bool = False) -> Measured:
+        """Return the whole run under a setting.
+
+        Args:
+            setting: of the run.
+            compiles: its blocks are compiled; then dropout has other random numbers.
+        """
         setting = self._alone or setting
         with self._lock:
-            if setting not in self._measured:
+            if (setting, compiles) not in self._measured:
                 folder = self._folder / f"whole-{len(self._measured)}"
                 run = Seen(path=folder / "run")
-                with started(setting, folder, run.path) as launched:
+                environ = {COMPILE: str(int(compiles))}
+                with started(setting, folder, run.path, environ=environ) as launched:
                     _require(launched, 0)
-                self._measured[setting] = _measured(run)
-            return self._measured[setting]
+                self._measured[setting, compiles] = _measured(run)
+            return self._measured[setting, compiles]
 
     def half(self, strategy: str) -> Path:
         """Return the folder of a run that has left in the middle."""

@@ -157,6 +157,9 @@ def trained(
         folder, record = out / strategy, {"strategy": strategy, "phase": phase}
         try:
             if phase != "back":
+                if ranks.is_coordinator:
+                    shutil.rmtree(folder, ignore_errors=True)  # of a sweep that was broken off
+                talk.all_gather(None)
                 sweep.run(strategy, folder, first=0, last=STEPS)
                 record["difference"] = difference(folder, truth)
             origins = [strategy] if phase != "back" else []
@@ -224,6 +227,8 @@ def main(out: Path, phase: str, names: list[str]) -> None:
             if ranks.is_coordinator:
                 with (out / f"{phase}.jsonl").open("a") as file:
                     file.write(json.dumps(record) + "\n")
+                if phase == list(PHASES)[-1]:
+                    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ..collectives.process_group import Ranks
-from .buffer_watch import BufferWatch, sentence
+from .buffer_watch import BufferWatch, sentence, sentence_of_plain
 from .moving_buffers import MovingBuffers
 from .norm_statistics import NormStatistics
 from .power_iterations import PowerIterations
@@ -109,7 +109,8 @@ class RunningStatistics:
         found = self._watch.end_step()
         self._others.learn(found.moved)
         self.apart |= frozenset(found.follow)
-        return [sentence(found.follow)] if found.follow else []
+        told = [sentence(found.follow)] if found.follow else []
+        return told + ([sentence_of_plain(found.plain)] if found.plain else [])
 
     def give_up(self) -> None:
         """Put everything back to where it was when the step began. No collective."""

@@ -3,6 +3,9 @@
 What no rule here computes in a defined order follows who computes which micro-batch, and so the
 number of ranks. It is found by its bytes: before the first step of a start, after its first
 micro-batch and after its last, and once more after the second step where the first cannot tell.
+
+Tensors that a module has had as plain attributes from the start are looked at likewise: what a
+forward moves there is in no checkpoint either.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -47,6 +51,8 @@ class Found:
     """Buffers of this rank that have moved, by id() of the module and name."""
     follow: Sequence[str] = ()
     """Names of those that follow the number of ranks; the same on every rank."""
+    plain: Sequence[str] = ()
+    """The same, of plain attributes."""
 
 
 def judge(everyone: Sequence[Mapping[str, Seen]]) -> tuple[list[str], list[str]]:
@@ -72,13 +78,28 @@ def judge(everyone: Sequence[Mapping[str, Seen]]) -> tuple[list[str], list[str]]
 
 def sentence(names: Sequence[str]) -> str:
     """Return the warning about buffers that follow the number of ranks."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
-        f"the model's forward moves {', '.join(names[:_SHOWN])}{more}, and each rank with its own "
+        f"the model's forward moves {_listed(names)}, and each rank with its own "
         "micro-batches: what they hold, and the curve where it depends on them, follows the number "
         "of ranks. Rank 0's are saved. To keep one curve, move them in your loop after the step's "
         "micro-batches, by the same numbers on every rank"
     )
+
+
+def sentence_of_plain(names: Sequence[str]) -> str:
+    """Return what is said of plain attributes that a forward moves."""
+    return (
+        f"the model's forward moves {_listed(names)}, kept as a plain attribute and not as a "
+        "buffer: no checkpoint holds it, so it begins anew at every start, and each rank moves it "
+        "with its own micro-batches. The curve, where it depends on it, follows both. Register it "
+        "with register_buffer, and move it in your loop after the step's micro-batches, by the "
+        "same numbers on every rank"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 class BufferWatch:
@@ -109,6 +130,13 @@ class BufferWatch:
             for name in module._buffers
             if (known := _known(f"{prefix}.{name}", names)) is not None
         }
+        self._plain = {
+            f"{prefix}.{key}".lstrip("."): (module, key)
+            for prefix, module in model.named_modules()
+            for key, value in vars(module).items()
+            if _is_plain(value)
+        }
+        self._open |= self._plain
         self.ordered = frozenset(name for name, one in self._open.items() if is_ordered(*one))
         """Those that are computed in a defined order when it begins."""
         self._steps = 0
@@ -141,12 +169,17 @@ class BufferWatch:
             )
             for name, owner in self._open.items()
         }
-        moved = [owner for name, owner in self._open.items() if after[name] != before[name]]
+        moved = [
+            owner
+            for name, owner in self._open.items()
+            if name not in self._plain and after[name] != before[name]
+        ]
         follow, open_ = judge(self._of_everyone(mine))
         self._open = {name: self._open[name] for name in open_} if self._steps == 1 else {}
         return Found(
             moved=[(id(module), name) for module, name in moved],
-            follow=follow,
+            follow=[name for name in follow if name not in self._plain],
+            plain=[name for name in follow if name in self._plain],
         )
 
     def _of_everyone(self, mine: Mapping[str, Seen]) -> list[dict[str, Seen]]:
@@ -158,13 +191,29 @@ class BufferWatch:
 
     def _digests(self) -> dict[str, int]:
         held = {
-            key: buffer
-            for key, (module, name) in self._open.items()
-            if (buffer := module._buffers.get(name)) is not None
+            key: tensor
+            for key, owner in self._open.items()
+            if (tensor := self._tensor(key, *owner)) is not None
         }
         return dict.fromkeys(self._open, 0) | dict(
             zip(held, digests_of(held.values()), strict=True)
         )
+
+    def _tensor(self, key: str, module: nn.Module, name: str) -> torch.Tensor | None:
+        if key not in self._plain:
+            return module._buffers.get(name)
+        value = vars(module).get(name)
+        return value if _is_plain(value) else None
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor with bytes of its own, and no result that a loss may hang on."""
+    return (
+        isinstance(value, torch.Tensor)
+        and type(value) is torch.Tensor
+        and value.layout == torch.strided
+        and not (value.requires_grad or value.is_meta or value.is_quantized)
+    )
 
 
 def _known(name: str, names: Collection[str]) -> str | None:

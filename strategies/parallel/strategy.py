@@ -22,6 +22,7 @@ from ..modifiers.penalty import Penalty
 from ..precision import Precision
 from .build_options import BuildOptions
 from .calls.bypass import bypassed
+from .calls.gradient_watch import GradientWatch
 from .calls.model_view import Call, ModelCalls
 from .calls.unused_parameters import refuse_untouched
 from .catalogue import Catalogue
@@ -128,6 +129,8 @@ class Strategy(ABC):
     _is_known_savable = False
     _model: nn.Module
     _buffers_apart: Collection[str] | None = None
+    gradient_watch: GradientWatch | None = None
+    """None: gradients are not kept in `.grad` between micro-batches."""
     notes: Sequence[str] = ()
     """What the start of a run should say of how it is done."""
 

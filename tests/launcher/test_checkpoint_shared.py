@@ -31,16 +31,47 @@ def opened(folder: Path, step: int) -> Manifest:
         return reader.manifest
 
 
+def not_own_bytes(folder: Path, answer: Callable[..., tuple[int, str]]) -> list[int]:
+    """Of the checkpoints, newest first."""
+    rows = json.loads(answer("list", folder, "--json")[1])[0]["checkpoints"]
+    return [row["size_bytes"] - row["own_bytes"] for row in rows]
+
+
 def test_list_shows_both_sizes(shared: Path, answer: Callable[..., tuple[int, str]]) -> None:
     code, out = answer("list", shared)
     assert code == 0
-    header, first = out.splitlines()[1:3]
+    header, _, second = out.splitlines()[1:4]
     assert header.split()[:3] == ["step", "size", "own"]
-    manifest = opened(shared, 30)
-    assert size_text(manifest.size_bytes) in first
-    assert size_text(manifest.own_bytes) in first
+    manifest = opened(shared, 20)
+    assert size_text(manifest.size_bytes) in second
+    assert size_text(manifest.own_bytes) in second
+    assert not_own_bytes(shared, answer) == [0, 24096, 24096]  # step 30 alone names its object
+
+
+def test_what_a_shard_shares_by_a_second_name_is_not_its_own(
+    kit: ModuleType, folder: Path, answer: Callable[..., tuple[int, str]]
+) -> None:
+    """As a save of what did not change leaves it: one file under two names."""
+    shards = [
+        folder / "checkpoints" / f"step-000000{step}" / "r00000.safetensors" for step in (20, 30)
+    ]
+    assert not_own_bytes(folder, answer) == [0, 0, 0]
+    size_bytes = shards[0].stat().st_size
+    assert size_bytes == opened(folder, 20).size_bytes == opened(folder, 30).size_bytes
+    shards[1].unlink()
+    shards[1].hardlink_to(shards[0])
+    assert not_own_bytes(folder, answer) == [size_bytes, size_bytes, 0]
+    row = answer("list", folder)[1].splitlines()[2].split()
+    assert row[3:5] == ["0", "B"]
+    assert not_own_bytes(shards[0].parent, answer) == [size_bytes]
+
+
+def test_where_a_manifest_is_damaged_no_object_is_of_one_alone(
+    shared: Path, answer: Callable[..., tuple[int, str]]
+) -> None:
+    (shared / "checkpoints" / "step-00000010" / "manifest.json").write_text("{")
     rows = json.loads(answer("list", shared, "--json")[1])[0]["checkpoints"]
-    assert [row["size_bytes"] - row["own_bytes"] for row in rows] == [24096] * 3
+    assert [row["size_bytes"] - row["own_bytes"] for row in rows[:2]] == [24096, 24096]
 
 
 def test_list_has_no_such_column_without_objects(

@@ -23,6 +23,8 @@ POLL_S = 0.05
 REMINDER_S = 60.0
 """How often a launcher that waits without a limit says for whom."""
 
+JOINING = "more nodes take part"
+"""The cause that ranks are told which are to resume together with nodes that have come late."""
 ENDED = "the failure of another rank"
 """The cause in the notice to ranks that are ended because the attempt is lost."""
 
@@ -67,11 +69,13 @@ class Attempt:
         self._reminded_at = 0.0
         self._deadline: float | None = None
         self._hung_elsewhere = ""
+        self._joining = ""
         self._seen = Situation(now=time.monotonic(), num_running=len(workers))
         self._act: dict[Action, Callable[[], None]] = {
             Action.WAIT: self._wait,
             Action.ASK: self._ask,
             Action.WARN: self._warn,
+            Action.REGROUP: self._regroup,
             Action.TERMINATE: self._terminate,
             Action.KILL: self._kill,
         }
@@ -144,7 +148,9 @@ class Attempt:
             failed_at=_first(seen.failed_at, there.failed and not hung, now),
             left_at=_first(seen.left_at, there.left, now),
             early_at=_first(seen.early_at, there.early and self._nothing_begun(), now),
+            joining_at=_first(seen.joining_at, bool(there.joining), now),
         )
+        self._joining = there.joining or self._joining
 
     def _record(self, worker: Worker, status: int | None, now: float) -> None:
         seen = self._seen
@@ -171,7 +177,7 @@ class Attempt:
             return
         if (code == CONTINUE or is_notice(code)) and self._nothing_begun():
             self._seen = replace(seen, early_at=_first(seen.early_at, True, now))
-        elif code == CONTINUE or seen.told:
+        elif code == CONTINUE or seen.told or seen.called:
             self._seen = replace(seen, left_at=_first(seen.left_at, True, now))
         else:
             self._seen = replace(seen, failed_at=_first(seen.failed_at, True, now))
@@ -199,6 +205,13 @@ class Attempt:
         self._untold = list(self._running)
         self._seen = replace(self._seen, told=True)
         self._reminded_at = self._seen.now
+        self._tell_those_ready()
+
+    def _regroup(self) -> None:
+        self._write_warning(PreemptionNotice(cause=JOINING))
+        self._say(joining_text(self._joining, len(self._running)))
+        self._untold = list(self._running)
+        self._seen = replace(self._seen, called=True)
         self._tell_those_ready()
 
     def _write_warning(self, warned: PreemptionNotice) -> None:
@@ -232,10 +245,9 @@ class Attempt:
         """
         if not self._untold:
             return
-        assert self._seen.warned_at is not None
-        patient = self._awaits_handler and (
-            self._seen.now - self._seen.warned_at < self._bounds.handler_s
-        )
+        since = _first_known(self._seen.warned_at, self._seen.joining_at)
+        assert since is not None
+        patient = self._awaits_handler and self._seen.now - since < self._bounds.handler_s
         for worker in tuple(self._untold):
             if worker not in self._running:
                 self._untold.remove(worker)
@@ -291,6 +303,13 @@ def warning_text(cause: str, num_ranks: int, grace_s: float | None) -> str:
     limit = "" if grace_s is None else f" for at most {grace_s:g} s"
     text = f"{cause}: asking {whom} to save and to leave, and waiting{limit}."
     return f"{text} Press Ctrl-C again to kill now." if cause == "Ctrl-C" else text
+
+
+def joining_text(joining: str, num_ranks: int) -> str:
+    """Return the sentence about nodes that have come late; `joining` names them."""
+    whom = "the rank" if num_ranks == 1 else f"all {num_ranks} ranks"
+    verb = "are" if joining.startswith("nodes ") else "is"
+    return f"{joining} {verb} to take part: asking {whom} to save and to resume with more nodes."
 
 
 def advice_text(warned: PreemptionNotice, now: float) -> str:

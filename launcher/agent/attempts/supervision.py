@@ -44,6 +44,8 @@ class Action(enum.Enum):
     """Write down where the ranks are: none of them gets on."""
     WARN = enum.auto()
     """Tell every rank once that it should save and leave."""
+    REGROUP = enum.auto()
+    """As WARN, where other nodes are to take part in the next attempt."""
     TERMINATE = enum.auto()
     """SIGTERM: the attempt is lost, or the time to leave is over."""
     KILL = enum.auto()
@@ -62,6 +64,10 @@ class Situation:
     warned_at: float | None = None
     told: bool = False
     """The warning was passed on."""
+    joining_at: float | None = None
+    """Other nodes have come late and are to take part."""
+    called: bool = False
+    """The ranks were told so."""
     failed_at: float | None = None
     """A rank failed that had not been warned."""
     left_at: float | None = None
@@ -107,4 +113,6 @@ def next_step(seen: Situation, bounds: Bounds) -> Action:
         return Action.TERMINATE
     if seen.warned_at is not None and not seen.told:
         return Action.WARN
+    if seen.joining_at is not None and not (seen.called or seen.told):
+        return Action.REGROUP
     return Action.WAIT

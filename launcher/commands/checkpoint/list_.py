@@ -12,6 +12,7 @@ from checkpointing import (
     open_folder,
     take_inventory,
 )
+from checkpointing.store.inventory import own_bytes, own_bytes_of
 
 from ...run_folder.checkpoint_summary import summary
 from ...run_folder.tables import render, size_text
@@ -23,7 +24,7 @@ HELP = "Show the checkpoints of a run: size, writer, best evaluation, and whethe
 
 _HEADERS = ("step", "size", "strategy", "ranks", "precision", "best", "state")
 _OWN = "own"
-"""Of the size, what no other checkpoint names: a column where some have objects."""
+"""Of the size, what only this checkpoint holds: a column where some share files."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,11 +38,14 @@ def run(given: Namespace) -> int:
     sections = [_one(target)] if target.is_one else []
     for name, store in target.stores:
         inventory = take_inventory(store)
+        own = own_bytes(store, inventory)
         sections.append(
             {
                 "name": name,
                 "folder": str(store.folder),
-                "checkpoints": [_row(found, store.files) for found in inventory.found],
+                "checkpoints": [
+                    _row(found, store.files, own.get(found.step)) for found in inventory.found
+                ],
                 "refused": list(inventory.refused),
                 "leftovers": list(inventory.leftovers),
             }
@@ -61,7 +65,9 @@ def _one(target: Target) -> dict[str, Any]:
     try:
         with open_folder(folder, target.files) as reader:
             step = reader.manifest.step
-            row = _row(Found(step=step, folder=folder, manifest=reader.manifest), target.files)
+            found = Found(step=step, folder=folder, manifest=reader.manifest)
+            own = own_bytes_of(folder, reader.manifest, target.files)
+            row = _row(found, target.files, own)
     except DamagedCheckpointError as error:
         row = {"step": None, "folder": str(folder), "opens": False, "problem": str(error)}
     return {
@@ -73,7 +79,7 @@ def _one(target: Target) -> dict[str, Any]:
     }
 
 
-def _row(found: Found, files: Files) -> dict[str, Any]:
+def _row(found: Found, files: Files, own_bytes: int | None) -> dict[str, Any]:
     """Return a checkpoint as it stands in the JSON document."""
     row: dict[str, JSON] = {
         "step": found.step,
@@ -85,7 +91,7 @@ def _row(found: Found, files: Files) -> dict[str, Any]:
     if found.manifest is not None:
         row |= {
             "size_bytes": found.manifest.size_bytes,
-            "own_bytes": found.manifest.own_bytes,
+            "own_bytes": own_bytes,
             "num_tensors": len(found.manifest.tensors),
             "num_files": len(found.manifest.files),
             **summary(found.manifest.state, found.manifest.created_by),

@@ -4,15 +4,14 @@ from collections.abc import Mapping
 
 from ..messages import NodeMessage, refusal
 
-LAST_CALL_S = 30.0
-"""With MIN:MAX nodes: how long the others are waited for once MIN are there; torchrun's."""
-
 
 class Gathering:
     """The nodes that have come; looked at again and again until they are complete."""
 
-    def __init__(self, mine: NodeMessage, *, num_min: int, num_max: int) -> None:
-        self._mine = mine
+    def __init__(
+        self, mine: NodeMessage, *, num_min: int, num_max: int, last_call_s: float
+    ) -> None:
+        self._mine, self._last_call_s = mine, last_call_s
         self._num_min, self._num_max = num_min, num_max
         self._enough_since: float | None = None
         self.refused: dict[str, str] = {}
@@ -40,4 +39,4 @@ class Gathering:
             return False
         if self._enough_since is None:
             self._enough_since = now
-        return now - self._enough_since >= LAST_CALL_S
+        return now - self._enough_since >= self._last_call_s

@@ -104,6 +104,10 @@ class Membership:
             self._say(strange_text((node,), str(self._place)))
         return len(self._told_lost.intersection(self.members))
 
+    def begin(self) -> None:
+        """Begin an attempt: a member that was lost before it has come back."""
+        self._told_lost.difference_update(self.members)
+
     def missing(self, num_nodes: int, waited_s: float) -> str:
         """Return the sentence about the nodes that have not come yet."""
         here = {*self._link.others, self.node_rank}

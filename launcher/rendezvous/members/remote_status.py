@@ -17,3 +17,5 @@ class RemoteStatus:
     stop; empty: none did."""
     lost: bool = False
     """A node is gone."""
+    joining: str = ""
+    """Which nodes came late and are to take part, as "node 2 (host)"; empty: none."""

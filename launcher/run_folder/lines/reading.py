@@ -43,7 +43,7 @@ class Lines:
             return
         with file:
             while lines := file.readlines(BLOCK_BYTES):
-                yield from self._records(lines)
+                yield from self.records(lines)
 
     def __reversed__(self) -> Iterator[dict[str, Any]]:
         """Yield them, newest first; no more is read than is asked for.
@@ -58,7 +58,7 @@ class Lines:
                 if (record := self.record(line)) is not None:
                     yield record
 
-    def _records(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
+    def records(self, lines: list[bytes]) -> Iterator[dict[str, Any]]:
         """Yield the records of some lines: parsed together, they share the names of their fields.
 
         That takes half the time and memory. Where a line is damaged, each is parsed alone.

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.files.leaving import tell_leaving
@@ -97,10 +98,26 @@ class BeforeFirstStep:
         os.close(self._write_fd)
 
 
+def silence_threads() -> None:
+    """Print no exception of other threads from now on: this process is leaving.
+
+    The thread in which multiprocessing shares descriptors meets a connection that is reset, where a
+    loader's worker is ended first, and would print it as this rank's.
+    """
+    shown = sys.excepthook
+
+    def of_main_thread(kind: Any, error: Any, trace: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            shown(kind, error, trace)
+
+    sys.excepthook = of_main_thread
+
+
 def leave_with_nothing_to_save(leaving_file: Path | None, note: Callable[[], None]) -> NoReturn:
     """End the process with 75, whatever its main thread does. Called in any thread."""
     with contextlib.suppress(Exception):
         note()
+    silence_threads()
     tell_leaving(leaving_file, CONTINUE)
     flush_streams()
     os._exit(CONTINUE)

@@ -17,7 +17,7 @@ from ...contract.files.error_file import EXCEPTION, write_error
 from ...contract.files.leaving import others_left, tell_leaving
 from ...contract.peer_loss import is_peer_loss
 from ...contract.preemption import PreemptionFlag, signal_name
-from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save
+from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save, silence_threads
 
 
 def own_environment() -> RankEnvironment:
@@ -34,6 +34,7 @@ def end_well(
     """Note that all is saved: whatever ends the process from now on takes nothing away."""
     start.end()
     flag.ignore_from_now()
+    silence_threads()
     tell_leaving(environment.leaving_file, code)
 
 

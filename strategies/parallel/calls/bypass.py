@@ -38,6 +38,9 @@ _MARKS: dict[str, tuple[tuple[str, str], ...]] = {
 out; and why that is so. Read in torch 2.13 and deepspeed 0.19, and tried on 2.13."""
 
 
+_TWICE = "backward through the graph a second time"
+
+
 def bypassed(strategy: str, trouble: str) -> str:
     """Return the sentence about a loss of which the engine has seen nothing."""
     return (
@@ -51,6 +54,12 @@ def explanation(error: Exception, strategy: str) -> str | None:
     if not isinstance(error, RuntimeError | AssertionError):
         return None
     words = str(error)
+    if _TWICE in words:
+        return (
+            "a loss went through a second backward: step.backward(loss, count) is the only one "
+            "that a micro-batch needs, so leave loss.backward() out, and add several losses up "
+            f"before it. torch said: {words.splitlines()[0]}"
+        )
     for mark, trouble in _MARKS.get(strategy, ()):
         if mark in words:
             return (

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from types import MethodType
 from typing import Any, TypeAlias, cast
 
@@ -36,6 +36,8 @@ class Call:
     """From the model inward; none: it is the model itself that is called."""
 
 
+Shown: TypeAlias = Callable[[nn.Parameter], nn.Parameter]
+"""A parameter -> what the loop gets in its place."""
 Through: TypeAlias = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 """(call, args, kwargs) -> what it returns, called inside the engine's forward."""
 
@@ -44,11 +46,24 @@ class ModelCalls:
     """Sends the calls of a model through its engine, and notes whether one has gone there."""
 
     def __init__(
-        self, model: nn.Module, through: Through, refused: Mapping[str, str] | None = None
+        self,
+        model: nn.Module,
+        through: Through,
+        refused: Mapping[str, str] | None = None,
+        shown: Shown | None = None,
     ) -> None:
+        """Stand before a model.
+
+        Args:
+            model: the user's.
+            through: carries a call out inside the engine's forward.
+            refused: methods that the engine would undo, and why.
+            shown: of a parameter, what the loop gets; None: the parameter itself.
+        """
         self._model = model
         self._through = through
         self._refused = refused or {}
+        self._shown = shown
         self.has_passed = False
         """Whether a call has returned what a loss can hang on."""
         self.are_together = False
@@ -94,8 +109,20 @@ class ModelCalls:
         return found
 
     def seen(self, value: Any, enclosing: tuple[nn.Module, ...]) -> Any:
-        """Return a module as a view, and anything else as it is."""
-        return _view(self, value, enclosing) if isinstance(value, nn.Module) else value
+        """Return a module as a view, a parameter as the loop gets it, anything else as it is."""
+        if isinstance(value, nn.Module):
+            return _view(self, value, enclosing)
+        if self._shown is not None and isinstance(value, nn.Parameter):
+            return self._shown(value)
+        return value
+
+    def shown_by(self, method: MethodType) -> Callable[..., Any] | None:
+        """Return what hands out parameters as the loop gets them; None: it hands out none."""
+        shown = self._shown
+        hand_out = _HAND_OUT.get(getattr(method, "__func__", None))
+        if shown is None or hand_out is None:
+            return None
+        return partial(hand_out, method, shown)
 
     def _path_of(self, part: nn.Module) -> tuple[nn.Module, ...] | None:
         """Return the modules around a part of the model; None: it is none."""
@@ -142,13 +169,13 @@ class ModelView:
             # Whoever takes the model out of a wrapper, as of DDP's, keeps the engine around it.
             return _view(self.__calls, target, ())
         value = getattr(target, name)
-        if isinstance(value, nn.Module):
+        if isinstance(value, nn.Module | nn.Parameter):
             return self.__calls.seen(value, (*self.__enclosing, target))
         is_method = isinstance(value, MethodType) and value.__self__ is target
         if (refusal := self.__calls.refusal_of(name)) is not None:
             return refusal
         if not is_method or not _computes(value, name):
-            return value
+            return (self.__calls.shown_by(value) or value) if is_method else value
         calls, around = self.__calls, (*self.__enclosing, target)
 
         @wraps(value)
@@ -220,6 +247,39 @@ def _special(name: str) -> Callable[..., Any]:
         return self._relaunch_special(name, *args)
 
     return special
+
+
+def _named(method: MethodType, shown: Shown, *args: Any, **kwargs: Any) -> Any:
+    return ((name, shown(parameter)) for name, parameter in method(*args, **kwargs))
+
+
+def _each(method: MethodType, shown: Shown, *args: Any, **kwargs: Any) -> Any:
+    return (shown(parameter) for parameter in method(*args, **kwargs))
+
+
+def _one(method: MethodType, shown: Shown, *args: Any, **kwargs: Any) -> Any:
+    return shown(method(*args, **kwargs))
+
+
+def _state(
+    method: MethodType, shown: Shown, *args: Any, keep_vars: bool = False, **kwargs: Any
+) -> Any:
+    found = method(*args, keep_vars=True, **kwargs)
+    for key, value in list(found.items()):
+        if isinstance(value, nn.Parameter) and (given := shown(value)) is not value:
+            found[key] = given
+        elif isinstance(value, torch.Tensor) and not keep_vars:
+            found[key] = value.detach()
+    return found
+
+
+_HAND_OUT: dict[Any, Callable[..., Any]] = {
+    nn.Module.named_parameters: _named,
+    nn.Module.parameters: _each,
+    nn.Module.get_parameter: _one,
+    nn.Module.state_dict: _state,
+}
+"""Methods that every module has, and what does the same with parameters as the loop gets them."""
 
 
 def _computes(method: MethodType, name: str) -> bool:

@@ -13,6 +13,7 @@ from torch import nn
 from checkpointing import Fragment
 
 from ...modifiers.ema import local_part
+from ..calls.gradient_watch import GradientWatch
 from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
 from ..gradients import squares
@@ -57,6 +58,7 @@ class TorchEngine(Strategy):
                 blueprint.optimizer, named, tried, former=former
             )
         self._as_built = plain_attributes(self._optimizer)
+        self.gradient_watch = GradientWatch(self._named)
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
         """Return the model without memory where it can be spread before it is filled."""

@@ -320,6 +320,11 @@ class Stage3(Layout):
         return start, end, shard.data.view(-1)[: end - start]
 
 
+def is_held_whole(parameter: Any) -> bool:
+    """Whether every rank has all of a parameter under stage 3, also between calls of the model."""
+    return bool(parameter.ds_persist and parameter.ds_status.name == "AVAILABLE")
+
+
 _LAYOUTS: dict[str, type[Stage12] | type[Stage3]] = {
     "DeepSpeedZeroOptimizer": Stage12,
     "DeepSpeedZeroOptimizer_Stage3": Stage3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround
 from ..calls.model_view import Call, ModelCalls, forward_replaced
+from ..calls.stand_in import StandIn, refuse_values
 from ..catalogue import catalogue_of, persistent_buffers
 from ..gradients.adjoining import joined
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
@@ -39,12 +41,13 @@ from .buffer_states import create_states
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .frozen_parameters import FrozenParameters
-from .internals import Stage3, Stage12, apply_step, check_layout, layout_of
+from .internals import Stage3, Stage12, apply_step, check_layout, is_held_whole, layout_of
 from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
 from .refusals import refuse_rounded_statistics, require_as_asked
 from .used_outside import let_forward_ask_for_parameters
+from .written import WrittenWeights
 
 _UNDONE = {
     "load_state_dict": "under ZeRO the next step computes the weights anew from its fp32 masters, "
@@ -68,6 +71,7 @@ class Zero(Strategy):
     """Names of the parameters that are stepped whole; None: DeepSpeed steps all as it cuts them."""
     _owned_steps: OwnedSteps | None = None
     _cohorts: Cohorts | None = None
+    _written: WrittenWeights | None = None
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
@@ -105,7 +109,7 @@ class Zero(Strategy):
             )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
-        self._calls = ModelCalls(model, self._through, refused=_UNDONE)
+        self._calls = ModelCalls(model, self._through, refused=_UNDONE, shown=self._shown)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
             let_forward_ask_for_parameters(model, self._layout.sums_at_once)
@@ -124,6 +128,7 @@ class Zero(Strategy):
             self._restore_masters(initial)
         if isinstance(optimizer, Carrier):
             self._step_beside(optimizer, blueprint, tried)
+        self._written = WrittenWeights(self._layout, model, self.catalogue.trainable, self.name)
 
     def _handed_to_deepspeed(
         self, blueprint: Blueprint, named: list[tuple[str, nn.Parameter]], tried: Tried
@@ -210,6 +215,14 @@ class Zero(Strategy):
         with forward_replaced(self._model, call.function):
             return self._module(*args, **kwargs)
 
+    def _shown(self, parameter: nn.Parameter) -> nn.Parameter:
+        """Return what the loop gets of a parameter of the model's."""
+        own: Any = parameter
+        if self.stage < 3 or is_held_whole(own):
+            return parameter
+        refuse = partial(refuse_values, self._model, parameter, self.name)
+        return StandIn(parameter, own.ds_shape, refuse)
+
     @property
     def _trouble_of_bypass(self) -> str | None:
         return "its gradients would not be added up by DeepSpeed's engine"
@@ -235,6 +248,8 @@ class Zero(Strategy):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        if self._written is not None:
+            self._written.require_none()
         divisor /= self._layout.divides_by
         own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
         squares = sum_over_ranks(own, self.ranks, self.meanwhile)
@@ -268,6 +283,8 @@ class Zero(Strategy):
         if self._cohorts is not None:
             self._cohorts.follow()
         apply_step(self._engine, self._layout, scale, is_finite=finite, grad_norm=grad_norm)
+        if self._written is not None:
+            self._written.accept()
 
     def _gradients(self, divisor: float) -> list[torch.Tensor]:
         """Return this rank's share of the gradients of what is trained, with the penalty's."""
@@ -362,6 +379,8 @@ class Zero(Strategy):
     def refresh(self) -> None:
         """Make the computing weights follow the masters. Called on every rank."""
         self._layout.refresh()
+        if self._written is not None:
+            self._written.accept()
 
 
 class Zero1(Zero):

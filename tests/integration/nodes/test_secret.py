@@ -15,8 +15,7 @@ print(any(os.environ.get("HOSTS_TEST_MARK") == v for k, v in os.environ.items() 
 from torch.distributed import TCPStore
 place, port = os.environ["PLACE"].split(":")
 store = TCPStore(place, int(port), is_master=False, wait_for_workers=False)
-mine, other = f"node/{rank}", f"node/{1 - rank}"
-kept = {key: store.get(key).decode() for key in ("lead", mine, other)}
+kept = {key: store.get(key).decode() for key in ("lead", "everyone/0", "node/1")}
 time.sleep(0.6)
 decided = '{"attempt": 0, "members": [], "port": 0, "decided": true, "code": 42, "said": "gone"}'
 fails = '{"node_rank": 1, "host": "x", "nnodes": "2:2", "local_world_size": 1, "end": {"code": 3}}'
@@ -24,7 +23,7 @@ begun = time.monotonic()
 seen = pathlib.Path(os.environ["SEEN"])
 while rank == 1 and (past := time.monotonic() - begun) < 8 and (past < 3 or not seen.exists()):
     for text in (os.urandom(200), b"", decided.encode(), fails.encode(), b"0" * (4 << 20)):
-        for key in ("lead", "node/0", "node/1", "claim/0", "claim/1", "session", "node/7"):
+        for key in ("lead", "everyone/0", "node/0", "node/1", "claim/1", "session"):
             store.set(key, text.decode("latin-1"))
     for key, text in kept.items():
         store.set(key, text)

@@ -17,5 +17,5 @@ def test_a_short_history_is_measured():
     assert done.returncode == 0, done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert [row.split("|")[1].strip() for row in rows[2:]] == [
-        *("start", "watch, 11 looks", "sweep, 5 looks", "report")
+        *("start", "watch, 11 looks", "sweep, 5 looks", "report", "second report")
     ]

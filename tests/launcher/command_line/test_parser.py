@@ -227,7 +227,7 @@ def test_every_option_is_in_the_help():
             "join_timeout=9,cas_backoff_max_seconds=2,store_type=file",
             [
                 "cas_backoff_max_seconds=2,store_type=file in --rdzv-conf have no effect: of its "
-                "keys the nodes read join_timeout and timeout only."
+                "keys the nodes read join_timeout, timeout, last_call_timeout only."
             ],
         ),
         ("--rdzv-backend c10d", []),

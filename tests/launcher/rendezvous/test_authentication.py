@@ -22,6 +22,9 @@ class FakeStore:
     def get(self, key):
         return self.values[key]
 
+    def multi_get(self, keys):
+        return [self.values[key] for key in keys]
+
     def check(self, keys):
         return all(key in self.values for key in keys)
 

@@ -14,10 +14,12 @@ from launcher.rendezvous.messages import (
     NodeMessage,
     bounded,
     bounded_text,
+    bundled,
     code_of_nodes,
     first_to_fail,
     refusal,
     seen_elsewhere,
+    unbundled,
     whole_report,
 )
 from launcher.rendezvous.node_texts import missing_text, waiting_text
@@ -47,8 +49,14 @@ def test_messages_survive_the_way():
     message = replace(MINE, end=end(7, 1.5, report="ü\n"), beat=3, warned_by=15)
     assert NodeMessage.from_json(message.to_json()) == message
     assert NodeMessage.from_json(MINE.to_json()) == MINE
-    lead = Lead(attempt=2, members=(0, 2), port=5, refused={"1": "no"})
+    lead = Lead(attempt=2, members=(0, 2), port=5, refused={"1": "no"}, joining=(3,))
     assert Lead.from_json(lead.to_json()) == lead
+
+
+def test_a_bundle_has_no_reports():
+    one = replace(MINE, node_rank=1, end=end(7, 1.5, report="long", error="long", step=3))
+    found = unbundled(bundled([MINE, one]))
+    assert found == {0: MINE, 1: replace(one, end=end(7, 1.5, step=3))}
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"end": {"code": 1}}'])
@@ -63,10 +71,16 @@ def test_what_is_no_message_is_refused(text):
         ({}, None),
         ({"nnodes": "3:3"}, "it was started with --nnodes 3:3, node 0 with --nnodes 2:2."),
         ({"local_world_size": 8, "node_rank": 1, "host": "b"}, None),
+        ({"versions": "relaunch 9"}, "it has relaunch 9, and node 0 has relaunch 1. Install the"),
+        ({"versions": ""}, None),
+        ({"program": "b"}, None),
+        ({"program": "b", "waits": True}, "are not those of the run that it would join."),
+        ({"waits": True}, None),
     ],
 )
 def test_who_may_take_part(other, part):
-    found = refusal(MINE, replace(MINE, **other))
+    mine = replace(MINE, versions="relaunch 1", program="a")
+    found = refusal(mine, replace(mine, **other))
     assert found is None if part is None else part in found
 
 

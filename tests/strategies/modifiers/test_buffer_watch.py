@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from strategies.collectives.process_group import process_groups
-from strategies.modifiers.buffer_watch import BufferWatch, Seen, judge, sentence
+from strategies.modifiers.buffer_watch import (
+    BufferWatch,
+    Seen,
+    judge,
+    sentence,
+    sentence_of_plain,
+)
 
 
 def seen(digest: str = "a", *, first: bool = False, later: bool = False, ordered: bool = False):
@@ -92,3 +98,46 @@ def test_it_is_found_however_it_moves(
     # With one forward a step the second step tells a counter from a flag.
     assert told == ([(2 - turns, "the model's forward moves inner")] if is_told else [])
     assert not watch._open
+
+
+class Keeps(nn.Module):
+    """Tensors as plain attributes: constants, what is made anew, and what is carried on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.table = torch.arange(2.0)
+        self.filled = torch.zeros(2)
+        self.average = torch.zeros(2)
+        self.count = torch.tensor(0)
+        self.weight_now = torch.zeros(2)
+        self.attention: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.filled = torch.ones(2)
+        self.average = 0.9 * self.average + x.mean(0)
+        self.count += 1
+        self.weight_now = self.linear.weight.sum(0)  # as the older spectral_norm keeps a weight
+        self.attention = x
+        out: torch.Tensor = self.linear(x - self.average) * self.table
+        return out
+
+
+def test_plain_attributes_that_a_forward_carries_on_are_named() -> None:
+    model = Keeps()
+    with process_groups(rank=0, local_rank=0, world_size=1) as ranks:
+        watch = BufferWatch(nn.Sequential(model), ranks, (), is_ordered=lambda *_: False)
+        told = []
+        for _ in range(3):
+            watch.begin_step()
+            for turn in range(2):
+                model(torch.ones(3, 2) * turn)
+                watch.end_micro_batch()
+            found = watch.end_step()
+            assert not found.moved
+            assert not found.follow
+            told += found.plain
+    assert told == ["0.average", "0.count"]
+    assert sentence_of_plain(told).startswith(
+        "the model's forward moves 0.average, 0.count, kept as a plain attribute and not as a"
+    )

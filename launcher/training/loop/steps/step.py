@@ -177,6 +177,9 @@ class Step:
                 owner.trial.batch(turn.micro_batch.index, batch, is_padding=self._is_repeat)
             self._seed_streams(turn.micro_batch.index)
             owner.begin_round()
+            watch = owner.strategy.gradient_watch
+            if watch is not None:
+                watch.begin()
             try:
                 yield to_device(batch, owner.ranks.device)
             except GeneratorExit:
@@ -184,6 +187,8 @@ class Step:
                 self._departure = owner.left(f"step {self.number} after {done}")
                 raise
             self._require_backward()
+            if watch is not None:
+                watch.require_as_left(self._where(turn.micro_batch.index))
             owner.statistics.end_micro_batch(
                 turn.micro_batch.index, self._num_micro_batches, is_padding=self._is_repeat
             )
@@ -216,7 +221,7 @@ class Step:
             )
         require_number(loss)
         micro_batch = self._turns[self._turn].micro_batch
-        where = f"step {self.number}, micro-batch {micro_batch.index}"
+        where = self._where(micro_batch.index)
         is_first = self.number == 0 and self._turn == 0
         # In the first step the host reads the count and checks the loss.
         is_late = self.number > 0 and isinstance(count, torch.Tensor) and not _is_on_host(count)
@@ -241,9 +246,17 @@ class Step:
             self._end_counting()
         factor = 0.0 if self._is_repeat else self._loss_scale
         strategy = self._owner.strategy
+        watch = strategy.gradient_watch
+        if watch is not None:
+            watch.require_as_left(where)
         strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
+        if watch is not None:
+            watch.leave()
         if is_first and not strategy.has_seen_loss:
             self._owner.warn(bypass_text(strategy.name))
+
+    def _where(self, micro_batch: int) -> str:
+        return f"step {self.number}, micro-batch {micro_batch}"
 
     def _add(self, loss: torch.Tensor, counted: torch.Tensor | float) -> None:
         """Add a micro-batch's loss and count; a loss over nothing that is no number is left out."""

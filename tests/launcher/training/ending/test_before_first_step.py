@@ -4,9 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+
+from launcher.training.ending.before_first_step import silence_threads
 
 ROOT = Path(__file__).parents[4]
 PRELUDE = """
@@ -124,3 +127,16 @@ time.sleep(0.5)
 print("on")
 """
     assert run(source, tmp_path, (signal.SIGALRM,)) == (0, "on\n")
+
+
+def test_a_rank_that_leaves_shows_no_exception_of_another_thread(monkeypatch) -> None:
+    """As multiprocessing's resource sharer prints one, where a loader's worker is gone."""
+    shown = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: shown.append(str(error)))
+    silence_threads()
+    lost = ConnectionResetError("of a thread")
+    thread = threading.Thread(target=lambda: sys.excepthook(type(lost), lost, None))
+    thread.start()
+    thread.join()
+    sys.excepthook(ValueError, ValueError("of the script"), None)
+    assert shown == ["of the script"]

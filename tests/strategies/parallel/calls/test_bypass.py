@@ -1,6 +1,7 @@
 """What torch says where a weight is used that the engine has not given out."""
 
 import pytest
+import torch
 
 from strategies.parallel.calls.bypass import bypassed, explanation
 
@@ -32,6 +33,17 @@ def test_explanation(strategy: str, error: Exception, says: str | None) -> None:
     assert f"strategy={strategy}" in sentence
     assert "call job.model(...)" in sentence
     assert sentence.endswith(str(error).splitlines()[0])
+
+
+def test_a_second_backward_is_explained_under_every_strategy() -> None:
+    x = torch.ones(1, requires_grad=True)
+    loss = (x * x).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    with pytest.raises(RuntimeError) as raised:
+        loss.backward()  # type: ignore[no-untyped-call]
+    sentence = explanation(raised.value, "single")
+    assert sentence is not None
+    assert "so leave loss.backward() out" in sentence
 
 
 def test_a_loss_of_which_the_engine_has_seen_nothing() -> None:

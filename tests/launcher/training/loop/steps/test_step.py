@@ -34,6 +34,7 @@ class Owner:
             micro_step=lambda is_last: None,
             backward=lambda loss, where: self.log.append(("backward", float(loss.detach()))),
             has_seen_loss=True,
+            gradient_watch=None,
             options=BuildOptions(),
             step=self._step,
             skip=lambda: self.log.append("skip"),

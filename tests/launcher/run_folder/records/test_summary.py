@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.run_folder.record_summary import MOST_GROUPS, Point, RecordSummary, Series
+from launcher.run_folder.records.summary import MOST_GROUPS, Point, RecordSummary, Series
 
 
 def series_of(values: list[float]) -> Series:

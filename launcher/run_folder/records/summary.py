@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..terminal.printable import printable, printable_values
-from .metric_text import is_table
+from ...terminal.printable import printable, printable_values
+from ..metric_text import is_table
 
 MOST_GROUPS = 2000
 """A curve has at most twice as many points: more than a picture has columns."""
@@ -54,6 +54,31 @@ class Series:
         self._groups.append((point, point))
         self._num_in_last = 1
 
+    def state(self) -> dict[str, Any]:
+        """Return it as JSON, from which `from_state` makes one that goes on alike."""
+        return {
+            "count": self.count,
+            "points": [*self.lowest, *self.highest, *self.last],
+            "groups": [number for group in self._groups for point in group for number in point],
+            "group_size": self._group_size,
+            "num_in_last": self._num_in_last,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Series:
+        """Return the series whose state it is.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no series' state.
+        """
+        lowest, highest, last = _points(state["points"])
+        groups = _points(state["groups"])
+        found = cls(groups[0])
+        found.count, found.lowest, found.highest, found.last = state["count"], lowest, highest, last
+        found._groups = list(zip(groups[::2], groups[1::2], strict=True))
+        found._group_size, found._num_in_last = state["group_size"], state["num_in_last"]
+        return found
+
     def curve(self) -> list[Point]:
         """Return what is to be drawn: all points, or the peaks of each group and the last one."""
         points: list[Point] = []
@@ -76,8 +101,36 @@ class RecordSummary:
         self.attempts: dict[object, tuple[int, float]] = {}
         """By attempt the highest step that was recorded, and the newest time."""
         self._shown: dict[str, str | None] = {}
+        self.add(records)
+
+    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Count later records in, oldest first."""
         for record in records:
             self._add(record)
+
+    def state(self) -> dict[str, Any]:
+        """Return it as JSON, from which `from_state` makes one that goes on alike."""
+        return {
+            "count": self.count,
+            "evaluating_s": self.evaluating_s,
+            "series": {name: series.state() for name, series in self.series.items()},
+            "tables": self.tables,
+            "attempts": [[attempt, *of] for attempt, of in self.attempts.items()],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> RecordSummary:
+        """Return the summary whose state it is.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no summary's state.
+        """
+        found = cls()
+        found.count, found.evaluating_s = state["count"], state["evaluating_s"]
+        found.series = {name: Series.from_state(each) for name, each in state["series"].items()}
+        found.tables = {name: (step, table) for name, (step, table) in state["tables"].items()}
+        found.attempts = {attempt: (step, time) for attempt, step, time in state["attempts"]}
+        return found
 
     def metric_names(self) -> list[str]:
         """Return the names of the numbers that were measured, in order of appearance."""
@@ -101,6 +154,10 @@ class RecordSummary:
                 self.series[shown] = Series(Point(step, value))
             else:
                 series.add(Point(step, value))
+
+
+def _points(numbers: list[Any]) -> list[Point]:
+    return [Point(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
 
 
 def _joined(a: tuple[Point, Point], b: tuple[Point, Point]) -> tuple[Point, Point]:

@@ -1,0 +1,95 @@
+"""What a loop gets of a parameter whose values are elsewhere: it tells, and does not compute."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from strategies import ConfigError
+from strategies.parallel.calls.model_view import ModelCalls
+from strategies.parallel.calls.stand_in import StandIn, refuse_values
+
+
+class Net(nn.Module):
+    """Its parameters are empty, as DeepSpeed leaves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 4)
+        self.few = nn.ParameterList([nn.Parameter(torch.ones(3))])
+        self.register_buffer("scale", torch.ones(1))
+        for parameter in self.parameters():
+            parameter.ds_shape = parameter.shape  # type: ignore[attr-defined]
+            parameter.data = torch.empty(0)
+
+
+@pytest.fixture
+def net() -> Net:
+    return Net()
+
+
+@pytest.fixture
+def model(net: Net) -> Any:
+    def shown(own: Any) -> nn.Parameter:
+        return StandIn(own, own.ds_shape, lambda: refuse_values(net, own, "zero3"))
+
+    return ModelCalls(net, lambda call, args, kwargs: None, shown=shown).view
+
+
+def test_it_tells_what_the_whole_would(model: Any, net: Net) -> None:
+    assert sum(p.numel() for p in model.parameters()) == 3 * 4 + 4 + 3
+    weight = model.linear.weight
+    assert isinstance(weight, nn.Parameter)
+    assert tuple(weight.shape) == tuple(weight.size()) == (4, 3)
+    assert (weight.ndim, weight.dim(), len(weight), weight.size(1)) == (2, 2, 4, 3)
+    assert (weight.dtype, weight.device) == (torch.float32, torch.device("cpu"))
+    assert (weight.requires_grad, weight.grad, weight.is_leaf) == (True, None, True)
+    assert weight.is_floating_point()
+    assert weight.element_size() == 4
+    assert f"{weight}" == repr(weight) == "Parameter of shape (4, 3), in shards"
+    assert len({weight: 1}) == 1
+    weight.requires_grad_(False)
+    assert not net.linear.weight.requires_grad
+    model.linear.bias.requires_grad = False
+    assert not net.linear.bias.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("linear.weight", lambda m: m.linear.weight.norm()),
+        ("linear.weight", lambda m: m.linear.weight.detach()),
+        ("linear.weight", lambda m: m.linear.weight.data),
+        ("linear.weight", lambda m: float(m.linear.weight.sum())),
+        ("linear.weight", lambda m: m.linear.weight * 2),
+        ("linear.weight", lambda m: m.linear.weight[0]),
+        ("linear.weight", lambda m: torch.ones(2, 3) @ m.linear.weight.T),
+        ("linear.weight", lambda m: nn.functional.linear(torch.ones(2, 3), m.linear.weight)),
+        ("linear.weight", lambda m: nn.utils.parameters_to_vector(m.parameters())),
+        ("linear.bias", lambda m: torch.no_grad()(m.linear.bias.clamp_)(0, 1)),
+        ("linear.bias", lambda m: torch.stack([torch.ones(4), m.linear.bias])),
+        ("linear.bias", lambda m: m.get_parameter("linear.bias").tolist()),
+        ("linear.bias", lambda m: dict(m.named_parameters())["linear.bias"].cpu()),
+        ("linear.bias", lambda m: m.state_dict()["linear.bias"].numpy()),
+        ("few.0", lambda m: m.few[0].exp()),
+        ("few.0", lambda m: next(iter(m.few)).exp()),
+        ("linear.weight", lambda m: copy.deepcopy(m.linear.weight)),
+        ("linear.weight", lambda m: pickle.dumps(m.state_dict())),
+    ],
+)
+def test_its_values_are_refused_by_name(name: str, use: Callable[[Any], Any], model: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"the values of {name} are in shards.*job\.export\(\)"):
+        use(model)
+
+
+def test_what_is_held_whole_stays_what_it_is(net: Net) -> None:
+    model: Any = ModelCalls(net, lambda call, args, kwargs: None, shown=lambda own: own).view
+    assert model.linear.weight is net.linear.weight
+    assert [id(p) for p in model.parameters()] == [id(p) for p in net.parameters()]
+    assert not model.state_dict()["linear.weight"].requires_grad
+    assert model.state_dict(keep_vars=True)["linear.weight"] is net.linear.weight
+    assert torch.equal(model.state_dict()["scale"], torch.ones(1))

@@ -1,0 +1,92 @@
+"""What a script writes into weights that are computed anew is refused, before it is lost."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import nn
+
+from strategies import ConfigError
+from strategies.parallel.zero.internals import Piece, Stage12
+from strategies.parallel.zero.written import COMPARED_STEPS, WrittenWeights
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+        self.teacher = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.counted = nn.Buffer(torch.zeros(()))
+
+
+class Layout:
+    """One flat master, of all but the first two elements of the critic's weight."""
+
+    def __init__(self, net: Net) -> None:
+        self.flat = torch.cat([net.critic.weight.detach().flatten()[2:], net.critic.bias.detach()])
+
+    def pieces(self) -> Iterator[Piece]:
+        yield Piece(fqn="critic.weight", start=2, end=9, buffer=self.flat, group=0, offset=0)
+        yield Piece(fqn="critic.bias", start=0, end=3, buffer=self.flat, group=0, offset=7)
+
+
+@pytest.fixture
+def net() -> Net:
+    return Net()
+
+
+@pytest.fixture
+def written(net: Net) -> WrittenWeights:
+    trained = [name for name, one in net.named_parameters() if one.requires_grad]
+    return WrittenWeights(cast(Stage12, Layout(net)), net, trained, "zero2")
+
+
+def clamped(net: Net) -> None:
+    with torch.no_grad():
+        net.scale.clamp_(0, 100)  # changes nothing yet
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("scale", clamped),
+        ("scale", lambda net: nn.init.constant_(net.scale, 1.0)),
+        ("critic.weight", lambda net: net.critic.reset_parameters()),
+        ("critic.weight", lambda net: net.critic.weight.data.clamp_(-0.01, 0.01)),
+        ("critic.bias", lambda net: net.critic.bias.data.add_(1e-7)),
+    ],
+)
+def test_a_weight_that_was_written_to_is_named(
+    name: str, write: Callable[[Net], Any], net: Net, written: WrittenWeights
+) -> None:
+    written.require_none()
+    written.accept()
+    write(net)
+    with pytest.raises(
+        ConfigError, match=f"^{name} was written to after a step, and strategy=zero2"
+    ):
+        written.require_none()
+
+
+def test_what_is_not_trained_is_the_scripts(net: Net, written: WrittenWeights) -> None:
+    with torch.no_grad():
+        net.teacher.mul_(0.9)
+        net.counted.add_(1)
+    net.teacher.data.add_(1)
+    net.critic(torch.ones(1, 3)).sum().backward()
+    written.require_none()
+
+
+def test_what_the_engine_sets_is_taken(net: Net, written: WrittenWeights) -> None:
+    clamped(net)
+    written.accept()
+    written.require_none()
+
+
+def test_values_are_compared_in_the_first_steps(net: Net, written: WrittenWeights) -> None:
+    for _ in range(COMPARED_STEPS):
+        written.require_none()
+    net.critic.weight.data.clamp_(-0.01, 0.01)
+    written.require_none()
