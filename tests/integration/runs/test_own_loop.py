@@ -116,7 +116,7 @@ def test_a_call_left_out_on_one_rank_is_named(launch: Any, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        pytest.param("loader", "loader= is a generator, which does not say", marks=SLOW),
+        pytest.param("loader", "loader= is a generator, which cannot report", marks=SLOW),
         pytest.param("scheduler", "schedulers[1], a object, has no state_dict()", marks=SLOW),
         ("optimizer", "holds 2 of 2 parameters that are not the model's"),
         ("second", "this script has had a Resumable in"),
