@@ -116,6 +116,14 @@ def write(output, rank, stdout=b"", stderr=b""):
         os.write(streams.stderr, stderr)
 
 
+def test_of_a_progress_bar_the_last_lines_have_what_it_showed_last(tmp_path, capfd):
+    output = RankOutput({0: Share(streams=0)}, LogFolder.create(tmp_path / "logs", print))
+    write(output, 0, b"begun\n" + b"\r".join(b"%3d%%" % n for n in range(101)) + b"\nfailed\n")
+    output.finish(5.0)
+    assert output.tail(0) == ["begun", "100%", "failed"]
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_rank_that_is_not_shown_keeps_the_order_of_its_streams(tmp_path, capfd):
     logs = LogFolder.create(tmp_path / "logs", print)
     output = RankOutput({12: Share(streams=0)}, logs)

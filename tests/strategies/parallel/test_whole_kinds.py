@@ -22,7 +22,7 @@ def test_shapes_that_are_looked_at(shown: set[Kind], whole: set[Kind]) -> None:
     def problem_of(kinds: frozenset[Kind]) -> str | None:
         return None if shown <= kinds else "another"
 
-    assert kinds_to_keep_whole(KINDS, problem_of) == (whole, None)
+    assert kinds_to_keep_whole(KINDS, problem_of) == (frozenset(whole), None)
 
 
 def test_what_is_wrong_even_so() -> None:
