@@ -118,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=(HOSTS, MEETING), action="append")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", action="store_true", help="keep the logs of the hosts")
     given = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="bench-nodes-"))
     print(f"{machine('torch')} {load_average()} Medians of {given.rounds} rounds.\n", flush=True)
@@ -130,7 +131,10 @@ def main() -> None:
     if MEETING in (given.only or (MEETING,)):
         print(measure_meeting(given.rounds, scratch))
     print(f"\nAt the end: {load_average()}")
-    shutil.rmtree(scratch)
+    if given.keep:
+        print(f"The logs are in {scratch}.")
+    else:
+        shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

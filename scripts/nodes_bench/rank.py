@@ -1,8 +1,8 @@
 """A rank: sums over all ranks ten times a second, notes it, and leaves when it is asked to.
 
-The same file for both launchers. Rank 0 appends time, ranks, step, and when the youngest rank was
-started to `records`; it keeps each tenth step in `saved`, and the last one where it leaves on a
-SIGTERM.
+The same file for both launchers, whose name is the second argument. Rank 0 appends time, ranks,
+step, and when the youngest rank was started to `records`; it keeps each tenth step in `saved`, and
+under relaunch the last one where it leaves on a SIGTERM.
 """
 
 import os
@@ -34,7 +34,8 @@ def save(step: int) -> None:
     draft.replace(folder / "saved")
 
 
-signal.signal(signal.SIGTERM, ask)
+if "relaunch" in sys.argv[2:]:  # torchrun takes 75 for a failure; there SIGTERM ends the rank
+    signal.signal(signal.SIGTERM, ask)
 dist.init_process_group("gloo", timeout=timedelta(seconds=60))
 begun = torch.tensor(time.time(), dtype=torch.float64)
 dist.all_reduce(begun, op=dist.ReduceOp.MAX)

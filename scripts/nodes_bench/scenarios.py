@@ -70,7 +70,7 @@ def command(launcher: str, host: int, folder: Path) -> list[str]:
     """Return what starts a node; the same ranks under both launchers."""
     conf = f"last_call_timeout={LAST_CALL_S}"
     both = ["--nnodes", "2:3", "--nproc-per-node", "1", "--max-restarts", "9"]
-    script = [RANK, str(folder)]
+    script = [RANK, str(folder), launcher]
     if launcher == OURS:
         start = [sys.executable, "-c", "from launcher.cli import main; raise SystemExit(main())"]
         meet = ["--node-rank", str(host), "--master-addr", ADDRESSES[0], "--master-port", PORT]

@@ -70,7 +70,7 @@ def test_another_number_of_ranks_is_refused(launch: Any) -> None:
         (2, ("--whole",), "the ranks 0 and 1 read the same samples from Numbers"),
         (2, ("--micro-batch", "8"), "global_batch=8 must be a multiple of micro_batch=8 times 2"),
         (1, ("--workers", "1"), "and workers=1 would read it elsewhere. Use workers=0, or pass"),
-        (1, ("--kind", "needs more"), "state_dict needs to be told how much was read"),
+        (1, ("--kind", "needs more"), "state_dict() needs the number of samples read"),
         (1, ("--kind", "unsaved"), "Unsaved.state_dict()['lock'] is a object, which a checkpoint"),
     ],
 )

@@ -154,7 +154,7 @@ Run.start(main, run_dir="run")
 def test_code_75_is_for_a_run_that_has_a_checkpoint_still(launch):
     launched = launch(launch.script(GONE))
     assert launched.wait(100) == 1, launched.stdout
-    assert "steps are lost. The same command begins anew" in launched.stderr
+    assert "steps are lost. The same command starts from step 0" in launched.stderr
     assert "same command resumes" not in launched.stdout
 
 

@@ -20,6 +20,10 @@ from launcher.contract.environment import RankEnvironment
 from launcher.training.loop.steps import step as step_module
 from strategies import EMA, Penalty, metrics, process_groups
 from strategies.boundary import notice_rounds
+from strategies.parallel.calls.gradient_watch import WATCHED
+
+FIRST = 1 + WATCHED
+"""The step that is counted: a step has at least one micro-batch of this rank."""
 
 started = []
 
@@ -72,12 +76,12 @@ with process_groups(
         step_module._is_on_host = lambda count: False
         in_step, in_micro_batches, in_evaluation = Waits(), Waits(), Waits()
         for step in job:
-            if step.number < 2:  # looks for mistakes, and at buffers
+            if step.number < FIRST:  # looks for mistakes, at buffers and gradients
                 for tokens, labels, weights in step:
                     losses = F.cross_entropy(job.model(tokens), labels, reduction="none")
                     step.backward((losses * weights).sum(), count=weights.sum())
                 continue
-            if step.number > 2:
+            if step.number > FIRST:
                 break
             with in_step:
                 for tokens, labels, weights in step:
