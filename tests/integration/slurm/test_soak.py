@@ -9,7 +9,8 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 PREEMPTIONS = 10
 DIGITS = Path(__file__).parents[3] / "scripts" / "train_digits.py"
-WORDS = "--epochs 12 --patience 100"
+WORDS = "--epochs 120 --patience 1000"
+"""Long enough for ten preemptions, each of which comes at most some hundred steps after a start."""
 
 
 def test_ten_preemptions_in_a_row(jobs: Any, cluster: Any, run: Any, tmp_path: Path) -> None:
