@@ -21,6 +21,9 @@ from .messages import Lead, NodeMessage, bundled, unbundled
 from .node_texts import full_text, taken_text
 
 TICK_S = 0.25
+HURRY_TICK_S = 0.05
+HURRY_S = 3.0
+"""So long a node that begins to wait for the others looks at each HURRY_TICK_S: most are there."""
 LOST_S = 10.0
 """A node of which nothing is heard for this time is lost. Far above TICK_S and any store call."""
 
@@ -100,6 +103,7 @@ class NodeLink:
         self._own_lead: Lead | None = None
         self._num_rounds = 0
         """Exchanges done; also this node's beat."""
+        self._hurry_until_s = 0.0
         self._stopped = threading.Event()
         self._broken = False
         self._quiet = {node: QuietClock() for node in range(num_nodes)}
@@ -108,7 +112,12 @@ class NodeLink:
     def start(self, *, leads: bool) -> None:
         """Begin to talk; `leads`: the store is on this node."""
         self._leads = leads
+        self.hurry()
         self._thread.start()
+
+    def hurry(self) -> None:
+        """Exchange messages more often for a moment: this node begins to wait for the others."""
+        self._hurry_until_s = time.monotonic() + HURRY_S
 
     def stop(self, bound_s: float = 2.0) -> None:
         """Send what is still to be sent, and end."""
@@ -157,7 +166,8 @@ class NodeLink:
                 if self._meet(box):
                     self._exchange(box)
                 self._num_rounds += 1
-                self._stopped.wait(TICK_S)
+                is_hurried = time.monotonic() < self._hurry_until_s
+                self._stopped.wait(HURRY_TICK_S if is_hurried else TICK_S)
         except RuntimeError:  # torch's DistNetworkError and DistStoreError: it is gone
             self._broken = True
 

@@ -220,6 +220,7 @@ class NodeSession:
         """
         end = bounded(end)
         self._link.publish(replace(self._link.message, end=end))
+        self._link.hurry()
         if self._leads:
             return self._lead(end, decide, lambda _: self.roster.lost())
         lead = self._follow()
@@ -412,6 +413,7 @@ class NodeSession:
             Interrupted: The run was asked to end meanwhile.
         """
         reminder = Reminder(self._say)
+        self._link.hurry()
         while True:
             self._check_inbox()  # first: who has left for a notice is no loss
             if condition():

@@ -23,7 +23,7 @@ from launcher.plan.launch_plan import LaunchPlan, make_plan
 from launcher.plan.machine import Machine
 from launcher.plan.options import LaunchOptions, NodeOptions
 from launcher.rendezvous import node_session
-from launcher.rendezvous.node_link import connect_to
+from launcher.rendezvous.node_link import HURRY_S, connect_to
 from launcher.rendezvous.node_session import NodeSession
 
 STEADY_S = 5.0
@@ -155,6 +155,7 @@ def their_meeting(number: int) -> float:
 
 def requests_per_second(meeting: Meeting) -> float:
     """Return what all agents ask the store while nothing happens."""
+    time.sleep(HURRY_S)
     before, began = sum(meeting.counts.values()), time.monotonic()
     _look(meeting, lambda: time.monotonic() - began >= STEADY_S)
     return (sum(meeting.counts.values()) - before) / (time.monotonic() - began)

@@ -88,6 +88,8 @@ def environment(root: Path) -> Mapping[str, str]:
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
         "RELAUNCH_SECRET": "a secret of the benchmark alone",
+        # Else a late node ends torchrun: findings/torchrun_late_node_stops_the_run.sh
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
 
 
