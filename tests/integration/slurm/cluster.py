@@ -157,10 +157,12 @@ class Cluster:
         self.start_controller()
         for name in self.nodes:
             self.start_node(name)
-        until(
-            lambda: self.ask("sinfo", "-h", "-t", "idle", "-o", "%D") == str(len(self.nodes)),
-            "nodes",
-        )
+        until(self._nodes_are_idle, "nodes")
+
+    def _nodes_are_idle(self) -> bool:
+        with contextlib.suppress(subprocess.SubprocessError):  # the controller may not answer yet
+            return self.ask("sinfo", "-h", "-t", "idle", "-o", "%D") == str(len(self.nodes))
+        return False
 
     def start_controller(self) -> None:
         self._run("slurmctld", "-D")
