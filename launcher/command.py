@@ -13,6 +13,7 @@ from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
+from .contract.own_version import own_version
 from .errors import LauncherError, RunOver, ToldElsewhere
 from .plan.launch_plan import (
     bind_ranks,
@@ -96,14 +97,4 @@ def _printed(asked: str) -> str:
         from .command_line.completion import completion  # asked for once in a lifetime
 
         return completion(value)
-    return help_text() if name == "--help" else f"relaunch {version()}"
-
-
-def version() -> str:
-    """Return the installed version."""
-    from importlib import metadata
-
-    try:
-        return metadata.version("relaunch")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
+    return help_text() if name == "--help" else f"relaunch {own_version('(not installed)')}"

@@ -15,7 +15,13 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .program import Program, ProgramKind, find_source
-from .shadowing import NEEDED_BY, origin_of_packages, use_of_packages
+from .shadowing import (
+    NEEDED_BY,
+    absolute_imports,
+    origin_of_packages,
+    parsed,
+    use_of_packages,
+)
 
 MAX_FILES = 200
 """Files of the user's that are read at most: a start must not wait for a whole repository."""
@@ -175,13 +181,7 @@ def _first_words(listed: str) -> Iterator[str]:
 
 def modules_in(source: str) -> frozenset[str]:
     """Return the modules that a source imports, without what follows a dot; pure."""
-    found: set[str] = set()
-    for node in _nodes(source):
-        if isinstance(node, ast.Import):
-            found.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            found.add(node.module.partition(".")[0])
-    return frozenset(found)
+    return frozenset(name.partition(".")[0] for name, _ in absolute_imports(parsed(source)))
 
 
 def spawn_line(source: str) -> int | None:
@@ -190,7 +190,8 @@ def spawn_line(source: str) -> int | None:
         return None
     modules: set[str] = {_MODULE}
     names: set[str] = set()
-    for node in _nodes(source):
+    nodes = list(ast.walk(parsed(source)))
+    for node in nodes:
         if isinstance(node, ast.Import):
             modules.update(a.asname for a in node.names if a.name == _MODULE and a.asname)
         elif isinstance(node, ast.ImportFrom) and node.module == "torch":
@@ -199,12 +200,5 @@ def spawn_line(source: str) -> int | None:
         elif isinstance(node, ast.ImportFrom) and node.module == _MODULE:
             names.update(a.asname or a.name for a in node.names if a.name in _STARTERS)
     names.update(f"{module}.{starter}" for module in modules for starter in _STARTERS)
-    calls = (node for node in _nodes(source) if isinstance(node, ast.Call))
+    calls = (node for node in nodes if isinstance(node, ast.Call))
     return min((call.lineno for call in calls if ast.unparse(call.func) in names), default=None)
-
-
-def _nodes(source: str) -> list[ast.AST]:
-    try:
-        return list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):
-        return []

@@ -30,12 +30,9 @@ def use_of_packages(source: str) -> ScriptUse:
 
     A source that does not parse uses nothing: Python itself will show the mistake better.
     """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError):
-        return ScriptUse(names={})
+    tree = parsed(source)
     found: dict[str, set[str]] = {}
-    for module, name in _imports(tree):
+    for module, name in absolute_imports(tree):
         package, _, submodule = module.partition(".")
         if package in NEEDED_BY:
             found.setdefault(package, set()).update({submodule.partition(".")[0] or name} - {""})
@@ -77,7 +74,15 @@ def origin_of_packages(use: ScriptUse, folder: Path, own_root: Path) -> PackageO
     return PackageOrigin(ours=frozenset(ours), shadow=shadow)
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+def parsed(source: str) -> ast.Module:
+    """Return a source's tree; that of an empty one where it does not parse."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ast.Module(body=[], type_ignores=[])
+
+
+def absolute_imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
     """Yield (module, name taken from it) for each absolute import."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

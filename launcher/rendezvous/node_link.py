@@ -182,9 +182,8 @@ class NodeLink:
 
     def _arrive(self, box: Mailbox) -> bool:
         """Take a place that is free; returns whether this node has one now."""
-        free = self._by_arrival and not self._leads
-        nonce = self.message.nonce
-        for node in range(1, self._num_nodes) if free else (self.message.node_rank,):
+        nonce, own = self.message.nonce, (self.message.node_rank,)
+        for node in range(1, self._num_nodes) if self._takes_any_place else own:
             if box.claim(f"claim/{node}", nonce) == nonce:
                 box.count_on(f"node/{node}")
                 self.message = replace(self.message, node_rank=node)
@@ -195,18 +194,23 @@ class NodeLink:
         is_under_way = (lead := _lead(box.get(_LEAD))) is not None and lead.attempt >= 0
         if is_under_way and now - self._arriving_since < CLAIM_S:
             return False
-        self._refuse(free=free)
+        self._refuse()
         return False
+
+    @property
+    def _takes_any_place(self) -> bool:
+        return self._by_arrival and not self._leads
 
     def why_unnumbered(self, place: object) -> str:
         """Return why this node has no number yet, as a sentence."""
         if self._arriving_since is None:
             return f"nothing of this run is at {place}. Is it the --master-port of another?"
-        free = self._by_arrival and not self._leads
-        return full_text(self._num_nodes) if free else taken_text(self.message.node_rank)
+        if self._takes_any_place:
+            return full_text(self._num_nodes)
+        return taken_text(self.message.node_rank)
 
-    def _refuse(self, *, free: bool) -> None:
-        if free:
+    def _refuse(self) -> None:
+        if self._takes_any_place:
             self.refused = f"all {self._num_nodes} nodes are there already."
         else:
             number = self.message.node_rank

@@ -187,7 +187,7 @@ class NodeSession:
         self._share_warning()
         num_lost = self.roster.tell()
         if self._leads:
-            self._late.look(self._link, self.roster.hosts())
+            self._late.look(self._link, self.roster.hosts)
         lead = self._link.lead
         joining = () if lead is None or lead.attempt != self._attempt else lead.joining
         return seen_elsewhere(

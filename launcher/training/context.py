@@ -24,6 +24,7 @@ from ..contract.files.end_time import EndTime, end_time_file
 from ..contract.files.error_file import write_error
 from ..contract.files.heartbeat import Heartbeat
 from ..contract.masking import ARGUMENTS, mask_description, mask_text, secrets_in, secrets_of
+from ..contract.own_version import own_version
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import next_number
 from ..run_folder.folder import RunFolder, unwritable_text
@@ -139,7 +140,7 @@ class RunContext:
     def created_by(self) -> dict[str, JSON]:
         """Return what every checkpoint says of its maker."""
         return {
-            "relaunch": _version(),
+            "relaunch": own_version("unknown"),
             "torch": torch.__version__,
             "strategy": self.strategy,
             "world_size": self.ranks.world_size,
@@ -239,7 +240,7 @@ class RunContext:
             "world_size": self.ranks.world_size,
             "device": self.ranks.device.type,
             "versions": {
-                "relaunch": _version(),
+                "relaunch": own_version("unknown"),
                 "torch": torch.__version__,
                 "python": platform.python_version(),
             },
@@ -260,15 +261,6 @@ class RunContext:
     def has_trained(self) -> bool:
         """Whether this start has completed a step."""
         return False
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("relaunch")
-    except PackageNotFoundError:  # used from a source tree that is not installed
-        return "unknown"
 
 
 def _git_commit(folder: Path) -> str | None:

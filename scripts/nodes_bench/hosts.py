@@ -21,6 +21,35 @@ def ip(*words: str) -> str:
     return done.stdout
 
 
+def lay_cables(
+    switch: str, names: Sequence[str], cables: Sequence[str], addresses: Sequence[str]
+) -> None:
+    """Make the namespaces, and connect each one's cable to the bridge in that of the switch.
+
+    Args:
+        switch: the namespace of the bridge.
+        names: the namespaces of the hosts.
+        cables: the interface of each.
+        addresses: of each, IPv4.
+
+    Raises:
+        subprocess.CalledProcessError: this machine has no namespaces.
+    """
+    for name in (switch, *names):
+        ip("netns", "add", name)
+    ip("-n", switch, "link", "add", SWITCH, "type", "bridge")
+    ip("-n", switch, "link", "set", SWITCH, "up")
+    for name, cable, address in zip(names, cables, addresses, strict=True):
+        plug = f"{cable}p"
+        ip("-n", switch, "link", "add", plug, "type", "veth", "peer", "name", cable)
+        ip("-n", switch, "link", "set", cable, "netns", name)
+        ip("-n", switch, "link", "set", plug, "master", SWITCH)
+        ip("-n", switch, "link", "set", plug, "up")
+        ip("-n", name, "address", "add", f"{address}/24", "dev", cable)
+        ip("-n", name, "link", "set", cable, "up")
+        ip("-n", name, "link", "set", "lo", "up")
+
+
 @dataclass
 class Hosts:
     """Three of them."""
@@ -78,19 +107,7 @@ def hosts() -> Iterator[Hosts]:
     switch = f"rb-{key}-s"
     found = Hosts(names, cables)
     try:
-        for name in (switch, *names):
-            ip("netns", "add", name)
-        ip("-n", switch, "link", "add", SWITCH, "type", "bridge")
-        ip("-n", switch, "link", "set", SWITCH, "up")
-        for name, cable, address in zip(names, cables, ADDRESSES, strict=True):
-            plug = f"{cable}p"
-            ip("-n", switch, "link", "add", plug, "type", "veth", "peer", "name", cable)
-            ip("-n", switch, "link", "set", cable, "netns", name)
-            ip("-n", switch, "link", "set", plug, "master", SWITCH)
-            ip("-n", switch, "link", "set", plug, "up")
-            ip("-n", name, "address", "add", f"{address}/24", "dev", cable)
-            ip("-n", name, "link", "set", cable, "up")
-            ip("-n", name, "link", "set", "lo", "up")
+        lay_cables(switch, names, cables, ADDRESSES)
         yield found
         found.clear()
     finally:

@@ -30,7 +30,8 @@ class Admission:
         """
         lead, link = self._link.lead, self._link
         if lead is not None:
-            require_allowed(link, self._leader)
+            if (why := lead.refused.get(str(link.message.node_rank))) is not None:
+                raise UsageError(f"node {self._leader} refuses this node: {why}")
             if lead.decided and not lead.restart:
                 raise RunOver("the run ended before this node could join it.", lead.code)
             if link.message.node_rank in lead.members:
@@ -52,13 +53,6 @@ class Admission:
         if lead is None or lead.attempt < 0:
             return None
         return standing_by_text(len(lead.members), waited_s, uses_run=self._uses_run)
-
-
-def require_allowed(link: NodeLink, leader: int) -> None:
-    """Raise UsageError where the leader has refused this node."""
-    lead, me = link.lead, str(link.message.node_rank)
-    if lead is not None and (why := lead.refused.get(me)) is not None:
-        raise UsageError(f"node {leader} refuses this node: {why}")
 
 
 def require_led(link: NodeLink, leader: int) -> None:

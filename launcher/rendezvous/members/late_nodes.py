@@ -9,10 +9,10 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+from ...contract.own_version import own_version
 from ...plan.launch_plan import LaunchPlan
 from ..messages import NodeMessage, refusal
 from ..node_link import NodeLink
@@ -83,8 +83,13 @@ class LateNodeWatch:
         link.free(node for node in silent if node not in members)
         return late_nodes(link.message, others, members=members, silent=silent)
 
-    def look(self, link: NodeLink, hosts: Mapping[int, str]) -> None:
-        """Name those that have come; the ranks of all nodes then save, leave, and resume."""
+    def look(self, link: NodeLink, hosts: Callable[[], Mapping[int, str]]) -> None:
+        """Name those that have come; the ranks of all nodes then save, leave, and resume.
+
+        Args:
+            link: To the place where the nodes meet.
+            hosts: Returns the names of the nodes' machines; this is called twenty times a second.
+        """
         now, lead = time.monotonic(), link.lead
         if lead is None or lead.decided or lead.joining:
             return
@@ -95,15 +100,12 @@ class LateNodeWatch:
         if joining or found.refused != lead.refused:
             link.publish_lead(replace(lead, joining=joining, refused=found.refused))
         for node in found.refused.keys() - lead.refused.keys():
-            self._say(f"{named([int(node)], hosts)} may not join: {found.refused[node]}")
+            self._say(f"{named([int(node)], hosts())} may not join: {found.refused[node]}")
 
 
 def versions() -> str:
     """Return what all ranks of a run need alike, for a person; how torch was built may differ."""
-    try:
-        own = version("relaunch")
-    except PackageNotFoundError:  # used from a source tree that is not installed
-        own = "of a source tree"
+    own = own_version("of a source tree")
     return f"relaunch {own} and torch {torch.__version__.partition('+')[0]}"
 
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,8 @@ ROOT = Path(__file__).parents[3]
 NUM_HOSTS = 3
 ADDRESSES = tuple(f"10.231.7.{host}" for host in range(1, NUM_HOSTS + 1))
 PORT = "29511"
-SWITCH = "switch"
-"""The bridge, in a namespace of its own."""
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, timeout=60)
+NETWORK = import_module("scripts.nodes_bench.hosts")
+"""The namespaces and cables are those of scripts/bench_nodes."""
 
 
 @dataclass
@@ -35,7 +32,7 @@ class Hosts:
     launch: Callable[..., Any]
     started: list[Any] = field(default_factory=list)
     """What conftest.py one folder above calls Launched, one for each node."""
-    ip: Callable[..., None] = ip
+    ip: Callable[..., str] = NETWORK.ip
 
     def script(self, source: str) -> str:
         prelude = "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\n"
@@ -86,23 +83,7 @@ class Hosts:
 
     def cut(self, host: int = 1) -> None:
         """Pull a host's cable."""
-        ip("-n", self.names[host], "link", "set", self.cables[host], "down")
-
-
-def lay_cables(switch: str, names: tuple[str, ...], cables: tuple[str, ...]) -> None:
-    for name in (switch, *names):
-        ip("netns", "add", name)
-    ip("-n", switch, "link", "add", SWITCH, "type", "bridge")
-    ip("-n", switch, "link", "set", SWITCH, "up")
-    for name, cable, address in zip(names, cables, ADDRESSES, strict=True):
-        plug = f"{cable}p"
-        ip("-n", switch, "link", "add", plug, "type", "veth", "peer", "name", cable)
-        ip("-n", switch, "link", "set", cable, "netns", name)
-        ip("-n", switch, "link", "set", plug, "master", SWITCH)
-        ip("-n", switch, "link", "set", plug, "up")
-        ip("-n", name, "address", "add", f"{address}/24", "dev", cable)
-        ip("-n", name, "link", "set", cable, "up")
-        ip("-n", name, "link", "set", "lo", "up")
+        self.ip("-n", self.names[host], "link", "set", self.cables[host], "down")
 
 
 @pytest.fixture
@@ -124,9 +105,9 @@ def hosts(
     left: list[int] = []
     try:
         try:
-            lay_cables(switch, names, cables)
+            NETWORK.lay_cables(switch, names, cables, ADDRESSES)
         except subprocess.CalledProcessError as error:
-            pytest.skip(f"no network namespaces here: {error.stderr.decode()}")
+            pytest.skip(f"no network namespaces here: {error.stderr}")
         yield found
     finally:
         for node in found.started:

@@ -96,7 +96,7 @@ def test_when_they_are_named(
     lead: Lead, every_s: float, can_regroup: bool, joining: tuple[int, ...]
 ) -> None:
     link = Link({2: LATE}, lead)
-    watch(every_s, can_regroup=can_regroup).look(cast(NodeLink, link), {2: "c"})
+    watch(every_s, can_regroup=can_regroup).look(cast(NodeLink, link), lambda: {2: "c"})
     assert link.lead is not None
     assert link.lead.joining == joining
 
@@ -106,11 +106,11 @@ def test_one_that_may_not_join_is_reported_once() -> None:
     link = Link({2: replace(LATE, program="q")}, RUNNING)
     looking = watch(0.001, said=said)
     for _ in range(3):
-        looking.look(cast(NodeLink, link), {2: "c"})
+        looking.look(cast(NodeLink, link), lambda: {2: "c"})
         time.sleep(0.002)
     assert [line.partition(":")[0] for line in said] == ["node 2 (c) may not join"]
     link.others = {2: LATE}  # started again, as the others were
-    looking.look(cast(NodeLink, link), {2: "c"})
+    looking.look(cast(NodeLink, link), lambda: {2: "c"})
     assert link.lead is not None
     assert (link.lead.joining, link.lead.refused) == ((2,), {})
 
