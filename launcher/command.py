@@ -13,7 +13,6 @@ from .command_line.parser import help_text, parse_command_line
 from .command_line.subcommands import SUBCOMMANDS
 from .contract.interrupted import Interrupted
 from .contract.launcher_signals import SignalInbox
-from .contract.own_version import own_version
 from .errors import LauncherError, RunOver, ToldElsewhere
 from .plan.launch_plan import (
     bind_ranks,
@@ -97,4 +96,8 @@ def _printed(asked: str) -> str:
         from .command_line.completion import completion  # asked for once in a lifetime
 
         return completion(value)
-    return help_text() if name == "--help" else f"relaunch {own_version('(not installed)')}"
+    if name == "--help":
+        return help_text()
+    from .contract.own_version import own_version  # `--help` is kept to a few modules
+
+    return f"relaunch {own_version('(not installed)')}"
