@@ -11,6 +11,7 @@ import argparse
 import os
 import random
 import signal
+import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ def one_round(
             binary=binaries[variant.family],
             folder=folder / str(number),
             steps=given.steps,
+            width=given.width,
             preempt_at=given.preempt_at,
         )
         for number, variant in enumerate(chosen)
@@ -92,13 +94,25 @@ def measure(given: argparse.Namespace, scratch: Path) -> tuple[str, bool]:
     again = f" Medians of {given.rounds} rounds." if given.rounds > 1 else ""
     head = (
         f"{machine()} {libraries}. {before} At the end: {load_average()} 2 ranks of one thread, "
-        f"{given.steps} steps, preempted at steps {steps} (seed {given.seed}): starting again "
-        f"from the last {given.every}th step wastes {floor}.{again}"
+        f"{given.steps} steps{_step_length(taken, given.steps)}, preempted at steps {steps} "
+        f"(seed {given.seed}): starting again from the last {given.every}th step wastes "
+        f"{floor}.{again}"
     )
     asked = targets(taken, steps=given.steps, preemptions=len(given.preempt_at))
     parts = [head, table(taken, failed), asked, *notes]
     ours_failed = any(variant.family == "relaunch" for variant in failed)
     return "\n\n".join(part for part in parts if part) + "\n", not ours_failed
+
+
+def _step_length(taken: Taken, steps: int) -> str:
+    """Say how long an undisturbed step of relaunch takes; nothing where that was not measured."""
+    found = [
+        one.training_s
+        for variant, rounds in taken.items()
+        for one in rounds
+        if variant.family == "relaunch" and variant.how is None
+    ]
+    return f" of {1000 * statistics.median(found) / steps:.0f} ms" if found else ""
 
 
 def options() -> argparse.Namespace:
@@ -110,6 +124,9 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--preemptions", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0, help="of the steps of the preemptions")
+    parser.add_argument(
+        "--width", type=int, default=256, help="of the network's inputs: a wider step is longer"
+    )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--quick", action="store_true", help="160 steps, 2 preemptions")

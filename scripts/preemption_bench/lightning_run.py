@@ -25,7 +25,7 @@ given = arguments()
 class Model(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        self.net = net()
+        self.net = net(given.width)
         self.taken = StepFile(given.folder)
 
     def training_step(self, batch, _) -> torch.Tensor:
@@ -63,7 +63,7 @@ def main() -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    data = TensorDataset(*samples(given.steps))
+    data = TensorDataset(*samples(given.steps, given.width))
     loader = DataLoader(data, batch_size=GLOBAL_BATCH // RANKS, shuffle=True)
     trainer.fit(model, loader, ckpt_path="last")
     if trainer.global_step >= given.steps:

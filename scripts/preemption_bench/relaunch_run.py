@@ -24,9 +24,9 @@ given = arguments()
 def main(run: Run) -> None:
     every = given.save_every
     job = run.prepare(
-        model=net,
+        model=lambda: net(given.width),
         optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0),
-        train=TensorDataset(*samples(given.steps)),
+        train=TensorDataset(*samples(given.steps, given.width)),
         global_batch=GLOBAL_BATCH,
         micro_batch=GLOBAL_BATCH // RANKS,
         epochs=EPOCHS,

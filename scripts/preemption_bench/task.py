@@ -12,7 +12,6 @@ from torch import nn
 
 GLOBAL_BATCH = 32
 RANKS = 2
-WIDTH = 256
 CLASSES = 10
 EPOCHS = 8
 LR = 1e-3
@@ -26,28 +25,29 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--width", type=int, required=True, help="of the network's inputs")
     parser.add_argument("--save-every", required=True, help="steps, or auto")
     parser.add_argument("--just-in-time", action="store_true")
     return parser.parse_args()
 
 
-def net() -> nn.Module:
+def net(width: int) -> nn.Module:
     """Return the network, the same at each start."""
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Linear(WIDTH, 2 * WIDTH),
+        nn.Linear(width, 2 * width),
         nn.GELU(),
-        nn.Linear(2 * WIDTH, 2 * WIDTH),
+        nn.Linear(2 * width, 2 * width),
         nn.GELU(),
-        nn.Linear(2 * WIDTH, CLASSES),
+        nn.Linear(2 * width, CLASSES),
     )
 
 
-def samples(steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+def samples(steps: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return inputs and labels of the eighth part of that many steps, the same at each start."""
     generator = torch.Generator().manual_seed(1)
     count = GLOBAL_BATCH * steps // EPOCHS
-    x = torch.randn(count, WIDTH, generator=generator)
+    x = torch.randn(count, width, generator=generator)
     return x, torch.randint(0, CLASSES, (count,), generator=generator)
 
 

@@ -25,7 +25,7 @@ given = arguments()
 
 class Pairs(Dataset):
     def __init__(self) -> None:
-        self.x, self.y = samples(given.steps)
+        self.x, self.y = samples(given.steps, given.width)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -37,7 +37,7 @@ class Pairs(Dataset):
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.net = net()
+        self.net = net(given.width)
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         logits = self.net(x)

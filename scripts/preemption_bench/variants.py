@@ -27,7 +27,7 @@ class Variant:
     def name(self) -> str:
         return f"{self.family}, {self.title}"
 
-    def command(self, binary: Path, folder: Path, steps: int) -> list[str]:
+    def command(self, binary: Path, folder: Path, steps: int, width: int) -> list[str]:
         """Return the same command for all attempts of a training.
 
         Args:
@@ -39,7 +39,7 @@ class Variant:
         else:
             words += ["--standalone"]
         words += [str(HERE / f"{self.family.lower()}_run.py"), f"--folder={folder}"]
-        words += [f"--steps={steps}", f"--save-every={self.every}"]
+        words += [f"--steps={steps}", f"--width={width}", f"--save-every={self.every}"]
         return words + ["--just-in-time"] * self.just_in_time
 
 
@@ -71,6 +71,8 @@ class Training:
     binary: Path
     folder: Path
     steps: int
+    width: int
+    """Of the network's inputs."""
     preempt_at: Sequence[int]
     attempts: list[Attempt] = field(default_factory=list)
 
@@ -81,7 +83,7 @@ class Training:
             BenchError: It does not come to its end.
         """
         self.folder.mkdir()
-        command = self.variant.command(self.binary, self.folder, self.steps)
+        command = self.variant.command(self.binary, self.folder, self.steps, self.width)
         waiting = list(self.preempt_at) if self.variant.how else []
         while not (self.folder / "final.pt").exists():
             number = len(self.attempts)
