@@ -1,4 +1,4 @@
-"""How far an image in shared memory is whole: told by a rank to its writer process, on the way.
+"""How far an image in shared memory is whole: reported by a rank to its writer process, on the way.
 
 The bytes go through memory and this through a pipe. Its locks put the two in order, also on
 processors where another core may see a number in memory before the bytes that it stands for.

@@ -178,8 +178,8 @@ class BackgroundWriter:
 
     def not_removed(self) -> list[str]:
         """Return why folders could not be removed, each once, as far as that is known by now."""
-        told, self._not_removed = self._not_removed, []
-        return told
+        names, self._not_removed = self._not_removed, []
+        return names
 
     def receive(self, *, wait: bool) -> Mapping[str, JSON] | None:
         """Return the answer to what is awaited, once.

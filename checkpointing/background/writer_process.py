@@ -63,7 +63,7 @@ class _Bench:
         return place.folder, place.files
 
     def image(self, size_bytes: int) -> memoryview:
-        """Return the first bytes of the shared memory, mapped anew only where it has grown."""
+        """Return the first bytes of the shared memory, mapped again only where it has grown."""
         if len(self._memory) < size_bytes:
             # The former is not closed by hand: an error's traceback may still hold a piece of it.
             self._memory = memoryview(mmap.mmap(self._memory_fd, size_bytes, prot=mmap.PROT_READ))

@@ -266,7 +266,7 @@ class FrozenPart:
             raise SaveFailedError(
                 f"{len(wrong)} of the frozen tensors ({shown}) changed, and torch did not count "
                 "it (such as tensor.data[...] = ...), so that the checkpoint would name what was "
-                "stored before. The next save writes them anew"
+                "stored before. The next save writes them again"
             )
 
     def failed(self) -> None:

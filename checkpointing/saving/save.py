@@ -58,7 +58,7 @@ def save_checkpoint(
         SaveFailedError: On every rank, with the same message, if any rank's disk refuses or an
             element is missing or doubled. The temporary folder is gone, older checkpoints stand.
         Exception: Any other exception of this rank (a defect, an interrupt, `state` that is not
-            JSON), after the others have been told; they raise SaveFailedError.
+            JSON), after the others have learned of it; they raise SaveFailedError.
     """
     attempt = agree_on_attempt(store, snapshot, communicator)
     wrote = run_guarded(lambda: _write(store, attempt, snapshot, communicator.rank))

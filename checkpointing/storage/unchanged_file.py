@@ -16,7 +16,7 @@ def reuse_earlier(
     *,
     files: Files,
 ) -> str | None:
-    """Name an earlier file anew, if it holds the same bytes; return its name, None if it does not.
+    """Link an earlier file to a new name, if it holds the same bytes; return its name, or None.
 
     The checksums of all blocks are compared first, in memory, until one differs. Where a file can
     be linked, it is then read and compared byte by byte, so that one that was damaged since is not
@@ -41,7 +41,7 @@ def reuse_earlier(
             return None
         files.link(earlier, path)
     except OSError:
-        return None  # gone, unreadable, or a file system without links: it is written anew
+        return None  # gone, unreadable, or a file system without links: it is written again
     return path.name
 
 

@@ -34,7 +34,7 @@ class PreemptionCause(Protocol):
         """Return what was found out, once; None before and after."""
 
     def end_time(self) -> tuple[ToldEnd, str] | None:
-        """Return an end that was asked for anew, once, and what to say about it; None: no news."""
+        """Return an end that was asked for again, once, and what to say about it; None: no news."""
 
 
 class NoAdvice:

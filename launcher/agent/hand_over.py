@@ -38,10 +38,10 @@ class HandOver:
         if not text:
             return None
         try:
-            told = cls(**json.loads(text))
+            read = cls(**json.loads(text))
         except (ValueError, TypeError):
             raise UsageError(
                 f"{HAND_OVER}={text} in the environment was not written by this version of "
                 "relaunch. Unset it."
             ) from None
-        return told if told.run_id == run_id else None
+        return read if read.run_id == run_id else None

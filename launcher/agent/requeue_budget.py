@@ -125,9 +125,11 @@ class Budget:
         if self.folder is None:
             return []
         found = _read(self.folder)
-        told = [e["path"] for e in found if e.get("event") == FOLDER and e.get("path")]
-        if told:
-            found = sorted([*found, *_read(Path(told[-1]))], key=lambda e: str(e.get("time", "")))
+        folders = [e["path"] for e in found if e.get("event") == FOLDER and e.get("path")]
+        if folders:
+            found = sorted(
+                [*found, *_read(Path(folders[-1]))], key=lambda e: str(e.get("time", ""))
+            )
         return found
 
 

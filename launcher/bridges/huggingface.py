@@ -307,8 +307,8 @@ class _Loop:
         output, newest = Path(self._trainer._get_output_dir(None)), step
         if failure is not None:
             found = newest_complete(output, rank.console.warn) if rank.is_coordinator else None
-            told = -1 if found is None else step_of(found)
-            newest = int(rank.agreement().of_coordinator(told))
+            own_step = -1 if found is None else step_of(found)
+            newest = int(rank.agreement().of_coordinator(own_step))
         leave_for_notice(
             rank,
             self.records,

@@ -43,15 +43,15 @@ def leaving_text(
     cause: str | None, *, step: int, newest: int | None, failure: str | None, folder: Path
 ) -> str:
     """Return what is reported of the end; pure. The arguments are those of `leave_for_notice`."""
-    told = f"preemption notice ({cause})" if cause else "preemption notice"
+    notice = f"preemption notice ({cause})" if cause else "preemption notice"
     if failure is None:
-        return f"{told}: saved step {step}. The same command resumes the run."
+        return f"{notice}: saved step {step}. The same command resumes the run."
     if newest is not None:
         return (
-            f"{told}: step {step} could not be saved ({failure}). The same command resumes from "
+            f"{notice}: step {step} could not be saved ({failure}). The same command resumes from "
             f"step {newest}."
         )
     return (
-        f"{told} at step {step}, and no checkpoint could be written ({failure}): its {step} steps "
-        f"are lost. The same command starts from step 0, once {folder} can be written."
+        f"{notice} at step {step}, and no checkpoint could be written ({failure}): its {step} "
+        f"steps are lost. The same command starts from step 0, once {folder} can be written."
     )

@@ -196,8 +196,8 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
             act()
         except Exception as error:  # another rank waits for this one's word
             ours = f"{type(error).__name__}: {error}"
-        told = self._rank.agreement().texts(ours)
-        return next((f"rank {n}: {text}" for n, text in enumerate(told) if text), None)
+        texts = self._rank.agreement().texts(ours)
+        return next((f"rank {n}: {text}" for n, text in enumerate(texts) if text), None)
 
 
 def _validates_now(trainer: Any) -> bool:

@@ -29,22 +29,22 @@ def random_states() -> Callable[[], None]:
 def read_random_states() -> torch.Tensor:
     """Return the states as bytes: a uint8 tensor of one dimension, to be sent and stored."""
     name, keys, *rest = np.random.get_state(legacy=True)
-    told = {
+    states_read = {
         "python": random.getstate(),
         "numpy": [name, np.asarray(keys).tolist(), *rest],
         "cpu": torch.random.get_rng_state().tolist(),
         "gpu": torch.cuda.get_rng_state().tolist() if torch.cuda.is_available() else None,
     }
-    return torch.tensor(list(json.dumps(told).encode()), dtype=torch.uint8)
+    return torch.tensor(list(json.dumps(states_read).encode()), dtype=torch.uint8)
 
 
 def write_random_states(states: torch.Tensor) -> None:
     """Put the generators to where `read_random_states` found them."""
-    told = json.loads(bytes(states.tolist()))
-    number, words, gauss = told["python"]
+    states_read = json.loads(bytes(states.tolist()))
+    number, words, gauss = states_read["python"]
     random.setstate((number, tuple(words), gauss))
-    name, keys, *rest = told["numpy"]
+    name, keys, *rest = states_read["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
-    torch.random.set_rng_state(torch.tensor(told["cpu"], dtype=torch.uint8))
-    if told["gpu"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(torch.tensor(told["gpu"], dtype=torch.uint8))
+    torch.random.set_rng_state(torch.tensor(states_read["cpu"], dtype=torch.uint8))
+    if states_read["gpu"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.tensor(states_read["gpu"], dtype=torch.uint8))

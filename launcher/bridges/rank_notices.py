@@ -40,8 +40,8 @@ class RankNotices:
         self.environment = own_environment()
         if (sentence := refused_options_text(self.environment.run)) is not None:
             self.refuse(sentence)
-        told = self.environment.warning_file
-        self.flag = PreemptionFlag(told, None if told is None else os.getppid())
+        warning_file = self.environment.warning_file
+        self.flag = PreemptionFlag(warning_file, None if warning_file is None else os.getppid())
         self.flag.install_until_exit()
         self.start = BeforeFirstStep(self.flag, partial(leave_unsaved, self.environment, self.flag))
         self.start.begin()

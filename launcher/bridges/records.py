@@ -70,7 +70,7 @@ class BridgeRecords:
         except (ConfigError, OSError) as error:
             self._rank.refuse(str(error))
         self._attempt = max(next_number(folder.path), self._attempt)
-        told = {
+        description = {
             "script": str(Path(sys.argv[0]).resolve()),
             "arguments": sys.argv[1:],
             "attempt": self._attempt,
@@ -81,7 +81,7 @@ class BridgeRecords:
             "device": device,
             "versions": {"python": platform.python_version(), **_versions()},
         }
-        folder.update_run(mask_description(told, secrets_of(environ)))
+        folder.update_run(mask_description(description, secrets_of(environ)))
         lost = folder.forget_metrics_after(step)
         folder.event(
             "start",

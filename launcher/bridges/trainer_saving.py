@@ -109,10 +109,10 @@ class TrainerSaving:
         except Exception as error:  # another rank waits for this one's word
             # Now: the others may be in a collective of Trainer's, which this one will not come to.
             rank = self._rank.environment.rank
-            told = (
+            sentence = (
                 f"relaunch: warning: rank {rank} could not write its part of a checkpoint: {error}"
             )
-            print(told, file=sys.stderr, flush=True)
+            print(sentence, file=sys.stderr, flush=True)
             return error
         return None
 

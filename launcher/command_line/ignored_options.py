@@ -41,14 +41,14 @@ def notes(words: Words, *, several_nodes: bool) -> tuple[str, ...]:
         reasons |= dict.fromkeys(("--master-addr", "--master-port"), "--rdzv-endpoint says where")
     if words.flag("--run-path") and words.flag("--no-python"):
         reasons["--no-python"] = "--run-path takes precedence, as in torchrun"
-    told = [
+    unused = [
         f"{given.spelled} has no effect: {reasons[name]}."
         for name, given in words.given.items()
         if name in reasons and given.text != _SAYS_NOTHING.get(name)
     ]
     if "--rdzv-conf" in words.given and "--rdzv-conf" not in reasons:
-        told += _unused_keys(words.given["--rdzv-conf"])
-    return tuple(told)
+        unused += _unused_keys(words.given["--rdzv-conf"])
+    return tuple(unused)
 
 
 def _unused_keys(given: Given) -> list[str]:

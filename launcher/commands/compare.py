@@ -206,8 +206,8 @@ def text_of(found: Comparison) -> list[str]:
     """Return the lines for a person; pure."""
     lines = []
     if found.records is not None:
-        told = "; ".join(f"{n} {a} and {b}" for n, (a, b) in _first(found.records.values))
-        lines.append(f"records: differ first at step {found.records.step}: {told}")
+        values = "; ".join(f"{n} {a} and {b}" for n, (a, b) in _first(found.records.values))
+        lines.append(f"records: differ first at step {found.records.step}: {values}")
     elif found.num_records:
         common = plural(found.num_records, "common record")
         lines.append(f"records: equal to step {found.last_record} ({common})")

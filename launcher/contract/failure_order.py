@@ -28,9 +28,9 @@ class Kind(enum.IntEnum):
     EXIT = 4
     """It left with an exit code and without a word."""
     EXCEPTION = 5
-    """It told what it failed with, as all do whose peer is gone."""
+    """It reported what it failed with, as all do whose peer is gone."""
     PEER = 6
-    """It told that a peer is gone, in the words of what connects the ranks."""
+    """It reported that a peer is gone, in the words of what connects the ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,26 +94,26 @@ def mask_arguments(words: Sequence[str], secrets: Sequence[str]) -> list[str]:
     return [_masked_pair(word.name, word.between, word.value, known) for word in _words(words)]
 
 
-def secrets_in(told: Mapping[str, Any], secrets: Sequence[str]) -> tuple[str, ...]:
+def secrets_in(description: Mapping[str, Any], secrets: Sequence[str]) -> tuple[str, ...]:
     """Return the environment's secrets and those of a description, as `mask_description` reads it.
 
     For texts that come later, such as an exception's, in which a value of them may stand.
     """
-    words = [word.value for word in _words(told.get(ARGUMENTS, ())) if word.is_secret]
-    return (*secrets, *_worth_searching([*words, *_secret_settings(told)]))
+    words = [word.value for word in _words(description.get(ARGUMENTS, ())) if word.is_secret]
+    return (*secrets, *_worth_searching([*words, *_secret_settings(description)]))
 
 
-def mask_description(told: Mapping[str, Any], secrets: Sequence[str]) -> dict[str, Any]:
+def mask_description(description: Mapping[str, Any], secrets: Sequence[str]) -> dict[str, Any]:
     """Return what a run is made of as everybody may see it: settings by name and by value.
 
     Args:
         told: JSON; under "arguments" the words of a script's command line.
         secrets: the environment's, `secrets_of`.
     """
-    known = secrets_in(told, secrets)
-    masked: dict[str, Any] = _masked(told, known)
-    if ARGUMENTS in told:
-        masked[ARGUMENTS] = mask_arguments(told[ARGUMENTS], known)
+    known = secrets_in(description, secrets)
+    masked: dict[str, Any] = _masked(description, known)
+    if ARGUMENTS in description:
+        masked[ARGUMENTS] = mask_arguments(description[ARGUMENTS], known)
     return masked
 
 

@@ -72,7 +72,7 @@ class PreemptionFlag:
         Args:
             warning_file: Where the launcher writes what it knows; None: there is no launcher.
             launcher: Its process id. What comes to this rank alone is passed on to it: then all
-                ranks are told, with a deadline.
+                ranks learn of it, with a deadline.
         """
         self._warning_file = warning_file
         self._launcher = launcher
@@ -157,9 +157,9 @@ class PreemptionFlag:
             self._pass_on(signum)
 
     def _pass_on(self, signum: int) -> None:
-        launcher, told = self._launcher, self._warning_file
+        launcher, file = self._launcher, self._warning_file
         self._launcher = None
-        if launcher is None or launcher != os.getppid() or (told is not None and told.exists()):
+        if launcher is None or launcher != os.getppid() or (file is not None and file.exists()):
             return
         with contextlib.suppress(OSError):
             # Two Ctrl-C would be an order to kill; a rank has no person at its keyboard.

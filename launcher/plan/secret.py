@@ -87,7 +87,7 @@ def _require_own(file: Path, opened: BinaryIO) -> None:
     if mode & 0o077:
         raise UsageError(
             f"--secret-file {file} can be read or written by others (mode {mode:04o}): its secret "
-            "may be known. Make it anew with: "
+            "may be known. Make a new one with: "
             f"rm {path}; {_MAKE.format(path)}"
         )
 

@@ -1,7 +1,7 @@
 """Modules beside the user's script that would be imported in place of ours.
 
 Python looks beside the script first, and our import names are common words. A script that uses
-its own `strategies.py` is left alone; one that means ours and would get another is told so.
+its own `strategies.py` is left alone; one that means ours and would get another gets a sentence.
 """
 
 import ast

@@ -1,7 +1,7 @@
 """Messages that only the nodes of one run can write: text with a counter under an HMAC; pure.
 
 The key is made from what the nodes share (the secret, the run's id) and from a word that node 0
-draws anew at each start, so that nothing recorded in an earlier start opens in this one. The name
+draws again at each start, so that nothing recorded in an earlier start opens in this one. The name
 of the place where a message stands is under the HMAC too: it cannot be moved to another place.
 """
 

@@ -247,7 +247,7 @@ def whole_report(ends: Mapping[int, NodeEnd], hosts: Mapping[int, str]) -> str:
         fell, codes = excused(ends), {end.code for end in ends.values()}
         # Where the run is saved, ranks that had to be ended on another node have cost nothing.
         worth = {DONE, CONTINUE} if CONTINUE in codes else codes
-        told = {node: end.report for node, end in ends.items() if end.code in worth}
-        lines.extend(text for node, text in told.items() if text and node not in fell)
+        reports = {node: end.report for node, end in ends.items() if end.code in worth}
+        lines.extend(text for node, text in reports.items() if text and node not in fell)
         lines.extend(fell_text(node, hosts[node]) for node in fell)
     return "\n".join(lines)

@@ -270,7 +270,7 @@ class NodeSession:
         )
 
     def _succeed(self, end: NodeEnd, decide: Decide) -> Lead | None:
-        """Meet anew at the lowest node that answers, and decide there what becomes of the run."""
+        """Meet again at the lowest node that answers, and decide there what becomes of the run."""
         me, former, members = self.roster.node_rank, self.place, self.roster.members
         heirs = LeaderElection.find(
             node_rank=me, leader=former.node, members=members, places=self.roster.places()
@@ -379,9 +379,9 @@ class NodeSession:
 
     def _share_warning(self) -> None:
         mine, inbox = self._link.message, self._inbox
-        told = (m.warned_by for m in self._link.others.values() if m.warned_by is not None)
+        causes = (m.warned_by for m in self._link.others.values() if m.warned_by is not None)
         if inbox.warned_by is None:
-            inbox.warned_by = next(told, None)
+            inbox.warned_by = next(causes, None)
         # Before that the link's thread may be about to write the number into the message.
         if self._link.numbered and inbox.warned_by is not None and mine.warned_by is None:
             self._link.publish(replace(mine, warned_by=inbox.warned_by))

@@ -96,24 +96,24 @@ class RunFolder:
                 raise ConfigError(str(error)) from error
 
     def require_same_checkpoints(self) -> None:
-        """Refuse to train anew where the run has checkpoints at another place.
+        """Refuse to train from the beginning where the run has checkpoints at another place.
 
         Called on the coordinator only, before run.json is written.
 
         Raises:
             ConfigError: It has, or that place does not answer.
         """
-        told = self.description()
-        former = told.get("checkpoints")
-        if not told or former == self.elsewhere:
+        described = self.description()
+        former = described.get("checkpoints")
+        if not described or former == self.elsewhere:
             return
         store = run_folder_at(self.path, former).checkpoints
         if store.steps():
             again = "leave --checkpoints out" if former is None else f"pass --checkpoints {former}"
             raise ConfigError(
                 f"the run in {self.path} has its checkpoints in {store.folder}, and this start "
-                f"looks in {self.checkpoints.folder}. To continue, {again}; to train anew, choose "
-                "another --run-dir."
+                f"looks in {self.checkpoints.folder}. To continue, {again}; to train from the "
+                "beginning, choose another --run-dir."
             )
 
     @property
@@ -137,10 +137,10 @@ class RunFolder:
     def description(self) -> dict[str, Any]:
         """Return what run.json says; nothing where it is not there."""
         try:
-            told = parse((self.path / "run.json").read_bytes())
+            described = parse((self.path / "run.json").read_bytes())
         except OSError:
             return {}
-        return {} if told is None else told
+        return {} if described is None else described
 
     def event(self, kind: str, **details: Any) -> None:
         """Append one line to events.jsonl, now or later. Called on the coordinator only."""
@@ -219,5 +219,5 @@ def run_folder_at(path: Path, checkpoints: str | Path | None) -> RunFolder:
 
 def checkpoints_elsewhere(path: Path) -> str | None:
     """Return where the checkpoints of a run are, as run.json says; None: in its folder."""
-    told = RunFolder(path).description().get("checkpoints")
-    return told if isinstance(told, str) else None
+    described = RunFolder(path).description().get("checkpoints")
+    return described if isinstance(described, str) else None

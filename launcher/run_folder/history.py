@@ -185,7 +185,7 @@ def _told_by_launcher(
 
 
 def _launched(event: Record) -> AttemptRecord:
-    """Return an attempt of which only the launcher has told."""
+    """Return an attempt that only the launcher has recorded."""
     ended_s = seconds_of(event)
     return AttemptRecord(
         number=event["attempt"],

@@ -44,7 +44,7 @@ def events_of(run_dir: Path) -> Lines:
 
 
 def whole_events_of(run_dir: Path) -> Lines:
-    """Return those of them that hold all that is told of their kind."""
+    """Return those of them that hold every field of their kind."""
     return Lines(run_dir / EVENTS, is_whole_event)
 
 

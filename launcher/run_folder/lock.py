@@ -117,7 +117,7 @@ class FolderLock:
 
         Args:
             folder: the run folder, which exists.
-            warn: told when the file system has no locks; the run then goes on without. Also of a
+            warn: called when the file system has no locks; the run continues without. Also of a
                 long wait, every 30 s.
             wait_s: how long another run may take to end.
             lease_s: how long to wait where its holder may be gone.

@@ -180,9 +180,11 @@ class SlurmEnvironment(ClusterEnvironment):
 
     def _limits(self) -> Limits:
         if self._told is not None:
-            told = self._told
+            handed_over = self._told
             return Limits(
-                end_time_s=told.end_time_s, grace_s=told.grace_s, kill_wait_s=told.kill_wait_s
+                end_time_s=handed_over.end_time_s,
+                grace_s=handed_over.grace_s,
+                kill_wait_s=handed_over.kill_wait_s,
             )
         if self._allocation.node_rank != 0:
             # One question for all nodes; where nobody hands the answer in, this may be known.

@@ -52,7 +52,7 @@ def pause_s(left_s: float | None) -> float:
 
 
 def moved_text(before_s: float | None, after_s: float | None, now: float) -> str:
-    """Return what to say about an end that was asked for anew; empty: it is where it was. Pure."""
+    """Return what to say about an end that was asked for again; empty: it is where it was. Pure."""
     if after_s is None:
         return "" if before_s is None else "Slurm has lifted the limit of the job's time."
     left = f"it ends in {duration_text(after_s - now)}"

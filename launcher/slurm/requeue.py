@@ -152,7 +152,7 @@ class Requeue:
         """Return the verdict on Slurm's answer; ASK_AGAIN where there was none in time."""
         pause_s = 0.5
         verdict = judge(ended, None)
-        told = False
+        reported = False
         while verdict.action is RequeueAction.ASK_AGAIN:
             came_before = self._inbox.num_warnings
             bound_s = max(1.0, min(12.0, self._time_left_s()))
@@ -163,8 +163,8 @@ class Requeue:
                 continue
             if verdict.action is not RequeueAction.ASK_AGAIN or self._time_left_s() <= 0:
                 break
-            if not told:
-                told = True
+            if not reported:
+                reported = True
                 self._say(
                     f"asking Slurm why the job ends: {self._scontrol.problem or 'no such job'}. "
                     f"Trying again for at most {self._time_left_s():.0f} s."

@@ -219,9 +219,9 @@ class Run(RunContext):
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
         self.settings = to_json(found)
         if self.ranks.is_coordinator:
-            told = self._describe_run(self.attempt, config=self.settings)
-            self.folder.update_run(told)
-            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in told["config"].items()))
+            description = self._describe_run(self.attempt, config=self.settings)
+            self.folder.update_run(description)
+            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in description["config"].items()))
         return found
 
     def split(

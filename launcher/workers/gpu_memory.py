@@ -135,7 +135,7 @@ class AcceleratorMemory:
             return
         if self._before is None:
             self._before = self._answer(self._asked)
-        began, told = time.monotonic(), False
+        began, reported = time.monotonic(), False
         while self._before and not given_up():
             now = self._answer(self._start())
             if now is None:
@@ -144,7 +144,7 @@ class AcceleratorMemory:
             waited_s = time.monotonic() - began
             step = next_after(self._before, now, waited_s)
             if step is MemoryWait.START:
-                if told:
+                if reported:
                     self._say(f"the memory of the GPUs was released after {waited_s:.1f} s.")
                 return
             what = held(self._before, now)
@@ -153,9 +153,9 @@ class AcceleratorMemory:
                     f"{what} {waited_s:.0f} s after the ranks have ended; starting all the same."
                 )
                 return
-            if not told:
+            if not reported:
                 self._say(f"waiting until memory is released: {what}.")
-            told = True
+            reported = True
             time.sleep(LOOK_S)
 
     def close(self) -> None:

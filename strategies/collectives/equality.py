@@ -1,4 +1,4 @@
-"""Numbers that must be the same on every rank, told apart by sums alone. Pure.
+"""Numbers that must be the same on every rank, compared by sums alone. Pure.
 
 All s are equal exactly when (sum s)^2 == W * sum s^2 (Cauchy and Schwarz).
 """

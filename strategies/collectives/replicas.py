@@ -153,7 +153,7 @@ def first_difference(
 def require_equal(
     replicas: Replicas, summaries: Sequence[Any], communicator: HostCommunicator, *, step: int
 ) -> None:
-    """Compare what the ranks have told of their replicas. Called on every rank, with the same.
+    """Compare what the ranks have reported of their replicas. Called on every rank, with the same.
 
     Raises:
         StrategyError: on every rank, naming the first rank and tensor that differ.
@@ -173,8 +173,8 @@ def refuse_different(replicas: Replicas, communicator: HostCommunicator, *, step
 
 
 def _differ(summaries: Sequence[Any]) -> bool:
-    told = {tuple(one) for one in summaries if one is not None}
-    return len({group for group, _ in told}) < len(told)
+    reported = {tuple(one) for one in summaries if one is not None}
+    return len({group for group, _ in reported}) < len(reported)
 
 
 def _sentence(replicas: Replicas, communicator: HostCommunicator, step: int) -> str:

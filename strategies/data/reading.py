@@ -62,7 +62,7 @@ class Batches(Iterator[Any]):
                 before each sample that this process reads by itself; True: stop waiting.
             has_notice: Whether the run is about to leave, so that data which cannot be read (for
                 a program of the data set's that the same signal has ended) need not fail it.
-            warn: Is told of a worker that died.
+            warn: Called when a worker died.
         """
         self._reader = SampleReader(
             dataset, loading.collate, None if loading.workers else while_waiting

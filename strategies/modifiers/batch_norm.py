@@ -109,8 +109,8 @@ class RunningStatistics:
         found = self._watch.end_step()
         self._others.learn(found.moved)
         self.apart |= frozenset(found.follow)
-        told = [sentence(found.follow)] if found.follow else []
-        return told + ([sentence_of_plain(found.plain)] if found.plain else [])
+        sentences = [sentence(found.follow)] if found.follow else []
+        return sentences + ([sentence_of_plain(found.plain)] if found.plain else [])
 
     def give_up(self) -> None:
         """Put everything back to where it was when the step began. No collective."""

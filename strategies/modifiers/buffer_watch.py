@@ -90,7 +90,7 @@ def sentence_of_plain(names: Sequence[str]) -> str:
     """Return what is said of plain attributes that a forward moves."""
     return (
         f"the model's forward moves {_listed(names)}, kept as a plain attribute and not as a "
-        "buffer: no checkpoint holds it, so it begins anew at every start, and each rank moves it "
+        "buffer: no checkpoint holds it, so it is reset at every start, and each rank moves it "
         "with its own micro-batches. The curve, where it depends on it, follows both. Register it "
         "with register_buffer, and move it in your loop after the step's micro-batches, by the "
         "same numbers on every rank"

@@ -1,7 +1,7 @@
 """Buffers that a model's forward moves, put back when a step is given up after its forward.
 
 Norms' statistics are followed by `RunningStatistics`. Any other is recognised by its version, which
-torch counts up with each change in place, or told by who has compared its values: it is copied at
+torch counts up with each change in place, or named by whoever compared its values: it is copied at
 the begin of every step from the first on that has moved it. In the first step of a start there is
 nothing to go back to yet.
 """

@@ -24,7 +24,7 @@ REMINDER_S = 60.0
 """How often a launcher that waits without a limit says for whom."""
 
 JOINING = "more nodes take part"
-"""The cause that ranks are told which are to resume together with nodes that have come late."""
+"""The cause given to ranks that are to resume together with nodes that have come late."""
 ENDED = "the failure of another rank"
 """The cause in the notice to ranks that are ended because the attempt is lost."""
 
@@ -59,7 +59,7 @@ class Attempt:
         self._elsewhere = elsewhere
         self._advice = advice or NoAdvice()
         self._left = left
-        """The code which a rank has told before it left; None: it has not."""
+        """The code that a rank reported before it left; None: it has not."""
         self._nothing_begun = nothing_begun
         """Whether there is nothing to save yet."""
         self._outcomes: list[RankEnd] = []

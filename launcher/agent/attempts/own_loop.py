@@ -59,7 +59,7 @@ def lost_text(lived_s: float, step: int | None) -> str:
 
     Args:
         lived_s: how long the attempt took.
-        step: the last that a rank has told with `launcher.beat`; None: it told none.
+        step: the last that a rank has reported with `launcher.beat`; None: none did.
     """
     done = f", up to step {step}" if step is not None else ""
     return f"Its work in {duration_text(lived_s)}{done} is lost, except for what it saved itself."

@@ -44,8 +44,8 @@ class AttemptEnd:
 
     def run_dir(self) -> Path | None:
         """Return where the run is kept, if a rank has said so."""
-        told = (told_folder(files.folder) for _, files in sorted(self.files.items()))
-        return next((folder for folder in told if folder is not None), None)
+        folders = (told_folder(files.folder) for _, files in sorted(self.files.items()))
+        return next((folder for folder in folders if folder is not None), None)
 
     def step(self) -> int | None:
         """Return the last step which any rank has finished."""

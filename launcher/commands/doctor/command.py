@@ -158,8 +158,8 @@ def _ask_ranks(
     if code is None:
         return f"no answer within {given.timeout:g} s (--timeout)"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line.partition("error: ")[2] for line in lines if "relaunch: error: " in line]
-    return (told or lines or [f"exit code {code}"])[-1]
+    errors = [line.partition("error: ")[2] for line in lines if "relaunch: error: " in line]
+    return (errors or lines or [f"exit code {code}"])[-1]
 
 
 @contextmanager

@@ -69,14 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="print one JSON document; the progress goes to stderr"
     )
     parser.add_argument("--list", action="store_true", help="print the kinds of faults")
-    for name, default, told in (
+    for name, default, what in (
         ("--faults", 10, "how many (default 10)"),
         ("--seed", 0, "the same seed: the same faults"),
         ("--steps", 40, "optimizer steps of each run (default 40)"),
         ("--save-every", None, "steps between checkpoints (default: steps / 5)"),
         ("--nproc-per-node", 2, "ranks (default 2)"),
     ):
-        parser.add_argument(name, type=int, default=default, metavar="N", help=told)
+        parser.add_argument(name, type=int, default=default, metavar="N", help=what)
     parser.add_argument("--strategy", default="ddp", metavar="S", help="default ddp")
     parser.add_argument(
         "--timeout", type=float, default=120.0, metavar="S", help="for each command (default 120)"

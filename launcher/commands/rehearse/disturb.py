@@ -195,7 +195,7 @@ def folder_blocked(scene: Scene) -> None:
     time.sleep(_WHILE_S)
     with suppress(FileNotFoundError, IsADirectoryError):
         scene.checkpoints.unlink()
-    if scene.checkpoints.exists():  # the run has made it anew
+    if scene.checkpoints.exists():  # the run has made it again
         for one in scene.checkpoints.iterdir():
             os.rename(one, away / one.name)
         scene.checkpoints.rmdir()

@@ -33,13 +33,12 @@ class Cause(Enum):
     )
     STATE = (
         "the runs differ from the first step after the resume, with the same samples: something "
-        "that the "
-        "script keeps is not in the checkpoint (pass it as objects=), or is made anew at each start"
+        "that the script keeps is not in the checkpoint (pass it as objects=), or is made again at "
+        "each start"
     )
     LATER = (
         "the runs differ some steps after the resume, with the same samples: a counter or a rule "
-        "of the "
-        "script begins anew with each start (patience, an average, a schedule of its own)"
+        "of the script is reset at each start (patience, an average, a schedule of its own)"
     )
     END = "all losses are the same: what follows the last step differs"
 

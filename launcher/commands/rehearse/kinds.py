@@ -77,7 +77,9 @@ def _damaged(name: str, sentence: str, after: Damage, *, loses_record: bool = Fa
     return FaultKind(
         name=name,
         sentence=sentence,
-        during=after_a_save(NOTICED),  # a run of which nothing is intact does not begin anew
+        during=after_a_save(
+            NOTICED
+        ),  # a run of which nothing is intact does not start from the beginning
         after=after,
         codes=RESUMABLE,
         loses_record=loses_record,

@@ -35,7 +35,7 @@ def place(
 ) -> list[Label]:
     """Return the labels, so that no two lie upon one another and every start is in one.
 
-    Starts that go on as before and are close are joined ("3-5: fsdp, 2 ranks"); if the rows do not
+    Starts that change nothing and are close are joined ("3-5: fsdp, 2 ranks"); if the rows do not
     suffice, all that are close ("3-9: ddp, fsdp, ...").
 
     Args:

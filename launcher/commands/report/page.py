@@ -252,8 +252,8 @@ def _matrix(rows: Sequence[Sequence[float | None]]) -> str:
 
 
 def _made_of(facts: RunFacts) -> str:
-    told = facts.description
-    rows = [(key, _flat(told[key])) for key in told if told[key] is not None]
+    description = facts.description
+    rows = [(key, _flat(description[key])) for key in description if description[key] is not None]
     return _table(("", ""), rows) if rows else "run.json is missing."
 
 

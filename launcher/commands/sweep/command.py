@@ -206,8 +206,8 @@ def _run_unless_over(
         return DONE
     parameters = search.trial(number)
     assert parameters is not None
-    told = " ".join(_shown([f"{name}={value}" for name, value in parameters.items()]))
-    say(f"trial {number}: {told or shlex.join(_shown(words))}")
+    label = " ".join(_shown([f"{name}={value}" for name, value in parameters.items()]))
+    say(f"trial {number}: {label or shlex.join(_shown(words))}")
     return run_trial(
         command_of(words, parameters, folder),
         folder,
@@ -238,7 +238,7 @@ def _result(
 
 
 def _show(results: Sequence[Result], given: argparse.Namespace) -> None:
-    """Write the tables anew; a reader never sees half of one."""
+    """Rewrite the tables; a reader never sees half of one."""
     text = trial_table(results, given.monitor, given.mode)
     if given.seeds or given.folds:
         text += "\n\n" + spread_table(results, given.monitor, given.mode)

@@ -68,6 +68,6 @@ def spread_table(results: Sequence[Result], monitor: str, mode: str) -> str:
     rows = []
     for key, values in sorted(groups.items(), key=lambda g: sign * statistics.mean(g[1])):
         spread = f"{statistics.stdev(values):.3g}" if len(values) > 1 else ""
-        told = " ".join(f"{name}={value}" for name, value in key) or "(as it is)"
-        rows.append((told, str(len(values)), f"{statistics.mean(values):.6g}", spread))
+        label = " ".join(f"{name}={value}" for name, value in key) or "(as it is)"
+        rows.append((label, str(len(values)), f"{statistics.mean(values):.6g}", spread))
     return render(("setting", "trials", "mean", "spread"), rows, right="trials mean spread")

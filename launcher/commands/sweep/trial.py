@@ -31,8 +31,8 @@ PRUNED = "pruned"
 
 def command_of(words: Sequence[str], parameters: Parameters, folder: Path) -> list[str]:
     """Return the command of a trial: this launcher, its run folder, the script's settings; pure."""
-    told = [f"--{name}={value}" for name, value in parameters.items()]
-    return [sys.executable, "-c", OWN_START, "--run-dir", str(folder), *words, *told]
+    options = [f"--{name}={value}" for name, value in parameters.items()]
+    return [sys.executable, "-c", OWN_START, "--run-dir", str(folder), *words, *options]
 
 
 def run_trial(
@@ -82,5 +82,5 @@ def last_error(folder: Path) -> str:
     """Return the last sentence with which a trial was refused, or where to look for it."""
     path = folder / OUTPUT
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    told = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-    return told[-1] if told else f"see {path}."
+    options = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
+    return options[-1] if options else f"see {path}."

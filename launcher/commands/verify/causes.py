@@ -123,7 +123,7 @@ class Cause(Enum):
     )
     STATE_OUTSIDE = (
         "state in the script's own variables (a counter, a scheduler, a generator, a moving "
-        "average), which a resume begins anew: loss or update part after it",
+        "average), which a resume resets: loss or update part after it",
         "Pass it as run.prepare(objects={...}) with state() and restore(), or compute it from "
         "step.number; for learning rates use schedule=.",
     )

@@ -50,8 +50,8 @@ def why_failed(outcome: Outcome) -> str:
         return outcome.errors[-1]
     lines = [line.strip() for line in outcome.text.splitlines() if line.strip()]
     # The launcher's report: what has failed first, and below it the exception.
-    told = [line for line in lines if _EXCEPTION.match(line)] or lines
-    return f"exit code {outcome.code}: {told[-1] if told else 'nothing was printed'}"
+    found = [line for line in lines if _EXCEPTION.match(line)] or lines
+    return f"exit code {outcome.code}: {found[-1] if found else 'nothing was printed'}"
 
 
 def compared_row(first: Outcome, other: Outcome, found: Comparison, seen: Seen) -> Row:
@@ -101,8 +101,8 @@ def file_rows(outcomes: Sequence[Outcome]) -> list[Row]:
 
 def warning_lines(outcomes: Sequence[Outcome], marks: Sequence[str]) -> list[str]:
     """Return the warnings of the runs that tell of a usual mistake, each once."""
-    told = [w for one in outcomes for w in one.warnings if any(mark in w for mark in marks)]
-    return list(dict.fromkeys(told))
+    found = [w for one in outcomes for w in one.warnings if any(mark in w for mark in marks)]
+    return list(dict.fromkeys(found))
 
 
 def table(first: Outcome, rows: Sequence[Row], name_of_first: str) -> str:

@@ -120,13 +120,13 @@ def is_end(event: Record) -> bool:
 
 
 def from_newest_launch(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the events from the newest begin that the launcher has told; all, if there is none."""
+    """Return the events since the newest start that the launcher recorded; all, without one."""
     begins = [number for number, event in enumerate(events) if event["event"] == LAUNCHED]
     return list(events[begins[-1] :] if begins else events)
 
 
 def is_launched_again(folder: Path, events: Sequence[Record]) -> bool:
-    """Return whether an attempt is under way of which nothing is told yet but by its logs."""
+    """Return whether an attempt is under way of which only the logs are there yet."""
     begun = [path.name.removeprefix("attempt-") for path in folder.glob("logs/attempt-*")]
     newest = max((int(number) for number in begun if number.isdigit()), default=0)
     return newest > last_number(events, ("start", ATTEMPT, LAUNCHED))
@@ -135,13 +135,13 @@ def is_launched_again(folder: Path, events: Sequence[Record]) -> bool:
 def lines(events: Sequence[Record], records: Sequence[Record]) -> list[str]:
     """Return what is new as lines, in the order in which it happened; pure.
 
-    What was measured is always told; of the other records the newest will do.
+    What was measured is always printed; of the other records the newest will do.
     """
-    told: list[tuple[float, str | None]] = []
+    timed: list[tuple[float, str | None]] = []
     for number, record in enumerate(records):
         sentence = record_sentence(record)
         if sentence.is_evaluation or number == len(records) - 1:
-            told.append((record.get("time", 0.0), sentence.text))
-    told += [(seconds_of(event), event_sentence(event)) for event in events]
-    told.sort(key=lambda pair: pair[0])
-    return [text for _, text in told if text is not None]
+            timed.append((record.get("time", 0.0), sentence.text))
+    timed += [(seconds_of(event), event_sentence(event)) for event in events]
+    timed.sort(key=lambda pair: pair[0])
+    return [text for _, text in timed if text is not None]

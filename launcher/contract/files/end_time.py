@@ -58,7 +58,7 @@ class EndTime:
         """Prepare.
 
         Args:
-            at_start_s: As told at the start, in seconds since the epoch.
+            at_start_s: As given at the start, in seconds since the epoch.
             file: Where the launcher tells it later; None: nowhere.
             clock: Seconds since the epoch.
         """
@@ -93,6 +93,6 @@ class EndTime:
             changed_ns = file.stat().st_mtime_ns
         except OSError:
             return
-        if changed_ns != self._changed_ns and (told := ToldEnd.read(file)) is not None:
+        if changed_ns != self._changed_ns and (asked := ToldEnd.read(file)) is not None:
             self._changed_ns = changed_ns
-            self._end_s, self._told_at_s = told.end_time_s, told.asked_at_s
+            self._end_s, self._told_at_s = asked.end_time_s, asked.asked_at_s

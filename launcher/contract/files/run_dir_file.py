@@ -1,7 +1,7 @@
 """Where the run itself says that it is kept.
 
 A script may name its folder to `Run.start`. The launcher, which has to know whether there is a
-checkpoint to go on from, is told by each rank in a small file.
+checkpoint to resume from, is written by each rank into a small file.
 """
 
 import contextlib

@@ -20,7 +20,7 @@ class Gathering:
         """Those that may, in the order of their ranks."""
 
     def look(self, others: Mapping[int, NodeMessage]) -> list[str]:
-        """Take the messages that stand there now; return a sentence on each node refused anew."""
+        """Take the messages that stand there now; return a sentence on each node newly refused."""
         said = []
         for node, message in others.items():
             if str(node) not in self.refused and (why := refusal(self._mine, message)):

@@ -21,9 +21,9 @@ a word between them, since the store in which they spoke is gone with its node.
 # noticed anything: a node that is alive answers. Who went to a node that turns out not to lead is
 # not waited for longer than GATHER_S, and counts as lost.
 #
-# Two halves of a network that has broken in two would elect two leaders. So a part goes on only if
-# it has more than half of the others (quorum.py), and at least the MIN of --nnodes MIN:MAX. A run
-# that was asked to leave elects nobody: it is on its way out (`may_succeed`).
+# Two halves of a network that has broken in two would elect two leaders. So a part continues
+# only if it has more than half of the others (quorum.py), and at least the MIN of --nnodes
+# MIN:MAX. A run that was asked to leave elects nobody: it is on its way out (`may_succeed`).
 
 import contextlib
 import socket

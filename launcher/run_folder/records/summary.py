@@ -57,7 +57,7 @@ class Series:
         self._num_in_last = 1
 
     def state(self) -> dict[str, Any]:
-        """Return it as JSON, from which `from_state` makes one that goes on alike."""
+        """Return it as JSON, from which `from_state` makes one that continues alike."""
         return {
             "count": self.count,
             "points": [*self.lowest, *self.highest, *self.last],
@@ -111,7 +111,7 @@ class RecordSummary:
             self._add(record)
 
     def state(self) -> dict[str, Any]:
-        """Return it as JSON, from which `from_state` makes one that goes on alike."""
+        """Return it as JSON, from which `from_state` makes one that continues alike."""
         return {
             "count": self.count,
             "evaluating_s": self.evaluating_s,

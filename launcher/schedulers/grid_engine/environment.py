@@ -180,7 +180,7 @@ class GridEngineEnvironment(ClusterEnvironment):
 
     def _start(self, plan: LaunchPlan, restarts_used: int) -> Agents:
         job = self._job
-        told = HandOver(
+        handed_over = HandOver(
             run_id=job.key,
             master_addr=self._addr,
             master_port=self._port,
@@ -188,7 +188,7 @@ class GridEngineEnvironment(ClusterEnvironment):
             restarts_used=restarts_used,
         )
         # A stranger who reaches the agents' port must not be able to speak for one of them.
-        base = {**with_secret(self._environ, secrets.token_hex(16)), **told.to_environ()}
+        base = {**with_secret(self._environ, secrets.token_hex(16)), **handed_over.to_environ()}
         run_id = plan.nodes.run_id or job.key
         environs = [
             {**base, **node_environment(rank, len(job.hosts), self._addr, self._port, run_id)}

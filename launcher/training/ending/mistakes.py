@@ -52,7 +52,7 @@ class Standing:
     step: int
     """Optimizer steps that are finished."""
     place: tuple[str | int | bool, ...]
-    """Within what follows them; ranks at the same place have told each other the same."""
+    """Within what follows them; ranks at the same place have exchanged the same."""
     newest_step: int | None
     """Of the newest checkpoint; None: there is none."""
     can_be_saved: bool
@@ -148,10 +148,10 @@ def kept_text(step: int, newest: int | None, *, why: str = "") -> str:
             f"The {step} finished {steps} saved: once this is mended, the same command resumes "
             "from there."
         )
-    from_where = "anew" if newest is None else f"from step {newest}"
+    from_step = newest or 0
     return (
-        f"The steps since step {newest or 0} could not be saved ({why}). Once this is mended, the "
-        f"same command begins {from_where}."
+        f"The steps since step {from_step} could not be saved ({why}). Once this is mended, the "
+        f"same command starts from step {from_step}."
     )
 
 

@@ -1,4 +1,4 @@
-"""The start of the training loop: from the newest checkpoint, from given weights, or anew."""
+"""The start of the training loop: from the newest checkpoint, given weights, or step 0."""
 
 from __future__ import annotations
 

@@ -99,8 +99,8 @@ class Trial:
     def loss(self, loss: torch.Tensor, count: Any) -> None:
         """Note what came of it."""
         if self._path is not None:
-            told = {"loss": float(loss.detach()), "count": float(count)}
-            self._note({"step": self._step, "micro_batch": self._index, **told})
+            values = {"loss": float(loss.detach()), "count": float(count)}
+            self._note({"step": self._step, "micro_batch": self._index, **values})
 
     def _note(self, record: Mapping[str, Any]) -> None:
         assert self._path is not None

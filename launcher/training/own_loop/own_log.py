@@ -138,18 +138,19 @@ class OwnLog(SaveLog):
             self._run.say(f"finished at step {state.step}: {ending}, {decision.reason}")
         elif newest_step is not None:
             cause = self._run.preemption.cause
-            told = f" ({cause})" if cause else ""
+            because = f" ({cause})" if cause else ""
             done = f"saved step {state.step}. The same command resumes the run."
             if newest_step != state.step:
                 done = f"at step {state.step}. The same command resumes from step {newest_step}."
-            self._run.say(f"{decision.reason}{told}: {done}")
+            self._run.say(f"{decision.reason}{because}: {done}")
 
     def already_over(self, reason: str) -> None:
         """Report a run that had finished before this start."""
         if self._is_coordinator:
             self._folder.event("already over", attempt=self._run.attempt, reason=reason)
             self._run.say(
-                f"this run had finished already: {reason}. To train anew, choose another --run-dir."
+                f"this run had finished already: {reason}. To train from the beginning, choose "
+                "another --run-dir."
             )
 
 

@@ -350,7 +350,7 @@ class OwnLoop:
 
     def _resume(self) -> None:
         restored = self._checkpointer.restore()
-        told = "no loader" if self._data is None else self._data.name
+        data_name = "no loader" if self._data is None else self._data.name
         if restored is not None:
             world_size = self._run.ranks.world_size
             where = self._run.folder.path
@@ -374,6 +374,6 @@ class OwnLoop:
             self._log.restored(restored, report, by_script)
         elif self._data is not None:
             self._log.noted([f"not promised: {one}" for one in self._data.not_promised])
-        self._log.started(self._strategy, self.state.step, told, restored)
+        self._log.started(self._strategy, self.state.step, data_name, restored)
         if self._run.ranks.is_coordinator:
             self._saver.clock.remember(self._run.past_events)

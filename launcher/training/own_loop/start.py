@@ -55,8 +55,8 @@ class Start:
         """Take the notices from now on: until the first update one ends the process with 75."""
         self.environment = own_environment()
         listen_for_stacks(self.environment.stacks_file)
-        told = self.environment.warning_file
-        self.flag = PreemptionFlag(told, None if told is None else os.getppid())
+        warning_file = self.environment.warning_file
+        self.flag = PreemptionFlag(warning_file, None if warning_file is None else os.getppid())
         self._stack = ExitStack()
         self._stack.enter_context(self.flag.install())
         without_save = partial(leave_unsaved, self.environment, self.flag)

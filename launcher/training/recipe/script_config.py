@@ -64,8 +64,8 @@ def build_config(
 
 def to_json(config: Any) -> dict[str, Any]:
     """Return the resolved settings as JSON knows them."""
-    told: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
-    return told
+    described: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
+    return described
 
 
 def config_from_file(path: Path) -> type[Any]:

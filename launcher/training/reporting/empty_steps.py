@@ -31,7 +31,7 @@ def refuse_if_nothing_ever_counts(empty_steps: int, step: int) -> None:
         )
 
 
-def told(empty_steps: int, step: int) -> str | None:
+def empty_steps_sentence(empty_steps: int, step: int) -> str | None:
     """Return the warning about an empty step; None for most of many.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a start took over from a checkpoint, what it worked out anew, what is different. Pure."""
+"""What a start took over from a checkpoint, what it recomputed, what is different. Pure."""
 
 from __future__ import annotations
 

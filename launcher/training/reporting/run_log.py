@@ -1,4 +1,4 @@
-"""The story of a run: what happens, told on the console and in events.jsonl."""
+"""The story of a run: what happens, printed on the console and in events.jsonl."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.tables import plural
 from ..context import RunContext
 from ..recipe.interval import Every
-from .empty_steps import refuse_if_nothing_ever_counts, told
+from .empty_steps import empty_steps_sentence, refuse_if_nothing_ever_counts
 from .resume_report import report_resume
 from .save_log import SaveLog
 from .start_table import (
@@ -167,7 +167,7 @@ class RunLog(SaveLog):
             ConfigError: nothing has ever counted.
         """
         refuse_if_nothing_ever_counts(so_far, step + 1)
-        sentence = told(so_far, step)
+        sentence = empty_steps_sentence(so_far, step)
         if self._is_coordinator and sentence is not None:
             self._folder.event("empty step", step=step, so_far=so_far)
             self._run.warn(sentence)
@@ -203,11 +203,11 @@ class RunLog(SaveLog):
             return  # the error that follows says it
         if decision.ending is Ending.PREEMPTED:
             cause = self._run.preemption.cause
-            told = f" ({cause})" if cause else ""
+            because = f" ({cause})" if cause else ""
             done = f"saved step {step}. The same command resumes the run."
             if newest_step != step:
                 done = f"at step {step}. The same command resumes from step {newest_step}."
-            self._run.say(f"{decision.reason}{told}: {done}")
+            self._run.say(f"{decision.reason}{because}: {done}")
         else:
             empty = plural(state.empty_steps, "step")
             nothing = f"; nothing counted in {empty}" if state.empty_steps else ""
@@ -232,7 +232,7 @@ class RunLog(SaveLog):
             )
             self._run.say(
                 f"this run had finished already: {decision.ending}, {decision.reason}. "
-                "To train anew, choose another --run-dir."
+                "To train from the beginning, choose another --run-dir."
             )
 
 
@@ -247,8 +247,8 @@ def left_text(where: str, step: int, *, asked: bool, cause: str | None) -> str:
     """
     reason = f"the time left is too short for {where}, which the next start will do"
     if asked:
-        told = f" ({cause})" if cause else ""
-        reason = f"preemption notice{told} in {where}, which will be repeated"
+        because = f" ({cause})" if cause else ""
+        reason = f"preemption notice{because} in {where}, which will be repeated"
     return f"{reason}: the training is saved up to step {step}. The same command resumes the run."
 
 

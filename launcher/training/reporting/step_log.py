@@ -163,7 +163,7 @@ class StepLog:
             self._write(without_nan(record))
         if standing is None or agreed is None or agreed.step != standing.step:
             return
-        self._standing = None  # told
+        self._standing = None  # reported
         standing = replace(standing, loss=agreed.loss)
         metrics = {k: v for k, v in record.items() if k.count("/") == 1 and not is_table(v)}
         if metrics:

@@ -78,7 +78,7 @@ class Trackers:
             folder: the run folder.
             first_step: optimizer steps completed at this start.
             description: what the run is made of.
-            warn: told what does not work.
+            warn: called with what does not work.
         """
         self._warn = warn
         self._open: dict[str, Tracker] = {}

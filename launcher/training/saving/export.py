@@ -80,10 +80,10 @@ def export_model(
             message = {"failure": str(error)}
         except _Asked:
             message = {}
-    told: Any = communicator.broadcast(message)
-    if "failure" in told:
-        raise StrategyError(f"the model of step {step} could not be exported: {told['failure']}")
-    path_text: str | None = told.get("path")
+    answer: Any = communicator.broadcast(message)
+    if "failure" in answer:
+        raise StrategyError(f"the model of step {step} could not be exported: {answer['failure']}")
+    path_text: str | None = answer.get("path")
     return path_text
 
 

@@ -67,14 +67,14 @@ def config_of(model: nn.Module) -> dict[str, JSON] | None:
 
     The class is named as `save_pretrained` does it, and the dtype is that of the exported masters.
     """
-    told = _as_json(getattr(model, "config", None))
-    if told is None:
+    config = _as_json(getattr(model, "config", None))
+    if config is None:
         return None
-    told["architectures"] = told.get("architectures") or [type(model).__name__]
+    config["architectures"] = config.get("architectures") or [type(model).__name__]
     for name in ("dtype", "torch_dtype"):
-        if name in told:
-            told[name] = "float32"
-    return told
+        if name in config:
+            config[name] = "float32"
+    return config
 
 
 def write_config(config: dict[str, JSON], folder: Path) -> None:
@@ -91,7 +91,7 @@ def _as_json(config: Any) -> dict[str, JSON] | None:
     if not callable(to_dict):
         return None
     try:
-        told = json.loads(to_json() if callable(to_json) else json.dumps(to_dict()))
+        config = json.loads(to_json() if callable(to_json) else json.dumps(to_dict()))
     except (TypeError, ValueError):
         return None
-    return told if isinstance(told, dict) else None
+    return config if isinstance(config, dict) else None

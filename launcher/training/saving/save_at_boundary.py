@@ -59,7 +59,7 @@ class SaveAtBoundary:
 
         Raises:
             SaveFailedError: the state of a finished run could not be saved. Any other failure is
-                reported, and the training goes on.
+                reported, and the training continues.
         """
         self.pace.begin()
         try:

@@ -108,14 +108,14 @@ def choose(
     what = "the model does not fit" if found.keys() == {"single"} else "no strategy fits"
     uses_host = any(need.host for need in found.values())
     where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
-    told = [
+    lines = [
         f"{what} into the {memory.sentence(with_host=uses_host)} that may be used {where} "
         f"({KEPT_FREE:.0%} of what is free is kept free).",
         table,
         _smallest(sizes, wishes, spread, memory),
         _offloading(sizes, wishes, spread, memory),
     ]
-    raise ConfigError("\n".join(line for line in told if line))
+    raise ConfigError("\n".join(line for line in lines if line))
 
 
 def _reason(found: Mapping[str, MemoryNeed], chosen: str, memory: Memory, *, where: str) -> str:

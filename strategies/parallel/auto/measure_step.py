@@ -69,7 +69,7 @@ def measure_step(
 
 
 def _as_on_device(optimizer: torch.optim.Optimizer) -> None:
-    # torch steps all tensors of an accelerator together unless told otherwise
+    # torch steps all tensors of an accelerator together unless configured otherwise
     # (torch/optim/optimizer.py, _default_to_fused_or_foreach), and then has temporaries of all.
     for group in optimizer.param_groups:
         if group.get("foreach", False) is None and not group.get("fused"):

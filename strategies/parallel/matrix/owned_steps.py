@@ -149,8 +149,8 @@ class OwnedSteps:
             update()
         except Exception as error:
             problem = error
-        told = None if problem is None else f"{type(problem).__name__}: {problem}"
-        found = HostCommunicator(self._ranks).all_gather(told)
+        failure = None if problem is None else f"{type(problem).__name__}: {problem}"
+        found = HostCommunicator(self._ranks).all_gather(failure)
         if problem is not None:
             raise problem
         for rank, said in enumerate(found):

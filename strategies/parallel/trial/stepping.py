@@ -13,7 +13,7 @@ from ...modifiers.ema import local_part
 from .likeness import Factory, Likeness, made_quietly, random_state, seed_step
 
 NUM_RANKS = 2
-"""Among so many a cut is tried, whatever the run has: it may go on elsewhere."""
+"""Among so many a cut is tried, whatever the run has: it may resume elsewhere."""
 
 
 class UnlikeError(Exception):

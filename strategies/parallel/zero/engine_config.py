@@ -43,7 +43,7 @@ def engine_config(*, stage: int, precision: str, device_type: str, offload: bool
         "communication_data_type": "fp32",
     }
     if stage > 1:
-        # Left out, DeepSpeed adds micro-batches in the precision of the weights. Stage 1 is told
+        # Left out, DeepSpeed adds micro-batches in the precision of the weights. Stage 1 gets it
         # when it is built: see `Stage12.sum_in_fp32`.
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     if stage < 3:

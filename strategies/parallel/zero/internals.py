@@ -214,7 +214,7 @@ class Stage12(Layout):
             numbers = () if is_finite else self._zero.param_id.values()
             self._zero.norm_for_param_grads = dict.fromkeys(numbers, torch.tensor(math.nan))
             return
-        # What is known already it would compute anew, with two more sums over the ranks.
+        # What is known already it would recompute, with two more sums over the ranks.
         self._zero.compute_grad_norm = False
         self._zero.check_grad_overflow = not is_finite
 

@@ -73,7 +73,7 @@ class _UsedOutside:
         if self._has_answered and self._is_recomputed:
             raise ConfigError(
                 "the model's forward uses the parameters of a layer without calling it, and "
-                "computes layers anew in the backward, which under strategy=zero3 gathers what was "
+                "recomputes layers in the backward, which under strategy=zero3 gathers what was "
                 "called. Call the layer, and multiply its output by 0 to leave it out."
             )
 

@@ -1,4 +1,4 @@
-"""Weights that a script writes to, which ZeRO computes anew from its masters in the next step.
+"""Weights that a script writes to, which ZeRO recomputes from its masters in the next step.
 
 A clamp after a step, as of CLIP's temperature or of a critic's weights, would be lost without a
 word. What is written in place shows by torch's count of changes; what is written past it (by
@@ -89,7 +89,7 @@ class WrittenWeights:
 
     def _refuse(self, name: str) -> None:
         raise ConfigError(
-            f"{name} was written to after a step, and strategy={self._strategy} takes it anew from "
+            f"{name} was written to after a step, and strategy={self._strategy} recomputes it from "
             "what the ranks keep of it in the next one: what was written would be lost. Limit a "
             "weight where it is used, in the forward, as in self.logit_scale.clamp(max=4.6), or "
             "use --strategy ddp or fsdp."

@@ -50,7 +50,7 @@ from .used_outside import let_forward_ask_for_parameters, used_without_call
 from .written import WrittenWeights
 
 _UNDONE = {
-    "load_state_dict": "under ZeRO the next step computes the weights anew from its fp32 masters, "
+    "load_state_dict": "under ZeRO the next step recomputes the weights from its fp32 masters, "
     "so what is loaded would be lost. Pass run.prepare(weights=...), or load it in the function "
     "that is passed as model=."
 }

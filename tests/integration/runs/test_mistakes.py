@@ -210,7 +210,7 @@ def test_an_exception_of_one_rank_says_what_is_kept(mistake, strategy, launch, r
     step = 3 if mistake == "odd" else 2
     assert f"on rank 1, in step {step} ({line_of(launch, mistake)})" in said
     assert "The steps since step 0 could not be saved (not all ranks" in said
-    assert "the same command begins anew" in said
+    assert "the same command starts from step 0" in said
     assert launched.stderr.count("Traceback") <= 1  # that of the rank that met it
     assert run.steps_on_disk() == []
 

@@ -331,7 +331,7 @@ class Step:
 
     @property
     def place(self) -> tuple[str | int | bool, ...]:
-        """How far it is: ranks at the same place have told each other the same so far."""
+        """How far it is: ranks at the same place have exchanged the same so far."""
         if self.outcome is not None:
             return ("evaluation", self.number)
         is_carried = self._total is not None

@@ -173,8 +173,8 @@ class SampledData(DataPosition):
         if not self._torch.num_workers:
             return []
         return [
-            "random numbers that the data set draws in loader workers: each worker's stream begins "
-            "anew at a resume"
+            "random numbers that the data set draws in loader workers: each worker's stream "
+            "restarts at a resume"
         ]
 
     def _counts_samples(self, place: Place) -> bool:
@@ -289,10 +289,10 @@ def _set_epoch(loader: Any, epoch: int) -> None:
     """Tell everything that asks for it which epoch begins, so that each has its own order."""
     batches = getattr(loader, "batch_sampler", None)
     inner = getattr(batches, "sampler", None) if isinstance(batches, BatchSampler) else None
-    told: list[int] = []
+    informed: list[int] = []
     for one in (loader, getattr(loader, "sampler", None), batches, inner, _dataset(loader)):
-        if callable(getattr(one, "set_epoch", None)) and id(one) not in told:
-            told.append(id(one))
+        if callable(getattr(one, "set_epoch", None)) and id(one) not in informed:
+            informed.append(id(one))
             one.set_epoch(epoch)  # type: ignore[union-attr]
 
 

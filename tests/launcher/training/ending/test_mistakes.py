@@ -90,8 +90,8 @@ def test_what_is_on_the_disk_is_said():
     torn = Standing(step=5, place=(), newest_step=3, can_be_saved=False)
     sentence = save_before_leaving(torn, fails, lambda: True)
     assert "The steps since step 3 could not be saved" in sentence
-    assert sentence.endswith("begins from step 3.")
-    assert kept_text(5, None, why="x").endswith("begins anew.")
+    assert sentence.endswith("starts from step 3.")
+    assert kept_text(5, None, why="x").endswith("starts from step 0.")
     assert kept_text(1, 1).startswith("The 1 finished step is saved")
 
 
