@@ -37,8 +37,9 @@ def run(source: str, folder: Path, signals: tuple[int, ...]) -> tuple[int, str]:
     assert process.stdout.readline() == "ready\n"
     for signum in signals:
         process.send_signal(signum)
-    out, _ = process.communicate(timeout=30)
-    return process.returncode, out
+    # Not `communicate`: with a timeout it reads past what `readline` has buffered, and loses it.
+    out = process.stdout.read()
+    return process.wait(timeout=30), out
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1])
