@@ -70,8 +70,8 @@ class RunContext:
         self.environment = environment
         self.ranks = ranks
         self.preemption = preemption
-        told = environment.warning_file
-        self.end_time = EndTime(environment.end_time_s, told and end_time_file(told))
+        file = environment.warning_file
+        self.end_time = EndTime(environment.end_time_s, file and end_time_file(file))
         """When the job's time is over."""
         self.before_first_step = before_first_step or BeforeFirstStep(preemption)
         """Lets a notice end this rank at once, until it has something to save."""
@@ -229,7 +229,7 @@ class RunContext:
 
     def _describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
         """Return what this run is made of, without secrets: run.json, and what trackers show."""
-        told = {
+        description = {
             "script": str(Path(sys.argv[0]).resolve()),
             "arguments": sys.argv[1:],
             "attempt": attempt,
@@ -247,15 +247,15 @@ class RunContext:
             "git_commit": _git_commit(Path(sys.argv[0]).resolve().parent),
             **more,
         }
-        return mask_description(told, secrets_of(os.environ))
+        return mask_description(description, secrets_of(os.environ))
 
     def masked(self, text: str) -> str:
         """Return a text, such as an exception's, without the secrets that are known here."""
         return mask_text(text, self._secrets())
 
     def _secrets(self) -> tuple[str, ...]:
-        told = {ARGUMENTS: sys.argv[1:], "config": self.settings}
-        return secrets_in(told, secrets_of(os.environ))
+        settings = {ARGUMENTS: sys.argv[1:], "config": self.settings}
+        return secrets_in(settings, secrets_of(os.environ))
 
     @property
     def has_trained(self) -> bool:

@@ -48,13 +48,13 @@ class AttemptHistory:
         Without --run-dir the batch step can only assume where that is: if it has begun its record
         there, the record learns where the run is.
         """
-        told = next((end.run_dir for _, end in sorted(ends.items()) if end.run_dir), None)
-        if self._plan.run.run_dir is None and told is not None:
-            before, self._folder, self._is_known = self._folder, Path(told), True
+        found = next((end.run_dir for _, end in sorted(ends.items()) if end.run_dir), None)
+        if self._plan.run.run_dir is None and found is not None:
+            before, self._folder, self._is_known = self._folder, Path(found), True
             with suppress(OSError):
                 elsewhere = before is not None and before.resolve() != self._folder
                 if before is not None and elsewhere and (before / EVENTS).exists():
-                    append_event(before, FOLDER, path=told)
+                    append_event(before, FOLDER, path=found)
         return self._folder
 
     def decide(self, ends: Mapping[int, NodeEnd], code: int) -> RestartDecision:
