@@ -43,6 +43,24 @@ def pin(memory: mmap.mmap) -> Callable[[], None]:
     return unpin
 
 
+def on_current_gpu(action: Callable[[], None]) -> Callable[[], None]:
+    """Return an action for a thread, which begins on GPU 0, that runs on this thread's GPU.
+
+    Otherwise each rank would make a second CUDA context, on GPU 0.
+    """
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return action
+    device = torch.cuda.current_device()
+
+    def run() -> None:
+        torch.cuda.set_device(device)
+        action()
+
+    return run
+
+
 def _forget_last_error() -> None:
     """Take note of the refusal, or the next kernel that is started would be blamed for it."""
     import torch

@@ -120,6 +120,10 @@ class BackgroundWriter:
         """
         return self._staging.image(size_bytes)
 
+    def prepare(self, size_bytes: int) -> None:
+        """Take the memory of a first image of this size, while the caller goes about its work."""
+        self._staging.prepare(size_bytes)
+
     @property
     def image_note(self) -> str | None:
         """Why copies to the image are slow; None: they are not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -34,6 +35,9 @@ from ..context import RunContext
 from .background_thread import BackgroundThread
 from .pruning import Pruner
 from .writer_start import open_writer
+
+_HEADER_BYTES = 2**20
+"""For what an image holds besides tensors, each of which may begin a page."""
 
 
 class Checkpointer:
@@ -159,6 +163,16 @@ class Checkpointer:
         """Return how many bytes this rank writes in a full save by now. No collective."""
         fragments = self._strategy.fragments(weights_only=False)
         return sum(f.size_bytes for f in fragments if f.spec.name not in self._stored.names)
+
+    def prepare(self) -> None:
+        """Take the memory of the first save while the training continues. No collective.
+
+        Called after the first step, when the optimizer's state is there. Where the estimate is too
+        small, as for large objects of the script's, the first save takes the rest.
+        """
+        fragments = self._strategy.fragments(weights_only=False)
+        room_bytes = mmap.PAGESIZE * len(fragments) + _HEADER_BYTES
+        self._writer.prepare(sum(f.size_bytes for f in fragments) + room_bytes)
 
     def release_tensors(self) -> None:
         """Return once the optimizer's state may change. No collective."""

@@ -51,7 +51,7 @@ class SaveAtBoundary:
         self.clock = SaveDeadline(run.environment, run.preemption, run.end_time, warn=run.warn)
         """Whether there is time for it."""
         self._best: _Best | None = None
-        self._has_estimated = False
+        self._has_prepared = self._has_estimated = False
         self._probing = BackgroundThread("relaunch-probe")
 
     def save(self, step: int, state: Mapping[str, JSON], ending: Ending | None) -> None:
@@ -77,7 +77,13 @@ class SaveAtBoundary:
         self._run.heartbeat.beat()
 
     def passed(self, step: StepResult) -> None:
-        """Note the time of a step at its boundary; estimate that of a save, if that matters."""
+        """Note the time of a step at its boundary; estimate that of a save, if that matters.
+
+        After the first step the first save's memory is taken.
+        """
+        if not self._has_prepared:
+            self._has_prepared = True
+            self._checkpointer.prepare()
         if not self._run.ranks.is_coordinator:
             return
         self.clock.passed(step.evaluation_s, step.num_turns)

@@ -3,12 +3,13 @@
 import errno
 import mmap
 import os
+import threading
 
 import pytest
 import torch
 
 from checkpointing.background import staging as module
-from checkpointing.background.pinned_memory import pin
+from checkpointing.background.pinned_memory import on_current_gpu, pin
 from checkpointing.background.staging import Staging
 
 
@@ -158,3 +159,71 @@ def test_a_run_on_the_cpu_leaves_cuda_alone(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: pytest.fail("CUDA was asked"))
     pin(mmap.mmap(-1, 8192))()
+
+
+def test_what_was_prepared_is_the_first_image(staging):
+    log = []
+    one = staging(noting(log))
+    one.prepare(9000)
+    one.prepare(50000)  # once is enough
+    first = one.image(5000)
+    assert len(first) == 9000
+    assert bytes(first) == bytes(9000)
+    assert log == [("pin", 9000)]
+    one.prepare(50000)  # there is memory, which may be in use
+    assert one.image(5000) is first
+    assert len(one.image(20000)) == 20000
+    assert log == [("pin", 9000), ("unpin", 9000), ("pin", 20000)]
+
+
+def test_without_room_nothing_is_prepared_and_the_first_image_reports_it(staging, monkeypatch):
+    monkeypatch.setattr(module, "_STEP_BYTES", 4096)
+    one = staging(noting(log := []))
+    one._free_bytes = lambda: 0
+    one.prepare(9000)
+    with pytest.raises(OSError, match="does not fit into the host's memory"):
+        one.image(9000)
+    assert os.fstat(one.fd).st_size == 0
+    assert log == []
+
+
+def test_without_a_thread_the_first_image_takes_the_memory(staging, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    one = staging(noting([]))
+    one.prepare(9000)
+    assert len(one.image(5000)) == 5000
+
+
+def test_what_is_closed_prepares_no_longer(staging, monkeypatch):
+    """Its descriptor's number may be another file's soon."""
+    monkeypatch.setattr(module, "_STEP_BYTES", 4096)
+    began, may_continue = threading.Event(), threading.Event()
+
+    def free_bytes():
+        began.set()
+        assert may_continue.wait(20)
+
+    one = staging(noting(log := []))
+    one._free_bytes = free_bytes
+    one.prepare(4096 * 4096)
+    assert began.wait(20)
+    closing = threading.Thread(target=one.close)
+    closing.start()
+    may_continue.set()
+    closing.join(20)
+    assert not closing.is_alive()
+    assert log == []
+    assert one.fd == -1
+
+
+def test_a_thread_uses_the_gpu_of_the_thread_that_began_it(monkeypatch):
+    """A thread begins on GPU 0, where each rank would make a context."""
+    seen = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: seen.append(device))
+    on_current_gpu(lambda: seen.append("work"))()
+    assert seen == [3, "work"]

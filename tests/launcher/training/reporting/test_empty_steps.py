@@ -4,7 +4,11 @@ import math
 
 import pytest
 
-from launcher.training.reporting.empty_steps import LOOKED_AT, refuse_if_nothing_ever_counts, told
+from launcher.training.reporting.empty_steps import (
+    LOOKED_AT,
+    empty_steps_sentence,
+    refuse_if_nothing_ever_counts,
+)
 from launcher.training.run_state import RunState
 from strategies import ConfigError, LossScale, StepOutcome
 
@@ -14,8 +18,8 @@ EMPTY = StepOutcome(grad_norm=math.nan, applied=False, is_empty=True)
 
 
 def test_of_many_ever_fewer_are_told() -> None:
-    assert [n for n in range(1, 20) if told(n, n + 5)] == [1, 2, 4, 8, 16]
-    first, fourth = told(1, 7), told(4, 90)
+    assert [n for n in range(1, 20) if empty_steps_sentence(n, n + 5)] == [1, 2, 4, 8, 16]
+    first, fourth = empty_steps_sentence(1, 7), empty_steps_sentence(4, 90)
     assert first is not None
     assert first.startswith("step 7: nothing counted on any rank")
     assert first.endswith("the first such step.")
