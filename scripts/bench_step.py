@@ -33,7 +33,7 @@ from launcher.contract.run_options import RunOptions
 from launcher.run_folder.folder import RunFolder
 from launcher.training.rank_console import RankConsole
 from launcher.training.run import Run
-from strategies import Ranks, process_groups, training_batches
+from strategies import EMA, Ranks, process_groups, training_batches
 from strategies.data.batches import BatchPlan
 
 MICRO_BATCH = 32
@@ -183,13 +183,15 @@ def ours(
     optimizer: Any = adamw,
     save_every: str = NEVER,
     called: str = "",
+    ema: EMA | None = None,
 ) -> Callable[[Ranks, int], Step]:
     def build(ranks: Ranks, width: int) -> Step:
         environment = replace(
             RankEnvironment.from_environ(os.environ),
             run=RunOptions(strategy=strategy, exact=exact),
         )
-        name = called or f"{'exact-' if exact else ''}{strategy}-{optimizer.__name__}"
+        kind = f"{'exact-' if exact else ''}{'ema-' if ema is not None else ''}{strategy}"
+        name = called or f"{kind}-{optimizer.__name__}"
         folder = RunFolder(Path(os.environ["BENCH_FOLDER"]) / name)
         run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=folder, seed=0)
         run.console = RankConsole(is_heard=False)
@@ -201,6 +203,7 @@ def ours(
             micro_batch=MICRO_BATCH,
             epochs=10**6,
             max_grad_norm=1.0,
+            ema=ema,
             save_every=save_every,
             evaluate_every=NEVER,
             log_every=1000,
@@ -231,6 +234,8 @@ VARIANTS: dict[str, Callable[[Ranks, int], Step]] = {
     "relaunch exact-ddp": ours("ddp", exact=True),
     "relaunch exact-fsdp": ours("fsdp", exact=True),
     "relaunch muon-fsdp": ours("fsdp", optimizer=muon),
+    "relaunch ema-ddp": ours("ddp", ema=EMA(decay=0.999)),
+    "relaunch ema-fsdp": ours("fsdp", ema=EMA(decay=0.999)),
 }
 PAIRS = (
     ("relaunch ddp", "DDP by hand"),
@@ -241,6 +246,8 @@ PAIRS = (
     ("relaunch exact-ddp", "relaunch ddp"),
     ("relaunch exact-fsdp", "relaunch fsdp"),
     ("relaunch muon-fsdp", "relaunch fsdp"),
+    ("relaunch ema-ddp", "relaunch ddp"),
+    ("relaunch ema-fsdp", "relaunch fsdp"),
 )
 KINDS = {mine.split()[-1]: (theirs, mine) for mine, theirs in reversed(PAIRS)}
 """What `--only` takes: each of ours, and the first that it is compared with."""
@@ -249,7 +256,9 @@ EXACT_TARGET = 1.15
 """With sums that do not depend on their order, beside relaunch without them."""
 MUON_TARGET = 1.25
 """With Muon, which steps whole matrices, beside AdamW."""
-TARGETS = {"exact": EXACT_TARGET, "muon": MUON_TARGET}
+EMA_TARGET = 1.01
+"""With a moving average of the weights, beside the same without."""
+TARGETS = {"exact": EXACT_TARGET, "muon": MUON_TARGET, "ema": EMA_TARGET}
 
 
 def interleaved(steps: dict[str, Step], rounds: int, num_steps: int) -> dict[str, list[float]]:

@@ -27,6 +27,7 @@ from strategies import (
     shield_loader_workers,
     split_indices,
 )
+from strategies.collectives.process_group import memory_in_use
 from strategies.parallel.calls.bypass import explanation
 
 from ..contract.environment import RankEnvironment
@@ -120,6 +121,8 @@ class Run(RunContext):
                 )
                 if unshielded is not None:
                     run.warn(unshielded)
+                if (in_use := memory_in_use(ranks.device)) is not None:
+                    run.warn_of_rank(in_use)
                 start.pause()
                 return run
 
@@ -295,6 +298,8 @@ def _process_groups(environment: RankEnvironment) -> Iterator[Ranks]:
             ranks = stack.enter_context(groups)
         except ConfigError as error:
             leave(environment.error_file, str(error), USAGE)
+        except StrategyError as error:
+            leave(environment.error_file, str(error), _FAILURE)
         yield ranks
 
 

@@ -18,6 +18,7 @@ from torch._C._distributed_c10d import HashStore
 from checkpointing import JSON
 
 from ..errors import ConfigError
+from .gpu_errors import explained, in_use_text
 from .host_channel import GroupChannel, HostChannel
 from .socket_channel import SocketChannel
 from .socket_connect import meet_neighbours
@@ -86,6 +87,7 @@ def process_groups(
 
     Raises:
         ConfigError: this rank has no GPU of its own, and is to share none.
+        StrategyError: NCCL cannot connect the ranks.
     """
     shares = cuda_backend == "gloo"
     device = _device(local_rank, shares=shares)
@@ -93,14 +95,16 @@ def process_groups(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store = HashStore() if world_size == 1 else None
-    dist.init_process_group(
-        _backend(device, shares=shares),
-        store=store,
-        rank=rank if store else -1,
-        world_size=world_size if store else -1,
-        timeout=timeout,
-        device_id=device if device.type == "cuda" and not shares else None,
-    )
+    with _explaining_nccl():
+        dist.init_process_group(
+            _backend(device, shares=shares),
+            store=store,
+            rank=rank if store else -1,
+            world_size=world_size if store else -1,
+            timeout=timeout,
+            # NCCL connects now, and not in the middle of the first backward.
+            device_id=device if device.type == "cuda" and not shares else None,
+        )
     host_group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(host_group, dist.ProcessGroup)
     ranks = Ranks(
@@ -117,6 +121,26 @@ def process_groups(
     if neighbours is not None:
         neighbours.close()
     dist.destroy_process_group()
+
+
+@contextmanager
+def _explaining_nccl() -> Iterator[None]:
+    try:
+        yield
+    except dist.DistBackendError as error:
+        known = explained(str(error))
+        if known is None:
+            raise
+        raise known from error
+
+
+def memory_in_use(device: torch.device) -> str | None:
+    """Return a warning where others hold much of this rank's GPU. Called before the training."""
+    if device.type != "cuda":
+        return None
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    own_bytes = torch.cuda.memory_reserved(device)
+    return in_use_text(str(device), free_bytes, total_bytes, own_bytes)
 
 
 def _backend(device: torch.device, *, shares: bool) -> str:
