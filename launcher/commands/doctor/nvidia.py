@@ -7,17 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .facts import GpuFacts
 
-_ASKED = (
-    "index",
-    "name",
-    "uuid",
-    "ecc.errors.uncorrected.volatile.total",
-    "clocks_throttle_reasons.active",
-    "temperature.gpu",
-    "memory.used",
-    "memory.total",
-)
+_SLOWED = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+"""The same mask: since driver 535, and before."""
 _FEWEST = ("index", "name", "uuid")
+_MORE = ("ecc.errors.uncorrected.volatile.total", "temperature.gpu", "memory.used", "memory.total")
+_QUERIES = (*((*_FEWEST, *_MORE, slowed) for slowed in _SLOWED), _FEWEST)
+"""The fields to ask for, until a driver knows all of them."""
 _ANSWER_S = 20.0
 _MIB = 1 << 20
 
@@ -38,7 +33,7 @@ def look(ask: Ask | None = None) -> tuple[GpuFacts, ...]:
     ask = _run if ask is None else ask
     if ask(("nvidia-smi", "-L")) is None and ask is _run and not _is_there():
         return ()
-    for fields in (_ASKED, _FEWEST):  # an older driver does not know all of them
+    for fields in _QUERIES:
         text = ask(_query("gpu", fields))
         if text is not None:
             users = ask(_query("compute-apps", ("gpu_uuid", "pid"))) or ""
@@ -74,7 +69,7 @@ def _gpu(values: Mapping[str, str], pids: Mapping[str, Sequence[int]]) -> GpuFac
         name=values["name"],
         uuid=values["uuid"],
         uncorrected_errors=_number(values.get("ecc.errors.uncorrected.volatile.total")),
-        throttle_mask=_number(values.get("clocks_throttle_reasons.active")),
+        throttle_mask=next((_number(values[name]) for name in _SLOWED if name in values), None),
         temperature_c=_number(values.get("temperature.gpu")),
         used_bytes=None if used is None else used * _MIB,
         total_bytes=None if total is None else total * _MIB,

@@ -16,14 +16,19 @@ from launcher.errors import UsageError
 from launcher.slurm.job_info import JobFacts
 
 WHOLE = (
-    "0, NVIDIA H100 80GB HBM3, GPU-aa, 0, 0x0000000000000041, 88, 1024, 81559\n"
-    "1, NVIDIA H100 80GB HBM3, GPU-bb, [N/A], [Insufficient Permissions], 30, 0, 81559\n"
+    "0, NVIDIA H100 80GB HBM3, GPU-aa, 0, 88, 1024, 81559, 0x0000000000000041\n"
+    "1, NVIDIA H100 80GB HBM3, GPU-bb, [N/A], 30, 0, 81559, [Insufficient Permissions]\n"
 )
 
 
-def test_nvidia_smi_is_read() -> None:
-    def ask(words: Sequence[str]) -> str:
-        return WHOLE if "--query-gpu" in words[1] else "GPU-aa, 17\nGPU-aa, 18\n"
+@pytest.mark.parametrize("known", ["clocks_event_reasons", "clocks_throttle_reasons"])
+def test_nvidia_smi_is_read(known: str) -> None:
+    """A driver from before 535 knows the old name of the mask; a later one may know the new."""
+
+    def ask(words: Sequence[str]) -> str | None:
+        if "--query-gpu" in words[1]:
+            return WHOLE if known in words[1] else None
+        return "GPU-aa, 17\nGPU-aa, 18\n"
 
     hot, hidden = nvidia.look(ask)
     assert (hot.index, hot.uncorrected_errors, hot.throttle_mask) == (0, 0, 0x41)
