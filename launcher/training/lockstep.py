@@ -34,6 +34,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -226,6 +227,7 @@ def where_raised(error: BaseException) -> str | None:
     return found
 
 
+@lru_cache(maxsize=64)
 def _line(name: str, number: int) -> str:
     return f"{Path(name).name}:{number}"
 

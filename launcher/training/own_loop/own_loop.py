@@ -102,6 +102,8 @@ class OwnLoop:
         self._pending: tuple[Agreed | None, AgreedNotice | None] | None = None
         self._num_updates = self._num_steps = 0
         self._batch_of_step = 0
+        self._batches_left: int | None = None
+        """Of the present epoch; None: not known."""
         self._ending: str | None = None
         self._resume()
 
@@ -110,6 +112,7 @@ class OwnLoop:
     def open_epoch(self) -> Any:
         """Return the batches of the present epoch from the present place on."""
         assert self._data is not None
+        self._batches_left = self._data.left(self.place)
         ranks, generators = self._run.ranks, self._data.generators
         mine, self._places.restored = self._places.restored, None
         begun = self.place.batches > 0 or self.place.samples > 0
@@ -135,8 +138,10 @@ class OwnLoop:
         self.watch.batches += 1
         size = self._data.batch_size or 1
         batches, samples = self.place.batches + 1, self.place.samples + size
-        self.place = replace(self.place, batches=batches, samples=samples)
-        self.ends_epoch = self._data.left(self.place) == 0
+        self.place = Place(epoch=self.place.epoch, batches=batches, samples=samples)
+        if self._batches_left is not None:  # counted down: to ask the sampler takes longer
+            self._batches_left -= 1
+        self.ends_epoch = self._batches_left == 0
         self.evaluation_due = False
         return self._data.ready(batch)
 
