@@ -92,13 +92,24 @@ def likeness_of(
         TrialNotMade: the factory refuses them, or does not make its optimizer from them.
     """
     shapes = {name: _small(tuple(parameter.shape)) for name, parameter in named}
+    groups = groups_of(factory, shapes, device)
+    return Likeness(shapes=shapes, chosen=_chosen(shapes, groups), groups=groups, device=device)
+
+
+def groups_of(
+    factory: Factory, shapes: Mapping[str, tuple[int, ...]], device: torch.device
+) -> list[list[str]]:
+    """Return the names of each group of the optimizer that is made for such parameters.
+
+    Raises:
+        TrialNotMade: the factory refuses them, or does not make its optimizer from them.
+    """
     empty = {name: nn.Parameter(torch.empty(s, device=device)) for name, s in shapes.items()}
     optimizer = made_quietly(factory, empty)
     try:
-        groups = names_by_group(optimizer, list(empty.items()))
+        return names_by_group(optimizer, list(empty.items()))
     except Exception as error:
         raise TrialNotMade(str(error)) from error
-    return Likeness(shapes=shapes, chosen=_chosen(shapes, groups), groups=groups, device=device)
 
 
 def made_quietly(factory: Factory, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:

@@ -19,6 +19,7 @@ from ..model.factory_checks import made_optimizer
 from ..state.optimizer_state import names_by_group
 from ..strategy import Parameters
 from .comparison import require_alike
+from .coupling import require_uncoupled
 from .likeness import Factory, Likeness, TrialNotMade, apart, likeness_of
 from .owned import OWNED_RANKS
 from .resumption import Resumable, require_resumed
@@ -143,20 +144,33 @@ def _try(factory: Factory, likeness: Likeness, cut: Cut | None) -> frozenset[str
             f"nothing had happened: tried on small parameters and resumed, {error}. Use an "
             "optimizer that keeps all in its state and its parameter groups, such as AdamW."
         ) from error
-    if cut is None:
-        return None
+    return None if cut is None else _whole_where_cut(factory, whole, cut)
+
+
+def _whole_where_cut(factory: Factory, whole: Whole, cut: Cut) -> frozenset[str] | None:
+    """Return what is to be stepped whole; None: nothing, all is stepped as it is cut.
+
+    Raises:
+        ConfigError: neither comes to the same.
+    """
+    names: frozenset[str] | None = None
+    trouble: str | None = None
     try:
-        _require_same_cut(factory, whole, cut)
+        try:
+            _require_same_cut(factory, whole, cut)
+        except (UnlikeError, ConfigError):
+            names, trouble = _names_to_keep_whole(factory, whole, cut)
+            if trouble is not None:
+                raise
+        require_uncoupled(factory, whole.likeness)
     except (UnlikeError, ConfigError) as error:
-        names, trouble = _names_to_keep_whole(factory, whole, cut)
-        if trouble is None:
-            return names
         raise ConfigError(
-            f"{name} is another optimizer where parameters are cut, as strategy={cut.strategy} "
-            f"cuts them: tried on small ones, {error}{trouble}. Use --strategy ddp (single on one "
-            "rank), or an elementwise optimizer such as SGD, Adam or AdamW."
+            f"{type(whole.optimizer).__name__} is another optimizer where parameters are cut, as "
+            f"strategy={cut.strategy} cuts them: tried on small ones, {error}{trouble or ''}. Use "
+            "--strategy ddp (single on one rank), or an elementwise optimizer such as SGD, Adam or "
+            "AdamW."
         ) from error
-    return None
+    return names
 
 
 def _names_to_keep_whole(
