@@ -10,24 +10,27 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from .versions import LIGHTNING, TRANSFORMERS, Framework
+from .versions import LIGHTNING, RAY, TRANSFORMERS, Framework
 
 if TYPE_CHECKING:
     from .huggingface import RelaunchCallback as RelaunchCallback
     from .lightning import RelaunchLightning as RelaunchLightning
+    from .ray_train.loop import RelaunchTrainLoop as RelaunchTrainLoop
     from .resumable_loader import ResumableLoader as ResumableLoader
 
 _MODULE_OF = {
     "RelaunchCallback": ".huggingface",
     "RelaunchLightning": ".lightning",
+    "RelaunchTrainLoop": ".ray_train.loop",
     "ResumableLoader": ".resumable_loader",
 }
 _NEEDED: Mapping[str, Framework] = {
     "RelaunchCallback": TRANSFORMERS,
     "RelaunchLightning": LIGHTNING,
+    "RelaunchTrainLoop": RAY,
 }
 
-__all__ = ["RelaunchCallback", "RelaunchLightning", "ResumableLoader"]
+__all__ = ["RelaunchCallback", "RelaunchLightning", "RelaunchTrainLoop", "ResumableLoader"]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,6 +56,7 @@ class Framework:
 
 TRANSFORMERS = Framework(name="transformers", extra="hf", oldest=(5, 23), newest=(5, 24))
 LIGHTNING = Framework(name="lightning", extra="lightning", oldest=(2, 6), newest=(2, 6))
+RAY = Framework(name="ray", extra="ray", oldest=(2, 60), newest=(2, 60))
 
 
 def _release(version: str) -> tuple[int, int]:

@@ -29,6 +29,8 @@ END_TIME = "RELAUNCH_END_TIME"
 GRACE = "RELAUNCH_GRACE_S"
 HAND_OVER = "RELAUNCH_SLURM"
 """Settings from the batch step's process to the agents; not for the ranks."""
+RAY_NOTICE = "RELAUNCH_RAY_NOTICE"
+"""Where the bridge to Ray Train writes what Ray says of a preemption; for the launcher alone."""
 CUDA_BACKEND = "RELAUNCH_CUDA_BACKEND"
 """The user's: "gloo" lets ranks share GPUs, to try a run of several ranks on fewer GPUs."""
 INTERFACE_NAMES = ("GLOO_SOCKET_IFNAME", "TP_SOCKET_IFNAME")
@@ -46,7 +48,7 @@ HIP_DEVICES = "HIP_VISIBLE_DEVICES"
 
 OWN_NAMES = VARIABLES | {
     *(RUN_ID, SECRET, ATTEMPT, WARNING_FILE, HEARTBEAT_FILE, STACKS_FILE, FOLDER_FILE),
-    *(CPUS, PLAN, START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER),
+    *(CPUS, PLAN, START_DIR, LEAVING_FILE, END_TIME, GRACE, HAND_OVER, RAY_NOTICE),
 }
 
 _Number = TypeVar("_Number", int, float)

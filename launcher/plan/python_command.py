@@ -5,19 +5,10 @@ from dataclasses import dataclass
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
+from ..contract.own_start import OWN_START
+
 PYTHON_FLAGS = ("-X", "faulthandler", "-u")
 """How every rank's Python is started: a native crash shows its stack, output is never held back."""
-
-OWN_START = (
-    "import os, sys; "
-    "sys.flags.safe_path or sys.path.__setitem__(0, os.path.dirname(sys.executable)); "
-    "from launcher.cli import console; console()"
-)
-"""What `python -c` is given to be this command as its script would be.
-
-Nothing comes from the working folder, which may hold a json.py of the user's. Not -P: the ranks,
-which are forks, would not look beside their script either.
-"""
 
 
 def own_command(python: str, program: str) -> list[str]:

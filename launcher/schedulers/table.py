@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from ..agent.cluster import ClusterEnvironment
+from ..contract.environment import RAY_NOTICE
 
 Say = Callable[[str], None]
 
@@ -21,6 +22,8 @@ class Scheduler:
 
 
 SCHEDULERS = (
+    # First: Ray itself may run in a job of another, whose variables its workers inherit.
+    Scheduler(name="Ray", variables=(RAY_NOTICE,), module="launcher.schedulers.ray_worker"),
     Scheduler(name="Slurm", variables=("SLURM_JOB_ID",), module="launcher.slurm.environment"),
     Scheduler(
         name="Grid Engine",

@@ -312,8 +312,10 @@ def _require_main_thread() -> None:
     if threading.current_thread() is not threading.main_thread():
         raise ConfigError(
             "Run.start was called in a thread, where no preemption notice arrives (Ray Train calls "
-            "its training function in one). Start the script as a process of its own, for example "
-            'with subprocess.run(["relaunch", "train.py"]).'
+            "its training function in one). Under Ray Train give the trainer "
+            'launcher.bridges.RelaunchTrainLoop("train.py") as its training function; elsewhere '
+            "start the script as a process of its own, for example with "
+            'subprocess.run(["relaunch", "train.py"]).'
         )
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ...contract.environment import OWN_NAMES
+from ...contract.own_start import OWN_START
 from ...errors import UsageError
-from ...plan.python_command import OWN_START
 from ...slurm.job_info import JobFacts
 from ...slurm.scontrol import Scontrol
 from ...terminal.console import say

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ...contract.environment import OWN_NAMES
+from ...contract.own_start import OWN_START
 from ...contract.trial import TRIAL, TrialSettings
 from ...errors import LauncherError
-from ...plan.python_command import OWN_START
 from ...workers import exec_worker
 
 OUTPUT = "output.log"

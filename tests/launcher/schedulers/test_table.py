@@ -18,6 +18,8 @@ GRID_ENGINE = {"JOB_ID": "7", "SGE_JOB_SPOOL_DIR": "/spool/7.1"}
         ({"PBS_JOBID": "1.server"}, None),
         ({"FLUX_JOB_ID": "f1", "FLUX_TASK_RANK": "0"}, "Flux"),
         ({"JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
+        ({"RELAUNCH_RAY_NOTICE": "/f"}, "Ray"),
+        ({"RELAUNCH_RAY_NOTICE": "/f", "SLURM_JOB_ID": "1"}, "Ray"),
         ({"SLURM_JOB_ID": "1", "JOB_COMPLETION_INDEX": "0"}, "Slurm"),
     ],
 )
