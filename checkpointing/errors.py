@@ -2,6 +2,7 @@
 
 CheckpointError
 ├── DamagedCheckpointError   (also ValueError)         what is on disk is not what was saved
+│   └── NamedFileError                              a file that it names, and that is not its own
 ├── ModelMismatchError       (also ValueError)         the checkpoint is sound, but of another model
 ├── NoCheckpointError        (also FileNotFoundError)  the store has no such step
 ├── PlaceError               (also ValueError)         no checkpoints can be kept at such a URL
@@ -27,6 +28,13 @@ class DamagedCheckpointError(CheckpointError, ValueError):
         super().__init__(f"{path}: {problem}")
         self.path = path
         self.problem = problem
+
+
+class NamedFileError(DamagedCheckpointError):
+    """A file of others, which a checkpoint names in place of a copy, is missing or not as it was.
+
+    The checkpoint itself is sound, and an older one needs the same file as a rule.
+    """
 
 
 class ModelMismatchError(CheckpointError, ValueError):

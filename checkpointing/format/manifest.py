@@ -7,7 +7,7 @@ Whether the files agree is for `store.py` (sizes) and `shard_reader.py` (checksu
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from .names import is_object, object_attempt
 from .strict_json import JSON
@@ -15,11 +15,15 @@ from .tensor_spec import TensorSpec
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_NAME = "relaunch-checkpoint"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """2: a chunk is four numbers, and names its file by its place among the files.
-3: a file may be an object, which lies beside the checkpoints and which several of them name."""
+3: a file may be an object, which lies beside the checkpoints and which several of them name.
+4: a tensor may lie in a file that is not the run's; without one, version 3 is written."""
 
-READ_VERSIONS = (2, 3)
+OWN_FILES_VERSION = 3
+"""Of a checkpoint that names no tensor in files of others."""
+
+READ_VERSIONS = (2, 3, 4)
 
 BLOCK_BYTES = 4 * 1024 * 1024
 """The bytes under one CRC-32, and the largest amount read to use one element."""
@@ -38,7 +42,8 @@ class Chunk(NamedTuple):
     """
 
     file: str
-    """The file's name inside the checkpoint's folder; of an object, beside it."""
+    """The file's name inside the checkpoint's folder; of an object, beside it; or the name of a
+    `NamedTensor`."""
 
     start: int
     """First element of the row-major flattened tensor."""
@@ -47,7 +52,7 @@ class Chunk(NamedTuple):
     """One past the last element."""
 
     offset: int
-    """First byte in the file."""
+    """First byte in the file; in a `NamedTensor`, of the tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,34 @@ class StoredFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NamedTensor(StoredFile):
+    """One whole tensor of a safetensors file, and the CRC-32 of each of its blocks.
+
+    Its bytes are counted from the first of the tensor: where in the file that is may change.
+    """
+
+    path: str
+    """The file, absolute, as it was called when it was named."""
+
+    tensor: str
+    """The tensor's name in the file."""
+
+    @classmethod
+    def of(
+        cls, *, path: str, tensor: str, size_bytes: int, block_bytes: int, crc32: tuple[int, ...]
+    ) -> Self:
+        """Return it under the name that chunks know it by."""
+        return cls(
+            name=f"{path}#{tensor}",
+            path=path,
+            tensor=tensor,
+            size_bytes=size_bytes,
+            block_bytes=block_bytes,
+            crc32=crc32,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The content of manifest.json."""
 
@@ -97,10 +130,23 @@ class Manifest:
     tensors: tuple[StoredTensor, ...]
     files: tuple[StoredFile, ...]
 
+    named: tuple[NamedTensor, ...] = ()
+    """What lies in files that are not the run's, which nothing here writes or deletes."""
+
     @property
     def size_bytes(self) -> int:
-        """The bytes of all files: the shards, and the objects that others may name too."""
-        return sum(file.size_bytes for file in self.files)
+        """The bytes of all that it takes: shards, objects, and tensors in files of others."""
+        return sum(file.size_bytes for file in (*self.files, *self.named))
+
+    @property
+    def named_bytes(self) -> int:
+        """The bytes of the tensors that lie in files of others."""
+        return sum(one.size_bytes for one in self.named)
+
+    @property
+    def named_paths(self) -> tuple[str, ...]:
+        """The files of others, each once."""
+        return tuple(dict.fromkeys(one.path for one in self.named))
 
     @property
     def own_bytes(self) -> int:
@@ -111,7 +157,7 @@ class Manifest:
     def written_bytes(self) -> int:
         """The bytes that the attempt to save has written, without those that were there before."""
         there = (f for f in self.files if f.is_object and object_attempt(f.name) != self.token)
-        return self.size_bytes - sum(file.size_bytes for file in there)
+        return self.size_bytes - self.named_bytes - sum(file.size_bytes for file in there)
 
     @property
     def objects(self) -> frozenset[str]:

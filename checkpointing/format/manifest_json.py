@@ -13,9 +13,11 @@ from .manifest import (
     FORMAT_VERSION,
     MAX_BLOCK_BYTES,
     MAX_TEXT_BYTES,
+    OWN_FILES_VERSION,
     READ_VERSIONS,
     Chunk,
     Manifest,
+    NamedTensor,
     StoredFile,
     StoredTensor,
 )
@@ -27,11 +29,15 @@ from .tensor_spec import TensorSpec
 _TOP: Final = frozenset(
     ("format", "version", "step", "token", "created_by", "state", "tensors", "files", "sha256")
 )
+_NAMED_TOP: Final = _TOP | {"named"}
+_NAMED_SINCE: Final = 4
+"""The first version that has tensors in files of others."""
 _TENSOR: Final = frozenset(("fqn", "key", "shape", "dtype", "chunks"))
 _CHUNK_NUMBERS: Final = 4
 _OBJECTS_SINCE: Final = 3
 """The first version that has objects."""
 _FILE: Final = frozenset(("name", "size_bytes", "block_bytes", "crc32"))
+_NAMED: Final = frozenset(("path", "tensor", "size_bytes", "block_bytes", "crc32"))
 _TOKEN: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -42,11 +48,13 @@ def encode_manifest(manifest: Manifest) -> bytes:
     Raises:
         ValueError: If the manifest would not be accepted on reading.
     """
-    place_of = {file.name: place for place, file in enumerate(manifest.files)}
-    _require_consistent(manifest.tensors, manifest.files)
+    everywhere = (*manifest.files, *manifest.named)
+    place_of = {file.name: place for place, file in enumerate(everywhere)}
+    _require_consistent(manifest.tensors, everywhere)
     content: dict[str, JSON] = {
         "format": FORMAT_NAME,
-        "version": FORMAT_VERSION,
+        # One that needs no newer version can be read by an older relaunch.
+        "version": FORMAT_VERSION if manifest.named else OWN_FILES_VERSION,
         "step": manifest.step,
         "token": manifest.token,
         "created_by": manifest.created_by,
@@ -54,6 +62,8 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "tensors": [encode_tensor(tensor, place_of) for tensor in manifest.tensors],
         "files": [encode_file(file) for file in manifest.files],
     }
+    if manifest.named:
+        content["named"] = [encode_named(one) for one in manifest.named]
     text, _ = _spell(content)
     if len(text) > MAX_TEXT_BYTES:
         raise ValueError(f"the manifest has {len(text)} bytes, more than {MAX_TEXT_BYTES}")
@@ -75,9 +85,10 @@ def parse_manifest(text: bytes) -> Manifest:
         if type(version) is not int or version not in READ_VERSIONS:
             raise ValueError(
                 f"has format version {version!r}; this relaunch reads versions "
-                f"{' and '.join(map(str, READ_VERSIONS))}. Use the relaunch that wrote it"
+                f"{READ_VERSIONS[0]} to {READ_VERSIONS[-1]}. Use the relaunch that wrote it"
             )
-    fields = Fields(top, "the manifest", _TOP)
+    has_named = isinstance(top, dict) and top.get("version") == _NAMED_SINCE
+    fields = Fields(top, "the manifest", _NAMED_TOP if has_named else _TOP)
     if fields.text("format") != FORMAT_NAME:
         raise ValueError(f"has the format {fields.text('format')!r}, not {FORMAT_NAME!r}")
     spelled, digest = _spell(fields.all_but("sha256"))
@@ -89,7 +100,8 @@ def parse_manifest(text: bytes) -> Manifest:
     if not _TOKEN.fullmatch(fields.text("token")):
         raise ValueError(f"has the token {fields.text('token')!r}, which is not hexadecimal")
     files = tuple(parse_file(value) for value in fields.array("files"))
-    names = [file.name for file in files]
+    named = tuple(parse_named(value) for value in (fields.array("named") if has_named else ()))
+    names = [file.name for file in (*files, *named)]
     manifest = Manifest(
         step=fields.integer("step"),
         token=fields.text("token"),
@@ -97,8 +109,9 @@ def parse_manifest(text: bytes) -> Manifest:
         state=fields.mapping("state"),
         tensors=tuple(parse_tensor(value, names) for value in fields.array("tensors")),
         files=files,
+        named=named,
     )
-    _require_consistent(manifest.tensors, manifest.files)
+    _require_consistent(manifest.tensors, (*files, *named))
     if manifest.objects and fields.integer("version") < _OBJECTS_SINCE:
         raise ValueError(f"names objects, which version {fields.integer('version')} has none of")
     return manifest
@@ -132,6 +145,17 @@ def encode_file(file: StoredFile) -> JSON:
         "size_bytes": file.size_bytes,
         "block_bytes": file.block_bytes,
         "crc32": list(file.crc32),
+    }
+
+
+def encode_named(one: NamedTensor) -> JSON:
+    """Return a tensor in a file of others as it stands in the manifest."""
+    return {
+        "path": one.path,
+        "tensor": one.tensor,
+        "size_bytes": one.size_bytes,
+        "block_bytes": one.block_bytes,
+        "crc32": list(one.crc32),
     }
 
 
@@ -196,6 +220,22 @@ def parse_file(value: JSON) -> StoredFile:
     )
 
 
+def parse_named(value: JSON) -> NamedTensor:
+    """Read a tensor in a file of others back.
+
+    Raises:
+        ValueError: For missing or wrong fields.
+    """
+    fields = Fields(value, "a named tensor", _NAMED)
+    return NamedTensor.of(
+        path=fields.text("path"),
+        tensor=fields.text("tensor"),
+        size_bytes=fields.integer("size_bytes", minimum=1),
+        block_bytes=fields.integer("block_bytes", minimum=1),
+        crc32=fields.integers("crc32"),
+    )
+
+
 def _spell(content: Mapping[str, JSON]) -> tuple[bytes, str]:
     """Return the text of all fields with the SHA-256 among them, and the SHA-256 of the others.
 
@@ -231,12 +271,18 @@ def _require_consistent(tensors: Iterable[StoredTensor], files: Iterable[StoredF
                 raise ValueError(f"{spec.name} lies in {file_name!r}, which is not a listed file")
             bytes_of[file_name].append((offset, offset + (end - start) * itemsize))
     for file in file_of.values():
-        (_require_apart if file.is_object else _require_tiled)(file, bytes_of[file.name])
+        if isinstance(file, NamedTensor):
+            _require_within(file, bytes_of[file.name])
+        else:
+            (_require_apart if file.is_object else _require_tiled)(file, bytes_of[file.name])
 
 
 def _require_sound_file(file: StoredFile) -> None:
+    if isinstance(file, NamedTensor):
+        if not file.path.startswith("/"):
+            raise ValueError(f"names {file.tensor} in {file.path!r}, which is not absolute")
     # Also keeps every path inside the store: such a name has no ".." and leads nowhere else.
-    if not SHARD_NAME.fullmatch(file.name) and not file.is_object:
+    elif not SHARD_NAME.fullmatch(file.name) and not file.is_object:
         raise ValueError(
             f"lists the file {file.name!r}, which is not named like r00000.safetensors"
         )
@@ -266,6 +312,14 @@ def _require_tiled(file: StoredFile, byte_ranges: list[tuple[int, int]]) -> None
     data = Range(data_start, file.size_bytes)
     if problem := find_cover_problem(byte_ranges, data, "bytes"):
         raise ValueError(f"{file.name}: {problem}")
+
+
+def _require_within(one: NamedTensor, byte_ranges: list[tuple[int, int]]) -> None:
+    """Several tensors may be the same one of a file."""
+    if not byte_ranges:
+        raise ValueError(f"names {one.tensor} of {one.path}, and no tensor lies there")
+    if max(end for _, end in byte_ranges) > one.size_bytes:
+        raise ValueError(f"{one.tensor} of {one.path} has {one.size_bytes} bytes, and more is used")
 
 
 def _require_apart(file: StoredFile, byte_ranges: list[tuple[int, int]]) -> None:

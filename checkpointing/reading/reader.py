@@ -1,20 +1,22 @@
 """Read any range of any tensor of one checkpoint."""
 
 from collections import OrderedDict
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..errors import DamagedCheckpointError, ModelMismatchError
-from ..format.manifest import Manifest, StoredTensor
+from ..format.manifest import Manifest, NamedTensor, StoredTensor
 from ..format.names import file_path
 from ..format.ranges import Range, overlaps
 from ..format.tensor_spec import TensorSpec
 from ..storage.local_files import LOCAL_FILES, Files
 from .shard_reader import ShardReader
 from .verify import find_damage, load_manifest, require_file, saying_who_needs
+from .weight_files import naming_what_it_is_for, open_named
 
 if TYPE_CHECKING:
     import torch
@@ -49,11 +51,23 @@ class CheckpointReader:
         folder: The checkpoint's folder.
         manifest: Its content: `step`, `state`, `created_by`, `specs()`.
 
+    Args:
+        folder: The checkpoint's folder.
+        manifest: Its content.
+        files: How it is reached.
+        weight_files: Where tensors that it names in files of others are looked for first.
+
     Raises:
         DamagedCheckpointError: If a file is missing, a link, or of another size.
     """
 
-    def __init__(self, folder: PurePath, manifest: Manifest, files: Files) -> None:
+    def __init__(
+        self,
+        folder: PurePath,
+        manifest: Manifest,
+        files: Files,
+        weight_files: Sequence[Path] = (),
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         self._files = files
@@ -63,7 +77,11 @@ class CheckpointReader:
             require_file(folder, record, files)
             path = file_path(folder, record.name)
             self._shards[record.name] = ShardReader(path, record, files)
-        self._records = {record.name: record for record in manifest.files}
+        for named in manifest.named:
+            with naming_what_it_is_for(named, folder, files):
+                self._shards[named.name] = open_named(named, weight_files)
+        self._weight_files = weight_files
+        self._records = {one.name: one for one in (*manifest.files, *manifest.named)}
         self._recently_used: OrderedDict[str, ShardReader] = OrderedDict()
 
     def __enter__(self) -> Self:
@@ -96,15 +114,21 @@ class CheckpointReader:
         return self._stored(fqn, key).spec
 
     def shares(self, other: "CheckpointReader", fqn: str, key: str) -> bool:
-        """Return whether a tensor is the same bytes of the same objects in another checkpoint.
+        """Return whether a tensor is the same bytes of the same files in another checkpoint.
+
+        These are objects, or files of others that both name with the same checksums.
 
         Raises:
             ModelMismatchError: If one of the two has no such tensor.
         """
         mine, theirs = self._stored(fqn, key).chunks, other._stored(fqn, key).chunks
-        is_in_objects = all(self._records[chunk.file].is_object for chunk in mine)
-        is_one_store = self.folder.parent == other.folder.parent
-        return is_in_objects and is_one_store and mine == theirs
+        return mine == theirs and all(self._has_as(other, chunk.file) for chunk in mine)
+
+    def _has_as(self, other: "CheckpointReader", name: str) -> bool:
+        record = self._records[name]
+        if isinstance(record, NamedTensor):
+            return record == other._records[name]
+        return record.is_object and self.folder.parent == other.folder.parent
 
     def read(self, fqn: str, key: str, start: int, end: int) -> "torch.Tensor":
         """Return the elements [start, end) of the flattened tensor, in new CPU memory.
@@ -216,7 +240,7 @@ class CheckpointReader:
 
     def verify(self) -> list[str]:
         """Re-read every byte, without torch; return all damage, empty if there is none."""
-        return find_damage(self.folder, self.manifest, self._files)
+        return find_damage(self.folder, self.manifest, self._files, self._weight_files)
 
     def _copy_bytes(self, stored: StoredTensor, wanted: Range, out: memoryview) -> None:
         itemsize = stored.spec.itemsize
@@ -232,7 +256,13 @@ class CheckpointReader:
                 raise
 
     def _read_file(self, name: str, offset: int, out: memoryview) -> None:
-        with saying_who_needs(self._records[name], self.folder, self._files):
+        record = self._records[name]
+        saying: AbstractContextManager[None] = (
+            naming_what_it_is_for(record, self.folder, self._files)
+            if isinstance(record, NamedTensor)
+            else saying_who_needs(record, self.folder, self._files)
+        )
+        with saying:
             self._opened(name).read_into(offset, out)
 
     def _opened(self, name: str) -> ShardReader:
@@ -263,13 +293,20 @@ class CheckpointReader:
             )
 
 
-def open_folder(folder: PurePath, files: Files = LOCAL_FILES) -> CheckpointReader:
+def open_folder(
+    folder: PurePath, files: Files = LOCAL_FILES, weight_files: Sequence[Path] = ()
+) -> CheckpointReader:
     """Open one checkpoint under any folder name: also a copy, or one that was refused.
+
+    Args:
+        folder: The checkpoint's folder.
+        files: How it is reached.
+        weight_files: See `CheckpointReader`.
 
     Raises:
         DamagedCheckpointError: Naming the file.
     """
-    return CheckpointReader(folder, load_manifest(folder, None, files), files)
+    return CheckpointReader(folder, load_manifest(folder, None, files), files, weight_files)
 
 
 def _require_within(spec: TensorSpec, start: int, end: int) -> None:

@@ -15,8 +15,10 @@ class ShardReader:
     Not for use by several threads at once.
     """
 
-    def __init__(self, path: PurePath, record: StoredFile, files: Files) -> None:
+    def __init__(self, path: PurePath, record: StoredFile, files: Files, *, begin: int = 0) -> None:
+        """Take a file, or what of it begins at a byte: offsets are counted from there."""
         self.path = path
+        self._begin = begin
         self._record = record
         self._files = files
         self._fd: int | None = None
@@ -30,7 +32,7 @@ class ShardReader:
         """Fill a buffer with the bytes from an offset on.
 
         Args:
-            offset: In bytes, counted from the start of the file.
+            offset: In bytes, counted from the start of the file, or of what is read of it.
             out: Of itemsize 1. Its content is undefined if this raises.
 
         Raises:
@@ -104,9 +106,12 @@ class ShardReader:
         self._fill(target, first)
         while len(target):
             first, last = self._record.block_range(block)
-            if crc32(target[: last - first]) != self._record.crc32[block]:
+            found, wanted = crc32(target[: last - first]), self._record.crc32[block]
+            if found != wanted:
                 raise DamagedCheckpointError(
-                    self.path, f"bytes [{first}, {last}) do not match their checksum"
+                    self.path,
+                    f"bytes [{first}, {last}) do not match their checksum "
+                    f"(CRC-32 {found:08x} instead of {wanted:08x})",
                 )
             self._verified[block] = 1
             target, block = target[last - first :], block + 1
@@ -115,7 +120,7 @@ class ShardReader:
         with reading(self.path):
             if self._fd is None:
                 self._fd = self._files.open(self.path)
-            num_read = self._files.read_all(self._fd, target, offset)
+            num_read = self._files.read_all(self._fd, target, self._begin + offset)
         if num_read < len(target):
             raise DamagedCheckpointError(
                 self.path,

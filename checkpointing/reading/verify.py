@@ -1,8 +1,8 @@
 """Open the manifest of a folder, and ask whether its files are there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from ..errors import DamagedCheckpointError
 from ..format.manifest import MANIFEST_NAME, Manifest, StoredFile
@@ -13,6 +13,7 @@ from ..storage.locations import publishing_of
 from ..storage.objects import who_needs
 from ..storage.small_files import read_whole, reading
 from .shard_reader import ShardReader
+from .weight_files import needs_of, open_named
 
 
 def load_manifest(folder: PurePath, step: int | None, files: Files) -> Manifest:
@@ -68,8 +69,12 @@ def _who_needs(record: StoredFile, folder: PurePath, files: Files) -> str:
     return who_needs(record.name, manifests, files)
 
 
-def find_damage(folder: PurePath, manifest: Manifest, files: Files) -> list[str]:
+def find_damage(
+    folder: PurePath, manifest: Manifest, files: Files, weight_files: Sequence[Path] = ()
+) -> list[str]:
     """Re-read all files; return every problem, each naming its file and byte range.
+
+    Of files of others, the tensors that the checkpoint names. `weight_files`: see `open_named`.
 
     Without torch. Empty means that every byte is as it was written.
     """
@@ -88,4 +93,24 @@ def find_damage(folder: PurePath, manifest: Manifest, files: Files) -> list[str]
         if found and record.is_object:
             found[-1] += f". {_who_needs(record, folder, files)}."
         lines += found
-    return lines
+    return lines + _damage_of_named(folder, manifest, files, weight_files)
+
+
+def _damage_of_named(
+    folder: PurePath, manifest: Manifest, files: Files, weight_files: Sequence[Path]
+) -> list[str]:
+    found: dict[str, list[str]] = {}
+    for named in manifest.named:
+        try:
+            shard = open_named(named, weight_files)
+            try:
+                lines = [f"{line}, of {named.tensor}" for line in shard.find_damage()]
+            finally:
+                shard.close()
+        except DamagedCheckpointError as error:
+            lines = [f"{error}, to read {named.tensor}"]
+        if lines:
+            found.setdefault(named.path, []).extend(lines)
+    for path, lines in found.items():
+        lines[-1] += f". {needs_of(path, folder, files)}."
+    return [line for lines in found.values() for line in lines]

@@ -65,6 +65,11 @@ class FrozenTensors:
         return self._stored.objects
 
     @property
+    def stored(self) -> StoredBefore:
+        """What the store has: on the coordinator, and after `loaded` on every rank."""
+        return self._stored
+
+    @property
     def names(self) -> frozenset[str]:
         """The tensors that the store has; the same on every rank."""
         return self._names

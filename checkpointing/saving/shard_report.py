@@ -147,4 +147,5 @@ def merge_reports(
             for spec in specs
         ),
         files=tuple(file for report in reports for file in report.files),
+        named=() if kept is None else kept.named,
     )

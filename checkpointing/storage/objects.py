@@ -4,7 +4,7 @@ Who deletes asks the manifests every time. A count kept in a file could be wrong
 the manifests say cannot.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePath
 
 from ..errors import DamagedCheckpointError
@@ -74,16 +74,24 @@ def manifest_at(path: PurePath, files: Files) -> Manifest | None:
 
 def who_needs(name: str, manifests: Iterable[PurePath], files: Files) -> str:
     """Return a sentence: which checkpoints need an object, and the newest that does not."""
+    found = _needing(manifests, files, lambda manifest: name in manifest.objects)
+    return f"This object holds frozen tensors of the checkpoints of steps {found}"
+
+
+def who_names(path: str, manifests: Iterable[PurePath], files: Files) -> str:
+    """Return a sentence: which checkpoints need a file of others, and the newest that does not."""
+    found = _needing(manifests, files, lambda manifest: path in manifest.named_paths)
+    return f"{path} is named, not copied, by the checkpoints of steps {found}"
+
+
+def _needing(manifests: Iterable[PurePath], files: Files, needs: Callable[[Manifest], bool]) -> str:
     needing: list[int] = []
     without: list[int] = []
-    for path in manifests:
-        step = parse_step_folder(path.parent.name)
-        manifest = manifest_at(path, files)
+    for at in manifests:
+        step = parse_step_folder(at.parent.name)
+        manifest = manifest_at(at, files)
         if step is not None and manifest is not None:
-            (needing if name in manifest.objects else without).append(step)
+            (needing if needs(manifest) else without).append(step)
     needed_by = ", ".join(map(str, sorted(needing, reverse=True))) or "none"
     newest = f"is step {max(without)}" if without else "does not exist"
-    return (
-        f"This object holds frozen tensors of the checkpoints of steps {needed_by}; the newest "
-        f"checkpoint without it {newest}"
-    )
+    return f"{needed_by}; the newest checkpoint without it {newest}"

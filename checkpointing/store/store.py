@@ -1,8 +1,8 @@
 """The folder that holds the checkpoints of one run."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from ..errors import DamagedCheckpointError, NoCheckpointError, SaveFailedError
 from ..format.manifest import BLOCK_BYTES, MANIFEST_NAME, MAX_BLOCK_BYTES
@@ -25,6 +25,7 @@ class CheckpointStore:
         files: How this package reaches them.
         publishing: How a save becomes a checkpoint there.
         block_bytes: The bytes under one checksum in what is saved from now on.
+        weight_files: Where tensors that checkpoints name in files of others are looked for first.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class CheckpointStore:
         self.files = files
         self.block_bytes = block_bytes
         self.publishing = publishing_of(folder, files)
+        self.weight_files: Sequence[Path] = ()
 
     def path(self, step: int) -> PurePath:
         """Return the folder of a step, whether it exists or not."""
@@ -64,7 +66,7 @@ class CheckpointStore:
         """
         self._require_step(step)
         manifest = load_manifest(self.path(step), step, self.files)
-        return CheckpointReader(self.path(step), manifest, self.files)
+        return CheckpointReader(self.path(step), manifest, self.files, self.weight_files)
 
     def verify(self, step: int) -> list[str]:
         """Re-read every byte of a step, without torch; return all damage, empty if there is none.
@@ -77,7 +79,7 @@ class CheckpointStore:
             manifest = load_manifest(self.path(step), step, self.files)
         except DamagedCheckpointError as error:
             return [str(error)]
-        return find_damage(self.path(step), manifest, self.files)
+        return find_damage(self.path(step), manifest, self.files, self.weight_files)
 
     def delete(self, step: int) -> None:
         """Delete a checkpoint.
@@ -147,7 +149,7 @@ class CheckpointStore:
         shards = {at / file.name: file.size_bytes for at, file in files if not file.is_object}
         return shards | {self.folder / name: sizes[name] for name in freed}
 
-    def share_objects(self, other: "CheckpointStore", names: Iterable[str]) -> bool:
+    def share_objects(self, other: "CheckpointStore", names: Collection[str]) -> bool:
         """Have objects of another store here too, durably and without a copy, under the same names.
 
         Called on the coordinator only. Nothing names them yet: `sweep` would remove them.
@@ -156,6 +158,8 @@ class CheckpointStore:
             Whether all are there. They are not where the storage has no links, or not between the
             two places, or does not answer.
         """
+        if not names:  # all frozen tensors are named in files of others
+            return True
         try:
             self.files.make_dirs(self.folder / OBJECTS_FOLDER)
             for name in names:
@@ -169,7 +173,7 @@ class CheckpointStore:
             return False
         return True
 
-    def has_objects(self, names: Iterable[str]) -> bool:
+    def has_objects(self, names: Collection[str]) -> bool:
         """Tell whether objects are there, each by its name from the store's folder.
 
         Raises:

@@ -35,13 +35,20 @@ _MAX_NAMES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stored:
+class InFile:
     """Where one tensor's bytes are."""
 
     path: Path
+    name: str
+    """What it is called there."""
     offset: int
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+    @property
+    def size_bytes(self) -> int:
+        """Its bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +93,7 @@ def load_weights(
 class PretrainedWeights:
     """A `TensorSource` over safetensors files."""
 
-    def __init__(self, found: Mapping[str, _Stored | _Made], stored: Mapping[str, _Stored]) -> None:
+    def __init__(self, found: Mapping[str, InFile | _Made], stored: Mapping[str, InFile]) -> None:
         """Take the model's tensors, and those of the files that some of them are made of."""
         self._found = found
         self._stored = stored
@@ -111,10 +118,10 @@ class PretrainedWeights:
         Raises:
             ConfigError: the files are not whole, or have other names or shapes than the model.
         """
-        stored: dict[str, _Stored] = {}
+        stored: dict[str, InFile] = {}
         for file in weight_file_paths(path):
             stored |= _read_header(file)
-        found: dict[str, _Stored | _Made] = dict(stored)
+        found: dict[str, InFile | _Made] = dict(stored)
         if names is not None:
             found = _made(names, stored, {*(spec.fqn for spec in specs), *aliases})
         for alias, name in aliases.items():
@@ -154,6 +161,11 @@ class PretrainedWeights:
             return self._whole_of(found.built)[fqn].reshape(-1)[start:end]
         return _read(found, fqn, start, end)
 
+    def in_file(self, fqn: str) -> InFile | None:
+        """Return where a tensor of the model is; None: it is made of others of the files."""
+        found = self._found[fqn]
+        return found if isinstance(found, InFile) else None
+
     def _whole_of(self, built: Built) -> Mapping[str, torch.Tensor]:
         """Return what a rule makes; the newest is kept, for it may be asked for in parts."""
         if self._newest is None or self._newest[0] is not built:
@@ -167,8 +179,8 @@ class PretrainedWeights:
 
 
 def _made(
-    names: TransformersNames, stored: Mapping[str, _Stored], wanted: set[str]
-) -> dict[str, _Stored | _Made]:
+    names: TransformersNames, stored: Mapping[str, InFile], wanted: set[str]
+) -> dict[str, InFile | _Made]:
     """Return the model's tensors by its own names; their shapes are found out without a value.
 
     Raises:
@@ -184,7 +196,7 @@ def _made(
         raise ConfigError(
             f"the installed transformers has other rules than known ({error!r})"
         ) from error
-    found: dict[str, _Stored | _Made] = {}
+    found: dict[str, InFile | _Made] = {}
     for built in rules:
         try:
             made = built.build(without_values)
@@ -204,7 +216,7 @@ def _made(
     return found
 
 
-def _read(stored: _Stored, name: str, start: int, end: int) -> torch.Tensor:
+def _read(stored: InFile, name: str, start: int, end: int) -> torch.Tensor:
     itemsize = stored.dtype.itemsize
     buffer = bytearray((end - start) * itemsize)
     if not buffer:
@@ -237,7 +249,7 @@ def weight_file_paths(path: Path) -> list[Path]:
     return [path / name for name in chosen]
 
 
-def _read_header(path: Path) -> dict[str, _Stored]:
+def _read_header(path: Path) -> dict[str, InFile]:
     size_bytes = os.path.getsize(path)
     try:
         with open(path, "rb") as file:
@@ -250,8 +262,9 @@ def _read_header(path: Path) -> dict[str, _Stored]:
             require_supported(entry["dtype"], name, path)
         begin = 8 + length
         stored = {
-            name: _Stored(
+            name: InFile(
                 path=path,
+                name=name,
                 offset=begin + entry["data_offsets"][0],
                 shape=tuple(entry["shape"]),
                 dtype=torch_dtype(entry["dtype"]),

@@ -23,6 +23,7 @@ from checkpointing import (
     StoredFile,
     TensorSpec,
 )
+from checkpointing.errors import NamedFileError
 
 from ..collectives.process_group import HostCommunicator
 from ..collectives.replicas import require_equal
@@ -330,6 +331,9 @@ def _verdict(action: Callable[[], None]) -> dict[str, JSON]:
             "text": f"{error} To train another model, use another --run-dir.",
         }
     except ConfigError as error:
+        return {"kind": "refused", "text": str(error)}
+    except NamedFileError as error:
+        # The checkpoint is sound, and an older one names the same file.
         return {"kind": "refused", "text": str(error)}
     except (DamagedCheckpointError, NoCheckpointError) as error:
         return {"kind": "damaged", "text": str(error)}

@@ -99,7 +99,8 @@ def test_a_flipped_bit_in_the_header_is_found_by_verify(kit, store):
         path.write_bytes(damaged)
         first = position // kit.BLOCK_BYTES * kit.BLOCK_BYTES
         block = f"bytes [{first}, {first + kit.BLOCK_BYTES})"
-        assert store.verify(1) == [f"{path}: {block} do not match their checksum"]
+        (line,) = store.verify(1)
+        assert line.startswith(f"{path}: {block} do not match their checksum (CRC-32 ")
 
 
 def test_verify_lists_all_damage(store):
@@ -202,7 +203,8 @@ def test_a_header_that_says_to_be_huge_is_named_and_not_believed(kit, store):
     """The manifest says where the tensors lie: nothing is allocated by what the header says."""
     path = store.path(1) / SHARD
     path.write_bytes((1 << 60).to_bytes(8, "little") + path.read_bytes()[8:])
-    assert store.verify(1) == [f"{path}: bytes [0, {kit.BLOCK_BYTES}) do not match their checksum"]
+    (line,) = store.verify(1)
+    assert line.startswith(f"{path}: bytes [0, {kit.BLOCK_BYTES}) do not match their checksum")
 
 
 def test_a_huge_manifest_is_refused_before_memory_is_made_for_it(store):

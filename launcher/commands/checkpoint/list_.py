@@ -17,6 +17,7 @@ from checkpointing.store.inventory import own_bytes, own_bytes_of
 from ...run_folder.checkpoint_summary import summary
 from ...run_folder.tables import render, size_text
 from .exit_codes import DAMAGED, FINE
+from .named_files import not_held_text
 from .printing import print_json, print_lines
 from .target import Target, find_target
 
@@ -92,6 +93,8 @@ def _row(found: Found, files: Files, own_bytes: int | None) -> dict[str, Any]:
         row |= {
             "size_bytes": found.manifest.size_bytes,
             "own_bytes": own_bytes,
+            "named_bytes": found.manifest.named_bytes,
+            "named_files": list(found.manifest.named_paths),
             "num_tensors": len(found.manifest.tensors),
             "num_files": len(found.manifest.files),
             **summary(found.manifest.state, found.manifest.created_by),
@@ -110,6 +113,11 @@ def _lines(section: dict[str, Any]) -> list[str]:
     else:
         lines.append("no checkpoint")
     lines += [row["problem"] for row in section["checkpoints"] if row["problem"]]
+    lines += dict.fromkeys(
+        not_held_text(row["named_bytes"], row["named_files"])
+        for row in section["checkpoints"]
+        if row.get("named_bytes")
+    )
     lines += [f"{name}: found damaged by a run and set aside" for name in section["refused"]]
     lines += [
         f"{name}: a save in flight or of a run that died; the next start removes it"

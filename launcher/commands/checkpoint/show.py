@@ -8,6 +8,7 @@ from checkpointing import JSON, CheckpointReader, flatten
 
 from ...run_folder.tables import plural, render, size_text
 from .exit_codes import FINE
+from .named_files import named_lines
 from .printing import print_json, print_lines
 from .target import choose, find_target
 
@@ -59,6 +60,10 @@ def _document(reader: CheckpointReader) -> JSON:
             {"name": file.name, "size_bytes": file.size_bytes, "num_blocks": len(file.crc32)}
             for file in manifest.files
         ],
+        "named": [
+            {"path": one.path, "tensor": one.tensor, "size_bytes": one.size_bytes}
+            for one in manifest.named
+        ],
     }
 
 
@@ -82,6 +87,7 @@ def _lines(reader: CheckpointReader) -> list[str]:
         *render(_HEADERS, rows, right="size chunks").split("\n"),
         "",
         *[f"{file.name}  {size_text(file.size_bytes)}" for file in manifest.files],
+        *named_lines(manifest),
         "",
         *[
             f"state.{'.'.join(path)} = {_short(v)}"

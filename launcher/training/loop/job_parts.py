@@ -23,7 +23,7 @@ from strategies.torch_internals import watch_compiling
 
 from ..context import RunContext
 from ..recipe.interval import Every
-from ..recipe.recipe import Recipe
+from ..recipe.recipe import NAME, Recipe
 from ..reporting.run_log import RunLog
 from ..run_state import common_to_ranks
 from ..saving.checkpointer import Checkpointer
@@ -90,6 +90,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         requested=requested,
         objects=recipe.objects,
         own_position=own_position,
+        names_frozen=recipe.frozen == NAME,
     )
     log = RunLog(run, recipe, plan, save_every)
     return JobParts(

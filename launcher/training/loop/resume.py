@@ -7,9 +7,10 @@ from pathlib import Path
 
 from strategies import load_weights
 from strategies.state.base_weights import base_of, require_same_base
+from strategies.state.named_weights import files_given
 
 from ..context import RunContext
-from ..recipe.recipe import Recipe
+from ..recipe.recipe import NAME, Recipe
 from ..run_state import RunState, plan_changes
 from .job_parts import JobParts
 
@@ -26,6 +27,7 @@ def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) ->
     Raises:
         ConfigError: the checkpoint belongs to another run, or the weights to another model.
     """
+    parts.checkpointer.look_for_weights(files_given(recipe.weights))
     restored = parts.checkpointer.restore()
     if restored is not None:
         state = state.restored(restored.state, parts.plan, where=run.folder.path)
@@ -42,6 +44,9 @@ def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) ->
         if parts.strategy.catalogue.frozen:
             state = replace(state, base=base_of(path, run.communicator))
         parts.log.took_weights(recipe.weights)
+    if recipe.frozen == NAME and recipe.weights is not None:
+        named = parts.checkpointer.name_frozen(Path(recipe.weights), parts.model_names)
+        parts.log.named_weights(named, parts.strategy.catalogue.frozen.values())
     if run.ranks.is_coordinator:
         parts.saver.clock.remember(run.past_events)
     parts.log.started(parts.strategy, state.step, restored)

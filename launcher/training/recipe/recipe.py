@@ -43,6 +43,8 @@ from .interval import Every, parse_every
 from .measure import Measure
 from .tracker_names import check_trackers
 
+NAME = "name"
+FROZEN = ("copy", NAME)
 _FACTORIES = {
     "model": "model=lambda: Net(...)",
     "optimizer": "optimizer=lambda parameters: AdamW(parameters, lr=...)",
@@ -156,6 +158,10 @@ class Recipe:
     index. Names and shapes must match the model. A resumed run reads its checkpoint instead;
     with frozen parameters it refuses weights that differ from those that the run began with (by
     SHA-256, wherever they lie)."""
+    frozen: str = "copy"
+    """ "copy": the first save copies the frozen parameters, and later checkpoints name that copy.
+    "name": checkpoints name those that are in the files of `weights`, bit for bit, and copy only
+    the others. Such checkpoints need these files, unaltered, wherever `weights` finds them."""
 
     def __post_init__(self) -> None:
         for name in ("keep", "log_every", "max_skipped", "digest_every"):
@@ -166,6 +172,13 @@ class Recipe:
             raise ConfigError(
                 f"keep_best={self.keep_best} needs a number from 0 on, and stop=EarlyStopping(...) "
                 "to name the metric."
+            )
+        if self.frozen not in FROZEN:
+            raise ConfigError(f'frozen={self.frozen!r} must be "copy" or "name".')
+        if self.frozen == NAME and self.weights is None:
+            raise ConfigError(
+                'frozen="name" lets checkpoints name the files of weights=, and none are given. '
+                'Pass weights=, or leave frozen="name" out: frozen parameters are then copied once.'
             )
         check_trackers(self.track)
         self.loading()

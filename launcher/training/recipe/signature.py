@@ -74,6 +74,7 @@ class FitArguments(TypedDict, total=False):
     init: str
     forward: Callable[[Any, Any], Any] | None
     weights: str | Path | None
+    frozen: str
 
 
 class PrepareArguments(FitArguments, total=False):

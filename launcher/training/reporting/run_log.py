@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from checkpointing import StoredBefore, TensorSpec
 from strategies import IMPORTED, BatchPlan, Decision, Ending, Metrics, Restored, Strategy
 from strategies.data.streams.own_position import not_promised
 from strategies.data.streams.streams import has_own_position
@@ -22,6 +23,7 @@ from .start_table import (
     data_text,
     intervals_text,
     model_text,
+    named_text,
     places_text,
     restored_text,
     start_table,
@@ -126,6 +128,20 @@ class RunLog(SaveLog):
         if self._is_coordinator:
             self._folder.event("weights", path=str(path))
             self._run.say(f"the run begins with the weights in {path}")
+
+    def named_weights(self, named: StoredBefore, frozen: Collection[TensorSpec]) -> None:
+        """Report which frozen parameters checkpoints will name in the files of `weights=`."""
+        if not self._is_coordinator:
+            return
+        paths = list(dict.fromkeys(one.path for one in named.named))
+        self._folder.event(
+            "named weights",
+            paths=paths,
+            tensors=len(named.tensors),
+            size_bytes=sum(tensor.spec.size_bytes for tensor in named.tensors),
+        )
+        for line in named_text(named, frozen):
+            self._run.say(line)
 
     def rolled_back(self, before: int, after: int, plan: BatchPlan, why: str) -> None:
         """Report that the run has gone back, and what data it leaves out."""

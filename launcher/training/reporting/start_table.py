@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from strategies import IMPORTED, BatchPlan
 
+from ...run_folder.tables import plural, size_text
 from ..context import RankPlacement
 
 if TYPE_CHECKING:
-    from checkpointing import TensorSpec
+    from checkpointing import StoredBefore, TensorSpec
     from strategies import Restored
 
     from ..recipe.recipe import Recipe
@@ -41,6 +42,32 @@ def model_text(trainable: Iterable[TensorSpec], frozen: Iterable[TensorSpec]) ->
     num_trained, num_frozen = (sum(prod(s.shape) for s in specs) for specs in (trainable, frozen))
     rest = f", {num_frozen:,} frozen" if num_frozen else ""
     return f"{num_trained:,} trainable parameters{rest}"
+
+
+def named_text(named: StoredBefore, frozen: Iterable[TensorSpec]) -> list[str]:
+    """Return what the checkpoints of frozen="name" do not hold, and what they copy. Pure."""
+    there = [tensor.spec for tensor in named.tensors]
+    others = [spec for spec in frozen if spec.name not in named.names]
+    paths = list(dict.fromkeys(one.path for one in named.named))
+    lines = []
+    if there:
+        more = f" and {plural(len(paths) - 1, 'other file')}" if paths[1:] else ""
+        lines.append(
+            f"checkpoints name {_tensors(there)} in {paths[0]}{more} and hold no copy: keep "
+            f"{'these files' if paths[1:] else 'this file'} unaltered, and with each copy of a "
+            "checkpoint"
+        )
+    if others:
+        lines.append(
+            f"{_tensors(others)} {'is' if len(others) == 1 else 'are'} copied: not in the files "
+            f"of weights= with the same dtype and values (such as {others[0].fqn})"
+        )
+    return lines or ['frozen="name" has no effect: the model has no frozen parameters']
+
+
+def _tensors(specs: Sequence[TensorSpec]) -> str:
+    size = size_text(sum(spec.size_bytes for spec in specs))
+    return f"{plural(len(specs), 'frozen tensor')} ({size})"
 
 
 def data_text(plan: BatchPlan) -> str:

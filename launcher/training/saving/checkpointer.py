@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from checkpointing import (
     JSON,
@@ -15,20 +16,25 @@ from checkpointing import (
     Retention,
     SavedCheckpoint,
     Snapshot,
+    StoredBefore,
     save_checkpoint,
     start_save,
 )
 from checkpointing.background.pinned_memory import NOT_LOCKED
+from checkpointing.format.names import new_token
+from checkpointing.reading.weight_files import open_named
 from strategies import (
     IMPORTED,
     Objects,
     Restored,
+    TransformersNames,
     collect_state,
     frozen_fragments,
     restore_newest,
 )
 from strategies.data.streams.own_position import OwnPosition, require_same_kind
 from strategies.parallel.state.trained_state import TrainedState
+from strategies.state.named_weights import named_in_files
 
 from ...run_folder.checkpoint_summary import best_step
 from ..context import RunContext
@@ -52,7 +58,9 @@ class Checkpointer:
         requested: list[dict[str, JSON]],
         objects: Objects,
         own_position: OwnPosition | None = None,
+        names_frozen: bool = False,
     ) -> None:
+        """Take what is saved; `names_frozen`: frozen tensors may stay named in files of others."""
         self._run = run
         self._folder = run.folder
         self._communicator = run.communicator
@@ -65,6 +73,7 @@ class Checkpointer:
         self._writer = open_writer()
         self._stored = FrozenTensors()
         self._stored_best = FrozenTensors()
+        self._names_frozen = names_frozen
         self._own_shard = OwnShard()
         self._in_flight: BackgroundSave | None = None
         self._saving_since: int | None = None
@@ -108,7 +117,7 @@ class Checkpointer:
         self._stored_best.failed()  # what it relies on may have been swept
         if restored is not None:
             frozen = frozen_fragments(self._strategy)
-            self._stored.loaded(restored.token, restored.stored, frozen)
+            self._stored.loaded(restored.token, self._still_named(restored.stored), frozen)
             folder = self._folder.checkpoints.path(restored.step)
             self._own_shard.committed(folder, self._communicator.rank, restored.files)
         saved = restored.objects if restored is not None else {}
@@ -118,6 +127,31 @@ class Checkpointer:
         if restored is not None and IMPORTED not in restored.state:
             require_same_kind(self._own_position, OwnPosition.NAME in saved)
         return restored
+
+    def look_for_weights(self, files: Sequence[Path]) -> None:
+        """Look into files of `weights=` first for tensors that checkpoints name. No collective."""
+        for store in (self._folder.checkpoints, self._folder.best):
+            store.weight_files = files
+
+    def name_frozen(self, weights: Path, names: TransformersNames | None) -> StoredBefore:
+        """Let the next saves name the frozen tensors that are in files, in place of copies.
+
+        Those that the store has already in a file of others are not read again.
+
+        Returns:
+            On every rank, all that is named by now.
+        """
+        known = self._stored.stored
+        named = {tensor.spec.name for tensor in known.tensors} & (
+            known.names - known.in_objects().names
+        )
+        found = named_in_files(self._strategy, weights, self._communicator, but=named, names=names)
+        stored = known.with_also(found)
+        if found.tensors:
+            token = self._communicator.broadcast(new_token())
+            assert isinstance(token, str)
+            self._stored.loaded(token, stored, frozen_fragments(self._strategy))
+        return stored.only(stored.names - stored.in_objects().names)
 
     def forget_after(self, step: int) -> None:
         """Delete the checkpoints of later steps, to which the run will not come in that way."""
@@ -267,6 +301,13 @@ class Checkpointer:
             step=step,
             averaged=averaged,
         )
+
+    def _still_named(self, stored: StoredBefore) -> StoredBefore:
+        """Return what the next save may name of a checkpoint, with files where they are now."""
+        if not self._names_frozen:
+            return stored.in_objects()
+        files = self._folder.checkpoints.weight_files
+        return stored.with_paths(lambda one: str(open_named(one, files).path))
 
     def _start(self, store: CheckpointStore, snapshot: Snapshot) -> None:
         self._in_flight = start_save(store, snapshot, self._communicator, self._writer)

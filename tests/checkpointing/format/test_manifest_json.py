@@ -166,7 +166,7 @@ def tensor(content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(top, "version", 1), "format version 1; this relaunch reads versions 2 and 3"),
+        (put(top, "version", 1), "format version 1; this relaunch reads versions 2 to 4"),
         (put(top, "format", "other"), "has the format 'other'"),
         (put(top, "extra", 1), "unknown extra"),
         (put(top, "step", -1), "step is -1, below 0"),
