@@ -88,6 +88,16 @@ class ProgramSource:
         """Return whether it calls `Run.start`."""
         return any("Run.start(" in file.text for file in self.files)
 
+    def decides_strategy(self) -> bool:
+        """Return whether it uses `launcher` in a loop that is not ours, under no strategy of ours.
+
+        Such a start refuses --strategy.
+
+        Raises:
+            UsageError: It would get another package in place of one of ours.
+        """
+        return self.uses_run() and not self.calls_run_start()
+
     def names_torch_variable(self) -> bool:
         """Return whether it names a variable of torch's.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodes_bench.hosts import ADDRESSES, Hosts
+from nodes_bench.hosts import Hosts
 
 RANK = str(Path(__file__).with_name("rank.py"))
 PORT = "29711"
@@ -66,17 +66,17 @@ SCENARIOS = (
 )
 
 
-def command(launcher: str, host: int, folder: Path) -> list[str]:
+def command(launcher: str, host: int, addresses: Sequence[str], folder: Path) -> list[str]:
     """Return what starts a node; the same ranks under both launchers."""
     conf = f"last_call_timeout={LAST_CALL_S}"
     both = ["--nnodes", "2:3", "--nproc-per-node", "1", "--max-restarts", "9"]
     script = [RANK, str(folder), launcher]
     if launcher == OURS:
         start = [sys.executable, "-c", "from launcher.cli import main; raise SystemExit(main())"]
-        meet = ["--node-rank", str(host), "--master-addr", ADDRESSES[0], "--master-port", PORT]
+        meet = ["--node-rank", str(host), "--master-addr", addresses[0], "--master-port", PORT]
         return [*start, *both, *meet, "--rdzv-conf", conf, "--rejoin-every", str(LOOK_S), *script]
-    meet = ["--rdzv-backend", "c10d", "--rdzv-id", "bench", "--local-addr", ADDRESSES[host]]
-    meet += ["--rdzv-endpoint", f"{ADDRESSES[0]}:{PORT}"]
+    meet = ["--rdzv-backend", "c10d", "--rdzv-id", "bench", "--local-addr", addresses[host]]
+    meet += ["--rdzv-endpoint", f"{addresses[0]}:{PORT}"]
     meet += ["--rdzv-conf", f"is_host={int(host == 0)},{conf}"]
     return [sys.executable, "-m", "torch.distributed.run", *both, *meet, *script]
 
@@ -122,8 +122,9 @@ def carry_out(scenario: Scenario, launcher: str, hosts: Hosts, folder: Path, roo
 
     def start(host: int) -> None:
         # relaunch finds it out by itself; torchrun leaves it to gloo, which takes loopback.
-        own = {**environ, "GLOO_SOCKET_IFNAME": hosts.cables[host]}
-        hosts.start(host, command(launcher, host, folder), folder / f"node-{host}.log", own)
+        own = {**environ, "GLOO_SOCKET_IFNAME": hosts.network.cables[host]}
+        words = command(launcher, host, hosts.network.addresses, folder)
+        hosts.start(host, words, folder / f"node-{host}.log", own)
 
     for host in scenario.first:
         start(host)

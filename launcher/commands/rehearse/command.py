@@ -10,30 +10,33 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from ...command_line.parser import parse_command_line
 from ...errors import UsageError
-from ...plan.given_options import nearest
 from ...plan.launch_plan import make_plan
 from ...plan.machine import Machine
 from ...run_folder.plain_files import replace_text
-from ...run_folder.tables import plural, render
+from ...run_folder.tables import render
 from ...terminal.console import say
 from ..parser import CommandParser
 from ..trials.run_trial import start_trial
 from ..trials.warm_launchers import warm_starts
+from .choosing import chosen_kinds, without_network
 from .draw import Fault, draw
 from .evidence import Evidence, distance_of
 from .judge import Verdict, judge
 from .kinds import KINDS, FaultKind
-from .one_fault import MISSED, SCRATCH, Rehearsal, carry_out, run_undisturbed
-from .page import PICTURE, Heading, document, line, page, summary, table, unchecked_text
+from .network import NoNetworkError, network_of
+from .one_fault import MISSED, OWN_STRATEGY, SCRATCH, SHARED, Rehearsal, carry_out, run_undisturbed
+from .page import PICTURE, Heading, document, line, on_text, page, summary, table, unchecked_text
 from .processes import MARK
 from .timeline import timeline
 
 PAGE = "rehearsal.md"
+_USUAL = "ddp"
 _OWN = ("--run-dir", "--checkpoints", "--nproc-per-node", "--strategy", "--nnodes", "--log-dir")
 """Options that the rehearsal gives itself."""
 _COPIES = 3
@@ -45,6 +48,7 @@ _EPILOG = """\
   relaunch rehearse train.py --lr 1e-3
   relaunch rehearse --faults 25 --steps 60 --nproc-per-node 3 --strategy fsdp train.py
   relaunch rehearse --only kill-launcher --only flip-bit train.py
+  relaunch rehearse --nnodes 2 train.py
   relaunch rehearse --seed 7 -- --precision bf16 train.py
 
 Exit codes: 0 the run came through every fault, 1 something was wrong, 2 wrong usage.
@@ -74,10 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
         ("--seed", 0, "the same seed: the same faults"),
         ("--steps", 40, "optimizer steps of each run (default 40)"),
         ("--save-every", None, "steps between checkpoints (default: steps / 5)"),
-        ("--nproc-per-node", 2, "ranks (default 2)"),
+        ("--nnodes", 1, "nodes: hosts of a network made for it, or launchers (default 1)"),
+        ("--nproc-per-node", None, "ranks on each node (default 2; with --nnodes 1)"),
     ):
         parser.add_argument(name, type=int, default=default, metavar="N", help=what)
-    parser.add_argument("--strategy", default="ddp", metavar="S", help="default ddp")
+    parser.add_argument("--strategy", metavar="S", help="default ddp")
     parser.add_argument(
         "--timeout", type=float, default=120.0, metavar="S", help="for each command (default 120)"
     )
@@ -109,7 +114,7 @@ def run(argv: Sequence[str]) -> int:
     if given.list:
         print(render(("fault", "what happens"), [(k.name, k.sentence) for k in KINDS.values()]))
         return 0
-    kinds = chosen_kinds(given.only)
+    kinds = chosen_kinds(given.only, nodes=given.nnodes)
     try:
         return _run(_rehearsal(given), given, kinds)
     except OSError as error:
@@ -127,30 +132,38 @@ def _run(rehearsal: Rehearsal, given: argparse.Namespace, kinds: list[FaultKind]
             # inherit from a handler that there is none, and from SIG_IGN that it is ignored.
             signal.signal(signum, lambda *_: None)
     try:
-        with warm_starts(
-            rehearsal.trial("imports"),
-            uses_run=rehearsal.uses_run,
-            own=(MARK, SCRATCH),
-            num_servers=2,
-        ) as start:
-            return _rehearse(replace(rehearsal, start=start), given, kinds)
+        with ExitStack() as until:
+            if rehearsal.nodes > 1:
+                rehearsal, kinds = _with_network(rehearsal, kinds, until)
+            start = warm_starts(
+                rehearsal.trial("imports"),
+                uses_run=rehearsal.uses_run,
+                own=(MARK, SCRATCH),
+                num_servers=2,
+            )
+            start_warm = until.enter_context(start)
+            return _rehearse(replace(rehearsal, start=start_warm), given, kinds)
     except KeyboardInterrupt:
         say("left; what was started has been ended.")
         return 128 + signal.SIGINT
 
 
-def chosen_kinds(names: Sequence[str]) -> list[FaultKind]:
-    """Return the kinds of these names; of none: all.
+def _with_network(
+    rehearsal: Rehearsal, kinds: list[FaultKind], until: ExitStack
+) -> tuple[Rehearsal, list[FaultKind]]:
+    """Make the hosts that the nodes are; where that cannot be, leave out what needs them.
 
     Raises:
-        UsageError: there is no kind of such a name.
+        UsageError: nothing is left.
     """
-    for name in names:
-        if name not in KINDS:
-            raise UsageError(
-                f'unknown fault "{name}"{nearest(name, KINDS)} Choose from {", ".join(KINDS)}.'
-            )
-    return [KINDS[name] for name in names] or list(KINDS.values())
+    try:
+        network = until.enter_context(network_of(rehearsal.nodes))
+    except NoNetworkError as error:
+        kinds, text = without_network(kinds, str(error))
+        if text is not None:
+            say(text)
+        return rehearsal, kinds
+    return replace(rehearsal, network=network), kinds
 
 
 def _rehearsal(given: argparse.Namespace) -> Rehearsal:
@@ -162,10 +175,13 @@ def _rehearsal(given: argparse.Namespace) -> Rehearsal:
     words = tuple(given.words[1:] if given.words[:1] == ["--"] else given.words)
     if not words:
         raise UsageError("no script is given: relaunch rehearse [options] script.py.")
-    for name, least in (("faults", 1), ("steps", 4), ("nproc_per_node", 1)):
-        if getattr(given, name) < least:
+    ranks = given.nproc_per_node
+    if ranks is None:
+        ranks = 2 if given.nnodes == 1 else 1
+    for name, least in (("faults", 1), ("steps", 4), ("nproc_per_node", 1), ("nnodes", 1)):
+        if (value := getattr(given, name)) is not None and value < least:
             option = f"--{name.replace('_', '-')}"
-            raise UsageError(f"{option} {getattr(given, name)}: it must be at least {least}.")
+            raise UsageError(f"{option} {value}: it must be at least {least}.")
     save_every = given.save_every or max(1, given.steps // 5)
     if not 0 < save_every < given.steps:
         raise UsageError(
@@ -177,16 +193,18 @@ def _rehearsal(given: argparse.Namespace) -> Rehearsal:
     if own:
         raise UsageError(f"{own} is for relaunch rehearse itself: give it before the script.")
     options = parse_command_line(
-        ["--nproc-per-node", str(given.nproc_per_node), "--strategy", given.strategy, *words],
+        ["--nproc-per-node", str(ranks), "--strategy", given.strategy or _USUAL, *words],
         dict(os.environ),
     )
     if isinstance(options, str):
         raise UsageError("no script is given: relaunch rehearse [options] script.py.")
     plan = make_plan(options, Machine.here(dict(os.environ)))
+    is_own = given.strategy is None and plan.source.decides_strategy()
     return Rehearsal(
         words=words,
-        ranks=given.nproc_per_node,
-        strategy=given.strategy,
+        ranks=ranks,
+        nodes=given.nnodes,
+        strategy=OWN_STRATEGY if is_own else given.strategy or _USUAL,
         steps=given.steps,
         save_every=save_every,
         pace_s=given.pace,
@@ -226,29 +244,32 @@ def _is_ours(name: str) -> bool:
 
 def _rehearse(rehearsal: Rehearsal, given: argparse.Namespace, kinds: list[FaultKind]) -> int:
     began_s = time.monotonic()
-    say(f"the undisturbed run: {rehearsal.steps} steps on {plural(rehearsal.ranks, 'rank')}")
+    where = on_text(rehearsal.ranks, rehearsal.nodes)
+    say(f"the undisturbed run: {rehearsal.steps} steps on {where}")
     rehearsal, undisturbed = _undisturbed(rehearsal)
     if not rehearsal.uses_run:
         kinds = [kind for kind in kinds if not kind.needs_run]
         # When a fault comes is a share of the undisturbed run's time, so that all start alike.
         rehearsal = replace(rehearsal, start=start_trial)
-        say(unchecked_text(has_checkpoints=undisturbed.final_step is not None))
+        say(unchecked_text(has_checkpoints=undisturbed.is_saved))
         if not kinds:
             raise UsageError("the faults of --only are about what Run keeps; choose others.")
-    faults = draw(given.seed, given.faults, kinds, steps=rehearsal.steps, ranks=rehearsal.ranks)
+    num_ranks = rehearsal.ranks * rehearsal.nodes
+    faults = draw(given.seed, given.faults, kinds, steps=rehearsal.steps, ranks=num_ranks)
     verdicts = []
     for fault in faults:
         verdicts.append(verdict := _one(rehearsal, fault, undisturbed))
         print(line(verdict), flush=True, file=sys.stderr if given.json else sys.stdout)
     heading = Heading(
         words=rehearsal.words,
-        ranks=rehearsal.ranks,
+        ranks=num_ranks,
+        nodes=rehearsal.nodes,
         strategy=rehearsal.strategy,
         steps=rehearsal.steps,
         save_every=rehearsal.save_every,
         seed=given.seed,
         uses_run=rehearsal.uses_run,
-        has_checkpoints=undisturbed.final_step is not None,
+        has_checkpoints=undisturbed.is_saved,
         undisturbed_s=rehearsal.duration_s,
         seconds=time.monotonic() - began_s,
     )
@@ -283,6 +304,8 @@ def _undisturbed(rehearsal: Rehearsal) -> tuple[Rehearsal, Evidence]:
         raise UsageError(
             f"the undisturbed run ended with code {code}, and must end with 0:\n{tail}"
         )
+    if evidence.resumed_elsewhere:
+        raise UsageError(f"{SHARED[:1].upper()}{SHARED[1:]}.")
     _require_room(rehearsal.folder)
     steps = evidence.final_step or rehearsal.steps
     found = replace(rehearsal, uses_run=uses_run, duration_s=seconds, steps=steps)
@@ -311,8 +334,11 @@ def _one(rehearsal: Rehearsal, fault: Fault, undisturbed: Evidence) -> Verdict:
         )
         outcome = carry_out(slower, fault)
     distance = None
-    is_saved = rehearsal.uses_run or undisturbed.final_step is not None
-    if is_saved and outcome.absent is None and outcome.evidence is not None:
+    if (
+        (rehearsal.uses_run or undisturbed.is_saved)
+        and outcome.absent is None
+        and outcome.evidence is not None
+    ):
         distance = distance_of(outcome.evidence, undisturbed, uses_run=rehearsal.uses_run)
     verdict = judge(outcome, undisturbed, distance, uses_run=rehearsal.uses_run)
     if not verdict.wrong:

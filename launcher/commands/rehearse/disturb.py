@@ -14,12 +14,16 @@ from pathlib import Path
 
 from checkpointing.format.names import parse_step_folder
 
+from .network import Network
 from .processes import Running, send, wait_until
 
 _FIND_S = 10.0
 """How long a process that is to be met may take to be there."""
 _WHILE_S = 1.0
 """How long a trouble lasts that passes."""
+
+LEADER, OTHER = 0, 1
+"""The nodes that a fault may be about."""
 
 
 class Absent(Exception):
@@ -35,6 +39,10 @@ class Scene:
     run_dir: Path
     rank: int
     """The rank that was drawn."""
+    network: Network | None = None
+    """Of the nodes; None: all are launchers of this host."""
+    bound_s: float = 120.0
+    """So long a command may take to end."""
 
     @property
     def command(self) -> Running:
@@ -58,7 +66,17 @@ def launcher(scene: Scene) -> list[int]:
 
 def other_launcher(scene: Scene) -> list[int]:
     """The launcher of the second node."""
-    return [scene.commands[1].process.pid]
+    return [scene.commands[OTHER].process.pid]
+
+
+def leader(scene: Scene) -> list[int]:
+    """The first node."""
+    return scene.commands[LEADER].processes()
+
+
+def other_node(scene: Scene) -> list[int]:
+    """The second node."""
+    return scene.commands[OTHER].processes()
 
 
 def one_rank(scene: Scene) -> list[int]:
@@ -181,6 +199,26 @@ def limited(which: int, soft: int, *, and_then: Act | None = None) -> Act:
         for pid, limits in before.items():
             with suppress(ProcessLookupError):
                 resource.prlimit(pid, which, limits)
+
+    return act
+
+
+def network_cut(seconds: float | None) -> Act:
+    """Return the act that cuts the second node off the others.
+
+    Args:
+        seconds: for so long; None: until the command has ended on all nodes.
+    """
+
+    def act(scene: Scene) -> None:
+        if scene.network is None:
+            raise Absent("the nodes have no network of their own here")
+        scene.network.cut(OTHER)
+        try:
+            bound_s = scene.bound_s if seconds is None else seconds
+            wait_until(lambda: all(one.has_ended() for one in scene.commands), bound_s)
+        finally:
+            scene.network.mend(OTHER)
 
     return act
 

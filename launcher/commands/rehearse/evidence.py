@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from checkpointing import CheckpointError, CheckpointStore, different_values
 
-from ...run_folder.jsonl import metrics_of, records
+from ...run_folder.jsonl import events_of, metrics_of, records
 from ..trials.outcome import steps_of
 
 Place = tuple[int, int]
@@ -27,6 +28,16 @@ class Evidence:
     """Digests of what the micro-batches held; more than one: it was another when done again."""
     final_step: int | None = None
     """The newest checkpoint; None: there is none."""
+    weights: tuple[str, ...] = ()
+    """Where there is none: the safetensors files that the script wrote last, within the run folder,
+    all in one of its folders."""
+    resumed_elsewhere: bool = False
+    """Its first start has resumed: from a checkpoint that the run has not written."""
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether there are final parameters that can be compared."""
+        return self.final_step is not None or bool(self.weights)
 
     @property
     def steps(self) -> list[int]:
@@ -59,12 +70,24 @@ def evidence_of(run_dir: Path, trace: Path) -> Evidence:
                 place = (one["step"], one["micro_batch"])
                 batches[place] = batches.get(place, frozenset()) | {one["batch"]}
     steps = steps_of(run_dir)
+    start = next((one for one in events_of(run_dir) if one["event"] == "start"), {})
     return Evidence(
         run_dir=run_dir,
         records=tuple(metrics_of(run_dir)),
         batches=batches,
         final_step=max(steps, default=None),
+        weights=() if steps else last_weights(run_dir),
+        resumed_elsewhere=bool(start.get("resumed")),
     )
+
+
+def last_weights(run_dir: Path) -> tuple[str, ...]:
+    """Return the safetensors files in the folder of the one that was written last, sorted."""
+    files = [path for path in run_dir.rglob("*.safetensors") if path.is_file()]
+    if not files:
+        return ()
+    folder = max(files, key=lambda path: path.stat().st_mtime_ns).parent
+    return tuple(sorted(str(p.relative_to(run_dir)) for p in files if p.parent == folder))
 
 
 def newest_intact(run_dir: Path) -> int:
@@ -87,23 +110,54 @@ def is_compared(name: str, *, uses_run: bool) -> bool:
 
 def distance_of(left: Evidence, right: Evidence, *, uses_run: bool = True) -> Distance:
     """Compare the final checkpoints of two runs, tensor by tensor."""
+    if right.final_step is None and right.weights:
+        return _distance_of_weights(left.run_dir, right.run_dir, right.weights)
     if left.final_step is None or right.final_step is None:
-        return Distance(largest=float("inf"), trouble="there is no final checkpoint")
+        return Distance(largest=inf, trouble="there is no final checkpoint")
     stores = [CheckpointStore(one.run_dir / "checkpoints") for one in (left, right)]
     try:
         with stores[0].open(left.final_step) as ours, stores[1].open(right.final_step) as theirs:
             names = [{spec.name for spec in one.manifest.specs()} for one in (ours, theirs)]
             if names[0] != names[1]:
                 other = sorted(names[0] ^ names[1])[0]
-                return Distance(largest=float("inf"), trouble=f"only one run has {other}")
+                return Distance(largest=inf, trouble=f"only one run has {other}")
             found = {
                 one.name: one.largest
                 for one in different_values(ours, theirs)
                 if is_compared(one.name, uses_run=uses_run)
             }
     except (CheckpointError, OSError) as error:
-        return Distance(largest=float("inf"), trouble=str(error))
+        return Distance(largest=inf, trouble=str(error))
     if not found:
         return Distance(largest=0.0)
     tensor = max(found, key=lambda name: found[name])
     return Distance(largest=found[tensor], tensor=tensor)
+
+
+def _distance_of_weights(left: Path, right: Path, names: Sequence[str]) -> Distance:
+    """Compare safetensors files of the same names; torch is imported where bytes differ."""
+    largest = Distance(largest=0.0)
+    for name in names:
+        if not (left / name).is_file():
+            return Distance(largest=inf, trouble=f"there is no final {name}")
+        if (left / name).read_bytes() == (right / name).read_bytes():
+            continue
+        for tensor, by in _tensor_distances(left / name, right / name):
+            if by is None:
+                trouble = f"the tensor {tensor} of {name} has another shape, or one run lacks it"
+                return Distance(largest=inf, trouble=trouble)
+            if by > largest.largest:
+                largest = Distance(largest=by, tensor=f"{name}: {tensor}")
+    return largest
+
+
+def _tensor_distances(left: Path, right: Path) -> Iterator[tuple[str, float | None]]:
+    from safetensors.torch import load_file
+
+    ours, theirs = load_file(left), load_file(right)
+    for name in sorted({*ours, *theirs}):
+        mine, other = ours.get(name), theirs.get(name)
+        if mine is None or other is None or mine.shape != other.shape:
+            yield name, None
+        elif mine.numel():
+            yield name, float((mine.double() - other.double()).abs().nan_to_num(nan=inf).max())

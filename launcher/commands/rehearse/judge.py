@@ -105,6 +105,11 @@ def _codes(outcome: Outcome, *, uses_run: bool) -> list[str]:
         wrong.append(f"the command {_HUNG}")
     elif first not in allowed:
         wrong.append(f"exit code {first}, and {expected} was expected")
+    for node, code in outcome.other_codes.items():
+        if code is None:
+            wrong.append(f"the command of node {node} {_HUNG}")
+        elif code not in allowed:
+            wrong.append(f"node {node} ended with {code}, and {expected} was expected")
     if len(outcome.codes) > 1 and last != 0:
         what = _HUNG if last is None else f"ended with {last}"
         wrong.append(f"given again, the command {what}")

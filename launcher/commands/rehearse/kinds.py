@@ -9,12 +9,16 @@ from signal import SIGHUP, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2
 
 from . import damage, disturb
 from .damage import Damage
-from .disturb import Act, after_a_save, in_a_save, limited, paused, signalled, slowed
+from .disturb import Act, after_a_save, in_a_save, limited, network_cut, paused, signalled, slowed
 
 RESUMABLE = (75,)
 KILLED = (128 + SIGKILL,)
 LAUNCHER_KILLED = (-SIGKILL,)
 DONE = (0,)
+NODE_LOST = (1, 75, 137)
+"""Of a node that is left: 75 with a checkpoint, 1 without, 137 where its rank ended first."""
+SHORT_CUT_S = 2.0
+"""Well below the time after which a node of which nothing is heard is lost."""
 DONE_OR_LAST_FAILED = (0, 1)
 """1: the trouble outlasts the training, whose last checkpoint could not be written."""
 NOTICED = signalled(disturb.launcher, SIGTERM)
@@ -63,7 +67,13 @@ class FaultKind:
     at_start: bool = False
     """It comes as soon as there are ranks, before the first step."""
     nodes: int = 1
-    """Launchers on this machine, with one rank each."""
+    """On so many it is played; in a rehearsal of one node with one rank each, on this host."""
+    needs_nodes: bool = False
+    """It is played with `--nnodes` alone."""
+    needs_network: bool = False
+    """The nodes must have a network of their own, which can be cut."""
+    kills_node: int | None = None
+    """The node whose launcher it kills, and whose exit code shows nothing then."""
     needs_run: bool = True
     """It is about what `Run` keeps; else it can be tried with any script."""
 
@@ -96,6 +106,12 @@ def _changed(name: str, sentence: str, resume: Resume, *, is_exact: bool = True)
         resume=resume,
         is_exact=is_exact,
     )
+
+
+def _of_nodes(name: str, sentence: str, during: Act, **more: object) -> FaultKind:
+    given = {"codes": NODE_LOST, "nodes": 2, "needs_nodes": True, "needs_run": False, **more}
+    text = f"with --nnodes: {sentence}"
+    return FaultKind(name=name, sentence=text, during=during, **given)  # type: ignore[arg-type]
 
 
 _ALL: tuple[FaultKind, ...] = (
@@ -316,8 +332,34 @@ _ALL: tuple[FaultKind, ...] = (
         sentence="two nodes; SIGKILL of the launcher of one",
         during=signalled(disturb.other_launcher, SIGKILL),
         nodes=2,
-        codes=(1, 75, 137),
+        codes=NODE_LOST,
+        kills_node=disturb.OTHER,
         is_exact=False,
+    ),
+    _of_nodes(
+        "node-killed",
+        "SIGKILL of every process of the second node, as when its power fails",
+        signalled(disturb.other_node, SIGKILL),
+        kills_node=disturb.OTHER,
+    ),
+    _of_nodes(
+        "leader-killed",
+        "SIGKILL of every process of the first node",
+        signalled(disturb.leader, SIGKILL),
+        kills_node=disturb.LEADER,
+    ),
+    _of_nodes(
+        "network-cut",
+        "the second node's network is cut until the nodes have ended",
+        network_cut(None),
+        needs_network=True,
+    ),
+    _of_nodes(
+        "network-cut-short",
+        f"the second node's network is cut for {SHORT_CUT_S:g} s",
+        network_cut(SHORT_CUT_S),
+        needs_network=True,
+        codes=DONE,
     ),
 )
 

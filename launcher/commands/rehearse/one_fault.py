@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,19 +14,31 @@ from pathlib import Path
 
 from ...contract.trial import TrialSettings
 from ...run_folder.jsonl import newest_start
-from ..trials.run_trial import TRACE, LauncherProcess, Trial, start_trial
+from ..trials.run_trial import RUN_DIR_WORD, TRACE, LauncherProcess, Trial, start_trial
 from .disturb import Absent, Scene
 from .draw import Fault
 from .evidence import Evidence, evidence_of, newest_intact
 from .kinds import Resume
+from .network import Network
+from .nodes import code_of, free_port, on_nodes
 from .processes import SCAN_S, Running, send, started, wait_until
 
 MISSED = "the run had ended before"
 """On a busy machine, where a run of short steps is over before it is looked at."""
+SHARED = (
+    "the script resumed from a checkpoint of another run, outside of its run folder: give the "
+    f"folder of its own checkpoints as {RUN_DIR_WORD}, which is another one in each run, such as "
+    f"--output_dir {RUN_DIR_WORD}/trainer"
+)
+"""Of a script that keeps its own checkpoints in one place."""
+OWN_STRATEGY = "the script's own"
+"""In place of a strategy's name: the script decides, and would refuse the option."""
 SCRATCH = "TMPDIR"
 """The commands of a fault have one of their own."""
 GONE_S = 2.0
 """How long processes of a run may outlive its launcher."""
+Nodes = tuple[Running, ...]
+"""One command as it runs on each node, the leader's first."""
 _OTHER = {"ddp": "fsdp", "fsdp": "ddp", "zero1": "ddp", "zero2": "ddp", "zero3": "ddp"}
 
 
@@ -38,6 +49,7 @@ class Rehearsal:
     words: tuple[str, ...]
     """The script and its arguments, and options of relaunch before it."""
     ranks: int
+    """Of each node."""
     strategy: str
     steps: int
     save_every: int
@@ -51,6 +63,9 @@ class Rehearsal:
     """Of the undisturbed run."""
     start: Callable[[Trial], LauncherProcess] = start_trial
     """Starts a command of a disturbed run; the undisturbed one has a Python of its own."""
+    nodes: int = 1
+    network: Network | None = None
+    """The hosts that the nodes are; None: all nodes are launchers of this host."""
 
     def trial(self, name: str, *, pace_s: float = 0.0) -> Trial:
         """Return a command in a folder of its own."""
@@ -60,6 +75,7 @@ class Rehearsal:
             words=self.words,
             ranks=self.ranks,
             strategy=self.strategy,
+            names_strategy=self.strategy != OWN_STRATEGY,
             folder=folder,
             settings=TrialSettings(
                 steps=self.steps,
@@ -78,6 +94,8 @@ class Outcome:
     fault: Fault
     codes: list[int | None] = field(default_factory=list)
     """Of each command, in order; None: it did not end in time."""
+    other_codes: dict[int, int | None] = field(default_factory=dict)
+    """Of the first command on the other nodes that the fault leaves alive, by node."""
     absent: str | None = None
     """Why the fault could not be made to happen."""
     at_step: int | None = None
@@ -127,10 +145,12 @@ def _variables() -> Iterator[dict[str, str]]:
 def run_undisturbed(rehearsal: Rehearsal) -> tuple[int | None, float, Evidence, str]:
     """Run the script without a fault: its exit code, seconds, evidence, and what it printed."""
     trial = rehearsal.trial("undisturbed")
-    with _variables() as variables, started(trial, start_trial, variables) as command:
-        wait_until(command.has_ended, rehearsal.timeout_s)
-        code = command.process.poll()
-        seconds = time.monotonic() - command.began_s
+    parts = on_nodes(trial, rehearsal.nodes, network=rehearsal.network, port=free_port())
+    with _variables() as variables, ExitStack() as until:
+        commands = [until.enter_context(started(one, start_trial, variables)) for one in parts]
+        wait_until(lambda: all(one.has_ended() for one in commands), rehearsal.timeout_s)
+        code = code_of([one.process.poll() for one in commands])
+        seconds = time.monotonic() - commands[0].began_s
     evidence = evidence_of(trial.run_dir, trial.folder / TRACE)
     return code, seconds, evidence, _printed(trial)
 
@@ -149,7 +169,7 @@ class _Course:
         self._began_s = time.monotonic()
         self._done = 0
         """Steps that the first command had finished."""
-        self._early: Running | None = None
+        self._early: Nodes | None = None
         """The command as it was given again before the first had ended."""
 
     def run(self) -> None:
@@ -164,6 +184,8 @@ class _Course:
                 except Absent as absent:
                     outcome.absent = str(absent)
         outcome.evidence = evidence_of(self._trial.run_dir, self._trial.folder / TRACE)
+        if outcome.evidence.resumed_elsewhere and outcome.absent is None:
+            outcome.absent = SHARED
         outcome.output = _printed(self._trial)
 
     def _first(self, early: ExitStack) -> int | None:
@@ -175,6 +197,8 @@ class _Course:
             commands=commands,
             run_dir=self._trial.run_dir,
             rank=0 if kind.nodes > 1 else self._fault.rank,
+            network=self._rehearsal.network,
+            bound_s=self._rehearsal.timeout_s,
         )
         self._reach(first)
         outcome.at_step = first.trace.newest() or 0
@@ -188,34 +212,36 @@ class _Course:
             return None
         if kind.resume.is_early:
             self._early = self._start_again(self._trial, kind.resume, early)
-        code = self._end(first)
-        for other in commands[1:]:
-            wait_until(other.has_ended, self._rehearsal.timeout_s)
+        codes = self._end(commands)
+        left = {node: code for node, code in enumerate(codes) if node != kind.kills_node}
+        code = left.pop(min(left))
+        outcome.codes[-1], outcome.other_codes = code, left
         self._count_orphans(commands)
         steps = first.trace.steps
         outcome.lost += lost_steps(steps)
         self._done = steps[-1] if steps else 0
         return code
 
-    def _start_first(self, early: ExitStack) -> tuple[Running, ...]:
+    def _start_first(self, early: ExitStack) -> Nodes:
         """Start the first command, on as many nodes as the fault is about."""
-        kind = self._fault.kind
-        pace = replace(self._trial.settings, pace_s=self._rehearsal.pace_s)
-        trial = replace(self._trial, settings=pace, words=(*kind.options, *self._trial.words))
-        if kind.nodes == 1:
-            return (self._start(trial, early),)
-        nodes = ("--nnodes", str(kind.nodes), "--master-addr", "127.0.0.1")
-        where = (*nodes, "--master-port", str(_free_port()))
-        return tuple(
-            self._start(
-                replace(trial, ranks=1, words=(*where, "--node-rank", str(node), *trial.words)),
-                early,
-            )
-            for node in range(kind.nodes)
-        )
+        kind, trial = self._fault.kind, self._trial
+        pace = replace(trial.settings, pace_s=self._rehearsal.pace_s)
+        ranks = 1 if kind.nodes > self._rehearsal.nodes else trial.ranks
+        paced = replace(trial, ranks=ranks, settings=pace, words=(*kind.options, *trial.words))
+        return self._start(paced, early, nodes=kind.nodes)
 
-    def _start(self, trial: Trial, until: ExitStack) -> Running:
-        return until.enter_context(started(trial, self._rehearsal.start, self._variables))
+    def _start(
+        self,
+        trial: Trial,
+        until: ExitStack,
+        *,
+        nodes: int,
+        variables: Mapping[str, str] | None = None,
+    ) -> Nodes:
+        given = {**self._variables, **(variables or {})}
+        rehearsal = self._rehearsal
+        parts = on_nodes(trial, nodes, network=rehearsal.network, port=free_port())
+        return tuple(until.enter_context(started(one, rehearsal.start, given)) for one in parts)
 
     def _reach(self, command: Running) -> None:
         """Wait for the moment of the fault."""
@@ -234,18 +260,18 @@ class _Course:
             end = command.began_s + fault.share * rehearsal.duration_s
             wait_until(lambda: time.monotonic() >= end or command.has_ended(), bound_s)
 
-    def _end(self, command: Running) -> int | None:
-        """Wait for a command's end; return its code."""
-        wait_until(command.has_ended, self._rehearsal.timeout_s)
-        code = command.process.poll()
-        command.trace.newest()
-        self._outcome.codes.append(code)
+    def _end(self, commands: Nodes) -> list[int | None]:
+        """Wait for a command's end on all nodes; return its codes."""
+        wait_until(lambda: all(one.has_ended() for one in commands), self._rehearsal.timeout_s)
+        codes = [one.process.poll() for one in commands]
+        commands[0].trace.newest()
+        self._outcome.codes.append(code_of(codes))
         self._outcome.spans.append(
-            (command.began_s - self._began_s, time.monotonic() - self._began_s)
+            (commands[0].began_s - self._began_s, time.monotonic() - self._began_s)
         )
-        return code
+        return codes
 
-    def _count_orphans(self, commands: Sequence[Running]) -> None:
+    def _count_orphans(self, commands: Nodes) -> None:
         wait_until(lambda: not any(one.processes() for one in commands), GONE_S, poll_s=SCAN_S)
         self._outcome.orphans += sum(len(one.processes()) for one in commands if one.has_ended())
         for one in commands:
@@ -277,17 +303,18 @@ class _Course:
                 self._kill_while_it_restores(trial, until)
             self._see_to_end(self._early or self._start_again(trial, how, until))
 
-    def _start_again(self, trial: Trial, how: Resume, until: ExitStack) -> Running:
-        variables = {**self._variables, **how.variables}
-        return until.enter_context(started(trial, self._rehearsal.start, variables))
+    def _start_again(self, trial: Trial, how: Resume, until: ExitStack) -> Nodes:
+        return self._start(trial, until, nodes=self._rehearsal.nodes, variables=how.variables)
 
-    def _see_to_end(self, command: Running) -> None:
+    def _see_to_end(self, commands: Nodes) -> None:
+        command = commands[0]
+
         def began() -> bool:
             return command.trace.newest() is not None
 
         outcome = self._outcome
-        if command is self._early:  # the steps of both are in one file
-            code = self._end(command)
+        if commands is self._early:  # the steps of both are in one file
+            code = code_of(self._end(commands))
             start = newest_start(self._trial.run_dir)
             outcome.resumed_at = None if start is None else start["step"]
         else:
@@ -295,12 +322,12 @@ class _Course:
             if began():
                 outcome.resume_s = time.monotonic() - command.began_s
                 outcome.resumed_at = command.trace.steps[0]
-            code = self._end(command)
+            code = code_of(self._end(commands))
         if outcome.resumed_at is None and code == 0 and self._rehearsal.uses_run:
             outcome.resumed_at = self._rehearsal.steps  # only what follows the training was left
         if outcome.resumed_at is not None:
             outcome.lost += max(0, self._done - outcome.resumed_at)
-        self._count_orphans([command])
+        self._count_orphans(commands)
 
     def _resumed(self, how: Resume) -> Trial:
         """Return the command as it is given again."""
@@ -316,16 +343,17 @@ class _Course:
         )
 
     def _kill_while_it_restores(self, trial: Trial, until: ExitStack) -> None:
-        command = self._start(trial, until)
+        commands = self._start(trial, until, nodes=self._rehearsal.nodes)
         wait_until(
-            lambda: command.rank(0) or command.has_ended(),
+            lambda: commands[0].rank(0) or commands[0].has_ended(),
             self._rehearsal.timeout_s,
             poll_s=SCAN_S,
         )
-        send(command.processes(), 9)
-        self._end(command)
+        for one in commands:
+            send(one.processes(), 9)
+        self._end(commands)
         self._outcome.codes.pop()  # of what is done to it, not of what it does
-        self._count_orphans([command])
+        self._count_orphans(commands)
 
 
 def lost_steps(begun: Sequence[int]) -> int:
@@ -341,9 +369,3 @@ def other_strategy(strategy: str) -> str:
 def _printed(trial: Trial) -> str:
     with_all = trial.output.read_text(encoding="utf-8", errors="replace")
     return with_all[-4000:]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -27,6 +27,8 @@ class Heading:
 
     words: tuple[str, ...]
     ranks: int
+    """Of all nodes."""
+    nodes: int = 1
     strategy: str
     steps: int
     save_every: int
@@ -41,9 +43,10 @@ class Heading:
 def page(heading: Heading, verdicts: Sequence[Verdict]) -> str:
     """Return the page, in Markdown. Pure."""
     wrong = [verdict for verdict in verdicts if verdict.wrong]
+    where = on_text(heading.ranks // heading.nodes, heading.nodes)
     parts = [
         "# Rehearsal",
-        f"`{shlex.join(heading.words)}`: {heading.ranks} ranks, {heading.strategy}, "
+        f"`{shlex.join(heading.words)}`: {where}, {heading.strategy}, "
         f"{heading.steps} steps, a save each {heading.save_every} steps, seed {heading.seed}. "
         f"The undisturbed run took {heading.undisturbed_s:.1f} s, all of it {heading.seconds:.0f} "
         "s.",
@@ -59,6 +62,17 @@ def page(heading: Heading, verdicts: Sequence[Verdict]) -> str:
         tail = "\n".join(f"    {line}" for line in verdict.outcome.output.splitlines()[-20:])
         parts.append(f"## {fault.number} {fault.kind.name}\n\n{sentences}\n\n{tail}")
     return "\n\n".join(parts) + "\n"
+
+
+def on_text(ranks: int, nodes: int) -> str:
+    """Return on what a run is. Pure.
+
+    Args:
+        ranks: of each node.
+        nodes: how many.
+    """
+    text = plural(ranks, "rank")
+    return text if nodes == 1 else f"{nodes} nodes of {text}"
 
 
 def unchecked_text(*, has_checkpoints: bool) -> str:

@@ -6,6 +6,7 @@ would have: session, descriptors, environment, arguments. It then forks its fork
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -24,6 +25,7 @@ from ...workers.forkserver.process_title import rewrite_title
 from ...workers.forkserver.threads import num_stray_threads
 from ...workers.process_end import flush_streams
 
+_CLONE_NEWNET = 0x40000000
 _OF_EVERY_LAUNCHER = ("...agent.node_agent",)
 _OF_EVERY_RUN = ("...training.run", "torch._dynamo")
 """torch imports the second with the first optimizer, in each rank."""
@@ -93,6 +95,8 @@ def _become_launcher(
         for source, fd in ((devnull, 0), (output, 1), (output, 2)):
             os.dup2(source, fd)
         close_all_but(())
+        if (network := message["network"]) is not None:
+            _enter_network(network)
         _take_environment(message["environ"], message["words"])
         console()
     except SystemExit as leaving:
@@ -104,6 +108,19 @@ def _become_launcher(
         traceback.print_exc()
     finally:
         os._exit(1)
+
+
+def _enter_network(path: str) -> None:
+    """Go into another network namespace, as `nsenter --net` does; os.setns is of Python 3.12.
+
+    Raises:
+        OSError: it is not there, or there is no right to it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(path, "rb") as file:
+        if libc.setns(file.fileno(), _CLONE_NEWNET) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
 
 
 def _take_environment(environ: Mapping[str, str], words: Sequence[str]) -> None:

@@ -22,6 +22,8 @@ from ...workers import exec_worker
 OUTPUT = "output.log"
 """A file beside the run folder: what the launcher and its ranks have printed."""
 RUN, TRACE = "run", "trace"
+RUN_DIR_WORD = "{run_dir}"
+"""In an argument of a script: its run folder, which each trial has of its own."""
 _LEFT_S = 10.0
 """After SIGTERM, before SIGKILL: for a launcher whose time is over."""
 _LOOK_S = 0.05
@@ -72,9 +74,13 @@ class Trial:
     folder: Path
     """Its own; the run folder is below it."""
     settings: TrialSettings
+    names_strategy: bool = True
+    """False: the script decides, and would refuse the option."""
     timeout_s: float = 120.0
     variables: Mapping[str, str] = field(default_factory=dict)
     """Of the environment, beside the inherited ones."""
+    network: str | None = None
+    """The file of the network namespace in which it runs; None: that of this process."""
 
     @property
     def run_dir(self) -> Path:
@@ -89,15 +95,16 @@ class Trial:
 
 def command_of(trial: Trial) -> list[str]:
     """Return the command of a trial. Pure."""
-    return [sys.executable, "-c", OWN_START, *words_of(trial)]
+    entering = () if trial.network is None else ("nsenter", f"--net={trial.network}")
+    return [*entering, sys.executable, "-c", OWN_START, *words_of(trial)]
 
 
 def words_of(trial: Trial) -> list[str]:
     """Return what follows `relaunch` in the command of a trial. Pure."""
     return [
         *("--run-dir", str(trial.run_dir), "--nproc-per-node", str(trial.ranks)),
-        *("--strategy", trial.strategy),
-        *trial.words,
+        *(("--strategy", trial.strategy) if trial.names_strategy else ()),
+        *(word.replace(RUN_DIR_WORD, str(trial.run_dir)) for word in trial.words),
     ]
 
 

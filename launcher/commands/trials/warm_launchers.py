@@ -165,7 +165,11 @@ class _Server:
                 raise Gone(unsafe)
             self._is_ready = True
         trial.folder.mkdir(parents=True, exist_ok=True)
-        request = {"words": words_of(trial), "environ": environ_of(trial, os.environ)}
+        request = {
+            "words": words_of(trial),
+            "environ": environ_of(trial, os.environ),
+            "network": trial.network,
+        }
         with trial.output.open("ab") as log:
             answer = self._ask(request, [log.fileno()])
         if "error" in answer:

@@ -17,6 +17,8 @@ from strategies.parallel.registry import STRATEGY_NAMES
 
 from ...contract.launcher_signals import SignalInbox
 from ...errors import UsageError
+from ...plan.program import Program, ProgramKind
+from ...plan.program_source import read_source
 from ...terminal.console import say
 from ..parser import CommandParser
 from ..trials.compare import TOLERANCE, compare
@@ -179,7 +181,13 @@ def _asked(given: argparse.Namespace, folder: Path) -> Asked:
         steps=given.steps,
         timeout_s=given.timeout,
         folder=folder.absolute(),
+        names_strategy=named is not None or not _decides_strategy(script),
     )
+
+
+def _decides_strategy(script: str) -> bool:
+    program = Program(kind=ProgramKind.SCRIPT, name=script, args=())
+    return read_source(program).decides_strategy()
 
 
 class _Verification:

@@ -26,6 +26,8 @@ class Asked:
     steps: int
     timeout_s: float
     folder: Path
+    names_strategy: bool = True
+    """False: the script decides how its model is spread."""
 
 
 def trials_of(asked: Asked) -> list[Trial]:
@@ -53,8 +55,10 @@ def trials_of(asked: Asked) -> list[Trial]:
 def trial(asked: Asked, ranks: int, strategy: str) -> Trial:
     """Return the trial of so many ranks under a strategy."""
     folder = asked.folder / f"{strategy}-{ranks}"
+    where = f"{ranks} rank{'' if ranks == 1 else 's'}"
     return Trial(
-        name=f"{strategy} on {ranks} rank{'' if ranks == 1 else 's'}",
+        name=f"{strategy} on {where}" if asked.names_strategy else where,
+        names_strategy=asked.names_strategy,
         words=asked.words,
         ranks=ranks,
         strategy=strategy,

@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from launcher.commands.rehearse.network import lay_cables, remove
+
 ROOT = Path(__file__).parents[3]
 RELAUNCH = f"{sys.executable} -c 'from launcher.cli import main; main()'"
 PROGRAMS = Path("/usr/lib/gridengine")
@@ -124,8 +126,7 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait(timeout=10)
-        for name in (*map(self._name, HOSTS), self._switch):
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+        remove([*map(self._name, HOSTS), self._switch])
         return left
 
     def processes(self) -> list[int]:
@@ -174,24 +175,11 @@ class Cluster:
         return f"ge-{self._key}-{host}"
 
     def _lay_cables(self) -> None:
-        def ip(*words: str) -> None:
-            subprocess.run(["ip", *words], check=True, capture_output=True, timeout=60)
-
-        ip("netns", "add", self._switch)
-        ip("-n", self._switch, "link", "add", "sw", "type", "bridge")
-        ip("-n", self._switch, "link", "set", "sw", "up")
-        known = ["127.0.0.1 localhost"]
-        for number, host in enumerate(HOSTS, start=1):
-            cable, plug, name = f"ge{self._key}{host}", f"ge{self._key}{host}p", self._name(host)
-            ip("netns", "add", name)
-            ip("-n", self._switch, "link", "add", plug, "type", "veth", "peer", "name", cable)
-            ip("-n", self._switch, "link", "set", cable, "netns", name)
-            ip("-n", self._switch, "link", "set", plug, "master", "sw")
-            ip("-n", self._switch, "link", "set", plug, "up")
-            ip("-n", name, "address", "add", f"10.231.9.{number}/24", "dev", cable)
-            ip("-n", name, "link", "set", cable, "up")
-            ip("-n", name, "link", "set", "lo", "up")
-            known.append(f"10.231.9.{number} {host}")
+        names = [self._name(host) for host in HOSTS]
+        cables = [f"ge{self._key}{host}" for host in HOSTS]
+        addresses = [f"10.231.9.{number}" for number, _ in enumerate(HOSTS, start=1)]
+        lay_cables(self._switch, names, cables, addresses)
+        known = ["127.0.0.1 localhost", *map(" ".join, zip(addresses, HOSTS, strict=True))]
         (self.folder / "hosts").write_text("\n".join(known) + "\n")
 
     def _spool(self) -> None:

@@ -1,38 +1,42 @@
 """Several "hosts" on one machine: network namespaces, each with a virtual cable to one switch."""
 
 import os
-import shutil
 import signal
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from launcher.commands.rehearse.network import NoNetworkError, network_of
+
 ROOT = Path(__file__).parents[3]
 NUM_HOSTS = 3
-ADDRESSES = tuple(f"10.231.7.{host}" for host in range(1, NUM_HOSTS + 1))
 PORT = "29511"
-NETWORK = import_module("scripts.nodes_bench.hosts")
-"""The namespaces and cables are those of scripts/bench_nodes."""
 
 
 @dataclass
 class Hosts:
-    names: tuple[str, ...]
-    """The namespaces."""
-    cables: tuple[str, ...]
+    network: Any
+    """The namespaces and cables, which are those of `relaunch rehearse`."""
     folder: Path
     mark: str
     launch: Callable[..., Any]
     started: list[Any] = field(default_factory=list)
     """What conftest.py one folder above calls Launched, one for each node."""
-    ip: Callable[..., str] = NETWORK.ip
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The namespaces."""
+        return self.network.names
+
+    @property
+    def cables(self) -> tuple[str, ...]:
+        return self.network.cables
 
     def script(self, source: str) -> str:
         prelude = "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\n"
@@ -77,13 +81,13 @@ class Hosts:
         env: dict[str, str | None] | None = None,
         bounds: dict[str, float] | None = None,
     ) -> Any:
-        where = ("--master-addr", ADDRESSES[0], "--master-port", PORT)
+        where = ("--master-addr", self.network.addresses[0], "--master-port", PORT)
         rank = ("--node-rank", str(host))
         return self.start(host, "--nnodes", nnodes, *rank, *where, *argv, env=env, bounds=bounds)
 
     def cut(self, host: int = 1) -> None:
         """Pull a host's cable."""
-        self.ip("-n", self.names[host], "link", "set", self.cables[host], "down")
+        self.network.cut(host)
 
 
 @pytest.fixture
@@ -92,32 +96,22 @@ def hosts(
     start_launcher: Callable[..., Any],
     processes_of: Callable[[str], list[int]],
 ) -> Iterator[Hosts]:
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
-    if shutil.which("ip") is None:
-        pytest.skip("there is no ip command")
-    key = uuid.uuid4().hex[:6]
-    letters = "abcdefgh"[:NUM_HOSTS]
-    names = tuple(f"rl-{key}-{letter}" for letter in letters)
-    cables = tuple(f"rl{key}{letter}" for letter in letters)
-    switch = f"rl-{key}-switch"
-    found = Hosts(names, cables, tmp_path, uuid.uuid4().hex, start_launcher)
     left: list[int] = []
-    try:
+    with ExitStack() as until:
         try:
-            NETWORK.lay_cables(switch, names, cables, ADDRESSES)
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no network namespaces here: {error.stderr}")
-        yield found
-    finally:
-        for node in found.started:
-            if not node.ended():
-                node.send(signal.SIGKILL)
-        end = time.monotonic() + 10.0
-        while (left := processes_of(found.mark)) and time.monotonic() < end:
-            time.sleep(0.05)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        for name in (*names, switch):
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+            network = until.enter_context(network_of(NUM_HOSTS))
+        except NoNetworkError as error:
+            pytest.skip(f"no network namespaces here: {error}")
+        found = Hosts(network, tmp_path, uuid.uuid4().hex, start_launcher)
+        try:
+            yield found
+        finally:
+            for node in found.started:
+                if not node.ended():
+                    node.send(signal.SIGKILL)
+            end = time.monotonic() + 10.0
+            while (left := processes_of(found.mark)) and time.monotonic() < end:
+                time.sleep(0.05)
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
     assert not left, f"the test left processes: {left}"

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from launcher.commands.rehearse.network import ip
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 SUMS = """
 import torch, torch.distributed as dist
@@ -25,8 +27,7 @@ dist.destroy_process_group()
 
 def lay_second_cables(hosts: Any, num: int) -> list[str]:
     """Join the first hosts by a second network; return their addresses in it."""
-    ip = hosts.ip
-    switch = f"{hosts.names[0].rpartition('-')[0]}-switch"
+    switch = hosts.network.switch
     ip("-n", switch, "link", "add", "second", "type", "bridge")
     ip("-n", switch, "link", "set", "second", "up")
     addresses = [f"10.231.8.{host + 1}" for host in range(num)]

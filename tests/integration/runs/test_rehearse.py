@@ -1,11 +1,14 @@
 """`relaunch rehearse` on whole scripts: what it finds, and what it leaves."""
 
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher.commands.rehearse.kinds import KINDS
+from launcher.commands.rehearse.network import NoNetworkError, ip, network_of
 
 pytestmark = pytest.mark.timeout(900)
 SHORT = ("--steps", "12", "--save-every", "3", "--pace", "0.03")
@@ -94,3 +97,38 @@ def test_a_run_comes_through_every_kind_of_fault(launch: Any, small: str) -> Non
     faults = ("--faults", str(len(KINDS)), "--steps", "30", "--save-every", "5")
     launched = rehearse(launch, *faults, small, "--workers", "2")
     assert launched.wait(850) == 0, launched.stdout + launched.stderr
+
+
+def hosts() -> set[str]:
+    """The network namespaces of this machine; the test is skipped where none can be made."""
+    try:
+        with network_of(1):
+            pass
+    except NoNetworkError as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    return set(ip("netns", "list").split())
+
+
+@pytest.mark.slow
+def test_two_nodes_come_through_a_kill_and_a_cut(launch: Any, small: str) -> None:
+    before = hosts()
+    kinds = [kind.name for kind in KINDS.values() if kind.needs_nodes]
+    only = [word for kind in kinds for word in ("--only", kind)]
+    words = ("--nnodes", "2", "--faults", str(len(kinds)), *only, *SHORT, small)
+    launched = rehearse(launch, *words)
+    assert launched.wait(600) == 0, launched.stdout + launched.stderr
+    assert f"{len(kinds)} faults: {len(kinds)} as it must be, 0 wrong." in page_of(launch.folder)
+    assert set(ip("netns", "list").split()) == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_no_hosts(launch: Any, small: str) -> None:
+    before = hosts()
+    launched = rehearse(launch, "--nnodes", "2", *SHORT, small)
+    end = time.monotonic() + 60
+    while set(ip("netns", "list").split()) == before:
+        assert time.monotonic() < end, launched.stdout + launched.stderr
+        time.sleep(0.05)
+    launched.send(signal.SIGINT)
+    assert launched.wait(60) == 130, launched.stdout + launched.stderr
+    assert set(ip("netns", "list").split()) == before

@@ -150,8 +150,15 @@ def test_when_a_worker_stops_asking_ray(
 
 @pytest.mark.parametrize(
     ("code", "noticed", "waits"),
-    [(0, True, False), (75, True, True), (75, False, False), (1, True, True), (1, False, False)]
-    + [(2, True, False), (93, True, False)],
+    [
+        (0, True, False),
+        (75, True, True),
+        (75, False, False),
+        (1, True, True),
+        (1, False, False),
+        (2, True, False),
+        (93, True, False),
+    ],
 )
 def test_what_ray_is_to_count_as_a_preemption(code: int, noticed: bool, waits: bool) -> None:
     assert awaits_teardown(code, noticed) == waits

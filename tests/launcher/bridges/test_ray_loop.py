@@ -91,7 +91,9 @@ def test_the_last_metrics_are_returned(ray: Ray, monkeypatch: pytest.MonkeyPatch
     (ray.folder / "run").mkdir()
     (ray.folder / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "val/a": 3.0}\n')
     assert run(monkeypatch, "print('well')") == {
-        **{"run_dir": str(ray.folder / "run"), "step": 2, "val/a": 3.0}
+        "run_dir": str(ray.folder / "run"),
+        "step": 2,
+        "val/a": 3.0,
     }
     assert (ray.folder / "run" / "logs" / "ray-worker-0.log").read_text() == "well\n"
     assert ray.broadcast[-1] is True  # rank 0 has told all that it is over

@@ -25,7 +25,7 @@ time.sleep(60)
 
 
 def start(*command: str, parent: int | None = None) -> subprocess.Popen[bytes]:
-    own = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid() if not parent else parent)]
+    own = [sys.executable, "-I", "-S", keeper.__file__, str(parent or os.getpid())]
     return subprocess.Popen([*own, *command])
 
 

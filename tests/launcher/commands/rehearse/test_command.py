@@ -1,15 +1,18 @@
 """What `relaunch rehearse` refuses, and what it prints without starting anything."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from launcher.commands.rehearse import command, run
-from launcher.commands.rehearse.command import chosen_kinds
+from launcher.commands.rehearse.choosing import chosen_kinds
 from launcher.commands.rehearse.draw import Fault
 from launcher.commands.rehearse.evidence import Evidence
 from launcher.commands.rehearse.kinds import KINDS
+from launcher.commands.rehearse.network import Network, NoNetworkError
 from launcher.commands.rehearse.one_fault import MISSED, Outcome, Rehearsal
 from launcher.errors import UsageError
 
@@ -21,13 +24,6 @@ def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "train.py"
 
 
-def test_an_unknown_fault_lists_the_valid_ones() -> None:
-    with pytest.raises(UsageError) as refused:
-        chosen_kinds(["kill-ranks"])
-    assert 'unknown fault "kill-ranks"; did you mean kill-rank?' in str(refused.value)
-    assert all(name in str(refused.value) for name in KINDS)
-
-
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -35,6 +31,9 @@ def test_an_unknown_fault_lists_the_valid_ones() -> None:
         (("--faults", "0", "train.py"), "--faults 0: it must be at least 1"),
         (("--steps", "3", "train.py"), "--steps 3: it must be at least 4"),
         (("--nproc-per-node", "0", "train.py"), "--nproc-per-node 0"),
+        (("--nnodes", "0", "train.py"), "--nnodes 0: it must be at least 1"),
+        (("--only", "node-killed", "train.py"), "pass --nnodes 2"),
+        (("--nnodes", "2", "--only", "kill-rank", "train.py"), "leave out --nnodes 2"),
         (("--save-every", "40", "train.py"), "--save-every 40 must be from 1 to 39"),
         (("--", "--run-dir", "x", "train.py"), "--run-dir is for relaunch rehearse itself"),
         (("--", "--strategy=fsdp", "train.py"), "--strategy=fsdp is for relaunch rehearse"),
@@ -54,6 +53,34 @@ def test_what_is_refused_before_anything_starts(
 def test_an_option_of_the_script_is_the_scripts(script: str) -> None:
     given = command.build_parser().parse_args([script, "--run-dir", "x", "--strategy=9"])
     assert command._rehearsal(given).words == (script, "--run-dir", "x", "--strategy=9")
+
+
+@pytest.mark.parametrize(("nodes", "ranks"), [(1, 2), (2, 1)])
+def test_ranks_of_each_node(script: str, nodes: int, ranks: int) -> None:
+    given = command.build_parser().parse_args(["--nnodes", str(nodes), script])
+    rehearsal = command._rehearsal(given)
+    assert (rehearsal.nodes, rehearsal.ranks) == (nodes, ranks)
+
+
+def test_without_a_network_the_rest_is_rehearsed(
+    script: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(command, "say", said.append)
+
+    @contextmanager
+    def refused(number: int) -> Iterator[Network]:
+        raise NoNetworkError("there is no ip command")
+        yield
+
+    monkeypatch.setattr(command, "network_of", refused)
+    rehearsal = command._rehearsal(command.build_parser().parse_args(["--nnodes", "2", script]))
+    with ExitStack() as until:
+        found, kinds = command._with_network(rehearsal, chosen_kinds([], nodes=2), until)
+    assert found.network is None
+    assert kinds == [kind for kind in chosen_kinds([], nodes=2) if not kind.needs_network]
+    (line,) = said
+    assert "left out: no network of virtual hosts can be made here (there is no ip" in line
 
 
 def test_a_folder_of_something_else_is_left_alone(script: str) -> None:

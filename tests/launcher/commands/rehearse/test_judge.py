@@ -58,6 +58,7 @@ def wrong(found: Outcome, distance: Distance | None = SAME, *, uses_run: bool = 
 def test_nothing_is_wrong_where_all_is_as_undisturbed() -> None:
     assert wrong(outcome()) == ""
     assert wrong(outcome("kill-writer", codes=[0], resumed_at=None, intact=None)) == ""
+    assert wrong(outcome("network-cut", codes=[75, 0], other_codes={1: 75})) == ""
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,8 @@ def test_nothing_is_wrong_where_all_is_as_undisturbed() -> None:
         (outcome(codes=[75, 1]), "given again, the command ended with 1"),
         (outcome(orphans=2), "2 processes left behind"),
         (outcome(lost=1), "1 finished steps lost"),
+        (outcome("network-cut", codes=[75, 0], other_codes={1: 139}), "node 1 ended with 139"),
+        (outcome("network-cut", codes=[75, 0], other_codes={1: None}), "node 1 did not end"),
         (outcome("kill-rank", codes=[137, 0], resumed_at=2), "resumed at step 2, and the check"),
     ],
 )
@@ -168,6 +171,7 @@ def test_the_page_has_a_row_for_each_fault_and_says_what_was_wrong() -> None:
     assert "| 1 | notice-launcher | 3 | 75, 0 | 0 |  | 0 | 0 | ok |" in text
     assert "- exit code 1, and 75 was expected\n\n    line" in text
     assert summary(verdicts) == "3 faults: 1 as it must be, 1 wrong, 1 left out."
+    assert "2 nodes of 1 rank, ddp" in page(replace(HEADING, nodes=2), verdicts)
     assert "does not use `Run`" in page(replace(HEADING, uses_run=False), verdicts)
     picture = timeline(verdicts)
     assert picture.count("<rect") == 3
