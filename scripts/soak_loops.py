@@ -33,6 +33,7 @@ from pathlib import Path
 import torch  # before the ranks are forked
 
 from launcher.contract.environment import START_DIR
+from launcher.contract.exit_codes import CONTINUE
 
 IMPORTED_ONCE = (
     "torch._dynamo",  # by a rank's first optimizer otherwise
@@ -42,6 +43,8 @@ IMPORTED_ONCE = (
 NOTICES_A_RUN = 4
 LONGEST_DELAY_S = 0.2
 LIMIT_S = 900.0
+FOLLOW_S = 20.0
+"""How long the others of a rank that has failed may take to notice it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ def attempt(loop: Loop, folder: Path, instant: Instant | None) -> tuple[list[int
     port = free_port()
     ranks = [start_rank(loop, rank, port, folder) for rank in range(loop.ranks)]
     codes: dict[int, int] = {}
-    began_s, given = time.monotonic(), instant is None
+    end_s, given = time.monotonic() + LIMIT_S, instant is None
     # Not before the attempt has made a step: until the script handles signals, SIGTERM ends it.
     target = max(steps_in(folder) + 1, instant.after_step if instant else 0)
     while len(codes) < len(ranks):
@@ -131,13 +134,15 @@ def attempt(loop: Loop, folder: Path, instant: Instant | None) -> tuple[list[int
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended == pid:
                 codes[pid] = os.waitstatus_to_exitcode(status)
+                if codes[pid] not in (0, CONTINUE):
+                    end_s = min(end_s, time.monotonic() + FOLLOW_S)
         living = set(ranks) - set(codes)
         if instant and not given and steps_in(folder) >= target:
             time.sleep(instant.delay_s)
             if ranks[instant.rank] in living:
                 os.kill(ranks[instant.rank], signal.SIGTERM)
             given = True
-        if time.monotonic() - began_s > LIMIT_S:
+        if time.monotonic() > end_s:
             for pid in living:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.005)
@@ -167,7 +172,7 @@ def interrupted(loop: Loop, folder: Path, moments: list[Instant]) -> list[str]:
         codes, _ = attempt(loop, folder, moment)
         where = f"after step {moment.after_step} + {moment.delay_s:.3f} s, rank {moment.rank}"
         seen.append(f"{where}: codes {codes}, {steps_in(folder)} steps recorded")
-        if set(codes) != {75}:
+        if set(codes) != {CONTINUE}:
             return seen  # 0: it was done before
     codes, _ = attempt(loop, folder, None)
     seen.append(f"to the end: codes {codes}")
@@ -201,7 +206,7 @@ def main() -> int:
         folder.mkdir()
         moments = list(instants(given.seed + trial, max(undisturbed), loop.ranks))
         seen = interrupted(loop, folder, moments[: given.instants - handled])
-        left = sum("codes [75" in line for line in seen)
+        left = sum(f"codes [{CONTINUE}" in line for line in seen)
         handled, trial = handled + left, trial + 1
         is_same = losses(folder) == undisturbed
         different += not is_same
