@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,8 @@ _STDOUT = 1
 class RelaunchTrainLoop:
     """A training function for Ray Train that runs a script under this launcher.
 
-    Give it to `ray.train.data_parallel_trainer.DataParallelTrainer`, with one worker per node.
+    Give it to `ray.train.v2.api.data_parallel_trainer.DataParallelTrainer`, with one worker per
+    node: unlike TorchTrainer, that one does not start torch.distributed in the workers.
     """
 
     def __init__(
@@ -110,35 +111,42 @@ class RelaunchTrainLoop:
         place = _place()
         run_dir = run_folder_of(self.run_dir, *_storage())
         meeting = _meet(place)
+        command = command_of(
+            place,
+            meeting,
+            run_dir=run_dir,
+            nproc_per_node=self.nproc_per_node,
+            options=self.options,
+            script=self.script,
+            settings=config,
+        )
         with (
             tempfile.TemporaryDirectory(prefix="relaunch-ray-") as scratch,
             closing(Output(run_dir / "logs" / f"ray-worker-{place.rank}.log")) as output,
         ):
             notice_file = Path(scratch) / "notice.json"
-            command = command_of(
-                place,
-                meeting,
-                run_dir=run_dir,
-                nproc_per_node=self.nproc_per_node,
-                options=self.options,
-                script=self.script,
-                settings=config,
-            )
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), *command],
-                env=environment_of(os.environ, place, meeting, notice_file),
-                stdin=subprocess.DEVNULL,
-                stdout=output.fd,
-                stderr=output.fd,
-            )
-            watch = _Watch(process, output, notice_file)
+            environ = environment_of(os.environ, place, meeting, notice_file)
+            watch = _Watch(_start(command, environ, output.fd), output, notice_file)
             code = watch.until_end()
-            error = error_of(code, place.rank, output.tail(), run_dir)
-            if awaits_teardown(code, watch.noticed_at_s is not None):
-                watch.await_teardown()
+        if awaits_teardown(code, watch.noticed_at_s is not None):
+            watch.await_teardown()
+        error = error_of(code, place.rank, output.tail(), run_dir)
         if error is not None:
             raise error
         return {"run_dir": str(run_dir), **_last_metrics(run_dir)}
+
+
+def _start(
+    command: Sequence[str], environ: Mapping[str, str], output: int
+) -> subprocess.Popen[bytes]:
+    """Start the launcher; where Ray kills this worker, and its children, it gets SIGTERM."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), *command],
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+    )
 
 
 class _Watch:

@@ -10,7 +10,7 @@ import linear_run
 from launcher import Run
 from launcher.contract.environment import WARNING_FILE
 
-WAIT_S = 90.0
+WAIT_S = 300.0
 
 
 def main(run: Run) -> None:
