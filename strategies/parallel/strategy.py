@@ -27,6 +27,7 @@ from .calls.model_view import Call, ModelCalls
 from .calls.switched import SwitchedParameters
 from .calls.unused_parameters import refuse_untouched
 from .catalogue import Catalogue
+from .gradients.bucket_order import BucketOrder
 from .state.implementation import library_of
 from .state.optimizer_extras import extras_of, put_back_extras
 from .state.saved_state import SavedState
@@ -123,6 +124,8 @@ class Strategy(ABC):
     holds_whole: ClassVar[bool] = False
     """Whether every rank steps every parameter whole."""
     catalogue: Catalogue
+    bucket_orders: Sequence[BucketOrder] = ()
+    """Of what sums gradients in an order that a resume must find again."""
     _calls: ModelCalls
     _optimizer: torch.optim.Optimizer
     _group_names: list[list[str]]
