@@ -109,7 +109,7 @@ def test_stage_1_adds_micro_batches_in_grad(launch: Callable[..., Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("place", ["option", "optimizer", "nowhere"])
+@pytest.mark.parametrize("place", ["option", "optimizer"])
 def test_what_the_sentence_names_does_the_same_under_every_strategy(
     place: str, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
