@@ -161,6 +161,27 @@ def missing_for_fsdp(modules: Iterable[nn.Module]) -> str | None:
     return None
 
 
+def lay_buckets(
+    wrapper: nn.parallel.DistributedDataParallel, order: Sequence[nn.Parameter]
+) -> None:
+    """Have DDP lay its buckets as after a backward that made gradients in this order.
+
+    Called on every rank. Where torch has other names for it, nothing is done: the first step is
+    then summed in one bucket.
+    """
+    reducer: Any = wrapper.reducer
+    if not all(hasattr(reducer, name) for name in ("prepare_for_backward", "_rebuild_buckets")):
+        return
+    syncs, wrapper.require_backward_grad_sync = wrapper.require_backward_grad_sync, True
+    reducer.prepare_for_backward([])
+    for parameter in order:
+        torch.autograd.backward(parameter, torch.zeros_like(parameter))
+    reducer._rebuild_buckets()
+    wrapper.require_backward_grad_sync = syncs
+    for parameter in order:
+        parameter.grad = None
+
+
 def backward_within_modes(loss: torch.Tensor) -> None:
     """Do as torch.autograd.backward, which takes modes off meanwhile.
 

@@ -83,8 +83,8 @@ def needs_of(path: str, folder: PurePath, files: Files) -> str:
     """Return which checkpoints need a file of others, and what to do where it is not as it was."""
     manifests = publishing_of(folder.parent, files).manifests()
     return (
-        f"{who_names(path, manifests, files)}. Put the file back as it was, or resume with "
-        "weights= of a place where it still is so"
+        f"{who_names(path, manifests, files)}. Put the file back as it was, or pass where it still "
+        "is so: weights= to resume, --weights to `relaunch checkpoint`"
     )
 
 

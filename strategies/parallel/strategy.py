@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -24,8 +24,10 @@ from .build_options import BuildOptions
 from .calls.bypass import bypassed
 from .calls.gradient_watch import GradientWatch
 from .calls.model_view import Call, ModelCalls
+from .calls.switched import SwitchedParameters
 from .calls.unused_parameters import refuse_untouched
 from .catalogue import Catalogue
+from .gradients.bucket_order import BucketOrder
 from .state.implementation import library_of
 from .state.optimizer_extras import extras_of, put_back_extras
 from .state.saved_state import SavedState
@@ -122,11 +124,14 @@ class Strategy(ABC):
     holds_whole: ClassVar[bool] = False
     """Whether every rank steps every parameter whole."""
     catalogue: Catalogue
+    bucket_orders: Sequence[BucketOrder] = ()
+    """Of what sums gradients in an order that a resume must find again."""
     _calls: ModelCalls
     _optimizer: torch.optim.Optimizer
     _group_names: list[list[str]]
     _as_built: dict[str, JSON]
     _is_known_savable = False
+    _switched: SwitchedParameters
     _model: nn.Module
     _buffers_apart: Collection[str] | None = None
     gradient_watch: GradientWatch | None = None
@@ -190,6 +195,19 @@ class Strategy(ABC):
         """Class name of the user's optimizer."""
         return type(self._optimizer).__name__
 
+    def _watch_script(self, watch: GradientWatch) -> None:
+        """Look at what the loop does with gradients, and with what requires them.
+
+        A forward does not meet what stands in for gradients.
+        """
+        self.gradient_watch = watch
+        self._calls.before_call = watch.withdraw
+        self._switched = SwitchedParameters(self._model.named_parameters())
+
+    def _gathered(self) -> Iterable[tuple[str, torch.Tensor]]:
+        """Return what is in the place of trained parameters while they are whole on each rank."""
+        return ()
+
     def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
         """Begin a step whose sums do not depend on their order; nothing where that is not asked.
 
@@ -225,10 +243,21 @@ class Strategy(ABC):
                 several ranks, naming the trainable parameters that the loss leaves out on this
                 one. The others may be waiting for them; this rank is not.
         """
-        self._refuse_bypassed(where)
+        self._refuse_unlike_losses(where)
         if self.ranks.world_size > 1:
             refuse_untouched(loss, self._leaves(), where=where)
         self._accumulate(loss)
+
+    def _refuse_unlike_losses(self, where: str) -> None:
+        """Refuse a loss that would train something else under this strategy. No collective.
+
+        Raises:
+            ConfigError: the engine has seen nothing of it, or parameters were switched.
+        """
+        self._refuse_bypassed(where)
+        waits_for_none = self.ranks.world_size == 1 or self.options.exact
+        may_freeze = self.holds_whole and waits_for_none
+        self._switched.require_none(where, may_freeze=may_freeze, gathered=self._gathered())
 
     def _refuse_bypassed(self, where: str) -> None:
         """Refuse a loss of which the engine has seen nothing. No collective.

@@ -37,6 +37,9 @@ from .node_reader import NodeSource
 from .stateful import EncodedObjects, Objects, decode_objects, encode_objects
 from .views import IMPORTED, AveragedWeights, ImportedWeights, require_same_model
 
+_BUCKETS = "bucket_orders"
+"""Under which name a checkpoint has what `BucketOrder` keeps, wrapper by wrapper."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
@@ -111,6 +114,8 @@ def collect_state(
         "aliases": dict(strategy.catalogue.aliases),
         "objects": encoded.state,
     }
+    if strategy.bucket_orders and not weights_only:
+        own[_BUCKETS] = [list(one.names) for one in strategy.bucket_orders]
     part = None
     if stored is not None and strategy.catalogue.frozen:
         part = stored.divide(frozen, [one["frozen"] for one in everyone])
@@ -237,6 +242,11 @@ def restore_newest(
         )
         if found is not None:
             strategy.refresh()
+            if not weights_only:
+                for one, names in zip(
+                    strategy.bucket_orders, found.state.get(_BUCKETS, ()), strict=False
+                ):
+                    one.lay(names)
             changes = [] if requested is None else _put_back_groups(strategy, requested, found)
             return replace(found, damaged=damaged, changes=changes)
         damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0]}"

@@ -211,8 +211,8 @@ def test_what_is_wrong_with_it(
     overwritten(base, change)
     needs = (
         f"{base} is named, not copied, by the checkpoints of steps 2, 1; the newest checkpoint "
-        "without it is step 3. Put the file back as it was, or resume with weights= of a place "
-        "where it still is so"
+        "without it is step 3. Put the file back as it was, or pass where it still is so: weights= "
+        "to resume, --weights to `relaunch checkpoint`"
     )
     with pytest.raises(NamedFileError) as refused:
         kit.assert_holds(store, 2, state)

@@ -17,7 +17,7 @@ from checkpointing import (
 from ...run_folder.tables import plural, render
 from .exit_codes import DIFFERENT, FINE
 from .printing import print_json, print_lines
-from .target import choose, find_target
+from .target import add_weights, choose, find_target
 
 HELP = "Compare two checkpoints: names, shapes, dtypes and values of tensors, and the state."
 
@@ -37,14 +37,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="X",
         help="take values that are at most X apart as equal (default 0: every bit counts)",
     )
+    add_weights(parser)
     parser.add_argument("--no-values", action="store_true", help="do not read the tensors")
 
 
 def run(given: Namespace) -> int:
     """Print the differences; 1 if there is any. Who wrote the two is shown and does not count."""
     with (
-        choose(find_target(given.left), None).open() as left,
-        choose(find_target(given.right), None).open() as right,
+        choose(find_target(given.left, given.weights), None).open() as left,
+        choose(find_target(given.right, given.weights), None).open() as right,
     ):
         document = _compare(left, right, given.tolerance, with_values=not given.no_values)
     if given.json:

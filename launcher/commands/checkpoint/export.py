@@ -12,7 +12,7 @@ from ...run_folder.tables import size_text
 from ..byte_size import byte_size
 from .exit_codes import FINE
 from .printing import print_json, print_lines
-from .target import Target, choose, find_target
+from .target import Target, add_weights, choose, find_target
 
 HELP = "Write a checkpoint's weights as plain safetensors in a new folder, streaming."
 
@@ -47,12 +47,13 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="SIZE",
         help="the most tensor bytes in a file, such as 500MB or 2GiB (default 5GB)",
     )
+    add_weights(parser)
     add("--config", type=Path, metavar="FILE", help="copied to config.json beside the weights")
 
 
 def run(given: Namespace) -> int:
     """Write the folder and say what is in it."""
-    target = find_target(given.folder)
+    target = find_target(given.folder, given.weights)
     if given.config is not None and not given.config.is_file():
         raise UsageError(f"--config {given.config} is not a file.")
     if given.out.exists() and (not given.out.is_dir() or any(given.out.iterdir())):

@@ -9,7 +9,6 @@ from checkpointing import (
     DamagedCheckpointError,
     Files,
     Found,
-    open_folder,
     take_inventory,
 )
 from checkpointing.store.inventory import own_bytes, own_bytes_of
@@ -19,7 +18,7 @@ from ...run_folder.tables import render, size_text
 from .exit_codes import DAMAGED, FINE
 from .named_files import not_held_text
 from .printing import print_json, print_lines
-from .target import Target, find_target
+from .target import Target, add_weights, find_target
 
 HELP = "Show the checkpoints of a run: size, writer, best evaluation, and whether each opens."
 
@@ -31,11 +30,12 @@ _OWN = "own"
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `list` takes."""
     parser.add_argument("folder", metavar="FOLDER")
+    add_weights(parser)
 
 
 def run(given: Namespace) -> int:
     """Print the table; 1 if a checkpoint does not open."""
-    target = find_target(given.folder)
+    target = find_target(given.folder, given.weights)
     sections = [_one(target)] if target.is_one else []
     for name, store in target.stores:
         inventory = take_inventory(store)
@@ -64,7 +64,7 @@ def _one(target: Target) -> dict[str, Any]:
     folder = target.path
     row: dict[str, JSON]
     try:
-        with open_folder(folder, target.files) as reader:
+        with target.open_only() as reader:
             step = reader.manifest.step
             found = Found(step=step, folder=folder, manifest=reader.manifest)
             own = own_bytes_of(folder, reader.manifest, target.files)

@@ -10,7 +10,7 @@ from ...run_folder.tables import plural, render, size_text
 from .exit_codes import FINE
 from .named_files import named_lines
 from .printing import print_json, print_lines
-from .target import choose, find_target
+from .target import add_weights, choose, find_target
 
 HELP = "Show what one checkpoint holds: its tensors, its files, the run's state, and who wrote it."
 
@@ -21,12 +21,13 @@ _HEADERS = ("tensor", "key", "shape", "dtype", "size", "chunks")
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `show` takes."""
     parser.add_argument("folder", metavar="FOLDER")
+    add_weights(parser)
     parser.add_argument("step", type=int, nargs="?", metavar="STEP", help="default: the newest")
 
 
 def run(given: Namespace) -> int:
     """Print the manifest."""
-    with choose(find_target(given.folder), given.step).open() as reader:
+    with choose(find_target(given.folder, given.weights), given.step).open() as reader:
         if given.json:
             print_json(_document(reader))
         else:

@@ -1,7 +1,8 @@
 """From the FOLDER of the command line to the checkpoints that are meant."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from checkpointing import (
@@ -17,6 +18,7 @@ from checkpointing import (
     open_folder,
     place_at,
 )
+from checkpointing.format.hugging_face_files import weight_files
 
 from ...errors import UsageError
 from ...run_folder.folder import checkpoints_elsewhere
@@ -37,6 +39,9 @@ class Target:
     stores: tuple[tuple[str, CheckpointStore], ...] = ()
     """With a name for people: checkpoints, best, or the folder's own. Empty: one checkpoint."""
 
+    weight_files: Sequence[Path] = ()
+    """Where tensors that checkpoints name in files of others are looked for first."""
+
     run: Path | None = None
     """The run folder, where it is known: what a URL belongs to is not."""
 
@@ -44,6 +49,14 @@ class Target:
     def is_one(self) -> bool:
         """Whether the folder is one checkpoint."""
         return not self.stores
+
+    def open_only(self) -> CheckpointReader:
+        """Open the one checkpoint.
+
+        Raises:
+            DamagedCheckpointError: Naming the file.
+        """
+        return open_folder(self.path, self.files, self.weight_files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +68,51 @@ class Chosen:
     open: Callable[[], CheckpointReader]
 
 
-def find_target(given: str | Path) -> Target:
+def add_weights(parser: ArgumentParser) -> None:
+    """Add the option for checkpoints of runs with frozen="name"."""
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="the file or folder in which tensors lie now that a checkpoint names and does not "
+        "hold; default: where they were when it was saved",
+    )
+
+
+def find_target(given: str | Path, weights: Path | None = None) -> Target:
     """Tell what kind of folder, or of place at a URL, was given.
+
+    Args:
+        given: The folder or URL.
+        weights: As --weights.
 
     Raises:
         OSError: A store does not answer.
-        UsageError: It is none of the three kinds.
+        UsageError: It is none of the three kinds, or there are no weights.
     """
+    target = _find(given)
+    if weights is None:
+        return target
+    files = _files_of(weights)
+    for _, store in target.stores:
+        store.weight_files = files
+    return replace(target, weight_files=files)
+
+
+def _files_of(weights: Path) -> Sequence[Path]:
+    if weights.is_file():
+        return (weights.absolute(),)
+    names = [one.name for one in weights.iterdir()] if weights.is_dir() else []
+    try:
+        found = weight_files(names, lambda name: (weights / name).read_bytes())
+    except ValueError as error:
+        raise UsageError(f"--weights {weights}: {error}") from error
+    if not found:
+        raise UsageError(f"--weights {weights} is no safetensors file, and no folder with one.")
+    return tuple(weights.absolute() / name for name in found)
+
+
+def _find(given: str | Path) -> Target:
     place = _place(str(given))
     names = _names(place)
     if MANIFEST_NAME in names:
@@ -134,7 +185,7 @@ def choose(target: Target, step: int | None) -> Chosen:
 def _only(target: Target, step: int | None) -> Chosen:
     if step is not None:
         raise UsageError(f"{target.path} is one checkpoint already; leave the step {step} out.")
-    return Chosen(name=target.path.name, open=lambda: open_folder(target.path, target.files))
+    return Chosen(name=target.path.name, open=target.open_only)
 
 
 def _open(store: CheckpointStore, step: int, target: Target) -> CheckpointReader:

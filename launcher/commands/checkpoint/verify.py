@@ -3,13 +3,13 @@
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from checkpointing import DamagedCheckpointError, NoCheckpointError, open_folder
+from checkpointing import DamagedCheckpointError, NoCheckpointError
 
 from ...errors import UsageError
 from ...run_folder.tables import plural
 from .exit_codes import DAMAGED, FINE
 from .printing import print_json, print_lines
-from .target import Target, find_target
+from .target import Target, add_weights, find_target
 
 HELP = "Re-read every byte of some or all checkpoints, and name each damage by file and range."
 
@@ -17,12 +17,13 @@ HELP = "Re-read every byte of some or all checkpoints, and name each damage by f
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `verify` takes."""
     parser.add_argument("folder", metavar="FOLDER")
+    add_weights(parser)
     parser.add_argument("steps", type=int, nargs="*", metavar="STEP", help="default: all")
 
 
 def run(given: Namespace) -> int:
     """Print the damage of each checkpoint; 1 if there is any."""
-    target = find_target(given.folder)
+    target = find_target(given.folder, given.weights)
     results = _of_one(target, given.steps) if target.is_one else _of_stores(target, given.steps)
     damage: dict[str, list[str]] = {}
     for name, lines in results:
@@ -38,7 +39,7 @@ def _of_one(target: Target, steps: list[int]) -> Iterator[tuple[str, list[str]]]
     if steps:
         raise UsageError(f"{target.path} is one checkpoint already; leave the steps out.")
     try:
-        with open_folder(target.path, target.files) as reader:
+        with target.open_only() as reader:
             yield target.path.name, reader.verify()
     except DamagedCheckpointError as error:
         yield target.path.name, [str(error)]

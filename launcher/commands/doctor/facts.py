@@ -20,8 +20,8 @@ class GpuFacts:
     temperature_c: int | None = None
     used_bytes: int | None = None
     total_bytes: int | None = None
-    pids: tuple[int, ...] = ()
-    """Processes that compute on it."""
+    pids: tuple[int, ...] | None = ()
+    """Processes that compute on it, as far as this container sees them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,10 @@ class NodeFacts:
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> NodeFacts:
         """Return what `asdict` has made."""
-        gpus = tuple(GpuFacts(**{**g, "pids": tuple(g["pids"])}) for g in found["gpus"])
+        gpus = tuple(
+            GpuFacts(**{**g, "pids": None if g["pids"] is None else tuple(g["pids"])})
+            for g in found["gpus"]
+        )
         return cls(**{**found, "gpus": gpus, "interfaces": tuple(found["interfaces"])})
 
     def to_json(self) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .facts import GpuFacts
 
-_SLOWED = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
-"""The same mask: since driver 535, and before."""
 _FEWEST = ("index", "name", "uuid")
-_MORE = ("ecc.errors.uncorrected.volatile.total", "temperature.gpu", "memory.used", "memory.total")
-_QUERIES = (*((*_FEWEST, *_MORE, slowed) for slowed in _SLOWED), _FEWEST)
-"""The fields to ask for, until a driver knows all of them."""
+_MEMORY = ("temperature.gpu", "memory.used", "memory.total")
+_ERRORS = "ecc.errors.uncorrected.volatile.total"
+_REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+"""Why the clock is lower: as drivers from 535 on call it, and as all older ones do."""
+_ASKED = (*((*_FEWEST, _ERRORS, reasons, *_MEMORY) for reasons in _REASONS), _FEWEST)
+"""A driver that does not know one field answers nothing."""
 _ANSWER_S = 20.0
 _MIB = 1 << 20
 
@@ -33,26 +34,25 @@ def look(ask: Ask | None = None) -> tuple[GpuFacts, ...]:
     ask = _run if ask is None else ask
     if ask(("nvidia-smi", "-L")) is None and ask is _run and not _is_there():
         return ()
-    for fields in _QUERIES:
+    for fields in _ASKED:
         text = ask(_query("gpu", fields))
         if text is not None:
-            users = ask(_query("compute-apps", ("gpu_uuid", "pid"))) or ""
-            return parse(text, fields, users)
+            return parse(text, fields, ask(_query("compute-apps", ("gpu_uuid", "pid"))))
     raise NoGpuAnswerError("nvidia-smi is there and does not answer; no permission, or no driver")
 
 
-def parse(text: str, fields: Sequence[str], users: str) -> tuple[GpuFacts, ...]:
+def parse(text: str, fields: Sequence[str], users: str | None) -> tuple[GpuFacts, ...]:
     """Read the answers of nvidia-smi. Pure.
 
     Args:
         text: one line of comma-separated values a GPU, in the order of `fields`.
         fields: what was asked.
-        users: one line a process: the GPU's uuid and the process id.
+        users: one line a process: the GPU's uuid and the process id; None: no answer.
     """
-    pids: dict[str, list[int]] = {}
-    for line in users.splitlines():
+    pids: dict[str, list[int]] | None = None if users is None else {}
+    for line in (users or "").splitlines():
         uuid, _, pid = (part.strip() for part in line.partition(","))
-        if pid.isdecimal():
+        if pids is not None and pid.isdecimal():
             pids.setdefault(uuid, []).append(int(pid))
     found = []
     for line in text.splitlines():
@@ -62,18 +62,19 @@ def parse(text: str, fields: Sequence[str], users: str) -> tuple[GpuFacts, ...]:
     return tuple(found)
 
 
-def _gpu(values: Mapping[str, str], pids: Mapping[str, Sequence[int]]) -> GpuFacts:
+def _gpu(values: Mapping[str, str], pids: Mapping[str, Sequence[int]] | None) -> GpuFacts:
+    reasons = next((values[name] for name in _REASONS if name in values), None)
     used, total = (_number(values.get(name)) for name in ("memory.used", "memory.total"))
     return GpuFacts(
         index=_number(values["index"]) or 0,
         name=values["name"],
         uuid=values["uuid"],
-        uncorrected_errors=_number(values.get("ecc.errors.uncorrected.volatile.total")),
-        throttle_mask=next((_number(values[name]) for name in _SLOWED if name in values), None),
+        uncorrected_errors=_number(values.get(_ERRORS)),
+        throttle_mask=_number(reasons),
         temperature_c=_number(values.get("temperature.gpu")),
         used_bytes=None if used is None else used * _MIB,
         total_bytes=None if total is None else total * _MIB,
-        pids=tuple(pids.get(values["uuid"], ())),
+        pids=None if pids is None else tuple(pids.get(values["uuid"], ())),
     )
 
 

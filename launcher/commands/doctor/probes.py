@@ -44,7 +44,7 @@ def look_at_node() -> NodeFacts:
         gpus=gpus,
         shared_memory_free_bytes=_shared_memory(left_out),
         open_files=None if soft == resource.RLIM_INFINITY else soft,
-        processes_left=_processes_left(),
+        processes_left=_processes_left(left_out),
         interfaces=_interfaces(),
         address=_address(),
         left_out=left_out,
@@ -74,20 +74,53 @@ def _shared_memory(left_out: dict[str, str]) -> int | None:
     return found.f_bavail * found.f_frsize
 
 
-def _processes_left() -> int | None:
-    """Return how many more the control group and the user's limit allow."""
+def _processes_left(left_out: dict[str, str]) -> int | None:
+    """Return how many more the control groups and the user's limit allow."""
     found = []
-    with suppress(OSError, ValueError):
-        own = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().rpartition(":")[2]
-        for folder in (Path("/sys/fs/cgroup") / own.lstrip("/"), Path("/sys/fs/cgroup")):
-            with suppress(OSError, ValueError):
-                most = int((folder / "pids.max").read_text(encoding="ascii"))
-                now = int((folder / "pids.current").read_text(encoding="ascii"))
-                found.append(most - now)
+    try:
+        own = Path("/proc/self/cgroup").read_text(encoding="ascii")
+    except OSError as error:
+        left_out["processes"] = f"/proc/self/cgroup: {error.strerror}"
+        own = ""
+    for folder in pids_folders(own):
+        with suppress(OSError, ValueError):  # the root has no limit, and "max" is none
+            most = int((folder / "pids.max").read_text(encoding="ascii"))
+            now = int((folder / "pids.current").read_text(encoding="ascii"))
+            found.append(max(0, most - now))
     soft = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if soft != resource.RLIM_INFINITY and os.getuid() != 0:
-        found.append(soft)
+        found.append(max(0, soft - _threads_of(os.getuid())))
     return min(found, default=None)
+
+
+def pids_folders(text: str) -> list[Path]:
+    """Return the control groups whose limits of processes hold, the innermost first. Pure.
+
+    A job's or container's limit may stand in any of them. In a container its own group may be shown
+    with the host's path, which is not there; the limit then stands at the top.
+
+    Args:
+        text: of /proc/self/cgroup.
+    """
+    folders = []
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "pids" not in controllers.split(","):
+            continue  # the other controllers of version 1
+        root = Path("/sys/fs/cgroup/pids" if controllers else "/sys/fs/cgroup")
+        own = Path(path.lstrip("/"))
+        folders += [root / one for one in (own, *own.parents)]
+    return list(dict.fromkeys(folders))
+
+
+def _threads_of(uid: int) -> int:
+    """Return how many processes and threads a user has, which count alike."""
+    count = 0
+    for task in Path("/proc").glob("[0-9]*/task"):
+        with suppress(OSError):
+            if task.stat().st_uid == uid:
+                count += sum(1 for _ in task.iterdir())
+    return count
 
 
 def _interfaces() -> tuple[str, ...]:

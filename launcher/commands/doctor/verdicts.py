@@ -38,6 +38,8 @@ _THROTTLING = {
     0x80: "the power supply slows it down",
 }
 """Bits of the driver's reasons for a lower clock; idleness and set limits are no trouble."""
+_IDLE_GPU_BYTES = 2 << 30
+"""Drivers and their daemons take less."""
 _FEW_SHARED_BYTES = 1 << 30
 _FEW_FILES = 1024
 _PROCESSES_OF_RANK = 32
@@ -147,6 +149,14 @@ def _gpu(host: str, gpu: GpuFacts) -> Iterable[Finding]:
             f"{which}: other processes compute on it: {shown}",
             "End them if they are yours (a former run?), or choose other GPUs.",
         )
+    elif gpu.used_bytes is not None and gpu.used_bytes > _IDLE_GPU_BYTES:
+        used = size_text(gpu.used_bytes)
+        total = "" if gpu.total_bytes is None else f" of {size_text(gpu.total_bytes)}"
+        yield warning(
+            "gpus",
+            f"{which}: {used}{total} of its memory are in use, by no process that is seen here",
+            "Look on the host, outside of this container, for a former run, or choose other GPUs.",
+        )
 
 
 def _unknown(gpu: GpuFacts) -> Iterable[str]:
@@ -154,6 +164,8 @@ def _unknown(gpu: GpuFacts) -> Iterable[str]:
         yield "ECC errors"
     if gpu.throttle_mask is None:
         yield "throttling"
+    if gpu.pids is None:
+        yield "other processes"
 
 
 def ranks(found: RanksFacts | None, problem: str) -> list[Finding]:
@@ -291,6 +303,8 @@ def _open_files(node: NodeFacts) -> Finding:
 
 def _processes(node: NodeFacts, ranks_per_node: int) -> Finding:
     left, needed = node.processes_left, _PROCESSES_OF_RANK * ranks_per_node
+    if left is None and (why := node.left_out.get("processes")):
+        return left_out("processes", f"{why} on {node.host}")
     if left is None:
         return ok("processes", f"no limit on {node.host}")
     text = f"{left} more may be started on {node.host}"

@@ -304,7 +304,7 @@ def _undisturbed(rehearsal: Rehearsal) -> tuple[Rehearsal, Evidence]:
         raise UsageError(
             f"the undisturbed run ended with code {code}, and must end with 0:\n{tail}"
         )
-    if evidence.resumed_elsewhere:
+    if evidence.resumed_elsewhere and not uses_run:
         raise UsageError(f"{SHARED[:1].upper()}{SHARED[1:]}.")
     _require_room(rehearsal.folder)
     steps = evidence.final_step or rehearsal.steps

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from checkpointing import CheckpointError, CheckpointStore, different_values
+from checkpointing import CheckpointError, CheckpointStore
 
 from ...run_folder.jsonl import events_of, metrics_of, records
+from ..trials.compare import apart_beyond_noise, different
 from ..trials.outcome import steps_of
 
 Place = tuple[int, int]
@@ -53,6 +54,11 @@ class Distance:
     """Of any tensor of the checkpoint, the optimizer's included."""
     tensor: str | None = None
     """Where that is; None: every bit is the same."""
+    noise: float = 0.0
+    """The largest difference of weights whose gradient is rounding noise: Adam makes whole steps of
+    it, in other directions where sums have another order."""
+    beyond_noise: Distance | None = None
+    """The distance without these; None: it is the same."""
     trouble: str | None = None
     """Why they could not be compared."""
 
@@ -122,12 +128,19 @@ def distance_of(left: Evidence, right: Evidence, *, uses_run: bool = True) -> Di
                 other = sorted(names[0] ^ names[1])[0]
                 return Distance(largest=inf, trouble=f"only one run has {other}")
             found = {
-                one.name: one.largest
-                for one in different_values(ours, theirs)
-                if is_compared(one.name, uses_run=uses_run)
+                name: by
+                for name, by in different(ours, theirs).items()
+                if is_compared(name, uses_run=uses_run)
             }
+            apart = apart_beyond_noise(ours, theirs, found)
     except (CheckpointError, OSError) as error:
         return Distance(largest=inf, trouble=str(error))
+    beyond = _farthest(apart.found) if apart.noise else None
+    noise = max(apart.noise.values(), default=0.0)
+    return replace(_farthest(found), noise=noise, beyond_noise=beyond)
+
+
+def _farthest(found: Mapping[str, float]) -> Distance:
     if not found:
         return Distance(largest=0.0)
     tensor = max(found, key=lambda name: found[name])

@@ -184,7 +184,8 @@ class _Course:
                 except Absent as absent:
                     outcome.absent = str(absent)
         outcome.evidence = evidence_of(self._trial.run_dir, self._trial.folder / TRACE)
-        if outcome.evidence.resumed_elsewhere and outcome.absent is None:
+        is_elsewhere = outcome.evidence.resumed_elsewhere and not self._rehearsal.uses_run
+        if is_elsewhere and outcome.absent is None:
             outcome.absent = SHARED
         outcome.output = _printed(self._trial)
 
@@ -340,6 +341,7 @@ class _Course:
             words=(*how.options, *trial.words),
             ranks=other,
             strategy=other_strategy(trial.strategy) if how.other_strategy else trial.strategy,
+            names_strategy=trial.names_strategy or how.other_strategy,
         )
 
     def _kill_while_it_restores(self, trial: Trial, until: ExitStack) -> None:

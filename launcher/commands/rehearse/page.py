@@ -10,12 +10,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...run_folder.tables import plural
-from .judge import Verdict
+from .judge import TOLERANCE, Verdict, counted
 
 PICTURE = "rehearsal.svg"
 HEAD = (
     *("", "fault", "at step", "exit code", "steps lost", "to the first step (s)", "orphans"),
     *("largest difference", "result"),
+)
+_NOISE = (
+    "On other ranks, differences up to {:.1e} are not counted: of weights whose gradient is "
+    "rounding noise, of which Adam makes whole steps (such as the bias of the keys of an "
+    "attention). With `-- --exact` there are none."
 )
 _RESULTS = {"ok": "ok", "WRONG": "wrong", "left out": "left_out"}
 """As printed, and as a key."""
@@ -91,7 +96,17 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     """Return the result in one sentence. Pure."""
     count = Counter(_RESULTS[_result(verdict)] for verdict in verdicts)
     text = f"{plural(len(verdicts), 'fault')}: {count['ok']} as it must be, {count['wrong']} wrong"
-    return f"{text}, {count['left_out']} left out." if count["left_out"] else f"{text}."
+    text += f", {count['left_out']} left out." if count["left_out"] else "."
+    noise = max((_noise(verdict) or 0.0 for verdict in verdicts), default=0.0)
+    return text if noise <= TOLERANCE else f"{text} {_NOISE.format(noise)}"
+
+
+def _noise(verdict: Verdict) -> float | None:
+    """Return the largest difference that was not judged; None: all was."""
+    kind, distance = verdict.outcome.fault.kind, verdict.distance
+    if distance is None or counted(kind, distance) is distance:
+        return None
+    return distance.noise
 
 
 def document(heading: Heading, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -107,7 +122,8 @@ def document(heading: Heading, verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 def _entry(verdict: Verdict) -> dict[str, Any]:
     outcome, distance, parting = verdict.outcome, verdict.distance, verdict.parting
-    largest = None if distance is None or distance.trouble else distance.largest
+    counts = None if distance is None else counted(outcome.fault.kind, distance)
+    largest = None if counts is None or counts.trouble else counts.largest
     return {
         "number": outcome.fault.number,
         "fault": outcome.fault.kind.name,
@@ -118,7 +134,8 @@ def _entry(verdict: Verdict) -> dict[str, Any]:
         "resume_s": outcome.resume_s,
         "orphans": outcome.orphans,
         "largest_difference": largest if largest is not None and math.isfinite(largest) else None,
-        "tensor": None if distance is None else distance.tensor,
+        "tensor": None if counts is None else counts.tensor,
+        "noise": _noise(verdict),
         "parts_at": None if parting is None else parting.step,
         "cause": None if parting is None else parting.cause.name.lower(),
         "result": _RESULTS[_result(verdict)],
@@ -145,7 +162,7 @@ def _row(verdict: Verdict) -> list[str]:
         "" if verdict.is_left_out else str(outcome.lost),
         "" if outcome.resume_s is None else f"{outcome.resume_s:.1f}",
         str(outcome.orphans),
-        f"{distance.largest:.2g}" if distance is not None and is_compared else "",
+        f"{counted(fault.kind, distance).largest:.2g}" if distance and is_compared else "",
         _result_text(verdict),
     ]
 

@@ -175,15 +175,35 @@ def distances_at(left: Outcome, right: Outcome, step: int) -> Apart:
     stores = (CheckpointStore(one.folder / "checkpoints") for one in (left, right))
     ours, theirs = (store.open(step) for store in stores)
     with ours, theirs:
-        found = {one.name: one.largest for one in different_values(ours, theirs)}
-        specs = {spec.name: spec for spec in ours.manifest.specs()}
-        smallest = _smallest_gradient(ours, specs.values())
-        raw = {name: by for name, by in found.items() if by > TOLERANCE and is_weight(name)}
-        apart = {name: _apart(ours, theirs, specs[name], smallest) for name in raw}
-        return Apart(
-            found={**found, **{name: by for name, (by, _) in apart.items()}},
-            noise={name: by for name, (_, by) in apart.items() if by},
-        )
+        return apart_beyond_noise(ours, theirs, different(ours, theirs))
+
+
+def different(ours: CheckpointReader, theirs: CheckpointReader) -> Distances:
+    """Return the tensors of two checkpoints that differ in a bit, and by how much.
+
+    Raises:
+        DamagedCheckpointError: naming the file.
+        OSError: a checkpoint cannot be read.
+    """
+    return {one.name: one.largest for one in different_values(ours, theirs)}
+
+
+def apart_beyond_noise(ours: CheckpointReader, theirs: CheckpointReader, found: Distances) -> Apart:
+    """Return what differs without the elements of weights whose gradient is rounding noise.
+
+    Args:
+        ours: a checkpoint.
+        theirs: another one, of the same tensors.
+        found: see `different`.
+    """
+    specs = {spec.name: spec for spec in ours.manifest.specs()}
+    smallest = _smallest_gradient(ours, specs.values())
+    raw = {name: by for name, by in found.items() if by > TOLERANCE and is_weight(name)}
+    apart = {name: _apart(ours, theirs, specs[name], smallest) for name in raw}
+    return Apart(
+        found={**found, **{name: by for name, (by, _) in apart.items()}},
+        noise={name: by for name, (_, by) in apart.items() if by},
+    )
 
 
 def _smallest_gradient(reader: CheckpointReader, specs: Iterable[TensorSpec]) -> float:

@@ -34,10 +34,11 @@ class Cause(Enum):
         "Sort what comes from a set or from os.listdir before it becomes the data set.",
     )
     AUGMENTATION = (
-        "an augmentation that draws from a generator of its own or depends on the loader worker: a "
-        "sample differs when it is read again, or by another process",
+        "an augmentation that draws from a generator of its own, counts what it has read or "
+        "depends on the loader worker: a sample differs when it is read again, or by another "
+        "process",
         "Draw from torch's, numpy's or random's global functions in __getitem__: they are seeded "
-        "by the sample.",
+        "by the sample. Let a sample depend on its index alone.",
     )
     TIME_SEED = (
         "a seed or a draw that changes with every start (the time, os.urandom, a generator without "

@@ -27,7 +27,7 @@ from ..trials.run_trial import TIMED_OUT, Trial, run_trial, script_of, start_tri
 from ..trials.warm_launchers import Start, warm_starts
 from .causes import Cause, Seen
 from .observe import seen_in, seen_twice, with_repeat
-from .report import Report, run_entry, without_run_document, without_run_text
+from .report import Report, run_entry, timed_out_text, without_run_document, without_run_text
 from .trial_plan import (
     DDP,
     Asked,
@@ -220,6 +220,10 @@ class _Verification:
         """
         first, *others = trials_of(self._asked)
         base = self._outcome(first)
+        if base.uses_run and base.code == FINE and not self._asked.names_strategy:
+            # Its source did not show that it trains with Run.
+            first, *others = trials_of(replace(self._asked, names_strategy=True))
+            base = replace(base, name=first.name)
         if not base.uses_run and base.code != TIMED_OUT:
             return self._without_run(first, base, others)
         if base.code not in (FINE, TIMED_OUT):
@@ -243,12 +247,7 @@ class _Verification:
 
     def _require_comparable(self, trial: Trial, base: Outcome) -> None:
         if base.code == TIMED_OUT:
-            done = f"{len(base.steps)} of {self._asked.steps} steps were done"
-            raise UsageError(
-                f"{trial.name} did not end in {trial.timeout_s:g} s; {done}. Pass --timeout S, or "
-                "fewer --steps, or arguments with which the script has less to do before and after "
-                "its training."
-            )
+            raise UsageError(timed_out_text(trial, base))
         if not base.steps:
             raise UsageError(
                 f"{trial.name} ended without a step of run.prepare's loop, so that nothing can be "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..trials.outcome import Outcome
+from ..trials.run_trial import Trial
 from .trial_plan import DDP
 from .verdict import APART, EQUAL, FAILED, REFUSED, Row, table
 
@@ -96,6 +97,21 @@ class Report:
                 "sentence": row.sentence or None,
                 "remedy": None if row.cause is None else row.cause.remedy,
             }
+
+
+def timed_out_text(trial: Trial, outcome: Outcome) -> str:
+    """Return that a trial was ended because its time was over, and what shortens it. Pure."""
+    text = f"{trial.name} did not end in {trial.timeout_s:g} s; "
+    if not (outcome.steps or outcome.micro_batches):
+        return (
+            f"{text}no step of run.prepare's loop was seen, and --steps shortens no other. Pass "
+            "--timeout S, or arguments with which the script has less to do."
+        )
+    return (
+        f"{text}{len(outcome.steps)} of {trial.settings.steps} steps were done. Pass --timeout S, "
+        "or fewer --steps, or arguments with which the script has less to do before and after its "
+        "training."
+    )
 
 
 def without_run_text(script: str | None, outcomes: list[Outcome]) -> str:

@@ -7,7 +7,7 @@ every micro-batch: the first ones of a start are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from ...errors import ConfigError
 from ...modifiers.ema import local_part
+from .gradient_stand_in import GradientStandIn, refuse_gradient
 from .unused_parameters import Mark
 
 WATCHED = 8
@@ -22,22 +23,56 @@ WATCHED = 8
 
 
 class GradientWatch:
-    """Compares gradients with how they were left."""
+    """Compares gradients with how they were left.
 
-    def __init__(self, named: Sequence[tuple[str, torch.Tensor]]) -> None:
-        """Watch the gradients of named parameters."""
-        self._named = named
+    Where there is none any more, a stand-in is in its place, which refuses to be used. It is taken
+    away before the engine or a forward meets it.
+    """
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, torch.Tensor]],
+        strategy: str,
+        is_here: Callable[[torch.Tensor], bool] = lambda _: True,
+    ) -> None:
+        """Watch the gradients of named parameters.
+
+        Args:
+            named: all that are trained.
+            strategy: its name.
+            is_here: whether this rank has all of a parameter, between two calls of the model too.
+        """
+        self._named, self._is_here = named, is_here
+        self._names = {id(parameter): name for name, parameter in named}
+        self._taken = f"strategy={strategy} has taken out of .grad"
+        self._lost = self._taken
         self._left: list[Mark] | None = None
+        self._stand_ins: list[tuple[torch.Tensor, GradientStandIn]] | None = None
         self._num_left = WATCHED
 
     def begin(self) -> None:
         """Begin a micro-batch: the script's code comes next."""
+        self.withdraw()
         self._num_left -= 1
-        self.leave()
+        self._left = _marks(self._named) if self._is_watching else None
 
     def leave(self) -> None:
-        """Take the gradients as they are now. No collective."""
-        self._left = _marks(self._named) if self._num_left >= 0 else None
+        """Take the gradients as the engine's backward has left them. No collective."""
+        self._stand_in(self._taken)
+        self._left = _marks(self._named) if self._is_watching else None
+
+    def updated(self) -> None:
+        """Stand in for the gradients that a step's update has dropped. No collective."""
+        self._stand_in("the update of the step has dropped")
+
+    def withdraw(self) -> None:
+        """Take the stand-ins away; nothing is compared until the next `begin` or `leave`."""
+        if self._stand_ins:
+            self._left = None
+        for parameter, one in self._stand_ins or ():
+            if parameter.grad is one:
+                parameter.grad = None
+        self._stand_ins = None
 
     def require_as_left(self, where: str) -> None:
         """Look whether they are as they were left. No collective.
@@ -48,7 +83,9 @@ class GradientWatch:
         Raises:
             ConfigError: they are not.
         """
-        if (changed := self._changed()) is not None:
+        changed = self._changed()
+        self.withdraw()
+        if changed is not None:
             raise ConfigError(
                 f"{where}: the script has changed the gradient of {changed} (by loss.backward(), "
                 "zero_grad(), clip_grad_norm_() or a write to .grad). It is a sum over this rank's "
@@ -58,6 +95,39 @@ class GradientWatch:
                 "gradients belongs into the step of the optimizer, which gets the mean over all "
                 "ranks."
             )
+
+    def gradient_of(self, parameter: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
+        """Return what the loop finds in `.grad` of a parameter of which this rank has a share.
+
+        Args:
+            parameter: one of the model's.
+            shape: of the whole.
+        """
+        name = self._names.get(id(parameter))
+        is_standing_in = self._stand_ins is not None and name is not None
+        return self._made(str(name), parameter, shape) if is_standing_in else None
+
+    @property
+    def _is_watching(self) -> bool:
+        return self._num_left >= 0
+
+    def _stand_in(self, lost: str) -> None:
+        self.withdraw()
+        if not self._is_watching:
+            return
+        self._lost = lost
+        self._stand_ins = [
+            (parameter, self._made(name, parameter, parameter.shape))
+            for name, parameter in self._named
+            if parameter.grad is None and self._is_here(parameter)
+        ]
+        for parameter, one in self._stand_ins:
+            parameter.grad = one
+
+    def _made(self, name: str, parameter: torch.Tensor, shape: torch.Size) -> GradientStandIn:
+        refuse = partial(refuse_gradient, name, self._lost)
+        made: GradientStandIn = GradientStandIn(parameter, shape, refuse)
+        return made
 
     def _changed(self) -> str | None:
         if self._left is None:
@@ -69,9 +139,14 @@ class GradientWatch:
 class ArrivalWatch(GradientWatch):
     """The same where an engine takes gradients out of `.grad`: it sees those that come."""
 
-    def __init__(self, named: Sequence[tuple[str, torch.Tensor]]) -> None:
-        """Watch for gradients of named parameters."""
-        super().__init__(named)
+    def __init__(
+        self,
+        named: Sequence[tuple[str, torch.Tensor]],
+        strategy: str,
+        is_here: Callable[[torch.Tensor], bool] = lambda _: True,
+    ) -> None:
+        """Watch for gradients of named parameters; see `GradientWatch`."""
+        super().__init__(named, strategy, is_here)
         self._come: str | None = None
         self._hooks = [
             parameter.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
@@ -83,20 +158,22 @@ class ArrivalWatch(GradientWatch):
     def begin(self) -> None:
         """Begin a micro-batch, or end the watch."""
         super().begin()
-        if self._num_left < 0:
+        self._come = None
+        if not self._is_watching:
             for hook in self._hooks:
                 hook.remove()
             self._hooks.clear()
 
     def leave(self) -> None:
         """Forget those that the engine's backward has brought. No collective."""
+        super().leave()
         self._come = None
 
     def _note(self, name: str, _: torch.Tensor) -> None:
         self._come = name
 
     def _changed(self) -> str | None:
-        return self._come
+        return super()._changed() if self._come is None else self._come
 
 
 def _marks(named: Sequence[tuple[str, torch.Tensor]]) -> list[Mark]:

@@ -27,10 +27,20 @@ _SPECIAL = ("__len__", "__getitem__", "__iter__", "__contains__")
 COPY = "__deepcopy__"
 """Refused where a copy would not have the weights."""
 COPY_IN_SHARDS = (
-    "its weights are in shards. For an average of the weights pass run.prepare(ema=EMA(...)). A "
-    "teacher can be a part of the model, built in the function that is passed as model= and frozen "
-    "there by requires_grad_(False)."
+    "its weights are in shards. To write them to a file call job.export() on every rank. For an "
+    "average of the weights pass run.prepare(ema=EMA(...)). A teacher can be a part of the model, "
+    "built in the function that is passed as model= and frozen there by requires_grad_(False)."
 )
+_WRITES_A_SHARE = (
+    "the weights are in shards, and a file would hold this rank's share alone. job.export() on "
+    "every rank writes the whole model, as one safetensors file beside its config.json."
+)
+IN_SHARDS: Mapping[str, str] = {
+    COPY: COPY_IN_SHARDS,
+    "save_pretrained": _WRITES_A_SHARE,
+    "push_to_hub": _WRITES_A_SHARE,
+}
+"""What cannot be done with a model whose weights are in shards, and why."""
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
 
 
@@ -74,6 +84,8 @@ class ModelCalls:
         self._shown = shown
         self.has_passed = False
         """Whether a call has returned what a loss can hang on."""
+        self.before_call: Callable[[], None] | None = None
+        """Called before each call that goes through the engine."""
         self.are_together = False
         """Whether all ranks do the same now, so that what gathers weights may be called."""
         self.view = _view(self, model, (), is_wrapper=True)
@@ -81,6 +93,8 @@ class ModelCalls:
 
     def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry out a call inside the engine's forward."""
+        if self.before_call is not None:
+            self.before_call()
         result = self._through(call, args, kwargs)
         if not self.has_passed and torch.is_grad_enabled():
             self.has_passed = may_hold_gradients(result)

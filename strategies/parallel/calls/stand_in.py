@@ -37,18 +37,26 @@ class StandIn(nn.Parameter):
 
     _own: nn.Parameter
     _refuse: Callable[[], None]
+    _gradient: Callable[[], torch.Tensor | None] | None
 
-    def __new__(cls, own: nn.Parameter, shape: torch.Size, refuse: Callable[[], None]) -> StandIn:
+    def __new__(
+        cls,
+        own: nn.Parameter,
+        shape: torch.Size,
+        refuse: Callable[[], None],
+        gradient: Callable[[], torch.Tensor | None] | None = None,
+    ) -> StandIn:
         """Stand for a parameter.
 
         Args:
             own: the parameter.
             shape: of the whole.
             refuse: raises, where its values are asked for.
+            gradient: returns what is in its `.grad` where the parameter has none there.
         """
         empty = torch.empty(shape, dtype=own.dtype, device="meta")
         made: StandIn = torch.Tensor._make_subclass(cls, empty, own.requires_grad)
-        made._own, made._refuse = own, refuse
+        made._own, made._refuse, made._gradient = own, refuse, gradient
         return made
 
     @classmethod
@@ -60,7 +68,9 @@ class StandIn(nn.Parameter):
         first = args[0] if args else None
         if isinstance(first, StandIn):
             if asked in _OWN:
-                return func(first._own, *args[1:], **(kwargs or {}))
+                found = func(first._own, *args[1:], **(kwargs or {}))
+                is_missing = asked == "grad" and func.__name__ == "__get__" and found is None
+                return first._gradient() if is_missing and first._gradient else found
             if asked in _TOLD and func.__name__ != "__set__":
                 with torch._C.DisableTorchFunctionSubclass():
                     return func(*args, **(kwargs or {}))
@@ -80,6 +90,28 @@ class StandIn(nn.Parameter):
         self._refuse()
 
     __deepcopy__ = __reduce_ex__
+
+
+def stand_in_state_dicts(model: nn.Module, shown: Callable[[nn.Parameter], nn.Parameter]) -> None:
+    """Have the model's own state dicts, as its methods ask for them, hold what the loop gets.
+
+    Args:
+        model: the user's. Those with `keep_vars=True` stay as they are.
+        shown: of a parameter, what the loop gets; itself where it is whole.
+    """
+
+    def replace(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+        for name, own in module._parameters.items():
+            value = state.get(prefix + name)
+            if own is None or value is None or isinstance(value, nn.Parameter):
+                continue
+            given = shown(own)
+            if given is not own and given.shape != value.shape:
+                state[prefix + name] = given
+
+    for module in model.modules():
+        if module._parameters:
+            module.register_state_dict_post_hook(replace)  # type: ignore[no-untyped-call]
 
 
 def _name_of(func: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,16 +73,25 @@ def inside_fabric(model: Any) -> Any:
 
 def bare_module(model: nn.Module) -> nn.Module:
     """Return the user's module out of what DDP, DataParallel, Fabric and torch.compile wrap."""
-    found: Any = model
-    while True:
-        found = inside_fabric(found)
+    return list(_unwrapped(model))[-1]
+
+
+def replicas_wrapper(model: object) -> nn.parallel.DistributedDataParallel | None:
+    """Return the DistributedDataParallel around the user's module; None: there is none."""
+    layers = _unwrapped(model) if isinstance(model, nn.Module) else iter(())
+    return next((x for x in layers if isinstance(x, nn.parallel.DistributedDataParallel)), None)
+
+
+def _unwrapped(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a module and what it wraps, to the user's own at the end."""
+    found: Any = inside_fabric(model)
+    while found is not None:
+        yield found
         if isinstance(found, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            found = found.module
-        elif isinstance(inner := vars(found).get("_modules", {}).get("_orig_mod"), nn.Module):
-            found = inner
+            found = inside_fabric(found.module)
         else:
-            module: nn.Module = found
-            return module
+            inner = vars(found).get("_modules", {}).get("_orig_mod")
+            found = inside_fabric(inner) if isinstance(inner, nn.Module) else None
 
 
 def live_groups(

@@ -11,9 +11,10 @@ from torch.distributed.tensor import DTensor
 
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
+from ..gradients.bucket_order import orders_of
 from ..state.trained_state import TrainedState
 from ..strategy import Strategy
-from .adoption import bare_module, inside_fabric, live_groups, torch_optimizer
+from .adoption import bare_module, inside_fabric, live_groups, replicas_wrapper, torch_optimizer
 from .engine import is_engine, live_zero
 from .replicated import LiveDDP, LiveSingle
 from .several import LiveSeveral, Part, SeveralOptimizers, by_name, together
@@ -38,12 +39,14 @@ def live_state(model: Any, optimizer: Any, ranks: Ranks) -> TrainedState:
         ConfigError: the optimizer holds other parameters, or the model is spread in an unknown way.
     """
     models = by_name(model, "model")
-    if models is None:
-        model = inside_fabric(model)
-        models = {"": model}
-        if not isinstance(optimizer, Mapping | list | tuple):
-            return _live_one(model, optimizer, ranks)
-    return _live_several(models, optimizer, ranks)
+    found: Strategy | LiveSeveral
+    if models is None and not isinstance(optimizer, Mapping | list | tuple):
+        found = _live_one(inside_fabric(model), optimizer, ranks)
+    else:
+        found = _live_several({"": model} if models is None else models, optimizer, ranks)
+    wrappers = [replicas_wrapper(one) for one in (models or {"": model}).values()]
+    found.bucket_orders = orders_of(wrappers, ranks.world_size)
+    return found
 
 
 def _live_one(model: Any, optimizer: Any, ranks: Ranks) -> Strategy:

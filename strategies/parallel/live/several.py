@@ -19,6 +19,7 @@ from checkpointing import JSON, Fragment, TensorSpec
 from ...collectives.replicas import Replicas
 from ...errors import ConfigError
 from ..catalogue import Catalogue
+from ..gradients.bucket_order import BucketOrder
 from ..state.implementation import library_of
 from ..state.optimizer_extras import extras_of, plain_attributes, put_back_extras
 from ..state.saved_state import SavedState
@@ -191,6 +192,8 @@ class _Within:
 
 class LiveSeveral:
     """A `TrainedState` of several models; the members are documented there."""
+
+    bucket_orders: Sequence[BucketOrder] = ()
 
     def __init__(self, parts: Sequence[Part], owners: SeveralOptimizers) -> None:
         """Take the parts in an order that is the same on every rank, DeepSpeed's engines last."""

@@ -23,6 +23,7 @@ from ...collectives.process_group import Ranks
 from ...errors import ConfigError
 from ...precision import Precision
 from ..calls.autocast import Relay
+from ..gradients.bucket_order import orders_of
 from ..strategy import Blueprint, StepOutcome
 from .single import Replicated
 
@@ -58,6 +59,7 @@ class Accelerate(Replicated):
         self._relay = Relay(model)
         prepared: nn.Module = self._accelerator.prepare(self._relay)
         self._ddp = refuse_unlike(prepared, self._accelerator, self.ranks)
+        self.bucket_orders = orders_of([self._ddp], self.ranks.world_size)
         return prepared
 
     def _begin_micro_step(self, *, is_last: bool) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..calls.autocast import Autocast
+from ..gradients.bucket_order import orders_of
 from ..gradients.grad_norm import own_part, squares_of_replicas
 from .single import Replicated
 
@@ -56,6 +57,7 @@ class DDP(Replicated):
             gradient_as_bucket_view=True,
             **_NO_BUFFER_SYNC,
         )
+        self.bucket_orders = orders_of([self._ddp], self.ranks.world_size)
         return self._ddp
 
     def _begin_micro_step(self, *, is_last: bool) -> None:

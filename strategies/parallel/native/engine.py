@@ -62,7 +62,7 @@ class TorchEngine(Strategy):
                 blueprint.optimizer, named, tried, former=former
             )
         self._as_built = plain_attributes(self._optimizer)
-        self.gradient_watch = GradientWatch(self._named)
+        self._watch_script(GradientWatch(self._named, self.name))
 
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
         """Return the model without memory where it can be spread before it is filled."""

@@ -20,7 +20,8 @@ from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters, unsharded
 from ..build_options import BY_NAME
 from ..calls.bypass import REMEDY
-from ..calls.model_view import COPY, COPY_IN_SHARDS, Call
+from ..calls.model_view import IN_SHARDS, Call
+from ..calls.pickled_shards import refuse_pickled_shards
 from ..calls.unused_parameters import refuse_untouched
 from ..calls.used_outside import UsedOutside
 from ..gradients.grad_norm import sum_of_squares, sum_over_ranks
@@ -55,7 +56,7 @@ class FSDP(TorchEngine):
 
     name = "fsdp"
     forward_communicates = True
-    _undone: ClassVar[Mapping[str, str]] = {COPY: COPY_IN_SHARDS}
+    _undone: ClassVar[Mapping[str, str]] = IN_SHARDS
     _found: Sequence[tuple[str, Any]] = ()
     _owned_steps: OwnedSteps | None = None
 
@@ -78,6 +79,7 @@ class FSDP(TorchEngine):
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
         require_sharded(model, self.blocks, self._placements)
         UsedOutside(model)
+        refuse_pickled_shards(self.name)
         return model
 
     def _cut(self) -> Cut:
@@ -180,6 +182,10 @@ class FSDP(TorchEngine):
         if len(self._found) + len(self._scalars.leaves) < len(self._named):  # see _shards_of
             self._found = _shards_of(self._model, self._named)
         return self._found
+
+    def _gathered(self) -> Iterable[tuple[str, torch.Tensor]]:
+        """Return the gathered parameters, which are other tensors than the shards."""
+        return [(n, whole) for n, one in self._shards() if (whole := unsharded(one)) is not None]
 
     def _leaves(self) -> Mapping[int, str]:
         """Return the gathered parameters, which are other tensors than the shards."""

@@ -47,7 +47,7 @@ class Replicated(TorchEngine):
         Sums of gradients begin in one order on every rank and are waited for after the last of
         them, so a rank that lacks one comes out of its backward.
         """
-        self._refuse_bypassed(where)
+        self._refuse_unlike_losses(where)
         if self._sums is not None:
             # No rank waits for another's gradients, so that one may leave parameters out.
             self._accumulate(loss)

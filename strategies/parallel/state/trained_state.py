@@ -11,6 +11,7 @@ from checkpointing import JSON, Fragment, TensorSpec
 
 from ...collectives.replicas import Replicas
 from ..catalogue import Catalogue
+from ..gradients.bucket_order import BucketOrder
 from ..strategy import Scalars, TensorSource
 from .saved_state import SavedState
 
@@ -19,6 +20,7 @@ class TrainedState(Protocol):
     """Everything of `Strategy` that reads or writes state, as `Strategy` documents it."""
 
     catalogue: Catalogue
+    bucket_orders: Sequence[BucketOrder]
 
     @property
     def name(self) -> str:

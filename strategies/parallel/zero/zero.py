@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
@@ -17,8 +17,8 @@ from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround
 from ..calls.gradient_watch import ArrivalWatch
-from ..calls.model_view import COPY, COPY_IN_SHARDS, Call, ModelCalls, forward_replaced
-from ..calls.stand_in import StandIn, refuse_values
+from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
+from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts
 from ..catalogue import catalogue_of, persistent_buffers
 from ..gradients.adjoining import joined
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
@@ -109,11 +109,12 @@ class Zero(Strategy):
             )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
-        undone = _UNDONE | ({COPY: COPY_IN_SHARDS} if self.stage == 3 else {})
+        undone = {**_UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
         self._calls = ModelCalls(model, self._through, refused=undone, shown=self._shown)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
             let_forward_ask_for_parameters(model, self._layout.sums_at_once, self.name)
+            stand_in_state_dicts(model, self._shown)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
         check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
@@ -129,9 +130,8 @@ class Zero(Strategy):
             self._restore_masters(initial)
         if isinstance(optimizer, Carrier):
             self._step_beside(optimizer, blueprint, tried)
-        self.gradient_watch = ArrivalWatch(
-            [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        )
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._watch_script(ArrivalWatch(trained, self.name, self._is_here))
         self._written = WrittenWeights(self._layout, model, self.catalogue.trainable, self.name)
 
     def _handed_to_deepspeed(
@@ -221,11 +221,17 @@ class Zero(Strategy):
 
     def _shown(self, parameter: nn.Parameter) -> nn.Parameter:
         """Return what the loop gets of a parameter of the model's."""
-        own: Any = parameter
-        if self.stage < 3 or is_held_whole(own):
+        if self._is_here(parameter):
             return parameter
+        shape = cast(Any, parameter).ds_shape
         refuse = partial(refuse_values, self._model, parameter, self.name)
-        return StandIn(parameter, own.ds_shape, refuse)
+        watch = self.gradient_watch
+        gradient = None if watch is None else partial(watch.gradient_of, parameter, shape)
+        return StandIn(parameter, shape, refuse, gradient)
+
+    def _is_here(self, parameter: torch.Tensor) -> bool:
+        """Return whether this rank has all of a parameter between two calls of the model."""
+        return self.stage < 3 or is_held_whole(parameter)
 
     @property
     def _trouble_of_bypass(self) -> str | None:

@@ -16,6 +16,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 from launcher import Run
+from strategies import EarlyStopping
 
 class Net(nn.Module):
     def __init__(self):
@@ -36,7 +37,7 @@ def main(run):
     job = run.prepare(
         model=Net, optimizer=lambda p: torch.optim.AdamW(p, lr=0.01), train=data, steps=8,
         global_batch=8, micro_batch=4, save_every="2 steps", evaluate_every="4 steps",
-        weights=sys.argv[1], frozen="name",
+        weights=sys.argv[1], frozen="name", stop=EarlyStopping("val/loss", patience=9),
     )
     for step in job:
         for x, y in step:
@@ -46,7 +47,7 @@ def main(run):
                                                                       reduction="none")})
         if step.number == 5 and run.attempt == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-    job.export("last")
+    job.export("best")
 
 Run.start(main)
 """
@@ -66,7 +67,7 @@ def base_at(path: Path) -> dict[str, torch.Tensor]:
 
 
 def newest(folder: Path) -> Manifest:
-    store = CheckpointStore(folder / "checkpoints")
+    store = CheckpointStore(folder)
     step = store.steps()[0]
     with store.open(step) as reader:
         return reader.manifest
@@ -85,7 +86,7 @@ def test_named_under_ddp_and_resumed_under_fsdp_from_another_folder(
     assert first.wait(100) == 75, first.stderr
     assert f"checkpoints name 3 frozen tensors (3.44 KiB) in {first_place} and" in first.stdout
     assert "1 frozen tensor (6 KiB) is copied: not in the files" in first.stdout
-    before = newest(run.path)
+    before = newest(run.path / "checkpoints")
     assert before.named_paths == (str(first_place),)
     in_base = {one.tensor for one in before.named}
     assert in_base == {"base.weight", "base.bias", "cast.bias"}
@@ -97,17 +98,20 @@ def test_named_under_ddp_and_resumed_under_fsdp_from_another_folder(
     refused = launch(*command, "--strategy", "fsdp", script, str(first_place))
     assert refused.wait(100) == 2, refused.stderr
     assert f"{first_place}: base.weight: bytes [0, 3072) do not match" in refused.stderr
-    assert "Put the file back as it was, or resume with weights= of a place" in refused.stderr
+    assert (
+        "Put the file back as it was, or pass where it still is so: weights= to" in refused.stderr
+    )
     assert "Traceback" not in refused.stderr
     first_place.unlink()
 
     base_at(moved)
     second = launch(*command, "--strategy", "fsdp", script, str(moved))
     assert second.wait(100) == 0, second.stderr
-    after = newest(run.path)
+    after = newest(run.path / "checkpoints")
     assert after.step == 8
     assert after.named_paths == (str(moved),)
     assert after.objects == before.objects
+    assert newest(run.path / "best").named_paths == (str(moved),)
     assert not list((run.path / "checkpoints").glob("refused-*"))
     exported = load_file(run.path / "export" / "model.safetensors")
     for name in ("base.weight", "base.bias", "cast.bias"):

@@ -77,6 +77,20 @@ def test_who_calls_run_start(script: str, calls: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("script", "decides"),
+    [
+        ("from launcher import Run\nRun.start(main)", False),
+        ("from launcher.bridges import RelaunchCallback\ntrain()", True),
+        ("from launcher import Resumable\ntrain()", True),
+        ("import torch\ntrain()", False),  # to which the option is nothing
+    ],
+)
+def test_who_decides_the_strategy(script: str, decides: bool, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(script)
+    assert read_source(script_in(tmp_path)).decides_strategy() is decides
+
+
+@pytest.mark.parametrize(
     ("source", "package", "names"),
     [
         ("import torch, mine.net as net", (), {("torch",), ("mine", "net")}),

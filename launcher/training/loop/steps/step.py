@@ -166,6 +166,9 @@ class Step:
         if self.outcome is not None or self._turn >= 0:
             raise ConfigError(f"step {self.number} was iterated twice; loop over it once.")
         owner, began = self._owner, time.monotonic()
+        watch = owner.strategy.gradient_watch
+        if watch is not None:
+            watch.withdraw()
         owner.statistics.begin_step(self._num_micro_batches)
         for number, turn in enumerate(self._turns):
             batch, is_own = owner.next_batch()
@@ -177,7 +180,6 @@ class Step:
                 owner.trial.batch(turn.micro_batch.index, batch, is_padding=self._is_repeat)
             self._seed_streams(turn.micro_batch.index)
             owner.begin_round()
-            watch = owner.strategy.gradient_watch
             if watch is not None:
                 watch.begin()
             try:
@@ -196,6 +198,8 @@ class Step:
         for sentence in owner.statistics.end_step(self._num_micro_batches):
             owner.note(sentence)
         owner.strategy.compare_buffers(owner.statistics.apart)
+        if watch is not None:
+            watch.updated()
         self._seed_streams(AFTER_LAST_MICRO_BATCH)
         self.seconds = time.monotonic() - began
 

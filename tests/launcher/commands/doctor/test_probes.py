@@ -2,7 +2,9 @@
 
 import json
 import os
+import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,24 +13,19 @@ from launcher.commands.doctor import nvidia
 from launcher.commands.doctor.command import job_time_of, run
 from launcher.commands.doctor.facts import NodeFacts
 from launcher.commands.doctor.probe_ranks import pairs_of
-from launcher.commands.doctor.probes import look_at_folder, look_at_node
+from launcher.commands.doctor.probes import is_free, look_at_folder, look_at_node, pids_folders
 from launcher.errors import UsageError
 from launcher.slurm.job_info import JobFacts
 
 WHOLE = (
-    "0, NVIDIA H100 80GB HBM3, GPU-aa, 0, 88, 1024, 81559, 0x0000000000000041\n"
-    "1, NVIDIA H100 80GB HBM3, GPU-bb, [N/A], 30, 0, 81559, [Insufficient Permissions]\n"
+    "0, NVIDIA H100 80GB HBM3, GPU-aa, 0, 0x0000000000000041, 88, 1024, 81559\n"
+    "1, NVIDIA H100 80GB HBM3, GPU-bb, [N/A], [Insufficient Permissions], 30, 0, 81559\n"
 )
 
 
-@pytest.mark.parametrize("known", ["clocks_event_reasons", "clocks_throttle_reasons"])
-def test_nvidia_smi_is_read(known: str) -> None:
-    """A driver from before 535 knows the old name of the mask; a later one may know the new."""
-
-    def ask(words: Sequence[str]) -> str | None:
-        if "--query-gpu" in words[1]:
-            return WHOLE if known in words[1] else None
-        return "GPU-aa, 17\nGPU-aa, 18\n"
+def test_nvidia_smi_is_read() -> None:
+    def ask(words: Sequence[str]) -> str:
+        return WHOLE if "--query-gpu" in words[1] else "GPU-aa, 17\nGPU-aa, 18\n"
 
     hot, hidden = nvidia.look(ask)
     assert (hot.index, hot.uncorrected_errors, hot.throttle_mask) == (0, 0, 0x41)
@@ -42,6 +39,39 @@ def test_an_older_driver_knows_fewer_fields() -> None:
 
     (one,) = nvidia.look(ask)
     assert (one.name, one.uncorrected_errors) == ("Tesla", None)
+
+
+@pytest.mark.parametrize("name", ["clocks_event_reasons", "clocks_throttle_reasons"])
+def test_a_lower_clock_has_another_name_in_newer_drivers(name: str) -> None:
+    def ask(words: Sequence[str]) -> str | None:
+        return WHOLE if name in words[1] else None
+
+    hot, _ = nvidia.look(ask)
+    assert hot.throttle_mask == 0x41
+    assert hot.pids is None, "nvidia-smi did not answer who computes on it"
+    assert NodeFacts.of(json.loads(json.dumps(replace(look_at_node(), gpus=(hot,)).to_json())))
+
+
+@pytest.mark.parametrize(
+    ("text", "folders"),
+    [
+        ("0::/\n", [""]),
+        ("0::/job_7/step_0\n", ["job_7/step_0", "job_7", ""]),
+        ("4:pids,cpu:/docker/a\n2:memory:/x\n", ["pids/docker/a", "pids/docker", "pids"]),
+        ("4:memory:/m\n0::/u\n", ["u", ""]),
+        ("", []),
+    ],
+)
+def test_limits_of_processes_stand_in_every_group_above(text: str, folders: list[str]) -> None:
+    assert pids_folders(text) == [Path("/sys/fs/cgroup") / one for one in folders]
+
+
+def test_a_taken_port() -> None:
+    with socket.socket() as one:
+        one.bind(("", 0))
+        one.listen()
+        assert not is_free(port := one.getsockname()[1])
+    assert is_free(port)
 
 
 def test_nvidia_smi_that_does_not_answer() -> None:

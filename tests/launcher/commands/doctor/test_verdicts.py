@@ -80,6 +80,14 @@ def test_no_torch() -> None:
         ({"throttle_mask": 0x4}, OK, "without errors"),
         ({"pids": (7, 8)}, WARNING, "other processes compute on it: 7, 8"),
         ({"uncorrected_errors": None}, LEFT_OUT, "does not show: ECC errors"),
+        ({"pids": None}, LEFT_OUT, "does not show: other processes"),
+        ({"used_bytes": 1 << 30}, OK, "without errors"),
+        (
+            {"used_bytes": 60 << 30, "total_bytes": 80 << 30},
+            WARNING,
+            "60 GiB of 80 GiB of its memory are in use, by no process",
+        ),
+        ({"used_bytes": 60 << 30, "pids": (7,)}, WARNING, "compute on it: 7"),
     ],
 )
 def test_gpus(change: dict[str, Any], level: Level, text: str) -> None:
@@ -142,6 +150,8 @@ def test_the_time_of_a_save_follows_its_size() -> None:
         ({"open_files": None}, [OK, OK, OK]),
         ({"processes_left": 100}, [OK, OK, WARNING]),
         ({"processes_left": 1000}, [OK, OK, OK]),
+        ({"processes_left": 0}, [OK, OK, WARNING]),
+        ({"left_out": {"processes": "Permission denied"}}, [OK, OK, LEFT_OUT]),
     ],
 )
 def test_limits(change: dict[str, Any], expected: list[Level]) -> None:

@@ -13,7 +13,7 @@ from launcher.commands.rehearse.draw import Fault
 from launcher.commands.rehearse.evidence import Evidence
 from launcher.commands.rehearse.kinds import KINDS
 from launcher.commands.rehearse.network import Network, NoNetworkError
-from launcher.commands.rehearse.one_fault import MISSED, Outcome, Rehearsal
+from launcher.commands.rehearse.one_fault import MISSED, OWN_STRATEGY, Outcome, Rehearsal
 from launcher.errors import UsageError
 
 
@@ -134,6 +134,35 @@ def test_a_script_that_cannot_be_rehearsed(
     with pytest.raises(UsageError) as refused:
         run([script])
     assert sentence in str(refused.value)
+
+
+def test_a_script_that_resumes_from_elsewhere(
+    script: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = Evidence(run_dir=tmp_path / "run", resumed_elsewhere=True)
+    monkeypatch.setattr(command, "run_undisturbed", lambda rehearsal: (0, 1.0, found, ""))
+    with pytest.raises(UsageError) as refused:
+        run([script])
+    assert str(refused.value).startswith("The script resumed from a checkpoint of another run")
+    assert "such as --output_dir {run_dir}/trainer." in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "strategy"),
+    [
+        ("from launcher import Run\nRun.start(main)\n", (), "ddp"),
+        ("from launcher.bridges import RelaunchCallback\n", (), OWN_STRATEGY),
+        ("from launcher.bridges import RelaunchCallback\n", ("--strategy", "fsdp"), "fsdp"),
+    ],
+)
+def test_a_script_that_decides_its_strategy_is_not_asked_for_one(
+    text: str, options: tuple[str, ...], strategy: str, script: str
+) -> None:
+    Path(script).write_text(text)
+    given = command.build_parser().parse_args([*options, script])
+    rehearsal = command._rehearsal(given)
+    assert rehearsal.strategy == strategy
+    assert rehearsal.trial("x").names_strategy is (strategy != OWN_STRATEGY)
 
 
 def test_without_room_for_the_runs(

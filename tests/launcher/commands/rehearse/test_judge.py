@@ -13,7 +13,7 @@ from launcher.commands.rehearse.evidence import Distance, Evidence, is_compared
 from launcher.commands.rehearse.judge import Cause, judge, parting_of, records_text
 from launcher.commands.rehearse.kinds import KINDS
 from launcher.commands.rehearse.one_fault import Outcome, lost_steps, other_strategy
-from launcher.commands.rehearse.page import Heading, document, page, summary, unchecked_text
+from launcher.commands.rehearse.page import Heading, document, page, summary, table, unchecked_text
 from launcher.commands.rehearse.timeline import timeline
 
 SAME = Distance(largest=0.0)
@@ -89,6 +89,26 @@ def test_final_parameters_are_compared_as_exactly_as_the_fault_allows() -> None:
     assert wrong(outcome("other-ranks"), rounding) == ""
     assert "differs by 0.001" in wrong(outcome("other-ranks"), replace(rounding, largest=1e-3))
     assert "no final" in wrong(outcome(), Distance(largest=1.0, trouble="there is no final"))
+
+
+def test_rounding_noise_counts_only_where_every_bit_must_be_the_same() -> None:
+    rest = Distance(largest=3e-8, tensor="fp32/w")
+    noisy = Distance(largest=1e-4, tensor="fp32/k.bias", noise=1e-4, beyond_noise=rest)
+    verdicts = [
+        judge(outcome(name), evidence(), noisy, uses_run=True)
+        for name in ("other-ranks", "notice-launcher")
+    ]
+    other, same = verdicts
+    assert other.wrong == ()
+    assert same.wrong == ("the final fp32/k.bias differs by 0.0001 from the undisturbed run",)
+    assert "differences up to 1.0e-04 are not counted" in summary([other])
+    assert "not counted" not in summary([same])
+    entry, raw = document(HEADING, verdicts)["faults"]
+    assert (entry["largest_difference"], entry["tensor"], entry["noise"]) == (3e-8, "fp32/w", 1e-4)
+    assert (raw["largest_difference"], raw["noise"]) == (1e-4, None)
+    assert "| 3e-08 |" in table([other])
+    more = replace(noisy, beyond_noise=replace(rest, largest=1e-3))
+    assert "the final fp32/w differs by 0.001" in wrong(outcome("other-ranks"), more)
 
 
 def test_samples_are_seen_once_each() -> None:
@@ -209,6 +229,7 @@ def test_the_document_holds_what_is_printed() -> None:
         "orphans": 0,
         "largest_difference": 0.0,
         "tensor": None,
+        "noise": None,
         "parts_at": None,
         "cause": None,
         "result": "ok",

@@ -43,6 +43,16 @@ def test_the_command_has_its_own_folder_before_the_script(tmp_path: Path) -> Non
     assert words == [*own, "--precision", "bf16", "train.py", "--lr", "1"]
 
 
+def test_the_option_of_a_strategy_is_left_out(tmp_path: Path) -> None:
+    words = command_of(replace(trial(tmp_path), names_strategy=False))
+    assert "--strategy" not in words
+
+
+def test_an_argument_may_name_the_run_folder(tmp_path: Path) -> None:
+    one = replace(trial(tmp_path), words=("train.py", "--out={run_dir}/trainer", "{other}"))
+    assert command_of(one)[-2:] == [f"--out={tmp_path}/run/trainer", "{other}"]
+
+
 def test_a_trial_inside_of_a_job_is_started_here(tmp_path: Path) -> None:
     inherited = {"RANK": "3", "WORLD_SIZE": "4", "SLURM_JOB_ID": "7", "PET_NNODES": "2", "A": "b"}
     environ = environ_of(trial(tmp_path), inherited)

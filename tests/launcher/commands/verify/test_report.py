@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 
 from launcher.commands.trials.compare import Comparison
-from launcher.commands.trials.outcome import Outcome
+from launcher.commands.trials.outcome import MicroBatch, Outcome
+from launcher.commands.trials.run_trial import Trial
 from launcher.commands.verify.causes import Cause
-from launcher.commands.verify.report import Report, without_run_document, without_run_text
+from launcher.commands.verify.report import (
+    Report,
+    timed_out_text,
+    without_run_document,
+    without_run_text,
+)
 from launcher.commands.verify.verdict import APART, EQUAL, REFUSED, Row
+from launcher.contract.trial import TrialSettings
 
 PAGE = Path(__file__).parents[4] / "docs" / "verify.md"
 
@@ -95,6 +102,32 @@ def test_a_script_without_run() -> None:
     found = without_run_document([outcome(), DDP])
     assert (found["equal"], found["uses_run"]) == (None, False)
     assert [one["exit_code"] for one in found["runs"]] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("batches", "steps", "sentence"),
+    [
+        ({}, (), "no step of run.prepare's loop was seen, and --steps shortens no other. Pass"),
+        ({(0, 0): MicroBatch(rank=0)}, (), "0 of 6 steps were done. Pass --timeout S, or fewer"),
+        ({}, (1, 2), "2 of 6 steps were done."),
+    ],
+)
+def test_a_trial_out_of_time_is_told_what_shortens_it(
+    batches: dict[tuple[int, int], MicroBatch], steps: tuple[int, ...], sentence: str
+) -> None:
+    trial = Trial(
+        name="1 rank",
+        words=("train.py",),
+        ranks=1,
+        strategy="single",
+        folder=Path(),
+        settings=TrialSettings(steps=6),
+        timeout_s=8,
+    )
+    found = replace(outcome(), micro_batches=batches, steps=steps)
+    text = timed_out_text(trial, found)
+    assert text.startswith("1 rank did not end in 8 s; ")
+    assert sentence in text
 
 
 def test_the_keys_are_those_of_the_page() -> None:

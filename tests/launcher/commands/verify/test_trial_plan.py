@@ -43,6 +43,28 @@ def test_trials(given: dict[str, Any], names: list[str], tmp_path: Path) -> None
     assert [one.name for one in trials_of(asked(tmp_path, **given))] == names
 
 
+def test_a_script_that_decides_its_strategy_is_not_asked_for_one(tmp_path: Path) -> None:
+    first, second, *_ = trials_of(asked(tmp_path, names_strategy=False))
+    assert (first.name, second.name) == ("1 rank", "2 ranks")
+    assert not any(one.names_strategy for one in (first, second))
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "names"),
+    [
+        ("from launcher.bridges import RelaunchCallback\n", (), False),
+        ("from launcher.bridges import RelaunchCallback\n", ("--strategies", "fsdp"), True),
+        ("from launcher import Run\nRun.start(main)\n", (), True),
+    ],
+)
+def test_who_is_asked_for_a_strategy(
+    script: str, options: tuple[str, ...], names: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text(script)
+    given = command._parsed([*options, str(tmp_path / "train.py")])
+    assert command._asked(given, tmp_path / "work").names_strategy is names
+
+
 def test_each_trial_has_its_own_folder(tmp_path: Path) -> None:
     first, *others = trials_of(asked(tmp_path))
     varied = [again(first, "again"), again(first, "hashed 1", hashed=True), interrupted(first)]

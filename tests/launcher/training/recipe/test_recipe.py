@@ -41,3 +41,11 @@ def test_several_models_belong_into_a_loop_of_ones_own(name: str) -> None:
     for several in ({"a": 1, "b": 2}, [1, 2]):
         with pytest.raises(ConfigError, match=rf"of 2, .* launcher\.Resumable\({name}=\.\.\.\)"):
             recipe(**{name: several})
+
+
+def test_what_becomes_of_frozen_parameters() -> None:
+    with pytest.raises(ConfigError, match='frozen=\'link\' must be "copy" or "name"'):
+        recipe(frozen="link")
+    with pytest.raises(ConfigError, match=r'Pass weights=, or leave frozen="name" out'):
+        recipe(frozen="name")
+    assert recipe(frozen="name", weights="base.safetensors").frozen == "name"

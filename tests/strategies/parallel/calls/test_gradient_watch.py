@@ -1,5 +1,6 @@
 """A script that changes gradients by itself is told, before another number of ranks shows it."""
 
+import copy
 import os
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ def model() -> nn.Module:
 
 @pytest.fixture
 def watch(model: nn.Module) -> GradientWatch:
-    return GradientWatch(list(model.named_parameters()))
+    return GradientWatch(list(model.named_parameters()), "single")
 
 
 def loss_of(model: nn.Module) -> torch.Tensor:
@@ -45,6 +46,20 @@ AFTER: list[Callable[[nn.Module], Any]] = [
     lambda model: torch.optim.SGD(model.parameters(), lr=0.1).zero_grad(set_to_none=False),
     lambda model: nn.utils.clip_grad_norm_(model.parameters(), 0.1),
     lambda model: nn.utils.clip_grad_value_(model.parameters(), 0.1),
+]
+
+
+USES: list[Callable[[nn.Module], Any]] = [
+    own_backward,
+    lambda model: nn.utils.clip_grad_norm_(model.parameters(), 0.1),
+    lambda model: nn.utils.clip_grad_norm_(model.parameters(), 0.1, foreach=False),
+    lambda model: nn.utils.clip_grad_value_(model.parameters(), 0.1),
+    lambda model: [p.grad.clamp_(-1, 1) for p in model.parameters() if p.grad is not None],
+    lambda model: [float(p.grad.norm()) for p in model.parameters() if p.grad is not None],
+    lambda model: [p.grad.data for p in model.parameters() if p.grad is not None],
+    lambda model: torch.optim.SGD(model.parameters(), lr=0.1).zero_grad(set_to_none=False),
+    lambda model: torch.optim.SGD(model.parameters(), lr=0.1).step(),
+    lambda model: [copy.deepcopy(p.grad) for p in model.parameters()],
 ]
 
 
@@ -78,7 +93,7 @@ def test_what_is_done_to_shards(change: Callable[[nn.Module], Any], model: nn.Mo
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     with process_groups(rank=0, local_rank=0, world_size=1) as ranks:
         fully_shard(model, mesh=init_device_mesh(ranks.device.type, (1,)))
-        watch = GradientWatch(list(model.named_parameters()))
+        watch = GradientWatch(list(model.named_parameters()), "single")
         watch.begin()
         own_backward(model)
         watch.leave()
@@ -88,13 +103,24 @@ def test_what_is_done_to_shards(change: Callable[[nn.Module], Any], model: nn.Mo
             watch.require_as_left("")
 
 
+def test_shards_whose_update_has_been_done(model: nn.Module) -> None:
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    with process_groups(rank=0, local_rank=0, world_size=1) as ranks:
+        fully_shard(model, mesh=init_device_mesh(ranks.device.type, (1,)))
+        watch = GradientWatch(list(model.named_parameters()), "fsdp")
+        watch.begin()
+        watch.updated()
+        for use in USES[1:7]:
+            with pytest.raises(ConfigError, match="weight, which the update of the step has drop"):
+                use(model)
+        watch.withdraw()
+        own_backward(model)
+        assert all(p.grad is not None for p in model.parameters())
+
+
 def test_an_own_backward_shows_where_gradients_are_taken_away(model: nn.Module) -> None:
-    watch = ArrivalWatch(list(model.named_parameters()))
+    watch = ArrivalWatch(list(model.named_parameters()), "zero2")
     watch.begin()
-    watch.require_as_left("")
-    own_backward(model)  # stands for the engine's
-    model.zero_grad()
-    watch.leave()
     watch.require_as_left("")
     own_backward(model)
     model.zero_grad()
@@ -104,6 +130,87 @@ def test_an_own_backward_shows_where_gradients_are_taken_away(model: nn.Module) 
         watch.begin()
     own_backward(model)
     watch.require_as_left("")
+
+
+@pytest.mark.parametrize("kind", [GradientWatch, ArrivalWatch])
+@pytest.mark.parametrize("use", USES)
+def test_gradients_that_are_elsewhere_are_not_used(
+    use: Callable[[nn.Module], Any], kind: type[GradientWatch], model: nn.Module
+) -> None:
+    watch = kind(list(model.named_parameters()), "zero2")
+    watch.begin()
+    own_backward(model)  # stands for the engine's
+    model.zero_grad()  # which takes them away
+    watch.leave()
+    with pytest.raises(
+        ConfigError,
+        match=r"gradient of (weight|bias), which strategy=zero2 has.*max_grad_norm=\.\.\.",
+    ):
+        use(model)
+    watch.require_as_left("")
+    assert [p.grad for p in model.parameters()] == [None, None]
+
+
+@pytest.mark.parametrize("change", [write, lambda model: model.zero_grad()])
+def test_gradients_that_are_replaced_where_the_engine_has_taken_them(
+    change: Callable[[nn.Module], Any], model: nn.Module
+) -> None:
+    watch = ArrivalWatch(list(model.named_parameters()), "zero2")
+    watch.begin()
+    watch.leave()
+    change(model)
+    with pytest.raises(ConfigError, match="gradient of weight"):
+        watch.require_as_left("")
+
+
+@pytest.mark.parametrize("change", AFTER)
+def test_what_an_engine_leaves_in_grad_is_not_changed(
+    change: Callable[[nn.Module], Any], model: nn.Module
+) -> None:
+    """As DeepSpeed's stage 1 adds micro-batches there."""
+    watch = ArrivalWatch(list(model.named_parameters()), "zero1")
+    watch.begin()
+    own_backward(model)
+    watch.leave()
+    change(model)
+    with pytest.raises(ConfigError, match="gradient of weight"):
+        watch.require_as_left("")
+
+
+def test_nothing_is_stood_in_for_after_the_first_micro_batches(model: nn.Module) -> None:
+    watch = ArrivalWatch(list(model.named_parameters()), "zero2")
+    for _ in range(WATCHED):
+        watch.begin()
+        watch.leave()
+        assert all(p.grad is not None for p in model.parameters())
+        assert watch.gradient_of(next(model.parameters()), torch.Size((9, 9))).shape == (9, 9)  # type: ignore[union-attr]
+    watch.begin()
+    watch.leave()
+    assert all(p.grad is None for p in model.parameters())
+    assert watch.gradient_of(next(model.parameters()), torch.Size((9, 9))) is None
+
+
+@pytest.mark.parametrize("use", [*USES[1:8], USES[9]])
+def test_gradients_that_an_update_has_dropped_are_not_used(
+    use: Callable[[nn.Module], Any], model: nn.Module
+) -> None:
+    watch = GradientWatch(list(model.named_parameters()), "single")
+    watch.begin()
+    watch.updated()
+    with pytest.raises(ConfigError, match="weight, which the update of the step has dropped: clip"):
+        use(model)
+    model.zero_grad()  # as is usual there
+    watch.begin()
+    watch.require_as_left("")
+    own_backward(model)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_what_is_not_here_keeps_its_empty_grad(model: nn.Module) -> None:
+    watch = ArrivalWatch(list(model.named_parameters()), "zero3", lambda p: p.ndim == 1)
+    watch.begin()
+    watch.leave()
+    assert [p.grad is None for p in model.parameters()] == [True, False]
 
 
 def test_looking_and_gradients_of_other_things_are_left_alone(

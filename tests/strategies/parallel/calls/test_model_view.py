@@ -13,8 +13,7 @@ from torch import nn
 
 from strategies import ConfigError
 from strategies.parallel.calls.model_view import (
-    COPY,
-    COPY_IN_SHARDS,
+    IN_SHARDS,
     Call,
     ModelCalls,
     forward_replaced,
@@ -213,13 +212,23 @@ def test_a_copy_is_one_of_the_users_model(model: Any, net: Net) -> None:
 
 
 def test_what_is_in_shards_is_not_copied(net: Net) -> None:
-    refused = {COPY: COPY_IN_SHARDS}
-    model: Any = ModelCalls(net, lambda call, args, kwargs: None, refused=refused).view
+    model: Any = ModelCalls(net, lambda call, args, kwargs: None, refused=IN_SHARDS).view
     for make in (copy.deepcopy, pickle.dumps, lambda one: copy.deepcopy(one.part)):
         with pytest.raises(
             ConfigError, match=r"job\.model cannot be copied: its weights are in sh"
         ):
             make(model)
+
+
+@pytest.mark.parametrize("name", ["save_pretrained", "push_to_hub"])
+def test_what_would_write_shards_is_refused(name: str, net: Net) -> None:
+    """As the models of transformers and peft have them; of a part as well."""
+    for module in (net, net.part):
+        setattr(module, name, lambda folder: None)
+    model: Any = ModelCalls(net, lambda call, args, kwargs: None, refused=IN_SHARDS).view
+    for one in (model, model.part):
+        with pytest.raises(ConfigError, match=rf"job\.model\.{name}: .* job\.export\(\) on every"):
+            getattr(one, name)("folder")
 
 
 def test_it_can_be_a_part_of_another_module(model: Any, net: Net, engine: Engine) -> None:

@@ -1,6 +1,7 @@
 """What a loop gets of a parameter whose values are elsewhere: it tells, and does not compute."""
 
 import copy
+import io
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,11 @@ from torch import nn
 
 from strategies import ConfigError
 from strategies.parallel.calls.model_view import ModelCalls
-from strategies.parallel.calls.stand_in import StandIn, refuse_values
+from strategies.parallel.calls.stand_in import (
+    StandIn,
+    refuse_values,
+    stand_in_state_dicts,
+)
 
 
 class Net(nn.Module):
@@ -86,6 +91,26 @@ def test_its_values_are_refused_by_name(name: str, use: Callable[[Any], Any], mo
         use(model)
 
 
+def test_the_models_own_state_dicts_hold_the_same(net: Net) -> None:
+    """A method of the model's, such as one that saves it, does not go through the view."""
+
+    def shown(own: Any) -> nn.Parameter:
+        is_whole = own.ds_shape == own.shape
+        return own if is_whole else StandIn(own, own.ds_shape, lambda: refuse_values(net, own, "z"))
+
+    net.linear.bias.data = torch.ones(4)  # gathered
+    names = list(net.state_dict())
+    stand_in_state_dicts(net, shown)
+    state = net.state_dict()
+    assert list(state) == names
+    assert state["linear.weight"].shape == (4, 3)
+    assert torch.equal(state["linear.bias"], torch.ones(4))
+    assert net.state_dict(keep_vars=True)["linear.weight"] is net.linear.weight
+    for saved in (net.state_dict(), net.linear.state_dict(), {"few": list(state.values())}):
+        with pytest.raises(ConfigError, match=r"are in shards.*job\.export\(\)"):
+            torch.save(saved, io.BytesIO())
+
+
 def test_what_is_held_whole_stays_what_it_is(net: Net) -> None:
     model: Any = ModelCalls(net, lambda call, args, kwargs: None, shown=lambda own: own).view
     assert model.linear.weight is net.linear.weight
@@ -93,3 +118,13 @@ def test_what_is_held_whole_stays_what_it_is(net: Net) -> None:
     assert not model.state_dict()["linear.weight"].requires_grad
     assert model.state_dict(keep_vars=True)["linear.weight"] is net.linear.weight
     assert torch.equal(model.state_dict()["scale"], torch.ones(1))
+
+
+def test_its_gradient_is_what_the_engine_shows(net: Net) -> None:
+    own: Any = net.linear.weight
+    shown: list[Any] = [None, "elsewhere"]
+    stand_in = StandIn(own, own.ds_shape, lambda: None, lambda: shown[-1])
+    assert stand_in.grad == "elsewhere"
+    shown.pop()
+    assert stand_in.grad is None
+    stand_in.grad = None
