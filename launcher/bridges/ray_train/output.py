@@ -20,14 +20,14 @@ class Output:
     """A file that the launcher appends to, and that is read as it grows."""
 
     def __init__(self, path: Path) -> None:
-        """Empty the file, or create it.
+        """Open the file, which keeps what earlier starts have printed, or create it.
 
         Raises:
             OSError: From the disk.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.fd = open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC)
-        self._read_bytes = 0
+        self.fd = open_plain(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+        self._read_bytes = os.fstat(self.fd).st_size
         self._rest = b""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 

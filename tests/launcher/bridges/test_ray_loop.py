@@ -128,6 +128,17 @@ def test_no_file_system(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     assert given({})["run_dir"] == str(ray.folder / "mine")
 
 
+def test_what_an_earlier_start_has_printed_stays(
+    ray: Ray, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(monkeypatch, "print('first')")
+    capfd.readouterr()
+    run(monkeypatch, "print('second')")
+    assert capfd.readouterr().out == "second\n"
+    log = ray.folder / "run" / "logs" / "ray-worker-0.log"
+    assert log.read_text() == "first\nsecond\n"
+
+
 def test_nothing_of_the_launcher_stays_open(ray: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.listdir("/proc/self/fd")
     run(monkeypatch, "pass")
