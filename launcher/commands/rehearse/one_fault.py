@@ -185,7 +185,7 @@ class _Course:
                     outcome.absent = str(absent)
         outcome.evidence = evidence_of(self._trial.run_dir, self._trial.folder / TRACE)
         is_elsewhere = outcome.evidence.resumed_elsewhere and not self._rehearsal.uses_run
-        if is_elsewhere and outcome.absent is None:
+        if is_elsewhere and outcome.absent in (None, MISSED):  # it had little left to do
             outcome.absent = SHARED
         outcome.output = _printed(self._trial)
 
