@@ -33,19 +33,25 @@ CASES = (
         name="digits",
         options=("--nproc-per-node", "2", "--strategy", "ddp"),
         words=("scripts/train_digits.py",),
-        share=40,
+        share=35,
     ),
     Case(
         name="bytes",
         options=("--nproc-per-node", "2", "--strategy", "fsdp"),
         words=("scripts/train_bytes.py", "--steps", "40", "--evaluate-every", "10"),
-        share=40,
+        share=35,
     ),
     Case(
         name="hugging-face",
         options=("--nproc-per-node", "3", "--strategy", "ddp"),
         words=("scripts/examples/hugging_face.py",),
         share=20,
+    ),
+    Case(
+        name="two-nodes",
+        options=("--nnodes", "2", "--strategy", "ddp"),
+        words=("scripts/train_digits.py",),
+        share=10,
     ),
 )
 

@@ -30,7 +30,16 @@ from .evidence import Evidence, distance_of
 from .judge import Verdict, judge
 from .kinds import KINDS, FaultKind
 from .network import NoNetworkError, network_of
-from .one_fault import MISSED, OWN_STRATEGY, SCRATCH, SHARED, Rehearsal, carry_out, run_undisturbed
+from .one_fault import (
+    MISSED,
+    MISSED_AGAIN,
+    OWN_STRATEGY,
+    SCRATCH,
+    SHARED,
+    Rehearsal,
+    carry_out,
+    run_undisturbed,
+)
 from .page import PICTURE, Heading, document, line, on_text, page, summary, table, unchecked_text
 from .processes import MARK
 from .timeline import timeline
@@ -333,6 +342,8 @@ def _one(rehearsal: Rehearsal, fault: Fault, undisturbed: Evidence) -> Verdict:
             duration_s=rehearsal.duration_s / _SLOWER,
         )
         outcome = carry_out(slower, fault)
+        if outcome.absent == MISSED and not rehearsal.uses_run:
+            outcome.absent = MISSED_AGAIN
     distance = None
     if (
         (rehearsal.uses_run or undisturbed.is_saved)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 SUBNET = "10.231.7"
 """Of 254 addresses; seen by nobody but the hosts."""
 _SWITCH = "switch"
+_NEEDED = ("ip", "nsenter")
 _IP_S = 60.0
 _LEAVING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -73,7 +74,6 @@ def ip(*words: str) -> str:
     """Run the `ip` command and return what it prints.
 
     Raises:
-        FileNotFoundError: there is none.
         subprocess.CalledProcessError: it failed.
     """
     done = subprocess.run(["ip", *words], check=True, capture_output=True, text=True, timeout=_IP_S)
@@ -97,7 +97,6 @@ def lay_cables(
         addresses: of each, IPv4.
 
     Raises:
-        FileNotFoundError: there is no `ip` command.
         subprocess.CalledProcessError: this machine has no namespaces, or one needs more rights.
     """
     for name in (switch, *names):
@@ -117,8 +116,6 @@ def lay_cables(
 
 def remove(names: Sequence[str]) -> None:
     """Remove namespaces, with what is in them; those that are not there are skipped."""
-    if shutil.which("ip") is None:
-        return
     for name in names:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=_IP_S)
 
@@ -132,14 +129,14 @@ def network_of(number: int) -> Iterator[Network]:
     Raises:
         NoNetworkError: it cannot be done here.
     """
+    if missing := [name for name in _NEEDED if shutil.which(name) is None]:
+        raise NoNetworkError(f"there is no {missing[0]} command")
     network = Network.of(number, uuid.uuid4().hex[:6])
     names = (*network.names, network.switch)
     try:
         with _signals_wait():
             try:
                 lay_cables(network.switch, network.names, network.cables, network.addresses)
-            except FileNotFoundError:
-                raise NoNetworkError("there is no ip command") from None
             except subprocess.CalledProcessError as error:
                 raise NoNetworkError(reason_of(error)) from None
         yield network

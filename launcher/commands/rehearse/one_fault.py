@@ -31,6 +31,11 @@ SHARED = (
     f"--output_dir {RUN_DIR_WORD}/trainer"
 )
 """Of a script that keeps its own checkpoints in one place."""
+MISSED_AGAIN = (
+    f"{MISSED}; if it resumed from a checkpoint of another run, give the folder of its checkpoints "
+    f"as {RUN_DIR_WORD}"
+)
+"""Of a script without `Run`, whose own checkpoints are not known."""
 OWN_STRATEGY = "the script's own"
 """In place of a strategy's name: the script decides, and would refuse the option."""
 SCRATCH = "TMPDIR"
@@ -185,7 +190,7 @@ class _Course:
                     outcome.absent = str(absent)
         outcome.evidence = evidence_of(self._trial.run_dir, self._trial.folder / TRACE)
         is_elsewhere = outcome.evidence.resumed_elsewhere and not self._rehearsal.uses_run
-        if is_elsewhere and outcome.absent is None:
+        if is_elsewhere and outcome.absent in (None, MISSED):  # it had little left to do
             outcome.absent = SHARED
         outcome.output = _printed(self._trial)
 

@@ -13,7 +13,7 @@ OF_ONE = ("--nproc-per-node", "1")
 
 def rehearse(launch: Any, *words: str) -> Any:
     folder = str(launch.folder / "rehearsal")
-    return launch("rehearse", "--rehearsal-dir", folder, *OF_ONE, *words)
+    return launch("rehearse", "--rehearsal-dir", folder, "--timeout", "400", *OF_ONE, *words)
 
 
 def test_its_weights_are_those_of_an_undisturbed_run(launch: Any) -> None:
@@ -38,7 +38,9 @@ def test_one_folder_for_all_runs_is_found(launch: Any) -> None:
 
 
 def test_its_exit_codes_are_compared(launch: Any) -> None:
-    launched = launch("verify", "--ranks", "1,2", str(SCRIPT), "{run_dir}/trainer")
+    launched = launch(
+        "verify", "--timeout", "400", "--ranks", "1,2", str(SCRIPT), "{run_dir}/trainer"
+    )
     assert launched.wait(800) == 0, launched.stdout + launched.stderr
     assert "trainer_after.py does not use Run" in launched.stdout
     assert "1 rank(s): 0, 2 rank(s): 0" in launched.stdout

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,13 @@ from launcher.commands.rehearse.draw import Fault
 from launcher.commands.rehearse.evidence import Evidence
 from launcher.commands.rehearse.kinds import KINDS
 from launcher.commands.rehearse.network import Network, NoNetworkError
-from launcher.commands.rehearse.one_fault import MISSED, OWN_STRATEGY, Outcome, Rehearsal
+from launcher.commands.rehearse.one_fault import (
+    MISSED,
+    MISSED_AGAIN,
+    OWN_STRATEGY,
+    Outcome,
+    Rehearsal,
+)
 from launcher.errors import UsageError
 
 
@@ -180,6 +187,19 @@ def test_the_page_lists_every_kind_with_its_sentence() -> None:
     for kind in KINDS.values():
         codes = " or ".join(map(str, kind.codes))
         assert f"| `{kind.name}` | {kind.sentence} | {codes} |" in text
+
+
+@pytest.mark.parametrize(("uses_run", "text"), [(True, MISSED), (False, MISSED_AGAIN)])
+def test_a_fault_that_comes_too_late_again_has_a_likely_reason(
+    uses_run: bool, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setattr(command, "carry_out", lambda _, fault: Outcome(fault=fault, absent=MISSED))
+    rehearsal = command._rehearsal(command.build_parser().parse_args([script]))
+    fault = Fault(number=1, kind=KINDS["kill-rank"], at_step=3, share=0.5, rank=0)
+    found = Evidence(run_dir=tmp_path)
+    verdict = command._one(replace(rehearsal, uses_run=uses_run), fault, found)
+    assert verdict.outcome.absent == text
+    assert verdict.is_left_out
 
 
 def test_a_fault_that_came_too_late_is_tried_again_with_longer_steps(

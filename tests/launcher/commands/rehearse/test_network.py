@@ -3,6 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -61,9 +62,16 @@ def test_nothing_is_left_after_ctrl_c(hosts: Network) -> None:
     assert not names & {line.split()[0] for line in ip("netns", "list").splitlines()}
 
 
-def test_without_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(NoNetworkError, match="there is no ip command"), network_of(2):
+@pytest.mark.parametrize(
+    ("there", "missing"), [((), "ip"), (("ip",), "nsenter"), (("nsenter",), "ip")]
+)
+def test_without_a_command(
+    there: tuple[str, ...], missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in there:
+        (tmp_path / name).touch(mode=0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoNetworkError, match=f"there is no {missing} command"), network_of(2):
         pass
 
 
