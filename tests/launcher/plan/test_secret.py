@@ -57,7 +57,7 @@ def test_a_file_of_others_is_refused_and_its_remedy_helps(tmp_path, mode):
     file = secret_file(tmp_path / "my secret", LONG, mode)
     with pytest.raises(UsageError, match=rf"by others \(mode 0{mode:03o}\)") as refused:
         read_secret(file, {})
-    remedy = str(refused.value).partition("Make it anew with: ")[2]
+    remedy = str(refused.value).partition("Make a new one with: ")[2]
     # Its words, with another source of random digits: openssl may not be installed.
     line = remedy.replace("openssl rand -hex 32", f"echo {LONG}{LONG}")
     assert line != remedy
