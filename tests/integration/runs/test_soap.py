@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "soap_worker.py")
-STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
+STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3", "fsdp+zero2")
 NOT_ON_THREE = "hybrid"
 STEPS = "20"
 LARGEST_DIFFERENCE = 1e-6
@@ -21,10 +21,11 @@ LARGEST_DIFFERENCE = 1e-6
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_twenty_steps(world_size: int, launch: Callable[..., Any], tmp_path: Path) -> None:
-    pytest.importorskip("pytorch_optimizer")
+    library = pytest.importorskip("pytorch_optimizer")
+    site = str(Path(library.__file__).parents[1])
     named = STRATEGIES if world_size == 3 else (*STRATEGIES, NOT_ON_THREE)
     for ranks, strategies in ((1, ("single",)), (world_size, named)):
-        words = (str(tmp_path), ",".join(strategies), STEPS)
+        words = (str(tmp_path), ",".join(strategies), STEPS, site)
         launched = launch("--nproc-per-node", str(ranks), WORKER, *words)
         assert launched.wait(800) == 0, launched.stderr
     truth = load_file(tmp_path / "single-1.safetensors")

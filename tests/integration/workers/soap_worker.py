@@ -1,27 +1,28 @@
 """SOAP of pytorch-optimizer on gradients that do not depend on how they are summed up.
 
-usage: soap_worker.py OUT STRATEGY[+STRATEGY],... STEPS
+usage: soap_worker.py OUT STRATEGY[+STRATEGY],... STEPS SITE
 
 The gradients are whole numbers: every order of their sums gives the same bits. SOAP makes something
 else of other bits: its matrices have eigenvalues that lie close together, and the last bit decides
-which vectors belong to them. What is left to differ is the step itself. STRATEGY may be "hybrid".
+which vectors belong to them. What is left to differ is the step itself. STRATEGY may be "hybrid",
+and SITE is a folder with the library.
 """
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_optimizer import SOAP
 from safetensors.torch import save_file
-from task import Flag, Preempted, make_job, weights_of
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from launcher.contract.environment import RankEnvironment
 from strategies import process_groups
 
+task: Any = import_module("task")  # beside this file
 torch.set_num_threads(1)
 SHAPES = {"wide": (12, 10), "narrow": (9, 12), "bias": (12,)}
 NUM_INPUTS, NUM_SAMPLES, BATCH = 32, 64, 16
@@ -44,15 +45,18 @@ class Linear(nn.Module):
                 self.register_buffer(f"{name}_{number}", made, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = (x @ self.bias_0) @ self.bias
-        for name in ("wide", "narrow"):
-            left, right = (x @ getattr(self, f"{name}_{number}") for number in (0, 1))
-            out = out + (left @ getattr(self, name) * right).sum(1)
+        out = torch.zeros(len(x))
+        for name, shape in SHAPES.items():
+            sides = [x @ getattr(self, f"{name}_{number}") for number in range(len(shape))]
+            weighted = sides[0] @ getattr(self, name)
+            out = out + (weighted if len(shape) == 1 else (weighted * sides[1]).sum(1))
         return out
 
 
 def soap(parameters: Any) -> torch.optim.Optimizer:
-    made: torch.optim.Optimizer = SOAP(parameters, lr=0.003, precondition_frequency=5)
+    sys.path.append(sys.argv[4])
+    library: Any = import_module("pytorch_optimizer")
+    made: torch.optim.Optimizer = library.SOAP(parameters, lr=0.003, precondition_frequency=5)
     return made
 
 
@@ -60,7 +64,7 @@ def job_of(ranks: Any, strategy: str, folder: Path) -> Any:
     more: dict[str, Any] = {}
     if strategy == "hybrid":
         strategy, more = "fsdp", {"hybrid_shard": True, "local_world_size": ranks.world_size // 2}
-    return make_job(
+    return task.make_job(
         ranks,
         strategy,
         folder,
@@ -76,14 +80,15 @@ def job_of(ranks: Any, strategy: str, folder: Path) -> Any:
 
 def train(job: Any, steps: int) -> None:
     last = job.step + steps
-    flag: Flag = job.run.preemption
+    flag = job.run.preemption
     flag.requested = False
     try:
         for step in job:
             for (x,) in step:
-                step.backward(job.model(x).sum(), count=len(x))
+                # Three times: engines divide by the number of ranks, which is exact then.
+                step.backward(3 * job.model(x).sum(), count=len(x))
             flag.requested = step.number + 2 == last
-    except Preempted:
+    except task.Preempted:
         assert job.step == last
 
 
@@ -97,5 +102,5 @@ with process_groups(
         for strategy in pieces:
             train(job_of(ranks, strategy, folder), steps // len(pieces))
         if ranks.is_coordinator:
-            found = dict(weights_of(folder, steps, ("fp32",)))
+            found = dict(task.weights_of(folder, steps, ("fp32",)))
             save_file(found, out / f"{named}-{ranks.world_size}.safetensors")
