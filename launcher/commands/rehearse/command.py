@@ -317,7 +317,13 @@ def _undisturbed(rehearsal: Rehearsal) -> tuple[Rehearsal, Evidence]:
         raise UsageError(f"{SHARED[:1].upper()}{SHARED[1:]}.")
     _require_room(rehearsal.folder)
     steps = evidence.final_step or rehearsal.steps
-    found = replace(rehearsal, uses_run=uses_run, duration_s=seconds, steps=steps)
+    found = replace(
+        rehearsal,
+        uses_run=uses_run,
+        duration_s=seconds,
+        steps=steps,
+        recorded_steps=0 if uses_run else max(evidence.steps, default=0),
+    )
     return found, evidence
 
 
@@ -340,6 +346,7 @@ def _one(rehearsal: Rehearsal, fault: Fault, undisturbed: Evidence) -> Verdict:
             rehearsal,
             pace_s=_SLOWER * rehearsal.pace_s,
             duration_s=rehearsal.duration_s / _SLOWER,
+            recorded_steps=0,  # it may record a step long after it
         )
         outcome = carry_out(slower, fault)
         if outcome.absent == MISSED and not rehearsal.uses_run:

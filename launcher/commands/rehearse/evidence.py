@@ -87,6 +87,11 @@ def evidence_of(run_dir: Path, trace: Path) -> Evidence:
     )
 
 
+def last_recorded(run_dir: Path) -> int:
+    """Return the last step in metrics.jsonl; 0: there is none yet."""
+    return max((int(record["step"]) for record in metrics_of(run_dir)), default=0)
+
+
 def last_weights(run_dir: Path) -> tuple[str, ...]:
     """Return the safetensors files in the folder of the one that was written last, sorted."""
     files = [path for path in run_dir.rglob("*.safetensors") if path.is_file()]

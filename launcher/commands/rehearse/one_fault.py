@@ -17,7 +17,7 @@ from ...run_folder.jsonl import newest_start
 from ..trials.run_trial import RUN_DIR_WORD, TRACE, LauncherProcess, Trial, start_trial
 from .disturb import Absent, Scene
 from .draw import Fault
-from .evidence import Evidence, evidence_of, newest_intact
+from .evidence import Evidence, evidence_of, last_recorded, newest_intact
 from .kinds import Resume
 from .network import Network
 from .nodes import code_of, free_port, on_nodes
@@ -66,6 +66,8 @@ class Rehearsal:
     uses_run: bool = True
     duration_s: float = 0.0
     """Of the undisturbed run."""
+    recorded_steps: int = 0
+    """Without `Run`: the last step in the undisturbed run's metrics.jsonl; 0: it has none."""
     start: Callable[[Trial], LauncherProcess] = start_trial
     """Starts a command of a disturbed run; the undisturbed one has a Python of its own."""
     nodes: int = 1
@@ -261,6 +263,13 @@ class _Course:
             wait_until(
                 lambda: (command.trace.newest() or 0) >= fault.at_step or command.has_ended(),
                 bound_s,
+            )
+        elif rehearsal.recorded_steps:
+            at = fault.share * rehearsal.recorded_steps
+            wait_until(
+                lambda: last_recorded(self._trial.run_dir) >= at or command.has_ended(),
+                bound_s,
+                poll_s=SCAN_S,
             )
         else:
             end = command.began_s + fault.share * rehearsal.duration_s

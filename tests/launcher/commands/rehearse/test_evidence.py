@@ -8,7 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from launcher.commands.rehearse.evidence import Evidence, distance_of, evidence_of, last_weights
+from launcher.commands.rehearse.evidence import (
+    Evidence,
+    distance_of,
+    evidence_of,
+    last_recorded,
+    last_weights,
+)
 
 
 def written(path: Path, *, at_s: int, **tensors: torch.Tensor) -> None:
@@ -55,6 +61,12 @@ def test_a_file_or_a_tensor_is_missing(tmp_path: Path) -> None:
     assert "tensor other" in (distance_of(left, right, uses_run=False).trouble or "")
     path.unlink()
     assert "there is no final" in (distance_of(left, right, uses_run=False).trouble or "")
+
+
+def test_the_last_recorded_step(tmp_path: Path) -> None:
+    assert last_recorded(tmp_path) == 0
+    (tmp_path / "metrics.jsonl").write_text('{"step": 5}\n{"step": 10}\n{"ste')
+    assert last_recorded(tmp_path) == 10
 
 
 @pytest.mark.parametrize(
