@@ -32,11 +32,11 @@ class Hosts:
     @property
     def names(self) -> tuple[str, ...]:
         """The namespaces."""
-        return self.network.names
+        return tuple(self.network.names)
 
     @property
     def cables(self) -> tuple[str, ...]:
-        return self.network.cables
+        return tuple(self.network.cables)
 
     def script(self, source: str) -> str:
         prelude = "import os, pathlib, signal, sys, time\nrank = int(os.environ['RANK'])\n"

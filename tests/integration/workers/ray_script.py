@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-import linear_run
+import linear_run  # type: ignore[import-not-found]
 
 from launcher import Run
 from launcher.contract.environment import WARNING_FILE

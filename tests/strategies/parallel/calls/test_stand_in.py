@@ -123,7 +123,7 @@ def test_what_is_held_whole_stays_what_it_is(net: Net) -> None:
 def test_its_gradient_is_what_the_engine_shows(net: Net) -> None:
     own: Any = net.linear.weight
     shown: list[Any] = [None, "elsewhere"]
-    stand_in = StandIn(own, own.ds_shape, lambda: None, lambda: shown[-1])
+    stand_in: Any = StandIn(own, own.ds_shape, lambda: None, lambda: shown[-1])
     assert stand_in.grad == "elsewhere"
     shown.pop()
     assert stand_in.grad is None
