@@ -1,11 +1,10 @@
 """Where the tensors are that a checkpoint names in safetensors files which are not its own.
 
-Such a file may have been moved, or written anew with its tensors in another order: each is looked
+Such a file may have been moved, or rewritten with its tensors in another order: each is looked
 for by its name, and its blocks are checked like those of any other file. Without torch.
 """
 
 import json
-import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,7 @@ class _LinkedFiles(Files):
     """Follows links: a download cache keeps its files behind them."""
 
     def open(self, path: PurePath) -> int:
-        return super().open(Path(os.path.realpath(path)))
+        return super().open(Path(path).resolve())
 
 
 LINKED_FILES = _LinkedFiles()
@@ -91,7 +90,7 @@ def needs_of(path: str, folder: PurePath, files: Files) -> str:
 def _place_of(tensor: str, path: Path) -> tuple[int, int]:
     """Return where a tensor begins in a file, and its bytes."""
     with reading(path):
-        status = os.stat(path)
+        status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise DamagedCheckpointError(path, "is not a regular file")
         header = _header(path, status.st_size, status.st_mtime_ns)
