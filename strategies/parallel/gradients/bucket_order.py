@@ -64,8 +64,14 @@ class BucketOrder:
         if {*names} != {*self._parameters}:
             return
         self._let_be()
+        if any(map(_has_hooks, self._parameters.values())):
+            return  # the script steps where a gradient comes: zeros are none for it
         self.names = list(names)
         lay_buckets(wrapper, [self._parameters[name] for name in names])
+
+
+def _has_hooks(parameter: torch.Tensor) -> bool:
+    return bool(getattr(parameter, "_post_accumulate_grad_hooks", None))
 
 
 def orders_of(
