@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 
-from ..contract.own_start import OWN_START
-
 PYTHON_FLAGS = ("-X", "faulthandler", "-u")
 """How every rank's Python is started: a native crash shows its stack, output is never held back."""
 
@@ -18,6 +16,8 @@ def own_command(python: str, program: str) -> list[str]:
         python: The interpreter.
         program: What is in sys.argv[0]: the command's file, unless it was started otherwise.
     """
+    from ..contract.own_start import OWN_START  # `--help` is kept to a few modules
+
     return [python, program] if Path(program).is_file() else [python, "-c", OWN_START]
 
 
