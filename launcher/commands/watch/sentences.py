@@ -98,6 +98,9 @@ _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "empty step": lambda e: f"step {e['step']}: nothing counted on any rank, nothing was changed",
     "note": lambda e: e["sentence"],
     "weights": lambda e: f"the run begins with the weights in {e['path']}",
+    "named weights": lambda e: (
+        f"checkpoints name {plural(e['tensors'], 'frozen parameter')} in {', '.join(e['paths'])}"
+    ),
     "strategy": lambda e: f"--strategy auto chose {e['chosen']}: {e['reason']}",
     "changed": lambda e: f"changed by the script: {e['what']}",
 }
