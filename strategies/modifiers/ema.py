@@ -41,14 +41,15 @@ class EMA:
         averages, weights = [], []
         for owner in owners:
             state = optimizer.state[owner]
-            if AVERAGE in state:
-                averages.append(local_part(state[AVERAGE]))
-                weights.append(local_part(owner))
+            if (average := state.get(AVERAGE)) is not None:
+                averages.append(_held(average))
+                weights.append(_held(owner))
             else:
                 state[AVERAGE] = owner.detach().clone()
         if averages:
             # At once: one by one, and through a DTensor's dispatch, it takes longer than the step.
-            torch._foreach_lerp_(averages, weights, 1.0 - self.decay)
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, weights, 1.0 - self.decay)
 
 
 def drop_average(optimizer: torch.optim.Optimizer) -> None:
@@ -59,6 +60,9 @@ def drop_average(optimizer: torch.optim.Optimizer) -> None:
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """Return what this rank holds of a tensor that may be sharded, detached."""
+    return _held(tensor).detach()
+
+
+def _held(tensor: torch.Tensor) -> torch.Tensor:
     # What `to_local` returns, without the way of a DTensor through autograd.
-    local = tensor._local_tensor if isinstance(tensor, DTensor) else tensor
-    return local.detach()
+    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
