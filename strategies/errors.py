@@ -9,6 +9,8 @@ LostRankError       another rank is gone: a RuntimeError, as torch's own of a co
 DataNotReady        a rank with a preemption notice has stopped waiting for its next batch
 """
 
+from collections.abc import Sequence
+
 INSTALL_TESTED = "Install a tested version (docs/versions.md)"
 
 
@@ -30,6 +32,12 @@ class LostRankError(RuntimeError):
 
 class DataNotReady(Exception):
     """A rank with a preemption notice stops waiting for a batch, which can be asked for again."""
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """Return "a, b, c and 4 more": so many names, and how many others there are. Pure."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from checkpointing import JSON
+from strategies.errors import some_of
 
 _SHOWN = 3
 
@@ -33,9 +34,8 @@ def use_one_thread() -> None:
 
 def inexact_text(step: int, names: Sequence[str]) -> str:
     """Return what to report of a step in which sums may have been rounded."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return (
-        f"step {step}: the gradients of {', '.join(names[:_SHOWN])}{more} are so much larger than "
+        f"step {step}: the gradients of {some_of(names, _SHOWN)} are so much larger than "
         "those of the step before that their sum may depend on its order: from here on the last "
         "bits may depend on the number of ranks"
     )

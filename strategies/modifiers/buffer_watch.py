@@ -22,6 +22,7 @@ from checkpointing import JSON
 
 from ..collectives.process_group import HostCommunicator, Ranks
 from ..collectives.replicas import digests_of
+from ..errors import some_of
 
 _SHOWN = 5
 
@@ -79,7 +80,7 @@ def judge(everyone: Sequence[Mapping[str, Seen]]) -> tuple[list[str], list[str]]
 def sentence(names: Sequence[str]) -> str:
     """Return the warning about buffers that follow the number of ranks."""
     return (
-        f"the model's forward moves {_listed(names)}, and each rank with its own "
+        f"the model's forward moves {some_of(names, _SHOWN)}, and each rank with its own "
         "micro-batches: what they hold, and the curve where it depends on them, follows the number "
         "of ranks. Rank 0's are saved. To keep one curve, move them in your loop after the step's "
         "micro-batches, by the same numbers on every rank"
@@ -89,17 +90,12 @@ def sentence(names: Sequence[str]) -> str:
 def sentence_of_plain(names: Sequence[str]) -> str:
     """Return what is said of plain attributes that a forward moves."""
     return (
-        f"the model's forward moves {_listed(names)}, kept as a plain attribute and not as a "
-        "buffer: no checkpoint holds it, so it is reset at every start, and each rank moves it "
-        "with its own micro-batches. The curve, where it depends on it, follows both. Register it "
-        "with register_buffer, and move it in your loop after the step's micro-batches, by the "
-        "same numbers on every rank"
+        f"the model's forward moves {some_of(names, _SHOWN)}, kept as a plain attribute and "
+        "not as a buffer: no checkpoint holds it, so it is reset at every start, and each rank "
+        "moves it with its own micro-batches. The curve, where it depends on it, follows both. "
+        "Register it with register_buffer, and move it in your loop after the step's "
+        "micro-batches, by the same numbers on every rank"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 class BufferWatch:

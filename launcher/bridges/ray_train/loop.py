@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 
 from strategies import ConfigError
 
+from ...contract.own_start import unused_port
 from ...contract.preemption import PreemptionNotice
 from ...run_folder.jsonl import metrics_of
 from ...workers import keeper
@@ -256,15 +256,9 @@ def _meet(place: Place) -> Meeting:
 
     chosen = None
     if place.rank == 0:
-        chosen = (place.addr, _free_port(), secrets.token_hex(_SECRET_BYTES))
+        chosen = (place.addr, unused_port(""), secrets.token_hex(_SECRET_BYTES))
     addr, port, secret = broadcast_from_rank_zero(chosen)
     return Meeting(addr=addr, port=port, secret=secret)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
 
 
 def _last_metrics(run_dir: Path) -> dict[str, Any]:

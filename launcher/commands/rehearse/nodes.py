@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ..trials.run_trial import Trial
 from .network import Network
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 def on_nodes(trial: Trial, number: int, *, network: Network | None, port: int) -> tuple[Trial, ...]:
@@ -23,7 +22,7 @@ def on_nodes(trial: Trial, number: int, *, network: Network | None, port: int) -
     """
     if number == 1:
         return (trial,)
-    leader = _LOOPBACK if network is None else network.addresses[0]
+    leader = LOOPBACK if network is None else network.addresses[0]
     where = ("--nnodes", str(number), "--master-addr", leader, "--master-port", str(port))
     return tuple(
         replace(
@@ -42,10 +41,3 @@ def code_of(codes: Sequence[int | None]) -> int | None:
         codes: of each node; None: it did not end.
     """
     return next((code for code in codes if code != 0), 0)
-
-
-def free_port() -> int:
-    """Return a port of this host that nobody uses."""
-    with socket.socket() as probe:
-        probe.bind((_LOOPBACK, 0))
-        return int(probe.getsockname()[1])

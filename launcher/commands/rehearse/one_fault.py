@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
+from ...contract.own_start import unused_port
 from ...contract.trial import TrialSettings
 from ...run_folder.jsonl import newest_start
 from ..trials.run_trial import RUN_DIR_WORD, TRACE, LauncherProcess, Trial, start_trial
@@ -20,7 +21,7 @@ from .draw import Fault
 from .evidence import Evidence, evidence_of, last_recorded, newest_intact
 from .kinds import Resume
 from .network import Network
-from .nodes import code_of, free_port, on_nodes
+from .nodes import LOOPBACK, code_of, on_nodes
 from .processes import SCAN_S, Running, send, started, wait_until
 
 MISSED = "the run had ended before"
@@ -152,7 +153,7 @@ def _variables() -> Iterator[dict[str, str]]:
 def run_undisturbed(rehearsal: Rehearsal) -> tuple[int | None, float, Evidence, str]:
     """Run the script without a fault: its exit code, seconds, evidence, and what it printed."""
     trial = rehearsal.trial("undisturbed")
-    parts = on_nodes(trial, rehearsal.nodes, network=rehearsal.network, port=free_port())
+    parts = on_nodes(trial, rehearsal.nodes, network=rehearsal.network, port=unused_port(LOOPBACK))
     with _variables() as variables, ExitStack() as until:
         commands = [until.enter_context(started(one, start_trial, variables)) for one in parts]
         wait_until(lambda: all(one.has_ended() for one in commands), rehearsal.timeout_s)
@@ -248,7 +249,7 @@ class _Course:
     ) -> Nodes:
         given = {**self._variables, **(variables or {})}
         rehearsal = self._rehearsal
-        parts = on_nodes(trial, nodes, network=rehearsal.network, port=free_port())
+        parts = on_nodes(trial, nodes, network=rehearsal.network, port=unused_port(LOOPBACK))
         return tuple(until.enter_context(started(one, rehearsal.start, given)) for one in parts)
 
     def _reach(self, command: Running) -> None:

@@ -196,9 +196,11 @@ def apart_beyond_noise(ours: CheckpointReader, theirs: CheckpointReader, found: 
         theirs: another one, of the same tensors.
         found: see `different`.
     """
+    raw = [name for name, by in found.items() if by > TOLERANCE and is_weight(name)]
+    if not raw:
+        return Apart(found=found)  # without reading what Adam keeps of every gradient
     specs = {spec.name: spec for spec in ours.manifest.specs()}
     smallest = _smallest_gradient(ours, specs.values())
-    raw = {name: by for name, by in found.items() if by > TOLERANCE and is_weight(name)}
     apart = {name: _apart(ours, theirs, specs[name], smallest) for name in raw}
     return Apart(
         found={**found, **{name: by for name, (by, _) in apart.items()}},

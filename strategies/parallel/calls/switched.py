@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ...errors import ConfigError
+from ...errors import ConfigError, some_of
 
 _SHOWN = 3
 
@@ -46,9 +46,10 @@ class SwitchedParameters:
         thawed = [name for name, one in self._frozen if one.requires_grad]
         if thawed:
             raise ConfigError(
-                f"{where}: the script has set requires_grad=True on {_list(thawed)}, which the "
-                "function passed as model= has frozen: the optimizer does not have it. Leave it "
-                "trainable there; to train it from a later step on pass run.prepare(unfreeze=...)."
+                f"{where}: the script has set requires_grad=True on {some_of(thawed, _SHOWN)}, "
+                "which the function passed as model= has frozen: the optimizer does not have it. "
+                "Leave it trainable there; to train it from a later step on pass "
+                "run.prepare(unfreeze=...)."
             )
         if may_freeze:
             return
@@ -56,15 +57,10 @@ class SwitchedParameters:
         frozen = list(dict.fromkeys(name for name, one in seen if not one.requires_grad))
         if frozen:
             raise ConfigError(
-                f"{where}: the script has set requires_grad=False on {_list(frozen)}, and each "
-                "step of a run trains all that the function passed as model= has left trainable. "
-                "Networks that are updated in turns (a GAN, an actor and a critic) belong into "
-                "your own loop, with Resumable(model={...}, optimizer={...}, loader=...) around "
-                "it. What is never trained is frozen in that function; what is trained from a "
-                "later step on is named in run.prepare(unfreeze=...)."
+                f"{where}: the script has set requires_grad=False on {some_of(frozen, _SHOWN)}, "
+                "and each step of a run trains all that the function passed as model= has left "
+                "trainable. Networks that are updated in turns (a GAN, an actor and a critic) "
+                "belong into your own loop, with Resumable(model={...}, optimizer={...}, "
+                "loader=...) around it. What is never trained is frozen in that function; what is "
+                "trained from a later step on is named in run.prepare(unfreeze=...)."
             )
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from ...errors import ConfigError
+from ...errors import ConfigError, some_of
 
 _OPAQUE = "CheckpointFunctionBackward"
 """Reentrant activation checkpointing hides what is inside until the backward."""
@@ -82,9 +82,8 @@ def refuse_untouched(loss: torch.Tensor, names: Mapping[int, str], *, where: str
     found = untouched(loss, names)
     if not found:
         return
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     raise ConfigError(
-        f"{where}: the loss does not depend on {', '.join(found[:_SHOWN])}{more}, and with several "
+        f"{where}: the loss does not depend on {some_of(found, _SHOWN)}, and with several "
         "ranks the others would wait for its gradient. Use every trainable parameter in every "
         "micro-batch: compute a layer that is left out too, and multiply its output by 0. Or set "
         "requires_grad=False on it in the model."

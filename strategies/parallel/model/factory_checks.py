@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from ...errors import ConfigError
+from ...errors import ConfigError, some_of
 
 _COMPILED = "_orig_mod"
 """Where torch.compile keeps the module that it was given, and so a part of every name in it."""
@@ -100,6 +100,4 @@ def _kind(value: object) -> str:
 
 
 def _list(names: list[str]) -> str:
-    shown = [name or "the whole model" for name in names[:_SHOWN]]
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(shown) + more
+    return some_of([name or "the whole model" for name in names], _SHOWN)
