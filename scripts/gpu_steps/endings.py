@@ -76,8 +76,9 @@ process = start("killed", body, "--max-restarts", "1", held=20 * 2**30 if ON_GPU
 back_s = float("nan")
 killed = Path(str(OUT / "killed.py") + ".killed")
 for line in lines_until(process, "begins 9"):
-    if "begins" in line and killed.exists() and back_s != back_s:
-        back_s = float(line.split()[-1]) - float(killed.read_text())
+    killed_s = killed.read_text() if killed.exists() else ""  # empty until it is written
+    if "begins" in line and killed_s and back_s != back_s:
+        back_s = float(line.split()[-1]) - float(killed_s)
         back_s = float("nan") if back_s < 0 else back_s  # printed before it was killed
 process.send_signal(signal.SIGTERM)
 process.communicate()

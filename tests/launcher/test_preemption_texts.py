@@ -44,7 +44,7 @@ BEFORE = (
         (ends(HUP, TERM), f"ranks 0, 1 were preempted (SIGHUP, SIGTERM) {BEFORE}"),
         (ends(KILL, KILL, ended=[0, 1]), f"ranks 0, 1 had to be ended {BEFORE}"),
         (ends(75, KILL, ended=[1]), f"rank 0 left with 75 {BEFORE}"),
-        (ends(75, 75), ""),
+        (ends(75, 75), f"ranks 0, 1 left with 75 {BEFORE}"),
         (ends(0, 0), ""),
     ],
 )

@@ -15,7 +15,9 @@ def ranks_text(ranks: Iterable[int]) -> str:
 
 
 def nothing_begun_text(outcomes: Sequence[RankEnd]) -> str:
-    """Return why a notice cost nothing; empty where every rank has left by itself.
+    """Return why a notice cost nothing; empty where no rank left or was ended for it.
+
+    The ranks leave this to the launcher: whichever of them leaves first, it is said once.
 
     Args:
         outcomes: Of an attempt in which no rank has finished a step; see `exit_codes.spare`.
@@ -26,8 +28,6 @@ def nothing_begun_text(outcomes: Sequence[RankEnd]) -> str:
         names = ", ".join(dict.fromkeys(signal_name(-o.spared) for o in died if o.spared))
         was = "was" if len(died) == 1 else "were"
         return f"{ranks_text(o.rank for o in died)} {was} preempted ({names}) {before}"
-    if not any(o.by_launcher for o in outcomes):
-        return ""
     left = [o.rank for o in outcomes if o.status == CONTINUE and o.spared is None]
     if left:
         return f"{ranks_text(left)} left with {CONTINUE} {before}"

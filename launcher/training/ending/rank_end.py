@@ -72,7 +72,7 @@ def leave_unsaved(
     """
 
     def note() -> None:
-        if environment.rank == 0:  # where it is another that leaves first, the launcher says it
+        if environment.rank == 0 and environment.leaving_file is None:  # else the launcher says it
             cause = flag.cause or ("a signal" if signum is None else signal_name(signum))
             print(
                 f"relaunch: preemption notice ({cause}) before the first step of this start: "

@@ -176,8 +176,7 @@ def test_before_the_first_step_there_is_nothing_to_save(
     seconds = "3" if phase == "script" else "60"
     trial = Trial(launch, run, "--slow", phase, "--seconds", seconds)
     launched = trial.disturb(phase)
-    said = launched.stdout + launched.stderr
-    assert "before the first step of this start: there was nothing to save" in said
+    assert "before the first step of this start: there was nothing to save" in launched.stderr
     assert run.steps_on_disk() == []
     trial.go_on(plain)
 
