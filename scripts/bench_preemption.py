@@ -78,7 +78,11 @@ def measure(given: argparse.Namespace, scratch: Path) -> tuple[str, bool]:
             binaries[family] = binary_of(family, scratch)
         except BenchError as error:
             notes.append(f"{family} was not measured: {error}")
-    chosen = [v for v in variants(given.every) if v.family in binaries]
+    chosen = [
+        v
+        for v in variants(given.every)
+        if v.family in binaries and not (given.no_kills and v.how == "kill")
+    ]
     taken: Taken = {variant: [] for variant in chosen}
     failed: dict[Variant, str] = {}
     before = load_average()
@@ -129,6 +133,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
+    parser.add_argument("--no-kills", action="store_true", help="leave out what is killed")
     parser.add_argument("--quick", action="store_true", help="160 steps, 2 preemptions")
     parser.add_argument("--save", type=Path, help="also write the table to this file")
     given = parser.parse_args()
