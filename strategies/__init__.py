@@ -83,14 +83,14 @@ if TYPE_CHECKING:
     from .schedules.schedule import Schedule as Schedule
     from .schedules.torch_schedule import TorchSchedule as TorchSchedule
     from .schedules.torch_schedule import torch_schedule as torch_schedule
+    from .state.collect import collect_state as collect_state
+    from .state.collect import frozen_fragments as frozen_fragments
     from .state.pretrained import load_weights as load_weights
+    from .state.restore import Restored as Restored
+    from .state.restore import restore_newest as restore_newest
     from .state.stateful import Objects as Objects
     from .state.stateful import Stateful as Stateful
     from .state.stateful import require_objects as require_objects
-    from .state.training_state import Restored as Restored
-    from .state.training_state import collect_state as collect_state
-    from .state.training_state import frozen_fragments as frozen_fragments
-    from .state.training_state import restore_newest as restore_newest
     from .state.transformers_names import TransformersNames as TransformersNames
     from .state.views import IMPORTED as IMPORTED
     from .stopping.early_stopping import EarlyStopping as EarlyStopping
@@ -138,7 +138,7 @@ _HOME = {
     "Rates": "schedules.rates",
     "ReduceOnPlateau": "stopping.plateau",
     "Report": "boundary.boundary",
-    "Restored": "state.training_state",
+    "Restored": "state.restore",
     "RunningStatistics": "modifiers.batch_norm",
     "SEEDING_RULE": "data.seeding",
     "Schedule": "schedules.schedule",
@@ -158,8 +158,8 @@ _HOME = {
     "as_patterns": "parallel.build_options",
     "assignment": "data.batches",
     "choose_strategy": "parallel.auto.choose",
-    "collect_state": "state.training_state",
-    "frozen_fragments": "state.training_state",
+    "collect_state": "state.collect",
+    "frozen_fragments": "state.collect",
     "consecutive": "data.batches",
     "current_hyperparameters": "parallel.state.hyperparameters",
     "decide": "boundary.decision",
@@ -172,7 +172,7 @@ _HOME = {
     "process_groups": "collectives.process_group",
     "put_in_force": "parallel.state.hyperparameters",
     "require_objects": "state.stateful",
-    "restore_newest": "state.training_state",
+    "restore_newest": "state.restore",
     "samples_of": "data.streams.streams",
     "seed_streams": "data.seeding",
     "quiet_engines": "engine_log",

@@ -1,4 +1,4 @@
-"""Saving and restoring a strategy's state through the neutral format."""
+"""Restoring a strategy's state from the newest checkpoint that all ranks can read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from checkpointing import (
     CheckpointError,
     CheckpointStore,
     DamagedCheckpointError,
-    Fragment,
-    FrozenTensors,
     Manifest,
     ModelMismatchError,
     NoCheckpointError,
-    OwnShard,
-    Snapshot,
     StoredBefore,
     StoredFile,
     TensorSpec,
@@ -26,19 +22,16 @@ from checkpointing import (
 from checkpointing.errors import NamedFileError
 
 from ..collectives.process_group import HostCommunicator
-from ..collectives.replicas import require_equal
 from ..errors import ConfigError, StrategyError
-from ..parallel.catalogue import FROZEN, OBJECT, WEIGHT_KEYS
-from ..parallel.state.hyperparameters import current_hyperparameters, merge, put_back, to_json
+from ..parallel.catalogue import OBJECT, WEIGHT_KEYS
+from ..parallel.state.hyperparameters import merge, put_back
 from ..parallel.state.implementation import refusal_of_other
 from ..parallel.state.saved_state import SavedState
 from ..parallel.state.trained_state import TrainedState
+from .collect import BUCKETS
 from .node_reader import NodeSource
-from .stateful import EncodedObjects, Objects, decode_objects, encode_objects
+from .stateful import decode_objects
 from .views import IMPORTED, AveragedWeights, ImportedWeights, require_same_model
-
-_BUCKETS = "bucket_orders"
-"""Under which name a checkpoint has what `BucketOrder` keeps, wrapper by wrapper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,139 +54,6 @@ class Restored:
     """All its files."""
     changes: Sequence[str] = ()
     """A sentence for each hyper-parameter that the script asks for otherwise than before."""
-
-
-def collect_state(
-    strategy: TrainedState,
-    communicator: HostCommunicator,
-    *,
-    step: int,
-    state: Mapping[str, JSON],
-    created_by: Mapping[str, JSON],
-    requested: list[dict[str, JSON]],
-    objects: Objects | None = None,
-    weights_only: bool = False,
-    stored: FrozenTensors | None = None,
-    own_shard: OwnShard | None = None,
-) -> Snapshot:
-    """Return what is to be saved; nothing is copied. Called on every rank.
-
-    Args:
-        strategy: whose state.
-        communicator: the host's group.
-        step: optimizer steps completed.
-        state: what the run keeps besides tensors.
-        created_by: who wrote it, for people.
-        requested: the optimizer's hyper-parameters as the script gave them.
-        objects: the user's own, by name; the coordinator's states count.
-        weights_only: leave the optimizer's state and the objects out.
-        stored: what the store has of the frozen tensors, which it then keeps in objects; None:
-            they are written with the rest.
-        own_shard: what this rank has in the store's newest checkpoint, which is named again where
-            nothing of it has changed; None: it is written every time.
-
-    Raises:
-        ConfigError: on every rank, when the state of an object cannot be saved.
-        StrategyError: on every rank, when some hold other weights than the rest.
-    """
-    frozen, fragments = _frozen_apart(strategy.fragments(weights_only=weights_only), stored)
-    # The coordinator's objects count; all ranks learn what is wrong with them before any raises.
-    counts = communicator.rank == 0 and not weights_only
-    encoded, problem = _encode_own(objects or {} if counts else {})
-    fragments += encoded.fragments
-    # A rank sees the optimizer state of its own share only; the proof of coverage needs it all.
-    shared: dict[str, JSON] = {
-        "specs": [_spec_to_json(f.spec) for f in fragments if f.spec.key not in WEIGHT_KEYS],
-        "values": {} if weights_only else {k: dict(v) for k, v in strategy.scalars().items()},
-        "problem": problem,
-        "frozen": None if stored is None else stored.look(frozen),
-    }
-    everyone = _gathered(shared, strategy, communicator, step=step)
-    own: dict[str, JSON] = {
-        "optimizer": _optimizer_of(strategy, requested, everyone, weights_only=weights_only),
-        "aliases": dict(strategy.catalogue.aliases),
-        "objects": encoded.state,
-    }
-    if strategy.bucket_orders and not weights_only:
-        own[_BUCKETS] = [list(one.names) for one in strategy.bucket_orders]
-    part = None
-    if stored is not None and strategy.catalogue.frozen:
-        part = stored.divide(frozen, [one["frozen"] for one in everyone])
-        fragments += part.changing
-    return Snapshot(
-        step=step,
-        specs=_specs_of(strategy, everyone),
-        fragments=fragments,
-        state={**state, **own},
-        created_by=created_by,
-        frozen=part,
-        own_shard=own_shard,
-    )
-
-
-def _gathered(
-    shared: dict[str, JSON], strategy: TrainedState, communicator: HostCommunicator, *, step: int
-) -> list[Any]:
-    """Return what each rank shares, by rank, if it can be saved. Called on every rank.
-
-    Raises:
-        ConfigError: on every rank, when the coordinator has a "problem".
-        StrategyError: on every rank, when some hold other weights than the rest.
-    """
-    replicas = strategy.replicas()
-    everyone: list[Any] = communicator.all_gather({**shared, "replicas": replicas.summary()})
-    if everyone[0]["problem"] is not None:
-        raise ConfigError(everyone[0]["problem"])
-    require_equal(replicas, [one["replicas"] for one in everyone], communicator, step=step)
-    return everyone
-
-
-def frozen_fragments(strategy: TrainedState) -> list[Fragment]:
-    """Return this rank's share of the parameters that are not trained. No collective."""
-    return [f for f in strategy.fragments(weights_only=True) if f.spec.key == FROZEN]
-
-
-def _frozen_apart(
-    fragments: list[Fragment], stored: FrozenTensors | None
-) -> tuple[list[Fragment], list[Fragment]]:
-    """Return those that are kept in objects, and the rest."""
-    if stored is None:
-        return [], fragments
-    frozen = [f for f in fragments if f.spec.key == FROZEN]
-    return frozen, [f for f in fragments if f.spec.key != FROZEN]
-
-
-def _specs_of(strategy: TrainedState, everyone: list[Any]) -> list[TensorSpec]:
-    """Return every tensor of the model once, with what some rank holds of the rest."""
-    specs = {s.name: s for s in strategy.weight_specs()}
-    specs |= {s.name: s for one in everyone for s in map(_spec_from_json, one["specs"])}
-    return list(specs.values())
-
-
-def _optimizer_of(
-    strategy: TrainedState,
-    requested: list[dict[str, JSON]],
-    everyone: list[Any],
-    *,
-    weights_only: bool,
-) -> dict[str, JSON]:
-    """Return what is kept of the optimizer besides tensors."""
-    current = current_hyperparameters(strategy.param_groups)
-    return {
-        "name": strategy.optimizer_name,
-        "library": strategy.optimizer_library,
-        "groups": to_json(strategy.group_names, requested, current),
-        "values": {name: value for one in everyone for name, value in one["values"].items()},
-        "extras": {} if weights_only else strategy.extras(),
-    }
-
-
-def _encode_own(objects: Objects) -> tuple[EncodedObjects, str | None]:
-    """Return the objects' states, or none and why they cannot be saved."""
-    try:
-        return encode_objects(objects), None
-    except ConfigError as error:
-        return EncodedObjects(state={}, fragments=[]), str(error)
 
 
 def restore_newest(
@@ -227,11 +87,8 @@ def restore_newest(
         ConfigError: the checkpoint belongs to another model or optimizer, or every one is damaged.
         StrategyError: a rank could not read, for a reason that says nothing about the checkpoint.
     """
-    steps: Any = communicator.broadcast(store.steps() if communicator.rank == 0 else None)
     damaged: dict[int, str] = {}
-    if newest is not None:
-        steps = [one for one in steps if one <= newest]
-    for candidate in steps if step is None else [step]:
+    for candidate in _candidates(store, communicator, step=step, newest=newest):
         found, reports = _load_step(
             strategy,
             store,
@@ -243,10 +100,7 @@ def restore_newest(
         if found is not None:
             strategy.refresh()
             if not weights_only:
-                for one, names in zip(
-                    strategy.bucket_orders, found.state.get(_BUCKETS, ()), strict=False
-                ):
-                    one.lay(names)
+                _lay_buckets(strategy, found)
             changes = [] if requested is None else _put_back_groups(strategy, requested, found)
             return replace(found, damaged=damaged, changes=changes)
         damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0]}"
@@ -256,6 +110,22 @@ def restore_newest(
             "Restore one from a backup, or start over in another --run-dir."
         )
     return None
+
+
+def _candidates(
+    store: CheckpointStore, communicator: HostCommunicator, *, step: int | None, newest: int | None
+) -> list[int]:
+    """Return the steps whose checkpoints are tried, in this order. Called on every rank."""
+    steps: Any = communicator.broadcast(store.steps() if communicator.rank == 0 else None)
+    if step is not None:
+        return [step]
+    return [one for one in steps if newest is None or one <= newest]
+
+
+def _lay_buckets(strategy: TrainedState, found: Restored) -> None:
+    """Give each wrapper the order of its gradients' buckets."""
+    for one, names in zip(strategy.bucket_orders, found.state.get(BUCKETS, ()), strict=False):
+        one.lay(names)
 
 
 def _put_back_groups(
@@ -412,13 +282,3 @@ def _saved_state(manifest: Manifest) -> SavedState:
         if spec.key not in (*WEIGHT_KEYS, OBJECT):
             tensors.setdefault(spec.fqn, {})[spec.key] = spec
     return SavedState.of(tensors, optimizer)
-
-
-def _spec_to_json(spec: TensorSpec) -> JSON:
-    return {"fqn": spec.fqn, "key": spec.key, "shape": list(spec.shape), "dtype": spec.dtype}
-
-
-def _spec_from_json(value: Any) -> TensorSpec:
-    return TensorSpec(
-        fqn=value["fqn"], key=value["key"], shape=tuple(value["shape"]), dtype=value["dtype"]
-    )
