@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from strategies import Decision, Ending, StrategyError
+from strategies.collectives.process_group import HostCommunicator
 
 from ..context import RunContext
 from ..ending.mistakes import Standing
@@ -31,6 +32,18 @@ def report_end(run: RunContext, parts: JobParts, decision: Decision, state: RunS
             f"room at {run.folder.checkpoints.folder}."
         )
     raise Preempted
+
+
+def reason_of_script(communicator: HostCommunicator, asked: str | None) -> str:
+    """Return what the ranks that called `job.stop()` said. Called on every rank.
+
+    Args:
+        communicator: the host's group.
+        asked: what this rank said; None: it did not call it.
+    """
+    given = communicator.all_gather(asked)
+    reasons = dict.fromkeys(str(reason) for reason in given if reason is not None)
+    return f"the script asked: {'; '.join(reasons)}"
 
 
 def standing(step: Step | None, state: RunState, newest_step: int | None) -> Standing:
