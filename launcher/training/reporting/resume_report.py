@@ -72,16 +72,13 @@ def report_resume(
                 if name in created_by and created_by[name] != value
             ),
             *changes,
-            *(
-                f"object {name}: new, as the script built it"
-                for name in objects
-                if name not in held
-            ),
-            *(
-                f"object {name}: saved, but no longer given"
-                for name in held
-                if name not in (*objects, OwnPosition.NAME)
-            ),
+            *_changed_objects(objects, held),
         ),
         not_promised=tuple(not_promised),
     )
+
+
+def _changed_objects(given: Collection[str], held: Collection[str]) -> list[str]:
+    new = [f"object {name}: new, as the script built it" for name in given if name not in held]
+    lost = [name for name in held if name not in (*given, OwnPosition.NAME)]
+    return new + [f"object {name}: saved, but no longer given" for name in lost]

@@ -105,17 +105,23 @@ def choose(
     least = _least_without_activations(found, memory)
     if least is not None:
         return Choice(strategy=least, reason=_trial(found[least], memory, ranks), table=table)
-    what = "the model does not fit" if found.keys() == {"single"} else "no strategy fits"
-    uses_host = any(need.host for need in found.values())
-    where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
     lines = [
-        f"{what} into the {memory.sentence(with_host=uses_host)} that may be used {where} "
-        f"({KEPT_FREE:.0%} of what is free is kept free).",
+        _nothing_fits(found, memory, ranks),
         table,
         _smallest(sizes, wishes, spread, memory),
         _offloading(sizes, wishes, spread, memory),
     ]
     raise ConfigError("\n".join(line for line in lines if line))
+
+
+def _nothing_fits(found: Mapping[str, MemoryNeed], memory: Memory, ranks: int) -> str:
+    what = "the model does not fit" if found.keys() == {"single"} else "no strategy fits"
+    uses_host = any(need.host for need in found.values())
+    where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
+    return (
+        f"{what} into the {memory.sentence(with_host=uses_host)} that may be used {where} "
+        f"({KEPT_FREE:.0%} of what is free is kept free)."
+    )
 
 
 def _reason(found: Mapping[str, MemoryNeed], chosen: str, memory: Memory, *, where: str) -> str:
