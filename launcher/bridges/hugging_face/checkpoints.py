@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..contract.files.small_file import write_json
-from ..run_folder.plain_files import sync
+from ...contract.files.small_file import write_json
+from ...run_folder.plain_files import sync
 
 UNFINISHED = ".unfinished"
 """The folder in which checkpoints are written."""

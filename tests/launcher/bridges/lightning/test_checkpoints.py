@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.bridges.lightning_checkpoints import newest_whole, publish
+from launcher.bridges.lightning.checkpoints import newest_whole, publish
 
 
 def checkpoint(path: Path, *, cut: bool = False) -> Path:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from ..run_folder.plain_files import sync
+from ...run_folder.plain_files import sync
 
 _STEP = re.compile(r"step=(\d+)")
 

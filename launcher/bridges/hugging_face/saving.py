@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .rank_notices import RankNotices
-from .trainer_checkpoints import STATE, UNFINISHED, damage, publish, seal
+from ..rank_notices import RankNotices
+from .checkpoints import STATE, UNFINISHED, damage, publish, seal
 
 
 @dataclass(frozen=True, kw_only=True)

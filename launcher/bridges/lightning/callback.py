@@ -17,13 +17,13 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.callbacks import Callback
 
-from .leaving import leave_for_notice
-from .lightning_checkpoints import newest_whole, publish
-from .lightning_texts import loader_text, ranks_text, world_text
-from .random_states import read_random_states, write_random_states
-from .rank_notices import RankNotices, this_rank
-from .records import BridgeRecords, usual_run_dir
-from .versions import LIGHTNING
+from ..leaving import leave_for_notice
+from ..random_states import read_random_states, write_random_states
+from ..rank_notices import RankNotices, this_rank
+from ..records import BridgeRecords, usual_run_dir
+from ..versions import LIGHTNING
+from .checkpoints import newest_whole, publish
+from .texts import loader_text, ranks_text, world_text
 
 BRIDGE = "RelaunchLightning"
 _USED = ("_checkpoint_connector", "_data_connector", "fit_loop")

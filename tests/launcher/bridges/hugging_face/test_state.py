@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from launcher.bridges.trainer_state import restore_callbacks
+from launcher.bridges.hugging_face.state import restore_callbacks
 
 
 class Stopping(SimpleNamespace):

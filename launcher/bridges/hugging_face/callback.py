@@ -20,16 +20,16 @@ from typing import Any, NoReturn
 from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from ..contract.exit_codes import USAGE
-from .leaving import leave_for_notice
-from .random_states import random_states
-from .rank_notices import RankNotices, this_rank
-from .records import BridgeRecords
-from .trainer_checkpoints import amend, newest_complete, read_seal, step_of
-from .trainer_saving import TrainerSaving
-from .trainer_state import restore_callbacks
-from .trainer_texts import changed_ranks_text, over_text, strategy_of
-from .versions import TRANSFORMERS
+from ...contract.exit_codes import USAGE
+from ..leaving import leave_for_notice
+from ..random_states import random_states
+from ..rank_notices import RankNotices, this_rank
+from ..records import BridgeRecords
+from ..versions import TRANSFORMERS
+from .checkpoints import amend, newest_complete, read_seal, step_of
+from .saving import TrainerSaving
+from .state import restore_callbacks
+from .texts import changed_ranks_text, over_text, strategy_of
 
 BRIDGE = "RelaunchCallback"
 

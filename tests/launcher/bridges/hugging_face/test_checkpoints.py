@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.bridges.trainer_checkpoints import (
+from launcher.bridges.hugging_face.checkpoints import (
     SEAL,
     STATE,
     amend,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..contract.environment import RankEnvironment
+from ...contract.environment import RankEnvironment
 
 _HIDES_ORDER = "DistributedSamplerWrapper"
 """Lightning's, around a sampler that draws its order and cannot say where it is."""
