@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...contract.environment import OWN_NAMES
-from ...contract.own_start import OWN_START
+from ...contract.own_command import OWN_START
 from ...errors import UsageError
 from ...slurm.job_info import JobFacts
 from ...slurm.scontrol import Scontrol

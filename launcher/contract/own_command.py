@@ -1,4 +1,4 @@
-"""How a process starts launchers: without the console script, and on a port that is free."""
+"""This command itself: its version, and how a process starts it, on a port that is free."""
 
 import socket
 
@@ -19,3 +19,17 @@ def unused_port(address: str) -> int:
     with socket.socket() as probe:
         probe.bind((address, 0))
         return int(probe.getsockname()[1])
+
+
+def own_version(otherwise: str) -> str:
+    """Return the installed version.
+
+    Args:
+        otherwise: What to return for a source tree that is not installed.
+    """
+    from importlib.metadata import PackageNotFoundError, version  # not for every start
+
+    try:
+        return version("relaunch")
+    except PackageNotFoundError:
+        return otherwise
