@@ -7,9 +7,9 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from ..contract.exit_codes import CONTINUE
-from ..contract.launcher_signals import SignalInbox
-from ..errors import StartError
+from ...contract.exit_codes import CONTINUE
+from ...contract.launcher_signals import SignalInbox
+from ...errors import StartError
 
 STRAGGLER_S = 60
 """After the first agent's end: agents part within seconds of each other."""

@@ -8,26 +8,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from ..agent.cluster import (
-    ClusterEnvironment,
-    NoAdvice,
-    PreemptionCause,
-    by_hand_word,
-    is_by_hand,
-)
-from ..agent.hand_over import HandOver
-from ..agent.master_address import find_address, free_port
-from ..agent.requeue_budget import Budget
-from ..contract.environment import Limits
-from ..contract.exit_codes import CONTINUE, DO_NOT_RETRY
-from ..contract.interrupted import Interrupted
-from ..contract.launcher_signals import SignalInbox
-from ..contract.masking import mask_arguments, secrets_of
-from ..errors import UsageError
-from ..plan.given_options import Words
-from ..plan.launch_plan import LaunchPlan
-from ..plan.python_command import own_command
-from ..plan.secret import with_secret
+from ...agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause, by_hand_word, is_by_hand
+from ...agent.hand_over import HandOver
+from ...agent.master_address import find_address, free_port
+from ...agent.requeue_budget import Budget
+from ...contract.environment import Limits
+from ...contract.exit_codes import CONTINUE, DO_NOT_RETRY
+from ...contract.interrupted import Interrupted
+from ...contract.launcher_signals import SignalInbox
+from ...contract.masking import mask_arguments, secrets_of
+from ...errors import UsageError
+from ...plan.given_options import Words
+from ...plan.launch_plan import LaunchPlan
+from ...plan.python_command import own_command
+from ...plan.secret import with_secret
 from .allocation import Allocation, Role, is_in_step, read_allocation
 from .batch_step import AgentStep, srun_command
 from .default_options import check, is_last_word, with_job

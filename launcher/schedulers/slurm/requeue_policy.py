@@ -7,7 +7,7 @@ exit code; and Slurm would requeue a job that a person has just cancelled, if it
 import enum
 from dataclasses import dataclass
 
-from ..contract.exit_codes import CONTINUE, DONE
+from ...contract.exit_codes import CONTINUE, DONE
 from .job_info import JobFacts
 
 

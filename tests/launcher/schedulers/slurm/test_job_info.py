@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from launcher.slurm.job_info import JobFacts, parse_job, parse_node_addr
+from launcher.schedulers.slurm.job_info import JobFacts, parse_job, parse_node_addr
 
 RECORD = """\
 JobId=12629 JobName={name}

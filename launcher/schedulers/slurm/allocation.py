@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .hostlist import expand_counts, expand_nodes, in_order
 
 JOB_ID = "SLURM_JOB_ID"

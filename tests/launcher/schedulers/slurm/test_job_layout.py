@@ -8,8 +8,8 @@ from launcher.agent.cluster import is_by_hand
 from launcher.agent.master_address import find_address
 from launcher.command_line.argv import read_words
 from launcher.errors import ToldElsewhere, UsageError
-from launcher.slurm.allocation import Allocation, Role
-from launcher.slurm.default_options import check, with_job
+from launcher.schedulers.slurm.allocation import Allocation, Role
+from launcher.schedulers.slurm.default_options import check, with_job
 
 BATCH = Allocation(
     job_id=12, role=Role.BATCH, nodes=("n0", "n1"), node_rank=0, gpus_on_node=8, restart_count=2

@@ -2,7 +2,7 @@
 
 import pytest
 
-from launcher.slurm.side_by_side import Step, Turn, parse_steps, turn_of
+from launcher.schedulers.slurm.side_by_side import Step, Turn, parse_steps, turn_of
 
 SHOWN = """StepId=801_3.batch UserId=7 StartTime=2026-11-28T20:09:50 TimeLimit=UNLIMITED
    State=RUNNING Partition=low NodeList=n2

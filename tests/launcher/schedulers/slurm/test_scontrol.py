@@ -5,8 +5,8 @@ import sys
 import threading
 import time
 
-from launcher.slurm.job_info import parse_duration, parse_job, parse_site, parse_time
-from launcher.slurm.scontrol import Answer, Scontrol, call, fixed_environment
+from launcher.schedulers.slurm.job_info import parse_duration, parse_job, parse_site, parse_time
+from launcher.schedulers.slurm.scontrol import Answer, Scontrol, call, fixed_environment
 
 PARTITION = """\
 PartitionName=low

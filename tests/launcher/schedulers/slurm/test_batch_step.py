@@ -9,7 +9,7 @@ import time
 import pytest
 
 from launcher.contract.launcher_signals import SignalInbox
-from launcher.slurm.batch_step import AgentStep, code_of_srun
+from launcher.schedulers.slurm.batch_step import AgentStep, code_of_srun
 
 USR1 = int(signal.SIGUSR1)
 

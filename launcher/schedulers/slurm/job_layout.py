@@ -1,6 +1,6 @@
 """Refuses what cannot work in a job's layout, with the corrected line."""
 
-from ..errors import UsageError
+from ...errors import UsageError
 from .allocation import Allocation, Role
 
 WHY = "relaunch starts the ranks of a node itself and needs one task on each node"

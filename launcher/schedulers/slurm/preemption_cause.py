@@ -5,8 +5,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from ..contract.files.end_time import ToldEnd
-from ..contract.preemption import PreemptionNotice, signal_name
+from ...contract.files.end_time import ToldEnd
+from ...contract.preemption import PreemptionNotice, signal_name
 from .job_info import JobFacts, parse_job
 from .scontrol import ANSWER_S, start
 

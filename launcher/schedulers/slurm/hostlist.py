@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import product
 
-from ..errors import UsageError
+from ...errors import UsageError
 
 MOST_NODES = 65536
 """What `scontrol show hostnames` expands at most."""

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from ..errors import ToldElsewhere, UsageError
-from ..plan import option_types as values
-from ..plan.given_options import Given, Words
+from ...errors import ToldElsewhere, UsageError
+from ...plan import option_types as values
+from ...plan.given_options import Given, Words
 from .allocation import Allocation, Role
 from .job_layout import check_layout, check_nodes
 

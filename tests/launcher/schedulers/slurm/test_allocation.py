@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launcher.errors import UsageError
-from launcher.slurm.allocation import Role, is_in_step, read_allocation
+from launcher.schedulers.slurm.allocation import Role, is_in_step, read_allocation
 
 BATCH = {
     "SLURM_JOB_ID": "12",

@@ -6,8 +6,8 @@ import shlex
 import time
 from collections.abc import Callable
 
-from ..contract.exit_codes import DO_NOT_RETRY
-from ..contract.launcher_signals import SignalInbox
+from ...contract.exit_codes import DO_NOT_RETRY
+from ...contract.launcher_signals import SignalInbox
 from .allocation import Allocation
 from .job_info import JobFacts
 from .requeue_policy import Cause, Ended, RequeueAction, RequeueDecision, judge

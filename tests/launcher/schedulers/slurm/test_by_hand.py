@@ -9,10 +9,10 @@ from launcher.command_line.parser import parse_options
 from launcher.contract.launcher_signals import SignalInbox
 from launcher.plan.launch_plan import make_plan
 from launcher.plan.machine import Machine
-from launcher.slurm.allocation import Allocation, Role
-from launcher.slurm.default_options import is_last_word
-from launcher.slurm.environment import SlurmEnvironment
-from launcher.slurm.scontrol import Answer, Scontrol
+from launcher.schedulers.slurm.allocation import Allocation, Role
+from launcher.schedulers.slurm.default_options import is_last_word
+from launcher.schedulers.slurm.environment import SlurmEnvironment
+from launcher.schedulers.slurm.scontrol import Answer, Scontrol
 
 MACHINE = Machine(num_gpus=0, num_cpus=2, cuda_visible_devices=None)
 TASK = Allocation(job_id=12, role=Role.TASK, nodes=("n0", "n1"), node_rank=0, tasks_per_node=(1, 1))

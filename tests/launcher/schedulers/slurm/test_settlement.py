@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from launcher.contract.launcher_signals import SignalInbox
-from launcher.slurm.allocation import Allocation, Role
-from launcher.slurm.job_info import JobFacts, parse_job
-from launcher.slurm.requeue import (
+from launcher.schedulers.slurm.allocation import Allocation, Role
+from launcher.schedulers.slurm.job_info import JobFacts, parse_job
+from launcher.schedulers.slurm.requeue import (
     BESIDE_RESERVE_S,
     HOLD_S,
     RESERVE_S,
@@ -16,8 +16,8 @@ from launcher.slurm.requeue import (
     Requeue,
     by_hand,
 )
-from launcher.slurm.requeue_policy import Ended
-from launcher.slurm.scontrol import Answer, Scontrol
+from launcher.schedulers.slurm.requeue_policy import Ended
+from launcher.schedulers.slurm.scontrol import Answer, Scontrol
 
 SHOWN = """JobId=12 JobName=x
    UserId=a(7) GroupId=domain users(7) MCS_label=N/A

@@ -2,8 +2,8 @@
 
 import pytest
 
-from launcher.slurm.job_info import JobFacts
-from launcher.slurm.requeue_policy import Cause, Ended, RequeueAction, judge
+from launcher.schedulers.slurm.job_info import JobFacts
+from launcher.schedulers.slurm.requeue_policy import Cause, Ended, RequeueAction, judge
 
 TERM, USR1 = 15, 10
 

@@ -9,7 +9,7 @@ import pytest
 
 import launcher
 
-PACKAGE = Path(launcher.__file__).parent / "slurm"
+PACKAGE = Path(launcher.__file__).parent / "schedulers" / "slurm"
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
@@ -25,7 +25,7 @@ def test_only_the_standard_library_and_our_own(path: Path) -> None:
 
 
 def test_nothing_that_they_import_is_heavy_either() -> None:
-    names = [f"launcher.slurm.{path.stem}" for path in PACKAGE.glob("*.py")]
+    names = [f"launcher.schedulers.slurm.{path.stem}" for path in PACKAGE.glob("*.py")]
     code = f"import sys, {', '.join(names)}; print(*{{'torch', 'numpy'}} & sys.modules.keys())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from launcher.errors import UsageError
-from launcher.slurm.hostlist import expand_counts, expand_nodes, in_order
+from launcher.schedulers.slurm.hostlist import expand_counts, expand_nodes, in_order
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 
 from launcher.contract.files.end_time import ToldEnd
 from launcher.contract.preemption import PreemptionNotice
-from launcher.slurm.job_info import JobFacts
-from launcher.slurm.preemption_cause import SlurmAdvice, moved_text, pause_s, warned
+from launcher.schedulers.slurm.job_info import JobFacts
+from launcher.schedulers.slurm.preemption_cause import SlurmAdvice, moved_text, pause_s, warned
 
 NOW = 1000.0
 END = 1020.0
