@@ -27,13 +27,14 @@ from strategies.data.samples import Collate
 from ...contract.exit_codes import CONTINUE
 from ...contract.files.leaving import tell_leaving
 from ..context import RunContext
+from ..ending.agreed_end import reason_of_script
 from ..ending.mistakes import Standing
 from ..exact import inexact_text
 from ..recipe.measure import Measure
 from ..recipe.recipe import Recipe
 from ..run_state import RunState
 from .job_parts import JobParts
-from .leaving import reason_of_script, report_end, standing
+from .leaving import report_end, standing
 from .resume import resume
 from .rollback import roll_back, trouble_of
 from .steps.next_step import StepMaker, first_scale
