@@ -104,12 +104,17 @@ def restore_newest(
             changes = [] if requested is None else _put_back_groups(strategy, requested, found)
             return replace(found, damaged=damaged, changes=changes)
         damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0]}"
+    _require_none(damaged, store)
+    return None
+
+
+def _require_none(damaged: Mapping[int, str], store: CheckpointStore) -> None:
+    """Refuse to begin anew where checkpoints are damaged."""
     if damaged:
         raise ConfigError(
             f"no checkpoint in {store.folder} is whole. {' '.join(damaged.values())} "
             "Restore one from a backup, or start over in another --run-dir."
         )
-    return None
 
 
 def _candidates(

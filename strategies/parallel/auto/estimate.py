@@ -12,6 +12,10 @@ from .offload_model import needs_offloaded
 KEPT_FREE = 0.1
 """Share of the memory that is not planned with: fragmentation, and what nobody has counted."""
 _MAX_RANKS = 4096
+_NOT_MEASURED = (
+    "; activations could not be measured and are NOT in these numbers. Pass forward=(function of "
+    "model and batch) to run.prepare"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +98,7 @@ def choose(
     if fitting:
         reason = _reason(found, fitting[0], memory, where="" if ranks == 1 else " on each rank")
         if sizes.activation_bytes is None:
-            reason += (
-                "; activations could not be measured and are NOT in these numbers. Pass "
-                "forward=(function of model and batch) to run.prepare"
-            )
+            reason += _NOT_MEASURED
         # On one rank there is nothing to compare, unless state is to leave it.
         return Choice(
             strategy=fitting[0], reason=reason, table="" if fitting == ["single"] else table
