@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import launcher
 from launcher.contract.preemption import (
     WARNING_SIGNALS,
     PreemptionFlag,
@@ -22,7 +24,7 @@ def run_python(source):
     prelude = (
         "import os, signal, sys, time\nfrom launcher.contract.preemption import PreemptionFlag\n"
     )
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    root = str(Path(launcher.__file__).parents[1])
     done = subprocess.run(
         [sys.executable, "-c", prelude + source],
         capture_output=True,
