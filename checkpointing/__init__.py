@@ -7,173 +7,106 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .background.host_memory import host_free_bytes
-    from .background.save import BackgroundSave, start_save
-    from .background.writer import BackgroundWriter
-    from .errors import (
-        CheckpointError,
-        DamagedCheckpointError,
-        ModelMismatchError,
-        NoCheckpointError,
-        PlaceError,
-        SaveFailedError,
-    )
-    from .exporting.hugging_face_folder import export_sharded
-    from .exporting.safetensors_file import export_safetensors
-    from .format.fragment import Fragment, dtype_name, torch_dtype
-    from .format.manifest import MANIFEST_NAME, Manifest, StoredFile
-    from .format.model_match import require_match
-    from .format.names import PIN_NAME, is_checkpoint_name
-    from .format.ranges import Piece, stripe
-    from .format.strict_json import JSON
-    from .format.tensor_spec import TensorSpec, UnsupportedDtypeError, require_supported
-    from .importing.import_checkpoint import import_checkpoint, open_foreign
-    from .importing.source import Source
-    from .reading.reader import BlockPiece, CheckpointReader, open_folder
-    from .saving.communicator import Communicator, LocalCommunicator
-    from .saving.frozen_tensors import FrozenTensors
-    from .saving.own_shard import OwnShard
-    from .saving.save import SavedCheckpoint, save_checkpoint
-    from .saving.snapshot import Snapshot
-    from .saving.stored_before import StoredBefore
-    from .storage.local_files import Files
-    from .storage.locations import Place, is_url, place_at, require_place
-    from .store.diff import (
-        SpecDifference,
-        StateDifference,
-        ValueDifference,
-        different_specs,
-        different_states,
-        different_values,
-        flatten,
-    )
-    from .store.inventory import Found, Inventory, take_inventory
-    from .store.retention import Retention, steps_to_delete
-    from .store.store import CheckpointStore
+    from .background.host_memory import host_free_bytes as host_free_bytes
+    from .background.save import BackgroundSave as BackgroundSave
+    from .background.save import start_save as start_save
+    from .background.writer import BackgroundWriter as BackgroundWriter
+    from .errors import CheckpointError as CheckpointError
+    from .errors import DamagedCheckpointError as DamagedCheckpointError
+    from .errors import ModelMismatchError as ModelMismatchError
+    from .errors import NoCheckpointError as NoCheckpointError
+    from .errors import PlaceError as PlaceError
+    from .errors import SaveFailedError as SaveFailedError
+    from .exporting.hugging_face_folder import export_sharded as export_sharded
+    from .exporting.safetensors_file import export_safetensors as export_safetensors
+    from .format.fragment import Fragment as Fragment
+    from .format.fragment import dtype_name as dtype_name
+    from .format.fragment import torch_dtype as torch_dtype
+    from .format.manifest import MANIFEST_NAME as MANIFEST_NAME
+    from .format.manifest import Manifest as Manifest
+    from .format.manifest import StoredFile as StoredFile
+    from .format.model_match import require_match as require_match
+    from .format.names import PIN_NAME as PIN_NAME
+    from .format.names import is_checkpoint_name as is_checkpoint_name
+    from .format.ranges import Piece as Piece
+    from .format.ranges import stripe as stripe
+    from .format.strict_json import JSON as JSON
+    from .format.tensor_spec import TensorSpec as TensorSpec
+    from .format.tensor_spec import UnsupportedDtypeError as UnsupportedDtypeError
+    from .format.tensor_spec import require_supported as require_supported
+    from .importing.import_checkpoint import import_checkpoint as import_checkpoint
+    from .importing.import_checkpoint import open_foreign as open_foreign
+    from .importing.source import Source as Source
+    from .reading.reader import BlockPiece as BlockPiece
+    from .reading.reader import CheckpointReader as CheckpointReader
+    from .reading.reader import open_folder as open_folder
+    from .saving.communicator import Communicator as Communicator
+    from .saving.communicator import LocalCommunicator as LocalCommunicator
+    from .saving.frozen_tensors import FrozenTensors as FrozenTensors
+    from .saving.own_shard import OwnShard as OwnShard
+    from .saving.save import SavedCheckpoint as SavedCheckpoint
+    from .saving.save import save_checkpoint as save_checkpoint
+    from .saving.snapshot import Snapshot as Snapshot
+    from .saving.stored_before import StoredBefore as StoredBefore
+    from .storage.local_files import Files as Files
+    from .storage.locations import Place as Place
+    from .storage.locations import is_url as is_url
+    from .storage.locations import place_at as place_at
+    from .storage.locations import require_place as require_place
+    from .store.diff import SpecDifference as SpecDifference
+    from .store.diff import StateDifference as StateDifference
+    from .store.diff import ValueDifference as ValueDifference
+    from .store.diff import different_specs as different_specs
+    from .store.diff import different_states as different_states
+    from .store.diff import different_values as different_values
+    from .store.diff import flatten as flatten
+    from .store.inventory import Found as Found
+    from .store.inventory import Inventory as Inventory
+    from .store.inventory import take_inventory as take_inventory
+    from .store.retention import Retention as Retention
+    from .store.retention import steps_to_delete as steps_to_delete
+    from .store.store import CheckpointStore as CheckpointStore
 
-__all__ = [
-    "JSON",
-    "MANIFEST_NAME",
-    "PIN_NAME",
-    "BackgroundSave",
-    "BackgroundWriter",
-    "BlockPiece",
-    "CheckpointError",
-    "CheckpointReader",
-    "CheckpointStore",
-    "Communicator",
-    "DamagedCheckpointError",
-    "Files",
-    "Found",
-    "Fragment",
-    "FrozenTensors",
-    "Inventory",
-    "LocalCommunicator",
-    "Manifest",
-    "ModelMismatchError",
-    "NoCheckpointError",
-    "OwnShard",
-    "Piece",
-    "Place",
-    "PlaceError",
-    "Retention",
-    "SaveFailedError",
-    "SavedCheckpoint",
-    "Snapshot",
-    "Source",
-    "SpecDifference",
-    "StateDifference",
-    "StoredBefore",
-    "StoredFile",
-    "TensorSpec",
-    "UnsupportedDtypeError",
-    "ValueDifference",
-    "different_specs",
-    "different_states",
-    "different_values",
-    "dtype_name",
-    "export_safetensors",
-    "export_sharded",
-    "flatten",
-    "host_free_bytes",
-    "import_checkpoint",
-    "is_checkpoint_name",
-    "is_url",
-    "open_folder",
-    "open_foreign",
-    "place_at",
-    "require_match",
-    "require_place",
-    "require_supported",
-    "save_checkpoint",
-    "start_save",
-    "steps_to_delete",
-    "stripe",
-    "take_inventory",
-    "torch_dtype",
-]
-
-_MODULE_OF = {
-    "JSON": "format.strict_json",
-    "MANIFEST_NAME": "format.manifest",
-    "PIN_NAME": "format.names",
-    "BackgroundSave": "background.save",
-    "BackgroundWriter": "background.writer",
-    "BlockPiece": "reading.reader",
-    "CheckpointError": "errors",
-    "CheckpointReader": "reading.reader",
-    "CheckpointStore": "store.store",
-    "Communicator": "saving.communicator",
-    "DamagedCheckpointError": "errors",
-    "Files": "storage.local_files",
-    "Found": "store.inventory",
-    "Fragment": "format.fragment",
-    "FrozenTensors": "saving.frozen_tensors",
-    "Inventory": "store.inventory",
-    "LocalCommunicator": "saving.communicator",
-    "Manifest": "format.manifest",
-    "ModelMismatchError": "errors",
-    "NoCheckpointError": "errors",
-    "OwnShard": "saving.own_shard",
-    "Piece": "format.ranges",
-    "Place": "storage.locations",
-    "PlaceError": "errors",
-    "Retention": "store.retention",
-    "SaveFailedError": "errors",
-    "SavedCheckpoint": "saving.save",
-    "Snapshot": "saving.snapshot",
-    "Source": "importing.source",
-    "SpecDifference": "store.diff",
-    "StateDifference": "store.diff",
-    "StoredBefore": "saving.stored_before",
-    "StoredFile": "format.manifest",
-    "TensorSpec": "format.tensor_spec",
-    "UnsupportedDtypeError": "format.tensor_spec",
-    "require_supported": "format.tensor_spec",
-    "ValueDifference": "store.diff",
-    "different_specs": "store.diff",
-    "different_states": "store.diff",
-    "different_values": "store.diff",
-    "dtype_name": "format.fragment",
-    "export_safetensors": "exporting.safetensors_file",
-    "export_sharded": "exporting.hugging_face_folder",
-    "flatten": "store.diff",
-    "host_free_bytes": "background.host_memory",
-    "import_checkpoint": "importing.import_checkpoint",
-    "is_checkpoint_name": "format.names",
-    "is_url": "storage.locations",
-    "open_folder": "reading.reader",
-    "open_foreign": "importing.import_checkpoint",
-    "place_at": "storage.locations",
-    "require_match": "format.model_match",
-    "require_place": "storage.locations",
-    "save_checkpoint": "saving.save",
-    "start_save": "background.save",
-    "steps_to_delete": "store.retention",
-    "stripe": "format.ranges",
-    "take_inventory": "store.inventory",
-    "torch_dtype": "format.fragment",
+_NAMES = {
+    "background.host_memory": "host_free_bytes",
+    "background.save": "BackgroundSave start_save",
+    "background.writer": "BackgroundWriter",
+    "errors": (
+        "CheckpointError DamagedCheckpointError ModelMismatchError NoCheckpointError "
+        "PlaceError SaveFailedError"
+    ),
+    "exporting.hugging_face_folder": "export_sharded",
+    "exporting.safetensors_file": "export_safetensors",
+    "format.fragment": "Fragment dtype_name torch_dtype",
+    "format.manifest": "MANIFEST_NAME Manifest StoredFile",
+    "format.model_match": "require_match",
+    "format.names": "PIN_NAME is_checkpoint_name",
+    "format.ranges": "Piece stripe",
+    "format.strict_json": "JSON",
+    "format.tensor_spec": "TensorSpec UnsupportedDtypeError require_supported",
+    "importing.import_checkpoint": "import_checkpoint open_foreign",
+    "importing.source": "Source",
+    "reading.reader": "BlockPiece CheckpointReader open_folder",
+    "saving.communicator": "Communicator LocalCommunicator",
+    "saving.frozen_tensors": "FrozenTensors",
+    "saving.own_shard": "OwnShard",
+    "saving.save": "SavedCheckpoint save_checkpoint",
+    "saving.snapshot": "Snapshot",
+    "saving.stored_before": "StoredBefore",
+    "storage.local_files": "Files",
+    "storage.locations": "Place is_url place_at require_place",
+    "store.diff": (
+        "SpecDifference StateDifference ValueDifference different_specs different_states "
+        "different_values flatten"
+    ),
+    "store.inventory": "Found Inventory take_inventory",
+    "store.retention": "Retention steps_to_delete",
+    "store.store": "CheckpointStore",
 }
+"""By module, what this package exports."""
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> object:
@@ -183,4 +116,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

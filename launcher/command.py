@@ -98,6 +98,6 @@ def _printed(asked: str) -> str:
         return completion(value)
     if name == "--help":
         return help_text()
-    from .contract.own_version import own_version  # `--help` is kept to a few modules
+    from .contract.own_command import own_version  # `--help` is kept to a few modules
 
     return f"relaunch {own_version('(not installed)')}"

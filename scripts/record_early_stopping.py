@@ -1,9 +1,9 @@
 """Record where other libraries' early stopping ends the curves of tests/strategies.
 
 Run it where keras (with KERAS_BACKEND=torch), lightning, transformers, mosaicml, skorch and
-pytorch-ignite are installed; it rewrites tests/strategies/early_stopping_rivals.json, which the
-tests compare our rule with. mosaicml asks for an older torch: install it with --no-deps, and the
-script loads its one file alone.
+pytorch-ignite are installed; it rewrites tests/strategies/stopping/early_stopping_rivals.json,
+which the tests compare our rule with. mosaicml asks for an older torch: install it with --no-deps,
+and the script loads its one file alone.
 
     python scripts/record_early_stopping.py
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-FOLDER = Path(__file__).parents[1] / "tests" / "strategies"
+FOLDER = Path(__file__).parents[1] / "tests" / "strategies" / "stopping"
 Curve = list[float]
 Stops = Callable[[Curve, dict[str, Any]], "int | str | None"]
 """(values, arguments) -> 0-based evaluation after which it stops; None: it goes on; or an error."""

@@ -30,7 +30,7 @@ SELECTION = (
     "tests/strategies/test_torch_internals.py",
     "tests/strategies/parallel/zero",
     "tests/launcher/command_line",
-    "tests/launcher/test_rank_environment.py",
+    "tests/launcher/contract/test_environment.py",
     "tests/integration/launch/test_launch_contract.py",
     "tests/integration/runs/test_known_step.py",
     "tests/integration/runs/test_parity.py",

@@ -83,14 +83,14 @@ if TYPE_CHECKING:
     from .schedules.schedule import Schedule as Schedule
     from .schedules.torch_schedule import TorchSchedule as TorchSchedule
     from .schedules.torch_schedule import torch_schedule as torch_schedule
+    from .state.collect import collect_state as collect_state
+    from .state.collect import frozen_fragments as frozen_fragments
     from .state.pretrained import load_weights as load_weights
+    from .state.restore import Restored as Restored
+    from .state.restore import restore_newest as restore_newest
     from .state.stateful import Objects as Objects
     from .state.stateful import Stateful as Stateful
     from .state.stateful import require_objects as require_objects
-    from .state.training_state import Restored as Restored
-    from .state.training_state import collect_state as collect_state
-    from .state.training_state import frozen_fragments as frozen_fragments
-    from .state.training_state import restore_newest as restore_newest
     from .state.transformers_names import TransformersNames as TransformersNames
     from .state.views import IMPORTED as IMPORTED
     from .stopping.early_stopping import EarlyStopping as EarlyStopping
@@ -98,102 +98,59 @@ if TYPE_CHECKING:
     from .stopping.plateau import PlateauState as PlateauState
     from .stopping.plateau import ReduceOnPlateau as ReduceOnPlateau
 
-_HOME = {
-    "Agreed": "boundary.boundary",
-    "AgreedNotice": "boundary.notice_rounds",
-    "BatchPlan": "data.batches",
-    "Batches": "data.reading",
-    "Blueprint": "parallel.strategy",
-    "Boundary": "boundary.boundary",
-    "BuildOptions": "parallel.build_options",
-    "ConfigError": "errors",
-    "DataNotReady": "errors",
-    "Decision": "boundary.decision",
-    "DesyncError": "errors",
-    "EMA": "modifiers.ema",
-    "EarlyStopping": "stopping.early_stopping",
-    "EarlyStoppingState": "stopping.early_stopping",
-    "Ending": "boundary.decision",
-    "Factor": "schedules.schedule",
-    "HostCommunicator": "collectives.process_group",
-    "IMPORTED": "state.views",
-    "Jump": "data.batches",
-    "Look": "boundary.notice_rounds",
-    "LossScale": "modifiers.loss_scale",
-    "MapDataset": "data.loading",
-    "Measurement": "metrics.sums",
-    "MetricSums": "metrics.sums",
-    "Metrics": "metrics.sums",
-    "NoticeRounds": "boundary.notice_rounds",
-    "Objects": "state.stateful",
-    "OwnCollectives": "collectives.own_collectives",
-    "Parameters": "parallel.strategy",
-    "Penalty": "modifiers.penalty",
-    "PlateauState": "stopping.plateau",
-    "Precision": "precision",
-    "Progress": "boundary.decision",
-    "Ranks": "collectives.process_group",
-    "Rate": "schedules.schedule",
-    "RateRule": "schedules.rates",
-    "Rates": "schedules.rates",
-    "ReduceOnPlateau": "stopping.plateau",
-    "Report": "boundary.boundary",
-    "Restored": "state.training_state",
-    "RunningStatistics": "modifiers.batch_norm",
-    "SEEDING_RULE": "data.seeding",
-    "Schedule": "schedules.schedule",
-    "SeekableStream": "data.streams.streams",
-    "Span": "schedules.length",
-    "Stateful": "state.stateful",
-    "StepOutcome": "parallel.strategy",
-    "Strategy": "parallel.strategy",
-    "StrategyError": "errors",
-    "Tally": "metrics.sums",
-    "TimeLeft": "boundary.time_left",
-    "TorchSchedule": "schedules.torch_schedule",
-    "TrainingData": "data.streams.streams",
-    "Turn": "data.batches",
-    "TransformersNames": "state.transformers_names",
-    "Unfreezing": "modifiers.unfreezing",
-    "as_patterns": "parallel.build_options",
-    "assignment": "data.batches",
-    "choose_strategy": "parallel.auto.choose",
-    "collect_state": "state.training_state",
-    "frozen_fragments": "state.training_state",
-    "consecutive": "data.batches",
-    "current_hyperparameters": "parallel.state.hyperparameters",
-    "decide": "boundary.decision",
-    "evaluation_batches": "data.loading",
-    "fold_indices": "data.splits",
-    "is_stream": "data.streams.streams",
-    "load_weights": "state.pretrained",
-    "merge": "parallel.state.hyperparameters",
-    "precision_for": "precision",
-    "process_groups": "collectives.process_group",
-    "put_in_force": "parallel.state.hyperparameters",
-    "require_objects": "state.stateful",
-    "restore_newest": "state.training_state",
-    "samples_of": "data.streams.streams",
-    "seed_streams": "data.seeding",
-    "quiet_engines": "engine_log",
-    "shield_loader_workers": "data.workers.worker_signals",
-    "split_indices": "data.splits",
-    "strategy_class": "parallel.registry",
-    "stream_seed": "data.seeding",
-    "to_device": "data.loading",
-    "torch_schedule": "schedules.torch_schedule",
-    "training_batches": "data.loading",
-    "weighted": "data.weighting",
+_NAMES = {
+    "boundary.boundary": "Agreed Boundary Report",
+    "boundary.decision": "Decision Ending Progress decide",
+    "boundary.notice_rounds": "AgreedNotice Look NoticeRounds",
+    "boundary.time_left": "TimeLeft",
+    "collectives.own_collectives": "OwnCollectives",
+    "collectives.process_group": "HostCommunicator Ranks process_groups",
+    "data.batches": "BatchPlan Jump Turn assignment consecutive",
+    "data.loading": "MapDataset evaluation_batches to_device training_batches",
+    "data.reading": "Batches",
+    "data.seeding": "SEEDING_RULE seed_streams stream_seed",
+    "data.splits": "fold_indices split_indices",
+    "data.streams.streams": "SeekableStream TrainingData is_stream samples_of",
+    "data.weighting": "weighted",
+    "data.workers.worker_signals": "shield_loader_workers",
+    "engine_log": "quiet_engines",
+    "errors": "ConfigError DataNotReady DesyncError StrategyError",
+    "metrics.sums": "Measurement MetricSums Metrics Tally",
+    "modifiers.batch_norm": "RunningStatistics",
+    "modifiers.ema": "EMA",
+    "modifiers.loss_scale": "LossScale",
+    "modifiers.penalty": "Penalty",
+    "modifiers.unfreezing": "Unfreezing",
+    "parallel.auto.choose": "choose_strategy",
+    "parallel.build_options": "BuildOptions as_patterns",
+    "parallel.registry": "strategy_class",
+    "parallel.state.hyperparameters": "current_hyperparameters merge put_in_force",
+    "parallel.strategy": "Blueprint Parameters StepOutcome Strategy",
+    "precision": "Precision precision_for",
+    "schedules.length": "Span",
+    "schedules.rates": "RateRule Rates",
+    "schedules.schedule": "Factor Rate Schedule",
+    "schedules.torch_schedule": "TorchSchedule torch_schedule",
+    "state.collect": "collect_state frozen_fragments",
+    "state.pretrained": "load_weights",
+    "state.restore": "Restored restore_newest",
+    "state.stateful": "Objects Stateful require_objects",
+    "state.transformers_names": "TransformersNames",
+    "state.views": "IMPORTED",
+    "stopping.early_stopping": "EarlyStopping EarlyStoppingState",
+    "stopping.plateau": "PlateauState ReduceOnPlateau",
 }
+"""By module, what this package exports."""
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _MODULES = ("metrics", "schedules")
 
-__all__ = [*sorted(_HOME), *_MODULES]
+__all__ = [*sorted(_MODULE_OF), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f".{name}", __name__)
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)

@@ -90,22 +90,18 @@ class Budget:
 
     def begin(self) -> str | None:
         """Record a start; return why there must be none."""
-        events = self._events()
-        count = starts_without_progress(events, self.job, self.task)
-        if count >= MOST_WITHOUT_PROGRESS:
-            return stuck_text(count, saved_step(events))
-        self._append(
-            f"{self.scheduler} start", step=saved_step(events), restarts=self.restart_count
-        )
-        return None
+        return self._next(f"{self.scheduler} start", restarts=self.restart_count)
 
     def refuse(self, cause: str) -> str | None:
         """Record a requeue; return why there must be none."""
+        return self._next(_REQUEUE, cause=str(cause))
+
+    def _next(self, event: str, **details: Any) -> str | None:
         events = self._events()
-        count = starts_without_progress(events, self.job, self.task)
+        step, count = saved_step(events), starts_without_progress(events, self.job, self.task)
         if count >= MOST_WITHOUT_PROGRESS:
-            return stuck_text(count, saved_step(events))
-        self._append(_REQUEUE, cause=str(cause), step=saved_step(events))
+            return stuck_text(count, step)
+        self._append(event, step=step, **details)
         return None
 
     def restarts_used(self) -> int:

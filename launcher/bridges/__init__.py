@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from .versions import LIGHTNING, RAY, TRANSFORMERS, Framework
 
 if TYPE_CHECKING:
-    from .huggingface import RelaunchCallback as RelaunchCallback
-    from .lightning import RelaunchLightning as RelaunchLightning
+    from .hugging_face.callback import RelaunchCallback as RelaunchCallback
+    from .lightning.callback import RelaunchLightning as RelaunchLightning
     from .ray_train.loop import RelaunchTrainLoop as RelaunchTrainLoop
     from .resumable_loader import ResumableLoader as ResumableLoader
 
 _MODULE_OF = {
-    "RelaunchCallback": ".huggingface",
-    "RelaunchLightning": ".lightning",
+    "RelaunchCallback": ".hugging_face.callback",
+    "RelaunchLightning": ".lightning.callback",
     "RelaunchTrainLoop": ".ray_train.loop",
     "ResumableLoader": ".resumable_loader",
 }

@@ -9,21 +9,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from ..training.own_loop.random_state import random_state, set_random_state
+
 
 def random_states() -> Callable[[], None]:
     """Return a function that puts the generators back to where they are now."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    of_cpu = torch.random.get_rng_state()
-    of_gpu = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-
-    def restore() -> None:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
-        torch.random.set_rng_state(of_cpu)
-        if of_gpu is not None:
-            torch.cuda.set_rng_state(of_gpu)
-
-    return restore
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    state = random_state(device)
+    return lambda: set_random_state(state, device)
 
 
 def read_random_states() -> torch.Tensor:

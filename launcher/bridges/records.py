@@ -62,13 +62,7 @@ class BridgeRecords:
         """
         if not self._rank.is_coordinator:
             return
-        folder = RunFolder(self._path)
-        folder.warn = self._rank.console.warn
-        try:
-            folder.create()
-            FolderLock.take(folder.path, warn=folder.warn)
-        except (ConfigError, OSError) as error:
-            self._rank.refuse(str(error))
+        folder = self._take_folder()
         self._attempt = max(next_number(folder.path), self._attempt)
         description = {
             "script": str(Path(sys.argv[0]).resolve()),
@@ -97,6 +91,16 @@ class BridgeRecords:
         )
         atexit.register(folder.close)
         self._folder = folder
+
+    def _take_folder(self) -> RunFolder:
+        folder = RunFolder(self._path)
+        folder.warn = self._rank.console.warn
+        try:
+            folder.create()
+            FolderLock.take(folder.path, warn=folder.warn)
+        except (ConfigError, OSError) as error:
+            self._rank.refuse(str(error))
+        return folder
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Record what a framework has logged of a step."""

@@ -71,6 +71,20 @@ def num_cpus(num_allowed: int, quota: float | None) -> int:
     return num_allowed if quota is None else max(1, min(num_allowed, math.ceil(quota)))
 
 
+def own_cgroups(proc: Path) -> list[tuple[str, str]]:
+    """Return controllers and path of each cgroup that a process is in; none where unreadable.
+
+    Args:
+        proc: The process's, such as /proc/self/cgroup.
+    """
+    try:
+        lines = proc.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return []
+    fields = (line.split(":", 2) for line in lines if line.count(":") > 1)
+    return [(controllers, path.lstrip("/")) for _, controllers, path in fields]
+
+
 def cpu_quota(
     proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> float | None:
@@ -78,12 +92,8 @@ def cpu_quota(
 
     None: there is none, or it cannot be read.
     """
-    try:
-        lines = proc.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
-        return None
     found = []
-    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
+    for controllers, path in own_cgroups(proc):
         if controllers == "":
             mount, read = root, _quota_v2
         elif "cpu" in controllers.split(","):
@@ -91,7 +101,7 @@ def cpu_quota(
         else:
             continue
         # In a container the path may be the host's, and the own group is mounted at the root.
-        own = mount / path.lstrip("/")
+        own = mount / path
         found += [read(folder) for folder in (own, *own.parents) if folder.is_relative_to(mount)]
     return min((quota for quota in found if quota is not None), default=None)
 

@@ -16,7 +16,7 @@ def own_command(python: str, program: str) -> list[str]:
         python: The interpreter.
         program: What is in sys.argv[0]: the command's file, unless it was started otherwise.
     """
-    from ..contract.own_start import OWN_START  # `--help` is kept to a few modules
+    from ..contract.own_command import OWN_START  # `--help` is kept to a few modules
 
     return [python, program] if Path(program).is_file() else [python, "-c", OWN_START]
 

@@ -4,32 +4,30 @@ One node leads: it holds the store and decides; the others follow. That is node 
 lost the lowest of those that are left. Every wait ends when a node is lost.
 """
 
-import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from ..contract.interrupted import Interrupted
 from ..contract.launcher_signals import SignalInbox
-from ..errors import StartError, UsageError
+from ..errors import StartError
 from ..plan.launch_plan import LaunchPlan
 from .leader_store import STORE_S, StoreAddress, open_when_resolved, reach, serve
 from .local import bind
+from .meeting import POLL_S, Meeting
 from .members.admission import Admission, require_led
 from .members.gathering import Gathering
-from .members.late_nodes import LateNodes, LateNodeWatch, digest_of_program, versions
+from .members.late_nodes import LateNodes, LateNodeWatch
 from .members.leader_election import GATHER_S, LeaderElection, SparePort, may_succeed
 from .members.membership import Membership
 from .members.quorum import has_quorum
 from .members.remote_status import RemoteStatus
-from .messages import Lead, NodeEnd, NodeMessage, bounded, seen_elsewhere
+from .messages import Lead, NodeEnd, bounded, seen_elsewhere
 from .node_link import LOST_S, NodeLink, connect_to
-from .node_texts import named, waiting_text
+from .node_texts import named
 from .reminder import REMIND_S, Reminder
 
-POLL_S = 0.05
 PART_S = LOST_S + 2.0
 """How long the leader waits for the others to have read what it decided; who is lost is not waited
 for."""
@@ -69,29 +67,25 @@ class NodeSession:
         self._store: TCPStore | None = None
         self._spare: SparePort | None = None
         self._attempt = -1
-        self.place = StoreAddress(node=0, addr=plan.master_addr, port=plan.master_port)
-        """Where the nodes meet."""
-        message = NodeMessage(
-            node_rank=self._nodes.node_rank or 0,
-            host=socket.gethostname(),
-            nnodes=f"{self._nodes.num_min}:{self._nodes.num_max}",
-            local_world_size=plan.local_world_size,
-            program=digest_of_program(plan),
-            versions=versions() if plan.uses_run else "",
-        )
-        self._link = self._link_to(self.place, message, self._nodes.node_rank is None)
-        self.roster = Membership(self._link, self.place, say)
+        self._meeting = Meeting(plan, inbox, say)
 
-    def _link_to(self, place: StoreAddress, message: NodeMessage, by_arrival: bool) -> NodeLink:
-        return NodeLink(
-            lambda: connect_to(place.addr, place.port, STORE_S),
-            message,
-            num_nodes=self._nodes.num_max,
-            by_arrival=by_arrival,
-            secret=self._plan.secret.value,
-            run_id=self._nodes.run_id or "",
-            leader=place.node,
-        )
+    @property
+    def place(self) -> StoreAddress:
+        """Where the nodes meet."""
+        return self._meeting.place
+
+    @property
+    def roster(self) -> Membership:
+        """What this node sees of the others."""
+        return self._meeting.roster
+
+    @property
+    def _link(self) -> NodeLink:
+        return self._meeting.link
+
+    def is_lost(self, node: int) -> bool:
+        """Return whether nothing is heard of a node any more."""
+        return self._meeting.is_lost(node)
 
     def join(self) -> None:
         """Meet the other nodes.
@@ -102,15 +96,17 @@ class NodeSession:
             Interrupted: The run was asked to end meanwhile.
         """
         self._server = open_when_resolved(
-            self._nodes, self.place, say=self._say, check=self._check_inbox
+            self._nodes, self.place, say=self._say, check=self._meeting.check_inbox
         )
         leads = self._server is not None
         if not leads:
             timeout_s = self._nodes.join_timeout_s
-            reach(self.place, timeout_s=timeout_s, say=self._say, check=self._check_inbox)
+            reach(self.place, timeout_s=timeout_s, say=self._say, check=self._meeting.check_inbox)
             self._keep_a_spare_port()
         self._link.start(leads=leads)
-        self._wait(lambda: self._link.numbered, lambda _: self._link.why_unnumbered(self.place))
+        self._meeting.wait(
+            lambda: self._link.numbered, lambda _: self._link.why_unnumbered(self.place)
+        )
         if leads:
             self._gather()
 
@@ -139,7 +135,7 @@ class NodeSession:
                 publish((0,))
             return gathering.is_complete(time.monotonic())
 
-        self._wait(complete, self._missing, self._nodes.join_timeout_s)
+        self._meeting.wait(complete, self._meeting.missing, self._nodes.join_timeout_s)
         publish(gathering.members)
 
     def open_attempt(self) -> tuple[TCPStore, int]:
@@ -154,8 +150,8 @@ class NodeSession:
         self._link.publish(replace(self._link.message, attempt=attempt, end=None, waits=False))
         self.roster.begin()
         self._late.begin()
-        if self._leads:
-            self._wait(lambda: self._all_are_at(attempt), watch_all=is_first)
+        if self._meeting.leads:
+            self._meeting.wait(lambda: self._all_are_at(attempt), watch_all=is_first)
             assert self._link.lead is not None
             members, refused = self._link.lead.members, self._link.lead.refused
             listener = bind(self.place.addr, 0)
@@ -165,9 +161,9 @@ class NodeSession:
                 Lead(attempt=attempt, members=members, port=port, refused=refused)
             )
             return self._store, port
-        self._wait(
+        self._meeting.wait(
             lambda: self._is_led(attempt),
-            self._missing,
+            self._meeting.missing,
             self._nodes.join_timeout_s,
             watch_all=is_first and attempt == 0,
         )
@@ -184,9 +180,9 @@ class NodeSession:
 
         Warnings travel both ways: one that came to any node is one for all.
         """
-        self._share_warning()
+        self._meeting.share_warning()
         num_lost = self.roster.tell()
-        if self._leads:
+        if self._meeting.leads:
             self._late.look(self._link, self.roster.hosts)
         lead = self._link.lead
         joining = () if lead is None or lead.attempt != self._attempt else lead.joining
@@ -221,7 +217,7 @@ class NodeSession:
         end = bounded(end)
         self._link.publish(replace(self._link.message, end=end))
         self._link.hurry()
-        if self._leads:
+        if self._meeting.leads:
             return self._lead(end, decide, lambda _: self.roster.lost())
         lead = self._follow()
         return self._succeed(end, decide) if lead is None and self._may_succeed() else lead
@@ -236,10 +232,10 @@ class NodeSession:
         reminder = Reminder(self._say, REMIND_S)
         while not self._inbox.kill_now:
             gone = lost(reminder.waited_s)
-            there = [node for node in self._unfinished() if node not in gone]
+            there = [node for node in self._meeting.unfinished(self._attempt) if node not in gone]
             if not there:
                 break
-            self._remind(reminder, there)
+            self._meeting.remind(reminder, there)
         attempt, others = self._attempt, self.roster.others
         ends = {node: its for node in others if (its := self.roster.end_of(node, attempt))}
         ends[self.roster.node_rank] = end
@@ -256,7 +252,9 @@ class NodeSession:
                 return lead
             if self.is_lost(self.place.node) and reminder.waited_s >= patience_s:
                 return None
-            self._remind(reminder, self._unfinished() or [self.place.node])
+            self._meeting.remind(
+                reminder, self._meeting.unfinished(self._attempt) or [self.place.node]
+            )
         return None
 
     # ------------------------------------------------------------------ another leader
@@ -276,14 +274,14 @@ class NodeSession:
             node_rank=me, leader=former.node, members=members, places=self.roster.places()
         )
         if (place := heirs.leader()) is not None:
-            self._meet_at(place, leads=False)
+            self._meeting.move_to(place, leads=False)
             return self._follow(GATHER_S)
         if self._spare is None:
             return None
         dead = {former.node} if former.is_closed() else set()
         spare, self._spare = self._spare, None
         self._server = spare.serve()
-        self._meet_at(StoreAddress(node=me, addr=spare.addr, port=spare.port), leads=True)
+        self._meeting.move_to(StoreAddress(node=me, addr=spare.addr, port=spare.port), leads=True)
         self._link.publish_lead(Lead(attempt=self._attempt, members=members, port=0))
 
         def lost(waited_s: float) -> list[int]:
@@ -292,23 +290,12 @@ class NodeSession:
 
         return self._lead(end, decide, lost, dead)
 
-    def _meet_at(self, place: StoreAddress, *, leads: bool) -> None:
-        message = self._link.message
-        self._link.stop(0.1)
-        self._store = None
-        self.place = place
-        self._link = self._link_to(place, message, by_arrival=False)
-        self.roster = Membership(self._link, place, self._say, self.roster)
-        self._link.start(leads=leads)
-
-    def is_lost(self, node: int) -> bool:
-        """Return whether nothing is heard of a node any more."""
-        return node in self.roster.lost()
-
     def part(self) -> None:
         """Leave; the leader stays a moment so that the others can read what it decided."""
-        self._share_warning()
-        if self._leads and (self._link.lead is not None or self._inbox.warned_by is not None):
+        self._meeting.share_warning()
+        if self._meeting.leads and (
+            self._link.lead is not None or self._inbox.warned_by is not None
+        ):
             undecided = self._link.lead is None or not self._link.lead.decided
             end = time.monotonic() + (ASKED_S if undecided else PART_S)
             while time.monotonic() < end and not all(
@@ -322,22 +309,20 @@ class NodeSession:
         if self._spare is not None:
             self._spare.close()
 
-    @property
-    def _leads(self) -> bool:
-        return self.roster.node_rank == self.place.node
-
     # ------------------------------------------------------------------ coming late
 
     def _admitted(self) -> int:
         """Wait until the leader counts this node in; return the attempt that it takes part in."""
-        if self._leads:
+        if self._meeting.leads:
             return 0
         admission = Admission(self._link, self.place.node, uses_run=self._plan.uses_run)
 
         def describe(waited_s: float) -> str:
-            return admission.text(waited_s) or self._missing(waited_s)
+            return admission.text(waited_s) or self._meeting.missing(waited_s)
 
-        self._wait(admission.is_given, describe, self._nodes.join_timeout_s, watch_all=False)
+        self._meeting.wait(
+            admission.is_given, describe, self._nodes.join_timeout_s, watch_all=False
+        )
         return admission.attempt
 
     def _all_are_at(self, attempt: int) -> bool:
@@ -352,8 +337,6 @@ class NodeSession:
             self._link.publish_lead(replace(lead, members=members))
         return all(self.roster.is_at(node, attempt) for node in self.roster.others)
 
-    # ------------------------------------------------------------------ waiting
-
     def _is_led(self, attempt: int) -> bool:
         lead = self._link.lead
         require_led(self._link, self.place.node)
@@ -362,71 +345,3 @@ class NodeSession:
         if lead.attempt == attempt and self.roster.node_rank not in lead.members:
             raise StartError("the run continues without this node, which was considered lost.")
         return lead.attempt == attempt and not lead.decided
-
-    def _unfinished(self) -> list[int]:
-        roster = self.roster
-        return [node for node in roster.others if not roster.end_of(node, self._attempt)]
-
-    def _missing(self, waited_s: float) -> str:
-        return self.roster.missing(self._nodes.num_max, waited_s)
-
-    def _remind(self, reminder: Reminder, nodes: list[int]) -> None:
-        """Let a moment pass; say now and then for whom this node waits."""
-        hosts = self.roster.hosts()
-        ranks_of = {node: hosts.get(node, "?") for node in nodes}
-        reminder.remind(waiting_text(ranks_of, reminder.waited_s))
-        time.sleep(POLL_S)
-
-    def _share_warning(self) -> None:
-        mine, inbox = self._link.message, self._inbox
-        causes = (m.warned_by for m in self._link.others.values() if m.warned_by is not None)
-        if inbox.warned_by is None:
-            inbox.warned_by = next(causes, None)
-        # Before that the link's thread may be about to write the number into the message.
-        if self._link.numbered and inbox.warned_by is not None and mine.warned_by is None:
-            self._link.publish(replace(mine, warned_by=inbox.warned_by))
-
-    def _check_inbox(self) -> None:
-        self._share_warning()
-        if self._inbox.warned_by is not None:
-            raise Interrupted(self._inbox.warned_by)
-
-    def _wait(
-        self,
-        condition: Callable[[], bool],
-        describe: Callable[[float], str] | None = None,
-        timeout_s: float = STORE_S,
-        *,
-        watch_all: bool = True,
-    ) -> None:
-        """Wait for a condition.
-
-        Args:
-            condition: What is waited for.
-            describe: Returns why that takes so long, from the seconds so far.
-            timeout_s: How long to wait at most.
-            watch_all: The loss of any node ends the run; else only that of the leading one.
-
-        Raises:
-            StartError: The time is over, or a node is lost.
-            UsageError: This node may not take part.
-            Interrupted: The run was asked to end meanwhile.
-        """
-        reminder = Reminder(self._say)
-        self._link.hurry()
-        while True:
-            self._check_inbox()  # first: who has left for a notice is no loss
-            if condition():
-                return
-            if self._link.refused is not None:
-                raise UsageError(self._link.refused)
-            for node in self.roster.lost():
-                if watch_all or node == self.place.node:
-                    raise StartError(self.roster.lost_sentence(node))
-            waited_s = reminder.waited_s
-            text = "the other nodes did not answer." if describe is None else describe(waited_s)
-            if waited_s >= timeout_s:
-                raise StartError(f"gave up: {text}")
-            if describe is not None:
-                reminder.remind(text)
-            time.sleep(POLL_S)

@@ -24,7 +24,9 @@ class Scheduler:
 SCHEDULERS = (
     # First: Ray itself may run in a job of another, whose variables its workers inherit.
     Scheduler(name="Ray", variables=(RAY_NOTICE,), module="launcher.schedulers.ray_worker"),
-    Scheduler(name="Slurm", variables=("SLURM_JOB_ID",), module="launcher.slurm.environment"),
+    Scheduler(
+        name="Slurm", variables=("SLURM_JOB_ID",), module="launcher.schedulers.slurm.environment"
+    ),
     Scheduler(
         name="Grid Engine",
         variables=("JOB_ID", "SGE_JOB_SPOOL_DIR"),

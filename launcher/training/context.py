@@ -24,7 +24,7 @@ from ..contract.files.end_time import EndTime, end_time_file
 from ..contract.files.error_file import write_error
 from ..contract.files.heartbeat import Heartbeat
 from ..contract.masking import ARGUMENTS, mask_description, mask_text, secrets_in, secrets_of
-from ..contract.own_version import own_version
+from ..contract.own_command import own_version
 from ..contract.preemption import PreemptionFlag
 from ..run_folder.attempt_number import next_number
 from ..run_folder.folder import RunFolder, unwritable_text

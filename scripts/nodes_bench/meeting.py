@@ -22,7 +22,7 @@ from launcher.contract.launcher_signals import SignalInbox
 from launcher.plan.launch_plan import LaunchPlan, make_plan
 from launcher.plan.machine import Machine
 from launcher.plan.options import LaunchOptions, NodeOptions
-from launcher.rendezvous import node_session
+from launcher.rendezvous import meeting as meeting_module
 from launcher.rendezvous.node_link import HURRY_S, connect_to
 from launcher.rendezvous.node_session import NodeSession
 
@@ -119,11 +119,11 @@ def our_meeting(number: int, folder: Path) -> Iterator[tuple[Meeting, float]]:
         session.join()
         session.open_attempt()
 
-    setattr(node_session, "connect_to", counting)  # noqa: B010
+    setattr(meeting_module, "connect_to", counting)  # noqa: B010
     try:
         yield meeting, _all_at_once(number, meet)
     finally:
-        setattr(node_session, "connect_to", connect)  # noqa: B010
+        setattr(meeting_module, "connect_to", connect)  # noqa: B010
         for session in meeting.sessions.values():
             session._link.stop(0.1)
 

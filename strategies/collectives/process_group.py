@@ -91,6 +91,24 @@ def process_groups(
     """
     shares = cuda_backend == "gloo"
     device = _device(local_rank, shares=shares)
+    ranks = Ranks(
+        rank=rank,
+        world_size=world_size,
+        device=device,
+        host_group=_meet(rank, world_size, device, shares=shares),
+        node_rank=node_rank,
+    )
+    neighbours = meet_neighbours(
+        rank, world_size, HostCommunicator(ranks).all_gather, limit_s=COLLECTIVE_TIMEOUT_S
+    )
+    yield replace(ranks, neighbours=neighbours)
+    if neighbours is not None:
+        neighbours.close()
+    dist.destroy_process_group()
+
+
+def _meet(rank: int, world_size: int, device: torch.device, *, shares: bool) -> dist.ProcessGroup:
+    """Initialise torch.distributed; return the host's group. Called on every rank."""
     timeout = timedelta(seconds=COLLECTIVE_TIMEOUT_S)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -107,20 +125,7 @@ def process_groups(
         )
     host_group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(host_group, dist.ProcessGroup)
-    ranks = Ranks(
-        rank=rank,
-        world_size=world_size,
-        device=device,
-        host_group=host_group,
-        node_rank=node_rank,
-    )
-    neighbours = meet_neighbours(
-        rank, world_size, HostCommunicator(ranks).all_gather, limit_s=COLLECTIVE_TIMEOUT_S
-    )
-    yield replace(ranks, neighbours=neighbours)
-    if neighbours is not None:
-        neighbours.close()
-    dist.destroy_process_group()
+    return host_group
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -30,11 +30,7 @@ from .catalogue import Catalogue
 from .gradients.bucket_order import BucketOrder
 from .state.implementation import library_of
 from .state.optimizer_extras import extras_of, put_back_extras
-from .state.saved_state import SavedState
-
-Scalars: TypeAlias = Mapping[str, Mapping[str, JSON]]
-"""By parameter name what an optimizer keeps besides tensors of the parameter's shape, such as
-{"fc.weight": {"step": 10}}, as `typed_values.encode` has it."""
+from .state.saved_state import SavedState, Scalars, TensorSource
 
 
 class Parameters(Sequence[nn.Parameter]):
@@ -97,22 +93,6 @@ class StepOutcome:
 
 
 EMPTY_STEP = StepOutcome(grad_norm=math.nan, applied=False, is_empty=True)
-
-
-class TensorSource(Protocol):
-    """Where restored state comes from: a checkpoint, read by ranges."""
-
-    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
-        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
-        ...
-
-    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
-        """Return all elements, which every rank needs, 1-D, on the CPU.
-
-        The ranks of a node may read together: called on every rank, for the same tensors in the
-        same order, before anything that one rank alone may raise.
-        """
-        ...
 
 
 class Strategy(ABC):

@@ -20,8 +20,8 @@ from checkpointing.storage.checksum import crc32
 from ..collectives.process_group import HostCommunicator
 from ..errors import ConfigError
 from ..parallel.state.trained_state import TrainedState
+from .collect import frozen_fragments
 from .pretrained import InFile, PretrainedWeights, weight_file_paths
-from .training_state import frozen_fragments
 from .transformers_names import TransformersNames
 
 

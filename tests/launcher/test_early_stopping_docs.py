@@ -34,7 +34,7 @@ def shown(value: int | str | None) -> str:
 
 
 def test_the_table_is_what_was_recorded() -> None:
-    folder = ROOT / "tests" / "strategies"
+    folder = ROOT / "tests" / "strategies" / "stopping"
     recorded = json.loads((folder / "early_stopping_rivals.json").read_text())
     for case in json.loads((folder / "early_stopping_cases.json").read_text()):
         stops = recorded["stops"][case["name"]]

@@ -13,7 +13,7 @@ PACKAGE = Path(launcher.__file__).parent
 STANDALONE = ("guardian", "exec_worker")
 WITHOUT_TORCH = (
     *("launcher.cli", "launcher.command", "launcher.command_line", "launcher.commands"),
-    *("launcher.contract", "launcher.plan", "launcher.run_folder", "launcher.slurm"),
+    *("launcher.contract", "launcher.plan", "launcher.run_folder", "launcher.schedulers.slurm"),
     *("launcher.workers", "launcher.agent.attempts", "launcher.agent.output"),
     *("checkpointing.reading", "checkpointing.storage", "checkpointing.store"),
 )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...plan.machine import own_cgroups
+
 _TRACEBACK = "Traceback (most recent call last):"
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(:|$)")
 _FATAL = re.compile(r"Fatal Python error: .*|.*\bterminate called after throwing\b.*")
@@ -49,13 +51,9 @@ def exception_of(lines: Sequence[str]) -> str | None:
 
 def oom_kills(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many processes of this cgroup the OOM killer has ended; 0 where unreadable."""
-    try:
-        lines = proc.read_text(encoding="ascii").splitlines()
-    except (OSError, ValueError):
-        return 0
-    for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
+    for controllers, path in own_cgroups(proc):
         # In a container the path is the host's, and the own group is mounted at the root.
-        for place in (path.lstrip("/"), ""):
+        for place in (path, ""):
             if controllers == "":
                 file = root / place / "memory.events"
             elif "memory" in controllers.split(","):

@@ -11,7 +11,7 @@ from strategies import ConfigError
 
 from ...contract.environment import CUDA_DEVICES, HIP_DEVICES, RAY_NOTICE, SECRET
 from ...contract.exit_codes import CONTINUE, DO_NOT_RETRY, DONE, USAGE
-from ...contract.own_start import OWN_START
+from ...contract.own_command import OWN_START
 
 TEARDOWN_S = 600.0
 """How long after its deadline Ray is awaited; it looks every 2 s, and ends the workers itself."""

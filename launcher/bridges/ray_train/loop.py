@@ -26,7 +26,7 @@ from typing import Any
 
 from strategies import ConfigError
 
-from ...contract.own_start import unused_port
+from ...contract.own_command import unused_port
 from ...contract.preemption import PreemptionNotice
 from ...run_folder.jsonl import metrics_of
 from ...workers import keeper

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ...contract.environment import OWN_NAMES
-from ...contract.own_start import OWN_START
+from ...contract.own_command import OWN_START
 from ...errors import UsageError
-from ...slurm.job_info import JobFacts
-from ...slurm.scontrol import Scontrol
+from ...schedulers.slurm.job_info import JobFacts
+from ...schedulers.slurm.scontrol import Scontrol
 from ...terminal.console import say
 from ...workers import exec_worker
 from ..byte_size import byte_size

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
-from ...contract.own_start import unused_port
+from ...contract.own_command import unused_port
 from ...contract.trial import TrialSettings
 from ...run_folder.jsonl import newest_start
 from ..trials.run_trial import RUN_DIR_WORD, TRACE, LauncherProcess, Trial, start_trial

@@ -17,8 +17,8 @@ from ...plan.given_options import Words
 from ...plan.options import LaunchOptions
 from ...plan.program import Program
 from ...plan.program_source import read_source
-from ...slurm.job_info import parse_job
-from ...slurm.scontrol import Answer, Call, call
+from ...schedulers.slurm.job_info import parse_job
+from ...schedulers.slurm.scontrol import Answer, Call, call
 from ...terminal.console import say
 from .batch_script import BatchScript
 from .sbatch_options import SbatchOptions, check_options, split_words, submission_environment

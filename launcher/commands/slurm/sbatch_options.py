@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ...errors import UsageError
 from ...plan import option_types as values
 from ...plan.given_options import Given
-from ...slurm.scontrol import REACHING
+from ...schedulers.slurm.scontrol import REACHING
 
 _WITH_VALUE = frozenset(
     {

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...contract.launcher_signals import SignalInbox
-from ...contract.own_start import OWN_START
+from ...contract.own_command import OWN_START
 from ...run_folder.jsonl import METRICS
 from ...run_folder.lines.fields import is_metric
 from ...run_folder.lines.follow import Follower, is_newer_metric

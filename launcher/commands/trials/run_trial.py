@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...contract.environment import OWN_NAMES
-from ...contract.own_start import OWN_START
+from ...contract.own_command import OWN_START
 from ...contract.trial import TRIAL, TrialSettings
 from ...errors import LauncherError
 from ...workers import exec_worker

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
-from ...contract.own_version import own_version
+from ...contract.own_command import own_version
 from ...plan.launch_plan import LaunchPlan
 from ..messages import NodeMessage, refusal
 from ..node_link import NodeLink

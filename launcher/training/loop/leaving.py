@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from strategies import Decision, Ending, StrategyError
+from strategies import Decision, Ending
 
 from ..context import RunContext
+from ..ending.agreed_end import require_checkpoint
 from ..ending.mistakes import Standing
 from ..run_state import Preempted, RunState
 from .job_parts import JobParts
@@ -24,12 +25,8 @@ def report_end(run: RunContext, parts: JobParts, decision: Decision, state: RunS
     parts.log.ended(decision, state, checkpointer.newest_step)
     if decision.ending is not Ending.PREEMPTED:
         return
-    if checkpointer.newest_step is None:
-        raise StrategyError(
-            f"{decision.reason} at step {state.step}, and no checkpoint could be written: its "
-            f"{state.step} steps are lost. The same command starts from step 0, once there is "
-            f"room at {run.folder.checkpoints.folder}."
-        )
+    folder = run.folder.checkpoints.folder
+    require_checkpoint(decision, state.step, checkpointer.newest_step, folder)
     raise Preempted
 
 

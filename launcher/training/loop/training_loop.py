@@ -27,6 +27,7 @@ from strategies.data.samples import Collate
 from ...contract.exit_codes import CONTINUE
 from ...contract.files.leaving import tell_leaving
 from ..context import RunContext
+from ..ending.agreed_end import reason_of_script
 from ..ending.mistakes import Standing
 from ..exact import inexact_text
 from ..recipe.measure import Measure
@@ -194,7 +195,8 @@ class TrainingLoop:
         self._end_trial()
         decision = decide(self._progress(owes_evaluation=owes_evaluation), agreed, step.notice)
         if decision.ending is Ending.STOPPED:
-            decision = replace(decision, reason=self._reason_of_script())
+            reason = reason_of_script(self._run.communicator, self.asked_to_stop)
+            decision = replace(decision, reason=reason)
             self._state = replace(self._state, stopped_because=decision.reason)
         self._carry_out(decision, owes_evaluation=owes_evaluation)
         return decision
@@ -317,12 +319,6 @@ class TrainingLoop:
         self.close()
         report_end(self._run, self._parts, decision, self._state)
         raise AssertionError("only a preempted run leaves in the middle")
-
-    def _reason_of_script(self) -> str:
-        """Return what the ranks that called `stop` said. Called on every rank."""
-        given = self._run.communicator.all_gather(self.asked_to_stop)
-        reasons = dict.fromkeys(str(reason) for reason in given if reason is not None)
-        return f"the script asked: {'; '.join(reasons)}"
 
     def _roll_back(self) -> None:
         """Go back to an earlier checkpoint. Called on every rank.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from strategies import Agreed, Decision, Ending, Restored
+from strategies import Agreed, Restored
 from strategies.parallel.state.trained_state import TrainedState
 
 from ...run_folder.metric_text import metrics_text, without_nan
@@ -15,7 +15,6 @@ from ...run_folder.tables import plural
 from ..reporting.resume_report import ResumeReport
 from ..reporting.save_log import SaveLog
 from ..reporting.start_table import model_text, places_text, start_table
-from ..run_state import RunState
 from .start import OwnLoopContext
 
 
@@ -119,30 +118,6 @@ class OwnLog(SaveLog):
             self._run.console.progress(
                 lambda width: _line(record, agreed.loss)[: width or None],
             )
-
-    def ended(self, decision: Decision, state: RunState, newest_step: int | None) -> None:
-        """Report why the loop ended."""
-        if not self._is_coordinator:
-            return
-        assert decision.ending is not None
-        self._folder.event(
-            "end",
-            attempt=self._run.attempt,
-            step=state.step,
-            ending=decision.ending.value,
-            reason=decision.reason,
-            newest_step=newest_step,
-        )
-        if decision.ending is not Ending.PREEMPTED:
-            ending = decision.ending.value
-            self._run.say(f"finished at step {state.step}: {ending}, {decision.reason}")
-        elif newest_step is not None:
-            cause = self._run.preemption.cause
-            because = f" ({cause})" if cause else ""
-            done = f"saved step {state.step}. The same command resumes the run."
-            if newest_step != state.step:
-                done = f"at step {state.step}. The same command resumes from step {newest_step}."
-            self._run.say(f"{decision.reason}{because}: {done}")
 
     def already_over(self, reason: str) -> None:
         """Report a run that had finished before this start."""

@@ -20,7 +20,6 @@ from strategies import (
     Objects,
     Progress,
     Report,
-    StrategyError,
     current_hyperparameters,
     decide,
 )
@@ -31,6 +30,7 @@ from strategies.parallel.strategy import StepOutcome
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.files.leaving import tell_leaving
+from ..ending.agreed_end import reason_of_script, require_checkpoint
 from ..loop.evaluation_rules import EvaluationRules
 from ..run_state import RunState
 from ..saving.checkpointer import Checkpointer
@@ -223,7 +223,8 @@ class OwnLoop:
             return False
         decision = decide(self._progress(), *pending)
         if decision.ending is Ending.STOPPED:
-            decision = replace(decision, reason=self._reasons())
+            reason = reason_of_script(self._run.communicator, self.asked_to_stop)
+            decision = replace(decision, reason=reason)
             self.state = replace(self.state, stopped_because=decision.reason)
         self._carry_out(decision)
         return decision.ending is not None
@@ -311,12 +312,8 @@ class OwnLoop:
         self._log.ended(decision, self.state, self._checkpointer.newest_step)
         if decision.ending is not Ending.PREEMPTED:
             return
-        if self._checkpointer.newest_step is None:
-            raise StrategyError(
-                f"{decision.reason} at step {self.state.step}, and no checkpoint could be written: "
-                f"its {self.state.step} steps are lost. The same command starts from step 0, "
-                f"once there is room at {self._run.folder.checkpoints.folder}."
-            )
+        folder = self._run.folder.checkpoints.folder
+        require_checkpoint(decision, self.state.step, self._checkpointer.newest_step, folder)
         tell_leaving(self._run.environment.leaving_file, CONTINUE)
         self._ending = decision.reason
 
@@ -337,11 +334,6 @@ class OwnLoop:
     def _to_json(self, ending: Ending | None) -> dict[str, JSON]:
         world_size = self._run.ranks.world_size
         return state_to_json(self.state, self.place, self._data, world_size, ending)
-
-    def _reasons(self) -> str:
-        given = self._run.communicator.all_gather(self.asked_to_stop)
-        reasons = dict.fromkeys(str(reason) for reason in given if reason is not None)
-        return f"the script asked: {'; '.join(reasons)}"
 
     def _judge(self, metrics: Metrics) -> None:
         self.state = self._saver.conclude_best(self.state)

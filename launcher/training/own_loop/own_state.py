@@ -9,7 +9,7 @@ from typing import Any
 from checkpointing import JSON
 from strategies import IMPORTED, ConfigError, EarlyStoppingState, Ending
 
-from ..reporting.resume_report import ResumeReport
+from ..reporting.resume_report import ResumeReport, changed_conditions
 from ..run_state import OWN_LOOP, RunState
 from .data.position import DataPosition, Place
 
@@ -122,11 +122,7 @@ def resume_report(
         ),
         derived=(),
         changed=(
-            *(
-                f"{name}: {created_by[name]} -> {value}"
-                for name, value in now.items()
-                if name in created_by and created_by[name] != value
-            ),
+            *changed_conditions(created_by, now),
             *changes,
             *(f"{name}: new, as the script built it" for name in objects if name not in held),
         ),

@@ -66,22 +66,21 @@ def report_resume(
             "compute weights, from the fp32 weights",
         ),
         changed=(
-            *(
-                f"{name}: {created_by[name]} -> {value}"
-                for name, value in now.items()
-                if name in created_by and created_by[name] != value
-            ),
+            *changed_conditions(created_by, now),
             *changes,
-            *(
-                f"object {name}: new, as the script built it"
-                for name in objects
-                if name not in held
-            ),
-            *(
-                f"object {name}: saved, but no longer given"
-                for name in held
-                if name not in (*objects, OwnPosition.NAME)
-            ),
+            *_changed_objects(objects, held),
         ),
         not_promised=tuple(not_promised),
     )
+
+
+def changed_conditions(created_by: Mapping[str, Any], now: Mapping[str, JSON]) -> list[str]:
+    """Return a phrase for each condition that is not as it was where both are known."""
+    both = [(name, created_by[name], value) for name, value in now.items() if name in created_by]
+    return [f"{name}: {before} -> {value}" for name, before, value in both if before != value]
+
+
+def _changed_objects(given: Collection[str], held: Collection[str]) -> list[str]:
+    new = [f"object {name}: new, as the script built it" for name in given if name not in held]
+    lost = [name for name in held if name not in (*given, OwnPosition.NAME)]
+    return new + [f"object {name}: saved, but no longer given" for name in lost]

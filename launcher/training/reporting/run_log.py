@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import StoredBefore, TensorSpec
-from strategies import IMPORTED, BatchPlan, Decision, Ending, Metrics, Restored, Strategy
+from strategies import IMPORTED, BatchPlan, Decision, Metrics, Restored, Strategy
 from strategies.data.streams.own_position import not_promised
 from strategies.data.streams.streams import has_own_position
 
@@ -32,7 +32,6 @@ from .step_log import StepLog
 
 if TYPE_CHECKING:
     from ..recipe.recipe import Recipe
-    from ..run_state import RunState
 
 
 class RunLog(SaveLog):
@@ -193,42 +192,6 @@ class RunLog(SaveLog):
         if self._is_coordinator:
             self._folder.event("rate cut", step=step, reason=sentence)
             self._run.say(f"step {step}: {sentence}")
-
-    def ended(self, decision: Decision, state: RunState, newest_step: int | None) -> None:
-        """Report why the loop ended.
-
-        Args:
-            decision: what was decided at the last boundary.
-            state: where the run is.
-            newest_step: of the newest checkpoint.
-        """
-        if not self._is_coordinator:
-            return
-        assert decision.ending is not None
-        step = state.step
-        self._folder.event(
-            "end",
-            attempt=self._run.attempt,
-            step=step,
-            ending=decision.ending.value,
-            reason=decision.reason,
-            newest_step=newest_step,
-            **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
-        )
-        if decision.ending is Ending.PREEMPTED and newest_step is None:
-            return  # the error that follows says it
-        if decision.ending is Ending.PREEMPTED:
-            cause = self._run.preemption.cause
-            because = f" ({cause})" if cause else ""
-            done = f"saved step {step}. The same command resumes the run."
-            if newest_step != step:
-                done = f"at step {step}. The same command resumes from step {newest_step}."
-            self._run.say(f"{decision.reason}{because}: {done}")
-        else:
-            empty = plural(state.empty_steps, "step")
-            nothing = f"; nothing counted in {empty}" if state.empty_steps else ""
-            ending = decision.ending.value
-            self._run.say(f"finished at step {step}: {ending}, {decision.reason}{nothing}")
 
     def left_after_loop(self, where: str, step: int, *, asked: bool) -> None:
         """Report that the ranks leave after the training, whose end is saved."""

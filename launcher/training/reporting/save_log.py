@@ -1,15 +1,20 @@
-"""What is reported of a run's starts and saves, whichever loop they belong to."""
+"""What is reported of a run's starts, saves and end, whichever loop they belong to."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from checkpointing import SavedCheckpoint, SaveFailedError
-from strategies import Restored
+from strategies import Decision, Ending, Restored
 
 from ...run_folder.lost_work import LostWork
 from ...run_folder.progress_line import duration_text
-from ...run_folder.tables import size_text
+from ...run_folder.tables import plural, size_text
 from ..context import RunContext
 from .process_age import age_s
+
+if TYPE_CHECKING:
+    from ..run_state import RunState
 
 LOUD_AFTER = 3
 """Failed saves in a row that are taken for bad luck."""
@@ -30,7 +35,7 @@ def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
 
 
 class SaveLog:
-    """Reports starts and saves, on the coordinator; the other ranks' copies are silent."""
+    """Reports starts, saves and the end, on the coordinator; the other ranks' copies are silent."""
 
     def __init__(self, run: RunContext) -> None:
         self._run = run
@@ -133,3 +138,39 @@ class SaveLog:
                 "saves keep failing", in_a_row=self._failed_in_a_row, newest=self._newest
             )
             self._run.warn(failing_saves(self._failed_in_a_row, self._newest, step))
+
+    def ended(self, decision: Decision, state: RunState, newest_step: int | None) -> None:
+        """Report why the loop ended.
+
+        Args:
+            decision: what was decided at the last boundary.
+            state: where the run is.
+            newest_step: of the newest checkpoint.
+        """
+        if not self._is_coordinator:
+            return
+        assert decision.ending is not None
+        step = state.step
+        self._folder.event(
+            "end",
+            attempt=self._run.attempt,
+            step=step,
+            ending=decision.ending.value,
+            reason=decision.reason,
+            newest_step=newest_step,
+            **({"empty_steps": state.empty_steps} if state.empty_steps else {}),
+        )
+        if decision.ending is Ending.PREEMPTED and newest_step is None:
+            return  # the error that follows says it
+        if decision.ending is Ending.PREEMPTED:
+            cause = self._run.preemption.cause
+            because = f" ({cause})" if cause else ""
+            done = f"saved step {step}. The same command resumes the run."
+            if newest_step != step:
+                done = f"at step {step}. The same command resumes from step {newest_step}."
+            self._run.say(f"{decision.reason}{because}: {done}")
+        else:
+            empty = plural(state.empty_steps, "step")
+            nothing = f"; nothing counted in {empty}" if state.empty_steps else ""
+            ending = decision.ending.value
+            self._run.say(f"finished at step {step}: {ending}, {decision.reason}{nothing}")

@@ -59,28 +59,18 @@ def export_model(
         StrategyError: on every rank, when the coordinator could not.
     """
 
-    def look() -> None:
-        if asked():
+    def write() -> Path:
+        if not fits():
             raise _Asked
+        preferred = "ema" if which == "ema" else None
+        return _write(folder, store, step, preferred, asked, model, merged=merged)
 
     if merged and not isinstance(model and model.adapter, Adapter):
         raise ConfigError(
             "merged=True is for a PEFT model, and this one has no adapter to merge"
             f"{_why_none(model)}. Export it without."
         )
-    message: dict[str, JSON] = {}
-    if communicator.rank == 0:
-        try:
-            if not fits():
-                raise _Asked
-            preferred = "ema" if which == "ema" else None
-            path = _write(folder, store, step, preferred, look, model, merged=merged)
-            message = {"path": str(path)}
-        except (CheckpointError, ConfigError, OSError, ValueError) as error:
-            message = {"failure": str(error)}
-        except _Asked:
-            message = {}
-    answer: Any = communicator.broadcast(message)
+    answer: Any = communicator.broadcast(_outcome(write) if communicator.rank == 0 else {})
     if "failure" in answer:
         raise StrategyError(f"the model of step {step} could not be exported: {answer['failure']}")
     path_text: str | None = answer.get("path")
@@ -91,16 +81,30 @@ def _why_none(model: ExportedModel | None) -> str:
     return f": {model.adapter}" if model is not None and isinstance(model.adapter, str) else ""
 
 
+def _outcome(write: Callable[[], Path]) -> dict[str, JSON]:
+    """Return where it has written, why that failed, or nothing where the ranks are to leave."""
+    try:
+        return {"path": str(write())}
+    except (CheckpointError, ConfigError, OSError, ValueError) as error:
+        return {"failure": str(error)}
+    except _Asked:
+        return {}
+
+
 def _write(
     folder: RunFolder,
     store: CheckpointStore,
     step: int,
     preferred: str | None,
-    look: Callable[[], None],
+    asked: Callable[[], bool],
     model: ExportedModel | None,
     *,
     merged: bool,
 ) -> Path:
+    def look() -> None:
+        if asked():
+            raise _Asked
+
     look()
     path = folder.export_path
     with store.open(step) as reader:

@@ -12,6 +12,10 @@ from .offload_model import needs_offloaded
 KEPT_FREE = 0.1
 """Share of the memory that is not planned with: fragmentation, and what nobody has counted."""
 _MAX_RANKS = 4096
+_NOT_MEASURED = (
+    "; activations could not be measured and are NOT in these numbers. Pass forward=(function of "
+    "model and batch) to run.prepare"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +98,7 @@ def choose(
     if fitting:
         reason = _reason(found, fitting[0], memory, where="" if ranks == 1 else " on each rank")
         if sizes.activation_bytes is None:
-            reason += (
-                "; activations could not be measured and are NOT in these numbers. Pass "
-                "forward=(function of model and batch) to run.prepare"
-            )
+            reason += _NOT_MEASURED
         # On one rank there is nothing to compare, unless state is to leave it.
         return Choice(
             strategy=fitting[0], reason=reason, table="" if fitting == ["single"] else table
@@ -105,17 +106,23 @@ def choose(
     least = _least_without_activations(found, memory)
     if least is not None:
         return Choice(strategy=least, reason=_trial(found[least], memory, ranks), table=table)
-    what = "the model does not fit" if found.keys() == {"single"} else "no strategy fits"
-    uses_host = any(need.host for need in found.values())
-    where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
     lines = [
-        f"{what} into the {memory.sentence(with_host=uses_host)} that may be used {where} "
-        f"({KEPT_FREE:.0%} of what is free is kept free).",
+        _nothing_fits(found, memory, ranks),
         table,
         _smallest(sizes, wishes, spread, memory),
         _offloading(sizes, wishes, spread, memory),
     ]
     raise ConfigError("\n".join(line for line in lines if line))
+
+
+def _nothing_fits(found: Mapping[str, MemoryNeed], memory: Memory, ranks: int) -> str:
+    what = "the model does not fit" if found.keys() == {"single"} else "no strategy fits"
+    uses_host = any(need.host for need in found.values())
+    where = "on this one rank" if ranks == 1 else f"on each of {ranks} ranks"
+    return (
+        f"{what} into the {memory.sentence(with_host=uses_host)} that may be used {where} "
+        f"({KEPT_FREE:.0%} of what is free is kept free)."
+    )
 
 
 def _reason(found: Mapping[str, MemoryNeed], chosen: str, memory: Memory, *, where: str) -> str:

@@ -22,9 +22,9 @@ from ..catalogue import Catalogue
 from ..gradients.bucket_order import BucketOrder
 from ..state.implementation import library_of
 from ..state.optimizer_extras import extras_of, plain_attributes, put_back_extras
-from ..state.saved_state import SavedState
+from ..state.saved_state import SavedState, Scalars, TensorSource
 from ..state.trained_state import TrainedState
-from ..strategy import Scalars, Strategy, TensorSource
+from ..strategy import Strategy
 from .adoption import live_groups
 
 Value = TypeVar("Value")

@@ -17,8 +17,7 @@ from ..state.optimizer_state import (
     kept_state,
     state_spec,
 )
-from ..state.saved_state import SavedState
-from ..strategy import Scalars, TensorSource
+from ..state.saved_state import SavedState, Scalars, TensorSource
 from .owned_steps import Held
 
 ShareOf = Callable[[Held, int, int], tuple[int, int]]

@@ -26,7 +26,8 @@ from ..model.build import Deferred, build_model
 from ..model.same_model import refuse_unlike_models
 from ..state.optimizer_extras import plain_attributes
 from ..state.optimizer_state import copy_flat, kept_state, whole
-from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from ..state.saved_state import Scalars, TensorSource
+from ..strategy import EMPTY_STEP, Blueprint, StepOutcome, Strategy
 from ..trial.trial import Cut, made_after_trial, tried_optimizer
 
 

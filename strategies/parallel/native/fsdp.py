@@ -39,8 +39,8 @@ from ..state.optimizer_state import (
     kept_state,
     state_spec,
 )
-from ..state.saved_state import SavedState
-from ..strategy import Blueprint, Scalars, StepOutcome, TensorSource
+from ..state.saved_state import SavedState, Scalars, TensorSource
+from ..strategy import Blueprint, StepOutcome
 from ..trial.owned import OwnedOrRows
 from ..trial.sharded import Sharded
 from ..trial.stepping import Rows

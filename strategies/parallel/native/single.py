@@ -18,8 +18,8 @@ from ..calls.model_view import Call
 from ..calls.unused_parameters import Mark, marks, may_be_untouched, refuse_untouched
 from ..gradients.gradient_sums import GradientSums
 from ..state.replicated_state import load_replicated, replicated_tensors, striped
-from ..state.saved_state import SavedState
-from ..strategy import Blueprint, StepOutcome, TensorSource
+from ..state.saved_state import SavedState, TensorSource
+from ..strategy import Blueprint, StepOutcome
 from .engine import TorchEngine, load_buffers
 
 

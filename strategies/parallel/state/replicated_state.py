@@ -11,9 +11,8 @@ from torch import nn
 from checkpointing import Fragment, TensorSpec, stripe
 
 from ..catalogue import Catalogue
-from ..strategy import TensorSource
 from .optimizer_state import copy_flat, create_state, flat, fragment_of, kept_state, state_spec
-from .saved_state import SavedState
+from .saved_state import SavedState, TensorSource
 
 
 def replicated_tensors(

@@ -1,15 +1,36 @@
-"""What a checkpoint has of an optimizer's state, by parameter."""
+"""What a checkpoint has of an optimizer's state, by parameter, and how it is read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeAlias
+
+import torch
 
 from checkpointing import JSON, TensorSpec
 
 OWN_PREFIX = "optimizer."
 """Stands before a state's key that would be taken for one of the model's."""
+Scalars: TypeAlias = Mapping[str, Mapping[str, JSON]]
+"""By parameter name what an optimizer keeps besides tensors of the parameter's shape, such as
+{"fc.weight": {"step": 10}}, as `typed_values.encode` has it."""
+
+
+class TensorSource(Protocol):
+    """Where restored state comes from: a checkpoint, read by ranges."""
+
+    def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:
+        """Return elements [start, end) of the flattened tensor, 1-D, on the CPU."""
+        ...
+
+    def read_whole(self, fqn: str, key: str, numel: int) -> torch.Tensor:
+        """Return all elements, which every rank needs, 1-D, on the CPU.
+
+        The ranks of a node may read together: called on every rank, for the same tensors in the
+        same order, before anything that one rank alone may raise.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from checkpointing import JSON, Fragment, TensorSpec
 from ...collectives.replicas import Replicas
 from ..catalogue import Catalogue
 from ..gradients.bucket_order import BucketOrder
-from ..strategy import Scalars, TensorSource
-from .saved_state import SavedState
+from .saved_state import SavedState, Scalars, TensorSource
 
 
 class TrainedState(Protocol):

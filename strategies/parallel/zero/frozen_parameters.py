@@ -12,7 +12,7 @@ from checkpointing import Fragment
 from ..catalogue import Catalogue
 from ..state.optimizer_state import copy_flat, flat, fragment_of
 from ..state.replicated_state import striped
-from ..strategy import TensorSource
+from ..state.saved_state import TensorSource
 from .internals import Stage3, Stage12
 
 

@@ -31,8 +31,8 @@ from ..model.same_model import refuse_unlike_models
 from ..native.engine import load_buffers
 from ..state.optimizer_extras import plain_attributes
 from ..state.optimizer_state import flat, fragment_of, kept_state, state_spec, whole
-from ..state.saved_state import SavedState
-from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from ..state.saved_state import SavedState, Scalars, TensorSource
+from ..strategy import EMPTY_STEP, Blueprint, StepOutcome, Strategy
 from ..trial.owned import OwnedOrFlat
 from ..trial.stepping import Flat, FlatEach, FlatInPieces
 from ..trial.trial import Cut, Tried, made_after_trial, tried_optimizer

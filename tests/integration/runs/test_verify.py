@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.contract.own_start import OWN_START
+from launcher.contract.own_command import OWN_START
 
 PLANTED = Path(__file__).parents[2] / "planted"
 MISTAKES = {

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from launcher.slurm.job_info import JobFacts, parse_job
-from launcher.slurm.scontrol import fixed_environment
+from launcher.schedulers.slurm.job_info import JobFacts, parse_job
+from launcher.schedulers.slurm.scontrol import fixed_environment
 
 ROOT = Path(__file__).parents[3]
 RELAUNCH = f"{sys.executable} -c 'from launcher.cli import main; main()'"

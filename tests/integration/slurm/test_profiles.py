@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from launcher.slurm.scontrol import Scontrol
+from launcher.schedulers.slurm.scontrol import Scontrol
 
 pytestmark = pytest.mark.timeout(1200)
 STEERING = {

@@ -14,7 +14,7 @@ from launcher.agent.requeue_budget import (
     starts_without_progress,
 )
 from launcher.run_folder.jsonl import FOLDER, append_event
-from launcher.slurm.requeue_policy import Cause
+from launcher.schedulers.slurm.requeue_policy import Cause
 
 
 def start(step: int, job: int = 7) -> dict[str, Any]:

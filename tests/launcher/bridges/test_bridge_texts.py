@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from launcher import bridges
+from launcher.bridges.hugging_face.texts import changed_ranks_text, over_text
 from launcher.bridges.leaving import leaving_text
 from launcher.bridges.records import metrics_record
-from launcher.bridges.trainer_texts import changed_ranks_text, over_text
 from launcher.bridges.versions import TRANSFORMERS
 
 NOW = {"world_size": 3, "batch": 12}
@@ -83,7 +83,7 @@ def test_a_missing_framework_is_named_with_its_remedy(monkeypatch: pytest.Monkey
 
 def test_the_folder_is_imported_without_any_framework() -> None:
     code = (
-        "import sys, launcher.bridges, launcher.bridges.trainer_checkpoints as c;"
+        "import sys, launcher.bridges, launcher.bridges.hugging_face.checkpoints as c;"
         "print(*sorted({'torch', 'numpy', 'transformers', 'lightning'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code]

@@ -25,7 +25,7 @@ from launcher.bridges.ray_train.decisions import (
     teardown_at_s,
 )
 from launcher.command_line.parser import parse_command_line
-from launcher.contract.own_start import OWN_START
+from launcher.contract.own_command import OWN_START
 from launcher.plan.options import LaunchOptions
 from strategies import ConfigError
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from launcher.bridges import ResumableLoader
-from launcher.bridges.lightning_texts import loader_text, ranks_text, world_text
+from launcher.bridges.lightning.texts import loader_text, ranks_text, world_text
 from launcher.bridges.resumable_loader import batches_of_rank, epoch_order
 from launcher.contract.environment import RankEnvironment
 

@@ -249,15 +249,19 @@ class Step:
         if units_left == 1:
             self._end_counting()
         factor = 0.0 if self._is_repeat else self._loss_scale
+        self._add_gradient(loss if factor == 1.0 else loss * factor, where)
+        strategy = self._owner.strategy
+        if is_first and not strategy.has_seen_loss:
+            self._owner.warn(bypass_text(strategy.name))
+
+    def _add_gradient(self, loss: torch.Tensor, where: str) -> None:
         strategy = self._owner.strategy
         watch = strategy.gradient_watch
         if watch is not None:
             watch.require_as_left(where)
-        strategy.backward(loss if factor == 1.0 else loss * factor, where=where)
+        strategy.backward(loss, where=where)
         if watch is not None:
             watch.leave()
-        if is_first and not strategy.has_seen_loss:
-            self._owner.warn(bypass_text(strategy.name))
 
     def _where(self, micro_batch: int) -> str:
         return f"step {self.number}, micro-batch {micro_batch}"

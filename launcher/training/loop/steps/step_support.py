@@ -70,10 +70,11 @@ class StepSupport:
         self._train = parts.train
         self._boundary = parts.boundary
         self._saver = parts.saver
-        self._log = parts.log
-        self._evaluate = evaluate
+        # What others do for a step; see StepOwner.
+        self.evaluate, self.first_loss_scale = evaluate, first_loss_scale
+        self.before_update = parts.saver.release_tensors
+        self.warn, self.note = run.warn, parts.log.noted
         self._give_up = give_up
-        self._first_loss_scale = first_loss_scale
         self._rounds = NoticeRounds(run.ranks, self.look)
         # SyncBatchNorm has some in the forward, and a warning of its own.
         has_some = parts.strategy.forward_communicates or bool(parts.statistics.notes)
@@ -218,20 +219,6 @@ class StepSupport:
         self._run.before_first_step.end()
         return self._boundary.carry(count, self.look())
 
-    def first_loss_scale(self, counted: float) -> float:
-        """See StepOwner."""
-        return self._first_loss_scale(counted)
-
-    def before_update(self) -> None:
-        """See StepOwner."""
-        self._saver.release_tensors()
-
-    def evaluate(
-        self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
-    ) -> Metrics:
-        """See StepOwner."""
-        return self._evaluate(step, dataset, measure, name, collate)
-
     def give_up(self, step: Step) -> NoReturn:
         """See StepOwner."""
         self.statistics.give_up()
@@ -240,14 +227,6 @@ class StepSupport:
     def left(self, what: str) -> str | None:
         """See StepOwner."""
         return None if self.is_leaving else self._run.lockstep.leave(what)
-
-    def warn(self, sentence: str) -> None:
-        """See StepOwner."""
-        self._run.warn(sentence)
-
-    def note(self, sentence: str) -> None:
-        """See StepOwner."""
-        self._log.noted(sentence)
 
 
 def reads_ahead(device_type: str) -> bool:

@@ -15,7 +15,7 @@ from launcher.commands.doctor.facts import NodeFacts
 from launcher.commands.doctor.probe_ranks import pairs_of
 from launcher.commands.doctor.probes import is_free, look_at_folder, look_at_node, pids_folders
 from launcher.errors import UsageError
-from launcher.slurm.job_info import JobFacts
+from launcher.schedulers.slurm.job_info import JobFacts
 
 WHOLE = (
     "0, NVIDIA H100 80GB HBM3, GPU-aa, 0, 0x0000000000000041, 88, 1024, 81559\n"

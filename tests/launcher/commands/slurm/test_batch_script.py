@@ -16,7 +16,7 @@ from launcher.commands.slurm.sbatch_options import (
     submission_environment,
 )
 from launcher.errors import UsageError
-from launcher.slurm.scontrol import Answer
+from launcher.schedulers.slurm.scontrol import Answer
 
 ROOT = Path(__file__).parents[4]
 EXAMPLES = {

@@ -1,0 +1,1 @@
+"""transformers.Trainer, and the trainers of TRL that are made of it."""
