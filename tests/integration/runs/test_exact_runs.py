@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,38 @@ WORKERS = Path(__file__).parents[1] / "workers"
 WORKER = str(WORKERS / "exact_worker.py")
 
 
-def weights(launch: Callable[..., Any], out: Path, ranks: int) -> dict[str, Any]:
-    """The final weights of each model on so many ranks."""
-    launched = launch("--nproc-per-node", str(ranks), WORKER, str(out))
+MODELS = ("Awkward", "Normed", "Blocked", "Scaled")
+NATIVE = ("ddp", "fsdp", "hybrid", "accelerate")
+
+
+def weights(
+    launch: Callable[..., Any],
+    out: Path,
+    ranks: int,
+    strategies: Sequence[str],
+    models: Sequence[str] = MODELS,
+    precisions: Sequence[str] = ("fp32", "bf16"),
+) -> dict[str, Any]:
+    """The final weights of each model under each strategy on so many ranks."""
+    what = (",".join(names) for names in (strategies, models, precisions))
+    launched = launch("--nproc-per-node", str(ranks), WORKER, str(out), *what)
     assert launched.wait(200) == 0, launched.stderr
-    return {f.name.rpartition("-")[0]: load_file(f) for f in out.glob(f"*-{ranks}.safetensors")}
+    found = {f.name.rpartition("-")[0]: load_file(f) for f in out.glob(f"*-{ranks}.safetensors")}
+    assert len(found) == len(strategies) * len(models) * len(precisions)
+    return found
+
+
+def unequal(truth: dict[str, Any], found: dict[str, Any]) -> dict[str, list[str]]:
+    """By case the tensors that differ from the truth; in fp32 ddp is that of every strategy."""
+    wrong: dict[str, list[str]] = {}
+    for case, tensors in found.items():
+        model, precision, _ = case.split("-")
+        known = truth[f"{model}-{precision}-ddp" if precision == "fp32" else case]
+        assert known.keys() == tensors.keys()
+        names = [name for name, one in tensors.items() if not torch.equal(known[name], one)]
+        if names:
+            wrong[case] = names
+    return wrong
 
 
 def records(run: Any) -> dict[int, dict[str, Any]]:
@@ -35,15 +62,19 @@ def test_models_have_the_same_bits_on_any_number_of_ranks(
     ranks: int, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
     """Accumulation, masks, clipping, dropout, norms, penalties, averages, tied parameters."""
-    one, several = (weights(launch, tmp_path, n) for n in (1, ranks))
-    assert len(one) == 16
-    assert one.keys() == several.keys()
-    for case, found in several.items():
-        # In bf16 the strategies round otherwise; in fp32 one is the truth for both.
-        truth = one[case.replace("fp32-fsdp", "fp32-ddp")]
-        assert truth.keys() == found.keys()
-        unequal = [k for k in truth if not torch.equal(truth[k], found[k])]
-        assert unequal == [], case
+    one, several = (weights(launch, tmp_path, n, ("ddp", "fsdp")) for n in (1, ranks))
+    assert unequal(one, several) == {}
+
+
+@pytest.mark.parametrize(
+    "ranks", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3, 4))]
+)
+def test_accelerate_and_hybrid_sharding_have_the_same_bits(
+    ranks: int, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    models = ("Awkward", "Blocked", "Scaled")
+    one = weights(launch, tmp_path, 1, NATIVE, models)
+    assert unequal(one, weights(launch, tmp_path, ranks, ("hybrid", "accelerate"), models)) == {}
 
 
 def test_a_preempted_run_resumes_on_other_ranks_with_the_same_bits(
