@@ -40,6 +40,7 @@ from .broadcast import of_any_dimension
 from .buffer_states import create_states
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
+from .exact_sums import GRADIENT_OF_A_SHARE, ExactSums
 from .frozen_parameters import FrozenParameters
 from .internals import Stage3, Stage12, apply_step, check_layout, is_held_whole, layout_of
 from .known_step import require_known_step
@@ -55,9 +56,6 @@ _UNDONE = {
     "that is passed as model=."
 }
 
-_GRADIENT_OF_A_SHARE = "gradients whose size is not same as the params"
-"""Of DeepSpeed's stage 3 (stage3.py, deepspeed 0.19): the share of a parameter was used."""
-
 
 class Zero(Strategy):
     """fp32 masters and optimizer state in shards; gradients too from stage 2, weights in stage 3.
@@ -72,12 +70,19 @@ class Zero(Strategy):
     _owned_steps: OwnedSteps | None = None
     _cohorts: Cohorts | None = None
     _written: WrittenWeights | None = None
+    _sums: ExactSums | None = None
+    """None: DeepSpeed sums gradients."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         deepspeed = import_deepspeed(self.name, self.ranks.device)
         require_known_step(
-            deepspeed, self._config(), self.precision, self.ranks, device=self._step_device()
+            deepspeed,
+            self._config(),
+            self.precision,
+            self.ranks,
+            device=self._step_device(),
+            exact=self.options.exact,
         )
         by_name = self.options.init == BY_NAME
         deferred = build_deferred(blueprint) if by_name else None
@@ -113,7 +118,8 @@ class Zero(Strategy):
         self._calls = ModelCalls(model, self._through, refused=undone, shown=self._shown)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
-            let_forward_ask_for_parameters(model, self._layout.sums_at_once, self.name)
+            at_once = math.inf if self.options.exact else self._layout.sums_at_once
+            let_forward_ask_for_parameters(model, at_once, self.name)
             stand_in_state_dicts(model, self._shown)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
@@ -125,6 +131,14 @@ class Zero(Strategy):
             offload=self.options.offload,
             version=deepspeed.__version__,
         )
+        if self.options.exact:
+            self._sums = ExactSums(
+                self._engine.optimizer,
+                self._layout,
+                self.catalogue.trainable,
+                self.ranks,
+                version=deepspeed.__version__,
+            )
         self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
         if self.precision.is_mixed:
             self._restore_masters(initial)
@@ -197,6 +211,7 @@ class Zero(Strategy):
             precision=self.precision.name,
             device_type=self.ranks.device.type,
             offload=self.options.offload,
+            exact=self.options.exact,
         )
         if self._whole is None:
             return config
@@ -248,26 +263,47 @@ class Zero(Strategy):
         try:
             self._engine.backward(loss, scale_wrt_gas=False)
         except RuntimeError as error:
-            if _GRADIENT_OF_A_SHARE not in str(error):
+            if GRADIENT_OF_A_SHARE not in str(error):
                 raise
             raise used_without_call(self.name, str(error)) from error
+        if self._sums is not None:
+            self._sums.finish()
+
+    def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
+        """Begin a step whose sums do not depend on their order."""
+        if self._sums is not None:
+            self._sums.begin(exponents, count)
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
         if self._written is not None:
             self._written.require_none()
-        divisor /= self._layout.divides_by
-        own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
-        squares = sum_over_ranks(own, self.ranks, self.meanwhile)
+        inexact: tuple[str, ...] = ()
+        if self._sums is None:
+            divisor /= self._layout.divides_by
+        else:
+            inexact = self._sums.agree()
+            self._sums.put()
+        squares = self._squares(joined(self._gradients(divisor)))
         scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
         self._take_step(scale, finite=finite, grad_norm=grad_norm)
         if finite and self.ema is not None:
             self.ema.update(self._optimizer, self._stepped())
         if self._owned_steps is not None:
             self._owned_steps.release()
-        outcome = StepOutcome(grad_norm=grad_norm, applied=finite)
+        exponents = {} if self._sums is None else self._sums.exponents
+        outcome = StepOutcome(
+            grad_norm=grad_norm, applied=finite, exponents=exponents, inexact=inexact
+        )
         self._require_savable(outcome)
         return outcome
+
+    def _squares(self, grads: list[torch.Tensor]) -> float:
+        """Return the sum of squares of the gradient of all ranks, the same on each."""
+        if self._sums is not None:
+            return self._sums.squares(grads)
+        own = sum_of_squares(grads, self.ranks.device)
+        return sum_over_ranks(own, self.ranks, self.meanwhile)
 
     def _stepped(self) -> Iterable[torch.Tensor]:
         """Return what the optimizer has just updated, as it knows it."""
@@ -278,6 +314,8 @@ class Zero(Strategy):
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        if self._sums is not None:
+            self._sums.put()
         for _, grad in self._layout.gradients():
             # The one reason for which DeepSpeed leaves a step out and clears what it has summed.
             grad.fill_(math.nan)
