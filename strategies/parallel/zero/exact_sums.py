@@ -8,9 +8,10 @@ totals goes where DeepSpeed's step looks for its own. `known_step` proves both a
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -27,34 +28,32 @@ Take = Callable[[Any], None]
 Totals = Mapping[str, torch.Tensor]
 
 
-class _Handover(Protocol):
+class _Handover(ABC):
     """Between DeepSpeed's optimizer and the sums."""
 
     needs: ClassVar[tuple[str, ...]]
     """Attributes that are replaced: what is not there would be set without an effect."""
 
-    def __init__(self, zero_optimizer: Any) -> None: ...
-
-    def cuts(self) -> Iterator[tuple[str, Any, list[Cut]]]:
-        """Yield (name, parameter, who owns what) of what is trained, on every rank alike."""
-        ...
-
-    def hand_over(self, take: Take) -> None:
-        """Have each parameter whose gradient has come given to `take`, in place of DeepSpeed."""
-        ...
-
-    def put(self, layout: Layout, totals: Totals) -> None:
-        """Leave the totals of this rank's pieces where the step looks for gradients."""
-        ...
-
-
-class _Handover12:
-    """DeepSpeedZeroOptimizer."""
-
-    needs: ClassVar = ("process_gradients", "independent_gradient_partition_epilogue")
-
     def __init__(self, zero_optimizer: Any) -> None:
         self._zero = zero_optimizer
+
+    @abstractmethod
+    def cuts(self) -> Iterator[tuple[str, Any, list[Cut]]]:
+        """Yield (name, parameter, who owns what) of what is trained, on every rank alike."""
+
+    @abstractmethod
+    def hand_over(self, take: Take) -> None:
+        """Have each parameter whose gradient has come given to `take`, in place of DeepSpeed."""
+
+    @abstractmethod
+    def put(self, layout: Layout, totals: Totals) -> None:
+        """Leave the totals of this rank's pieces where the step looks for gradients."""
+
+
+class _Handover12(_Handover):
+    """DeepSpeedZeroOptimizer."""
+
+    needs = ("process_gradients", "independent_gradient_partition_epilogue")
 
     def cuts(self) -> Iterator[tuple[str, Any, list[Cut]]]:
         """Yield (name, parameter, who owns what) of what is trained, on every rank alike."""
@@ -88,13 +87,10 @@ class _Handover12:
             self._zero.averaged_gradients[group] = [flat[a:b] for a, b in pairwise(bounds)]
 
 
-class _Handover3:
+class _Handover3(_Handover):
     """DeepSpeedZeroOptimizer_Stage3."""
 
-    needs: ClassVar = ("reduce_ready_partitions_and_remove_grads",)
-
-    def __init__(self, zero_optimizer: Any) -> None:
-        self._zero = zero_optimizer
+    needs = ("reduce_ready_partitions_and_remove_grads",)
 
     def cuts(self) -> Iterator[tuple[str, Any, list[Cut]]]:
         """Yield (name, parameter, who owns what) of what is trained, on every rank alike."""
@@ -149,14 +145,14 @@ class ExactSums:
         Raises:
             ConfigError: this DeepSpeed lacks what is replaced; a dtype cannot be summed exactly.
         """
-        handover = _Handover3 if isinstance(layout, Stage3) else _Handover12
+        handover: type[_Handover] = _Handover3 if isinstance(layout, Stage3) else _Handover12
         missing = [name for name in handover.needs if not hasattr(zero_optimizer, name)]
         if missing:
             raise ConfigError(
                 f"--exact under ZeRO needs {missing[0]} of DeepSpeed's optimizer, which DeepSpeed "
                 f"{version} does not have. {INSTALL_TESTED}, or use --strategy fsdp."
             )
-        self._handover: _Handover = handover(zero_optimizer)
+        self._handover = handover(zero_optimizer)
         self._layout, self._ranks = layout, ranks
         found = {name: (parameter, cuts) for name, parameter, cuts in self._handover.cuts()}
         names = [name for name in order if name in found]

@@ -23,7 +23,7 @@ class Digits(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from train_digits import Net  # type: ignore[import-not-found]
+        from train_digits import Net
 
         self.net = Net(channels=8, width=24)
 
@@ -37,7 +37,7 @@ class Bytes(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from train_bytes import ByteTransformer  # type: ignore[import-not-found]
+        from train_bytes import ByteTransformer
 
         self.net = ByteTransformer(width=16, depth=2, heads=2, context=LENGTH)
 
@@ -146,7 +146,8 @@ def _pictures(generator: torch.Generator) -> Data:
 def _digits(generator: torch.Generator) -> Data:
     from train_digits import digits
 
-    return _masked(*digits().tensors, generator)
+    pixels, labels = digits().tensors
+    return _masked(pixels, labels, generator)
 
 
 _FOUND: dict[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator], Data]]] = {
