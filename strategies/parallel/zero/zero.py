@@ -10,8 +10,6 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 
-from checkpointing import Fragment, torch_dtype
-
 from ...collectives.replicas import Replicas
 from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
@@ -19,30 +17,26 @@ from ..calls.autocast import CastAround
 from ..calls.gradient_watch import ArrivalWatch
 from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts
-from ..catalogue import catalogue_of, persistent_buffers
+from ..catalogue import catalogue_of
 from ..gradients.adjoining import joined
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
-from ..matrix.kept import kept_fragments, kept_values, load_kept
-from ..matrix.owned_steps import OwnedSteps
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_deferred, build_model
 from ..model.same_model import refuse_unlike_models
-from ..native.engine import load_buffers
 from ..state.optimizer_extras import plain_attributes
-from ..state.optimizer_state import flat, fragment_of, kept_state, state_spec, whole
-from ..state.saved_state import SavedState
-from ..strategy import EMPTY_STEP, Blueprint, Scalars, StepOutcome, Strategy, TensorSource
+from ..state.optimizer_state import flat
+from ..strategy import EMPTY_STEP, Blueprint, StepOutcome
 from ..trial.owned import OwnedOrFlat
 from ..trial.stepping import Flat, FlatEach, FlatInPieces
 from ..trial.trial import Cut, Tried, made_after_trial, tried_optimizer
 from .broadcast import of_any_dimension
-from .buffer_states import create_states
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
 from .exact_sums import GRADIENT_OF_A_SHARE, ExactSums
 from .frozen_parameters import FrozenParameters
 from .internals import Stage3, Stage12, apply_step, check_layout, is_held_whole, layout_of
+from .kept_in_pieces import KeptInPieces
 from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
@@ -57,7 +51,7 @@ _UNDONE = {
 }
 
 
-class Zero(Strategy):
+class Zero(KeptInPieces):
     """fp32 masters and optimizer state in shards; gradients too from stage 2, weights in stage 3.
 
     Loss scaling and clipping are not DeepSpeed's: its static loss scale is set, just before the
@@ -67,7 +61,6 @@ class Zero(Strategy):
     stage: ClassVar[int]
     _whole: frozenset[str] | None = None
     """Names of the parameters that are stepped whole; None: DeepSpeed steps all as it cuts them."""
-    _owned_steps: OwnedSteps | None = None
     _cohorts: Cohorts | None = None
     _written: WrittenWeights | None = None
     _sums: ExactSums | None = None
@@ -356,69 +349,11 @@ class Zero(Strategy):
             self._cohorts.hold(names)
         super().hold_back(names)
 
-    def fragments(self, *, weights_only: bool) -> list[Fragment]:
-        """Return the pieces of the flat buffers that this rank holds."""
-        found: list[Fragment] = []
-        for piece in self._layout.pieces():
-            spec = self.catalogue.trainable[piece.fqn]
-            start, end = piece.start, piece.end
-            found.append(fragment_of(spec, start, end, piece.of(piece.buffer)))
-            if weights_only or self._owned_steps is not None:
-                continue
-            kept = kept_state(self._optimizer, piece.buffer, piece.fqn)
-            found += [
-                fragment_of(state_spec(spec, key, t.dtype), start, end, piece.of(t))
-                for key, t in sorted(kept.tensors.items())
-            ]
-        if self._owned_steps is not None and not weights_only:
-            held, specs = self._owned_steps.held(), self.catalogue.trainable
-            found += kept_fragments(held, self._optimizer, specs, lambda _, *share: share)
-        found += self._frozen.fragments(self.ranks.rank, self.ranks.world_size)
-        if self.ranks.is_coordinator:
-            buffers = persistent_buffers(self._model)
-            found += [
-                whole(spec, buffers[name].to(torch_dtype(spec.dtype)))
-                for name, spec in self.catalogue.buffers.items()
-                if spec.numel
-            ]
-        return found
-
-    def scalars(self) -> Scalars:
-        """Return the rest of the state of the parameters of which this rank holds a piece."""
-        if self._owned_steps is not None:
-            return kept_values(self._owned_steps.held(), self._optimizer)
-        found = {
-            p.fqn: kept_state(self._optimizer, p.buffer, p.fqn).values
-            for p in self._layout.pieces()
-        }
-        return {fqn: state for fqn, state in found.items() if state}
-
     def _weights_alike(self) -> Replicas:
         """Return the weights that are computed with, which all ranks hold up to stage 2."""
         if self.stage == 3:
             return Replicas()
         return Replicas(list(self._model.named_parameters()))
-
-    def load(self, source: TensorSource, saved: SavedState | None) -> None:
-        """Read the pieces that this rank holds."""
-        self._layout.begin_load()
-        # What the ranks read together comes first: what a rank may refuse alone comes after it.
-        self._frozen.load(source)
-        load_buffers(self._model, self.catalogue, source)
-        owned = self._owned_steps
-        if owned is not None and saved is not None:
-            specs = self.catalogue.trainable
-            load_kept(owned.held(), self._optimizer, specs, source, saved)
-        states: dict[int, dict[str, torch.Tensor]] = {}
-        if saved is not None and owned is None:
-            states = create_states(
-                self._layout.pieces(), self._optimizer, saved, self.catalogue.trainable
-            )
-        for piece in self._layout.pieces():
-            values = source.read(piece.fqn, "fp32", piece.start, piece.end)
-            piece.of(piece.buffer).copy_(values)
-            for key, tensor in states.get(id(piece.buffer), {}).items():
-                piece.of(tensor).copy_(source.read(piece.fqn, key, piece.start, piece.end))
 
     def refresh(self) -> None:
         """Make the computing weights follow the masters. Called on every rank."""
