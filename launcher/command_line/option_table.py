@@ -141,7 +141,7 @@ OWN_OPTIONS = (
             "the repeated modules)",
         ),
         ("--hybrid-shard", None, "fsdp: shard within a node, replicate across nodes"),
-        ("--exact", None, "the same bits on any number of ranks (single, ddp)"),
+        ("--exact", None, "the same bits on any number of ranks (not in fp16)"),
         ("--run-dir", "DIR", "run folder: checkpoints, metrics, logs (default: runs/SCRIPT)"),
         (
             "--checkpoints",

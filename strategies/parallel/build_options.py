@@ -16,7 +16,6 @@ _ANY = ("single", "ddp", "fsdp", "zero1", "zero2", "zero3")
 _HONOURED_BY: dict[str, tuple[str, ...]] = {
     "shard_blocks": _SHARDED,
     "hybrid_shard": _SHARDED,
-    "exact": ("single", "ddp", "fsdp"),
     "offload": ("fsdp", "zero1", "zero2", "zero3"),
     "checkpoint_blocks": (*_ANY, "accelerate"),
     "compile_blocks": ("single", "ddp", "fsdp"),

@@ -224,7 +224,8 @@ class Strategy(ABC):
                 one. The others may be waiting for them; this rank is not.
         """
         self._refuse_unlike_losses(where)
-        if self.ranks.world_size > 1:
+        if self.ranks.world_size > 1 or self.options.exact:
+            # With exact sums on one rank too: the run may go on with several.
             refuse_untouched(loss, self._leaves(), where=where)
         self._accumulate(loss)
 

@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from ..gradients.partition_sums import BUCKET_ELEMENTS
+
 MASTER_BYTES = 4
 _SUM_BYTES = 8
-"""An element of a gradient that is summed in float64 (exact/gradient_sums.py, sharded_sums.py)."""
+"""An element of a gradient that is summed in float64 (gradients/gradient_sums.py, sharded_sums.py,
+partition_sums.py)."""
 _SQUARE_BYTES = 16
 """An element of a gradient in float64, and its square (grad_norm.py)."""
 _DDP_BROADCAST_BYTES = 250 * 1024**2
@@ -170,6 +173,22 @@ def bucket_bytes(sizes: ModelSizes, element_bytes: int) -> int:
     return element_bytes * (written if sizes.on_host else _DEEPSPEED_BUCKET)
 
 
+def _exact_bucket(sizes: ModelSizes) -> int:
+    """Return what exact sums under ZeRO keep for a bucket: gradients/partition_sums.py."""
+    return _SUM_BYTES * _exact_bucket_elements(sizes)
+
+
+def _exact_buffers(sizes: ModelSizes) -> int:
+    """Return the bucket, what gloo reduces it in, and the gradients that wait for it to be full."""
+    bucket = _exact_bucket(sizes)
+    waiting = sizes.compute_bytes * _exact_bucket_elements(sizes)
+    return (2 if sizes.on_host else 1) * bucket + waiting
+
+
+def _exact_bucket_elements(sizes: ModelSizes) -> int:
+    return max(min(sizes.trainable, BUCKET_ELEMENTS), sizes.largest_parameter)
+
+
 def flat_step(sizes: ModelSizes, share: int) -> int:
     """Return what a step over one flat share makes; `share` in elements."""
     squares = _squares(sizes, min(sizes.largest_parameter, share))
@@ -201,6 +220,12 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], MemoryNeed]:
         # allreduce_bucket flattens what goes to one rank, and casts that to fp32; what comes back
         # is added to this rank's share.
         reducing = (MASTER_BYTES + sizes.compute_bytes + (MASTER_BYTES if mixed else 0)) * share
+        # `step` flattens the gradients, lets go of their parts, and then updates.
+        stepping = max(MASTER_BYTES * share, flat_step(sizes, share))
+        if sizes.exact:
+            # The totals in fp32 are made for the step, which flattens them once more.
+            gradients, bucket, reducing = _SUM_BYTES * share, _exact_buffers(sizes), 0
+            stepping = _exact_bucket(sizes) + MASTER_BYTES * share + stepping
         # The copies of every parameter that zero.py proves the layout with are on the host. The
         # flat buffer is made beside the cast parameters, the masters when those are gone.
         initial = whole if sizes.on_host else 0
@@ -214,8 +239,7 @@ def _zero12(stage: int) -> Callable[[ModelSizes, Spread], MemoryNeed]:
             buffers=bucket,
             activations=sizes.activation_bytes or 0,
             reducing=reducing,
-            # `step` flattens the gradients, lets go of their parts, and then updates.
-            stepping=max(MASTER_BYTES * share, flat_step(sizes, share)),
+            stepping=stepping,
             building=building + sizes.frozen_bytes,
             host=_initial_on_host(sizes, spread),
         )
@@ -244,18 +268,24 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
     # initialize_optimizer_states makes a buffer beside the gradients.
     initial = whole if sizes.on_host else 0
     building = initial + max(whole, kept + 2 * MASTER_BYTES * share)
+    # reduce_scatter_coalesced (runtime/comm/coalesced_collectives.py) packs a bucket in fp32.
+    reducing = MASTER_BYTES * min(sizes.trainable, _DEEPSPEED_BUCKET)
+    passing, gradients = bucket, MASTER_BYTES * share
+    if sizes.exact:
+        # Beside the shares of gradients, in which the step looks for the totals.
+        gradients += _SUM_BYTES * share
+        bucket, passing, reducing = _exact_bucket(sizes), _exact_buffers(sizes), 0
     if spread.by_name:
         # A host's zeros take no memory before they are written.
         zeros = 0 if sizes.on_host else MASTER_BYTES * share
         building = kept + MASTER_BYTES * share + max(zeros, _drawn(sizes))
     return MemoryNeed(
         parameters=kept + sizes.frozen_bytes,
-        gradients=MASTER_BYTES * share,
+        gradients=gradients,
         optimizer=ceil(sizes.optimizer_bytes / spread.ranks),
-        buffers=bucket + sizes.compute_bytes * gathered,
+        buffers=passing + sizes.compute_bytes * gathered,
         activations=sizes.activation_bytes or 0,
-        # reduce_scatter_coalesced (runtime/comm/coalesced_collectives.py) packs a bucket in fp32.
-        reducing=MASTER_BYTES * min(sizes.trainable, _DEEPSPEED_BUCKET),
+        reducing=reducing,
         # The bucket stays; `_prepare_fp32_grad_for_sub_group` copies the gradients.
         stepping=bucket + MASTER_BYTES * share + flat_step(sizes, share),
         building=sizes.frozen_bytes + building,

@@ -4,7 +4,8 @@ fully_shard reduces each group of parameters in every backward: in float64 here,
 collective that rounds first (see gradient_sums.py), and a hook that adds up over micro-batches.
 What it leaves in `.grad` on the way, in fp32, is overwritten. Read in torch 2.13
 (_fully_shard/_fsdp_collectives.py): the flat input of the collective is [ranks, group's padded
-shards], one parameter after the other, of those that have a gradient.
+shards], one parameter after the other, of those that have a gradient. Replicas on several nodes are
+summed after that collective, and before the hook.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ShardedSums:
         Args:
             modules: of the model.
             named: the trainable shards, DTensors cut by rows.
-            ranks: over which they are cut.
+            ranks: of the run: those over which rows are cut, and their replicas.
 
         Raises:
             ConfigError: this torch has no hook for the reduction; a dtype cannot be summed exactly.
@@ -64,7 +65,7 @@ class ShardedSums:
         """Begin a step; see `StepUnits.begin`."""
         self._units.begin(exponents, count)
         for part in self._parts:
-            part.total.zero_()
+            part.begin()
 
     def put(self) -> list[str]:
         """Leave the totals in the shards' gradients. Called on every rank.
@@ -103,10 +104,17 @@ class _Part:
         self._ranks = shards[0].device_mesh.size(-1)
         self._sizes = [_padded(shard.shape, self._ranks) for shard in shards]
         device = shards[0].to_local().device
+        self._filled: torch.Tensor | None = None
+        self._is_rounded = False
         self.total = torch.zeros(sum(self._sizes), dtype=torch.float64, device=device)
         module.set_custom_reduce_scatter(self)
         module.set_all_reduce_hook(self._add)
         module.set_gradient_divide_factor(1.0)
+
+    def begin(self) -> None:
+        """Begin a step."""
+        self.total.zero_()
+        self._filled, self._is_rounded = None, False
 
     def shares(self) -> Iterable[tuple[int, torch.Tensor]]:
         """Return (number of the parameter, its padded rows) of this rank."""
@@ -115,8 +123,18 @@ class _Part:
     def allocate(
         self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
-        """Return memory for the flat input or output."""
-        return torch.empty(size, dtype=dtype, device=device)
+        """Return memory for the flat input, and then, when it is filled, for the output.
+
+        Where rows are not cut there is no collective between the two, and with several nodes the
+        sum over them follows at once: this is the last moment to round.
+        """
+        made = torch.empty(size, dtype=dtype, device=device)
+        if self._ranks == 1 and self._filled is None:
+            self._filled = made
+        elif self._filled is not None:
+            self._round(self._filled)
+            self._filled = None
+        return made
 
     def __call__(
         self,
@@ -134,8 +152,12 @@ class _Part:
 
     def _add(self, reduced: torch.Tensor) -> None:
         """Take what the ranks' sum of a micro-batch has left here."""
-        if self._ranks == 1:
-            self._round(reduced)
+        if not self._is_rounded:
+            raise ConfigError(
+                f"--exact under strategy=fsdp: torch {torch.__version__} sums gradients over the "
+                "ranks before they can be rounded. Use --strategy ddp."
+            )
+        self._is_rounded = False
         self.total += reduced
 
     def _round(self, flat: torch.Tensor) -> None:
@@ -150,6 +172,7 @@ class _Part:
         pieces = torch.split(rows, self._sizes, dim=1)
         for piece, unit in zip(pieces, self._units.look(self._numbers, pieces), strict=True):
             round_away_(piece, unit)
+        self._is_rounded = True
 
 
 def _padded(shape: torch.Size, ranks: int) -> int:

@@ -1,6 +1,7 @@
 """Hugging Face Accelerate: the user's own `Accelerator` wraps, computes, clips and steps.
 
-Used of it are prepare, backward, clip_grad_norm_ and its autocast. Its loader, scheduler and
+Used of it are prepare, backward, clip_grad_norm_ and its autocast; with exact sums, which are not
+its, prepare_model, backward and autocast. Its loader, scheduler and
 save_state are not: data order, schedule and checkpoints are the same as under every strategy.
 
 An Accelerator may quietly do something else than it was asked for (read in accelerate 1.15,
@@ -57,6 +58,12 @@ class Accelerate(Replicated):
 
     def _spread(self, model: nn.Module) -> nn.Module:
         self._relay = Relay(model)
+        self._ddp: DistributedDataParallel | None = None
+        if self.options.exact:
+            refuse_other_sums(self._accelerator)
+            # As for an evaluation: its precision without its sums, which `GradientSums` takes.
+            whole: nn.Module = self._accelerator.prepare_model(self._relay, evaluation_mode=True)
+            return whole
         prepared: nn.Module = self._accelerator.prepare(self._relay)
         self._ddp = refuse_unlike(prepared, self._accelerator, self.ranks)
         self.bucket_orders = orders_of([self._ddp], self.ranks.world_size)
@@ -71,14 +78,19 @@ class Accelerate(Replicated):
     def _accumulate(self, loss: torch.Tensor) -> None:
         self._accelerator.backward(loss)
 
+    def _update(self) -> None:
+        self._stepper.step()
+
     def _apply(self, grads: list[torch.Tensor], divisor: float) -> StepOutcome:
         """Divide, clip by the Accelerator, and update, unless a gradient is not finite."""
+        if self.options.exact:
+            return super()._apply(grads, divisor)  # its norm would depend on the order
         torch._foreach_mul_(grads, 1.0 / divisor)
         parameters = [p for _, p in self._named if p.grad is not None]
         max_norm = math.inf if self.max_grad_norm is None else self.max_grad_norm
         norm = float(self._accelerator.clip_grad_norm_(parameters, max_norm))
         if math.isfinite(norm):
-            self._stepper.step()
+            self._update()
         return StepOutcome(grad_norm=norm, applied=math.isfinite(norm))
 
 
@@ -126,6 +138,20 @@ def refuse_unsuited(
             "strategy=accelerate: this Accelerator has gradient_accumulation_steps="
             f"{accelerator.gradient_accumulation_steps}, and how much is accumulated follows from "
             "global_batch and micro_batch. Leave it at 1."
+        )
+
+
+def refuse_other_sums(accelerator: Any) -> None:
+    """Refuse an Accelerator that was told how gradients are to be sent; exact sums are not.
+
+    Raises:
+        ConfigError: it has a communication hook.
+    """
+    hook = getattr(accelerator.ddp_handler, "comm_hook", None)
+    if hook is not None and str(getattr(hook, "value", hook)) != "no":
+        raise ConfigError(
+            f"--exact sums gradients itself, in float64, and this Accelerator has comm_hook={hook} "
+            "in its DistributedDataParallelKwargs. Leave one of them out."
         )
 
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..calls.autocast import Autocast
 from ..gradients.bucket_order import orders_of
-from ..gradients.grad_norm import own_part, squares_of_replicas
+from ..gradients.grad_norm import squares_of_replicas
 from .single import Replicated
 
 # Replicas start equal and are updated equally; a broadcast of buffers at every forward would only
@@ -67,7 +67,5 @@ class DDP(Replicated):
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
         if self.options.exact:
-            rank, size = self.ranks.rank, self.ranks.world_size
-            part = [own_part(grad.reshape(-1), rank, size) for grad in grads]
-            return self._exact_squares(grads, part, is_spread=True)
+            return super()._squares(grads)
         return squares_of_replicas(grads, self.ranks, self.meanwhile)

@@ -168,8 +168,6 @@ class TorchEngine(Strategy):
 
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Return the sum of squares of the gradient of all ranks, the same on each."""
-        if self.options.exact:
-            return self._exact_squares(grads, [grad.reshape(-1) for grad in grads])
         return number_of(sum_of_squares(grads, self.ranks.device), self.meanwhile)
 
     def _exact_squares(
@@ -177,7 +175,7 @@ class TorchEngine(Strategy):
         grads: Sequence[torch.Tensor],
         parts: Sequence[torch.Tensor],
         *,
-        is_spread: bool = False,
+        is_spread: bool,
     ) -> float:
         """Return the sum of squares, the same bits under every strategy. Called on every rank.
 

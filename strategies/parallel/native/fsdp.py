@@ -22,7 +22,6 @@ from ..build_options import BY_NAME
 from ..calls.bypass import REMEDY
 from ..calls.model_view import IN_SHARDS, Call
 from ..calls.pickled_shards import refuse_pickled_shards
-from ..calls.unused_parameters import refuse_untouched
 from ..calls.used_outside import UsedOutside
 from ..gradients.grad_norm import sum_of_squares, sum_over_ranks
 from ..gradients.gradient_sums import GradientSums
@@ -160,8 +159,6 @@ class FSDP(TorchEngine):
         torch while its weights are in shards; while they are not, as after a forward, its gradient
         may come when the block's are on their way, and would go along with the next.
         """
-        if self._sums is not None and self.ranks.world_size == 1:
-            refuse_untouched(loss, self._leaves(), where=where)
         super().backward(loss, where=where)
         if self._scalar_sums is not None:
             self._scalar_sums.add()

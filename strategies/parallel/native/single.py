@@ -16,6 +16,7 @@ from ...errors import ConfigError
 from ..calls.autocast import Autocast, Relay
 from ..calls.model_view import Call
 from ..calls.unused_parameters import Mark, marks, may_be_untouched, refuse_untouched
+from ..gradients.grad_norm import own_part
 from ..gradients.gradient_sums import GradientSums
 from ..state.replicated_state import load_replicated, replicated_tensors, striped
 from ..state.saved_state import SavedState, TensorSource
@@ -84,6 +85,14 @@ class Replicated(TorchEngine):
 
     def _local_grads(self) -> list[torch.Tensor]:
         return [p.grad for _, p in self._named if p.grad is not None]
+
+    def _squares(self, grads: list[torch.Tensor]) -> float:
+        """Return the sum of squares; where it is exact, each rank squares a part of them."""
+        if not self.options.exact:
+            return super()._squares(grads)
+        rank, size = self.ranks.rank, self.ranks.world_size
+        part = [own_part(grad.reshape(-1), rank, size) for grad in grads]
+        return self._exact_squares(grads, part, is_spread=True)
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return this rank's share of everything, balanced by bytes."""

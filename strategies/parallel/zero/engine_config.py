@@ -16,11 +16,15 @@ from .required import installed, require
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 SUB_GROUP_ELEMENTS = 1_000_000_000
 """Stage 3 steps a group of more elements a rank in parts, one after the other (zero/config.py)."""
+_UNUSED_BUCKET = 4096
+"""Elements of a bucket that stays empty."""
 _DEPRECATED_INSIDE = r"`torch.distributed.(all_gather_into_tensor|reduce_scatter_tensor)`"
 """torch's advice to DeepSpeed, which a user can do nothing about and would see once a rank."""
 
 
-def engine_config(*, stage: int, precision: str, device_type: str, offload: bool) -> dict[str, Any]:
+def engine_config(
+    *, stage: int, precision: str, device_type: str, offload: bool, exact: bool = False
+) -> dict[str, Any]:
     """Return the configuration of `deepspeed.initialize`. Pure."""
     on_host = {"device": "cpu", "pin_memory": device_type != "cpu"}
     config: dict[str, Any] = {
@@ -32,8 +36,8 @@ def engine_config(*, stage: int, precision: str, device_type: str, offload: bool
             "stage": stage,
             # Stage 3 replaces torch.nn.functional.linear for the whole process, by one that does
             # not hold gathered weights until backward. It rounds otherwise in bf16, and on a CPU
-            # there is no memory to win.
-            "memory_efficient_linear": device_type != "cpu",
+            # there is no memory to win. With exact sums it has to round as everywhere.
+            "memory_efficient_linear": device_type != "cpu" and not exact,
             **({"offload_optimizer": on_host} if offload else {}),
             **({"offload_param": on_host} if offload and stage == 3 else {}),
         },
@@ -49,6 +53,9 @@ def engine_config(*, stage: int, precision: str, device_type: str, offload: bool
     if stage < 3:
         # It would divide by the ranks in the precision of the weights.
         config["gradient_allreduce_op"] = "sum"
+    if exact:
+        # Gradients are taken before they get there (exact_sums.py); it is made all the same.
+        config["zero_optimization"]["reduce_bucket_size"] = _UNUSED_BUCKET
     if precision == "bf16":
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
     if precision == "fp16":

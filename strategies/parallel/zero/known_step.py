@@ -17,6 +17,7 @@ from ...collectives.process_group import Ranks
 from ...errors import INSTALL_TESTED, ConfigError, first_line
 from ...precision import Precision
 from ..gradients.grad_norm import sum_over_ranks
+from .exact_sums import ExactSums
 from .internals import Stage3, Stage12, apply_step, layout_of
 
 ELEMENTS = 24
@@ -60,6 +61,7 @@ def require_known_step(
     ranks: Ranks,
     *,
     device: torch.device,
+    exact: bool = False,
 ) -> None:
     """Take the step, and refuse a DeepSpeed that comes to another result. Called on every rank.
 
@@ -69,13 +71,14 @@ def require_known_step(
         precision: computed in.
         ranks: all of them.
         device: where the optimizer's parameters are.
+        exact: whether gradients are summed exactly, and not by DeepSpeed.
 
     Raises:
         ConfigError: on every rank, when one has seen another gradient, master or weight.
     """
     version = deepspeed.__version__
     try:
-        found = _step(deepspeed, config, precision, ranks, device)
+        found = _step(deepspeed, config, precision, ranks, device, exact=exact)
     except (AttributeError, KeyError, TypeError) as error:  # the same release runs on all ranks
         raise ConfigError(
             f"DeepSpeed {version} cannot be used as it is here: {first_line(error)}. "
@@ -105,6 +108,8 @@ def _step(
     precision: Precision,
     ranks: Ranks,
     device: torch.device,
+    *,
+    exact: bool,
 ) -> str | None:
     """Return what differs on this rank; None: nothing."""
     model = _Tiny(device)
@@ -114,12 +119,22 @@ def _step(
         layout = layout_of(engine.optimizer, deepspeed.__version__)
         if isinstance(layout, Stage12):
             layout.sum_in_fp32()
+        sums = None
+        if exact:
+            order = {name: None for name, _ in model.named_parameters()}
+            sums = ExactSums(engine.optimizer, layout, order, ranks, version=deepspeed.__version__)
+            sums.begin({}, 2 * ranks.world_size)
         for micro_batch in (0, 1):
             engine.set_gradient_accumulation_boundary(micro_batch == 1)
             x = gradient(micro_batch, ranks.rank).to(ranks.device, precision.compute_dtype)
             engine.backward(engine(x), scale_wrt_gas=False)
-        wrong = _gradients(layout, summed(ranks.world_size))
-        scale = ranks.world_size / layout.divides_by
+            if sums is not None:
+                sums.finish()
+        if sums is not None:
+            sums.put()
+        divides_by = layout.divides_by if sums is None else 1
+        wrong = _gradients(layout, summed(ranks.world_size), divides_by)
+        scale = ranks.world_size / divides_by
         apply_step(engine, layout, scale, is_finite=True, grad_norm=float(summed(1).norm()))
         weights = stepped(ranks.world_size)
         wrong = wrong or _masters(layout, weights)
@@ -142,9 +157,9 @@ def _small(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "zero_optimization": zero}
 
 
-def _gradients(layout: Stage12 | Stage3, expected: torch.Tensor) -> str | None:
+def _gradients(layout: Stage12 | Stage3, expected: torch.Tensor, divides_by: int) -> str | None:
     for piece, grad in layout.gradients():
-        whole = grad.detach().float().cpu().reshape(-1) * layout.divides_by
+        whole = grad.detach().float().cpu().reshape(-1) * divides_by
         if wrong := _first(f"gradient of {_NAME}", whole, expected, piece.start, piece.end):
             return wrong
     return None

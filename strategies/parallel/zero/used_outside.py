@@ -23,7 +23,7 @@ from ..calls.stand_in import StandIn
 from .internals import is_gathered
 
 
-def let_forward_ask_for_parameters(model: nn.Module, bucket_elements: int, strategy: str) -> None:
+def let_forward_ask_for_parameters(model: nn.Module, bucket_elements: float, strategy: str) -> None:
     """Have a module gather its parameters for a forward that asks for them by `parameters()`.
 
     Only one whose calls are known: without modules inside, or an `nn.Sequential` of such.
@@ -33,7 +33,7 @@ def let_forward_ask_for_parameters(model: nn.Module, bucket_elements: int, strat
         strategy: its name.
         bucket_elements: of the gradients that DeepSpeed sums at a time. Those of a larger model are
             cut into several sums, at another place where a rank has them in another order: in it
-            nothing is gathered so.
+            nothing is gathered so. inf: where they are cut does not depend on that order.
     """
     sizes = (parameter.ds_numel for parameter in model.parameters())  # type: ignore[attr-defined]
     _UsedOutside(model, strategy, may_gather=sum(sizes) <= bucket_elements)

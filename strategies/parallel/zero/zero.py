@@ -10,8 +10,6 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 
-from checkpointing import Fragment, torch_dtype
-
 from ...collectives.replicas import Replicas
 from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
@@ -19,29 +17,26 @@ from ..calls.autocast import CastAround
 from ..calls.gradient_watch import ArrivalWatch
 from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts
-from ..catalogue import catalogue_of, persistent_buffers
+from ..catalogue import catalogue_of
 from ..gradients.adjoining import joined
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
-from ..matrix.kept import kept_fragments, kept_values, load_kept
-from ..matrix.owned_steps import OwnedSteps
 from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_deferred, build_model
 from ..model.same_model import refuse_unlike_models
-from ..native.engine import load_buffers
 from ..state.optimizer_extras import plain_attributes
-from ..state.optimizer_state import flat, fragment_of, kept_state, state_spec, whole
-from ..state.saved_state import SavedState, Scalars, TensorSource
-from ..strategy import EMPTY_STEP, Blueprint, StepOutcome, Strategy
+from ..state.optimizer_state import flat
+from ..strategy import EMPTY_STEP, Blueprint, StepOutcome
 from ..trial.owned import OwnedOrFlat
 from ..trial.stepping import Flat, FlatEach, FlatInPieces
 from ..trial.trial import Cut, Tried, made_after_trial, tried_optimizer
 from .broadcast import of_any_dimension
-from .buffer_states import create_states
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
+from .exact_sums import GRADIENT_OF_A_SHARE, ExactSums
 from .frozen_parameters import FrozenParameters
 from .internals import Stage3, Stage12, apply_step, check_layout, is_held_whole, layout_of
+from .kept_in_pieces import KeptInPieces
 from .known_step import require_known_step
 from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
@@ -55,11 +50,8 @@ _UNDONE = {
     "that is passed as model=."
 }
 
-_GRADIENT_OF_A_SHARE = "gradients whose size is not same as the params"
-"""Of DeepSpeed's stage 3 (stage3.py, deepspeed 0.19): the share of a parameter was used."""
 
-
-class Zero(Strategy):
+class Zero(KeptInPieces):
     """fp32 masters and optimizer state in shards; gradients too from stage 2, weights in stage 3.
 
     Loss scaling and clipping are not DeepSpeed's: its static loss scale is set, just before the
@@ -69,15 +61,21 @@ class Zero(Strategy):
     stage: ClassVar[int]
     _whole: frozenset[str] | None = None
     """Names of the parameters that are stepped whole; None: DeepSpeed steps all as it cuts them."""
-    _owned_steps: OwnedSteps | None = None
     _cohorts: Cohorts | None = None
     _written: WrittenWeights | None = None
+    _sums: ExactSums | None = None
+    """None: DeepSpeed sums gradients."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         deepspeed = import_deepspeed(self.name, self.ranks.device)
         require_known_step(
-            deepspeed, self._config(), self.precision, self.ranks, device=self._step_device()
+            deepspeed,
+            self._config(),
+            self.precision,
+            self.ranks,
+            device=self._step_device(),
+            exact=self.options.exact,
         )
         by_name = self.options.init == BY_NAME
         deferred = build_deferred(blueprint) if by_name else None
@@ -113,7 +111,8 @@ class Zero(Strategy):
         self._calls = ModelCalls(model, self._through, refused=undone, shown=self._shown)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
-            let_forward_ask_for_parameters(model, self._layout.sums_at_once, self.name)
+            at_once = math.inf if self.options.exact else self._layout.sums_at_once
+            let_forward_ask_for_parameters(model, at_once, self.name)
             stand_in_state_dicts(model, self._shown)
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
@@ -125,6 +124,14 @@ class Zero(Strategy):
             offload=self.options.offload,
             version=deepspeed.__version__,
         )
+        if self.options.exact:
+            self._sums = ExactSums(
+                self._engine.optimizer,
+                self._layout,
+                self.catalogue.trainable,
+                self.ranks,
+                version=deepspeed.__version__,
+            )
         self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
         if self.precision.is_mixed:
             self._restore_masters(initial)
@@ -197,6 +204,7 @@ class Zero(Strategy):
             precision=self.precision.name,
             device_type=self.ranks.device.type,
             offload=self.options.offload,
+            exact=self.options.exact,
         )
         if self._whole is None:
             return config
@@ -248,26 +256,47 @@ class Zero(Strategy):
         try:
             self._engine.backward(loss, scale_wrt_gas=False)
         except RuntimeError as error:
-            if _GRADIENT_OF_A_SHARE not in str(error):
+            if GRADIENT_OF_A_SHARE not in str(error):
                 raise
             raise used_without_call(self.name, str(error)) from error
+        if self._sums is not None:
+            self._sums.finish()
+
+    def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
+        """Begin a step whose sums do not depend on their order."""
+        if self._sums is not None:
+            self._sums.begin(exponents, count)
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
         if self._written is not None:
             self._written.require_none()
-        divisor /= self._layout.divides_by
-        own = sum_of_squares(joined(self._gradients(divisor)), self.ranks.device)
-        squares = sum_over_ranks(own, self.ranks, self.meanwhile)
+        inexact: tuple[str, ...] = ()
+        if self._sums is None:
+            divisor /= self._layout.divides_by
+        else:
+            inexact = self._sums.agree()
+            self._sums.put()
+        squares = self._squares(joined(self._gradients(divisor)))
         scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
         self._take_step(scale, finite=finite, grad_norm=grad_norm)
         if finite and self.ema is not None:
             self.ema.update(self._optimizer, self._stepped())
         if self._owned_steps is not None:
             self._owned_steps.release()
-        outcome = StepOutcome(grad_norm=grad_norm, applied=finite)
+        exponents = {} if self._sums is None else self._sums.exponents
+        outcome = StepOutcome(
+            grad_norm=grad_norm, applied=finite, exponents=exponents, inexact=inexact
+        )
         self._require_savable(outcome)
         return outcome
+
+    def _squares(self, grads: list[torch.Tensor]) -> float:
+        """Return the sum of squares of the gradient of all ranks, the same on each."""
+        if self._sums is not None:
+            return self._sums.squares(grads)
+        own = sum_of_squares(grads, self.ranks.device)
+        return sum_over_ranks(own, self.ranks, self.meanwhile)
 
     def _stepped(self) -> Iterable[torch.Tensor]:
         """Return what the optimizer has just updated, as it knows it."""
@@ -278,6 +307,8 @@ class Zero(Strategy):
 
     def skip(self) -> StepOutcome:
         """Drop the gradients of a step in which nothing counted; change nothing. On every rank."""
+        if self._sums is not None:
+            self._sums.put()
         for _, grad in self._layout.gradients():
             # The one reason for which DeepSpeed leaves a step out and clears what it has summed.
             grad.fill_(math.nan)
@@ -318,69 +349,11 @@ class Zero(Strategy):
             self._cohorts.hold(names)
         super().hold_back(names)
 
-    def fragments(self, *, weights_only: bool) -> list[Fragment]:
-        """Return the pieces of the flat buffers that this rank holds."""
-        found: list[Fragment] = []
-        for piece in self._layout.pieces():
-            spec = self.catalogue.trainable[piece.fqn]
-            start, end = piece.start, piece.end
-            found.append(fragment_of(spec, start, end, piece.of(piece.buffer)))
-            if weights_only or self._owned_steps is not None:
-                continue
-            kept = kept_state(self._optimizer, piece.buffer, piece.fqn)
-            found += [
-                fragment_of(state_spec(spec, key, t.dtype), start, end, piece.of(t))
-                for key, t in sorted(kept.tensors.items())
-            ]
-        if self._owned_steps is not None and not weights_only:
-            held, specs = self._owned_steps.held(), self.catalogue.trainable
-            found += kept_fragments(held, self._optimizer, specs, lambda _, *share: share)
-        found += self._frozen.fragments(self.ranks.rank, self.ranks.world_size)
-        if self.ranks.is_coordinator:
-            buffers = persistent_buffers(self._model)
-            found += [
-                whole(spec, buffers[name].to(torch_dtype(spec.dtype)))
-                for name, spec in self.catalogue.buffers.items()
-                if spec.numel
-            ]
-        return found
-
-    def scalars(self) -> Scalars:
-        """Return the rest of the state of the parameters of which this rank holds a piece."""
-        if self._owned_steps is not None:
-            return kept_values(self._owned_steps.held(), self._optimizer)
-        found = {
-            p.fqn: kept_state(self._optimizer, p.buffer, p.fqn).values
-            for p in self._layout.pieces()
-        }
-        return {fqn: state for fqn, state in found.items() if state}
-
     def _weights_alike(self) -> Replicas:
         """Return the weights that are computed with, which all ranks hold up to stage 2."""
         if self.stage == 3:
             return Replicas()
         return Replicas(list(self._model.named_parameters()))
-
-    def load(self, source: TensorSource, saved: SavedState | None) -> None:
-        """Read the pieces that this rank holds."""
-        self._layout.begin_load()
-        # What the ranks read together comes first: what a rank may refuse alone comes after it.
-        self._frozen.load(source)
-        load_buffers(self._model, self.catalogue, source)
-        owned = self._owned_steps
-        if owned is not None and saved is not None:
-            specs = self.catalogue.trainable
-            load_kept(owned.held(), self._optimizer, specs, source, saved)
-        states: dict[int, dict[str, torch.Tensor]] = {}
-        if saved is not None and owned is None:
-            states = create_states(
-                self._layout.pieces(), self._optimizer, saved, self.catalogue.trainable
-            )
-        for piece in self._layout.pieces():
-            values = source.read(piece.fqn, "fp32", piece.start, piece.end)
-            piece.of(piece.buffer).copy_(values)
-            for key, tensor in states.get(id(piece.buffer), {}).items():
-                piece.of(tensor).copy_(source.read(piece.fqn, key, piece.start, piece.end))
 
     def refresh(self) -> None:
         """Make the computing weights follow the masters. Called on every rank."""

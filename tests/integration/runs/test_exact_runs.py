@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,45 @@ from launcher.commands.compare import first_difference
 pytestmark = pytest.mark.timeout(240)
 WORKERS = Path(__file__).parents[1] / "workers"
 WORKER = str(WORKERS / "exact_worker.py")
+LONGEST_S = 3600.0
+"""A test's own limit ends it before."""
 
 
-def weights(launch: Callable[..., Any], out: Path, ranks: int) -> dict[str, Any]:
-    """The final weights of each model on so many ranks."""
-    launched = launch("--nproc-per-node", str(ranks), WORKER, str(out))
-    assert launched.wait(200) == 0, launched.stderr
-    return {f.name.rpartition("-")[0]: load_file(f) for f in out.glob(f"*-{ranks}.safetensors")}
+MODELS = ("Awkward", "Normed", "Blocked", "Scaled")
+ZERO = ("zero1", "zero2", "zero3")
+EVERY = ("ddp", "fsdp", "hybrid", *ZERO, "accelerate")
+
+
+def weights(
+    launch: Callable[..., Any],
+    out: Path,
+    ranks: int,
+    strategies: Sequence[str],
+    models: Sequence[str],
+    *more: str,
+    precisions: Sequence[str] = ("fp32", "bf16"),
+) -> dict[str, Any]:
+    """The final weights and moments of each model under each strategy on so many ranks."""
+    what = (",".join(names) for names in (strategies, models, precisions))
+    launched = launch("--nproc-per-node", str(ranks), WORKER, str(out), *what, *more)
+    assert launched.wait(LONGEST_S) == 0, launched.stderr
+    return {
+        case: load_file(out / f"{case}-{ranks}.safetensors")
+        for case in map("-".join, product(models, precisions, strategies))
+    }
+
+
+def unequal(truth: dict[str, Any], found: dict[str, Any]) -> dict[str, list[str]]:
+    """By case the tensors that differ from the truth; in fp32 ddp is that of every strategy."""
+    wrong: dict[str, list[str]] = {}
+    for case, tensors in found.items():
+        model, precision, _ = case.split("-")
+        known = truth[f"{model}-{precision}-ddp" if precision == "fp32" else case]
+        assert known.keys() == tensors.keys()
+        names = [name for name, one in tensors.items() if not torch.equal(known[name], one)]
+        if names:
+            wrong[case] = names
+    return wrong
 
 
 def records(run: Any) -> dict[int, dict[str, Any]]:
@@ -35,15 +68,72 @@ def test_models_have_the_same_bits_on_any_number_of_ranks(
     ranks: int, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
     """Accumulation, masks, clipping, dropout, norms, penalties, averages, tied parameters."""
-    one, several = (weights(launch, tmp_path, n) for n in (1, ranks))
-    assert len(one) == 16
-    assert one.keys() == several.keys()
-    for case, found in several.items():
-        # In bf16 the strategies round otherwise; in fp32 one is the truth for both.
-        truth = one[case.replace("fp32-fsdp", "fp32-ddp")]
-        assert truth.keys() == found.keys()
-        unequal = [k for k in truth if not torch.equal(truth[k], found[k])]
-        assert unequal == [], case
+    one, several = (weights(launch, tmp_path, n, ("ddp", "fsdp"), MODELS) for n in (1, ranks))
+    assert unequal(one, several) == {}
+
+
+@pytest.mark.parametrize("strategy", ["hybrid", *ZERO, "accelerate"])
+def test_other_strategies_have_the_bits_of_one_rank(
+    strategy: str, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    one = weights(launch, tmp_path, 1, ("ddp",), ("Awkward",), "4", precisions=("fp32",))
+    two = weights(launch, tmp_path, 2, (strategy,), ("Awkward",), "4", precisions=("fp32",))
+    assert unequal(one, two) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["hybrid", *ZERO, "accelerate"])
+def test_other_strategies_on_one_to_four_ranks(
+    strategy: str, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    truth = weights(launch, tmp_path, 1, ("ddp",), MODELS, precisions=("fp32",))
+    for ranks in (1, 2, 3, 4):
+        found = weights(launch, tmp_path, ranks, (strategy,), MODELS, precisions=("fp32",))
+        # DeepSpeed rounds the statistics of BatchNorm in bf16, so it is refused there.
+        plain = ("Awkward", "Scaled")
+        low = weights(launch, tmp_path, ranks, (strategy,), plain, precisions=("bf16",))
+        truth = low | truth
+        assert unequal(truth, found | low) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
+@pytest.mark.parametrize("model", ["Digits", "Bytes", "ResNet", "GPT2", "T5", "ViT"])
+def test_two_hundred_steps_under_every_strategy_on_one_to_four_ranks(
+    model: str, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    """T5 uses its embedding three times, whose gradients torch adds in another order under fsdp."""
+    if model in ("GPT2", "T5", "ViT"):
+        pytest.importorskip("transformers")
+    every = [name for name in EVERY if model != "T5" or name not in ("fsdp", "hybrid")]
+    truth = weights(launch, tmp_path, 1, ("ddp",), (model,), "200", precisions=("fp32",))
+    alone = weights(launch, tmp_path, 1, ("single",), (model,), "200", precisions=("fp32",))
+    assert unequal(truth, alone) == {}
+    for ranks in (1, 2, 3, 4):
+        found = weights(launch, tmp_path, ranks, every, (model,), "200", precisions=("fp32",))
+        assert unequal(truth, found) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("model", ["Awkward", "Bytes"])
+def test_ten_preemptions_with_other_ranks_and_strategies(
+    model: str, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    def go_on(strategy: str, ranks: int, steps: int, folder: str) -> Any:
+        given = (strategy,), (model,), str(steps), folder
+        found = weights(launch, tmp_path, ranks, *given, precisions=("fp32",))
+        return next(iter(found.values()))
+
+    attempts = (
+        ("ddp", 2), ("zero2", 3), ("fsdp", 4), ("single", 1), ("zero3", 2), ("hybrid", 2),
+        ("accelerate", 3), ("zero1", 4), ("zero3", 1), ("fsdp", 3), ("zero2", 2),
+    )  # fmt: skip
+    for strategy, ranks in attempts:
+        final = go_on(strategy, ranks, 4, "moved")
+    truth = go_on("single", 1, 4 * len(attempts), "undisturbed")
+    assert truth.keys() == final.keys()
+    assert [name for name in truth if not torch.equal(truth[name], final[name])] == []
 
 
 def test_a_preempted_run_resumes_on_other_ranks_with_the_same_bits(
@@ -70,16 +160,6 @@ def test_a_preempted_run_resumes_on_other_ranks_with_the_same_bits(
     digests = {step for step, one in ours.items() if "weights_digest" in one}
     assert digests >= {run.events("start")[1]["step"], max(ours)}
     assert digests & {step for step, one in undisturbed.items() if "weights_digest" in one}
-
-
-def test_a_strategy_that_cannot_be_exact_is_refused(
-    launch: Callable[..., Any], run: Any, small: str
-) -> None:
-    launched = launch("--exact", "--strategy", "zero1", "--run-dir", str(run.path), small)
-    assert launched.wait(60) == 2
-    assert "exact=True cannot be done by strategy=zero1" in launched.stderr
-    assert "--strategy single or ddp or fsdp" in launched.stderr
-    assert run.events("start") == []
 
 
 @pytest.mark.slow

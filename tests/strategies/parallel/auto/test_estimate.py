@@ -206,6 +206,26 @@ def test_exact_sums_take_the_place_of_the_reducers_buckets() -> None:
     assert alone.gradients == (4 + 8) * LARGE.trainable
 
 
+def test_exact_sums_of_zero_are_in_shards_and_take_the_place_of_its_bucket() -> None:
+    names = ("zero1", "zero2", "zero3")
+    for on_host in (True, False):
+        sizes = replace(LARGE, on_host=on_host)
+        plain, exact = (
+            needs(sizes, names, over(4)),
+            needs(replace(sizes, exact=True), names, over(4)),
+        )
+        # 8 bytes an element of the share; stage 1 keeps no whole gradients until the step.
+        assert {name: exact[name].gradients - plain[name].gradients for name in names} == {
+            "zero1": (200 - 400) * MIB,
+            "zero2": (200 - 100) * MIB,
+            "zero3": 200 * MIB,
+        }
+        # One bucket in float64, gloo's copy of it, and the gradients that wait for it to be full.
+        bucket = ((16 if on_host else 8) + 4) * 4 * MIB
+        assert {exact[name].buffers for name in names[:2]} == {bucket}
+        assert plain["zero2"].buffers > bucket
+
+
 def test_replicas_compute_under_autocast_and_shards_with_cast_weights() -> None:
     sizes = replace(LARGE, compute_bytes=2, activation_bytes=60, autocast_bytes=100)
     found = needs(sizes, ALL, over(4))

@@ -8,7 +8,12 @@ import torch
 from torch import nn
 
 from strategies import Blueprint, ConfigError, Ranks
-from strategies.parallel.native.accelerate import Accelerate, refuse_unlike, refuse_unsuited
+from strategies.parallel.native.accelerate import (
+    Accelerate,
+    refuse_other_sums,
+    refuse_unlike,
+    refuse_unsuited,
+)
 from strategies.precision import precision_for
 
 RANKS = Ranks(rank=1, world_size=2, device=torch.device("cpu"), host_group=cast(Any, None))
@@ -58,6 +63,17 @@ def test_one_that_suits_is_taken() -> None:
 def test_a_model_whose_gradients_nobody_sums() -> None:
     with pytest.raises(ConfigError, match=r"on 2 ranks .*MULTI_CPU.* built a Linear"):
         refuse_unlike(nn.Linear(2, 2), SimpleNamespace(**SUITED), RANKS)
+
+
+@pytest.mark.parametrize("hook", [None, "no"])
+def test_exact_sums_take_the_place_of_plain_ones(hook: str | None) -> None:
+    refuse_other_sums(SimpleNamespace(ddp_handler=hook and SimpleNamespace(comm_hook=hook)))
+
+
+def test_exact_sums_do_not_take_the_place_of_what_was_asked_for() -> None:
+    handler = SimpleNamespace(comm_hook=SimpleNamespace(value="bf16"))
+    with pytest.raises(ConfigError, match="--exact sums gradients itself"):
+        refuse_other_sums(SimpleNamespace(ddp_handler=handler))
 
 
 def test_none_at_all() -> None:
