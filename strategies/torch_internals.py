@@ -41,6 +41,16 @@ def collectives_so_far(device: torch.device) -> int | None:
     return None
 
 
+def store_of_ranks(prefix: str) -> Any:
+    """Return the store by which the ranks have met, with keys of its own.
+
+    Args:
+        prefix: the same on every rank.
+    """
+    store = dist.distributed_c10d._get_default_store()
+    return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+
+
 def loader_start() -> object:
     """Return what `wrap_loader_start` replaces."""
     return getattr(DataLoader, "_get_iterator", None)

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from ...errors import ConfigError
+from .copies import AsBuilt, refuse_copies
 
 _SPECIAL = ("__len__", "__getitem__", "__iter__", "__contains__")
 """Looked up by Python on the class; a view has those that the user's class has."""
@@ -56,6 +57,8 @@ class Call:
 
 Shown: TypeAlias = Callable[[nn.Parameter], nn.Parameter]
 """A parameter -> what the loop gets in its place."""
+Listing: TypeAlias = Callable[..., Any]
+"""What a module has to give out its parameters."""
 Through: TypeAlias = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 """(call, args, kwargs) -> what it returns, called inside the engine's forward."""
 
@@ -69,6 +72,7 @@ class ModelCalls:
         through: Through,
         refused: Mapping[str, str] | None = None,
         shown: Shown | None = None,
+        as_built: AsBuilt | None = None,
     ) -> None:
         """Stand before a model.
 
@@ -77,6 +81,7 @@ class ModelCalls:
             through: carries a call out inside the engine's forward.
             refused: methods that the engine would undo, and why.
             shown: of a parameter, what the loop gets; None: the parameter itself.
+            as_built: what copies of the model have; None: they have all that it has.
         """
         self._model = model
         self._through = through
@@ -90,6 +95,10 @@ class ModelCalls:
         """Whether all ranks do the same now, so that what gathers weights may be called."""
         self.view = _view(self, model, (), is_wrapper=True)
         """What the training loop holds."""
+        if COPY in self._refused:
+            refuse_copies(model, self._refused[COPY])
+        elif as_built is not None:
+            as_built.let_be_copied(model)
 
     def run(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Carry out a call inside the engine's forward."""
@@ -147,13 +156,18 @@ class ModelCalls:
             return self._shown(value)
         return value
 
-    def shown_by(self, method: MethodType) -> Callable[..., Any] | None:
-        """Return what hands out parameters as the loop gets them; None: it hands out none."""
+    def shown_by(self, function: Any, of_class: Any) -> Any:
+        """Return what hands out parameters as the loop gets them, or the function itself.
+
+        Args:
+            function: as the module has it; an engine may have put another in its place.
+            of_class: what the module's class has under its name.
+        """
         shown = self._shown
-        hand_out = _HAND_OUT.get(getattr(method, "__func__", None))
+        hand_out = _HAND_OUT.get(of_class) if inspect.isroutine(of_class) else None
         if shown is None or hand_out is None:
-            return None
-        return partial(hand_out, method, shown)
+            return function
+        return partial(hand_out, function, shown)
 
     def _path_of(self, part: nn.Module) -> tuple[nn.Module, ...] | None:
         """Return the modules around a part of the model; None: it is none."""
@@ -206,7 +220,7 @@ class ModelView:
         if (refusal := self.__calls.refusal_of(name)) is not None:
             return refusal
         if not is_method or not _computes(value, name):
-            return (self.__calls.shown_by(value) or value) if is_method else value
+            return self.__calls.shown_by(value, getattr(type(target), name, None))
         calls, around = self.__calls, (*self.__enclosing, target)
 
         @wraps(value)
@@ -286,20 +300,20 @@ def _special(name: str) -> Callable[..., Any]:
     return special
 
 
-def _named(method: MethodType, shown: Shown, *args: Any, **kwargs: Any) -> Any:
+def _named(method: Listing, shown: Shown, *args: Any, **kwargs: Any) -> Any:
     return ((name, shown(parameter)) for name, parameter in method(*args, **kwargs))
 
 
-def _each(method: MethodType, shown: Shown, *args: Any, **kwargs: Any) -> Any:
+def _each(method: Listing, shown: Shown, *args: Any, **kwargs: Any) -> Any:
     return (shown(parameter) for parameter in method(*args, **kwargs))
 
 
-def _one(method: MethodType, shown: Shown, *args: Any, **kwargs: Any) -> Any:
+def _one(method: Listing, shown: Shown, *args: Any, **kwargs: Any) -> Any:
     return shown(method(*args, **kwargs))
 
 
 def _state(
-    method: MethodType, shown: Shown, *args: Any, keep_vars: bool = False, **kwargs: Any
+    method: Listing, shown: Shown, *args: Any, keep_vars: bool = False, **kwargs: Any
 ) -> Any:
     found = method(*args, keep_vars=True, **kwargs)
     for key, value in list(found.items()):

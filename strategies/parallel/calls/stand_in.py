@@ -132,8 +132,13 @@ def refuse_values(model: nn.Module, own: nn.Parameter, strategy: str) -> None:
     Raises:
         ConfigError: always.
     """
+    raise ConfigError(values_in_shards(model, own, strategy))
+
+
+def values_in_shards(model: nn.Module, own: nn.Parameter, strategy: str) -> str:
+    """Return why the values of a parameter are not given, and what to do instead."""
     name = next((name for name, one in model.named_parameters() if one is own), "a parameter")
-    raise ConfigError(
+    return (
         f"job.model: the values of {name} are in shards under strategy={strategy}, except while "
         "the model is called. For a penalty on weights pass run.prepare(penalty=Penalty(...)), for "
         "an average of them run.prepare(ema=EMA(...)), and to write them call job.export()."

@@ -14,6 +14,7 @@ from torch import nn
 from checkpointing import Fragment
 
 from ...modifiers.ema import local_part
+from ..calls.copies import AsBuilt
 from ..calls.gradient_watch import GradientWatch
 from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
@@ -43,10 +44,13 @@ class TorchEngine(Strategy):
         self._model = build_model(blueprint) if deferred is None else deferred.model
         refuse_unlike_models(self._model, self.ranks)
         self.catalogue: Catalogue = catalogue_of(self._model)
+        as_built = AsBuilt(self._model)
         built = [(name, ref(p)) for name, p in self._model.named_parameters()]
         work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
-        self._calls = ModelCalls(self._model, self._through, refused=self._undone)
+        self._calls = ModelCalls(
+            self._model, self._through, refused=self._undone, as_built=as_built
+        )
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._owned() if p.requires_grad]

@@ -11,8 +11,8 @@ from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import OwnedSteps
 from ..native.engine import load_buffers
 from ..state.optimizer_state import fragment_of, kept_state, state_spec, whole
-from ..state.saved_state import SavedState
-from ..strategy import Scalars, Strategy, TensorSource
+from ..state.saved_state import SavedState, Scalars, TensorSource
+from ..strategy import Strategy
 from .buffer_states import create_states
 from .frozen_parameters import FrozenParameters
 from .internals import Stage3, Stage12

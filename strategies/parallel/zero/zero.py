@@ -14,9 +14,10 @@ from ...collectives.replicas import Replicas
 from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround
+from ..calls.copies import AsBuilt
 from ..calls.gradient_watch import ArrivalWatch
 from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
-from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts
+from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts, values_in_shards
 from ..catalogue import catalogue_of
 from ..gradients.adjoining import joined
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
@@ -30,6 +31,7 @@ from ..strategy import EMPTY_STEP, Blueprint, StepOutcome
 from ..trial.owned import OwnedOrFlat
 from ..trial.stepping import Flat, FlatEach, FlatInPieces
 from ..trial.trial import Cut, Tried, made_after_trial, tried_optimizer
+from .agreed_gathers import agree_on_gathers, agreed_gathers
 from .broadcast import of_any_dimension
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
@@ -49,6 +51,14 @@ _UNDONE = {
     "so what is loaded would be lost. Pass run.prepare(weights=...), or load it in the function "
     "that is passed as model=."
 }
+
+_OF_A_SHARE = (
+    GRADIENT_OF_A_SHARE,
+    "The size of tensor a (0) must match",
+    "must match the size of tensor b (0)",
+)
+"""Of a backward, in DeepSpeed's stage 3 (0.19) or in torch (2.13): the share of a parameter was
+used, or a weight that the forward had read when it was gathered for something else."""
 
 
 class Zero(KeptInPieces):
@@ -82,6 +92,7 @@ class Zero(KeptInPieces):
         model = build_model(blueprint) if deferred is None else deferred.model
         refuse_unlike_models(model, self.ranks)
         self.catalogue = catalogue_of(model)
+        as_built = AsBuilt(model)
         refuse_rounded_statistics(model, self.precision)
         work_on_blocks(model, self.options)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -108,12 +119,17 @@ class Zero(KeptInPieces):
         self._model = model
         self._module = CastAround(self._engine, self.precision)
         undone = {**_UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
-        self._calls = ModelCalls(model, self._through, refused=undone, shown=self._shown)
+        self._calls = ModelCalls(
+            model, self._through, refused=undone, shown=self._shown, as_built=as_built
+        )
+        as_built.let_parameters_be_pickled(model, self._not_to_be_pickled)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
         if isinstance(self._layout, Stage3):
             at_once = math.inf if self.options.exact else self._layout.sums_at_once
             let_forward_ask_for_parameters(model, at_once, self.name)
             stand_in_state_dicts(model, self._shown)
+            if self.ranks.world_size > 1:
+                agree_on_gathers(model, agreed_gathers(self.ranks))
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
         check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
@@ -237,6 +253,14 @@ class Zero(KeptInPieces):
         gradient = None if watch is None else partial(watch.gradient_of, parameter, shape)
         return StandIn(parameter, shape, refuse, gradient)
 
+    def _not_to_be_pickled(self, parameter: nn.Parameter) -> str | None:
+        """Return why a parameter cannot be pickled; None: it can."""
+        return (
+            None
+            if self._is_here(parameter)
+            else values_in_shards(self._model, parameter, self.name)
+        )
+
     def _is_here(self, parameter: torch.Tensor) -> bool:
         """Return whether this rank has all of a parameter between two calls of the model."""
         return self.stage < 3 or is_held_whole(parameter)
@@ -256,7 +280,7 @@ class Zero(KeptInPieces):
         try:
             self._engine.backward(loss, scale_wrt_gas=False)
         except RuntimeError as error:
-            if GRADIENT_OF_A_SHARE not in str(error):
+            if self.stage < 3 or not any(words in str(error) for words in _OF_A_SHARE):
                 raise
             raise used_without_call(self.name, str(error)) from error
         if self._sums is not None:

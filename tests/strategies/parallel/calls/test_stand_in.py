@@ -91,6 +91,15 @@ def test_its_values_are_refused_by_name(name: str, use: Callable[[Any], Any], mo
         use(model)
 
 
+def test_it_is_given_out_where_an_engine_has_replaced_the_method(model: Any, net: Net) -> None:
+    """As `zero.used_outside` does, for what a forward asks for."""
+    listed = net.named_parameters
+    net.named_parameters = lambda *args, **kwargs: listed(*args, **kwargs)  # type: ignore[method-assign]
+    assert tuple(dict(model.named_parameters())["linear.weight"].shape) == (4, 3)
+    with pytest.raises(ConfigError, match=r"the values of linear.weight are in shards"):
+        dict(model.named_parameters())["linear.weight"].detach()
+
+
 def test_the_models_own_state_dicts_hold_the_same(net: Net) -> None:
     """A method of the model's, such as one that saves it, does not go through the view."""
 
