@@ -35,6 +35,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from ..errors import SaveFailedError
+from ..format.gc_pause import collector_held
 from ..format.manifest import StoredFile, StoredTensor
 from ..format.strict_json import JSON
 from ..saving.collective_outcome import Outcome, notes_in, run_guarded
@@ -52,12 +53,11 @@ from ..saving.save import (
     require_same_step,
     stored_after,
 )
+from ..saving.shard_plan import ShardPlan
 from ..saving.shard_report import ShardReport, joined
 from ..saving.shard_writer import (
-    ShardPlan,
     name_of,
     reused_report,
-    stored_tensors,
     write_shard,
 )
 from ..saving.snapshot import Snapshot
@@ -79,7 +79,7 @@ class _FileToCome:
 
     @classmethod
     def of(cls, name: str, plan: ShardPlan, earlier: EarlierShard | None) -> "_FileToCome":
-        tensors = stored_tensors(plan, name)
+        tensors = plan.stored_in(name)
         return cls(name=name, size_bytes=plan.size_bytes, tensors=tensors, earlier=earlier)
 
     def report(self, block_bytes: int, written: JSON) -> ShardReport:
@@ -164,6 +164,7 @@ class BackgroundSave:
             self._snapshot.frozen.wait()
             self._snapshot.frozen.failed()
 
+    @collector_held()
     def commit(self) -> None:
         """Wait for this rank's shard, then let the coordinator's writer publish all of them.
 
@@ -328,6 +329,7 @@ class BackgroundSave:
         ).encode()
 
 
+@collector_held()
 def start_save(
     store: CheckpointStore,
     snapshot: Snapshot,

@@ -7,34 +7,47 @@ during the forward and backward before it.
 import ctypes
 import mmap
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from ..format.fragment import Fragment
-from ..saving.frozen_tensors import place_of
-from ..saving.shard_writer import ShardPlan
+from ..saving.shard_plan import ShardPlan
+from ..saving.side_thread import SideThread
 from ..storage.filesystems import ALIGN_BYTES
 
 _PARTS = 64
 """At most this many messages report the progress of a copy."""
 _WORTH_TELLING_BYTES = 1 << 20
+"""Smaller fragments are copied together, in calls of about so much. Each call lets go of Python's
+lock: with one call for each, whoever else wants the lock waits until all are copied."""
 _EVENTS = 16
 """The progress of a GPU's copy is reported in so many parts; each costs an event and a wake-up."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Piece:
-    """A steady fragment."""
+class _Piece(NamedTuple):
+    """A fragment, and where it goes. The views are made where it is copied: they take time too."""
 
-    source: torch.Tensor
-    """uint8, shape (n,), on any device."""
-    target: torch.Tensor
-    """The same on the host."""
+    data: torch.Tensor
+    """Shape (n,), on any device."""
+    size_bytes: int
+    image: torch.Tensor
+    """The whole memory, uint8 on the host."""
+    at: int
     end: int
     """Up to where the file is whole after it, as far as copies on this kind of device go."""
+
+    @property
+    def source(self) -> torch.Tensor:
+        """Its bytes."""
+        return self.data.detach().view(torch.uint8)
+
+    @property
+    def target(self) -> torch.Tensor:
+        """Where they go."""
+        return self.image[self.at : self.at + self.size_bytes]
 
 
 def starts_in_image(plans: Sequence[ShardPlan]) -> list[int]:
@@ -69,31 +82,33 @@ class ShardCopy:
             memory[start : start + len(plan.header)] = plan.header
             offsets = (start + offset for offset in plan.offsets)
             found += zip(plan.fragments, offsets, strict=True)
-        self._offsets = {place_of(fragment): offset for fragment, offset in found}
+        self._offsets = {id(fragment): offset for fragment, offset in found}
         self._pieces: dict[str, list[_Piece]] = {}
         self._starts: dict[str, int] = {}
         """Of the first piece, by kind of device."""
         self._late: list[_InThread] = []
-        is_on_gpu = False
+        at_once: dict[str, list[_Piece]] = {}
         # From the back: where a piece ends is where the next one of its kind starts.
         for fragment, offset in reversed(found):
-            source = fragment.data.detach().view(torch.uint8)
-            target = image[offset : offset + len(source)]
-            kind = source.device.type
+            kind = fragment.data.device.type
+            end = self._starts.get(kind, self._size_bytes)
+            piece = _Piece(fragment.data, fragment.size_bytes, image, offset, end)
             if fragment.is_steady:
-                end = self._starts.get(kind, self._size_bytes)
-                piece = _Piece(source=source, target=target, end=end)
                 self._pieces.setdefault(kind, []).append(piece)
                 self._starts[kind] = offset
             else:
-                _copy_now(source, target)
-                is_on_gpu |= source.is_cuda
-        if is_on_gpu:
+                at_once.setdefault(kind, []).append(piece)
+        on_host = at_once.pop("cpu", [])
+        for piece in (piece for pieces in at_once.values() for piece in pieces):
+            piece.target.copy_(piece.source, non_blocking=True)
+        for group in _groups(on_host):
+            _copy_together(group)
+        if "cuda" in at_once:
             torch.cuda.current_stream().synchronize()
 
     def copied(self, fragment: Fragment) -> torch.Tensor:
-        """Return the bytes of a fragment, as they will stand in its file."""
-        offset = self._offsets[place_of(fragment)]
+        """Return the bytes of a fragment of the plans, as they will stand in its file."""
+        offset = self._offsets[id(fragment)]
         return self._image[offset : offset + fragment.size_bytes]
 
     def go_on(self, tell: Callable[[int], None]) -> None:
@@ -149,16 +164,34 @@ class _Reach:
             self._tell(ready)
 
 
-def _copy_now(source: torch.Tensor, target: torch.Tensor) -> None:
-    if source.device.type == "cpu" and torch.get_num_threads() == 1:
-        # Where the two are not aligned alike, memmove takes less time than copy_.
-        _move(source, target)
-    else:
-        target.copy_(source, non_blocking=True)
+def _groups(pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    """Take pieces from the end of a list, as many at once as are copied together."""
+    while pieces:
+        group = [pieces.pop()]
+        size_bytes = group[0].size_bytes
+        while pieces and (size_bytes := size_bytes + pieces[-1].size_bytes) <= _WORTH_TELLING_BYTES:
+            group.append(pieces.pop())
+        yield group
 
 
-def _move(source: torch.Tensor, target: torch.Tensor) -> None:
-    ctypes.memmove(target.data_ptr(), source.data_ptr(), len(source))
+def _copy_together(pieces: Sequence[_Piece], *, is_aside: bool = False) -> None:
+    """Copy within the host's memory, without Python's lock.
+
+    Args:
+        pieces: Where they come from and go to.
+        is_aside: Whether this is not the thread that trains, whose processors torch would take.
+    """
+    has_one_thread = torch.get_num_threads() == 1
+    if len(pieces) > 1 and is_aside == has_one_thread:
+        torch._foreach_copy_([one.target for one in pieces], [one.source for one in pieces])
+        return
+    for piece in pieces:
+        if has_one_thread or is_aside:
+            # Where the two are not aligned alike, memmove takes less time than copy_.
+            address = piece.image.data_ptr() + piece.at
+            ctypes.memmove(address, piece.data.data_ptr(), piece.size_bytes)
+        else:
+            piece.target.copy_(piece.source)
 
 
 class _InThread:
@@ -167,11 +200,7 @@ class _InThread:
     def __init__(self, pieces: list[_Piece], come_to: Callable[[int], None]) -> None:
         self._pieces = pieces  # kept: their memory must not be given to others meanwhile
         self._come_to = come_to
-        self._thread = threading.Thread(target=self._run, name="relaunch-copy", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:  # the user or the control group may have no more threads
-            self._run()
+        self._thread = SideThread(self._run)
 
     def let_change(self) -> None:
         """Return once the sources may change in what this process does next on their device."""
@@ -179,8 +208,7 @@ class _InThread:
 
     def wait(self) -> None:
         """Return once all is copied."""
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
 
     def device_wait_s(self) -> float:
         """Return how long the sources' device has waited in place of the host."""
@@ -188,28 +216,27 @@ class _InThread:
 
     def _run(self) -> None:
         """Copy from the host's memory, for which Python's lock is not held."""
-        while self._pieces:
-            piece = self._pieces.pop()
-            _move(piece.source, piece.target)
-            self._come_to(piece.end)
+        for group in _groups(self._pieces):
+            _copy_together(group, is_aside=True)
+            self._come_to(group[-1].end)
 
 
 class _OnStream(_InThread):
     """Copies from a GPU, beside what it computes; the thread waits for them."""
 
     def __init__(self, pieces: list[_Piece], come_to: Callable[[int], None]) -> None:
-        self._device = pieces[0].source.device
+        self._device = pieces[0].data.device
         self._waits: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         self._copied: list[tuple[torch.cuda.Event, int]] = []
         """Events, first to last, and up to where the file is whole after each."""
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(self._device))
-        worth_it = sum(len(piece.source) for piece in pieces) // _EVENTS
+        worth_it = sum(piece.size_bytes for piece in pieces) // _EVENTS
         under_way = 0
         with torch.cuda.stream(stream):
             for piece in reversed(pieces):
                 piece.target.copy_(piece.source, non_blocking=True)
-                under_way += len(piece.source)
+                under_way += piece.size_bytes
                 if under_way >= worth_it or piece is pieces[0]:
                     # Blocking: a waiting thread sleeps.
                     event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ from ..errors import SaveFailedError
 from ..format.manifest_json import encode_file
 from ..format.strict_json import JSON
 from ..readable import readable
-from ..saving.commit import Commit
+from ..saving.commit import Commit, CommitText
 from ..saving.own_shard import EarlierShard
 from ..storage.commit_protocol import CommitProtocol
 from .copy_progress import ReadyTeller
@@ -103,6 +103,7 @@ class BackgroundWriter:
         self._given_s = self._until_s = 0.0
         self._staging = Staging(pin)
         self._ready = ReadyTeller()
+        self._commit_text = CommitText()
         self._process: subprocess.Popen[bytes] | None = None
         self._received = b""
         self._ids = count()
@@ -161,7 +162,7 @@ class BackgroundWriter:
             OSError: The process cannot be started, or there is not so much memory.
             SaveFailedError: It died at once.
         """
-        content = json.dumps(commit.encode()).encode()
+        content = self._commit_text.of(commit)
         # Not through the pipe: a process that hangs would keep this one waiting.
         self.image(len(content))[: len(content)] = content
         request: dict[str, JSON] = {

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 # The names that safetensors gives to dtypes, and the bytes per element.
 ITEMSIZES_BYTES = {
@@ -87,7 +88,9 @@ class TensorSpec:
             known = ", ".join(sorted(ITEMSIZES_BYTES))
             raise ValueError(f"{self.name} has the dtype {self.dtype!r}; choose from {known}.")
 
-    @property
+    # Made once: a save asks for them several times of each of thousands of tensors.
+
+    @cached_property
     def numel(self) -> int:
         """The number of elements."""
         return math.prod(self.shape)
@@ -102,7 +105,7 @@ class TensorSpec:
         """The bytes of the whole tensor."""
         return self.numel * self.itemsize
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The key and the fqn, such as "fp32/layers.0.weight"; unique in a checkpoint."""
         return f"{self.key}/{self.fqn}"

@@ -9,8 +9,9 @@ from ..format.strict_json import JSON
 from ..saving.collective_outcome import run_guarded
 from ..saving.communicator import LocalCommunicator
 from ..saving.save import SavedCheckpoint, agree_on_attempt, conclude
+from ..saving.shard_plan import plan_shard
 from ..saving.shard_report import joined
-from ..saving.shard_writer import plan_shard, write_shard
+from ..saving.shard_writer import write_shard
 from ..saving.snapshot import Snapshot
 from ..storage.commit_protocol import SaveToken
 from ..storage.local_files import LOCAL_FILES, Files

@@ -1,7 +1,10 @@
 """Sum up the bytes of tensors where they are, and look at a sample of them."""
 
+import ctypes
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
+from typing import Any
 
 import torch
 
@@ -16,6 +19,10 @@ class Sum:
     """The sum of one tensor's bytes: on the host a CRC-32, on a device one of its own.
 
     Two sums can be compared where both were made on the same kind of device.
+
+    Args:
+        data: [n], contiguous, of any dtype.
+        on_device: The sum under way, where it is not made on the host.
     """
 
     def __init__(self, data: torch.Tensor, on_device: torch.Tensor | None) -> None:
@@ -33,7 +40,7 @@ class Sum:
             if self._is_there is not None:
                 self._is_there.synchronize()
             return int(self._on_device.item())
-        content, total = self._data.numpy().data, 0
+        content, total = _raw(self._data).numpy().data, 0
         for start in range(0, len(content), _PIECE_BYTES):
             total = crc32(content[start : start + _PIECE_BYTES], total)
         return total
@@ -45,8 +52,7 @@ def begin_sum(data: torch.Tensor) -> Sum:
     Args:
         data: [n], contiguous, of any dtype.
     """
-    raw = data.detach().view(torch.uint8)
-    return Sum(raw, None if raw.device.type == "cpu" else _sum_on_device(raw))
+    return Sum(data, None if data.device.type == "cpu" else _sum_on_device(_raw(data)))
 
 
 def sample_bytes(tensors: Sequence[torch.Tensor]) -> list[bytes]:
@@ -55,18 +61,43 @@ def sample_bytes(tensors: Sequence[torch.Tensor]) -> list[bytes]:
     Args:
         tensors: [n] each, contiguous, of any dtype and on any device.
     """
-    raws = [data.detach().view(torch.uint8) for data in tensors]
-    # An odd stride comes to every byte of an element, the lowest of the mantissa too.
-    parts = [raw[:: max(1, len(raw) // _SAMPLES) | 1] for raw in raws]
-    found = [b""] * len(parts)
-    for device in {part.device for part in parts}:
-        own = [index for index, part in enumerate(parts) if part.device == device]
-        content = torch.cat([parts[index] for index in own]).cpu().numpy().tobytes()
-        at = 0
-        for index in own:
-            found[index] = content[at : at + len(parts[index])]
-            at += len(parts[index])
+    found = [b""] * len(tensors)
+    of_device: dict[torch.device, list[int]] = {}
+    for index, data in enumerate(tensors):
+        if data.is_cpu:
+            found[index] = _sample_on_host(data)
+        else:
+            of_device.setdefault(data.device, []).append(index)
+    for own in of_device.values():
+        for index, sample in zip(own, _samples([tensors[i] for i in own]), strict=True):
+            found[index] = sample
     return found
+
+
+def _stride(num_bytes: int) -> int:
+    # An odd one comes to every byte of an element, the lowest of the mantissa too.
+    return max(1, num_bytes // _SAMPLES) | 1
+
+
+def _sample_on_host(data: torch.Tensor) -> bytes:
+    # Not by torch, whose views take longer than the bytes: a model has thousands of tensors, and
+    # the training waits.
+    num_bytes = data.numel() * data.element_size()
+    content: Any = (ctypes.c_char * num_bytes).from_address(data.data_ptr())
+    sample: bytes = content[:: _stride(num_bytes)]
+    return sample
+
+
+def _samples(tensors: Sequence[torch.Tensor]) -> list[bytes]:
+    """Return the samples of tensors on one device."""
+    parts = [raw[:: _stride(raw.numel())] for raw in map(_raw, tensors)]
+    content = torch.cat(parts).cpu().numpy().tobytes()
+    ends = list(accumulate(part.numel() for part in parts))
+    return [content[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
+
+
+def _raw(data: torch.Tensor) -> torch.Tensor:
+    return (data.detach() if data.requires_grad else data).view(torch.uint8)
 
 
 def _sum_on_device(raw: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ summed up beside the training and compared with the sum of what was stored; if t
 save fails, and from the next one on the tensor is written with the rest.
 """
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from ..errors import SaveFailedError
 from ..format.fragment import Fragment
 from ..format.strict_json import JSON
 from .content_sum import Sum, begin_sum, sample_bytes
+from .side_thread import SideThread
 from .stored_before import StoredBefore
 
 _MAX_NAMES_SHOWN = 3
@@ -217,7 +217,7 @@ class FrozenPart:
         self._expected = tensors.totals_of(kept)
         self._sums: dict[Place, Sum] = {}
         self._totals: dict[Place, int] = {}
-        self._thread: threading.Thread | None = None
+        self._thread: SideThread | None = None
         self._error: BaseException | None = None
 
     def begin_proof(self, copies: Sequence[torch.Tensor] | None = None) -> None:
@@ -238,12 +238,7 @@ class FrozenPart:
         self._sums = {place: begin_sum(data) for place, data in sources}
         if not self._sums:
             return
-        self._thread = threading.Thread(target=self._sum_up, name="relaunch-sums", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:  # the user or the control group may have no more threads
-            self._thread = None
-            self._sum_up()
+        self._thread = SideThread(self._sum_up)
 
     def is_settled(self) -> bool:
         """Tell whether `prove` returns at once."""

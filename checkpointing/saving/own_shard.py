@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from ..format.manifest import StoredFile
 from ..format.shard_header import shard_rank
+from .shard_plan import Layouts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,8 @@ class OwnShard:
 
     def __init__(self) -> None:
         self._newest: EarlierShard | None = None
+        self.layouts = Layouts()
+        """Of this shard, save after save."""
 
     def forget(self) -> None:
         """Rely on nothing that was stored: the next save writes its shard."""

@@ -19,8 +19,9 @@ from .collective_outcome import Outcome, error_in, notes_in, run_guarded, value_
 from .commit import Commit
 from .communicator import Communicator
 from .own_shard import EarlierShard
+from .shard_plan import Layouts, ShardPlan
 from .shard_report import joined, reported_files
-from .shard_writer import ShardPlan, name_of, plan_shard, write_shard
+from .shard_writer import name_of, write_shard
 from .snapshot import Snapshot
 from .stored_before import NOTHING_STORED, StoredBefore
 
@@ -125,6 +126,8 @@ def stored_after(commit: Commit, snapshot: Snapshot) -> StoredBefore:
     """
     if snapshot.frozen is None:
         return NOTHING_STORED
+    if not any(file.is_object for report in commit.reports for file in reported_files(report)):
+        return commit.kept  # as at every save but the first: no need to look at all the tensors
     return StoredBefore.of_manifest(commit.manifest())
 
 
@@ -206,7 +209,12 @@ def files_of(
         (publishing.shard_path(attempt, rank), snapshot.fragments),
     ]
     # Nothing of the attempt is in a file: of the same tensors it has the same bytes.
-    plans = [(path, plan_shard(fragments, {})) for path, fragments in content]
+    own = snapshot.own_shard
+    layouts = (Layouts(), Layouts() if own is None else own.layouts)
+    plans = [
+        (path, layout.plan(fragments, {}))
+        for layout, (path, fragments) in zip(layouts, content, strict=True)
+    ]
     return [(path, plan) for path, plan in plans if plan.fragments]
 
 

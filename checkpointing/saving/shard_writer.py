@@ -1,56 +1,19 @@
 """Write the fragments of one rank as one shard."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from operator import itemgetter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import PurePath
 
 from ..errors import SaveFailedError
-from ..format.fragment import Fragment
-from ..format.manifest import Chunk, StoredFile, StoredTensor
+from ..format.manifest import StoredFile, StoredTensor
 from ..format.names import is_object
-from ..format.shard_header import Entry, data_offsets, encode_header
 from ..format.tensor_bytes import host_pieces
 from ..storage.block_writer import write_new_file
 from ..storage.local_files import Files
 from ..storage.unchanged_file import reuse_earlier
 from .own_shard import EarlierShard
+from .shard_plan import ShardPlan
 from .shard_report import ShardReport
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardPlan:
-    """Which bytes go where in a shard."""
-
-    header: bytes
-    fragments: tuple[Fragment, ...]
-    offsets: tuple[int, ...]
-    size_bytes: int
-
-
-def plan_shard(fragments: Iterable[Fragment], metadata: Mapping[str, str]) -> ShardPlan:
-    """Lay out fragments in a file. Pure; touches no data.
-
-    Args:
-        fragments: In any order; empty ones are left out.
-        metadata: For the header.
-
-    Raises:
-        SaveFailedError: If a fragment is given twice.
-    """
-    ordered = sorted((f for f in fragments if f.size_bytes), key=lambda f: -f.spec.itemsize)
-    entries = [_entry(fragment) for fragment in ordered]
-    name, count = max(Counter(e.name for e in entries).items(), key=itemgetter(1), default=("", 0))
-    if count > 1:
-        raise SaveFailedError(f"the fragment {name} is given {count} times")
-    header = encode_header(entries, metadata)
-    return ShardPlan(
-        header=header,
-        fragments=tuple(ordered),
-        offsets=tuple(data_offsets(len(header), entries)),
-        size_bytes=len(header) + sum(entry.size_bytes for entry in entries),
-    )
 
 
 def write_shard(
@@ -79,7 +42,7 @@ def write_shard(
                 path, earlier.path, earlier.record, lambda: _pieces(plan), files=files
             )
             if name is not None:
-                return reused_report(stored_tensors(plan, name), earlier, name)
+                return reused_report(plan.stored_in(name), earlier, name)
         if is_object(name_of(path)):
             files.make_dirs(path.parent)
         size_bytes, crc32 = write_new_file(
@@ -89,7 +52,7 @@ def write_shard(
         raise SaveFailedError(f"{path}: {error}") from error
     name = name_of(path)
     file = StoredFile(name=name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
-    return ShardReport(files=(file,), tensors=stored_tensors(plan, name))
+    return ShardReport(files=(file,), tensors=plan.stored_in(name))
 
 
 def reused_report(tensors: Iterable[StoredTensor], earlier: EarlierShard, name: str) -> ShardReport:
@@ -106,26 +69,6 @@ def name_of(path: PurePath) -> str:
     """Return how a manifest names a file: an object with its folder. Pure."""
     from_store = f"{path.parent.name}/{path.name}"
     return from_store if is_object(from_store) else path.name
-
-
-def stored_tensors(plan: ShardPlan, file_name: str) -> tuple[StoredTensor, ...]:
-    """Return where the fragments of a plan lie in its file. Pure."""
-    return tuple(
-        StoredTensor(
-            spec=fragment.spec,
-            chunks=(Chunk(file=file_name, start=fragment.start, end=fragment.end, offset=offset),),
-        )
-        for fragment, offset in zip(plan.fragments, plan.offsets, strict=True)
-    )
-
-
-def _entry(fragment: Fragment) -> Entry:
-    return Entry(
-        name=f"{fragment.spec.name}@{fragment.start}:{fragment.end}",
-        dtype=fragment.spec.dtype,
-        shape=(fragment.end - fragment.start,),
-        size_bytes=fragment.size_bytes,
-    )
 
 
 def _pieces(plan: ShardPlan) -> Iterator[memoryview]:

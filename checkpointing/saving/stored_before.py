@@ -3,6 +3,7 @@ others. Pure, without torch."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..format.json_fields import Fields
 from ..format.manifest import Chunk, Manifest, NamedTensor, StoredFile, StoredTensor
@@ -53,7 +54,7 @@ class StoredBefore:
         """Return the tensors of which nothing lies in a file of others."""
         return self.of(self.tensors, self.files)
 
-    @property
+    @cached_property
     def names(self) -> frozenset[str]:
         """The tensors' names."""
         return frozenset(tensor.spec.name for tensor in self.tensors)
@@ -65,6 +66,8 @@ class StoredBefore:
 
     def only(self, names: Collection[str]) -> "StoredBefore":
         """Return these tensors, and the objects in which they lie."""
+        if self.names <= frozenset(names):
+            return self
         return _only([t for t in self.tensors if t.spec.name in names], self.files, self.named)
 
     def with_also(self, other: "StoredBefore") -> "StoredBefore":

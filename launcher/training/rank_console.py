@@ -40,6 +40,7 @@ class RankConsole:
         self._error = error
         self._has_line = False
         self._shown_s: float | None = None
+        self._writes_in_place = False
 
     def say(self, sentence: str) -> None:
         """Print a line, or several."""
@@ -53,8 +54,11 @@ class RankConsole:
         """Tell whether it is time for another line of progress."""
         if not self._is_heard:
             return False
-        interval_s = REDRAW_S if self._is_terminal() else LINE_S
-        return self._shown_s is None or self._clock() - self._shown_s >= interval_s
+        if self._shown_s is None:
+            return True
+        # The system is asked whether it is a terminal only where that decides.
+        since_s = self._clock() - self._shown_s
+        return since_s >= LINE_S or (since_s >= REDRAW_S and self._writes_in_place)
 
     def progress(self, line: Callable[[int | None], str]) -> None:
         """Show a line of progress: in place on a terminal, else as a line of its own.
@@ -63,7 +67,8 @@ class RankConsole:
             line: makes it, in at most so many characters where a number is given.
         """
         self._shown_s = self._clock()
-        if not self._is_terminal():
+        self._writes_in_place = self._is_terminal()
+        if not self._writes_in_place:
             self.say(line(None))
             return
         with suppress(OSError):

@@ -36,6 +36,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import SupportsFloat
 
 from checkpointing import JSON
@@ -75,6 +76,7 @@ class Report:
 _COMPARED = ("replicas",)
 _SAID = tuple(field.name for field in fields(Report) if field.name not in _COMPARED)
 """What goes around of a report, in this order."""
+_IN_ORDER = attrgetter(*_SAID)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,7 @@ class Boundary:
     def __init__(self, ranks: Ranks, config: JSON) -> None:
         """Take the configuration that must be the same on every rank."""
         self._ranks = ranks
-        self._digest = digest(config)
+        self._digest_summands = summands(digest(config))
         self._held: Report | None = None
         self._sent: tuple[Report, PendingSum, int] | None = None
         """A report, the sum that it went along with, and where in that it begins."""
@@ -161,9 +163,12 @@ class Boundary:
         return under_way
 
     def _vector(self, report: Report) -> list[float]:
-        said = [float(getattr(report, name)) for name in _SAID]
-        compared = (report.replicas, report.step, self._digest)
-        return said + [one for number in compared for one in summands(number)]
+        return [
+            *map(float, _IN_ORDER(report)),
+            *summands(report.replicas),
+            *summands(report.step),
+            *self._digest_summands,
+        ]
 
     def receive(self) -> Agreed | None:
         """Return the former boundary's agreement, once; None at the first. Called on every rank.
@@ -223,7 +228,7 @@ class Boundary:
 
     def _checked(self, report: Report, reduced: list[float]) -> Agreed:
         world_size = self._ranks.world_size
-        by_name = dict(zip(_SAID, reduced, strict=False))
+        _, preempt, stop, save, skipped, settled, loss_sum, count = reduced[: len(_SAID)]
         held_sum, held_squares, step_sum, step_squares, digest_sum, digest_squares = reduced[-6:]
         if not all_equal(step_sum, step_squares, world_size):
             raise DesyncError(
@@ -236,14 +241,13 @@ class Boundary:
                 f"rank {self._ranks.rank} was given another configuration than other ranks "
                 f"(seen at step {report.step}). Start every rank with the same arguments and code."
             )
-        count = by_name["loss_count"]
         return Agreed(
             step=report.step,
-            preempt=round(by_name["preempt"]),
-            stop=round(by_name["stop"]),
-            save=round(by_name["save"]),
-            skipped=round(by_name["skipped"]),
-            settled=round(by_name["settled"]),
-            loss=by_name["loss_sum"] / count if count else float("nan"),
+            preempt=round(preempt),
+            stop=round(stop),
+            save=round(save),
+            skipped=round(skipped),
+            settled=round(settled),
+            loss=loss_sum / count if count else float("nan"),
             replicas_differ=not all_equal(held_sum, held_squares, world_size),
         )

@@ -8,7 +8,7 @@ left out: how many is a function of numbers that came out of a round, so all ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from operator import attrgetter
 
@@ -46,7 +46,7 @@ class Look:
 
     def numbers(self) -> list[float]:
         """Return what is summed, in the order of the fields."""
-        return [float(value) for value in _IN_ORDER(self)]
+        return list(map(float, _IN_ORDER(self)))
 
 
 _NAMES = tuple(field.name for field in fields(Look))
@@ -70,21 +70,18 @@ class AgreedNotice:
     @classmethod
     def of(cls, sums: list[float]) -> AgreedNotice:
         """Read the sums of `Look.numbers`; pure."""
-        by_name: Mapping[str, float] = dict(zip(_NAMES, sums, strict=True))
+        # In the order of the fields: this is done in each step, and by names it takes longer.
+        asked, lacks_data, time_is_limited, left_s, step_s, save_s, unit_s, needed_s = sums
         time = None
-        if by_name["time_is_limited"]:
-            save_s = by_name["save_s"]
-            time = TimeLeft(
-                left_s=by_name["left_s"],
-                step_s=by_name["step_s"],
-                save_s=None if save_s < 0 else save_s,
-            )
+        if time_is_limited:
+            known_s = None if save_s < 0 else save_s
+            time = TimeLeft(left_s=left_s, step_s=step_s, save_s=known_s)
         return cls(
-            asked=round(by_name["asked"]),
+            asked=round(asked),
             time=time,
-            lacks_data=round(by_name["lacks_data"]),
-            unit_s=by_name["unit_s"],
-            needed_s=by_name["needed_s"],
+            lacks_data=round(lacks_data),
+            unit_s=unit_s,
+            needed_s=needed_s,
         )
 
     def ends_step(self, units_left: int) -> bool:

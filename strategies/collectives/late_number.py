@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -16,11 +18,13 @@ class LateNumber:
     """
 
     def __init__(self, value: torch.Tensor) -> None:
-        value = value.detach()
         self._event: torch.cuda.Event | None = None
+        self._number = 0.0
         if not value.is_cuda:
-            self._copy = value.clone()
+            # There is nothing to wait for. A copy, and numpy's view of it, would take longer.
+            self._number = _number(value)
             return
+        value = value.detach()
         self._copy = torch.empty((), dtype=value.dtype, pin_memory=True)
         self._copy.copy_(value, non_blocking=True)
         self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -28,6 +32,12 @@ class LateNumber:
 
     def __float__(self) -> float:
         """Return it, once the device has come to where it was asked for."""
-        if self._event is not None:
-            self._event.synchronize()
-        return float(self._copy.numpy())
+        if self._event is None:
+            return self._number
+        self._event.synchronize()
+        return _number(self._copy)
+
+
+def _number(value: torch.Tensor) -> float:
+    number: Any = value.tolist()
+    return float(number)

@@ -7,10 +7,16 @@ other, and reads theirs when it needs the sum: then they are there, and nobody w
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from operator import add
+from typing import Any
 
 from ..errors import DesyncError, LostRankError
 from .host_channel import SAME_ORDER, PendingSum
@@ -20,6 +26,12 @@ _HEAD = struct.Struct("<QQQ")
 """What follows, the how manyth exchange between all ranks it belongs to, and its bytes."""
 _PIECE_BYTES = 65536
 """The kernel keeps some of these for a rank that does not read yet."""
+
+
+@cache
+def _sum_form(num_values: int) -> struct.Struct:
+    """Return how a sum's head and its numbers are sent, in one piece."""
+    return struct.Struct(f"{_HEAD.format}{num_values}d")
 
 
 class _Sum:
@@ -59,13 +71,14 @@ class SocketChannel:
         self._exchanges = 0
         self._pending: deque[_Sum] = deque()
         for link in self._links.values():
-            link.settimeout(limit_s)
+            # With a timeout each call would ask first whether it need wait: mostly it need not.
+            link.setblocking(False)
 
     def start(self, values: Sequence[float]) -> PendingSum:
         """Start to sum each of these float64 numbers over the ranks; as many on every rank."""
         one = _Sum(self, self._next_number(), values)
-        content = struct.pack(f"<{len(values)}d", *values)
-        message = _HEAD.pack(_SUM, one.number, len(content)) + content
+        form = _sum_form(len(values))
+        message = form.pack(_SUM, one.number, form.size - _HEAD.size, *values)
         for rank in self._links:
             self._send(rank, message)
         self._pending.append(one)
@@ -79,7 +92,11 @@ class SocketChannel:
                 one.own if rank == self._rank else self._receive_numbers(rank, one)
                 for rank in self._order
             ]
-            one.total = [sum(column) for column in zip(*parts, strict=True)]
+            first, *others = parts
+            total = list(first)
+            for part in others:
+                total = list(map(add, total, part))
+            one.total = total
             self._pending.popleft()
 
     def gather(self, message: bytes) -> list[bytes] | None:
@@ -115,12 +132,13 @@ class SocketChannel:
         return self._next_number()
 
     def _receive_numbers(self, rank: int, one: _Sum) -> Sequence[float]:
-        form = f"<{len(one.own)}d"
-        size_bytes = struct.calcsize(form)
-        content = self._receive(rank, _HEAD.size + size_bytes)
-        if self._require(rank, content, _SUM, one.number) != size_bytes:
-            raise self._unlike(rank, one.number)
-        return struct.unpack_from(form, content, _HEAD.size)
+        form = _sum_form(len(one.own))
+        content = self._receive(rank, form.size)
+        if len(content) == form.size:
+            kind, number, size_bytes, *numbers = form.unpack(content)
+            if kind == _SUM and number == one.number and size_bytes == form.size - _HEAD.size:
+                return numbers
+        raise self._unlike(rank, one.number)
 
     def _send_message(self, rank: int, number: int, message: bytes) -> None:
         self._send(rank, _HEAD.pack(_MESSAGE, number, len(message)))
@@ -151,19 +169,38 @@ class SocketChannel:
         )
 
     def _send(self, rank: int, content: bytes | memoryview) -> None:
+        link = self._links[rank]
         try:
-            self._links[rank].send(content)
+            try:
+                link.send(content)
+            except BlockingIOError:
+                self._when_ready(link, select.POLLOUT, link.send, content)
         except OSError as error:
             raise self._lost(rank, error) from error
 
     def _receive(self, rank: int, size_bytes: int) -> bytes:
+        link = self._links[rank]
         try:
-            content = self._links[rank].recv(size_bytes)
+            try:
+                content = link.recv(size_bytes)
+            except BlockingIOError:
+                content = self._when_ready(link, select.POLLIN, link.recv, size_bytes)
         except OSError as error:
             raise self._lost(rank, error) from error
         if not content:
             raise self._lost(rank, None)
         return content
+
+    def _when_ready(
+        self, link: socket.socket, event: int, call: Callable[[Any], Any], argument: object
+    ) -> Any:
+        poll = select.poll()
+        poll.register(link, event)
+        until_s = time.monotonic() + self._limit_s
+        while poll.poll(1000 * max(0.0, until_s - time.monotonic())):
+            with suppress(BlockingIOError):
+                return call(argument)
+        raise TimeoutError
 
     def _lost(self, rank: int, error: OSError | None) -> LostRankError:
         if isinstance(error, TimeoutError):

@@ -2,13 +2,16 @@
 
 import errno
 import itertools
+import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
-from checkpointing import BackgroundWriter, SaveFailedError, place_at
-from checkpointing.saving.commit import Commit
+from checkpointing import BackgroundWriter, SaveFailedError, StoredBefore, place_at
+from checkpointing.format.manifest import Chunk, StoredFile, StoredTensor
+from checkpointing.saving.commit import Commit, CommitText
 
 CODES = (errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.EDQUOT, errno.ESTALE)
 
@@ -205,18 +208,32 @@ def test_a_commit_goes_through_json_unchanged(kit, background, tmp_path):
         state={"lr": 0.1, "nested": {"a": [1, None, "x"]}},
         created_by={"relaunch": "0"},
     )
-    assert Commit.parse(commit.encode()) == commit
+    text = CommitText()
+    kept = StoredBefore(
+        tensors=(StoredTensor(spec=commit.specs[0], chunks=(Chunk("objects/o", 0, 1, 0),)),),
+        files=(StoredFile(name="objects/o", size_bytes=4, block_bytes=4, crc32=(7,)),),
+    )
+    # One after another: what is as it was at the one before is spelled once.
+    for changed in (
+        commit,
+        replace(commit, state={"lr": 0.2}),
+        replace(commit, specs=commit.specs[1:], kept=kept),
+        replace(commit, reports=[], kept=kept),
+        commit,
+    ):
+        assert Commit.parse(json.loads(text.of(changed))) == changed
 
 
 @pytest.mark.parametrize("row", [["w", "fp32", [1]], ["w", "fp32", "1", "F32"], "w", 3])
 def test_a_commit_that_is_none_is_refused(kit, tmp_path, row):
-    good = Commit(
+    commit = Commit(
         attempt=kit.store_at(tmp_path).publishing.begin(3),
         reports=[],
         specs=[],
         state={},
         created_by={},
-    ).encode()
+    )
+    good = json.loads(CommitText().of(commit))
     with pytest.raises(ValueError, match="a tensor of the commit"):
         Commit.parse({**good, "specs": [row]})
 

@@ -1,4 +1,5 @@
 import errno
+import gc
 import itertools
 import os
 import signal
@@ -365,3 +366,26 @@ def test_without_memory_for_the_commit_the_coordinator_publishes_itself(
     assert save.is_settled()
     save.finish()
     kit.assert_holds(store, 1, state)
+
+
+def test_no_garbage_is_collected_while_the_training_waits(
+    kit, background, tmp_path, writers, monkeypatch
+):
+    """A collection in a process with torch takes longer than all else that it waits for."""
+    seen = []
+    for name in ("submit", "publish"):
+        real = getattr(BackgroundWriter, name)
+
+        def noted(*args, real=real):
+            seen.append(gc.isenabled())
+            return real(*args)
+
+        monkeypatch.setattr(BackgroundWriter, name, noted)
+    store, ranks = kit.store_at(tmp_path), kit.LocalCommunicator()
+    save = background.start(kit, store, 1, kit.sample_state(1), ranks, writers())
+    background.wait_until(save.is_settled)
+    save.commit()
+    assert seen == [False, False]
+    assert gc.isenabled()
+    save.finish()
+    assert store.steps() == [1]

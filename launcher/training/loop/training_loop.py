@@ -228,7 +228,7 @@ class TrainingLoop:
             refuse_different(self._replicas, self._run.communicator, step=self.step)
         self._boundary.hold(self._report(step))
         self._run.heartbeat.beat(self.step)
-        self._saver.passed(step)
+        self._saver.passed(step.evaluation_s, step.num_turns)
         self._log.records.step(
             self.step,
             self.plan,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from strategies import Agreed, Restored
+from strategies.parallel.live.several import rates_of
 from strategies.parallel.state.trained_state import TrainedState
 
 from ...run_folder.metric_text import metrics_text, without_nan
@@ -18,21 +19,49 @@ from ..reporting.start_table import model_text, places_text, start_table
 from .start import OwnLoopContext
 
 
+class _Seen(NamedTuple):
+    """A step, of which few become a record or a line."""
+
+    step: int
+    epoch: int
+    time_s: float
+    rates: dict[str, float]
+    step_s: float
+
+    def record(self, attempt: int) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "attempt": attempt,
+            "time": round(self.time_s, 3),
+            **self.rates,
+            "step_s": round(self.step_s, 6),
+        }
+
+    def line(self, loss: float) -> str:
+        return (
+            f"step {self.step}  epoch {self.epoch}  loss {loss:.4g}  lr {self.rates['lr']:.3g}"
+            f"  {self.step_s:.3g} s/step"
+        )
+
+
 class OwnLog(SaveLog):
     """Tells the story, on the coordinator; the other ranks' copies are silent."""
 
     _run: OwnLoopContext
 
-    def __init__(self, run: OwnLoopContext, *, log_every: int) -> None:
+    def __init__(self, run: OwnLoopContext, strategy: TrainedState, *, log_every: int) -> None:
         super().__init__(run)
+        self._strategy = strategy
         self._log_every = log_every
-        self._pending: dict[str, Any] = {}
+        self._pending: _Seen | None = None
+        """The newest step, until its loss is known."""
+        self._measured: dict[str, float] = {}
+        """After that step."""
         self._is_wanted = False
         self._since_s = run.clock()
 
-    def started(
-        self, strategy: TrainedState, step: int, data: str, restored: Restored | None
-    ) -> None:
+    def started(self, step: int, data: str, restored: Restored | None) -> None:
         """Report a start or a resume. Called on every rank."""
         self._newest = None if restored is None else restored.step
         places = self._run.places()
@@ -41,7 +70,8 @@ class OwnLog(SaveLog):
         run, lost = self._run, self._record_start(step, restored)
         if restored is None:
             run.say(f"starting at step 0 of the script's own loop, {run.describe()}")
-        trained, frozen = strategy.catalogue.trainable, strategy.catalogue.frozen
+        catalogue = self._strategy.catalogue
+        trained, frozen = catalogue.trainable, catalogue.frozen
         rows = [
             ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
             ("runs on", places_text(places)),
@@ -80,43 +110,35 @@ class OwnLog(SaveLog):
             self._folder.event("note", sentence=sentence)
             self._run.warn(f"{sentence}.")
 
-    def step(
-        self, step: int, epoch: int, rates: Mapping[str, float], agreed: Agreed | None
-    ) -> None:
+    def step(self, step: int, epoch: int, agreed: Agreed | None) -> None:
         """Report a step. Its loss comes out of the next boundary, and completes the record then."""
         if not self._is_coordinator:
             return
         self.flush(agreed)
-        now_s = self._run.clock()
-        self._pending = {
-            "step": step,
-            "epoch": epoch,
-            "attempt": self._run.attempt,
-            "time": round(time.time(), 3),
-            **rates,
-            "step_s": round(now_s - self._since_s, 6),
-        }
+        now_s, rates = self._run.clock(), rates_of(self._strategy)
+        self._pending = _Seen(step, epoch, time.time(), rates, now_s - self._since_s)
         self._since_s, self._is_wanted = now_s, step % self._log_every == 0
 
     def evaluated(self, metrics: Mapping[str, float]) -> None:
         """Report an evaluation after the newest step."""
         if self._is_coordinator:
-            self._pending |= metrics
+            self._measured |= metrics
             self._is_wanted = True
-            self._run.say(f"step {self._pending.get('step', 0)}: {metrics_text(dict(metrics))}")
+            step = 0 if self._pending is None else self._pending.step
+            self._run.say(f"step {step}: {metrics_text(dict(metrics))}")
 
     def flush(self, agreed: Agreed | None) -> None:
         """Write the record of the newest step, once its loss is known."""
-        record, self._pending = self._pending, {}
-        if not self._is_coordinator or not record or agreed is None:
-            return
-        if agreed.step != record["step"]:
+        seen, self._pending = self._pending, None
+        measured, self._measured = self._measured, {}
+        if seen is None or agreed is None or agreed.step != seen.step:
             return
         if self._is_wanted:
-            self._folder.metrics(without_nan({**record, "loss": agreed.loss}))
+            record = {**seen.record(self._run.attempt), **measured, "loss": agreed.loss}
+            self._folder.metrics(without_nan(record))
         if self._run.console.wants_progress():
             self._run.console.progress(
-                lambda width: _line(record, agreed.loss)[: width or None],
+                lambda width: seen.line(agreed.loss)[: width or None],
             )
 
     def already_over(self, reason: str) -> None:
@@ -127,10 +149,3 @@ class OwnLog(SaveLog):
                 f"this run had finished already: {reason}. To train from the beginning, choose "
                 "another --run-dir."
             )
-
-
-def _line(record: Mapping[str, Any], loss: float) -> str:
-    return (
-        f"step {record['step']}  epoch {record['epoch']}  loss {loss:.4g}  lr {record['lr']:.3g}"
-        f"  {record['step_s']:.3g} s/step"
-    )

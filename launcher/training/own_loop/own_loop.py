@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,9 +24,7 @@ from strategies import (
     decide,
 )
 from strategies.collectives.late_number import LateNumber
-from strategies.parallel.live.several import rates_of
 from strategies.parallel.state.trained_state import TrainedState
-from strategies.parallel.strategy import StepOutcome
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.files.leaving import tell_leaving
@@ -38,7 +36,7 @@ from ..saving.save_at_boundary import SaveAtBoundary
 from .agreement import Agreement, agreed_metrics
 from .data.position import DataPosition, Place
 from .own_log import OwnLog
-from .own_state import after_step, moved_place, restored_state, resume_report, state_to_json
+from .own_state import moved_place, restored_state, resume_report, state_to_json
 from .random_state import random_state, set_random_state
 from .rank_places import RankPlaces
 from .settings import Settings
@@ -46,18 +44,6 @@ from .start import OwnLoopContext, look_of
 from .watch import Watch
 
 _WITHOUT_END = 2**62
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Step:
-    """A step as what saves and estimates see of it."""
-
-    number: int
-    seconds: float = 0.0
-    evaluation_s: float = 0.0
-    num_turns: int = 1
-    outcome: StepOutcome | None = None
-    metrics: Metrics = field(default_factory=dict)
 
 
 class OwnLoop:
@@ -80,7 +66,7 @@ class OwnLoop:
         self._objects = objects
         self._places = RankPlaces(run.ranks.rank)
         self._rules = EvaluationRules(stop=settings.stop, plateau=None)
-        self._log = OwnLog(run, log_every=settings.log_every)
+        self._log = OwnLog(run, strategy, log_every=settings.log_every)
         self._checkpointer = Checkpointer(
             run,
             strategy,
@@ -90,10 +76,12 @@ class OwnLoop:
         )
         self._saver = SaveAtBoundary(run, self._checkpointer, self._log, settings.save.every)
         for one in strategy.optimizers:
-            one.register_step_pre_hook(lambda *_: self._before_update())
+            one.register_step_pre_hook(self._before_update)
         self._boundary = Agreement(run.ranks, settings.text, self._look)
         self.watch = Watch(run.ranks, end_process=run.end_process)
-        self.state, self.place = RunState(), Place()
+        self._samples_of_batch = 1 if data is None else data.batch_size or 1
+        self._state, self.steps_done = RunState(), 0
+        self._place, self._num_given = Place(), 0
         self.asked_to_stop: str | None = None
         """What the script said when it called `run.stop()` on this rank."""
         self.evaluation_due = False
@@ -106,6 +94,40 @@ class OwnLoop:
         """Of the present epoch; None: not known."""
         self._ending: str | None = None
         self._resume()
+
+    # --- where the run is ---
+
+    # A step and a batch only count. What is made of the counts is a value of several fields, which
+    # takes as long as all else that a step does here, and is asked for at a save or an evaluation.
+
+    @property
+    def state(self) -> RunState:
+        """Return where the run is."""
+        if self._state.step != self.steps_done:
+            self._state = replace(self._state, step=self.steps_done)
+        return self._state
+
+    @state.setter
+    def state(self, state: RunState) -> None:
+        self._state, self.steps_done = state, state.step
+
+    @property
+    def place(self) -> Place:
+        """Return how much of the epoch is done."""
+        if self._num_given:
+            batches = self._place.batches + self._num_given
+            samples = self._place.samples + self._num_given * self._samples_of_batch
+            self.place = Place(epoch=self._place.epoch, batches=batches, samples=samples)
+        return self._place
+
+    @place.setter
+    def place(self, place: Place) -> None:
+        self._place, self._num_given = place, 0
+
+    @property
+    def epoch(self) -> int:
+        """The present epoch, 0-based."""
+        return self._place.epoch
 
     # --- the data ---
 
@@ -133,12 +155,11 @@ class OwnLoop:
     def begin_batch(self, batch: Any) -> Any:
         """Count a batch that the script is given now; return it as the script is to have it."""
         assert self._data is not None
-        self._run.before_first_step.end()
-        self._run.lockstep.step = self.state.step
+        if self.watch.batches == 0:
+            self._run.before_first_step.end()
+        self._run.lockstep.step = self.steps_done
         self.watch.batches += 1
-        size = self._data.batch_size or 1
-        batches, samples = self.place.batches + 1, self.place.samples + size
-        self.place = Place(epoch=self.place.epoch, batches=batches, samples=samples)
+        self._num_given += 1
         if self._batches_left is not None:  # counted down: to ask the sampler takes longer
             self._batches_left -= 1
         self.ends_epoch = self._batches_left == 0
@@ -165,8 +186,8 @@ class OwnLoop:
             )
         former, self._batch_of_step = self._batch_of_step, self.watch.batches
         self._warn_of_accumulation()
-        self.state = after_step(self.state)
-        step, place = self.state.step, self.place
+        self.steps_done += 1
+        step, epoch = self.steps_done, self.epoch
         self._run.has_trained = True
         self.watch.calls += 1
         report = Report(
@@ -181,10 +202,10 @@ class OwnLoop:
             agreed, notice = self._boundary.passed(report)
         self._pending = agreed, notice
         self._run.heartbeat.beat(step)
-        self._saver.passed(_Step(number=step - 1))
-        self._log.step(step, place.epoch, rates_of(self._strategy), agreed)
+        self._saver.passed()
+        self._log.step(step, epoch, agreed)
         due = self._settings.evaluate
-        self.evaluation_due = due.is_due(step, place.epoch, ends_epoch=self.ends_epoch)
+        self.evaluation_due = due.is_due(step, epoch, ends_epoch=self.ends_epoch)
 
     def evaluated(self, metrics: Mapping[str, Any], *, average: bool) -> Metrics:
         """Take what was measured after the newest step; return it as all ranks have it.
@@ -268,7 +289,7 @@ class OwnLoop:
             return self._saver.clock.look()
         return look_of(self._run.preemption)
 
-    def _before_update(self) -> None:
+    def _before_update(self, *_: object) -> None:
         self._num_updates += 1
         self._saver.release_tensors()
 
@@ -282,17 +303,18 @@ class OwnLoop:
             )
 
     def _progress(self) -> Progress:
-        save, place = self._settings.save, self.place
+        step, state, save = self.steps_done, self._state, self._settings.save
+        newest_step = self._checkpointer.newest_step
         return Progress(
-            step=self.state.step,
+            step=step,
             total_steps=_WITHOUT_END,
-            save_due=save.is_due(self.state.step, place.epoch, ends_epoch=self.ends_epoch),
-            early_stop_reason=self.state.stopper.reason,
-            stopped_because=self.state.stopped_because,
+            save_due=save.is_due(step, self.epoch, ends_epoch=self.ends_epoch),
+            early_stop_reason=state.stopper.reason,
+            stopped_because=state.stopped_because,
             saving_since=self._checkpointer.saving_since,
             world_size=self._run.ranks.world_size,
-            newest_step=self._checkpointer.newest_step,
-            is_saved=self._checkpointer.newest_step == self.state.step,
+            newest_step=newest_step,
+            is_saved=newest_step == step,
         )
 
     def _carry_out(self, decision: Decision) -> None:
@@ -371,6 +393,6 @@ class OwnLoop:
             self._log.restored(restored, report, by_script)
         elif self._data is not None:
             self._log.noted([f"not promised: {one}" for one in self._data.not_promised])
-        self._log.started(self._strategy, self.state.step, data_name, restored)
+        self._log.started(self.state.step, data_name, restored)
         if self._run.ranks.is_coordinator:
             self._saver.clock.remember(self._run.past_events)

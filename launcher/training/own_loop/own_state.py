@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from checkpointing import JSON
@@ -128,8 +127,3 @@ def resume_report(
         ),
         not_promised=tuple(not_promised),
     )
-
-
-def after_step(state: RunState) -> RunState:
-    """Return the state with one step more."""
-    return replace(state, step=state.step + 1)

@@ -169,9 +169,9 @@ class Resumable:
     def _batches(
         self, loop: OwnLoop, epochs: int | None, steps: int | None
     ) -> Generator[tuple[int, Any]]:
-        while epochs is None or loop.place.epoch < epochs:
-            epoch = loop.place.epoch
-            if steps is not None and loop.state.step >= steps:
+        while epochs is None or loop.epoch < epochs:
+            epoch = loop.epoch
+            if steps is not None and loop.steps_done >= steps:
                 break
             for batch in loop.open_epoch():
                 yield epoch, loop.begin_batch(batch)
@@ -180,7 +180,7 @@ class Resumable:
                         loop.close()
                         self._start.leave_to_be_continued()
                     return
-                if steps is not None and loop.state.step >= steps:
+                if steps is not None and loop.steps_done >= steps:
                     break
             else:
                 loop.begin_epoch(epoch + 1)
@@ -229,7 +229,7 @@ class Resumable:
     @property
     def steps_done(self) -> int:
         """Optimizer steps of the whole run so far."""
-        return self._own.state.step
+        return self._own.steps_done
 
     @property
     def _own(self) -> OwnLoop:
@@ -239,7 +239,7 @@ class Resumable:
 
     @property
     def _has_trained(self) -> bool:
-        return self._loop is not None and self._loop.state.step > 0
+        return self._loop is not None and self._loop.steps_done > 0
 
     def _open(self) -> OwnLoop:
         start = self._start

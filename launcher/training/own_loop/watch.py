@@ -8,10 +8,11 @@ collective is involved, and slowness is no fault: only a rank that has begun ano
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 
 from strategies import Ranks
@@ -71,25 +72,26 @@ class Watch:
         """Begun by this start."""
         self.calls = 0
         """Made by this start."""
-        self._wait: tuple[Wait, float] | None = None
+        self._wait: tuple[str, int, int] | None = None
+        """What the loop waits for now, the calls and the batch. It is set in each step: the clock
+        and the user's line are for the thread to look at, where a wait is long."""
+        self._seen: tuple[str, int, int] | None = None
+        self._seen_at_s = 0.0
+        self._loop_thread = threading.get_ident()
         self._is_over = threading.Event()
         if ranks.world_size > 1:
             threading.Thread(target=self._look, name="relaunch-watch", daemon=True).start()
 
-    def waiting(self, what: str, *, calls: int, batch: int) -> AbstractContextManager[None]:
+    def waiting(self, what: str, *, calls: int, batch: int) -> AbstractContextManager[Watch]:
         """Note that this rank waits in the block until all have made so many calls."""
-        if self._ranks.world_size == 1:
-            return nullcontext()
-        rank = self._ranks.rank
-        return self._noted(Wait(rank=rank, what=what, where=users_line(), calls=calls, batch=batch))
+        self._wait = what, calls, batch
+        return self
 
-    @contextmanager
-    def _noted(self, wait: Wait) -> Iterator[None]:
-        self._wait = wait, time.monotonic()
-        try:
-            yield
-        finally:
-            self._wait = None
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wait = None
 
     def close(self) -> None:
         """End the looking."""
@@ -103,9 +105,24 @@ class Watch:
                 self._compare()
 
     def _tell(self) -> None:
-        wait, since_s = self._wait or (None, 0.0)
-        if wait is not None and time.monotonic() - since_s > PATIENCE_S:
+        wait = self._long_wait(time.monotonic())
+        if wait is not None:
             common_store().set(_KEY, json.dumps(asdict(wait)))
+
+    def _long_wait(self, now_s: float) -> Wait | None:
+        """Return what the loop waits for, if that was so already so long ago; None: it is not."""
+        noted = self._wait
+        if noted is not self._seen or noted is None:
+            self._seen, self._seen_at_s = noted, now_s
+            return None
+        if now_s - self._seen_at_s < PATIENCE_S:
+            return None
+        what, calls, batch = noted
+        frame = sys._current_frames().get(self._loop_thread)
+        if frame is None or self._wait is not noted:  # it has come to its end meanwhile
+            return None
+        rank, where = self._ranks.rank, users_line(frame)
+        return Wait(rank=rank, what=what, where=where, calls=calls, batch=batch)
 
     def _compare(self) -> None:
         if not common_store().check([_KEY]):

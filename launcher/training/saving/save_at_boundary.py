@@ -14,7 +14,6 @@ from ..context import RunContext
 from ..recipe.interval import Every
 from ..reporting.save_log import SaveLog
 from ..run_state import RunState
-from ..step_result import StepResult
 from .background_thread import BackgroundThread
 from .checkpointer import Checkpointer
 from .save_deadline import SaveDeadline
@@ -76,17 +75,21 @@ class SaveAtBoundary:
         self.pace.training_continues()
         self._run.heartbeat.beat()
 
-    def passed(self, step: StepResult) -> None:
+    def passed(self, evaluation_s: float = 0.0, num_turns: int = 1) -> None:
         """Note the time of a step at its boundary; estimate that of a save, if that matters.
 
         After the first step the first save's memory is taken.
+
+        Args:
+            evaluation_s: of that time, in evaluations.
+            num_turns: micro-batches of this rank, with padding.
         """
         if not self._has_prepared:
             self._has_prepared = True
             self._checkpointer.prepare()
         if not self._run.ranks.is_coordinator:
             return
-        self.clock.passed(step.evaluation_s, step.num_turns)
+        self.clock.passed(evaluation_s, num_turns)
         if self._has_estimated or not self.clock.wants_estimate:
             return
         self._has_estimated = True

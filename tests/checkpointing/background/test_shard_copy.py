@@ -1,5 +1,6 @@
 """The copy of a shard, part of which goes on while the training does."""
 
+import _thread
 import contextlib
 import errno
 import mmap
@@ -20,7 +21,7 @@ from checkpointing import (
 )
 from checkpointing.background import shard_copy
 from checkpointing.background.shard_copy import ShardCopy
-from checkpointing.saving.shard_writer import plan_shard
+from checkpointing.saving.shard_plan import plan_shard
 
 SIZES = {"weight": 3001, "bias": 7, "exp_avg": 3001, "step": 1}
 STEADY = ("exp_avg", "step")
@@ -58,15 +59,18 @@ class Stream:
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """torch.cuda, without one: copies are there at once. Returns (thread, device) of set_device."""
-    chosen = []
+    """torch.cuda, without one: copies are there at once.
+
+    Returns (whether on the main thread, device) of set_device.
+    """
+    chosen, main = [], threading.main_thread().ident
     cuda = torch.cuda
     monkeypatch.setattr(cuda, "Stream", lambda device: Stream())
     monkeypatch.setattr(cuda, "Event", Event)
     monkeypatch.setattr(cuda, "current_stream", lambda device=None: Stream())
     monkeypatch.setattr(cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(
-        cuda, "set_device", lambda d: chosen.append((threading.current_thread().name, d))
+        cuda, "set_device", lambda d: chosen.append((threading.get_ident() == main, d))
     )
     return chosen
 
@@ -76,7 +80,7 @@ def late_on_gpu(num_pieces):
     source = torch.arange(num_pieces, dtype=torch.uint8)
     target, told = torch.zeros_like(source), []
     pieces = [
-        shard_copy._Piece(source=source[n : n + 1], target=target[n : n + 1], end=n + 1)
+        shard_copy._Piece(source[n : n + 1], size_bytes=1, image=target, at=n, end=n + 1)
         for n in reversed(range(num_pieces))
     ]
     late = shard_copy._OnStream(pieces, told.append)
@@ -88,7 +92,7 @@ def late_on_gpu(num_pieces):
 def test_the_thread_that_waits_for_a_gpu_stands_on_that_gpu(gpu):
     """On a new thread's own, the first, each rank would take half a GiB for its context."""
     _, told = late_on_gpu(3)
-    assert gpu == [("relaunch-copy", torch.device("cpu"))]  # here: where the source is
+    assert gpu == [(False, torch.device("cpu"))]  # here: where the source is
     assert told == [1, 2, 3]
 
 
@@ -151,20 +155,23 @@ def assert_equal(found, expected):
 @pytest.fixture
 def gate(monkeypatch):
     """What is copied in a thread waits for this."""
-    opened, move = threading.Event(), shard_copy._move
+    opened, copy = threading.Event(), shard_copy._copy_together
 
-    def slow_move(source, target):
-        if threading.current_thread() is not threading.main_thread():
+    def slow_copy(pieces, *, is_aside=False):
+        if is_aside:
             assert opened.wait(20)
-        move(source, target)
+        copy(pieces, is_aside=is_aside)
 
-    monkeypatch.setattr(shard_copy, "_move", slow_move)
+    monkeypatch.setattr(shard_copy, "_copy_together", slow_copy)
     yield opened
     opened.set()
 
 
+@pytest.mark.parametrize("together_bytes", [1, 12_500, 1 << 20])
 @pytest.mark.parametrize("num_threads", [1, 2])
-def test_all_is_copied(num_threads):
+def test_all_is_copied(num_threads, together_bytes, monkeypatch):
+    """One by one, some together, all together."""
+    monkeypatch.setattr(shard_copy, "_WORTH_TELLING_BYTES", together_bytes)
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
@@ -173,7 +180,7 @@ def test_all_is_copied(num_threads):
         copy.wait()
     finally:
         torch.set_num_threads(before)
-    assert told == [plan.size_bytes]
+    assert told[-1] == plan.size_bytes
     assert_equal(read(memory, plan), {f.spec.key: f.data for f in plan.fragments})
 
 
@@ -195,10 +202,10 @@ def test_only_what_is_steady_may_still_be_under_way(gate):
 
 
 def test_where_no_thread_can_be_had_all_is_copied_at_once(monkeypatch):
-    def refused(thread):
+    def refused(work, arguments):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refused)
+    monkeypatch.setattr(_thread, "start_new_thread", refused)
     plan = plan_shard(fragments(), {})
     memory, copy, told = begun(plan)
     assert told == [plan.size_bytes]

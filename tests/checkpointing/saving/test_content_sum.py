@@ -49,3 +49,12 @@ def test_a_sample_sees_every_kind_of_byte() -> None:
     assert max(map(len, before)) < 200
     assert sample_bytes([]) == []
     assert sample_bytes([torch.ones(3), torch.ones(0)]) == [sample_bytes([torch.ones(3)])[0], b""]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("size", [0, 1, 7, 63, 64, 65, 4099])
+def test_a_sample_is_of_the_same_bytes_on_host_and_device(dtype: torch.dtype, size: int) -> None:
+    data = torch.arange(size + 1).to(dtype)[1:]
+    assert sample_bytes([data]) == content_sum._samples([data])
+    gradient = torch.ones(size + 1)[1:].requires_grad_()
+    assert sample_bytes([gradient]) == content_sum._samples([gradient])

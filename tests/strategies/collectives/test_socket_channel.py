@@ -1,6 +1,7 @@
 import math
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -104,3 +105,34 @@ def test_a_rank_that_is_an_exchange_behind_is_told() -> None:
     here.start([1.0])
     with pytest.raises(DesyncError, match="in their exchange 2"):
         here.start([1.0]).wait()
+
+
+def fill(channel: SocketChannel, rank: int) -> None:
+    """Send until the kernel keeps no more for a rank that does not read."""
+    with suppress(BlockingIOError):
+        while True:
+            channel._links[rank].send(bytes(65536))
+
+
+def test_a_rank_that_does_not_read_is_waited_for_and_named() -> None:
+    here, _ = connected(2, limit_s=0.05)
+    fill(here, 1)
+    with pytest.raises(LostRankError, match=r"rank 0 has waited 0\.05 s for rank 1"):
+        here.start([1.0])
+
+
+def test_a_sum_is_sent_once_the_other_reads_again() -> None:
+    here, there = connected(2)
+    fill(here, 1)
+    with ThreadPoolExecutor(1) as threads:
+        sending = threads.submit(here.start, [1.0])
+        while len(there._receive(0, 65536)) == 65536:
+            pass  # until it is the sum that comes
+        assert sending.result() is here._pending[0]
+
+
+def test_a_sum_adds_in_the_order_of_the_ranks() -> None:
+    """Whatever the Python: its sum() of floats rounds otherwise from 3.12 on."""
+    ranks = connected(3)
+    started = [one.start([value]) for one, value in zip(ranks, (1.0, 1e100, -1e100), strict=True)]
+    assert [one.wait() for one in started] == [[0.0]] * 3

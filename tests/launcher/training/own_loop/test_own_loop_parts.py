@@ -12,7 +12,7 @@ from launcher.training.own_loop.kept_objects import kept_objects
 from launcher.training.own_loop.random_state import random_state, set_random_state
 from launcher.training.own_loop.rank_places import RankPlaces
 from launcher.training.own_loop.settings import Settings, parse_due
-from launcher.training.own_loop.watch import Wait, parted
+from launcher.training.own_loop.watch import PATIENCE_S, Wait, Watch, parted
 from strategies import ConfigError, HostCommunicator, Ranks
 
 
@@ -27,6 +27,21 @@ from strategies import ConfigError, HostCommunicator, Ranks
 def test_only_a_rank_that_went_on_is_named(calls: int, batch: int, is_named: bool) -> None:
     wait = Wait(rank=0, what="run.step", where="train.py:7", calls=3, batch=3)
     assert (parted(1, calls, batch, wait) is not None) == is_named
+
+
+def test_a_long_wait_is_known_with_the_line_of_the_script() -> None:
+    alone = Ranks(rank=0, world_size=1, device=torch.device("cpu"), host_group=None)  # type: ignore[arg-type]
+    watch = Watch(alone, end_process=pytest.fail)
+    with watch.waiting("run.step", calls=3, batch=2):
+        assert watch._long_wait(10.0) is None  # it may have begun just now
+        assert watch._long_wait(9.9 + PATIENCE_S) is None
+        known = watch._long_wait(10.0 + PATIENCE_S)
+        assert known is not None
+        assert (known.what, known.calls, known.batch) == ("run.step", 3, 2)
+        assert known.where.startswith("test_own_loop_parts.py:")
+    assert watch._long_wait(20.0) is None
+    with watch.waiting("run.step", calls=4, batch=3):  # another wait has its own time
+        assert watch._long_wait(20.0) is None
 
 
 def test_a_metric_is_the_same_on_all_ranks_or_averaged() -> None:

@@ -133,3 +133,9 @@ def test_a_late_number_is_as_it_was_when_it_was_asked_for() -> None:
     report = Report(step=1, loss_sum=late, loss_count=LateNumber(torch.tensor(2.0)))
     boundary = Boundary(SimpleNamespace(rank=0, world_size=1), {})  # type: ignore[arg-type]
     assert boundary._vector(report)[6:8] == [3.0, 2.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_late_number_is_of_any_type_and_out_of_a_graph(dtype: torch.dtype) -> None:
+    value = torch.tensor(1.5, dtype=dtype, requires_grad=True)
+    assert float(LateNumber(2 * value)) == 3.0
