@@ -189,8 +189,10 @@ class _Bucket:
         self, numbers: Sequence[int], cuts: Sequence[Sequence[Cut]], world_size: int
     ) -> None:
         self.numbers = list(numbers)
-        pairs = [(n, cut) for n, all_of in zip(numbers, cuts, strict=True) for cut in all_of]
-        owned = [[pair for pair in pairs if pair[1].rank == rank] for rank in range(world_size)]
+        owned: list[list[tuple[int, Cut]]] = [[] for _ in range(world_size)]
+        for number, all_of in zip(numbers, cuts, strict=True):
+            for cut in all_of:
+                owned[cut.rank].append((number, cut))
         self._lengths = [sum(cut.end - cut.start for _, cut in held) for held in owned]
         total, self.stride = sum(self._lengths), max(self._lengths)
         self.is_even = self.stride * world_size <= _MOST_PADDING * total
