@@ -21,6 +21,7 @@ import numpy as np
 from torch.utils.data import StackDataset, Subset, get_worker_info
 
 from ..errors import DataNotReady
+from .kept_generators import KeptGenerators
 from .seeding import seed_for_sample, seed_of, seed_streams, seed_torch_here, seeds_of
 from .stacking import stack
 
@@ -72,23 +73,28 @@ class SampleReader:
         self._collate = collate
         self._stops = stops
         self._reads_whole_batches = reads_whole_batches(dataset)
+        self._kept: KeptGenerators | None = None
+        """Generators of the data set's own; None: none was read yet in this process."""
         self._draws: bool | None = None
-        """Whether samples draw from numpy or `random`; None: none was read yet."""
+        """Whether samples draw from numpy, `random` or what is kept; None: none was read yet."""
 
     def __getitems__(self, asked: IndexList) -> Any:
         """Return the batch; torch's name for reading several samples at once."""
+        if self._kept is None:
+            # Here and not where it was made: a worker may have other copies.
+            self._kept = KeptGenerators(dataset=self.dataset, collate=self._collate)
         samples = self._samples(asked)
         first = asked.indices[0]
         if self._collate is None:
             return stack(samples, asked.indices)
-        seed_streams(asked.seed(f"collate/{first}"))
+        self._seed_all(asked.seed(f"collate/{first}"))
         return self._collate(samples)
 
     def _samples(self, asked: IndexList) -> list[Any]:
         if self._reads_whole_batches:
             self._may_stop()
             # The order in which its samples draw is its own affair.
-            seed_streams(asked.seed(f"batch/{asked.indices[0]}"))
+            self._seed_all(asked.seed(f"batch/{asked.indices[0]}"))
             found: list[Any] = self.dataset.__getitems__(asked.indices)  # type: ignore[attr-defined]
             return found
         if self._draws is None:
@@ -102,14 +108,14 @@ class SampleReader:
         samples, draws = [], False
         for index, seed in asked:
             samples.append(self._seeded(index, seed))
-            draws = draws or _was_drawn_from(seed)
+            draws = draws or self._was_drawn_from(seed)
         self._draws = draws
         return samples
 
     def _without_draws(self, asked: IndexList) -> list[Any] | None:
         """Read samples that are not expected to draw; None: they do, and will be seeded each."""
         common = asked.seed(f"batch/{asked.indices[0]}")
-        seed_streams(common)
+        self._seed_all(common)
         samples = []
         try:
             for index, seed in asked:
@@ -119,17 +125,29 @@ class SampleReader:
         except DataNotReady:
             raise
         except Exception:
-            if not _was_drawn_from(common):
+            if not self._was_drawn_from(common):
                 raise
             self._draws = True
             return None
-        self._draws = _was_drawn_from(common)
+        self._draws = self._was_drawn_from(common)
         return None if self._draws else samples
 
     def _seeded(self, index: int, seed: int) -> Any:
         self._may_stop()
         seed_for_sample(seed)
+        if self._kept:
+            self._kept.seed(seed)
         return self.dataset[index]
+
+    def _seed_all(self, value: int) -> None:
+        seed_streams(value)
+        if self._kept:
+            self._kept.seed(value)
+
+    def _was_drawn_from(self, value: int) -> bool:
+        """Return whether anything but torch was drawn from since it was seeded; moves it."""
+        is_kept_drawn = self._kept is not None and not self._kept.are_as_seeded(value)
+        return _was_drawn_from(value) or is_kept_drawn
 
     def _may_stop(self) -> None:
         if self._stops is not None and self._stops():

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from ...errors import ConfigError
 from .copies import AsBuilt, refuse_copies
+from .remade import checked, items_of, keep_part, refuse_parts
 
 _SPECIAL = ("__len__", "__getitem__", "__iter__", "__contains__")
 """Looked up by Python on the class; a view has those that the user's class has."""
@@ -220,6 +221,7 @@ class ModelView:
         if (refusal := self.__calls.refusal_of(name)) is not None:
             return refusal
         if not is_method or not _computes(value, name):
+            value = checked(target, name, value)
             return self.__calls.shown_by(value, getattr(type(target), name, None))
         calls, around = self.__calls, (*self.__enclosing, target)
 
@@ -236,10 +238,22 @@ class ModelView:
                 "it would be in no optimizer, no gradient sum and no checkpoint. Make it in the "
                 "function that is passed as model=."
             )
+        if value is None:
+            keep_part(self.__target, name)
         setattr(self.__target, name, value)
 
     def __delattr__(self, name: str) -> None:
+        keep_part(self.__target, name)
         delattr(self.__target, name)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        items_of(self.__target)[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        del items_of(self.__target)[key]
+
+    def __iadd__(self, other: Any) -> Any:
+        refuse_parts(" += ...")
 
     def __dir__(self) -> list[str]:
         return dir(self.__target)

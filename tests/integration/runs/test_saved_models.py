@@ -83,7 +83,7 @@ def main(run):
         if step.number == 0:
             for name in WAYS:
                 print(f"<{name}: {what_came(WAYS[name], job.model)}>", flush=True)
-        if os.environ.get("ALONE") and run.rank == 0:
+        if os.environ.get("ALONE") and os.environ["RANK"] == "0":
             torch.save(job.model.state_dict(), "model.pt")
     for name in ("state", "model", "parameters"):
         print(f"<after, {name}: {what_came(WAYS[name], job.model)}>", flush=True)

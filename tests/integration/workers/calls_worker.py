@@ -180,3 +180,5 @@ with process_groups(
         for what, compute in (RAW if sys.argv[3:] == ["raw"] else SAME | OTHER).items():
             attempt(strategy, what, compute)
     (out / f"told-{ranks.rank}.json").write_text(json.dumps(told))
+    # A rank that ends the last loop early must not be gone while another still begins it.
+    torch.distributed.barrier(group=ranks.host_group)
