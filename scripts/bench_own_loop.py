@@ -8,6 +8,8 @@ import json
 import os
 import statistics
 import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ from strategies import Ranks, process_groups
 TARGET = 1.01
 SAVE_EVERY = 8
 NUM_SAVES = 12
+CALLS_S: dict[str, list[float]] = defaultdict(list)
+"""Processor time of each `run.step`, by loop."""
 HAND, OWN, OWN_SAVING, RUN_SAVING = "DDP by hand", "own-loop", "own-loop-saving", "run-saving"
 
 
@@ -69,7 +73,9 @@ def resumable(name: str, save_every: str) -> Callable[[Ranks, int], Step]:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
+            since_s = time.thread_time()
             run.step(loss=loss)
+            CALLS_S[name].append(time.thread_time() - since_s)
 
         return step
 
@@ -122,6 +128,8 @@ def main() -> None:
             print(
                 f"2 ranks of one thread. {machine('torch')} {load_average()} Medians of "
                 f"{given.rounds} interleaved rounds.\n\n{markdown_table(head, [row])}\n\n"
+                f"Of a step, run.step takes {1000 * statistics.median(CALLS_S[OWN]):.3f} ms of "
+                "processor time.\n\n"
                 f"A save holds up the training for {held[0]}, under run.prepare for {held[1]}.",
                 flush=True,
             )

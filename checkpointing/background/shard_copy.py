@@ -77,22 +77,23 @@ class ShardCopy:
     def __init__(self, memory: mmap.mmap, *plans: ShardPlan) -> None:
         self._image = image = torch.frombuffer(memory, dtype=torch.uint8)
         self._size_bytes = image_bytes(plans)
-        found: list[tuple[Fragment, int]] = []
+        found: list[tuple[Fragment, int, int]] = []
         for start, plan in zip(starts_in_image(plans), plans, strict=True):
             memory[start : start + len(plan.header)] = plan.header
             offsets = (start + offset for offset in plan.offsets)
-            found += zip(plan.fragments, offsets, strict=True)
-        self._offsets = {id(fragment): offset for fragment, offset in found}
+            found += zip(plan.fragments, offsets, plan.sizes_bytes, strict=True)
+        self._offsets = {id(fragment): offset for fragment, offset, _ in found}
         self._pieces: dict[str, list[_Piece]] = {}
         self._starts: dict[str, int] = {}
         """Of the first piece, by kind of device."""
         self._late: list[_InThread] = []
         at_once: dict[str, list[_Piece]] = {}
         # From the back: where a piece ends is where the next one of its kind starts.
-        for fragment, offset in reversed(found):
-            kind = fragment.data.device.type
+        for fragment, offset, size_bytes in reversed(found):
+            data = fragment.data
+            kind = "cpu" if data.is_cpu else data.device.type
             end = self._starts.get(kind, self._size_bytes)
-            piece = _Piece(fragment.data, fragment.size_bytes, image, offset, end)
+            piece = _Piece(data, size_bytes, image, offset, end)
             if fragment.is_steady:
                 self._pieces.setdefault(kind, []).append(piece)
                 self._starts[kind] = offset

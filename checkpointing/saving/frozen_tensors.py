@@ -8,8 +8,7 @@ save fails, and from the next one on the tensor is written with the rest.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,8 +25,7 @@ Place = tuple[str, int, int]
 """A tensor's name, and the range of its elements that a rank holds."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Look:
+class _Look(NamedTuple):
     """What is seen of a fragment without reading it all."""
 
     address: int
@@ -35,8 +33,7 @@ class _Look:
     sample: bytes
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Known:
+class _Known(NamedTuple):
     """A fragment as the store has it."""
 
     look: _Look
@@ -103,11 +100,14 @@ class FrozenTensors:
             frozen: This rank's fragments of the frozen tensors.
         """
         samples = sample_bytes([fragment.data for fragment in frozen])
+        places = [place_of(f) for f in frozen]
         self._looks = {
-            place_of(f): _Look(address=f.data.data_ptr(), version=_version(f.data), sample=sample)
-            for f, sample in zip(frozen, samples, strict=True)
+            place: _Look(f.data.data_ptr(), _version(f.data), sample)
+            for place, f, sample in zip(places, frozen, samples, strict=True)
         }
-        changed = {f.spec.name for f in frozen if not self._is_as_stored(f)} & self._names
+        changed = {
+            f.spec.name for place, f in zip(places, frozen, strict=True) if self._differs(place, f)
+        } & self._names
         if self._token is not None:
             # Of what has changed once more than likely it will again.
             self._restless |= changed
@@ -151,7 +151,7 @@ class FrozenTensors:
         known = [f for f in frozen if f.spec.name in stored.names]
         sums = [begin_sum(fragment.data) for fragment in known]
         self._known = {
-            place_of(f): _Known(look=self._looks[place_of(f)], total=one.finish())
+            place_of(f): _Known(self._looks[place_of(f)], one.finish())
             for f, one in zip(known, sums, strict=True)
         }
         self._token, self._stored, self._names = token, stored, stored.names
@@ -166,9 +166,7 @@ class FrozenTensors:
         self, token: str, part: "FrozenPart", stored: StoredBefore, totals: Mapping[Place, int]
     ) -> None:
         """Note what a save that is committed has stored. On every rank."""
-        self._known = {
-            place: _Known(look=part.looks[place], total=total) for place, total in totals.items()
-        }
+        self._known = {place: _Known(part.looks[place], total) for place, total in totals.items()}
         self._token, self._stored, self._names = token, stored, part.names
         self._is_doubtful = False
 
@@ -181,13 +179,13 @@ class FrozenTensors:
         """What the last `look` has seen."""
         return self._looks
 
-    def _is_as_stored(self, fragment: Fragment) -> bool:
-        place = place_of(fragment)
+    def _differs(self, place: Place, fragment: Fragment) -> bool:
+        """Whether a fragment is not known to be as the store has it."""
         known, look = self._known.get(place), self._looks[place]
         if known is None or known.look.sample != look.sample:
-            return False
+            return True
         # Moved, or counted as changed: the bytes may be the same all the same.
-        return known.look == look or begin_sum(fragment.data).finish() == known.total
+        return known.look != look and begin_sum(fragment.data).finish() != known.total
 
 
 class FrozenPart:

@@ -24,7 +24,9 @@ class ShardPlan:
     header: bytes
     fragments: tuple[Fragment, ...]
     offsets: tuple[int, ...]
+    sizes_bytes: tuple[int, ...]
     size_bytes: int
+    """Of the file."""
     stored: dict[str, tuple[StoredTensor, ...]] = field(default_factory=dict, compare=False)
     """What a manifest says of them, by the name of the file; of the last that was asked for."""
 
@@ -88,6 +90,7 @@ def _lay_out(ordered: Sequence[Fragment], metadata: Mapping[str, str]) -> ShardP
         header=header,
         fragments=(),
         offsets=tuple(data_offsets(len(header), entries)),
+        sizes_bytes=tuple(entry.size_bytes for entry in entries),
         size_bytes=len(header) + sum(entry.size_bytes for entry in entries),
     )
 
