@@ -31,3 +31,9 @@ def test_gradients_are_added_in_fp32_and_clipped_by_nobody_else(stage: int, prec
     assert ("data_types" in config) == (stage > 1)
     assert ("gradient_allreduce_op" in config) == (stage < 3)
     assert {"bf16", "fp16"} & config.keys() == {precision} - {"fp32"}
+
+
+def test_with_exact_sums_its_own_bucket_is_small_and_linear_layers_are_torchs() -> None:
+    config = engine_config(stage=3, precision="fp32", device_type="cuda", offload=False, exact=True)
+    assert config["zero_optimization"]["reduce_bucket_size"] == 4096
+    assert not config["zero_optimization"]["memory_efficient_linear"]
