@@ -21,8 +21,8 @@ class LateNumber:
         self._event: torch.cuda.Event | None = None
         self._number = 0.0
         if not value.is_cuda:
-            # There is nothing to wait for. A copy, and numpy's view of it, would take longer.
-            self._number = _number(value)
+            # There is nothing to wait for, and a copy would take longer.
+            self._number = _on_host(value)
             return
         value = value.detach()
         self._copy = torch.empty((), dtype=value.dtype, pin_memory=True)
@@ -35,9 +35,10 @@ class LateNumber:
         if self._event is None:
             return self._number
         self._event.synchronize()
-        return _number(self._copy)
+        return _on_host(self._copy)
 
 
-def _number(value: torch.Tensor) -> float:
+def _on_host(value: torch.Tensor) -> float:
+    """Return a number that is in the host's memory, of any dtype; numpy has no bfloat16."""
     number: Any = value.tolist()
     return float(number)

@@ -9,12 +9,12 @@ import contextlib
 import dataclasses
 import difflib
 import enum
-import functools
 import importlib
 import inspect
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from unittest import mock
 
@@ -132,7 +132,7 @@ def _described(name: str, value: object) -> Iterator[str]:
 def _member(name: str, found: object) -> Iterator[str]:
     if isinstance(found, classmethod | staticmethod):
         found = found.__func__
-    if isinstance(found, property | functools.cached_property):
+    if isinstance(found, property | cached_property):
         yield name
     elif inspect.isfunction(found):
         yield f"{name}{_arguments(found)}"

@@ -137,20 +137,19 @@ def test_retention_keeps_what_was_asked_for_and_what_the_run_went_on_from(launch
 LATE = """
 import pathlib
 import sys
-import threading
 import time
 from checkpointing.background import shard_copy
 from launcher import Run
 from linear_run import prepare, train
 
-move = shard_copy._move
+copy = shard_copy._copy_together
 late = []
 
-def slowly(source, target):
-    if threading.current_thread() is not threading.main_thread():
-        late.append(len(source))
+def slowly(pieces, *, is_aside=False):
+    if is_aside:
+        late.append(len(pieces))
         time.sleep(0.1)  # if nothing waits, the next update is over by then
-    move(source, target)
+    copy(pieces, is_aside=is_aside)
 
 def main(run):
     job = prepare(run, epochs=1, keep=9, save_every="2 steps")
@@ -160,7 +159,7 @@ def main(run):
         pathlib.Path("copied-late").touch()
 
 if "--slowly" in sys.argv:
-    shard_copy._move = slowly
+    shard_copy._copy_together = slowly
 Run.start(main)
 """
 

@@ -31,7 +31,7 @@ _MASKS = (torch.bool, torch.uint8)
 _MAKES = {torch.tensor, torch.as_tensor, torch.asarray}
 _OF_THE_HOST = {
     ("grad_norm.py", "_square"),  # of gradients on the host, chunk by chunk
-    ("late_number.py", "__float__"),  # waits for one point, which is long past
+    ("late_number.py", "_on_host"),  # a number of the host's, or one whose event is long past
     ("worker_signals.py", "start_shielded"),  # torch's DataLoader draws a seed
 }
 """What is read from the host's own memory on a GPU too."""
