@@ -85,6 +85,7 @@ def test_other_strategies_have_the_bits_of_one_rank(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("strategy", ["hybrid", *ZERO, "accelerate"])
 def test_other_strategies_on_one_to_four_ranks(
     strategy: str, launch: Callable[..., Any], tmp_path: Path
