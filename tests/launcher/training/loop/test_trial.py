@@ -91,16 +91,17 @@ def test_a_rank_notes_its_micro_batches(tmp_path: Path) -> None:
 
 
 class Drawing:
-    """A data set with a generator of its own."""
+    """A data set whose samples depend on what was read before."""
 
     def __init__(self) -> None:
-        self.drawn = torch.Generator().manual_seed(0)
+        self.reads = 0
 
     def __len__(self) -> int:
         return 5
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.rand(1, generator=self.drawn) if index else torch.rand(1)
+        self.reads += 1
+        return torch.tensor([float(self.reads)]) if index else torch.rand(1)
 
 
 @pytest.mark.parametrize(
