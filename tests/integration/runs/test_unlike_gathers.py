@@ -63,7 +63,8 @@ def run_of(launch: Callable[..., Any], case: str, first: int) -> Any:
 def test_a_weight_that_one_rank_alone_reads(launch: Callable[..., Any]) -> None:
     launched = run_of(launch, "read", 1)
     assert launched.wait(110) == 2, launched.stderr
-    assert "reads layer.weight without a call of layer in the model's forward" in launched.stderr
+    # Either rank may be the first to say so.
+    assert "rank 0 reads layer.weight without a call of layer" in launched.stderr
     assert REMEDY in launched.stderr
     assert "terminate called" not in launched.stderr
 
