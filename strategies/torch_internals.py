@@ -51,6 +51,18 @@ def store_of_ranks(prefix: str) -> Any:
     return dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
 
 
+def node_of_backward() -> Any:
+    """Return the node of the backward that runs on this thread; None: there is none."""
+    current = getattr(torch._C, "_current_autograd_node", None)
+    return None if current is None else current()
+
+
+def number_of_next_node() -> int | None:
+    """Return the number that the next node of a backward will have; None: it is not known."""
+    number = getattr(torch.autograd, "_get_sequence_nr", None)
+    return None if number is None else int(number())
+
+
 def loader_start() -> object:
     """Return what `wrap_loader_start` replaces."""
     return getattr(DataLoader, "_get_iterator", None)

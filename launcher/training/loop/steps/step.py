@@ -34,6 +34,7 @@ from ...recipe.measure import Measure
 from ...recipe.recipe import Recipe
 from ..evaluation import required
 from ..trial import Trial
+from .kernel_check import KernelCheck
 from .loss_checks import (
     bypass_text,
     is_mean,
@@ -53,6 +54,7 @@ class StepOwner(Protocol):
     recipe: Recipe
     trial: Trial | None
     """What observes the steps of a trial."""
+    kernels: KernelCheck
 
     def next_batch(self) -> tuple[Any, bool]:
         """Return the next micro-batch, on the host, and whether it is the one that was asked for.
@@ -137,8 +139,7 @@ class Step:
         self._counted_on_device: torch.Tensor | None = None
         """What was counted there, 0-dim float64; the host does not wait for it in a micro-batch."""
         self.metrics: Metrics = {}
-        self.seconds = 0.0
-        self.evaluation_s = 0.0
+        self.seconds = self.evaluation_s = 0.0
         self._seed = seed
         self._loss_scale = loss_scale
         self._turns = turns
@@ -182,9 +183,11 @@ class Step:
             owner.begin_round()
             if watch is not None:
                 watch.begin()
+            owner.kernels.begin()
             try:
                 yield to_device(batch, owner.ranks.device)
             except GeneratorExit:
+                owner.kernels.stop()
                 done = f"{number + 1} of {len(self._turns)} micro-batches"
                 self._departure = owner.left(f"step {self.number} after {done}")
                 raise
@@ -239,6 +242,7 @@ class Step:
         units_left = len(self._turns) - self._turn
         if (notice := self._owner.end_round()) is not None and notice.ends_step(units_left):
             self.notice = notice
+            self._owner.kernels.stop()
             self._owner.give_up(self)
         if is_first:
             self._loss_scale = self._owner.first_loss_scale(counted)
@@ -260,6 +264,7 @@ class Step:
         if watch is not None:
             watch.require_as_left(where)
         strategy.backward(loss, where=where)
+        self._owner.kernels.end(where)
         if watch is not None:
             watch.leave()
 

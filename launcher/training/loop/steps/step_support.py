@@ -36,6 +36,7 @@ from ...recipe.recipe import Recipe
 from ..evaluation import Evaluation, evaluate
 from ..job_parts import JobParts
 from ..trial import Trial
+from .kernel_check import KernelCheck
 from .step import Step
 
 Evaluate = Callable[[Step, MapDataset, Measure, str, Collate | None], Metrics]
@@ -57,6 +58,7 @@ class StepSupport:
         self.strategy = parts.strategy
         self.ranks: Ranks = run.ranks
         self.statistics = parts.statistics
+        self.kernels = KernelCheck(parts.strategy)
         self.is_leaving = False
         """The ranks have agreed to leave: a loop that is closed now was not left by the script."""
         self._run = run

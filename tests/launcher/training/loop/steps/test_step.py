@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from launcher.training.loop.steps import step as module
+from launcher.training.loop.steps.kernel_check import KernelCheck
 from launcher.training.loop.steps.step import Step
 from strategies import StepOutcome, Turn
 from strategies.boundary.boundary import Boundary, Report
@@ -30,7 +31,7 @@ class Owner:
             ("begin_step", "begin_micro_batch", "end_micro_batch"), lambda *a, **k: None
         )
         self.statistics = SimpleNamespace(end_step=lambda count: [], apart=(), **quiet)
-        self.strategy = SimpleNamespace(
+        self.strategy: Any = SimpleNamespace(
             micro_step=lambda is_last: None,
             backward=lambda loss, where: self.log.append(("backward", float(loss.detach()))),
             has_seen_loss=True,
@@ -40,6 +41,7 @@ class Owner:
             skip=lambda: self.log.append("skip"),
             compare_buffers=lambda besides: None,
         )
+        self.kernels = KernelCheck(cast(Any, self.strategy))
 
     def _step(self, divisor: float) -> StepOutcome:
         self.log.append(("step", divisor))
