@@ -109,6 +109,8 @@ class RankEnvironment:
     """From a notice to SIGKILL: --grace, or what a batch system gives; None: not known."""
     has_threads: bool = False
     """Whether OMP_NUM_THREADS says with how many threads to compute."""
+    tunes_malloc: bool = False
+    """Whether variables say how the C library's allocator is to work, or which one is used."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -143,6 +145,10 @@ class RankEnvironment:
             launched="RANK" in environ,
             run=RunOptions.from_environ(environ),
             has_threads=bool(environ.get("OMP_NUM_THREADS")),
+            tunes_malloc=any(
+                name in ("GLIBC_TUNABLES", "LD_PRELOAD") or name.startswith("MALLOC_")
+                for name in environ
+            ),
             error_file=_path(environ, "TORCHELASTIC_ERROR_FILE"),
             warning_file=_path(environ, WARNING_FILE),
             heartbeat_file=_path(environ, HEARTBEAT_FILE),

@@ -34,6 +34,7 @@ from ..run_folder.plain_files import NO_ROOM
 from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake
 from .exact import conditions, use_one_thread
+from .heap import keep_freed_memory
 from .lockstep import Lockstep
 from .rank_console import RankConsole
 
@@ -84,6 +85,8 @@ class RunContext:
         """Whether no bit may depend on the number of ranks."""
         if self.exact and not environment.has_threads:
             use_one_thread()
+        if ranks.device.type == "cpu" and not environment.tunes_malloc:
+            keep_freed_memory()
         self.clock = clock
         self.communicator = HostCommunicator(ranks)
         self.lockstep = Lockstep(ranks, end_process=self._end_process)

@@ -87,6 +87,12 @@ def test_plain_python_is_rank_0_of_1():
     assert (seen.run, seen.error_file) == (RunOptions(), None)
 
 
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_whoever_tunes_the_allocator_is_left_alone(name):
+    assert RankEnvironment.from_environ({name: "1"}).tunes_malloc
+    assert not RankEnvironment.from_environ({"PATH": "/bin"}).tunes_malloc
+
+
 def test_torchrun_counts_as_launched():
     told = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "none"}
     seen = RankEnvironment.from_environ(told)
