@@ -114,8 +114,9 @@ def test_two_hundred_steps_under_every_strategy_on_one_to_four_ranks(
     truth = weights(launch, tmp_path, 1, ("ddp", *apart), *given, precisions=("fp32",))
     alone = weights(launch, tmp_path, 1, ("single",), *given, precisions=("fp32",))
     assert unequal(truth, alone) == {}
+    (out := tmp_path / "every").mkdir()  # of its own: a run of the same folder would be resumed
     for ranks in (1, 2, 3, 4):
-        found = weights(launch, tmp_path, ranks, EVERY, *given, precisions=("fp32",))
+        found = weights(launch, out, ranks, EVERY, *given, precisions=("fp32",))
         assert unequal(truth, found, apart) == {}
 
 
