@@ -8,8 +8,12 @@ Nguyen, "Parallel Reproducible Summation" (2015), with units that are known befo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
+CHUNK_ELEMENTS = 1 << 15
+"""Elements that a CPU converts at a time, so that they are still in its cache when it adds them."""
 EXACT_BITS = 53
 """Bits of a float64 significand."""
 AWAY = 1.0 + 2.0**-52
@@ -20,6 +24,14 @@ _COARSE, _FINE = -12, -60
 """Exponents of the units of `in_parts`: totals below 2**40 are exact, down to 2**-60."""
 LOSS_UNIT = -24
 """Exponent of the unit of a step's loss: totals below 2**29 are exact."""
+
+
+def in_chunks(*flat: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield parts of flat tensors of one length, as a CPU has them in its cache; elsewhere all."""
+    if not flat[0].is_cpu:
+        yield flat
+        return
+    yield from zip(*(torch.split(one, CHUNK_ELEMENTS) for one in flat), strict=True)
 
 
 def rounded(numbers: torch.Tensor, exponent: int) -> torch.Tensor:

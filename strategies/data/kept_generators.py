@@ -8,7 +8,6 @@ as the global ones are.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -17,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from .seeding import seed_of
 
 _MOST_LOOKED_AT = 2000
 """Objects; more are data."""
@@ -54,7 +55,7 @@ class KeptGenerators:
         Args:
             roots: what reads samples, by the name that begins those of its generators.
         """
-        self._found = [(_hash(name), one) for name, one in _generators(roots)]
+        self._found = [(seed_of(name), one) for name, one in _generators(roots)]
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
@@ -150,7 +151,3 @@ def _state(generator: Any) -> Any:
     if isinstance(generator, random.Random):
         return generator.getstate()
     return generator.get_state().tolist()
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1

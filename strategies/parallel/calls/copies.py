@@ -21,7 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ...errors import ConfigError
 
-OWN_PREFIX = "_relaunch"
+_ADDED_PREFIX = "_relaunch"
 """Begins the names of attributes that this package adds to a module."""
 _ORIGINS = ("strategies", "launcher", "deepspeed")
 _HOOKS = "_hooks"
@@ -140,7 +140,7 @@ def _let_hook_be_copied(hook: Any) -> None:
 
 
 def _is_added(name: str, value: Any) -> bool:
-    return name.startswith(OWN_PREFIX) or _is_ours(value)
+    return name.startswith(_ADDED_PREFIX) or _is_ours(value)
 
 
 def _is_ours(value: Any) -> bool:

@@ -25,11 +25,8 @@ import torch
 import torch.distributed as dist
 
 from ...collectives.process_group import Ranks
-from ...order_free import AWAY, shift_of
+from ...order_free import AWAY, CHUNK_ELEMENTS, in_chunks, shift_of
 from .step_units import StepUnits
-
-_CHUNK = 1 << 15
-"""Elements that a CPU converts at a time, so that they are still in its cache when it adds them."""
 
 
 class GradientSums:
@@ -49,7 +46,7 @@ class GradientSums:
         self._sums = torch.split(self._flat, sizes)
         self._shifts: list[float] | None = None
         """Where each running sum has begun; None: no micro-batch has been added yet."""
-        self._chunk = torch.empty(_CHUNK, dtype=torch.float64)
+        self._chunk = torch.empty(CHUNK_ELEMENTS, dtype=torch.float64)
 
     @property
     def exponents(self) -> dict[str, int]:
@@ -80,7 +77,7 @@ class GradientSums:
         if not grad.is_cpu:
             total.add_(grad, alpha=AWAY)
             return
-        for part, piece in zip(torch.split(total, _CHUNK), torch.split(grad, _CHUNK), strict=True):
+        for part, piece in in_chunks(total, grad):
             part.add_(self._chunk[: len(piece)].copy_(piece), alpha=AWAY)
 
     def reduce(self) -> list[str]:

@@ -16,13 +16,11 @@ import torch.distributed as dist
 
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
-from ...order_free import round_away_
+from ...order_free import in_chunks, round_away_
 from .step_units import StepUnits
 
 BUCKET_ELEMENTS = 1 << 22
 """Elements that are summed over the ranks at a time, in float64; one parameter may have more."""
-_CHUNK = 1 << 15
-"""Elements that a CPU converts and rounds at a time, so that they are still in its cache."""
 _MOST_PADDING = 1.25
 """Where a bucket is spread evenly, one collective sends it; up to so many times its elements."""
 
@@ -232,8 +230,5 @@ def _filled(sizes: Iterable[tuple[int, int]], most: int) -> Iterator[list[int]]:
 
 
 def _round_into(room: torch.Tensor, grad: torch.Tensor, unit: int) -> None:
-    if not grad.is_cpu:
-        round_away_(room.copy_(grad), unit)
-        return
-    for part, piece in zip(torch.split(room, _CHUNK), torch.split(grad, _CHUNK), strict=True):
+    for part, piece in in_chunks(room, grad):
         round_away_(part.copy_(piece), unit)

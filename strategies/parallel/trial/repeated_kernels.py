@@ -11,6 +11,7 @@ compiled, and kernels that are called around torch's dispatcher.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -68,16 +69,17 @@ class RepeatedKernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
         where = self._where()
         if types or self._found is not None or not _is_repeated(func):
             return func(*args, **kwargs)
-        again_args, again_kwargs, written, copies = _with_copies(func, args, kwargs)
-        result = func(*args, **kwargs)
         try:
+            again_args, again_kwargs, written, copies = _with_copies(func, args, kwargs)
+        except torch.OutOfMemoryError:  # training may just fit: this operation stays unseen
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        with suppress(torch.OutOfMemoryError):
             again = func(*again_args, **again_kwargs)
             results = zip(_results(result), _results(again), strict=True)
             pairs = [*zip(_tensors(written), _tensors(copies), strict=True), *results]
             if not all(_same(one, other) for one, other in pairs):
                 self._found = f"{func} {where}"
-        except torch.OutOfMemoryError:  # training may just fit: this operation stays unseen
-            pass
         return result
 
     def _where(self) -> str:
