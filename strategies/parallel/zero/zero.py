@@ -118,36 +118,9 @@ class Zero(KeptInPieces):
             )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
-        undone = {**_UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
-        self._calls = ModelCalls(
-            model, self._through, refused=undone, shown=self._shown, as_built=as_built
-        )
-        as_built.let_parameters_be_pickled(model, self._not_to_be_pickled)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
-        if isinstance(self._layout, Stage3):
-            at_once = math.inf if self.options.exact else self._layout.sums_at_once
-            let_forward_ask_for_parameters(model, at_once, self.name)
-            stand_in_state_dicts(model, self._shown)
-            if self.ranks.world_size > 1:
-                agree_on_gathers(model, agreed_gathers(self.ranks))
-        if isinstance(self._layout, Stage12):
-            self._layout.sum_in_fp32()
-        check_layout(self._layout, initial, self.precision.compute_dtype, deepspeed.__version__)
-        require_as_asked(
-            self._layout,
-            optimizer,
-            strategy=self.name,
-            offload=self.options.offload,
-            version=deepspeed.__version__,
-        )
-        if self.options.exact:
-            self._sums = ExactSums(
-                self._engine.optimizer,
-                self._layout,
-                self.catalogue.trainable,
-                self.ranks,
-                version=deepspeed.__version__,
-            )
+        self._show_to_script(model, as_built)
+        self._take_over_sums(optimizer, initial, deepspeed.__version__)
         self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
         if self.precision.is_mixed:
             self._restore_masters(initial)
@@ -156,6 +129,46 @@ class Zero(KeptInPieces):
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._watch_script(ArrivalWatch(trained, self.name, self._is_here))
         self._written = WrittenWeights(self._layout, model, self.catalogue.trainable, self.name)
+
+    def _show_to_script(self, model: nn.Module, as_built: AsBuilt) -> None:
+        """Have what the loop gets of the model go through the engine, and be whole or refused."""
+        undone = {**_UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
+        self._calls = ModelCalls(
+            model, self._through, refused=undone, shown=self._shown, as_built=as_built
+        )
+        as_built.let_parameters_be_pickled(model, self._not_to_be_pickled)
+        if isinstance(self._layout, Stage3):
+            at_once = math.inf if self.options.exact else self._layout.sums_at_once
+            let_forward_ask_for_parameters(model, at_once, self.name)
+            stand_in_state_dicts(model, self._shown)
+            if self.ranks.world_size > 1:
+                agree_on_gathers(model, agreed_gathers(self.ranks))
+
+    def _take_over_sums(
+        self,
+        optimizer: torch.optim.Optimizer,
+        initial: Mapping[str, torch.Tensor],
+        version: str,
+    ) -> None:
+        """Prove that DeepSpeed holds what it was given, and have gradients summed as is asked.
+
+        Args:
+            optimizer: that DeepSpeed was given.
+            initial: by name, the parameters as they were built.
+            version: DeepSpeed's.
+        """
+        if isinstance(self._layout, Stage12):
+            self._layout.sum_in_fp32()
+        check_layout(self._layout, initial, self.precision.compute_dtype, version)
+        offload = self.options.offload
+        require_as_asked(
+            self._layout, optimizer, strategy=self.name, offload=offload, version=version
+        )
+        if self.options.exact:
+            trained = self.catalogue.trainable
+            self._sums = ExactSums(
+                self._engine.optimizer, self._layout, trained, self.ranks, version=version
+            )
 
     def _handed_to_deepspeed(
         self, blueprint: Blueprint, named: list[tuple[str, nn.Parameter]], tried: Tried
