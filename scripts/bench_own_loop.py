@@ -6,6 +6,7 @@ The loop is that of bench_step.py, with and without the lines of `Resumable`, in
 import argparse
 import json
 import os
+import shutil
 import statistics
 import tempfile
 import time
@@ -101,7 +102,7 @@ def main() -> None:
     environment = RankEnvironment.from_environ(os.environ)
     place: Any = {"rank": environment.rank, "world_size": environment.world_size}
     with process_groups(local_rank=environment.local_rank, **place) as ranks:
-        shared: list[Any] = [tempfile.mkdtemp(prefix="bench-own-loop-")]
+        shared: list[Any] = [ranks.is_coordinator and tempfile.mkdtemp(prefix="bench-own-loop-")]
         dist.broadcast_object_list(shared)
         os.environ["BENCH_FOLDER"] = shared[0]
         build = {HAND: ddp_by_hand, OWN: resumable(OWN, NEVER)}
@@ -134,6 +135,8 @@ def main() -> None:
                 flush=True,
             )
         dist.barrier()
+        if ranks.is_coordinator:
+            shutil.rmtree(shared[0], ignore_errors=True)  # a save may be on its way
         os._exit(0)
 
 
