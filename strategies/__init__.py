@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from .data.batches import Turn as Turn
     from .data.batches import assignment as assignment
     from .data.batches import consecutive as consecutive
-    from .data.loading import MapDataset as MapDataset
-    from .data.loading import evaluation_batches as evaluation_batches
-    from .data.loading import to_device as to_device
-    from .data.loading import training_batches as training_batches
-    from .data.reading import Batches as Batches
+    from .data.reading.loading import MapDataset as MapDataset
+    from .data.reading.loading import evaluation_batches as evaluation_batches
+    from .data.reading.loading import to_device as to_device
+    from .data.reading.loading import training_batches as training_batches
+    from .data.reading.reading import Batches as Batches
     from .data.seeding import SEEDING_RULE as SEEDING_RULE
     from .data.seeding import seed_streams as seed_streams
     from .data.seeding import stream_seed as stream_seed
@@ -106,8 +106,8 @@ _NAMES = {
     "collectives.own_collectives": "OwnCollectives",
     "collectives.process_group": "HostCommunicator Ranks process_groups",
     "data.batches": "BatchPlan Jump Turn assignment consecutive",
-    "data.loading": "MapDataset evaluation_batches to_device training_batches",
-    "data.reading": "Batches",
+    "data.reading.loading": "MapDataset evaluation_batches to_device training_batches",
+    "data.reading.reading": "Batches",
     "data.seeding": "SEEDING_RULE seed_streams stream_seed",
     "data.splits": "fold_indices split_indices",
     "data.streams.streams": "SeekableStream TrainingData is_stream samples_of",

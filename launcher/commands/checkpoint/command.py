@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from checkpointing import CheckpointError, NoCheckpointError
 
+from ...command_line.subcommand_parser import CommandParser
 from ...errors import UsageError
 from ...terminal.console import STDOUT_FD, say
 from ...terminal.printable import printable
-from ..parser import CommandParser
 from . import diff, export, pin, prune, show, verify
 from . import import_ as importing
 from . import list_ as listing

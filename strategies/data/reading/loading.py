@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from .batches import BatchPlan, Turn
+from ..batches import BatchPlan, Turn
+from ..options import Loading
+from ..seeding import evaluated_samples, seed_of, training_samples
 from .moving import to_device as to_device
-from .options import Loading
 from .reading import Batches, no_interruption, warn_by_python
 from .samples import IndexList
 from .samples import MapDataset as MapDataset
-from .seeding import evaluated_samples, seed_of, training_samples
 
 READ_HERE = Loading()
 """By the rank itself, in torch's way."""

@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from .. import torch_internals
-from ..errors import ConfigError, DataNotReady, StrategyError
-from .options import Loading
-from .samples import IndexList, MapDataset, SampleReader, WorkerStart, as_read
-from .seeding import seed_of
-from .stacking import Unstackable
-from .workers.worker_death import (
+from ... import torch_internals
+from ...errors import ConfigError, DataNotReady, StrategyError
+from ..options import Loading
+from ..seeding import seed_of
+from ..workers.worker_death import (
     Death,
     WorkerEnd,
     batches_of,
@@ -26,6 +24,8 @@ from .workers.worker_death import (
     is_same_batch,
     warning,
 )
+from .samples import IndexList, MapDataset, SampleReader, WorkerStart, as_read
+from .stacking import Unstackable
 
 _LOOK_S = 0.1
 """How often a wait for data checks other things."""
