@@ -14,7 +14,7 @@ from ...terminal.printable import printable
 from . import diff, export, pin, prune, show, verify
 from . import import_ as importing
 from . import list_ as listing
-from .exit_codes import CLOSED_PIPE, DAMAGED
+from .answers import CLOSED_PIPE, DAMAGED
 
 _COMMANDS = {
     "list": listing,

@@ -33,6 +33,16 @@ GRACE_S = 1.0
 """How long a worker may take to end by itself."""
 
 
+def no_interruption() -> bool:
+    """Never stop waiting for data."""
+    return False
+
+
+def warn_by_python(sentence: str) -> None:
+    """Warn as Python does."""
+    warnings.warn(sentence, RuntimeWarning, stacklevel=2)
+
+
 class Batches(Iterator[Any]):
     """The collated batches of index lists, in order.
 
@@ -47,9 +57,9 @@ class Batches(Iterator[Any]):
         *,
         loading: Loading,
         seed: int,
-        while_waiting: Callable[[], bool],
-        has_notice: Callable[[], bool],
-        warn: Callable[[str], None],
+        while_waiting: Callable[[], bool] = no_interruption,
+        has_notice: Callable[[], bool] = no_interruption,
+        warn: Callable[[str], None] = warn_by_python,
     ) -> None:
         """Start the workers.
 
@@ -298,13 +308,3 @@ def end_workers(iterator: object, grace_s: float) -> None:
         for worker in workers:
             worker.kill()
         ending.join(GRACE_S)
-
-
-def no_interruption() -> bool:
-    """Never stop waiting for data."""
-    return False
-
-
-def warn_by_python(sentence: str) -> None:
-    """Warn as Python does."""
-    warnings.warn(sentence, RuntimeWarning, stacklevel=2)
