@@ -94,3 +94,15 @@ def paths_in(page: Path) -> set[str]:
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
 def test_paths_are_found(name: str) -> None:
     assert len(paths_in(ROOT / name)) > 20
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize("package", OURS)
+def test_what_the_file_map_names_is_there(name: str, package: str) -> None:
+    (row,) = re.findall(rf"^\| `{package}/` \| (.*) \|$", BY_NAME[name].read_text(), re.MULTILINE)
+    there = {str(path.relative_to(ROOT / package)) for path in (ROOT / package).rglob("*")}
+    named = [each.rstrip("/") for each in re.findall(r"`([\w/]+(?:/|\.py))`", row)]
+    assert len(named) > 5
+    assert not [
+        each for each in named if not any(f"/{path}".endswith(f"/{each}") for path in there)
+    ]

@@ -44,13 +44,12 @@ def find(
 class NotifyAdvice(NoAdvice):
     """Knows by the signal and by the queue's `notify` what comes, and when."""
 
-    def __init__(self, notify_s: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, notify_s: int) -> None:
         self._notify_s = notify_s
-        self._clock = clock
 
     def ask(self, signum: int) -> None:
         """See PreemptionCause."""
-        self._found = notice(signum, self._notify_s, self._clock())
+        self._found = notice(signum, self._notify_s, time.time())
 
 
 class GridEngineEnvironment(ClusterEnvironment):
