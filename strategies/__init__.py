@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .boundary.notice_rounds import AgreedNotice as AgreedNotice
     from .boundary.notice_rounds import Look as Look
     from .boundary.notice_rounds import NoticeRounds as NoticeRounds
-    from .boundary.time_left import TimeLeft as TimeLeft
     from .collectives.own_collectives import OwnCollectives as OwnCollectives
     from .collectives.process_group import HostCommunicator as HostCommunicator
     from .collectives.process_group import Ranks as Ranks
@@ -32,11 +31,10 @@ if TYPE_CHECKING:
     from .data.batches import Turn as Turn
     from .data.batches import assignment as assignment
     from .data.batches import consecutive as consecutive
-    from .data.loading import MapDataset as MapDataset
-    from .data.loading import evaluation_batches as evaluation_batches
-    from .data.loading import to_device as to_device
-    from .data.loading import training_batches as training_batches
-    from .data.reading import Batches as Batches
+    from .data.reading.loading import MapDataset as MapDataset
+    from .data.reading.loading import to_device as to_device
+    from .data.reading.loading import training_batches as training_batches
+    from .data.reading.reading import Batches as Batches
     from .data.seeding import SEEDING_RULE as SEEDING_RULE
     from .data.seeding import seed_streams as seed_streams
     from .data.seeding import stream_seed as stream_seed
@@ -67,7 +65,6 @@ if TYPE_CHECKING:
     from .parallel.build_options import as_patterns as as_patterns
     from .parallel.registry import strategy_class as strategy_class
     from .parallel.state.hyperparameters import current_hyperparameters as current_hyperparameters
-    from .parallel.state.hyperparameters import merge as merge
     from .parallel.state.hyperparameters import put_in_force as put_in_force
     from .parallel.strategy import Blueprint as Blueprint
     from .parallel.strategy import Parameters as Parameters
@@ -102,12 +99,11 @@ _NAMES = {
     "boundary.boundary": "Agreed Boundary Report",
     "boundary.decision": "Decision Ending Progress decide",
     "boundary.notice_rounds": "AgreedNotice Look NoticeRounds",
-    "boundary.time_left": "TimeLeft",
     "collectives.own_collectives": "OwnCollectives",
     "collectives.process_group": "HostCommunicator Ranks process_groups",
     "data.batches": "BatchPlan Jump Turn assignment consecutive",
-    "data.loading": "MapDataset evaluation_batches to_device training_batches",
-    "data.reading": "Batches",
+    "data.reading.loading": "MapDataset to_device training_batches",
+    "data.reading.reading": "Batches",
     "data.seeding": "SEEDING_RULE seed_streams stream_seed",
     "data.splits": "fold_indices split_indices",
     "data.streams.streams": "SeekableStream TrainingData is_stream samples_of",
@@ -124,7 +120,7 @@ _NAMES = {
     "parallel.auto.choose": "choose_strategy",
     "parallel.build_options": "BuildOptions as_patterns",
     "parallel.registry": "strategy_class",
-    "parallel.state.hyperparameters": "current_hyperparameters merge put_in_force",
+    "parallel.state.hyperparameters": "current_hyperparameters put_in_force",
     "parallel.strategy": "Blueprint Parameters StepOutcome Strategy",
     "precision": "Precision precision_for",
     "schedules.length": "Span",

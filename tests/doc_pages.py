@@ -6,6 +6,26 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
 BY_NAME = {page.name: page for page in PAGES}
+DATA = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import TensorDataset
+
+class Net(nn.Sequential):
+    def __init__(self, width=16):
+        super().__init__(nn.Linear(8, width), nn.GELU(), nn.Linear(width, 3))
+
+def my_dataset():
+    x = torch.randn(96, 8, generator=torch.Generator().manual_seed(0))
+    return TensorDataset(x, x[:, :3].argmax(-1))
+
+def measure(model, batch):
+    x, y = batch
+    out = model(x)
+    return {"loss": F.cross_entropy(out, y, reduction="none"), "accuracy": out.argmax(-1) == y}
+"""
+"""What the pages leave to the reader: a model, a data set and a measure."""
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -4,12 +4,13 @@ import ast
 import importlib
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from launcher.command_line.parser import parse_command_line
 from launcher.command_line.subcommands import SUBCOMMANDS
-from tests.doc_pages import BY_NAME, ROOT, blocks, commands
+from tests.doc_pages import BY_NAME, PAGES, ROOT, blocks, commands
 
 OURS = ("launcher", "strategies", "checkpointing")
 
@@ -78,10 +79,30 @@ def test_links_lead_somewhere(name: str) -> None:
         assert not anchor or anchor in anchors(found.read_text()), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_paths_exist(page: Path) -> None:
+    assert not sorted(path for path in paths_in(page) if not (ROOT / path).exists())
+
+
+def paths_in(page: Path) -> set[str]:
+    """Return the files and folders of the tree that a page names."""
+    tops = "|".join((*OURS, "tests", "scripts", "findings"))
+    found = re.findall(rf"(?<![\w/.-])(?:{tops})/[\w./*-]+", page.read_text(encoding="utf-8"))
+    return {path.rstrip(".,") for path in found if "*" not in path}
+
+
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "docs/architecture.md"])
-def test_paths_exist(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    tops = "|".join((*OURS, "tests", "scripts"))
-    paths = {path.rstrip(".,") for path in re.findall(rf"(?:{tops})/[\w./]+", text)}
-    assert len(paths) > 20
-    assert not sorted(path for path in paths if not (ROOT / path).exists())
+def test_paths_are_found(name: str) -> None:
+    assert len(paths_in(ROOT / name)) > 20
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize("package", OURS)
+def test_what_the_file_map_names_is_there(name: str, package: str) -> None:
+    (row,) = re.findall(rf"^\| `{package}/` \| (.*) \|$", BY_NAME[name].read_text(), re.MULTILINE)
+    there = {str(path.relative_to(ROOT / package)) for path in (ROOT / package).rglob("*")}
+    named = [each.rstrip("/") for each in re.findall(r"`([\w/]+(?:/|\.py))`", row)]
+    assert len(named) > 5
+    assert not [
+        each for each in named if not any(f"/{path}".endswith(f"/{each}") for path in there)
+    ]

@@ -38,14 +38,17 @@ class PreemptionCause(Protocol):
 
 
 class NoAdvice:
-    """Nobody to ask."""
+    """Nobody to ask, or who answers at once."""
+
+    _found: PreemptionNotice | None = None
 
     def ask(self, signum: int) -> None:
         """See PreemptionCause."""
 
     def answer(self) -> PreemptionNotice | None:
         """See PreemptionCause."""
-        return None
+        found, self._found = self._found, None
+        return found
 
     def end_time(self) -> tuple[ToldEnd, str] | None:
         """See PreemptionCause."""

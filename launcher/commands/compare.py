@@ -18,6 +18,7 @@ from checkpointing import (
     different_values,
 )
 
+from ..command_line.subcommand_parser import CommandParser
 from ..errors import UsageError
 from ..run_folder.jsonl import METRICS, metrics_of
 from ..run_folder.metric_text import WEIGHTS_DIGEST
@@ -25,7 +26,6 @@ from ..run_folder.tables import plural
 from ..terminal.console import say
 from ..terminal.printable import printable
 from .checkpoint.target import find_target
-from .parser import CommandParser
 
 _EQUAL, _DIFFERENT = 0, 1
 _OF_THE_CLOCK = frozenset({"step", "time", "attempt", "samples_per_s", "evaluation_s"})

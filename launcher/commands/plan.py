@@ -18,13 +18,13 @@ from typing import Any
 
 from strategies.parallel.registry import STRATEGY_CHOICES
 
+from ..command_line.byte_size import byte_size
+from ..command_line.subcommand_parser import CommandParser
 from ..contract.environment import OWN_NAMES
 from ..contract.planned_machines import PLAN, PlannedMachines
 from ..contract.run_options import RunOptions
 from ..errors import UsageError
 from ..run_folder.tables import size_text
-from .byte_size import byte_size
-from .parser import CommandParser
 
 _EPILOG = """\
 examples:

@@ -15,9 +15,9 @@ from strategies.schedules.length import Span
 from strategies.schedules.parse import parse_schedule, schedule_of_script
 from strategies.schedules.schedule import Schedule
 
+from ..command_line.subcommand_parser import CommandParser
 from ..errors import UsageError
 from ..run_folder.tables import render
-from .parser import CommandParser
 
 _BAR_WIDTH = 40
 _EPILOG = """\

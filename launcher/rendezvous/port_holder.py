@@ -6,28 +6,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _LISTEN = "0A"
+_PROC = Path("/proc")
 
 
-def describe_holder(port: int, proc: Path = Path("/proc")) -> str | None:
+def describe_holder(port: int) -> str | None:
     """Return "python (pid 4711, user alice)", as far as it can be seen; None: nobody is found."""
-    for inode, uid in _listeners(port, proc):
+    for inode, uid in _listeners(port):
         user = _user_name(uid)
-        pid = _process_with(inode, proc)
+        pid = _process_with(inode)
         if pid is None:
             return f"a process of user {user}"
         try:
-            name = (proc / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
+            name = (_PROC / str(pid) / "comm").read_text(encoding="utf-8", errors="replace").strip()
         except OSError:
             name = "a process"
         return f"{name} (pid {pid}, user {user})"
     return None
 
 
-def _listeners(port: int, proc: Path) -> Iterator[tuple[str, int]]:
+def _listeners(port: int) -> Iterator[tuple[str, int]]:
     """Yield (inode of the socket, user id) for each listener on the port."""
     for table in ("tcp", "tcp6"):
         try:
-            lines = (proc / "net" / table).read_text(encoding="ascii").splitlines()[1:]
+            lines = (_PROC / "net" / table).read_text(encoding="ascii").splitlines()[1:]
         except OSError:
             continue
         for line in lines:
@@ -36,9 +37,9 @@ def _listeners(port: int, proc: Path) -> Iterator[tuple[str, int]]:
                 yield inode, int(uid)
 
 
-def _process_with(inode: str, proc: Path) -> int | None:
+def _process_with(inode: str) -> int | None:
     target = f"socket:[{inode}]"
-    for process in proc.iterdir():
+    for process in _PROC.iterdir():
         if not process.name.isdigit():
             continue
         try:

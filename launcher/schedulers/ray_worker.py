@@ -7,9 +7,8 @@ it sends SIGTERM.
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ..agent.cluster import ClusterEnvironment, PreemptionCause
+from ..agent.cluster import ClusterEnvironment, NoAdvice, PreemptionCause
 from ..contract.environment import RAY_NOTICE
-from ..contract.files.end_time import ToldEnd
 from ..contract.preemption import PreemptionNotice
 
 
@@ -20,25 +19,15 @@ def find(
     return RayWorker(Path(environ[RAY_NOTICE]))
 
 
-class RayAdvice:
+class RayAdvice(NoAdvice):
     """Knows from the bridge why a notice came, and when Ray takes the node away."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._found: PreemptionNotice | None = None
 
     def ask(self, signum: int) -> None:
         """See PreemptionCause; a notice of another origin has no file."""
         self._found = PreemptionNotice.read(self._file)
-
-    def answer(self) -> PreemptionNotice | None:
-        """See PreemptionCause."""
-        found, self._found = self._found, None
-        return found
-
-    def end_time(self) -> tuple[ToldEnd, str] | None:
-        """See PreemptionCause."""
-        return None
 
 
 class RayWorker(ClusterEnvironment):

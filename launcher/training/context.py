@@ -91,6 +91,7 @@ class RunContext:
         self.communicator = HostCommunicator(ranks)
         self.lockstep = Lockstep(ranks, end_process=self._end_process)
         self.strategy = environment.run.strategy or ("single" if ranks.world_size == 1 else "auto")
+        """Its name; "auto" until `settle_strategy` has chosen one, once, in `run.prepare`."""
         self.precision: Precision = precision_for(
             environment.run.precision or "fp32",
             "cuda" if environment.planned is not None else ranks.device.type,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import ConfigError
-from .samples import Collate
+from .reading.samples import Collate
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from checkpointing import JSON
 
 from ..collectives.equality import all_equal, summands
 from ..collectives.host_channel import MOST_NUMBERS
+from ..collectives.order_free import in_parts, joined_parts
 from ..collectives.process_group import Ranks
 from ..errors import ConfigError, DesyncError
-from ..order_free import in_parts, joined_parts
 
 Table: TypeAlias = "list[list[float]]"
 """Rows of a metric that is a matrix."""

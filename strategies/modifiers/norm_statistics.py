@@ -13,8 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from ..collectives.order_free import in_parts, joined_parts
 from ..collectives.process_group import Ranks
-from ..order_free import in_parts, joined_parts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -188,6 +188,7 @@ class Strategy(ABC):
         """Return what is in the place of trained parameters while they are whole on each rank."""
         return ()
 
+    @abstractmethod
     def begin_exact_step(self, exponents: Mapping[str, int], count: int) -> None:
         """Begin a step whose sums do not depend on their order; nothing where that is not asked.
 
@@ -195,7 +196,6 @@ class Strategy(ABC):
             exponents: `StepOutcome.exponents` of the step before; {}: there was none.
             count: micro-batches of the step, over all ranks.
         """
-        assert not self.options.exact, f"{self.name} has no exact sums"
 
     @property
     def optimizer_library(self) -> str | None:

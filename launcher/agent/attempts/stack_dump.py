@@ -16,17 +16,16 @@ from ...workers.worker import Worker, catches
 ANSWER_S = 3.0
 
 
-def ask_for_stacks(workers: Mapping[Worker, Path], bound_s: float = ANSWER_S) -> str:
-    """Return the stacks of all ranks as text; waits at most `bound_s` for the answers.
+def ask_for_stacks(workers: Mapping[Worker, Path]) -> str:
+    """Return the stacks of all ranks as text; waits at most ANSWER_S for the answers.
 
     Args:
         workers: Each running rank, and the file into which it answers.
-        bound_s: How long to wait for all of them together.
     """
     asked = {worker: path for worker, path in workers.items() if _listens(worker.pid)}
     for worker in asked:
         worker.tell(STACK_SIGNAL)
-    end = time.monotonic() + bound_s
+    end = time.monotonic() + ANSWER_S
     sizes: dict[Path, int] = {}
     while time.monotonic() < end:
         before, sizes = sizes, {path: _size(path) for path in asked.values()}

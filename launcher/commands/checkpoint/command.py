@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from checkpointing import CheckpointError, NoCheckpointError
 
+from ...command_line.subcommand_parser import CommandParser
 from ...errors import UsageError
 from ...terminal.console import STDOUT_FD, say
 from ...terminal.printable import printable
-from ..parser import CommandParser
 from . import diff, export, pin, prune, show, verify
 from . import import_ as importing
 from . import list_ as listing
-from .exit_codes import CLOSED_PIPE, DAMAGED
+from .answers import CLOSED_PIPE, DAMAGED
 
 _COMMANDS = {
     "list": listing,

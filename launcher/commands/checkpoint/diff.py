@@ -15,8 +15,7 @@ from checkpointing import (
 )
 
 from ...run_folder.tables import plural, render
-from .exit_codes import DIFFERENT, FINE
-from .printing import print_json, print_lines
+from .answers import DIFFERENT, FINE, print_json, print_lines
 from .target import add_weights, choose, find_target
 
 HELP = "Compare two checkpoints: names, shapes, dtypes and values of tensors, and the state."

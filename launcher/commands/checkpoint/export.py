@@ -6,12 +6,11 @@ from pathlib import Path
 
 from checkpointing import CheckpointError
 
+from ...command_line.byte_size import byte_size
 from ...errors import UsageError
 from ...run_folder.checkpoint_summary import export_metadata
 from ...run_folder.tables import size_text
-from ..byte_size import byte_size
-from .exit_codes import FINE
-from .printing import print_json, print_lines
+from .answers import FINE, print_json, print_lines
 from .target import Target, add_weights, choose, find_target
 
 HELP = "Write a checkpoint's weights as plain safetensors in a new folder, streaming."

@@ -7,8 +7,7 @@ from checkpointing import JSON, CheckpointError, CheckpointStore, PlaceError, pl
 
 from ...errors import UsageError
 from ...run_folder.tables import plural, size_text
-from .exit_codes import FINE
-from .printing import print_json, print_lines
+from .answers import FINE, print_json, print_lines
 
 HELP = "Take over another program's checkpoint as step 0 of a new run; runs none of its code."
 

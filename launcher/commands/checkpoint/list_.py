@@ -15,9 +15,8 @@ from checkpointing.store.inventory import own_bytes, own_bytes_of
 
 from ...run_folder.checkpoint_summary import summary
 from ...run_folder.tables import render, size_text
-from .exit_codes import DAMAGED, FINE
+from .answers import DAMAGED, FINE, print_json, print_lines
 from .named_files import not_held_text
-from .printing import print_json, print_lines
 from .target import Target, add_weights, find_target
 
 HELP = "Show the checkpoints of a run: size, writer, best evaluation, and whether each opens."

@@ -5,8 +5,7 @@ from argparse import ArgumentParser, Namespace
 from checkpointing import CheckpointStore
 
 from ...errors import UsageError
-from .exit_codes import FINE
-from .printing import print_json, print_lines
+from .answers import FINE, print_json, print_lines
 from .target import find_target
 
 HELP = "Keep a checkpoint for good: neither a run nor prune deletes it. --remove takes it back."

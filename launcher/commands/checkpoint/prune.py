@@ -11,8 +11,7 @@ from ...errors import UsageError
 from ...run_folder.checkpoint_summary import best_step, score
 from ...run_folder.jsonl import newest_start
 from ...run_folder.tables import plural, size_text
-from .exit_codes import FINE
-from .printing import print_json, print_lines
+from .answers import FINE, print_json, print_lines
 from .prune_plan import PrunePlan, plan_prune
 from .target import Target, find_target
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from checkpointing import JSON, CheckpointReader, flatten
 
 from ...run_folder.tables import plural, render, size_text
-from .exit_codes import FINE
+from .answers import FINE, print_json, print_lines
 from .named_files import named_lines
-from .printing import print_json, print_lines
 from .target import add_weights, choose, find_target
 
 HELP = "Show what one checkpoint holds: its tensors, its files, the run's state, and who wrote it."

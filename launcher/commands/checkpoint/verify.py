@@ -7,8 +7,7 @@ from checkpointing import DamagedCheckpointError, NoCheckpointError
 
 from ...errors import UsageError
 from ...run_folder.tables import plural
-from .exit_codes import DAMAGED, FINE
-from .printing import print_json, print_lines
+from .answers import DAMAGED, FINE, print_json, print_lines
 from .target import Target, add_weights, find_target
 
 HELP = "Re-read every byte of some or all checkpoints, and name each damage by file and range."

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ...command_line.byte_size import byte_size
+from ...command_line.subcommand_parser import CommandParser
 from ...contract.environment import OWN_NAMES
 from ...contract.own_command import OWN_START
 from ...errors import UsageError
@@ -22,8 +24,6 @@ from ...schedulers.slurm.job_info import JobFacts
 from ...schedulers.slurm.scontrol import Scontrol
 from ...terminal.console import say
 from ...workers import exec_worker
-from ..byte_size import byte_size
-from ..parser import CommandParser
 from . import verdicts
 from .facts import FolderFacts, JobTime, NodeFacts, RanksFacts
 from .probes import is_free, look_at_folder, look_at_node

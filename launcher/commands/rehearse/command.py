@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...command_line.parser import parse_command_line
+from ...command_line.subcommand_parser import CommandParser
 from ...errors import UsageError
 from ...plan.launch_plan import make_plan
 from ...plan.machine import Machine
 from ...run_folder.plain_files import replace_text
 from ...run_folder.tables import render
 from ...terminal.console import say
-from ..parser import CommandParser
 from ..trials.run_trial import start_trial
 from ..trials.warm_launchers import warm_starts
 from .choosing import chosen_kinds, without_network

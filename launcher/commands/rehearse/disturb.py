@@ -122,23 +122,23 @@ def signalled(whom: Whom, *signals: int, apart_s: float = 0.0) -> Act:
     return act
 
 
-def paused(whom: Whom, seconds: float = _WHILE_S) -> Act:
+def paused(whom: Whom) -> Act:
     """Return the act that stops processes for a while."""
 
     def act(scene: Scene) -> None:
         found = _found(whom, scene)
         send(found, signal.SIGSTOP)
-        time.sleep(seconds)
+        time.sleep(_WHILE_S)
         send(found, signal.SIGCONT)
 
     return act
 
 
-def slowed(whom: Whom, seconds: float = 2 * _WHILE_S) -> Act:
+def slowed(whom: Whom) -> Act:
     """Return the act that lets processes run only one tenth of the time, for a while."""
 
     def act(scene: Scene) -> None:
-        end = time.monotonic() + seconds
+        end = time.monotonic() + 2 * _WHILE_S
         while time.monotonic() < end and not scene.command.has_ended():
             found = _found(whom, scene)
             send(found, signal.SIGSTOP)

@@ -75,7 +75,7 @@ class Rehearsal:
     network: Network | None = None
     """The hosts that the nodes are; None: all nodes are launchers of this host."""
 
-    def trial(self, name: str, *, pace_s: float = 0.0) -> Trial:
+    def trial(self, name: str) -> Trial:
         """Return a command in a folder of its own."""
         folder = self.folder / name
         return Trial(
@@ -89,7 +89,6 @@ class Rehearsal:
                 steps=self.steps,
                 save_every_steps=self.save_every,
                 trace=str(folder / TRACE),
-                pace_s=pace_s,
             ),
             timeout_s=self.timeout_s,
         )

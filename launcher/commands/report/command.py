@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...command_line.subcommand_parser import CommandParser
 from ...run_folder.history import RunFacts, read_run
 from ...run_folder.plain_files import replace_text
 from ...terminal.console import say
-from ..parser import CommandParser
 from .curves import NoMatplotlibError, draw
 from .page import comparison, page
 

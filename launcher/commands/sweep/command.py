@@ -11,6 +11,7 @@ from typing import Any
 from strategies.stopping.improvement import KNOWN_MODES
 
 from ...command_line.argv import read_words
+from ...command_line.subcommand_parser import CommandParser
 from ...contract.exit_codes import CONTINUE, DONE, USAGE
 from ...contract.launcher_signals import SignalInbox
 from ...contract.masking import mask_arguments, secrets_of
@@ -20,7 +21,6 @@ from ...run_folder.jsonl import EVENTS
 from ...run_folder.lines.fields import parse
 from ...run_folder.plain_files import replace_text
 from ...terminal.console import say
-from ..parser import CommandParser
 from .results import Result, best_of, spread_table, trial_table
 from .search import FixedSearch, OptunaSearch, Search
 from .space import Parameters, draw, grid, parse_space, repeated

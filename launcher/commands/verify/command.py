@@ -15,12 +15,12 @@ from typing import Any
 
 from strategies.parallel.registry import STRATEGY_NAMES
 
+from ...command_line.subcommand_parser import CommandParser
 from ...contract.launcher_signals import SignalInbox
 from ...errors import UsageError
 from ...plan.program import Program, ProgramKind
 from ...plan.program_source import read_source
 from ...terminal.console import say
-from ..parser import CommandParser
 from ..trials.compare import TOLERANCE, compare
 from ..trials.outcome import Outcome, outcome_of
 from ..trials.run_trial import TIMED_OUT, Trial, run_trial, script_of, start_trial

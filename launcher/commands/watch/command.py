@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...command_line.subcommand_parser import CommandParser
 from ...errors import UsageError
 from ...run_folder.attempt_number import last_number
 from ...run_folder.history import Record, seconds_of
@@ -15,7 +16,6 @@ from ...run_folder.lines.follow import Follower, is_newer_metric
 from ...run_folder.metric_text import measured_in
 from ...run_folder.progress_line import duration_text
 from ...terminal.console import say
-from ..parser import CommandParser
 from .output import NewestLine
 from .sentences import event_sentence, record_sentence
 

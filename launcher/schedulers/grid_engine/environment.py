@@ -19,11 +19,9 @@ from ...agent.master_address import find_address, free_port
 from ...agent.requeue_budget import Budget
 from ...contract.environment import Limits
 from ...contract.exit_codes import DO_NOT_RETRY
-from ...contract.files.end_time import ToldEnd
 from ...contract.interrupted import Interrupted
 from ...contract.launcher_signals import SignalInbox
 from ...contract.masking import mask_arguments, secrets_of
-from ...contract.preemption import PreemptionNotice
 from ...plan.given_options import Words
 from ...plan.launch_plan import LaunchPlan
 from ...plan.python_command import own_command
@@ -43,26 +41,15 @@ def find(
     return GridEngineEnvironment(read_job(environ), environ, argv, say)
 
 
-class NotifyAdvice:
+class NotifyAdvice(NoAdvice):
     """Knows by the signal and by the queue's `notify` what comes, and when."""
 
-    def __init__(self, notify_s: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, notify_s: int) -> None:
         self._notify_s = notify_s
-        self._clock = clock
-        self._found: PreemptionNotice | None = None
 
     def ask(self, signum: int) -> None:
         """See PreemptionCause."""
-        self._found = notice(signum, self._notify_s, self._clock())
-
-    def answer(self) -> PreemptionNotice | None:
-        """See PreemptionCause."""
-        found, self._found = self._found, None
-        return found
-
-    def end_time(self) -> tuple[ToldEnd, str] | None:
-        """See PreemptionCause."""
-        return None
+        self._found = notice(signum, self._notify_s, time.time())
 
 
 class GridEngineEnvironment(ClusterEnvironment):

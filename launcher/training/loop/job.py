@@ -9,7 +9,7 @@ import torch
 
 from checkpointing import CheckpointStore
 from strategies import BatchPlan, ConfigError, MapDataset, Metrics
-from strategies.data.samples import Collate
+from strategies.data.reading.samples import Collate
 
 from ..context import RunContext
 from ..ending.mistakes import WAIT_S, agree_to_save, save_before_leaving

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from strategies import ConfigError, choose_strategy, samples_of
-from strategies.data.samples import IndexList, SampleReader
+from strategies.data.reading.samples import IndexList, SampleReader
+from strategies.data.reading.stacking import Unstackable
 from strategies.data.seeding import kept_streams, training_samples
-from strategies.data.stacking import Unstackable
 
 from ..context import RunContext
 from ..recipe.recipe import Recipe

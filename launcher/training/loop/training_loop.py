@@ -22,7 +22,7 @@ from strategies import (
 )
 from strategies.collectives.late_number import LateNumber
 from strategies.collectives.replicas import refuse_different
-from strategies.data.samples import Collate
+from strategies.data.reading.samples import Collate
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.files.leaving import tell_leaving

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from strategies.data.samples import IndexList, SampleReader
+from strategies.data.reading.samples import IndexList, SampleReader
 from strategies.data.seeding import kept_streams, training_samples
 
 from ...contract.trial import LONGEST_KEPT, TrialSettings

@@ -140,12 +140,3 @@ class OwnLog(SaveLog):
             self._run.console.progress(
                 lambda width: seen.line(agreed.loss)[: width or None],
             )
-
-    def already_over(self, reason: str) -> None:
-        """Report a run that had finished before this start."""
-        if self._is_coordinator:
-            self._folder.event("already over", attempt=self._run.attempt, reason=reason)
-            self._run.say(
-                f"this run had finished already: {reason}. To train from the beginning, choose "
-                "another --run-dir."
-            )

@@ -92,7 +92,8 @@ class OwnLoop:
         self._batch_of_step = 0
         self._batches_left: int | None = None
         """Of the present epoch; None: not known."""
-        self._ending: str | None = None
+        self.is_leaving = False
+        """The ranks leave with 75 now."""
         self._resume()
 
     # --- where the run is ---
@@ -261,9 +262,12 @@ class OwnLoop:
         concludes = self._checkpointer.saving_since is not None
         self._carry_out(Decision(save=save, conclude=concludes, ending=ending, reason=reason))
 
-    def already_over(self) -> str | None:
-        """Return why an earlier start has ended the run for good; None: it has not."""
-        return self.state.stopper.reason or self.state.stopped_because
+    def is_over(self) -> bool:
+        """Return whether an earlier start has ended the run for good, and report it then."""
+        decision = decide(self._progress(), None)
+        if decision.ending is not None:
+            self._log.already_over(decision)
+        return decision.ending is not None
 
     def hold_best(self) -> None:
         """Put the best weights into the model, where early stopping is to leave those."""
@@ -272,10 +276,6 @@ class OwnLoop:
             return
         self._checkpointer.restore_weights(self._run.folder.best, int(best or 0))
         self._run.say(f"the model holds its best weights, of step {best}")
-
-    def tell_already_over(self, reason: str) -> None:
-        """Report a run that had finished before this start."""
-        self._log.already_over(reason)
 
     def close(self) -> None:
         """End the process that writes for this rank; no collective."""
@@ -337,12 +337,7 @@ class OwnLoop:
         folder = self._run.folder.checkpoints.folder
         require_checkpoint(decision, self.state.step, self._checkpointer.newest_step, folder)
         tell_leaving(self._run.environment.leaving_file, CONTINUE)
-        self._ending = decision.reason
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the ranks leave with 75 now."""
-        return self._ending is not None
+        self.is_leaving = True
 
     def _gather_places(self) -> None:
         data, device = self._data, self._run.ranks.device

@@ -159,9 +159,7 @@ class Resumable:
             raise ConfigError("run.batches needs either epochs= or steps=, of the whole run.")
         self._data = data_position(self._loader)
         self._has_begun = True
-        if (reason := loop.already_over()) is not None:
-            loop.tell_already_over(reason)
-        else:
+        if not loop.is_over():
             yield from self._batches(loop, epochs, steps)
         loop.hold_best()
         self._is_done = True

@@ -33,7 +33,7 @@ from strategies import (
     schedules,
 )
 from strategies.data.options import Loading
-from strategies.data.samples import Collate
+from strategies.data.reading.samples import Collate
 from strategies.data.streams.own_position import OwnPosition, require_readable
 from strategies.data.streams.streams import has_own_position
 from strategies.data.workers.worker_signals import shield_workers_of

@@ -24,7 +24,7 @@ from strategies import (
     ReduceOnPlateau,
     TrainingData,
 )
-from strategies.data.samples import Collate
+from strategies.data.reading.samples import Collate
 
 from .measure import Measure
 from .recipe import Recipe

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from checkpointing import StoredBefore, TensorSpec
-from strategies import IMPORTED, BatchPlan, Decision, Metrics, Restored, Strategy
+from strategies import IMPORTED, BatchPlan, Metrics, Restored, Strategy
 from strategies.data.streams.own_position import not_promised
 from strategies.data.streams.streams import has_own_position
 
@@ -198,21 +198,6 @@ class RunLog(SaveLog):
         if self._is_coordinator:
             self._folder.event("left", attempt=self._run.attempt, where=where, step=step)
             self._run.say(left_text(where, step, asked=asked, cause=self._run.preemption.cause))
-
-    def already_over(self, decision: Decision) -> None:
-        """Report a run that had finished before this start."""
-        if self._is_coordinator:
-            assert decision.ending is not None
-            self._folder.event(
-                "already over",
-                attempt=self._run.attempt,
-                ending=decision.ending.value,
-                reason=decision.reason,
-            )
-            self._run.say(
-                f"this run had finished already: {decision.ending}, {decision.reason}. "
-                "To train from the beginning, choose another --run-dir."
-            )
 
 
 def left_text(where: str, step: int, *, asked: bool, cause: str | None) -> str:

@@ -174,3 +174,18 @@ class SaveLog:
             nothing = f"; nothing counted in {empty}" if state.empty_steps else ""
             ending = decision.ending.value
             self._run.say(f"finished at step {step}: {ending}, {decision.reason}{nothing}")
+
+    def already_over(self, decision: Decision) -> None:
+        """Report a run that had finished before this start."""
+        if self._is_coordinator:
+            assert decision.ending is not None
+            self._folder.event(
+                "already over",
+                attempt=self._run.attempt,
+                ending=decision.ending.value,
+                reason=decision.reason,
+            )
+            self._run.say(
+                f"this run had finished already: {decision.ending}, {decision.reason}. "
+                "To train from the beginning, choose another --run-dir."
+            )

@@ -13,7 +13,7 @@ from ...run_folder.metric_text import WEIGHTS_DIGEST, is_table, metrics_text, wi
 from ...run_folder.progress_line import NextSave, Pace, Standing, progress_line
 from ..context import RunContext
 from ..recipe.interval import Every
-from ..step_result import StepResult
+from .step_result import StepResult
 from .trackers import Trackers
 
 if TYPE_CHECKING:

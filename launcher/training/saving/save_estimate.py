@@ -18,9 +18,7 @@ def estimated_save_s(size_bytes: int, bytes_per_s: float) -> float:
     return OVERHEAD_S + size_bytes / max(bytes_per_s, 1.0)
 
 
-def measured_bytes_per_s(
-    folder: Path, probe_bytes: int = PROBE_BYTES, clock: Callable[[], float] = time.monotonic
-) -> float:
+def measured_bytes_per_s(folder: Path, clock: Callable[[], float] = time.monotonic) -> float:
     """Write a file in a folder, sync it, remove it; return how fast that was.
 
     Raises:
@@ -31,10 +29,10 @@ def measured_bytes_per_s(
     began_s = clock()
     fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        for _ in range(probe_bytes // len(content)):
+        for _ in range(PROBE_BYTES // len(content)):
             os.write(fd, content)
         os.fsync(fd)
     finally:
         os.close(fd)
         probe.unlink()
-    return probe_bytes / max(clock() - began_s, 1e-6)
+    return PROBE_BYTES / max(clock() - began_s, 1e-6)

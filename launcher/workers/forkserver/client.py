@@ -203,18 +203,18 @@ def _become_server(warmth: Warmth, ours: socket.socket, theirs: socket.socket) -
         os._exit(1)  # whatever happens, this process never runs the launcher's own code
 
 
-def is_suspended(pid: int, proc: Path = Path("/proc")) -> bool:
+def is_suspended(pid: int) -> bool:
     """Return whether the process or a child of its own is stopped, as by SIGSTOP."""
     try:
-        children = (proc / f"{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     except OSError:
         children = []
-    return any(_state(proc / str(one)) == "T" for one in (pid, *children))
+    return any(_state(one) == "T" for one in (pid, *map(int, children)))
 
 
-def _state(process: Path) -> str | None:
+def _state(pid: int) -> str | None:
     try:
-        stat = (process / "stat").read_text(encoding="utf-8", errors="replace")
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     return stat.rpartition(")")[2].split()[0]

@@ -8,9 +8,9 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from ...errors import ConfigError, DataNotReady
-from ..samples import Collate
+from ..reading.samples import Collate
+from ..reading.stacking import Unstackable, stack
 from ..seeding import seed_streams
-from ..stacking import Unstackable, stack
 from .own_position import OwnPosition
 
 

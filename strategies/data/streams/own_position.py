@@ -22,8 +22,8 @@ from checkpointing import JSON
 
 from ... import torch_internals
 from ...errors import ConfigError
-from ..moving import map_tensors
-from ..reading import GRACE_S, end_workers
+from ..reading.moving import map_tensors
+from ..reading.reading import GRACE_S, end_workers
 from ..seeding import seed_for_sample, seed_of, seed_streams
 from .state_text import from_text, to_text
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 from torch.utils.data import IterableDataset
 
 from ...errors import ConfigError
-from ..loading import MapDataset
+from ..reading.loading import MapDataset
 from .own_position import KeepsPosition, keeps_position
 
 WITHOUT_END = 2**62

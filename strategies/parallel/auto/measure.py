@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from ...data.moving import map_tensors
+from ...data.reading.moving import map_tensors
 from ...precision import Precision
 from ...torch_internals import backward_within_modes
 from ..calls.autocast import cast_floating

@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 
+from ...collectives.order_free import AWAY, CHUNK_ELEMENTS, in_chunks, shift_of
 from ...collectives.process_group import Ranks
-from ...order_free import AWAY, CHUNK_ELEMENTS, in_chunks, shift_of
 from .step_units import StepUnits
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
+from ...collectives.order_free import in_chunks, round_away_
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
-from ...order_free import in_chunks, round_away_
 from .step_units import StepUnits
 
 BUCKET_ELEMENTS = 1 << 22

@@ -19,9 +19,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from ...collectives.order_free import round_away_
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
-from ...order_free import round_away_
 from ...torch_internals import fsdp_parameters
 from .step_units import StepUnits
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import torch
 import torch.distributed as dist
 
+from ...collectives.order_free import EXACT_BITS, shift_of
 from ...collectives.process_group import Ranks
-from ...order_free import EXACT_BITS, shift_of
 from .step_units import largest_of
 
 _CHUNK = 1 << 15

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ...order_free import EXACT_BITS
+from ...collectives.order_free import EXACT_BITS
 
 ROOM_BITS = 14
 """By how many powers of two a gradient may grow from step to step."""

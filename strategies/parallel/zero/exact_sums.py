@@ -20,10 +20,8 @@ from ...collectives.process_group import Ranks
 from ...errors import INSTALL_TESTED, ConfigError
 from ..gradients import squares
 from ..gradients.partition_sums import Cut, PartitionSums
-from .internals import Layout, Piece, Stage3
+from .internals import GRADIENT_OF_A_SHARE, Layout, Piece, Stage3
 
-GRADIENT_OF_A_SHARE = "gradients whose size is not same as the params"
-"""DeepSpeed's words in stage 3 (stage3.py): the share of a parameter was used."""
 Take = Callable[[Any], None]
 Totals = Mapping[str, torch.Tensor]
 

@@ -1,7 +1,7 @@
 """All that is known here of DeepSpeed's private attributes.
 
 Read in deepspeed 0.19.8 (runtime/zero/stage_1_and_2.py and stage3.py). At each start `layout_of`
-looks for the names, `known_step` takes a step whose result is known, and `check_layout` proves
+looks for the names, `known_step` takes a step whose result is known, and `check_masters` proves
 where the masters are; what does not hold is refused. DeepSpeed's public accessors are not used:
 they gather, raise for parameters outside the first group, and return wrong values with round-robin
 gradients.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -20,6 +20,9 @@ import torch
 import torch.distributed as dist
 
 from ...errors import INSTALL_TESTED, ConfigError
+
+GRADIENT_OF_A_SHARE = "gradients whose size is not same as the params"
+"""DeepSpeed's words in stage 3 (stage3.py): the share of a parameter was used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,30 +383,3 @@ def apply_step(
             f"DeepSpeed {'applied' if applied else 'skipped'} a step whose gradient norm is "
             f"{grad_norm}. {INSTALL_TESTED}."
         )
-
-
-def check_layout(
-    layout: Stage12 | Stage3,
-    initial: Mapping[str, torch.Tensor],
-    compute_dtype: torch.dtype,
-    version: str,
-) -> None:
-    """Prove that the pieces found hold the masters that the model was built with.
-
-    Args:
-        layout: the reader to prove.
-        initial: every parameter before DeepSpeed took the model, flat, fp32, on the host.
-        compute_dtype: DeepSpeed rounds the masters to it when it is built.
-        version: DeepSpeed's version, for the message.
-
-    Raises:
-        ConfigError: a piece holds other values, so that reading state through it would be wrong.
-    """
-    for piece in layout.pieces():
-        expected = initial[piece.fqn][piece.start : piece.end].to(compute_dtype).float()
-        if not torch.equal(piece.of(piece.buffer).float().cpu(), expected):
-            raise ConfigError(
-                f"DeepSpeed {version} lays out {piece.fqn} [{piece.start}, {piece.end}) "
-                "differently from what relaunch knows, so its state could not be saved correctly. "
-                f"{INSTALL_TESTED}, or use --strategy fsdp."
-            )

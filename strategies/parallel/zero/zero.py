@@ -26,39 +26,25 @@ from ..model.block_transforms import work_on_blocks
 from ..model.build import Deferred, build_deferred, build_model
 from ..model.same_model import refuse_unlike_models
 from ..state.optimizer_extras import plain_attributes
-from ..state.optimizer_state import flat
 from ..strategy import EMPTY_STEP, Blueprint, StepOutcome
 from ..trial.owned import OwnedOrFlat
 from ..trial.stepping import Flat, FlatEach, FlatInPieces
 from ..trial.trial import Cut, Tried, made_after_trial, tried_optimizer
-from .agreed_gathers import agree_on_gathers, agreed_gathers
-from .broadcast import of_any_dimension
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
-from .engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
-from .exact_sums import GRADIENT_OF_A_SHARE, ExactSums
+from .exact_sums import ExactSums
 from .frozen_parameters import FrozenParameters
-from .internals import Stage3, Stage12, apply_step, check_layout, is_held_whole, layout_of
+from .internals import Stage3, Stage12, apply_step, is_held_whole, layout_of
 from .kept_in_pieces import KeptInPieces
-from .known_step import require_known_step
-from .materialize import Drawn, cutter, fill
 from .param_cohorts import Cohorts
-from .refusals import refuse_rounded_statistics, require_as_asked
-from .used_outside import let_forward_ask_for_parameters, used_without_call
-from .written import WrittenWeights
-
-_UNDONE = {
-    "load_state_dict": "under ZeRO the next step recomputes the weights from its fp32 masters, "
-    "so what is loaded would be lost. Pass run.prepare(weights=...), or load it in the function "
-    "that is passed as model=."
-}
-
-_OF_A_SHARE = (
-    GRADIENT_OF_A_SHARE,
-    "The size of tensor a (0) must match",
-    "must match the size of tensor b (0)",
-)
-"""Of a backward, in DeepSpeed's stage 3 (0.19) or in torch (2.13): the share of a parameter was
-used, or a weight that the forward had read when it was gathered for something else."""
+from .start.broadcast import of_any_dimension
+from .start.engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deepspeed
+from .start.known_step import require_known_step
+from .start.masters import check_masters, restore_masters
+from .start.materialize import cutter, fill, initial_values
+from .start.refusals import refuse_rounded_statistics, require_as_asked
+from .weights.agreed_gathers import agree_on_gathers, agreed_gathers
+from .weights.used_outside import is_of_a_share, let_forward_ask_for_parameters, used_without_call
+from .weights.written import UNDONE, WrittenWeights
 
 
 class Zero(KeptInPieces):
@@ -103,12 +89,7 @@ class Zero(KeptInPieces):
         require_same_choice(tried.whole, self.ranks)
         self._whole = tried.whole
         optimizer = self._handed_to_deepspeed(blueprint, named, tried)
-        # DeepSpeed casts the model before it makes the masters; these put the lost bits back.
-        initial: Mapping[str, torch.Tensor]
-        if deferred is None:
-            initial = {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
-        else:
-            initial = Drawn(deferred)
+        initial = initial_values(model, deferred)
         with of_any_dimension(deepspeed):
             if deferred is not None:
                 self._fill(deferred, optimizer, deepspeed)
@@ -123,7 +104,7 @@ class Zero(KeptInPieces):
         self._take_over_sums(optimizer, initial, deepspeed.__version__)
         self._frozen = FrozenParameters(self._layout, model, self.catalogue, initial)
         if self.precision.is_mixed:
-            self._restore_masters(initial)
+            restore_masters(self._layout, initial)
         if isinstance(optimizer, Carrier):
             self._step_beside(optimizer, blueprint, tried)
         trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -132,7 +113,7 @@ class Zero(KeptInPieces):
 
     def _show_to_script(self, model: nn.Module, as_built: AsBuilt) -> None:
         """Have what the loop gets of the model go through the engine, and be whole or refused."""
-        undone = {**_UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
+        undone = {**UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
         self._calls = ModelCalls(
             model, self._through, refused=undone, shown=self._shown, as_built=as_built
         )
@@ -159,7 +140,7 @@ class Zero(KeptInPieces):
         """
         if isinstance(self._layout, Stage12):
             self._layout.sum_in_fp32()
-        check_layout(self._layout, initial, self.precision.compute_dtype, version)
+        check_masters(self._layout, initial, self.precision.compute_dtype, version)
         offload = self.options.offload
         require_as_asked(
             self._layout, optimizer, strategy=self.name, offload=offload, version=version
@@ -224,7 +205,7 @@ class Zero(KeptInPieces):
             optimizer,
             device=self.ranks.device,
             dtype=self.precision.compute_dtype if self.precision.is_mixed else None,
-            cut=cutter(deepspeed.zero.Init, self._config()) if self.stage == 3 else _leave_whole,
+            cut=cutter(deepspeed.zero.Init, self._config()) if self.stage == 3 else None,
         )
 
     def _config(self) -> dict[str, Any]:
@@ -238,12 +219,6 @@ class Zero(KeptInPieces):
         if self._whole is None:
             return config
         return in_one_step(config, sum(spec.numel for spec in self.catalogue.trainable.values()))
-
-    def _restore_masters(self, initial: Mapping[str, torch.Tensor]) -> None:
-        self._layout.begin_load()
-        for piece in self._layout.pieces():
-            piece.of(piece.buffer).copy_(initial[piece.fqn][piece.start : piece.end])
-        self._layout.refresh()
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -293,7 +268,7 @@ class Zero(KeptInPieces):
         try:
             self._engine.backward(loss, scale_wrt_gas=False)
         except RuntimeError as error:
-            if self.stage < 3 or not any(words in str(error) for words in _OF_A_SHARE):
+            if self.stage < 3 or not is_of_a_share(error):
                 raise
             raise used_without_call(self.name, str(error)) from error
         if self._sums is not None:
@@ -419,7 +394,3 @@ class Zero3(Zero):
     name = "zero3"
     forward_communicates = True
     stage = 3
-
-
-def _leave_whole(parameter: nn.Parameter) -> None:
-    """Up to stage 2 every rank computes with all weights."""

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.slow
-def test_a_short_history_is_measured():
+def test_a_short_history_is_measured() -> None:
     script = str(ROOT / "scripts" / "bench_run_folder.py")
     words = ("--records", "500", "--attempts", "5", "--rounds", "1")
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True)

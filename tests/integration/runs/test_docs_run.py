@@ -33,26 +33,6 @@ PARSERS = {
 }
 TEXTS = {name: page.read_text() for name, page in doc_pages.BY_NAME.items()}
 
-DATA = """
-import torch
-import torch.nn.functional as F
-from torch import nn
-from torch.utils.data import TensorDataset
-
-class Net(nn.Sequential):
-    def __init__(self, width=16):
-        super().__init__(nn.Linear(8, width), nn.GELU(), nn.Linear(width, 3))
-
-def my_dataset():
-    x = torch.randn(96, 8, generator=torch.Generator().manual_seed(0))
-    return TensorDataset(x, x[:, :3].argmax(-1))
-
-def measure(model, batch):
-    x, y = batch
-    out = model(x)
-    return {"loss": F.cross_entropy(out, y, reduction="none"), "accuracy": out.argmax(-1) == y}
-"""
-
 
 def command_of(page: str, start: str) -> list[str]:
     """The words of a page's command that begins so, without "relaunch"."""
@@ -78,7 +58,7 @@ def with_ranks(words: list[str], count: int) -> list[str]:
 def test_the_loops(page: str, start: str, launch: Callable[..., Any]) -> None:
     (block,) = doc_pages.blocks(TEXTS[page], "python")
     head, rest = block.split("\ndef ", 1)
-    definitions = f"{head}\n{DATA}\ndef {rest}".replace("epochs=60", "epochs=2")
+    definitions = f"{head}\n{doc_pages.DATA}\ndef {rest}".replace("epochs=60", "epochs=2")
     script = launch.script(definitions)  # type: ignore[attr-defined]
     words = [
         word if word != "train.py" else script for word in with_ranks(command_of(page, start), 2)
@@ -107,7 +87,7 @@ def test_the_settings(launch: Callable[..., Any]) -> None:
 
 def test_what_is_tried_before_the_first_step(launch: Callable[..., Any]) -> None:
     (block,) = [b for b in doc_pages.blocks(TEXTS["run_folder.md"], "python") if "validate=" in b]
-    data = f"{DATA}\ntrain_data = val_data = test_data = my_dataset()\n"
+    data = f"{doc_pages.DATA}\ntrain_data = val_data = test_data = my_dataset()\n"
     script = launch.script(data + block)  # type: ignore[attr-defined]
     launched = launch("--nproc-per-node", "2", script)
     assert launched.wait(100) == 0, launched.stderr
@@ -169,7 +149,7 @@ def test_the_sweeps(name: str, launch: Callable[..., Any]) -> None:
         pytest.importorskip("optuna")
     (folds,) = [b for b in doc_pages.blocks(TEXTS["run_folder.md"], "python") if "run.folds" in b]
     returns = folds.rstrip() + "\n    return train, held_out\n"
-    launch.script(DATA + SWEPT.replace("{FOLDS}", returns))  # type: ignore[attr-defined]
+    launch.script(doc_pages.DATA + SWEPT.replace("{FOLDS}", returns))  # type: ignore[attr-defined]
     words = command_of("run_folder.md", f"relaunch sweep {start}")
     at = words.index("--")
     launched = launch(*words[:at], *fewer, *words[at:])

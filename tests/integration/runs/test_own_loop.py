@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from launcher.run_folder.lines.fields import is_whole_event
+
 pytestmark = pytest.mark.timeout(200)
 
 SCRIPT = str(Path(__file__).parents[1] / "workers" / "own_loop.py")
@@ -148,8 +150,12 @@ def test_it_stops_early_and_is_over_then(python: Callable[..., Any], tmp_path: P
     assert "finished at step 20: early stop, val/loss did not improve in 2" in stopped.stdout
     assert "the model holds its best weights, of step 10" in stopped.stdout
     again = alone(python, tmp_path, *what)
-    assert "this run had finished already: val/loss did not improve" in again.stdout
-    assert len(losses(tmp_path / "runs" / "own_loop")) == 20
+    assert "this run had finished already: early stop, val/loss did not improve" in again.stdout
+    run = tmp_path / "runs" / "own_loop"
+    assert len(losses(run)) == 20
+    over = json.loads((run / "events.jsonl").read_text().splitlines()[-1])
+    assert over["event"] == "already over"
+    assert is_whole_event(over), over
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ import torch
 
 from launcher.contract.environment import RankEnvironment
 from strategies import ConfigError, precision_for, process_groups
-from strategies.parallel.zero.engine_config import engine_config, import_deepspeed
-from strategies.parallel.zero.known_step import require_known_step
+from strategies.parallel.zero.start.engine_config import engine_config, import_deepspeed
+from strategies.parallel.zero.start.known_step import require_known_step
 
 
 def nothing(*args: Any, **kwargs: Any) -> None:

@@ -15,8 +15,8 @@ from measuring import Predicted, kappa_and_auroc, measure
 from launcher.contract.environment import RankEnvironment
 from launcher.training.loop.evaluation import evaluate
 from strategies import Boundary, DesyncError, Strategy, metrics, process_groups
-from strategies.data.loading import EvaluationLoaders
 from strategies.data.options import Loading
+from strategies.data.reading.loading import EvaluationLoaders
 from strategies.parallel.build_options import BuildOptions
 
 environment = RankEnvironment.from_environ(os.environ)

@@ -103,7 +103,7 @@ def test_a_stream_is_read_in_its_own_order() -> None:
 
 
 @pytest.mark.parametrize("at_most", [1, 10, 35, 10**6])
-def test_stretches_hold_every_step_once_and_never_two_epochs(at_most):
+def test_stretches_hold_every_step_once_and_never_two_epochs(at_most: int) -> None:
     p = BatchPlan(
         num_samples=53,
         global_batch=10,

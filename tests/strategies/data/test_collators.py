@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from strategies.data.batches import BatchPlan
-from strategies.data.loading import training_batches
-from strategies.data.moving import to_device
 from strategies.data.options import Loading
+from strategies.data.reading.loading import training_batches
+from strategies.data.reading.moving import to_device
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

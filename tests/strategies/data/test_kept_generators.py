@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from strategies.data.kept_generators import KeptGenerators
-from strategies.data.samples import IndexList, SampleReader
+from strategies.data.reading.samples import IndexList, SampleReader
 
 GLOBAL = np.random.default_rng(7)
 

@@ -25,9 +25,9 @@ from strategies import (
 )
 from strategies.boundary.boundary import Carried
 from strategies.collectives.late_number import LateNumber
-from strategies.data.samples import Collate
+from strategies.collectives.order_free import LOSS_UNIT, rounded
+from strategies.data.reading.samples import Collate
 from strategies.data.seeding import AFTER_LAST_MICRO_BATCH, UPDATE
-from strategies.order_free import LOSS_UNIT, rounded
 
 from ...recipe.arguments import refuse_unknown
 from ...recipe.measure import Measure

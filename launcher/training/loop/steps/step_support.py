@@ -22,10 +22,10 @@ from strategies import (
     training_batches,
 )
 from strategies.boundary.boundary import Carried
-from strategies.data.loading import EvaluationLoaders
-from strategies.data.read_ahead import ReadAhead
-from strategies.data.reading import Batches
-from strategies.data.samples import Collate
+from strategies.data.reading.loading import EvaluationLoaders
+from strategies.data.reading.read_ahead import ReadAhead
+from strategies.data.reading.reading import Batches
+from strategies.data.reading.samples import Collate
 from strategies.data.streams.own_batches import OwnBatches
 from strategies.data.streams.own_position import OwnPosition, require_parts
 
@@ -63,12 +63,7 @@ class StepSupport:
         """The ranks have agreed to leave: a loop that is closed now was not left by the script."""
         self._run = run
         self.recipe = recipe
-        self.trial = trial_of(run)
-        if self.trial is not None:
-            self.trial.watch_files()
-            self.trial.model(parts.strategy.module)
-            if not is_stream(recipe.train):
-                self.trial.data(parts.train, run.seed)
+        self.trial = _trial_of(run, recipe, parts)
         self._train = parts.train
         self._boundary = parts.boundary
         self._saver = parts.saver
@@ -236,7 +231,14 @@ def reads_ahead(device_type: str) -> bool:
     return device_type != "cpu"
 
 
-def trial_of(run: RunContext) -> Trial | None:
-    """Return what observes this rank's steps; None in an ordinary run."""
+def _trial_of(run: RunContext, recipe: Recipe, parts: JobParts) -> Trial | None:
+    """Return what observes this rank's steps from now on; None in an ordinary run."""
     settings = run.environment.trial
-    return None if settings is None else Trial(settings, run.ranks.rank)
+    if settings is None:
+        return None
+    trial = Trial(settings, run.ranks.rank)
+    trial.watch_files()
+    trial.model(parts.strategy.module)
+    if not is_stream(recipe.train):
+        trial.data(parts.train, run.seed)
+    return trial

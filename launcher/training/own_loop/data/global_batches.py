@@ -11,8 +11,8 @@ import torch.distributed as dist
 from strategies import Batches, BatchPlan, ConfigError, MapDataset
 from strategies.data.batches import MicroBatch, Turn
 from strategies.data.options import Loading
-from strategies.data.reading import no_interruption, warn_by_python
-from strategies.data.samples import Collate, IndexList
+from strategies.data.reading.reading import no_interruption, warn_by_python
+from strategies.data.reading.samples import Collate, IndexList
 from strategies.data.seeding import seed_of, training_samples
 
 from ..random_state import random_state, set_random_state

@@ -4,7 +4,7 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from launcher.commands.byte_size import byte_size
+from launcher.command_line.byte_size import byte_size
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from strategies.data.moving import map_tensors, to_device
+from strategies.data.reading.moving import map_tensors, to_device
 
 META = torch.device("meta")
 

@@ -12,13 +12,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from .. import torch_internals
-from ..errors import ConfigError, DataNotReady, StrategyError
-from .options import Loading
-from .samples import IndexList, MapDataset, SampleReader, WorkerStart, as_read
-from .seeding import seed_of
-from .stacking import Unstackable
-from .workers.worker_death import (
+from ... import torch_internals
+from ...errors import ConfigError, DataNotReady, StrategyError
+from ..options import Loading
+from ..seeding import seed_of
+from ..workers.worker_death import (
     Death,
     WorkerEnd,
     batches_of,
@@ -26,11 +24,23 @@ from .workers.worker_death import (
     is_same_batch,
     warning,
 )
+from .samples import IndexList, MapDataset, SampleReader, WorkerStart, as_read
+from .stacking import Unstackable
 
 _LOOK_S = 0.1
 """How often a wait for data checks other things."""
 GRACE_S = 1.0
 """How long a worker may take to end by itself."""
+
+
+def no_interruption() -> bool:
+    """Never stop waiting for data."""
+    return False
+
+
+def warn_by_python(sentence: str) -> None:
+    """Warn as Python does."""
+    warnings.warn(sentence, RuntimeWarning, stacklevel=2)
 
 
 class Batches(Iterator[Any]):
@@ -47,9 +57,9 @@ class Batches(Iterator[Any]):
         *,
         loading: Loading,
         seed: int,
-        while_waiting: Callable[[], bool],
-        has_notice: Callable[[], bool],
-        warn: Callable[[str], None],
+        while_waiting: Callable[[], bool] = no_interruption,
+        has_notice: Callable[[], bool] = no_interruption,
+        warn: Callable[[str], None] = warn_by_python,
     ) -> None:
         """Start the workers.
 
@@ -298,13 +308,3 @@ def end_workers(iterator: object, grace_s: float) -> None:
         for worker in workers:
             worker.kill()
         ending.join(GRACE_S)
-
-
-def no_interruption() -> bool:
-    """Never stop waiting for data."""
-    return False
-
-
-def warn_by_python(sentence: str) -> None:
-    """Warn as Python does."""
-    warnings.warn(sentence, RuntimeWarning, stacklevel=2)

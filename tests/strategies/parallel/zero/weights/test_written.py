@@ -10,7 +10,7 @@ from torch import nn
 
 from strategies import ConfigError
 from strategies.parallel.zero.internals import Piece, Stage3, Stage12
-from strategies.parallel.zero.written import COMPARED_STEPS, WrittenWeights
+from strategies.parallel.zero.weights.written import COMPARED_STEPS, WrittenWeights
 
 
 class Net(nn.Module):

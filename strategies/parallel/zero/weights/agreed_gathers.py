@@ -20,10 +20,10 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from ...collectives.process_group import HostCommunicator, Ranks
-from ...errors import ConfigError
-from ...torch_internals import store_of_ranks
-from .internals import is_gathered
+from ....collectives.process_group import HostCommunicator, Ranks
+from ....errors import ConfigError
+from ....torch_internals import store_of_ranks
+from ..internals import is_gathered
 
 AT_LEAST_S = 30.0
 """How long a rank is waited for that is in the same forward."""

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from .batches import BatchPlan, Turn
+from ..batches import BatchPlan, Turn
+from ..options import Loading
+from ..seeding import evaluated_samples, seed_of, training_samples
 from .moving import to_device as to_device
-from .options import Loading
 from .reading import Batches, no_interruption, warn_by_python
 from .samples import IndexList
 from .samples import MapDataset as MapDataset
-from .seeding import evaluated_samples, seed_of, training_samples
 
 READ_HERE = Loading()
 """By the rank itself, in torch's way."""
@@ -57,30 +57,6 @@ def training_batches(
     )
 
 
-def evaluation_batches(
-    dataset: MapDataset,
-    turns: Sequence[Turn],
-    *,
-    seed: int,
-    name: str,
-    loading: Loading = READ_HERE,
-    while_waiting: Callable[[], bool] = no_interruption,
-    has_notice: Callable[[], bool] = no_interruption,
-    warn: Callable[[str], None] = warn_by_python,
-) -> Batches:
-    """Return the collated batches of `turns`, in order; `name` is that of the evaluation."""
-    stream = evaluated_samples(seed, name)
-    return Batches(
-        dataset,
-        _evaluation_lists(turns, stream),
-        loading=loading,
-        seed=seed_of(stream, "workers", *(turn.micro_batch.index for turn in turns[:1])),
-        while_waiting=while_waiting,
-        has_notice=has_notice,
-        warn=warn,
-    )
-
-
 class EvaluationLoaders:
     """Opens the batches of evaluations; with `persistent` their workers wait for the next one.
 
@@ -100,16 +76,16 @@ class EvaluationLoaders:
         self, dataset: MapDataset, turns: Sequence[Turn], name: str, *, loading: Loading
     ) -> Iterator[Batches]:
         """Lend the batches of `turns`, in order."""
+        stream = evaluated_samples(self._seed, name)
+        lists = _evaluation_lists(turns, stream)
         batches = self._waiting.pop(name, None)
         if batches is not None and batches.reads(dataset, loading):
-            stream = evaluated_samples(self._seed, name)
-            batches.read_again(_evaluation_lists(turns, stream))
+            batches.read_again(lists)
         else:
             if batches is not None:
                 batches.close()
-            batches = evaluation_batches(
-                dataset, turns, seed=self._seed, name=name, loading=loading, **self._reading
-            )
+            seed = seed_of(stream, "workers", *(turn.micro_batch.index for turn in turns[:1]))
+            batches = Batches(dataset, lists, loading=loading, seed=seed, **self._reading)
         try:
             yield batches
         except BaseException:

@@ -20,9 +20,9 @@ from typing import Any, Protocol
 import numpy as np
 from torch.utils.data import StackDataset, Subset, get_worker_info
 
-from ..errors import DataNotReady
-from .kept_generators import KeptGenerators
-from .seeding import seed_for_sample, seed_of, seed_streams, seed_torch_here, seeds_of
+from ...errors import DataNotReady
+from ..kept_generators import KeptGenerators
+from ..seeding import seed_for_sample, seed_of, seed_streams, seed_torch_here, seeds_of
 from .stacking import stack
 
 Collate = Callable[[list[Any]], Any]

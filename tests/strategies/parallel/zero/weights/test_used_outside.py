@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from strategies import ConfigError
-from strategies.parallel.zero.used_outside import (
+from strategies.parallel.zero.weights.used_outside import (
     calls_are_known,
     gathered,
     let_forward_ask_for_parameters,

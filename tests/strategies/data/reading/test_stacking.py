@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.data.stacking import Unstackable, stack
+from strategies.data.reading.stacking import Unstackable, stack
 
 
 def test_what_can_be_stacked_is() -> None:

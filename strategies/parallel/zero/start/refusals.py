@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...errors import INSTALL_TESTED, ConfigError
-from ...precision import Precision
-from .internals import Stage3, Stage12
+from ....errors import INSTALL_TESTED, ConfigError
+from ....precision import Precision
+from ..internals import Stage3, Stage12
 
 
 def refuse_rounded_statistics(model: nn.Module, precision: Precision) -> None:

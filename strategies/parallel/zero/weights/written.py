@@ -14,10 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import ConfigError
-from ..state.optimizer_state import flat
-from .internals import Stage3, Stage12, is_held_whole
+from ....errors import ConfigError
+from ...state.optimizer_state import flat
+from ..internals import Stage3, Stage12, is_held_whole
 
+UNDONE = {
+    "load_state_dict": "under ZeRO the next step recomputes the weights from its fp32 masters, "
+    "so what is loaded would be lost. Pass run.prepare(weights=...), or load it in the function "
+    "that is passed as model=."
+}
+"""Methods of the model that are refused, and why."""
 COMPARED_STEPS = 3
 
 

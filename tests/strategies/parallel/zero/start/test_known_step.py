@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from strategies.parallel.zero.known_step import gradient, start, stepped, summed
+from strategies.parallel.zero.start.known_step import gradient, start, stepped, summed
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -1,4 +1,4 @@
-"""Where the sub-commands' answers go: stdout, as lines or as one JSON document."""
+"""The sub-commands' answers: on stdout, as lines or one JSON document, and as exit codes."""
 
 import json
 import sys
@@ -6,6 +6,14 @@ import sys
 from checkpointing import JSON
 
 from ...terminal.printable import printable
+
+FINE = 0
+"""Wrong usage is 2, as everywhere."""
+DAMAGED = 1
+"""Damage was found, or the disk refused."""
+DIFFERENT = 1
+CLOSED_PIPE = 141
+"""Nobody reads stdout any more: 128 + SIGPIPE, as of any other command."""
 
 
 def print_json(document: JSON) -> None:

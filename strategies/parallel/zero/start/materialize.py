@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..model.build import Deferred
-from ..state.optimizer_state import flat
+from ...model.build import Deferred
+from ...state.optimizer_state import flat
 
 Cut = Callable[[nn.Parameter], None]
 
 
-class Drawn(Mapping[str, torch.Tensor]):
+class _Drawn(Mapping[str, torch.Tensor]):
     """Every parameter's initial value, flat, on the host; drawn again whenever it is asked for."""
 
     def __init__(self, deferred: Deferred) -> None:
@@ -35,13 +35,25 @@ class Drawn(Mapping[str, torch.Tensor]):
         return len(self._names)
 
 
+def initial_values(model: nn.Module, deferred: Deferred | None) -> Mapping[str, torch.Tensor]:
+    """Return every parameter as it was built, flat, on the host: DeepSpeed casts the model.
+
+    Args:
+        model: before DeepSpeed takes it over.
+        deferred: what draws its values, if it has no memory.
+    """
+    if deferred is not None:
+        return _Drawn(deferred)
+    return {name: flat(p).cpu().clone() for name, p in model.named_parameters()}
+
+
 def fill(
     deferred: Deferred,
     optimizer: torch.optim.Optimizer,
     *,
     device: torch.device,
     dtype: torch.dtype | None,
-    cut: Cut,
+    cut: Cut | None,
 ) -> None:
     """Fill the parameters one after the other, in the model and in the optimizer's groups.
 
@@ -52,7 +64,7 @@ def fill(
         optimizer: made over its parameters, which had shapes to sort them by.
         device: where the values go.
         dtype: of floating-point parameters; None: as they were built.
-        cut: is given each parameter as soon as it is filled; collective.
+        cut: is given each parameter as soon as it is filled; collective. None: all ranks keep all.
     """
     empty = dict(deferred.model.named_parameters())
     for name, parameter in empty.items():
@@ -62,7 +74,8 @@ def fill(
         filled.__dict__.update(parameter.__dict__)
         deferred.put(name, filled)
         del value
-        cut(filled)
+        if cut is not None:
+            cut(filled)
     filled_as = {id(p): deferred.model.get_parameter(name) for name, p in empty.items()}
     for group in optimizer.param_groups:
         group["params"] = [filled_as[id(parameter)] for parameter in group["params"]]

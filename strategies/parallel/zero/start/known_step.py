@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...collectives.process_group import Ranks
-from ...errors import INSTALL_TESTED, ConfigError, first_line
-from ...precision import Precision
-from ..gradients.grad_norm import sum_over_ranks
-from .exact_sums import ExactSums
-from .internals import Stage3, Stage12, apply_step, layout_of
+from ....collectives.process_group import Ranks
+from ....errors import INSTALL_TESTED, ConfigError, first_line
+from ....precision import Precision
+from ...gradients.grad_norm import sum_over_ranks
+from ..exact_sums import ExactSums
+from ..internals import Stage3, Stage12, apply_step, layout_of
 
 ELEMENTS = 24
 LEARNING_RATE = 2.0**-8

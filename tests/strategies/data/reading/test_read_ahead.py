@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from strategies.data.read_ahead import ReadAhead
+from strategies.data.reading.read_ahead import ReadAhead
 from strategies.errors import DataNotReady
 
 

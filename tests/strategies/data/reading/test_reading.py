@@ -15,8 +15,8 @@ from torch.utils.data._utils import pin_memory
 
 from strategies import StrategyError
 from strategies.data.options import Loading
-from strategies.data.reading import Batches, DataNotReady, no_interruption
-from strategies.data.samples import IndexList
+from strategies.data.reading.reading import Batches, DataNotReady, no_interruption
+from strategies.data.reading.samples import IndexList
 
 NUM_BATCHES = 12
 

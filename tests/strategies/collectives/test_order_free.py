@@ -9,7 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies.order_free import AWAY, in_parts, joined_parts, round_away_, rounded, shift_of
+from strategies.collectives.order_free import (
+    AWAY,
+    in_parts,
+    joined_parts,
+    round_away_,
+    rounded,
+    shift_of,
+)
 
 NUMBERS = st.lists(
     st.floats(-(2.0**30), 2.0**30, width=32, allow_subnormal=True), min_size=1, max_size=40

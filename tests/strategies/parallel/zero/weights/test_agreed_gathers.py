@@ -11,8 +11,8 @@ from torch import nn
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from strategies import ConfigError
-from strategies.parallel.zero import agreed_gathers
-from strategies.parallel.zero.agreed_gathers import AgreedGathers, agree_on_gathers
+from strategies.parallel.zero.weights import agreed_gathers
+from strategies.parallel.zero.weights.agreed_gathers import AgreedGathers, agree_on_gathers
 
 
 def outcomes(*ranks: Sequence[Sequence[str]]) -> list[str]:

@@ -16,11 +16,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import ConfigError
-from ...torch_internals import is_compiled, is_recomputed_later
-from ..calls.model_view import forward_replaced
-from ..calls.stand_in import StandIn
-from .internals import is_gathered
+from ....errors import ConfigError
+from ....torch_internals import is_compiled, is_recomputed_later
+from ...calls.model_view import forward_replaced
+from ...calls.stand_in import StandIn
+from ..internals import GRADIENT_OF_A_SHARE, is_gathered
+
+_OF_A_SHARE = (
+    GRADIENT_OF_A_SHARE,
+    "The size of tensor a (0) must match",
+    "must match the size of tensor b (0)",
+)
+"""Of a backward, in DeepSpeed's stage 3 (0.19) or in torch (2.13): the share of a parameter was
+used, or a weight that the forward had read when it was gathered for something else."""
 
 
 def let_forward_ask_for_parameters(model: nn.Module, bucket_elements: float, strategy: str) -> None:
@@ -47,6 +55,11 @@ def used_without_call(strategy: str, what: str) -> ConfigError:
         "multiply its output by 0 to leave it out. For a penalty on weights pass "
         "run.prepare(penalty=Penalty(...))."
     )
+
+
+def is_of_a_share(error: RuntimeError) -> bool:
+    """Return whether a backward under stage 3 failed since a share of a parameter was used."""
+    return any(words in str(error) for words in _OF_A_SHARE)
 
 
 class _UsedOutside:

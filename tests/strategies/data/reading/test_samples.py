@@ -12,9 +12,9 @@ from torch.utils.data import ConcatDataset, StackDataset, Subset, TensorDataset
 
 from strategies import ConfigError, samples_of
 from strategies.data.batches import BatchPlan, assignment, consecutive
-from strategies.data.loading import EvaluationLoaders, training_batches
 from strategies.data.options import Loading
-from strategies.data.samples import IndexList, SampleReader, reads_whole_batches
+from strategies.data.reading.loading import EvaluationLoaders, training_batches
+from strategies.data.reading.samples import IndexList, SampleReader, reads_whole_batches
 from strategies.data.seeding import kept_streams, seed_of, seeds_of, stream_seed, training_samples
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from strategies.data import permutation as order
 from strategies.data.batches import BatchPlan
-from strategies.data.loading import training_batches
 from strategies.data.options import Loading
+from strategies.data.reading.loading import training_batches
 
 BILLION = 10**9
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..errors import DataNotReady
-from .seeding import kept_streams
+from ...errors import DataNotReady
+from ..seeding import kept_streams
 
 
 class ReadAhead(Iterator[Any]):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from strategies.parallel.zero.engine_config import engine_config
+from strategies.parallel.zero.start.engine_config import engine_config
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...errors import INSTALL_TESTED, ConfigError, first_line
-from .required import installed, require
+from ....errors import INSTALL_TESTED, ConfigError, first_line
+from ..required import installed, require
 
 _SHARED_MEMORY_OP = "deepspeed_shm_comm"
 SUB_GROUP_ELEMENTS = 1_000_000_000

@@ -1,0 +1,1 @@
+"""Samples from a data set to the device, as batches of this rank."""

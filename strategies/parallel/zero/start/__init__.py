@@ -1,0 +1,1 @@
+"""What comes before the first step: the release, the model, and a proof of what DeepSpeed does."""

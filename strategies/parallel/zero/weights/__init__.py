@@ -1,0 +1,1 @@
+"""Weights that a script reads or writes past what DeepSpeed follows."""
