@@ -317,19 +317,20 @@ def ratios(mine: list[float], theirs: list[float]) -> list[float]:
     return sorted(m / t for m, t in zip(mine, theirs, strict=True))
 
 
-def interval(ordered: list[float]) -> tuple[float, float]:
-    """Return between what the true median lies in 19 of 20 starts, whatever the distribution."""
-    # By signs: the number of values below it is binomial, of half.
+def shown_ratio(ordered: list[float]) -> str:
+    """Return the median, and between what the true one lies in 19 of 20 starts."""
+    # By signs, whatever the distribution: the number of values below it is binomial, of half.
     far = math.ceil(0.98 * math.sqrt(len(ordered)))
     middle = len(ordered) / 2
-    low, high = math.floor(middle - far), math.ceil(middle + far) - 1
-    return ordered[max(0, low)], ordered[min(len(ordered) - 1, high)]
+    low = ordered[max(0, math.floor(middle - far))]
+    high = ordered[min(len(ordered), math.ceil(middle + far)) - 1]
+    return f"{statistics.median(ordered):.3f} ({low:.3f} to {high:.3f})"
 
 
 def table(taken: dict[str, Taken], seeks: dict[str, float], load: str, num_ranks: int) -> str:
     rounds = len(next(iter(taken.values())).wall_s)
     head = [
-        *("step", "the other (ms)", "the first (ms)", "median ratio of a round", "its interval"),
+        *("step", "the other (ms)", "the first (ms)", "median ratio of a round (interval)"),
         *("of processor time", "target"),
     ]
     rows = []
@@ -338,10 +339,9 @@ def table(taken: dict[str, Taken], seeks: dict[str, float], load: str, num_ranks
             continue
         of_wall = ratios(taken[mine].wall_s, taken[theirs].wall_s)
         of_processor = ratios(taken[mine].processor_s, taken[theirs].processor_s)
-        ratio, (low, high) = statistics.median(of_wall), interval(of_wall)
+        ratio = statistics.median(of_wall)
         shown = [f"{1000 * statistics.median(taken[name].wall_s):.1f}" for name in (theirs, mine)]
-        shown += [f"{ratio:.3f}", f"{low:.3f} to {high:.3f}"]
-        shown += [f"{statistics.median(of_processor):.3f}"]
+        shown += [shown_ratio(of_wall), shown_ratio(of_processor)]
         target = next((t for word, t in TARGETS.items() if word in mine), TARGET)
         reached = "reached" if ratio <= target else "missed"
         rows.append([f"{mine} / {theirs}", *shown, f"{target} {reached}"])
