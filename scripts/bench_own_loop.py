@@ -116,10 +116,11 @@ def main() -> None:
         interleaved(saving, NUM_SAVES, SAVE_EVERY - 1)
         if ranks.is_coordinator:
             ratio = statistics.median(
-                mine / theirs for mine, theirs in zip(taken[OWN], taken[HAND], strict=True)
+                mine / theirs
+                for mine, theirs in zip(taken[OWN].wall_s, taken[HAND].wall_s, strict=True)
             )
             reached = "reached" if ratio <= TARGET else "missed"
-            shown = [f"{1000 * statistics.median(taken[name]):.1f}" for name in (HAND, OWN)]
+            shown = [f"{1000 * statistics.median(taken[name].wall_s):.1f}" for name in (HAND, OWN)]
             head = ["step", "by hand (ms)", "Resumable (ms)", "median ratio of a round", "target"]
             row = ["plain DDP", *shown, f"{ratio:.3f}", f"{TARGET} {reached}"]
             held = [

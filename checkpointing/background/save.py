@@ -36,7 +36,7 @@ from pathlib import PurePath
 
 from ..errors import SaveFailedError
 from ..format.gc_pause import collector_held
-from ..format.manifest import StoredFile, StoredTensor
+from ..format.manifest import StoredFile
 from ..format.strict_json import JSON
 from ..saving.collective_outcome import Outcome, notes_in, run_guarded
 from ..saving.communicator import Communicator
@@ -54,12 +54,8 @@ from ..saving.save import (
     stored_after,
 )
 from ..saving.shard_plan import ShardPlan
-from ..saving.shard_report import ShardReport, joined
-from ..saving.shard_writer import (
-    name_of,
-    reused_report,
-    write_shard,
-)
+from ..saving.shard_report import WrittenFile
+from ..saving.shard_writer import name_of, reused_file, write_shard
 from ..saving.snapshot import Snapshot
 from ..saving.stored_before import StoredBefore
 from ..storage.commit_protocol import SaveToken
@@ -74,19 +70,18 @@ class _FileToCome:
 
     name: str
     size_bytes: int
-    tensors: tuple[StoredTensor, ...]
+    rows: str
     earlier: EarlierShard | None
 
     @classmethod
     def of(cls, name: str, plan: ShardPlan, earlier: EarlierShard | None) -> "_FileToCome":
-        tensors = plan.stored_in(name)
-        return cls(name=name, size_bytes=plan.size_bytes, tensors=tensors, earlier=earlier)
+        return cls(name=name, size_bytes=plan.size_bytes, rows=plan.rows, earlier=earlier)
 
-    def report(self, block_bytes: int, written: JSON) -> ShardReport:
-        """Return this rank's report of it, from the writer's answer."""
+    def report(self, block_bytes: int, written: JSON) -> JSON:
+        """Return what this rank reports of it, from the writer's answer."""
         if isinstance(written, str):
             assert self.earlier is not None
-            return reused_report(self.tensors, self.earlier, written)
+            return reused_file(self.rows, self.earlier, written).encode()
         assert isinstance(written, list)
         file = StoredFile(
             name=self.name,
@@ -94,7 +89,7 @@ class _FileToCome:
             block_bytes=block_bytes,
             crc32=tuple(one for one in written if isinstance(one, int)),
         )
-        return ShardReport(files=(file,), tensors=self.tensors)
+        return WrittenFile(record=file, rows=self.rows).encode()
 
 
 class BackgroundSave:
@@ -221,7 +216,7 @@ class BackgroundSave:
         files = files_of(self._store, self._attempt, snapshot, rank)
         copy = self._stage_files(files) if files else None
         if not files:
-            self._written = Outcome(value=ShardReport().encode())
+            self._written = Outcome(value=[])
         if frozen is not None:
             frozen.begin_proof(None if copy is None else [copy.copied(f) for f in frozen.new])
             if self._written is not None:
@@ -234,11 +229,11 @@ class BackgroundSave:
         try:
             memory = self._writer.image(image_bytes(plans))
         except OSError as error:
-            report = joined(
-                write_shard(path, plan, files=self._store.files, block_bytes=block_bytes)
+            report: list[JSON] = [
+                write_shard(path, plan, files=self._store.files, block_bytes=block_bytes).encode()
                 for path, plan in files
-            )
-            self._written = Outcome(value=report.encode(), note=f"rank {rank}: {error.strerror}")
+            ]
+            self._written = Outcome(value=report, note=f"rank {rank}: {error.strerror}")
             return None
         if (slow := self._writer.image_note) is not None:
             self._slow = f"rank {rank}: {slow}"
@@ -323,10 +318,10 @@ class BackgroundSave:
             raise SaveFailedError(str(trouble))
         sums = answer["value"]
         assert isinstance(sums, list)
-        return joined(
+        return [
             file.report(self._store.block_bytes, written)
             for file, written in zip(self._files, sums, strict=True)
-        ).encode()
+        ]
 
 
 @collector_held()

@@ -10,7 +10,6 @@ from ..saving.collective_outcome import run_guarded
 from ..saving.communicator import LocalCommunicator
 from ..saving.save import SavedCheckpoint, agree_on_attempt, conclude
 from ..saving.shard_plan import plan_shard
-from ..saving.shard_report import joined
 from ..saving.shard_writer import write_shard
 from ..saving.snapshot import Snapshot
 from ..storage.commit_protocol import SaveToken
@@ -89,7 +88,7 @@ def import_checkpoint(
 
 def _write(store: CheckpointStore, attempt: SaveToken, source: Source) -> JSON:
     metadata = {"step": "0", "token": attempt.token}
-    reports = []
+    report: list[JSON] = []
     for number, group in enumerate(_groups(source)):
         fragments = [
             Fragment(spec=one.spec, start=0, end=one.spec.numel, data=one.read()) for one in group
@@ -97,10 +96,10 @@ def _write(store: CheckpointStore, attempt: SaveToken, source: Source) -> JSON:
         plan = plan_shard(fragments, metadata)
         if plan.fragments:
             path = store.publishing.shard_path(attempt, number)
-            reports.append(
-                write_shard(path, plan, files=store.files, block_bytes=store.block_bytes)
+            report.append(
+                write_shard(path, plan, files=store.files, block_bytes=store.block_bytes).encode()
             )
-    return joined(reports).encode()
+    return report
 
 
 def _groups(source: Source) -> Iterator[list[Foreign]]:

@@ -24,7 +24,7 @@ class Commit:
 
     attempt: SaveToken
     reports: Sequence[JSON]
-    """By rank, from `ShardReport.encode`."""
+    """By rank, of each file what `WrittenFile.encode` gives."""
     specs: Sequence[TensorSpec]
     state: Mapping[str, JSON]
     created_by: Mapping[str, JSON]

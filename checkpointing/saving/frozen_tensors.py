@@ -33,13 +33,6 @@ class _Look(NamedTuple):
     sample: bytes
 
 
-class _Known(NamedTuple):
-    """A fragment as the store has it."""
-
-    look: _Look
-    total: int
-
-
 class FrozenTensors:
     """One for each store, on every rank.
 
@@ -51,9 +44,12 @@ class FrozenTensors:
         self._token: str | None = None
         self._stored = StoredBefore()
         self._names: frozenset[str] = frozenset()
-        self._known: dict[Place, _Known] = {}
+        # Made anew by each save, and never changed: the training waits for every entry.
+        self._known_looks: Mapping[Place, _Look] = {}
+        self._known_totals: Mapping[Place, int] = {}
+        """Of what the store has; there may be looks at more than that."""
+        self._looks: Mapping[Place, _Look] = {}
         self._restless: set[str] = set()
-        self._looks: dict[Place, _Look] = {}
         self._is_doubtful = False
 
     @property
@@ -89,7 +85,7 @@ class FrozenTensors:
         Where not every rank calls it, the next save writes all frozen tensors.
         """
         self._token, self._stored, self._names = other._token, other._stored, other._names
-        self._known = dict(other._known)
+        self._known_looks, self._known_totals = other._known_looks, other._known_totals
         self._restless |= other._restless
         self._is_doubtful = False
 
@@ -100,17 +96,17 @@ class FrozenTensors:
             frozen: This rank's fragments of the frozen tensors.
         """
         samples = sample_bytes([fragment.data for fragment in frozen])
-        places = [place_of(f) for f in frozen]
-        self._looks = {
-            place: _Look(f.data.data_ptr(), _version(f.data), sample)
-            for place, f, sample in zip(places, frozen, samples, strict=True)
-        }
-        changed = {
-            f.spec.name for place, f in zip(places, frozen, strict=True) if self._differs(place, f)
-        } & self._names
+        looks: dict[Place, _Look] = {}
+        changed = set()
+        for fragment, sample in zip(frozen, samples, strict=True):
+            data, place = fragment.data, place_of(fragment)
+            looks[place] = look = _Look(data.data_ptr(), _version(data), sample)
+            if self._differs(place, look, data):
+                changed.add(place[0])
+        self._looks = looks
         if self._token is not None:
             # Of what has changed once more than likely it will again.
-            self._restless |= changed
+            self._restless |= changed & self._names
         return {
             "token": self._token,
             "restless": sorted(self._restless),
@@ -150,10 +146,8 @@ class FrozenTensors:
         self.look(frozen)
         known = [f for f in frozen if f.spec.name in stored.names]
         sums = [begin_sum(fragment.data) for fragment in known]
-        self._known = {
-            place_of(f): _Known(self._looks[place_of(f)], one.finish())
-            for f, one in zip(known, sums, strict=True)
-        }
+        self._known_looks = self._looks
+        self._known_totals = {place_of(f): one.finish() for f, one in zip(known, sums, strict=True)}
         self._token, self._stored, self._names = token, stored, stored.names
         self._restless, self._is_doubtful = set(), False
 
@@ -166,26 +160,27 @@ class FrozenTensors:
         self, token: str, part: "FrozenPart", stored: StoredBefore, totals: Mapping[Place, int]
     ) -> None:
         """Note what a save that is committed has stored. On every rank."""
-        self._known = {place: _Known(part.looks[place], total) for place, total in totals.items()}
+        self._known_looks, self._known_totals = part.looks, totals
         self._token, self._stored, self._names = token, stored, part.names
         self._is_doubtful = False
 
-    def totals_of(self, fragments: Iterable[Fragment]) -> dict[Place, int]:
-        """Return the sums of fragments as the store has them."""
-        return {place: self._known[place].total for place in map(place_of, fragments)}
+    @property
+    def known_totals(self) -> Mapping[Place, int]:
+        """The sums of fragments as the store has them."""
+        return self._known_totals
 
     @property
     def looks(self) -> Mapping[Place, _Look]:
         """What the last `look` has seen."""
         return self._looks
 
-    def _differs(self, place: Place, fragment: Fragment) -> bool:
+    def _differs(self, place: Place, look: _Look, data: torch.Tensor) -> bool:
         """Whether a fragment is not known to be as the store has it."""
-        known, look = self._known.get(place), self._looks[place]
-        if known is None or known.look.sample != look.sample:
+        known, total = self._known_looks.get(place), self._known_totals.get(place)
+        if known is None or total is None or known.sample != look.sample:
             return True
         # Moved, or counted as changed: the bytes may be the same all the same.
-        return known.look != look and begin_sum(fragment.data).finish() != known.total
+        return known != look and begin_sum(data).finish() != total
 
 
 class FrozenPart:
@@ -209,10 +204,11 @@ class FrozenPart:
         """What this rank writes with the rest."""
         self.names = names
         """What is in objects when this is committed; the same on every rank."""
-        self.looks = dict(tensors.looks)
+        self.looks = tensors.looks
         self._tensors = tensors
         self._kept: Sequence[Fragment] = kept
-        self._expected = tensors.totals_of(kept)
+        self._expected = tensors.known_totals
+        self._on_host: list[tuple[Fragment, torch.Tensor]] = []
         self._sums: dict[Place, Sum] = {}
         self._totals: dict[Place, int] = {}
         self._thread: SideThread | None = None
@@ -229,14 +225,14 @@ class FrozenPart:
         # What is on a device is summed up there in the order of what it is given to do: it cannot
         # change before. The kept is on the same device then as it was.
         sources = [
-            (place_of(f), f.data if f.data.device.type != "cpu" else copy)
+            (f, copy if f.data.is_cpu else f.data)
             for f, copy in zip(self.new, written, strict=True)
         ]
-        sources += [(place_of(f), f.data) for f in self._kept]
-        self._sums = {place: begin_sum(data) for place, data in sources}
-        if not self._sums:
-            return
-        self._thread = SideThread(self._sum_up)
+        sources += [(f, f.data) for f in self._kept]
+        self._on_host = [(f, data) for f, data in sources if data.is_cpu]
+        self._sums = {place_of(f): begin_sum(data) for f, data in sources if not data.is_cpu}
+        if sources:
+            self._thread = SideThread(self._sum_up)
 
     def is_settled(self) -> bool:
         """Tell whether `prove` returns at once."""
@@ -254,10 +250,12 @@ class FrozenPart:
             SaveFailedError: A tensor is not what the store has under its name.
         """
         self.wait()
-        self._kept = self.new = self.changing = ()  # their memory may go
+        kept, self._kept = self._kept, ()  # their memory may go
+        self.new = self.changing = ()
         if self._error is not None:
             raise self._error
-        wrong = {p[0] for p, total in self._expected.items() if self._totals.get(p) != total}
+        places = map(place_of, kept)
+        wrong = {place[0] for place in places if self._totals.get(place) != self._expected[place]}
         if wrong:
             self._tensors.failed(wrong)
             shown = ", ".join(sorted(wrong)[:_MAX_NAMES_SHOWN])
@@ -283,9 +281,10 @@ class FrozenPart:
     def _sum_up(self) -> None:
         try:
             self._totals = {place: one.finish() for place, one in self._sums.items()}
+            self._totals |= {place_of(f): begin_sum(data).finish() for f, data in self._on_host}
         except BaseException as error:
             self._error = error
-        self._sums = {}
+        self._sums, self._on_host = {}, []
 
 
 def place_of(fragment: Fragment) -> Place:

@@ -20,7 +20,7 @@ from .commit import Commit
 from .communicator import Communicator
 from .own_shard import EarlierShard
 from .shard_plan import Layouts, ShardPlan
-from .shard_report import joined, reported_files
+from .shard_report import reported_files
 from .shard_writer import name_of, write_shard
 from .snapshot import Snapshot
 from .stored_before import NOTHING_STORED, StoredBefore
@@ -183,20 +183,20 @@ def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
 
 def _write(store: CheckpointStore, attempt: SaveToken, snapshot: Snapshot, rank: int) -> JSON:
     require_same_step(attempt, snapshot.step, rank)
-    report = joined(
+    report: list[JSON] = [
         write_shard(
             path,
             plan,
             files=store.files,
             block_bytes=store.block_bytes,
             earlier=earlier_of(path, plan, snapshot, store.block_bytes),
-        )
+        ).encode()
         for path, plan in files_of(store, attempt, snapshot, rank)
-    )
+    ]
     if snapshot.frozen is not None:
         snapshot.frozen.begin_proof()
         snapshot.frozen.prove()
-    return report.encode()
+    return report
 
 
 def files_of(

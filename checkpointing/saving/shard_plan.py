@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from ..errors import SaveFailedError
-from ..format.manifest import Chunk, StoredTensor
 from ..format.shard_header import Entry, data_offsets, encode_header
 from ..format.tensor_spec import TensorSpec
+from .shard_report import spell_rows
 
 if TYPE_CHECKING:
     from ..format.fragment import Fragment
@@ -27,19 +27,8 @@ class ShardPlan:
     sizes_bytes: tuple[int, ...]
     size_bytes: int
     """Of the file."""
-    stored: dict[str, tuple[StoredTensor, ...]] = field(default_factory=dict, compare=False)
-    """What a manifest says of them, by the name of the file; of the last that was asked for."""
-
-    def stored_in(self, file_name: str) -> tuple[StoredTensor, ...]:
-        """Return where the fragments lie, in a file of this name."""
-        if file_name not in self.stored:
-            self.stored.clear()
-            rows = zip(self.fragments, self.offsets, strict=True)
-            self.stored[file_name] = tuple(
-                StoredTensor(spec=one.spec, chunks=(Chunk(file_name, one.start, one.end, offset),))
-                for one, offset in rows
-            )
-        return self.stored[file_name]
+    rows: str
+    """What a rank reports of them, see `spell_rows`."""
 
 
 def plan_shard(fragments: Iterable[Fragment], metadata: Mapping[str, str]) -> ShardPlan:
@@ -86,12 +75,15 @@ def _lay_out(ordered: Sequence[Fragment], metadata: Mapping[str, str]) -> ShardP
     if count > 1:
         raise SaveFailedError(f"the fragment {name} is given {count} times")
     header = encode_header(entries, metadata)
+    offsets = data_offsets(len(header), entries)
+    rows = zip(ordered, offsets, strict=True)
     return ShardPlan(
         header=header,
         fragments=(),
-        offsets=tuple(data_offsets(len(header), entries)),
+        offsets=tuple(offsets),
         sizes_bytes=tuple(entry.size_bytes for entry in entries),
         size_bytes=len(header) + sum(entry.size_bytes for entry in entries),
+        rows=spell_rows((one.spec, one.start, one.end, offset) for one, offset in rows),
     )
 
 

@@ -1,64 +1,85 @@
-"""What a rank tells the coordinator about its shard, and the manifest made of all reports. Pure."""
+"""What a rank tells the coordinator about its shard, and the manifest made of all reports. Pure.
 
+What lies where in a file travels as text. It is the same save after save, so the rank spells it
+once, and the coordinator, for whose process it is, passes it on as it is: the training waits.
+"""
+
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..format.gc_pause import collector_held
 from ..format.json_fields import Fields
 from ..format.manifest import Chunk, Manifest, StoredFile, StoredTensor
-from ..format.manifest_json import encode_chunks, encode_file, parse_chunks, parse_file
+from ..format.manifest_json import encode_file, parse_chunks, parse_file
 from ..format.strict_json import JSON
 from ..format.tensor_spec import TensorSpec
 from .stored_before import StoredBefore
 
-_ROW_LENGTH = 5
+_ROW_LENGTH = 7
+_FILE_FIELDS = frozenset(("file", "rows", "reused_bytes"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenFile:
+    """A file as the rank that has written it reports it."""
+
+    record: StoredFile
+    rows: str
+    """From `spell_rows`."""
+    is_reused: bool = False
+    """Whether it was there before under another name."""
+
+    def encode(self) -> JSON:
+        """Return it as JSON; a report is a list of these."""
+        reused_bytes = self.record.size_bytes if self.is_reused else 0
+        file = encode_file(self.record)
+        return {"file": file, "rows": self.rows, "reused_bytes": reused_bytes}
+
+
+def spell_rows(places: Iterable[tuple[TensorSpec, int, int, int]]) -> str:
+    """Return what lies where in a file: of each tensor a range of elements, and its offset."""
+    rows = [
+        (spec.fqn, spec.key, spec.shape, spec.dtype, start, end, offset)
+        for spec, start, end, offset in places
+    ]
+    return json.dumps(rows, check_circular=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardReport:
-    """What one rank wrote; both are empty for a rank that holds nothing."""
+    """What one rank wrote, as the coordinator reads it; empty for a rank that holds nothing."""
 
     files: tuple[StoredFile, ...] = ()
     tensors: tuple[StoredTensor, ...] = ()
     reused_bytes: int = 0
     """Of the files, those that were there before under another name."""
 
-    def encode(self) -> JSON:
-        """Return the report as JSON."""
-        place_of = {file.name: place for place, file in enumerate(self.files)}
-        return {
-            "files": [encode_file(file) for file in self.files],
-            "tensors": [
-                [
-                    *(tensor.spec.fqn, tensor.spec.key, list(tensor.spec.shape), tensor.spec.dtype),
-                    encode_chunks(tensor.chunks, place_of),
-                ]
-                for tensor in self.tensors
-            ],
-            "reused_bytes": self.reused_bytes,
-        }
-
     @classmethod
     def parse(cls, value: JSON, known: Mapping[str, TensorSpec]) -> "ShardReport":
         """Read a report back.
 
         Args:
-            value: From `encode`.
+            value: From `WrittenFile.encode`, of each file.
             known: By name, specs that are not made anew where the report has the same: a thousand
                 ranks say the same of thousands of tensors.
 
         Raises:
             ValueError: For missing or wrong fields.
         """
-        fields = Fields(value, "a report", frozenset(("files", "tensors", "reused_bytes")))
-        files = tuple(parse_file(item) for item in fields.array("files"))
-        names = [file.name for file in files]
-        return cls(
-            files=files,
-            tensors=tuple(_parse_row(item, names, known) for item in fields.array("tensors")),
-            reused_bytes=fields.integer("reused_bytes"),
-        )
+        files: list[StoredFile] = []
+        tensors: list[StoredTensor] = []
+        reused_bytes = 0
+        for one in _fields_of(value):
+            file = parse_file(one.mapping("file"))
+            files.append(file)
+            rows = json.loads(one.text("rows"))
+            if not isinstance(rows, list):
+                raise ValueError(f"a report says of {file.name} no list of tensors")
+            tensors += (_parse_row(row, file.name, known) for row in rows)
+            reused_bytes += one.integer("reused_bytes")
+        return cls(files=tuple(files), tensors=tuple(tensors), reused_bytes=reused_bytes)
 
 
 def reported_files(value: JSON) -> list[StoredFile]:
@@ -67,35 +88,30 @@ def reported_files(value: JSON) -> list[StoredFile]:
     Raises:
         ValueError: For missing or wrong fields.
     """
-    fields = Fields(value, "a report", frozenset(("files", "tensors", "reused_bytes")))
-    return [parse_file(item) for item in fields.array("files")]
+    return [parse_file(one.mapping("file")) for one in _fields_of(value)]
 
 
-def joined(reports: Iterable[ShardReport]) -> ShardReport:
-    """Return what a rank wrote in several files as one report."""
-    parts = list(reports)
-    return ShardReport(
-        files=tuple(file for part in parts for file in part.files),
-        tensors=tuple(tensor for part in parts for tensor in part.tensors),
-        reused_bytes=sum(part.reused_bytes for part in parts),
-    )
+def _fields_of(value: JSON) -> Iterator[Fields]:
+    if not isinstance(value, list):
+        raise ValueError(f"a report is no list of files: {value!r:.60}")
+    return (Fields(item, "a file of a report", _FILE_FIELDS) for item in value)
 
 
-def _parse_row(value: JSON, names: Sequence[str], known: Mapping[str, TensorSpec]) -> StoredTensor:
+def _parse_row(value: JSON, file: str, known: Mapping[str, TensorSpec]) -> StoredTensor:
     if not isinstance(value, list) or len(value) != _ROW_LENGTH:
-        raise ValueError("a tensor of a report is not a name, a key, a shape, a dtype and chunks")
-    fqn, key, shape, dtype, rows = value
+        raise ValueError(
+            "a tensor of a report is not a name, a key, a shape, a dtype, a range and an offset"
+        )
+    fqn, key, shape, dtype, *chunk = value
     if not all(isinstance(text, str) for text in (fqn, key, dtype)):
         raise ValueError(f"a report names a tensor {fqn!r:.40}, {key!r:.40}, {dtype!r:.40}")
     if not isinstance(shape, list) or not all(type(dim) is int for dim in shape):
         raise ValueError(f"a report gives {key}/{fqn} the shape {shape!r:.40}")
     name = f"{key}/{fqn}"
-    if not isinstance(rows, list):
-        raise ValueError(f"a report has no chunks of {name}")
     spec = known.get(name)
     if spec is None or (spec.fqn, spec.shape, spec.dtype) != (fqn, tuple(shape), dtype):
         spec = TensorSpec(fqn=fqn, key=key, shape=tuple(shape), dtype=dtype)
-    return StoredTensor(spec=spec, chunks=parse_chunks(rows, names, name))
+    return StoredTensor(spec=spec, chunks=parse_chunks([[0, *chunk]], [file], name))
 
 
 @collector_held()

@@ -1,11 +1,11 @@
 """Write the fragments of one rank as one shard."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePath
 
 from ..errors import SaveFailedError
-from ..format.manifest import StoredFile, StoredTensor
+from ..format.manifest import StoredFile
 from ..format.names import is_object
 from ..format.tensor_bytes import host_pieces
 from ..storage.block_writer import write_new_file
@@ -13,7 +13,7 @@ from ..storage.local_files import Files
 from ..storage.unchanged_file import reuse_earlier
 from .own_shard import EarlierShard
 from .shard_plan import ShardPlan
-from .shard_report import ShardReport
+from .shard_report import WrittenFile
 
 
 def write_shard(
@@ -23,7 +23,7 @@ def write_shard(
     files: Files,
     block_bytes: int,
     earlier: EarlierShard | None = None,
-) -> ShardReport:
+) -> WrittenFile:
     """Write, sync and close a shard or an object; hold one block and one staging piece besides.
 
     Args:
@@ -42,7 +42,7 @@ def write_shard(
                 path, earlier.path, earlier.record, lambda: _pieces(plan), files=files
             )
             if name is not None:
-                return reused_report(plan.stored_in(name), earlier, name)
+                return reused_file(plan.rows, earlier, name)
         if is_object(name_of(path)):
             files.make_dirs(path.parent)
         size_bytes, crc32 = write_new_file(
@@ -52,17 +52,12 @@ def write_shard(
         raise SaveFailedError(f"{path}: {error}") from error
     name = name_of(path)
     file = StoredFile(name=name, size_bytes=size_bytes, block_bytes=block_bytes, crc32=crc32)
-    return ShardReport(files=(file,), tensors=plan.stored_in(name))
+    return WrittenFile(record=file, rows=plan.rows)
 
 
-def reused_report(tensors: Iterable[StoredTensor], earlier: EarlierShard, name: str) -> ShardReport:
-    """Return the report of a file that was there before, under its present name. Pure."""
-    file = replace(earlier.record, name=name)
-    named = (
-        replace(one, chunks=tuple(chunk._replace(file=name) for chunk in one.chunks))
-        for one in tensors
-    )
-    return ShardReport(files=(file,), tensors=tuple(named), reused_bytes=file.size_bytes)
+def reused_file(rows: str, earlier: EarlierShard, name: str) -> WrittenFile:
+    """Return a file that was there before, under its present name. Pure."""
+    return WrittenFile(record=replace(earlier.record, name=name), rows=rows, is_reused=True)
 
 
 def name_of(path: PurePath) -> str:

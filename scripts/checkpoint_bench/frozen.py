@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -25,6 +26,7 @@ TRAINED_SHARE = 0.002
 NUM_TENSORS = 224
 """As many of each kind: those of a model of 32 layers."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
+_T = TypeVar("_T")
 
 
 @dataclass(kw_only=True)
@@ -32,6 +34,8 @@ class Costs:
     """Of each save in turn."""
 
     stalls_s: list[float] = field(default_factory=list)
+    processor_s: list[float] = field(default_factory=list)
+    """Of the training's thread in a stall: what else the machine does is not in it."""
     saves_s: list[float] = field(default_factory=list)
     sizes_bytes: list[int] = field(default_factory=list)
 
@@ -109,9 +113,9 @@ def measure_frozen(folder: Path, mib: int, rounds: int) -> str:
         f"One rank, a frozen base of {mib} MiB in {NUM_TENSORS} tensors, and {trained_bytes} bytes "
         f"of what is trained with its state; medians of {rounds} saves after the first.",
         "",
-        "| frozen tensors | first save | stall | a later save | stall | bytes of it | of what is "
-        "trained |",
-        "|---|---|---|---|---|---|---|",
+        "| frozen tensors | first save | stall | a later save | stall | its processor time "
+        "| bytes of it | of what is trained |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, one in costs.items():
         later_bytes = one.sizes_bytes[-1]
@@ -119,6 +123,7 @@ def measure_frozen(folder: Path, mib: int, rounds: int) -> str:
             f"| {name} | {one.saves_s[0]:.2f} s | {one.stalls_s[0] * 1e3:.1f} ms "
             f"| {statistics.median(one.saves_s[1:]):.2f} s "
             f"| {statistics.median(one.stalls_s[1:]) * 1e3:.1f} ms "
+            f"| {statistics.median(one.processor_s[1:]) * 1e3:.1f} ms "
             f"| {later_bytes} | {later_bytes / trained_bytes:.3f} x |"
         )
     return "\n".join(lines) + "\n"
@@ -132,18 +137,25 @@ def _save(
     costs: Costs,
 ) -> None:
     began = time.perf_counter()
-    save = start_save(store, snapshot(step), LocalCommunicator(), writer)
-    stall_s = time.perf_counter() - began
+    clocks = time.perf_counter, time.thread_time
+    stall_s = [0.0, 0.0]
+
+    def stalled(part: Callable[[], _T]) -> _T:
+        since = [clock() for clock in clocks]
+        done = part()
+        for i, clock in enumerate(clocks):
+            stall_s[i] += clock() - since[i]
+        return done
+
+    save = stalled(lambda: start_save(store, snapshot(step), LocalCommunicator(), writer))
     while not save.is_settled():
         time.sleep(0.001)
-    since = time.perf_counter()
-    save.commit()
-    stall_s += time.perf_counter() - since
+    stalled(save.commit)
     while not save.is_settled():
         time.sleep(0.001)
-    since = time.perf_counter()
-    saved = save.finish()
-    costs.stalls_s.append(stall_s + time.perf_counter() - since)
+    saved = stalled(save.finish)
+    costs.stalls_s.append(stall_s[0])
+    costs.processor_s.append(stall_s[1])
     costs.saves_s.append(time.perf_counter() - began)
     costs.sizes_bytes.append(saved.size_bytes)
     if step > 1:

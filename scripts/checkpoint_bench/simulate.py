@@ -83,7 +83,7 @@ def simulate_one(layout: str, world: int) -> list[str]:
     began = time.process_time()
     list(pieces(world // 2))
     plan_s = time.process_time() - began
-    messages = [json.dumps(report(specs, pieces(rank), rank).encode()) for rank in range(world)]
+    messages = [json.dumps([report(specs, pieces(rank), rank)]) for rank in range(world)]
     began = time.process_time()
     known = {spec.name: spec for spec in specs}
     manifest = merge_reports(
@@ -110,18 +110,17 @@ def simulate_one(layout: str, world: int) -> list[str]:
 
 def report(specs: list, pieces: Iterator, rank: int) -> object:
     """Return what a rank would say that it wrote."""
-    from checkpointing.format.manifest import BLOCK_BYTES, Chunk, StoredFile, StoredTensor
-    from checkpointing.saving.shard_report import ShardReport
+    from checkpointing.format.manifest import BLOCK_BYTES, StoredFile
+    from checkpointing.saving.shard_report import WrittenFile, spell_rows
 
-    name, offset, tensors = f"r{rank:05d}.safetensors", HEADER_BYTES, []
+    offset, places = HEADER_BYTES, []
     for index, start, end in pieces:
-        chunk = Chunk(file=name, start=start, end=end, offset=offset)
-        tensors.append(StoredTensor(spec=specs[index], chunks=(chunk,)))
+        places.append((specs[index], start, end, offset))
         offset += (end - start) * 4
     file = StoredFile(
-        name=name,
+        name=f"r{rank:05d}.safetensors",
         size_bytes=offset,
         block_bytes=BLOCK_BYTES,
         crc32=(4_000_000_000,) * -(-offset // BLOCK_BYTES),
     )
-    return ShardReport(files=(file,), tensors=tuple(tensors))
+    return WrittenFile(record=file, rows=spell_rows(places)).encode()

@@ -45,6 +45,24 @@ def require_alike(whole: Whole, parts: Sequence[Stepped]) -> None:
         _require_same_values("", *(_beside(each.optimizer) for each in (whole, one)))
 
 
+def kept_for_whole_alone(whole: Whole) -> dict[str, str]:
+    """Return what no part could keep, by the name of the parameter: it is of another size.
+
+    So what is cut need not even be tried. A matrix for each side of a parameter is small; of a flat
+    part it has as many rows as that has elements, and its root takes minutes.
+    """
+    found: dict[str, str] = {}
+    for part in whole.parts():
+        kept = kept_state(whole.optimizer, part.owner, part.name, whole=True)
+        for key, tensor in kept.others.items():
+            if tensor.numel() > 1:
+                found[part.name] = (
+                    f"it keeps {key} of shape {tuple(tensor.shape)} for {part.name} of shape "
+                    f"{tuple(part.owner.shape)}"
+                )
+    return found
+
+
 def _require_savable(one: Stepped) -> None:
     for part in one.parts():
         if part.is_whole:

@@ -18,7 +18,7 @@ from ...errors import ConfigError, first_line
 from ..model.factory_checks import made_optimizer
 from ..state.optimizer_state import names_by_group
 from ..strategy import Parameters
-from .comparison import require_alike
+from .comparison import kept_for_whole_alone, require_alike
 from .coupling import require_uncoupled
 from .likeness import Factory, Likeness, TrialNotMade, apart, likeness_of
 from .owned import OWNED_RANKS
@@ -180,10 +180,12 @@ def _names_to_keep_whole(
     owned = cut.owned
     if owned is None or whole.draws:
         return frozenset(), ""
-    kind_of = whole.likeness.kinds()
+    kind_of, uncut = whole.likeness.kinds(), kept_for_whole_alone(whole)
 
     def problem_of(kinds: frozenset[Kind]) -> str | None:
         names = frozenset(name for name, kind in kind_of.items() if kind in kinds)
+        if cut_ones := uncut.keys() - names:
+            return f"; and where it is cut, {uncut[min(cut_ones)]}"
         steps = range(_STEPS_BEFORE + _STEPS_AFTER)
         try:
             ranks = [owned(factory, whole.likeness, rank, names) for rank in range(OWNED_RANKS)]
@@ -202,6 +204,8 @@ def _require_same_cut(factory: Factory, whole: Whole, cut: Cut) -> None:
     steps, likeness = range(_STEPS_BEFORE + _STEPS_AFTER), whole.likeness
     if whole.draws:
         raise UnlikeError("its steps draw random numbers, which then depend on the parts")
+    if uncut := kept_for_whole_alone(whole):
+        raise UnlikeError(next(iter(uncut.values())))
     ranks = [cut.rank(factory, likeness, rank) for rank in range(NUM_RANKS)]
     for one in ranks:
         _take(one, steps)

@@ -1,5 +1,6 @@
 """The layout of a shard, which save after save takes again."""
 
+import json
 import weakref
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ def fragment(fqn: str, size: int, dtype: str = "F32", start: int = 0) -> Fragmen
 
 
 def seen(plan: ShardPlan) -> tuple[object, ...]:
-    return plan.header, plan.offsets, plan.size_bytes, plan.stored_in("r00000.safetensors")
+    return plan.header, plan.offsets, plan.size_bytes, plan.rows
 
 
 def test_the_same_fragments_are_laid_out_once_and_others_anew() -> None:
@@ -51,16 +52,21 @@ def test_the_same_fragments_are_laid_out_once_and_others_anew() -> None:
 def test_no_fragment_is_kept() -> None:
     layouts, one = Layouts(), fragment("a", 3)
     data = weakref.ref(one.data)
-    layouts.plan([one], {}).stored_in("r00000.safetensors")
+    layouts.plan([one], {})
     del one
     assert data() is None
 
 
-def test_where_it_lies_is_of_the_file_that_is_asked_for() -> None:
-    plan = plan_shard([fragment("a", 3)], {})
-    for name in ("r00000-0123456789abcdef.safetensors", "r00000-fedcba9876543210.safetensors"):
-        ((chunk,),) = [tensor.chunks for tensor in plan.stored_in(name)]
-        assert (chunk.file, chunk.start, chunk.end, chunk.offset) == (name, 0, 3, len(plan.header))
+def test_what_is_reported_of_it_is_spelled_once_for_all_saves() -> None:
+    layouts = Layouts()
+    plan = layouts.plan([fragment("a", 3, start=2), fragment("wide", 2, "F64")], {})
+    at = len(plan.header)
+    assert json.loads(plan.rows) == [
+        ["wide", "fp32", [2], "F64", 0, 2, at],
+        ["a", "fp32", [5], "F32", 2, 5, at + 16],
+    ]
+    again = layouts.plan([fragment("a", 3, start=2), fragment("wide", 2, "F64")], {})
+    assert again.rows is plan.rows
 
 
 def test_a_fragment_that_is_given_twice_is_refused_each_time() -> None:

@@ -71,6 +71,7 @@ Run.start(main)
         ("fsdp", "2", "bfloat16"),
         pytest.param("single", "1", "float32", marks=pytest.mark.slow),
         pytest.param("ddp", "2", "bfloat16", marks=pytest.mark.slow),
+        pytest.param("zero1", "2", "bfloat16", marks=pytest.mark.slow),
         pytest.param("zero2", "2", "bfloat16", marks=pytest.mark.slow),
         pytest.param("zero3", "2", "bfloat16", marks=pytest.mark.slow),
     ],

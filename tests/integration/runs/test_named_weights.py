@@ -45,12 +45,15 @@ def main(run):
         if step.evaluation_due:
             step.evaluate(data, lambda m, b: {"loss": F.cross_entropy(m(b[0]), b[1],
                                                                       reduction="none")})
-        if step.number == 5 and run.attempt == 1:
+        if step.number == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGTERM)
     job.export("best")
 
 Run.start(main)
 """
+
+
+LARGEST_DIFFERENCE = 1e-6
 
 
 def base_at(path: Path) -> dict[str, torch.Tensor]:
@@ -82,7 +85,7 @@ def test_named_under_ddp_and_resumed_under_fsdp_from_another_folder(
     script = launch.script(SCRIPT)  # type: ignore[attr-defined]
     command = ("--nproc-per-node", "2", "--run-dir", str(run.path))
 
-    first = launch(*command, "--strategy", "ddp", script, str(first_place))
+    first = launch(*command, "--strategy", "ddp", script, str(first_place), "5")
     assert first.wait(100) == 75, first.stderr
     assert f"checkpoints name 3 frozen tensors (3.44 KiB) in {first_place} and" in first.stdout
     assert "1 frozen tensor (6 KiB) is copied: not in the files" in first.stdout
@@ -95,7 +98,7 @@ def test_named_under_ddp_and_resumed_under_fsdp_from_another_folder(
 
     other = {**tensors, "base.weight": tensors["base.weight"] + 1}
     save_file(other, first_place)
-    refused = launch(*command, "--strategy", "fsdp", script, str(first_place))
+    refused = launch(*command, "--strategy", "fsdp", script, str(first_place), "-1")
     assert refused.wait(100) == 2, refused.stderr
     assert f"{first_place}: base.weight: bytes [0, 3072) do not match" in refused.stderr
     assert (
@@ -105,7 +108,7 @@ def test_named_under_ddp_and_resumed_under_fsdp_from_another_folder(
     first_place.unlink()
 
     base_at(moved)
-    second = launch(*command, "--strategy", "fsdp", script, str(moved))
+    second = launch(*command, "--strategy", "fsdp", script, str(moved), "-1")
     assert second.wait(100) == 0, second.stderr
     after = newest(run.path / "checkpoints")
     assert after.step == 8
@@ -117,3 +120,75 @@ def test_named_under_ddp_and_resumed_under_fsdp_from_another_folder(
     for name in ("base.weight", "base.bias", "cast.bias"):
         assert torch.equal(exported[name], tensors[name])
     assert not torch.equal(exported["head.weight"], tensors["head.weight"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("strategy", "other", "ranks"),
+    [("zero1", "fsdp", 2), ("zero2", "single", 1), ("zero3", "ddp", 3)],
+)
+def test_named_under_zero_and_moved(
+    launch: Callable[..., Any], run: Any, tmp_path: Path, strategy: str, other: str, ranks: int
+) -> None:
+    place, moved = tmp_path / "a" / "base.safetensors", tmp_path / "b" / "other.safetensors"
+    tensors = base_at(place)
+    script = launch.script(SCRIPT)  # type: ignore[attr-defined]
+
+    def train(strategy: str, ranks: int, *words: object, folder: Path = run.path) -> Any:
+        command = ("--nproc-per-node", str(ranks), "--run-dir", str(folder), "--strategy", strategy)
+        done = launch(*command, script, *map(str, words))
+        done.code = done.wait(150)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def checkpoint(*words: object) -> Any:
+        done = launch("checkpoint", *map(str, words))
+        done.code = done.wait(60)
+        return done
+
+    base_at(moved)
+    alone = type(run)(tmp_path / "alone")
+    assert train("single", 1, moved, -1, folder=alone.path).code == 0
+    first = train(strategy, 2, place, 1)
+    assert first.code == 75, first.stderr
+    assert f"checkpoints name 3 frozen tensors (3.44 KiB) in {place}" in first.stdout
+    assert newest(run.path / "checkpoints").named_paths == (str(place),)
+    again = train(strategy, 2, place, 4)
+    assert again.code == 75, again.stderr
+    before = newest(run.path / "checkpoints")
+    assert (before.step, before.named_paths) == (6, (str(place),))
+    assert {one.tensor for one in before.named} == {"base.weight", "base.bias", "cast.bias"}
+    assert checkpoint("verify", run.path).code == 0
+
+    save_file({**tensors, "base.weight": tensors["base.weight"] + 1}, place)
+    unlike = "bytes [0, 3072) do not match their checksum (CRC-32 "
+    refused = train(other, ranks, place, -1)
+    assert refused.code == 2
+    assert f"{place}: base.weight: {unlike}" in refused.stderr
+    assert " instead of " in refused.stderr
+    damaged = checkpoint("verify", run.path)
+    assert damaged.code == 1
+    assert f"{place}: {unlike}" in damaged.stdout
+    assert "of base.weight" in damaged.stdout
+
+    place.unlink()
+    beside = tmp_path / "b" / "none.safetensors"
+    save_file({"head.bias": tensors["head.bias"]}, beside)
+    refused = train(other, ranks, beside, -1)
+    assert refused.code == 2
+    assert f"{place}: base.weight: " in refused.stderr
+    assert "No such file" in refused.stderr
+    damaged = checkpoint("verify", run.path)
+    assert damaged.code == 1
+    assert f"{place}: " in damaged.stdout
+
+    assert checkpoint("verify", run.path, "--weights", moved).code == 0
+    last = train(other, ranks, moved, -1)
+    assert last.code == 0, last.stderr
+    after = newest(run.path / "checkpoints")
+    assert (after.step, after.named_paths) == (8, (str(moved),))
+    assert run.difference(alone) <= LARGEST_DIFFERENCE
+    exported = load_file(run.path / "export" / "model.safetensors")
+    for name in ("base.weight", "base.bias", "cast.bias"):
+        assert torch.equal(exported[name], tensors[name])

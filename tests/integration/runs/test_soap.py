@@ -1,4 +1,4 @@
-"""SOAP of pytorch-optimizer: one curve under every strategy that is given the same gradients.
+"""SOAP and Shampoo of pytorch-optimizer: under every strategy one curve, of the same gradients.
 
 The library is no part of the test environment; put a folder with it into PYTHONPATH.
 """
@@ -19,13 +19,16 @@ LARGEST_DIFFERENCE = 1e-6
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.parametrize("optimizer", ["SOAP", "Shampoo"])
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_twenty_steps(world_size: int, launch: Callable[..., Any], tmp_path: Path) -> None:
+def test_twenty_steps(
+    world_size: int, optimizer: str, launch: Callable[..., Any], tmp_path: Path
+) -> None:
     library = pytest.importorskip("pytorch_optimizer")
     site = str(Path(library.__file__).parents[1])
     named = STRATEGIES if world_size == 3 else (*STRATEGIES, NOT_ON_THREE)
     for ranks, strategies in ((1, ("single",)), (world_size, named)):
-        words = (str(tmp_path), ",".join(strategies), STEPS, site)
+        words = (str(tmp_path), ",".join(strategies), STEPS, site, optimizer)
         launched = launch("--nproc-per-node", str(ranks), WORKER, *words)
         assert launched.wait(800) == 0, launched.stderr
     truth = load_file(tmp_path / "single-1.safetensors")

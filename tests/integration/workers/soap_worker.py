@@ -1,6 +1,6 @@
-"""SOAP of pytorch-optimizer on gradients that do not depend on how they are summed up.
+"""SOAP or Shampoo of pytorch-optimizer on gradients that do not depend on how they are summed up.
 
-usage: soap_worker.py OUT STRATEGY[+STRATEGY],... STEPS SITE
+usage: soap_worker.py OUT STRATEGY[+STRATEGY],... STEPS SITE OPTIMIZER
 
 The gradients are whole numbers: every order of their sums gives the same bits. SOAP makes something
 else of other bits: its matrices have eigenvalues that lie close together, and the last bit decides
@@ -53,10 +53,14 @@ class Linear(nn.Module):
         return out
 
 
-def soap(parameters: Any) -> torch.optim.Optimizer:
+FREQUENCY = {"SOAP": "precondition_frequency", "Shampoo": "preconditioning_compute_steps"}
+
+
+def optimizer_of(parameters: Any) -> torch.optim.Optimizer:
     sys.path.append(sys.argv[4])
-    library: Any = import_module("pytorch_optimizer")
-    made: torch.optim.Optimizer = library.SOAP(parameters, lr=0.003, precondition_frequency=5)
+    kind = getattr(import_module("pytorch_optimizer"), sys.argv[5])
+    options: dict[str, Any] = {FREQUENCY[sys.argv[5]]: 5}
+    made: torch.optim.Optimizer = kind(parameters, lr=0.003, **options)
     return made
 
 
@@ -69,7 +73,7 @@ def job_of(ranks: Any, strategy: str, folder: Path) -> Any:
         strategy,
         folder,
         model=Linear,
-        optimizer=soap,
+        optimizer=optimizer_of,
         train=TensorDataset(whole_numbers(NUM_SAMPLES, NUM_INPUTS, seed=99)),
         global_batch=BATCH,
         micro_batch=4,

@@ -317,6 +317,26 @@ def test_what_cannot_be_cut_is_stepped_whole_by_one_rank(
 
 
 @pytest.mark.parametrize("cut", OWNED)
+def test_what_keeps_a_matrix_for_each_side_makes_none_for_a_flat_part(cut: str) -> None:
+    """As Shampoo: of a flat part of 4,000 elements, the root of its matrix would take minutes."""
+    sides = []
+
+    def by_sides(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
+        update = p.grad
+        for axis, side in enumerate(p.shape):
+            sides.append(side)
+            rows = p.grad.transpose(0, axis).reshape(side, -1)
+            kept = state.setdefault(f"side_{axis}", torch.zeros(side, side))
+            update = update / kept.add_(rows @ rows.T).trace()
+        return update
+
+    found = kept_whole(own(by_sides), cut)
+    assert found is not None
+    assert found - {"gain"} == ALL - {"gain"}
+    assert max(sides) <= 75  # of embed.weight, which is (75, 64) in a trial
+
+
+@pytest.mark.parametrize("cut", OWNED)
 @pytest.mark.parametrize("rule", [by_total, noisy, noisy_elsewhere])
 def test_what_looks_at_all_parameters_together_is_refused_even_so(rule: Any, cut: str) -> None:
     with pytest.raises(ConfigError, match="is another optimizer where parameters are cut") as told:
