@@ -20,6 +20,7 @@ from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts, values_in_shards
 from ..catalogue import catalogue_of
 from ..gradients.adjoining import joined
+from ..gradients.by_call import add_up_by_call
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
 from ..model.block_transforms import work_on_blocks
@@ -133,8 +134,9 @@ class Zero(KeptInPieces):
     def _show_to_script(self, model: nn.Module, as_built: AsBuilt) -> None:
         """Have what the loop gets of the model go through the engine, and be whole or refused."""
         undone = {**_UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
+        through = add_up_by_call(model, self._through) if self.options.exact else self._through
         self._calls = ModelCalls(
-            model, self._through, refused=undone, shown=self._shown, as_built=as_built
+            model, through, refused=undone, shown=self._shown, as_built=as_built
         )
         as_built.let_parameters_be_pickled(model, self._not_to_be_pickled)
         if isinstance(self._layout, Stage3):
