@@ -15,6 +15,7 @@ from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround
 from ..calls.copies import AsBuilt
+from ..calls.given_containers import containers_as_given
 from ..calls.gradient_watch import ArrivalWatch
 from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts, values_in_shards
@@ -114,9 +115,11 @@ class Zero(KeptInPieces):
             if deferred is not None:
                 self._fill(deferred, optimizer, deepspeed)
             self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
-            self._engine, *_ = deepspeed.initialize(
-                model=model, optimizer=optimizer, config=self._config()
-            )
+            given = model.modules() if self.stage == 3 else ()
+            with containers_as_given(given, engine_comes_first=False):
+                self._engine, *_ = deepspeed.initialize(
+                    model=model, optimizer=optimizer, config=self._config()
+                )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)

@@ -23,7 +23,8 @@ LONGEST_S = 3600.0
 
 MODELS = ("Awkward", "Normed", "Blocked", "Scaled")
 USES = (
-    "Crossed", "Recomputed", "Threefold", "Tied", "Repeated", "Contained", "InPlace", "Parts",
+    "Crossed", "Recomputed", "Threefold", "Tied", "Repeated", "Contained", "Filled", "InPlace",
+    "Parts",
 )  # fmt: skip
 ZERO = ("zero1", "zero2", "zero3")
 EVERY = ("ddp", "fsdp", "hybrid", *ZERO, "accelerate")
