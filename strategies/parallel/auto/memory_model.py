@@ -20,7 +20,7 @@ _SQUARE_BYTES = 16
 _DDP_BROADCAST_BYTES = 250 * 1024**2
 """What DDP packs to send parameters once (torch/nn/parallel/distributed.py, broadcast_bucket_size).
 """
-_DEEPSPEED_BUCKET = 500_000_000
+DEEPSPEED_BUCKET = 500_000_000
 """Elements that DeepSpeed reduces at a time (zero/config.py, reduce_bucket_size)."""
 DEEPSPEED_LIVE = 1_000_000_000
 """Elements of gathered weights that stage 3 lets live (zero/config.py, max_live_parameters)."""
@@ -169,8 +169,8 @@ def _drawn(sizes: ModelSizes) -> int:
 
 def bucket_bytes(sizes: ModelSizes, element_bytes: int) -> int:
     """Return what DeepSpeed's bucket takes: a GPU's is there whole, a host's as far as written."""
-    written = min(sizes.trainable, _DEEPSPEED_BUCKET)
-    return element_bytes * (written if sizes.on_host else _DEEPSPEED_BUCKET)
+    written = min(sizes.trainable, DEEPSPEED_BUCKET)
+    return element_bytes * (written if sizes.on_host else DEEPSPEED_BUCKET)
 
 
 def _exact_bucket(sizes: ModelSizes) -> int:
@@ -269,7 +269,7 @@ def _zero3(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
     initial = whole if sizes.on_host else 0
     building = initial + max(whole, kept + 2 * MASTER_BYTES * share)
     # reduce_scatter_coalesced (runtime/comm/coalesced_collectives.py) packs a bucket in fp32.
-    reducing = MASTER_BYTES * min(sizes.trainable, _DEEPSPEED_BUCKET)
+    reducing = MASTER_BYTES * min(sizes.trainable, DEEPSPEED_BUCKET)
     passing, gradients = bucket, MASTER_BYTES * share
     if sizes.exact:
         # Beside the shares of gradients, in which the step looks for the totals.

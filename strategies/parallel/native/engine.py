@@ -20,6 +20,7 @@ from ..calls.model_view import ModelCalls
 from ..catalogue import Catalogue, catalogue_of, persistent_buffers
 from ..gradients import squares
 from ..gradients.adjoining import joined
+from ..gradients.by_call import add_up_by_call
 from ..gradients.grad_norm import combined_scale, number_of, sum_of_squares
 from ..matrix.choice import require_same_choice
 from ..model.block_transforms import work_on_blocks
@@ -48,9 +49,9 @@ class TorchEngine(Strategy):
         built = [(name, ref(p)) for name, p in self._model.named_parameters()]
         work_on_blocks(self._model, self.options)
         self._module = self._spread(self._model)
-        self._calls = ModelCalls(
-            self._model, self._through, refused=self._undone, as_built=as_built
-        )
+        exact = self.options.exact
+        through = add_up_by_call(self._model, self._through) if exact else self._through
+        self._calls = ModelCalls(self._model, through, refused=self._undone, as_built=as_built)
         if deferred is not None:
             self._fill(deferred)
         self._named = [(name, p) for name, p in self._owned() if p.requires_grad]

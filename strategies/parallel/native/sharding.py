@@ -23,6 +23,7 @@ from ...errors import INSTALL_TESTED, ConfigError
 from ...precision import Precision
 from ...torch_internals import missing_for_fsdp
 from ..build_options import BuildOptions
+from ..calls.given_containers import containers_as_given
 from .scalar_parameters import without_dimension
 
 CALL = "_call_in_forward"
@@ -49,15 +50,16 @@ def shard_model(
     if options.offload:
         common["offload_policy"] = CPUOffloadPolicy()
     inner = _without_output(policy)
-    for block in blocks.values():
+    with containers_as_given([*blocks.values(), model], engine_comes_first=True):
+        for block in blocks.values():
+            if precision.is_mixed:
+                _shard_batch_norms(block, reduce_dtype, common)
+            # A block has its outputs cast by the root's policy only: inside, activations stay low.
+            if not isinstance(block, FSDPModule):
+                fully_shard(block, mp_policy=inner, **common)
         if precision.is_mixed:
-            _shard_batch_norms(block, reduce_dtype, common)
-        # A block has its outputs cast by the root's policy only: inside, activations stay low.
-        if not isinstance(block, FSDPModule):
-            fully_shard(block, mp_policy=inner, **common)
-    if precision.is_mixed:
-        _shard_batch_norms(model, reduce_dtype, common)
-    fully_shard(model, mp_policy=policy, **common)
+            _shard_batch_norms(model, reduce_dtype, common)
+        fully_shard(model, mp_policy=policy, **common)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             _take_calls(module)

@@ -15,11 +15,13 @@ from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround
 from ..calls.copies import AsBuilt
+from ..calls.given_containers import containers_as_given
 from ..calls.gradient_watch import ArrivalWatch
 from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts, values_in_shards
 from ..catalogue import catalogue_of
 from ..gradients.adjoining import joined
+from ..gradients.by_call import add_up_by_call
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
 from ..model.block_transforms import work_on_blocks
@@ -94,9 +96,11 @@ class Zero(KeptInPieces):
             if deferred is not None:
                 self._fill(deferred, optimizer, deepspeed)
             self._leaf_names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
-            self._engine, *_ = deepspeed.initialize(
-                model=model, optimizer=optimizer, config=self._config()
-            )
+            given = model.modules() if self.stage == 3 else ()
+            with containers_as_given(given, engine_comes_first=False):
+                self._engine, *_ = deepspeed.initialize(
+                    model=model, optimizer=optimizer, config=self._config()
+                )
         self._model = model
         self._module = CastAround(self._engine, self.precision)
         self._layout = layout_of(self._engine.optimizer, deepspeed.__version__)
@@ -114,8 +118,9 @@ class Zero(KeptInPieces):
     def _show_to_script(self, model: nn.Module, as_built: AsBuilt) -> None:
         """Have what the loop gets of the model go through the engine, and be whole or refused."""
         undone = {**UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
+        through = add_up_by_call(model, self._through) if self.options.exact else self._through
         self._calls = ModelCalls(
-            model, self._through, refused=undone, shown=self._shown, as_built=as_built
+            model, through, refused=undone, shown=self._shown, as_built=as_built
         )
         as_built.let_parameters_be_pickled(model, self._not_to_be_pickled)
         if isinstance(self._layout, Stage3):

@@ -22,6 +22,10 @@ LONGEST_S = 3600.0
 
 
 MODELS = ("Awkward", "Normed", "Blocked", "Scaled")
+USES = (
+    "Crossed", "Recomputed", "Threefold", "Tied", "Repeated", "Contained", "Filled", "InPlace",
+    "Parts",
+)  # fmt: skip
 ZERO = ("zero1", "zero2", "zero3")
 EVERY = ("ddp", "fsdp", "hybrid", *ZERO, "accelerate")
 
@@ -45,15 +49,12 @@ def weights(
     }
 
 
-def unequal(
-    truth: dict[str, Any], found: dict[str, Any], apart: Sequence[str] = ()
-) -> dict[str, list[str]]:
-    """By case the tensors that differ from the truth, in fp32 of all but `apart` that of ddp."""
+def unequal(truth: dict[str, Any], found: dict[str, Any]) -> dict[str, list[str]]:
+    """By case the tensors that differ from the truth, which in fp32 is that of ddp."""
     wrong: dict[str, list[str]] = {}
     for case, tensors in found.items():
-        model, precision, strategy = case.split("-")
-        has_one_truth = precision == "fp32" and strategy not in apart
-        known = truth[f"{model}-{precision}-ddp" if has_one_truth else case]
+        model, precision, _ = case.split("-")
+        known = truth[f"{model}-{precision}-ddp" if precision == "fp32" else case]
         assert known.keys() == tensors.keys()
         names = [name for name, one in tensors.items() if not torch.equal(known[name], one)]
         if names:
@@ -84,6 +85,26 @@ def test_other_strategies_have_the_bits_of_one_rank(
     assert unequal(one, two) == {}
 
 
+def test_each_use_of_a_tensor_is_added_up_alike(launch: Callable[..., Any], tmp_path: Path) -> None:
+    """Inputs of several modules, used several times in each; tied parameters; repeated layers."""
+    one = weights(launch, tmp_path, 1, ("ddp",), USES, "3", precisions=("fp32",))
+    two = weights(launch, tmp_path, 2, ("fsdp", "zero3"), USES, "3", precisions=("fp32",))
+    assert unequal(one, two) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_each_use_under_every_strategy(
+    ranks: int, launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    truth = weights(launch, tmp_path, 1, ("ddp",), USES, precisions=("fp32",))
+    (out := tmp_path / "every").mkdir()
+    strategies = EVERY if ranks > 1 else ("single", *EVERY)
+    found = weights(launch, out, ranks, strategies, USES, precisions=("fp32",))
+    assert unequal(truth, found) == {}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("strategy", ["hybrid", *ZERO, "accelerate"])
@@ -106,18 +127,16 @@ def test_other_strategies_on_one_to_four_ranks(
 def test_two_hundred_steps_under_every_strategy_on_one_to_four_ranks(
     model: str, launch: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """T5 uses its embedding three times; engines that gather it add up its gradients otherwise."""
     if model in ("GPT2", "T5", "ViT"):
         pytest.importorskip("transformers")
-    apart = ("fsdp", "hybrid", "zero3") if model == "T5" else ()
     given: Any = (model,), "200"
-    truth = weights(launch, tmp_path, 1, ("ddp", *apart), *given, precisions=("fp32",))
+    truth = weights(launch, tmp_path, 1, ("ddp",), *given, precisions=("fp32",))
     alone = weights(launch, tmp_path, 1, ("single",), *given, precisions=("fp32",))
     assert unequal(truth, alone) == {}
     (out := tmp_path / "every").mkdir()  # of its own: a run of the same folder would be resumed
     for ranks in (1, 2, 3, 4):
         found = weights(launch, out, ranks, EVERY, *given, precisions=("fp32",))
-        assert unequal(truth, found, apart) == {}
+        assert unequal(truth, found) == {}
 
 
 @pytest.mark.slow
@@ -175,9 +194,8 @@ def test_a_preempted_run_resumes_on_other_ranks_with_the_same_bits(
 def test_models_of_transformers_over_eighty_steps(
     kind: str, launch: Callable[..., Any], run: Any, tmp_path: Path
 ) -> None:
-    """T5 uses its embedding three times, whose gradients torch adds in another order under fsdp."""
     pytest.importorskip("transformers")
-    truth: dict[bool, Any] = {}
+    truth: list[Any] = []
     for strategy, ranks in (("single", 1), ("ddp", 2), ("fsdp", 1), ("fsdp", 3)):
         seen = run.__class__(tmp_path / f"{strategy}-{ranks}")
         launched = launch(
@@ -185,7 +203,7 @@ def test_models_of_transformers_over_eighty_steps(
             *("--run-dir", str(seen.path), str(WORKERS / "exact_transformers.py"), kind),
         )
         assert launched.wait(200) == 0, launched.stderr
-        first = truth.setdefault(strategy == "fsdp", seen)
-        assert seen.difference(first) == 0.0
-        assert records(seen) == records(first)
+        truth.append(seen)
+        assert seen.difference(truth[0]) == 0.0
+        assert records(seen) == records(truth[0])
         assert len(records(seen)) == 80

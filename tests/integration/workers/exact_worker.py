@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import shared_uses  # type: ignore[import-not-found]
 import task  # type: ignore[import-not-found]
 import torch
 from exact_models import recipe_of  # type: ignore[import-not-found]
@@ -35,19 +36,23 @@ with process_groups(
         case = f"{name}-{precision}-{strategy}"
         folder = out / (sys.argv[6] if sys.argv[6:] else f"run-{case}-{world_size}")
         # Five micro-batches in a step, which no number of ranks divides.
-        recipe: dict[str, Any] = {
-            "model": getattr(task, name, None),
-            "precision": precision,
-            "exact": True,
-            "penalty": Penalty(l1=1e-5, l2=1e-4),
-            "ema": EMA(decay=0.9),
-            "max_grad_norm": 0.5,
-        } | recipe_of(name)
+        recipe: dict[str, Any] = (
+            {
+                "model": getattr(task, name, getattr(shared_uses, name, None)),
+                "precision": precision,
+                "exact": True,
+                "penalty": Penalty(l1=1e-5, l2=1e-4),
+                "ema": EMA(decay=0.9),
+                "max_grad_norm": 0.5,
+            }
+            | recipe_of(name)
+            | shared_uses.OPTIONS.get(name, {})
+        )
         if strategy == "hybrid":
             recipe["hybrid_shard"] = True
             recipe["local_world_size"] = 1 if world_size % 2 else world_size // 2
         job = make_job(ranks, "fsdp" if strategy == "hybrid" else strategy, folder, **recipe)
-        train(job, steps)
+        train(job, steps, shared_uses.CALLS.get(name))
         if ranks.is_coordinator:
             keys = ("fp32", "param", "buffer", "ema", "exp_avg", "exp_avg_sq")
             save_file(

@@ -197,8 +197,16 @@ def make_job(
     )
 
 
-def train(job: Job, steps: int) -> None:
-    """Train for some steps (at least 2); then the run saves and is left, as by a preemption."""
+def train(
+    job: Job, steps: int, call: Callable[[Any, torch.Tensor], torch.Tensor] | None = None
+) -> None:
+    """Train for some steps (at least 2); then the run saves and is left, as by a preemption.
+
+    Args:
+        job: prepared.
+        steps: from where it is.
+        call: how the model is called; None: as a whole.
+    """
     # What is tried here is what a step computes: a busy machine must not give one up.
     notice_rounds.FINISH_S = math.inf
     last = job.step + steps
@@ -207,7 +215,8 @@ def train(job: Job, steps: int) -> None:
     try:
         for step in job:
             for tokens, labels, weights in step:
-                losses = F.cross_entropy(job.model(tokens), labels, reduction="none")
+                found = job.model(tokens) if call is None else call(job.model, tokens)
+                losses = F.cross_entropy(found, labels, reduction="none")
                 step.backward((losses * weights).sum(), count=weights.sum())
             # Said at the boundary that follows, and read at the one after.
             flag.requested = step.number + 2 == last
