@@ -47,6 +47,7 @@ from ..trial.trial import Cut
 from .engine import TorchEngine, load_buffers
 from .rows import blocks_to_shard, mesh_of, ring_of, shard_range
 from .scalar_parameters import ScalarParameters
+from .shard_writes import GatheredWeights, refuse_gradient_hooks
 from .sharding import CALL, require_sharded, shard_model
 
 
@@ -61,6 +62,7 @@ class FSDP(TorchEngine):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
+        GatheredWeights(self._model)
         self._sums: ShardedSums | None = None
         self._scalar_sums: GradientSums | None = None
         if self.options.exact:
@@ -75,6 +77,7 @@ class FSDP(TorchEngine):
         self._shards_of_row = mesh.size(-1)
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
+        refuse_gradient_hooks(model.named_parameters())
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
         require_sharded(model, self.blocks, self._placements)
         UsedOutside(model)
@@ -159,6 +162,7 @@ class FSDP(TorchEngine):
         torch while its weights are in shards; while they are not, as after a forward, its gradient
         may come when the block's are on their way, and would go along with the next.
         """
+        refuse_gradient_hooks(self._named)
         super().backward(loss, where=where)
         if self._scalar_sums is not None:
             self._scalar_sums.add()
