@@ -162,6 +162,10 @@ class Strategy(ABC):
         """Return every optimizer that steps: the user's one."""
         return (self._optimizer,)
 
+    def live_weights(self) -> Sequence[tuple[str, torch.Tensor]]:
+        """Return the trained weights of this rank that a script may write to unseen."""
+        return ()
+
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The optimizer's live parameter groups."""
