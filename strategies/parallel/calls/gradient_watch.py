@@ -7,11 +7,14 @@ every micro-batch: the first ones of a start are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_leaves
 
 from ...errors import ConfigError
 from ...modifiers.ema import local_part
@@ -178,6 +181,56 @@ class ArrivalWatch(GradientWatch):
 
     def _changed(self) -> str | None:
         return super()._changed() if self._come is None else self._come
+
+
+class OwnBackwards:
+    """Sees gradients that the script computes by itself, through what job.model has returned.
+
+    Adversarial samples and penalties on gradients need those of the inputs. DeepSpeed takes each
+    backward for the step's, and fully_shard frees the weights that a second one would go through.
+    """
+
+    def __init__(self, strategy: str, *, may_be_first: bool) -> None:
+        """Watch for them.
+
+        Args:
+            strategy: its name.
+            may_be_first: whether gradients are right as long as none is taken of them.
+        """
+        self._strategy, self._may_be_first = strategy, may_be_first
+        self._is_engines = False
+
+    def watch(self, result: Any) -> None:
+        """Look at backwards through what a call of the model has returned."""
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None:
+                leaf.register_hook(self._look)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def engines(self) -> Iterator[None]:
+        """Tell that the backward within is the engine's."""
+        self._is_engines = True
+        try:
+            yield
+        finally:
+            self._is_engines = False
+
+    def _look(self, _: torch.Tensor) -> None:
+        # With create_graph=True a backward records what it computes.
+        if self._is_engines or (self._may_be_first and not torch.is_grad_enabled()):
+            return
+        what = "with create_graph=True " if self._may_be_first else ""
+        why = (
+            "the weights are in shards again before the second backward"
+            if self._may_be_first
+            else "DeepSpeed takes each backward for the step's own"
+        )
+        raise ConfigError(
+            f"the script has computed gradients through job.model {what}by torch.autograd.grad or "
+            f"loss.backward(), and under strategy={self._strategy} {why}. step.backward(loss, "
+            "count) computes those of the parameters. For gradients of inputs (adversarial "
+            "samples, a penalty on gradients) use --strategy ddp (single on one rank)."
+        )
 
 
 class _WatchedHook:

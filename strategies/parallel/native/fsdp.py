@@ -20,6 +20,7 @@ from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters, unsharded
 from ..build_options import BY_NAME
 from ..calls.bypass import REMEDY
+from ..calls.gradient_watch import OwnBackwards
 from ..calls.model_view import IN_SHARDS, Call
 from ..calls.pickled_shards import refuse_pickled_shards
 from ..calls.used_outside import UsedOutside
@@ -63,6 +64,7 @@ class FSDP(TorchEngine):
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
         GatheredWeights(self._model)
+        self._calls.own_backwards = OwnBackwards(self.name, may_be_first=True)
         self._sums: ShardedSums | None = None
         self._scalar_sums: GradientSums | None = None
         if self.options.exact:

@@ -15,7 +15,7 @@ from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround
 from ..calls.copies import AsBuilt
-from ..calls.gradient_watch import ArrivalWatch
+from ..calls.gradient_watch import ArrivalWatch, OwnBackwards
 from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts, values_in_shards
 from ..catalogue import catalogue_of
@@ -135,6 +135,9 @@ class Zero(KeptInPieces):
         undone = {**_UNDONE, **(IN_SHARDS if self.stage == 3 else {})}
         self._calls = ModelCalls(
             model, self._through, refused=undone, shown=self._shown, as_built=as_built
+        )
+        self._calls.own_backwards = self._own_backwards = OwnBackwards(
+            self.name, may_be_first=False
         )
         as_built.let_parameters_be_pickled(model, self._not_to_be_pickled)
         if isinstance(self._layout, Stage3):
@@ -291,7 +294,8 @@ class Zero(KeptInPieces):
 
     def _accumulate(self, loss: torch.Tensor) -> None:
         try:
-            self._engine.backward(loss, scale_wrt_gas=False)
+            with self._own_backwards.engines():
+                self._engine.backward(loss, scale_wrt_gas=False)
         except RuntimeError as error:
             if self.stage < 3 or not any(words in str(error) for words in _OF_A_SHARE):
                 raise
