@@ -30,7 +30,7 @@ from ..gradients.sharded_sums import ShardedSums
 from ..matrix.choice import how_stepped
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import Held, OwnedSteps, Share
-from ..model.build import Deferred, build_deferred
+from ..model.build import Deferred, build_deferred, lay_out_in_rows
 from ..state.optimizer_state import (
     copy_flat,
     create_state,
@@ -80,6 +80,7 @@ class FSDP(TorchEngine):
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
         refuse_gradient_hooks(model.named_parameters())
+        lay_out_in_rows(model)
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
         require_sharded(model, self.blocks, self._placements)
         UsedOutside(model)

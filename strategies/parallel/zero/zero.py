@@ -23,7 +23,7 @@ from ..gradients.adjoining import joined
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
 from ..model.block_transforms import work_on_blocks
-from ..model.build import Deferred, build_deferred, build_model
+from ..model.build import Deferred, build_deferred, build_model, lay_out_in_rows
 from ..model.same_model import refuse_unlike_models
 from ..state.optimizer_extras import plain_attributes
 from ..state.optimizer_state import flat
@@ -91,6 +91,7 @@ class Zero(KeptInPieces):
         deferred = build_deferred(blueprint) if by_name else None
         model = build_model(blueprint) if deferred is None else deferred.model
         refuse_unlike_models(model, self.ranks)
+        lay_out_in_rows(model)
         self.catalogue = catalogue_of(model)
         as_built = AsBuilt(model)
         refuse_rounded_statistics(model, self.precision)
