@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from ...errors import ConfigError
+from ...modifiers.moving_numbers import SET_BY_LOOP
 from .copies import AsBuilt, refuse_copies
 from .gradient_watch import OwnBackwards
 from .remade import checked, items_of, keep_part, refuse_parts
@@ -243,6 +244,8 @@ class ModelView:
             )
         if value is None:
             keep_part(self.__target, name)
+        elif isinstance(value, int | float):
+            vars(self.__target).setdefault(SET_BY_LOOP, set()).add(name)
         setattr(self.__target, name, value)
 
     def __delattr__(self, name: str) -> None:
