@@ -178,7 +178,8 @@ class FSDP(TorchEngine):
             raise ConfigError(
                 f"{where}: gradients of {', '.join(late[:3])} came after those of their block had "
                 f"been summed over the ranks: a part of the model was called beside job.model. "
-                f"{REMEDY}"
+                f"{REMEDY} Or the model has returned an object that torch does not look into: "
+                "return tensors, or a tuple, dict or dataclass of them."
             )
 
     def _shards(self) -> Sequence[tuple[str, Any]]:
