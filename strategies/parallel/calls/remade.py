@@ -49,7 +49,8 @@ class PartsAsBuilt:
             if not isinstance(module, torch.jit.ScriptModule)
         ]
         self._built = [
-            (name, module, dict(module._modules), _held(module)) for name, module in named
+            (name, module, dict(module._modules), _held(module), _persistent(module))
+            for name, module in named
         ]
         owners: Owners = {id(module): (name, ref(module)) for name, module in named}
         for register in (
@@ -67,7 +68,10 @@ class PartsAsBuilt:
         Raises:
             ConfigError: one is not.
         """
-        for name, module, modules, parameters in self._built:
+        for name, module, modules, parameters, buffers in self._built:
+            if (found := _persistent(module)) != buffers:
+                key = next(k for k in (*found, *buffers) if found.get(k) != buffers.get(k))
+                _refuse_buffer(where, _joined(name, key), buffers.get(key), found.get(key))
             if module._modules == modules and _held(module) == parameters:
                 continue
             now = module._modules
@@ -82,6 +86,31 @@ class PartsAsBuilt:
 
 def _held(module: nn.Module) -> list[str]:
     return [name for name, parameter in module._parameters.items() if parameter is not None]
+
+
+def _persistent(module: nn.Module) -> dict[str, torch.Size]:
+    if not module._buffers:
+        return {}
+    beside = module._non_persistent_buffers_set
+    return {
+        name: buffer.shape
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name not in beside
+    }
+
+
+def _refuse_buffer(
+    where: str, name: str, before: torch.Size | None, now: torch.Size | None
+) -> NoReturn:
+    shapes = [None if shape is None else tuple(shape) for shape in (before, now)]
+    what = f"has changed its shape from {shapes[0]} to {shapes[1]}"
+    if before is None or now is None:
+        what = "was made" if before is None else "was removed"
+    raise ConfigError(
+        f"{where}: the buffer {name} {what} after the model was built, and a checkpoint holds "
+        "buffers as they were built. Register it in the function that is passed as model=, with "
+        "the shape that it keeps; or with persistent=False, if each start may begin it anew."
+    )
 
 
 def _refuse_given(owners: Owners, module: nn.Module, name: str, given: Any) -> None:

@@ -258,3 +258,55 @@ def test_a_model_that_is_gone_is_watched_no_more() -> None:
     del net
     gc.collect()
     assert len(hooks) == before
+
+
+class Remembering(nn.Module):
+    seen: torch.Tensor
+    mean: torch.Tensor | None
+    scale: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(0))
+        self.register_buffer("mean", None)
+        self.register_buffer("scale", torch.ones(1))
+        self.part = nn.BatchNorm1d(2)
+
+    def grow(self) -> None:
+        self.seen = torch.cat([self.seen, torch.ones(1)])
+
+    def fill(self) -> None:
+        self.mean = torch.ones(2)
+
+    def add(self) -> None:
+        self.part.register_buffer("more", torch.ones(2))
+
+    def remove(self) -> None:
+        del self.scale
+
+    def move(self) -> None:
+        self.scale = self.scale * 2
+        self.part(torch.ones(3, 2))
+        self.register_buffer("cache", torch.ones(2), persistent=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (Remembering.grow, "the buffer seen has changed its shape from (0,) to (1,)"),
+        (Remembering.fill, "the buffer mean was made after the model was built"),
+        (Remembering.add, "the buffer part.more was made after"),
+        (Remembering.remove, "the buffer scale was removed after"),
+    ],
+)
+def test_buffers_that_a_checkpoint_would_not_hold_are_refused(
+    change: Callable[[Remembering], None], words: str
+) -> None:
+    net = Remembering()
+    parts = PartsAsBuilt(net)
+    net.move()
+    parts.require_all("step 0")
+    change(net)
+    with pytest.raises(ConfigError, match=r"^step 0: the buffer .* persistent=False") as error:
+        parts.require_all("step 0")
+    assert words in str(error.value)
