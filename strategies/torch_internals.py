@@ -6,6 +6,7 @@ it is built.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -162,6 +163,20 @@ def unsharded(account: Any) -> torch.Tensor | None:
     them.
     """
     return getattr(account, "_unsharded_param", None)
+
+
+def is_set_by_fsdp() -> bool:
+    """Return whether fully_shard is what gives a module a parameter now.
+
+    It does so through the `__setattr__` of a module that has its own. Called in a hook of torch's
+    for registrations.
+    """
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "register_parameter":
+        frame = frame.f_back
+    while frame is not None and frame.f_code.co_name in ("register_parameter", "__setattr__"):
+        frame = frame.f_back
+    return frame is not None and frame.f_globals["__name__"].startswith("torch.distributed.fsdp")
 
 
 def missing_for_fsdp(modules: Iterable[nn.Module]) -> str | None:

@@ -39,6 +39,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from optimizer_sweep.catalogue import factory_of
 
 HALF, STEPS, MICRO_BATCHES = 3, 6, 2
+LAST_BIT = 6e-8
+"""Relative, of a float32."""
 PHASES: dict[str, tuple[str, ...]] = {
     "one": ("single",),
     "two": ("ddp", "fsdp", "zero2"),
@@ -83,8 +85,18 @@ class Sweep:
         self._ranks, self._name, self._model, self._out = ranks, name, model, out
         self._talk = HostCommunicator(ranks)
 
-    def run(self, strategy: str, folder: Path, *, first: int, last: int) -> None:
-        """Train from the newest checkpoint in a folder, or anew, and save at two steps."""
+    def run(
+        self, strategy: str, folder: Path, *, first: int, last: int, noise: bool = False
+    ) -> None:
+        """Train from the newest checkpoint in a folder, or anew, and save at two steps.
+
+        Args:
+            strategy: its name.
+            folder: of checkpoints.
+            first: step to begin at.
+            last: step to end at.
+            noise: whether the last bit of each gradient is another one.
+        """
         torch.manual_seed(5)
         built = strategy_class(strategy)(
             Blueprint(
@@ -101,11 +113,11 @@ class Sweep:
         restored = restore_newest(built, store, self._talk, requested=requested)
         assert (0 if restored is None else restored.step) == first
         for step in range(first, last):
-            self._step(built, step)
+            self._step(built, step, noise=noise)
             if step + 1 in (HALF, last):
                 self._save(built, store, step + 1, requested)
 
-    def _step(self, built: Any, step: int) -> None:
+    def _step(self, built: Any, step: int, *, noise: bool) -> None:
         mine = range(self._ranks.rank, MICRO_BATCHES, self._ranks.world_size)
         for number in mine:
             draw = torch.Generator().manual_seed(step * MICRO_BATCHES + number)
@@ -113,6 +125,11 @@ class Sweep:
             y = torch.randint(7, (4,), generator=draw).to(self._ranks.device)
             built.micro_step(is_last=number == mine[-1])
             built.backward(F.cross_entropy(built.module(x), y, reduction="sum"))
+        if noise:
+            draw = torch.Generator().manual_seed(step)
+            for parameter in built.module.parameters():
+                signs = torch.randn(parameter.shape, generator=draw).sign()
+                parameter.grad.mul_(1 + LAST_BIT * signs.to(parameter.device))
         seed_streams(1000 + step)
         built.step(4 * MICRO_BATCHES)
 
@@ -162,6 +179,11 @@ def trained(
                 talk.all_gather(None)
                 sweep.run(strategy, folder, first=0, last=STEPS)
                 record["difference"] = difference(folder, truth)
+            if phase == "one":
+                noisy = out / f"{strategy}-noisy"
+                sweep.run(strategy, noisy, first=0, last=STEPS, noise=True)
+                record["noise"] = difference(noisy, truth)
+                shutil.rmtree(noisy)
             origins = [strategy] if phase != "back" else []
             origins += [s for s in accepted if s != strategy][-1:]
             for origin in origins:

@@ -31,7 +31,9 @@ import numpy as np
 import torch
 
 AFTER_LAST_MICRO_BATCH = -1
-"""The stream for code of the user's between the last micro-batch of a step and the next step."""
+"""The stream for code of the user's after the last micro-batch of a step."""
+BEFORE_FIRST_MICRO_BATCH = -3
+"""The stream for code of the user's in the body of a step, ahead of its micro-batches."""
 UPDATE = -2
 """The stream for an optimizer that draws random numbers in its step."""
 SEEDING_RULE = (

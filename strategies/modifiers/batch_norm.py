@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from ..collectives.process_group import Ranks
 from .buffer_watch import BufferWatch, sentence, sentence_of_plain
 from .moving_buffers import MovingBuffers
+from .moving_numbers import MovingNumbers
 from .norm_statistics import NormStatistics
 from .power_iterations import PowerIterations
 from .recomputation import hold_buffers_in_recomputation
@@ -62,6 +63,7 @@ class RunningStatistics:
         self._norms = NormStatistics(modules, ranks, exact=exact)
         self._vectors = PowerIterations(model, ranks.world_size)
         self._others = MovingBuffers(model)
+        self._numbers = MovingNumbers(model)
         self._watch = BufferWatch(model, ranks, names, is_ordered=self._vectors.owns)
         # Ranks part, and come together again, where a later step uses a weight more often.
         self.apart = self._watch.ordered
@@ -81,6 +83,7 @@ class RunningStatistics:
             index: canonical number of the micro-batch in the step.
             is_padding: it is a repeat, which some rank has counted already.
         """
+        self._numbers.begin_micro_batch()
         self._vectors.begin_micro_batch(index, is_padding=is_padding)
         self._norms.begin_micro_batch()
 
@@ -92,6 +95,7 @@ class RunningStatistics:
             count: micro-batches of the step, over all ranks.
             is_padding: it was a repeat, which some rank has counted already.
         """
+        self._numbers.end_micro_batch()
         self._watch.end_micro_batch()
         self._vectors.end_micro_batch()
         self._norms.end_micro_batch(count - 1 - index, is_padding=is_padding)
@@ -100,8 +104,8 @@ class RunningStatistics:
         """Sum over the ranks and put what has moved in place. Called on every rank.
 
         Returns:
-            Sentences about buffers that follow the number of ranks, the same on every rank; the
-            caller tells them.
+            Sentences about what follows the number of ranks, the same on every rank; the caller
+            tells them.
         """
         self._vectors.end_step()
         self._others.end_step()
@@ -110,7 +114,8 @@ class RunningStatistics:
         self._others.learn(found.moved)
         self.apart |= frozenset(found.follow)
         sentences = [sentence(found.follow)] if found.follow else []
-        return sentences + ([sentence_of_plain(found.plain)] if found.plain else [])
+        sentences += [sentence_of_plain(found.plain)] if found.plain else []
+        return sentences + self._numbers.end_step()
 
     def give_up(self) -> None:
         """Put everything back to where it was when the step began. No collective."""

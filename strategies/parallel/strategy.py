@@ -24,6 +24,7 @@ from .build_options import BuildOptions
 from .calls.bypass import bypassed
 from .calls.gradient_watch import GradientWatch
 from .calls.model_view import Call, ModelCalls
+from .calls.remade import PartsAsBuilt
 from .calls.switched import SwitchedParameters
 from .calls.unused_parameters import refuse_untouched
 from .catalogue import Catalogue
@@ -112,6 +113,7 @@ class Strategy(ABC):
     _as_built: dict[str, JSON]
     _is_known_savable = False
     _switched: SwitchedParameters
+    _parts: PartsAsBuilt
     _model: nn.Module
     _buffers_apart: Collection[str] | None = None
     gradient_watch: GradientWatch | None = None
@@ -160,6 +162,10 @@ class Strategy(ABC):
         """Return every optimizer that steps: the user's one."""
         return (self._optimizer,)
 
+    def live_weights(self) -> Sequence[tuple[str, torch.Tensor]]:
+        """Return the trained weights of this rank that a script may write to unseen."""
+        return ()
+
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         """The optimizer's live parameter groups."""
@@ -176,13 +182,14 @@ class Strategy(ABC):
         return type(self._optimizer).__name__
 
     def _watch_script(self, watch: GradientWatch) -> None:
-        """Look at what the loop does with gradients, and with what requires them.
+        """Look at what the loop does with gradients, what requires them, and the model's parts.
 
         A forward does not meet what stands in for gradients.
         """
         self.gradient_watch = watch
         self._calls.before_call = watch.withdraw
         self._switched = SwitchedParameters(self._model.named_parameters())
+        self._parts = PartsAsBuilt(self._model)
 
     def _gathered(self) -> Iterable[tuple[str, torch.Tensor]]:
         """Return what is in the place of trained parameters while they are whole on each rank."""
@@ -233,8 +240,10 @@ class Strategy(ABC):
         """Refuse a loss that would train something else under this strategy. No collective.
 
         Raises:
-            ConfigError: the engine has seen nothing of it, or parameters were switched.
+            ConfigError: the engine has seen nothing of it, or parameters were switched or parts
+                removed.
         """
+        self._parts.require_all(where)
         self._refuse_bypassed(where)
         waits_for_none = self.ranks.world_size == 1 or self.options.exact
         may_freeze = self.holds_whole and waits_for_none

@@ -38,6 +38,7 @@ from .leaving import report_end, standing
 from .resume import resume
 from .rollback import roll_back, trouble_of
 from .steps.next_step import StepMaker, first_scale
+from .steps.own_updates import OwnUpdates
 from .steps.step import Step
 from .steps.step_support import StepSupport
 from .weight_digests import WeightDigests
@@ -83,6 +84,7 @@ class TrainingLoop:
         run.before_first_step.leave_if_asked()
         self._state = resume(run, recipe, parts, self._state)
         self._plan = replace(parts.plan, jumps=self._state.jumps)
+        self._own_updates = OwnUpdates(parts.strategy, lambda: self._open)
         run.before_first_step.leave_if_asked()
 
     @property
@@ -147,6 +149,7 @@ class TrainingLoop:
 
     def _all_steps(self) -> Generator[Step, None, Decision]:
         """Yield the steps, one owed evaluation first; return why there are no more."""
+        self._own_updates.require_as_begun()
         if self._state.owed_evaluation is not None:
             self._open = step = self._steps.only_evaluation(self._state)
             yield step

@@ -9,7 +9,7 @@ REMEDY = (
 
 _SHARDED = (
     "the weights that it needs are in shards there (for a penalty on weights: "
-    "run.prepare(penalty=Penalty(...)))"
+    "run.prepare(penalty=Penalty(...)); for an average of them: run.prepare(ema=EMA(...)))"
 )
 _CAST = "the inputs that it was given are not cast there"
 _PENALTY = (
@@ -39,6 +39,31 @@ out; and why that is so. Read in torch 2.13 and deepspeed 0.19, and tried on 2.1
 
 
 _TWICE = "backward through the graph a second time"
+_EXPORT = "job.export() on every rank writes the whole model as one safetensors file."
+_FILES: dict[str, tuple[tuple[str, str], ...]] = {
+    "fsdp": (
+        (
+            "access the data pointer on an invalid python storage",
+            f"weights were to be written that are in shards under strategy=fsdp. {_EXPORT}",
+        ),
+        (
+            "in loading state_dict",
+            "a state dict was to be loaded into weights that are in shards under strategy=fsdp. "
+            "Load it in the function that is passed as model=, or pass run.prepare(weights=...).",
+        ),
+    ),
+    **dict.fromkeys(
+        ("zero1", "zero2"),
+        (
+            (
+                "trying to find names to remove to save state dict",
+                "safetensors was to write weights that share memory, as they do under ZeRO. "
+                + _EXPORT,
+            ),
+        ),
+    ),
+}
+"""What torch and safetensors (0.8) say where weights are read or written, by strategy."""
 
 
 def bypassed(strategy: str, trouble: str) -> str:
@@ -60,6 +85,9 @@ def explanation(error: Exception, strategy: str) -> str | None:
             "that a micro-batch needs, so leave loss.backward() out, and add several losses up "
             f"before it. torch said: {words.splitlines()[0]}"
         )
+    for mark, sentence in _FILES.get(strategy, ()):
+        if mark in words:
+            return f"{sentence} The error was: {words.splitlines()[0]}"
     for mark, trouble in _MARKS.get(strategy, ()):
         if mark in words:
             return (

@@ -122,7 +122,7 @@ def _hooks_left(attributes: Mapping[str, Any]) -> dict[str, Any]:
     all_hooks = [(number, hook) for hooks in tables.values() for number, hook in hooks.items()]
     for _, hook in all_hooks:
         _let_hook_be_copied(hook)
-    ours = {number for number, hook in all_hooks if _is_ours(hook)}
+    ours = {number for number, hook in all_hooks if is_ours(hook)}
     tables |= {name: attributes[name] for name in _BESIDE_HOOKS if name in attributes}
     return {
         name: type(hooks)((number, hook) for number, hook in hooks.items() if number not in ours)
@@ -135,15 +135,15 @@ def _let_hook_be_copied(hook: Any) -> None:
     attributes = getattr(hook, "__dict__", {})
     if isinstance(hook, FunctionType) or "__reduce_ex__" in attributes:
         return
-    if any(map(_is_ours, attributes.values())):
+    if any(map(is_ours, attributes.values())):
         attributes["__reduce_ex__"] = partial(_reduced, ref(hook), frozenset[str]())
 
 
 def _is_added(name: str, value: Any) -> bool:
-    return name.startswith(_ADDED_PREFIX) or _is_ours(value)
+    return name.startswith(_ADDED_PREFIX) or is_ours(value)
 
 
-def _is_ours(value: Any) -> bool:
+def is_ours(value: Any) -> bool:
     """Return whether what can be called is of this package or of DeepSpeed; pure."""
     while isinstance(value, partial):
         value = value.func

@@ -7,19 +7,29 @@ every micro-batch: the first ones of a start are looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_leaves
 
 from ...errors import ConfigError
 from ...modifiers.ema import local_part
+from .copies import is_ours
 from .gradient_stand_in import GradientStandIn, refuse_gradient
 from .unused_parameters import Mark
 
 WATCHED = 8
 """Micro-batches of each start."""
+_WHY_NOT = (
+    "It is a sum over this rank's micro-batches so far, so the curve would depend on the number of "
+    "ranks. step.backward(loss, count) computes gradients, and the run drops them after each step. "
+    "To clip them pass run.prepare(max_grad_norm=...). What else is done to gradients belongs into "
+    "the step of the optimizer, which gets the mean over all ranks."
+)
 
 
 class GradientWatch:
@@ -54,6 +64,8 @@ class GradientWatch:
         """Begin a micro-batch: the script's code comes next."""
         self.withdraw()
         self._num_left -= 1
+        if self._is_watching:
+            _watch_hooks(self._named)
         self._left = _marks(self._named) if self._is_watching else None
 
     def leave(self) -> None:
@@ -88,12 +100,7 @@ class GradientWatch:
         if changed is not None:
             raise ConfigError(
                 f"{where}: the script has changed the gradient of {changed} (by loss.backward(), "
-                "zero_grad(), clip_grad_norm_() or a write to .grad). It is a sum over this rank's "
-                "micro-batches so far, so the curve would depend on the number of ranks. "
-                "step.backward(loss, count) computes gradients, and the run drops them after each "
-                "step. To clip them pass run.prepare(max_grad_norm=...). What else is done to "
-                "gradients belongs into the step of the optimizer, which gets the mean over all "
-                "ranks."
+                f"zero_grad(), clip_grad_norm_() or a write to .grad). {_WHY_NOT}"
             )
 
     def gradient_of(self, parameter: torch.Tensor, shape: torch.Size) -> torch.Tensor | None:
@@ -174,6 +181,82 @@ class ArrivalWatch(GradientWatch):
 
     def _changed(self) -> str | None:
         return super()._changed() if self._come is None else self._come
+
+
+class OwnBackwards:
+    """Sees gradients that the script computes by itself, through what job.model has returned.
+
+    Adversarial samples and penalties on gradients need those of the inputs. DeepSpeed takes each
+    backward for the step's, and fully_shard frees the weights that a second one would go through.
+    """
+
+    def __init__(self, strategy: str, *, may_be_first: bool) -> None:
+        """Watch for them.
+
+        Args:
+            strategy: its name.
+            may_be_first: whether gradients are right as long as none is taken of them.
+        """
+        self._strategy, self._may_be_first = strategy, may_be_first
+        self._is_engines = False
+
+    def watch(self, result: Any) -> None:
+        """Look at backwards through what a call of the model has returned."""
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and leaf.grad_fn is not None:
+                leaf.register_hook(self._look)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def engines(self) -> Iterator[None]:
+        """Tell that the backward within is the engine's."""
+        self._is_engines = True
+        try:
+            yield
+        finally:
+            self._is_engines = False
+
+    def _look(self, _: torch.Tensor) -> None:
+        # With create_graph=True a backward records what it computes.
+        if self._is_engines or (self._may_be_first and not torch.is_grad_enabled()):
+            return
+        what = "with create_graph=True " if self._may_be_first else ""
+        why = (
+            "the weights are in shards again before the second backward"
+            if self._may_be_first
+            else "DeepSpeed takes each backward for the step's own"
+        )
+        raise ConfigError(
+            f"the script has computed gradients through job.model {what}by torch.autograd.grad or "
+            f"loss.backward(), and under strategy={self._strategy} {why}. step.backward(loss, "
+            "count) computes those of the parameters. For gradients of inputs (adversarial "
+            "samples, a penalty on gradients) use --strategy ddp (single on one rank)."
+        )
+
+
+class _WatchedHook:
+    """A hook of the script's on a gradient that has been added up: it may look at it."""
+
+    def __init__(self, name: str, hook: Callable[[torch.Tensor], None]) -> None:
+        self._name, self._hook = name, hook
+
+    def __call__(self, parameter: torch.Tensor) -> None:
+        named = [(self._name, parameter)]
+        before = _marks(named)
+        self._hook(parameter)
+        if _marks(named) != before:
+            raise ConfigError(
+                f"a hook (register_post_accumulate_grad_hook) has changed the gradient of "
+                f"{self._name}. {_WHY_NOT}"
+            )
+
+
+def _watch_hooks(named: Sequence[tuple[str, torch.Tensor]]) -> None:
+    """Put what looks at gradients around the hooks of the script's that may change them."""
+    for name, parameter in named:
+        hooks = parameter._post_accumulate_grad_hooks
+        for number, hook in (hooks or {}).items():
+            if not is_ours(hook):
+                hooks[number] = _WatchedHook(name, hook)
 
 
 def _marks(named: Sequence[tuple[str, torch.Tensor]]) -> list[Mark]:

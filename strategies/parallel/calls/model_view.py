@@ -21,7 +21,9 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from ...errors import ConfigError
+from ...modifiers.moving_numbers import SET_BY_LOOP
 from .copies import AsBuilt, refuse_copies
+from .gradient_watch import OwnBackwards
 from .remade import checked, items_of, keep_part, refuse_parts
 
 _SPECIAL = ("__len__", "__getitem__", "__iter__", "__contains__")
@@ -92,6 +94,7 @@ class ModelCalls:
         """Whether a call has returned what a loss can hang on."""
         self.before_call: Callable[[], None] | None = None
         """Called before each call that goes through the engine."""
+        self.own_backwards: OwnBackwards | None = None
         self.are_together = False
         """Whether all ranks do the same now, so that what gathers weights may be called."""
         self.view = _view(self, model, (), is_wrapper=True)
@@ -106,6 +109,8 @@ class ModelCalls:
         if self.before_call is not None:
             self.before_call()
         result = self._through(call, args, kwargs)
+        if self.own_backwards is not None:
+            self.own_backwards.watch(result)
         if not self.has_passed and torch.is_grad_enabled():
             self.has_passed = may_hold_gradients(result)
         return result
@@ -138,8 +143,7 @@ class ModelCalls:
     ) -> Any:
         """Carry out a method: through the engine, unless it is one that only tells or sets.
 
-        Outside of a step and an evaluation one rank alone may ask for, say, a number of parameters;
-        what computes is given tensors.
+        Outside of a step one rank alone may ask for, say, a number; what computes takes tensors.
         """
         if self.are_together or _has_tensor(args, kwargs):
             found = self.run(Call(method, enclosing), args, kwargs)
@@ -240,6 +244,8 @@ class ModelView:
             )
         if value is None:
             keep_part(self.__target, name)
+        elif isinstance(value, int | float):
+            vars(self.__target).setdefault(SET_BY_LOOP, set()).add(name)
         setattr(self.__target, name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -350,8 +356,7 @@ _HAND_OUT: dict[Any, Callable[..., Any]] = {
 def _computes(method: MethodType, name: str) -> bool:
     """Return whether a method of a module may compute with its weights.
 
-    Not what every module has, nor what a container has to hand out its modules, nor what computes
-    only later.
+    Not what every module or container has, nor what computes only later.
     """
     if name == "forward":
         return True

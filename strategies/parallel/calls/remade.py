@@ -7,12 +7,19 @@ would be missed there; and the run has chosen the dtypes, of masters and of what
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
+from weakref import finalize, ref
 
 import torch
 from torch import nn
+from torch.nn.modules.module import (
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from ...errors import ConfigError
+from ...torch_internals import is_set_by_fsdp
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential, nn.ParameterList, nn.ParameterDict)
 _OF_CONTAINERS = frozenset(
@@ -21,7 +28,124 @@ _OF_CONTAINERS = frozenset(
 _OF_MODULES = frozenset(
     ("register_parameter", "register_module", "add_module", "set_submodule", "register_buffer")
 )
+Owners: TypeAlias = dict[int, tuple[str, ref[nn.Module]]]
+"""Modules of the model by id(), each with its name."""
 _CASTS = frozenset(("half", "double", "bfloat16", "type", "to_empty"))
+
+
+class PartsAsBuilt:
+    """What a model is made of once an engine has it; its own methods are to leave that so.
+
+    A head that is replaced, a vocabulary that is extended, an adapter, pruning, a parametrization:
+    torch tells of each module and parameter that a module is given, at the line where it is done.
+    What is removed is looked for before each backward.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Watch a model for as long as it is there."""
+        named = [
+            (name, module)
+            for name, module in model.named_modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+        ]
+        self._built = [
+            (name, module, dict(module._modules), _held(module), _persistent(module))
+            for name, module in named
+        ]
+        owners: Owners = {id(module): (name, ref(module)) for name, module in named}
+        for register in (
+            register_module_module_registration_hook,
+            register_module_parameter_registration_hook,
+        ):
+            finalize(model, register(partial(_refuse_given, owners)).remove)
+
+    def require_all(self, where: str) -> None:
+        """Look whether all parts are still there. No collective.
+
+        Args:
+            where: begins the sentence.
+
+        Raises:
+            ConfigError: one is not.
+        """
+        for name, module, modules, parameters, buffers in self._built:
+            if (found := _persistent(module)) != buffers:
+                key = next(k for k in (*found, *buffers) if found.get(k) != buffers.get(k))
+                _refuse_buffer(where, _joined(name, key), buffers.get(key), found.get(key))
+            if module._modules == modules and _held(module) == parameters:
+                continue
+            now = module._modules
+            lost = [key for key in parameters if module._parameters.get(key) is None]
+            lost += [
+                k for k, part in modules.items() if now.get(k) is not part and _has_state(part)
+            ]
+            if lost:
+                now |= modules  # with it the finished steps are saved
+                refuse_parts(f": {_joined(name, lost[0])} was removed or replaced", where=where)
+
+
+def _held(module: nn.Module) -> list[str]:
+    return [name for name, parameter in module._parameters.items() if parameter is not None]
+
+
+def _persistent(module: nn.Module) -> dict[str, torch.Size]:
+    if not module._buffers:
+        return {}
+    beside = module._non_persistent_buffers_set
+    return {
+        name: buffer.shape
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name not in beside
+    }
+
+
+def _refuse_buffer(
+    where: str, name: str, before: torch.Size | None, now: torch.Size | None
+) -> NoReturn:
+    shapes = [None if shape is None else tuple(shape) for shape in (before, now)]
+    what = f"has changed its shape from {shapes[0]} to {shapes[1]}"
+    if before is None or now is None:
+        what = "was made" if before is None else "was removed"
+    raise ConfigError(
+        f"{where}: the buffer {name} {what} after the model was built, and a checkpoint holds "
+        "buffers as they were built. Register it in the function that is passed as model=, with "
+        "the shape that it keeps; or with persistent=False, if each start may begin it anew."
+    )
+
+
+def _refuse_given(owners: Owners, module: nn.Module, name: str, given: Any) -> None:
+    """Refuse what a module of the model is given, as torch's hooks of registrations are called.
+
+    Raises:
+        ConfigError: it, or what it takes the place of, is in a checkpoint, or should be.
+    """
+    prefix, of = owners.get(id(module), ("", None))
+    if of is None or of() is not module:
+        return
+    held = module._parameters.get(name), module._modules.get(name)
+    if any(given is one for one in held if one is not None) or is_set_by_fsdp():
+        return
+    if any(map(_has_state, (given, *held))):
+        refuse_parts(f".{_joined(prefix, name)} = {_described(given)}")
+    if isinstance(given, nn.Module):
+        # A container that is empty now may be given something.
+        owners[id(given)] = _joined(prefix, name), ref(given)
+
+
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _has_state(part: object) -> bool:
+    return isinstance(part, nn.Parameter) or (
+        isinstance(part, nn.Module) and bool(part.state_dict(keep_vars=True))
+    )
+
+
+def _described(given: Any) -> str:
+    if isinstance(given, nn.Parameter):
+        return f"Parameter of shape {tuple(given.shape)}"
+    return "None" if given is None else f"{type(given).__name__}(...)"
 
 
 def checked(target: nn.Module, name: str, value: Any) -> Any:
@@ -64,19 +188,21 @@ def items_of(module: nn.Module) -> Any:
     return module
 
 
-def refuse_parts(what: str) -> NoReturn:
+def refuse_parts(what: str, *, where: str = "") -> NoReturn:
     """Refuse to change what a model is made of.
 
     Args:
         what: the script has done, after "job.model".
+        where: begins the sentence, if it was done before.
 
     Raises:
         ConfigError: always.
     """
+    begin = where and f"{where}: "
     raise ConfigError(
-        f"job.model{what}: the model was built, and what is added would be in no optimizer, no "
-        "gradient sum and no checkpoint, and what is removed would be missed there. Do it in the "
-        "function that is passed as model=."
+        f"{begin}job.model{what}: the model was built, and what is added would be in no optimizer, "
+        "no gradient sum and no checkpoint, and what is removed would be missed there. Do it in "
+        "the function that is passed as model=."
     )
 
 

@@ -83,7 +83,29 @@ def build_model(blueprint: Blueprint) -> nn.Module:
     if blueprint.options.init == BY_NAME:
         return build_deferred(blueprint).materialise(blueprint.ranks.device)
     seed_streams(blueprint.seed)
-    return made_model(blueprint.model).to(blueprint.ranks.device)
+    model = made_model(blueprint.model).to(blueprint.ranks.device)
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and _overlaps(buffer):
+                module._buffers[name] = buffer.contiguous()
+    return model
+
+
+def _overlaps(tensor: torch.Tensor) -> bool:
+    """Return whether elements share memory, as after `expand`: it cannot be loaded into."""
+    if tensor.layout != torch.strided:
+        return False
+    return any(s == 0 and n > 1 for s, n in zip(tensor.stride(), tensor.shape, strict=True))
+
+
+def lay_out_in_rows(model: nn.Module) -> None:
+    """Give each parameter its elements in their order: what cuts parameters takes no other.
+
+    One in channels_last, or a transposed one, keeps its values.
+    """
+    for parameter in model.parameters():
+        if parameter.layout == torch.strided and not parameter.is_contiguous():
+            parameter.data = parameter.data.contiguous()
 
 
 def build_deferred(blueprint: Blueprint) -> Deferred:

@@ -70,6 +70,10 @@ class TorchEngine(Strategy):
         self._as_built = plain_attributes(self._optimizer)
         self._watch_script(GradientWatch(self._named, self.name))
 
+    def live_weights(self) -> Sequence[tuple[str, torch.Tensor]]:
+        """Return the masters, which are what is computed with."""
+        return self._named
+
     def _deferred(self, blueprint: Blueprint) -> Deferred | None:
         """Return the model without memory where it can be spread before it is filled."""
         return None

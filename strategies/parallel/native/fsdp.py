@@ -20,6 +20,7 @@ from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters, unsharded
 from ..build_options import BY_NAME
 from ..calls.bypass import REMEDY
+from ..calls.gradient_watch import OwnBackwards
 from ..calls.model_view import IN_SHARDS, Call
 from ..calls.pickled_shards import refuse_pickled_shards
 from ..calls.used_outside import UsedOutside
@@ -29,7 +30,7 @@ from ..gradients.sharded_sums import ShardedSums
 from ..matrix.choice import how_stepped
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import Held, OwnedSteps, Share
-from ..model.build import Deferred, build_deferred
+from ..model.build import Deferred, build_deferred, lay_out_in_rows
 from ..state.optimizer_state import (
     copy_flat,
     create_state,
@@ -47,6 +48,7 @@ from ..trial.trial import Cut
 from .engine import TorchEngine, load_buffers
 from .rows import blocks_to_shard, mesh_of, ring_of, shard_range
 from .scalar_parameters import ScalarParameters
+from .shard_writes import GatheredWeights, refuse_gradient_hooks
 from .sharding import CALL, require_sharded, shard_model
 
 
@@ -61,6 +63,8 @@ class FSDP(TorchEngine):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
+        GatheredWeights(self._model)
+        self._calls.own_backwards = OwnBackwards(self.name, may_be_first=True)
         self._sums: ShardedSums | None = None
         self._scalar_sums: GradientSums | None = None
         if self.options.exact:
@@ -75,6 +79,8 @@ class FSDP(TorchEngine):
         self._shards_of_row = mesh.size(-1)
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
+        refuse_gradient_hooks(model.named_parameters())
+        lay_out_in_rows(model)
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
         require_sharded(model, self.blocks, self._placements)
         UsedOutside(model)
@@ -159,6 +165,7 @@ class FSDP(TorchEngine):
         torch while its weights are in shards; while they are not, as after a forward, its gradient
         may come when the block's are on their way, and would go along with the next.
         """
+        refuse_gradient_hooks(self._named)
         super().backward(loss, where=where)
         if self._scalar_sums is not None:
             self._scalar_sums.add()
@@ -171,7 +178,8 @@ class FSDP(TorchEngine):
             raise ConfigError(
                 f"{where}: gradients of {', '.join(late[:3])} came after those of their block had "
                 f"been summed over the ranks: a part of the model was called beside job.model. "
-                f"{REMEDY}"
+                f"{REMEDY} Or the model has returned an object that torch does not look into: "
+                "return tensors, or a tuple, dict or dataclass of them."
             )
 
     def _shards(self) -> Sequence[tuple[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from ...torch_internals import missing_for_fsdp
 from ..build_options import BuildOptions
 from ..calls.given_containers import containers_as_given
 from .scalar_parameters import without_dimension
+from .shard_writes import within
 
 CALL = "_call_in_forward"
 """The name of a sharded module's method that runs any function as if it were the forward."""
@@ -97,10 +99,7 @@ def require_sharded(
 def _take_calls(module: nn.Module) -> None:
     """Let any function run as if it were the module's forward: gathered, and reduced after it."""
 
-    def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    setattr(module, CALL, call)
+    setattr(module, CALL, partial(within, module))
     register_fsdp_forward_method(module, CALL)
 
 

@@ -16,7 +16,7 @@ from ..build_options import BY_NAME
 from ..calls.autocast import CastAround
 from ..calls.copies import AsBuilt
 from ..calls.given_containers import containers_as_given
-from ..calls.gradient_watch import ArrivalWatch
+from ..calls.gradient_watch import ArrivalWatch, OwnBackwards
 from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
 from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts, values_in_shards
 from ..catalogue import catalogue_of
@@ -25,7 +25,7 @@ from ..gradients.by_call import add_up_by_call
 from ..gradients.grad_norm import combined_scale, sum_of_squares, sum_over_ranks
 from ..matrix.choice import how_stepped, require_same_choice
 from ..model.block_transforms import work_on_blocks
-from ..model.build import Deferred, build_deferred, build_model
+from ..model.build import Deferred, build_deferred, build_model, lay_out_in_rows
 from ..model.same_model import refuse_unlike_models
 from ..state.optimizer_extras import plain_attributes
 from ..strategy import EMPTY_STEP, Blueprint, StepOutcome
@@ -79,6 +79,7 @@ class Zero(KeptInPieces):
         deferred = build_deferred(blueprint) if by_name else None
         model = build_model(blueprint) if deferred is None else deferred.model
         refuse_unlike_models(model, self.ranks)
+        lay_out_in_rows(model)
         self.catalogue = catalogue_of(model)
         as_built = AsBuilt(model)
         refuse_rounded_statistics(model, self.precision)
@@ -121,6 +122,9 @@ class Zero(KeptInPieces):
         through = add_up_by_call(model, self._through) if self.options.exact else self._through
         self._calls = ModelCalls(
             model, through, refused=undone, shown=self._shown, as_built=as_built
+        )
+        self._calls.own_backwards = self._own_backwards = OwnBackwards(
+            self.name, may_be_first=False
         )
         as_built.let_parameters_be_pickled(model, self._not_to_be_pickled)
         if isinstance(self._layout, Stage3):
@@ -271,7 +275,8 @@ class Zero(KeptInPieces):
 
     def _accumulate(self, loss: torch.Tensor) -> None:
         try:
-            self._engine.backward(loss, scale_wrt_gas=False)
+            with self._own_backwards.engines():
+                self._engine.backward(loss, scale_wrt_gas=False)
         except RuntimeError as error:
             if self.stage < 3 or not is_of_a_share(error):
                 raise

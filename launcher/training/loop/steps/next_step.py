@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from strategies import BatchPlan, LossScale, StepOutcome, put_in_force
+from strategies import (
+    BatchPlan,
+    LossScale,
+    StepOutcome,
+    put_in_force,
+    seed_streams,
+    stream_seed,
+)
+from strategies.data.seeding import BEFORE_FIRST_MICRO_BATCH
 
 from ...context import RunContext
 from ...run_state import RunState
@@ -31,6 +39,8 @@ class StepMaker:
         self._run.lockstep.step = number
         if self._support.trial is not None:
             self._support.trial.before_step(number)
+        # What the script draws now is not to depend on what this process has done before.
+        seed_streams(stream_seed(self._run.seed, number, BEFORE_FIRST_MICRO_BATCH))
         return Step(
             number=number,
             seed=self._run.seed,

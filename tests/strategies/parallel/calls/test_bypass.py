@@ -50,3 +50,27 @@ def test_a_loss_of_which_the_engine_has_seen_nothing() -> None:
     assert bypassed("ddp", "nobody sums").startswith(
         "the loss was not computed through job.model, and under strategy=ddp nobody sums. In place"
     )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words", "says"),
+    [
+        (
+            "fsdp",
+            "Attempted to access the data pointer on an invalid python storage.",
+            "job.export",
+        ),
+        ("fsdp", "Error(s) in loading state_dict for FSDPNet:\nmore", "run.prepare(weights=...)"),
+        (
+            "zero2",
+            "Error while trying to find names to remove to save state dict, but",
+            "job.export",
+        ),
+    ],
+)
+def test_files_are_explained(strategy: str, words: str, says: str) -> None:
+    sentence = explanation(RuntimeError(words), strategy)
+    assert sentence is not None
+    assert says in sentence
+    assert sentence.endswith(words.splitlines()[0])
+    assert explanation(RuntimeError(words), "single") is None

@@ -239,3 +239,26 @@ def test_only_the_first_micro_batches_are_looked_at(model: nn.Module, watch: Gra
     watch.leave()
     model.zero_grad()
     watch.require_as_left("")
+
+
+def test_a_hook_that_changes_what_was_added_up_is_refused_and_one_that_looks_is_called() -> None:
+    weight, seen = torch.ones(2, requires_grad=True), list[float]()
+    watch = GradientWatch([("weight", weight)], "single")
+
+    def look(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        seen.append(float(parameter.grad.sum()))
+
+    def halve(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        parameter.grad.mul_(0.5)
+
+    weight.register_post_accumulate_grad_hook(look)  # type: ignore[no-untyped-call]
+    for _ in range(2):
+        watch.begin()
+        weight.sum().backward()  # type: ignore[no-untyped-call]
+    assert seen == [2.0, 4.0]
+    weight.register_post_accumulate_grad_hook(halve)  # type: ignore[no-untyped-call]
+    watch.begin()
+    with pytest.raises(ConfigError, match=r"a hook .* has changed the gradient of weight\. It is"):
+        weight.sum().backward()  # type: ignore[no-untyped-call]

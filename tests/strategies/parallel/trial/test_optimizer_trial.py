@@ -348,3 +348,24 @@ def test_what_looks_at_all_parameters_together_is_refused_even_so(rule: Any, cut
 def test_muon_is_stepped_whole(cut: str) -> None:
     names = {name for name, _ in MATRICES}
     assert kept_whole(partial(torch.optim.Muon, lr=0.1), cut, MATRICES) == names
+
+
+@pytest.mark.parametrize("cut", OWNED)
+def test_what_keeps_a_matrix_for_each_dimension_makes_none_of_thousands_of_rows(cut: str) -> None:
+    """As Shampoo: one decomposition for a flat tensor of 16,000 elements takes minutes."""
+    rows: list[int] = []
+
+    def rule(optimizer: Any, group: Any, p: Any, state: Any) -> Any:
+        step = p.grad
+        for number, size in enumerate(p.shape):
+            rows.append(size)
+            if size > 1000:
+                return step
+            unfolded = p.grad.movedim(number, 0).reshape(size, -1)
+            kept = state.setdefault(f"matrix_{number}", torch.zeros(size, size))
+            kept.add_(unfolded @ unfolded.t())
+            step = (torch.tensordot(kept, step.movedim(number, 0), 1)).movedim(0, number)
+        return step / step.abs().max()
+
+    assert kept_whole(own(rule), cut) is not None
+    assert max(rows) <= 300
