@@ -8,7 +8,7 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from .whole_kinds import Kind
 Factory = Callable[[Parameters], torch.optim.Optimizer]
 _MOST_ELEMENTS = 8192
 """Of one parameter; bitsandbytes keeps states of fewer than 4096 elements in another way."""
-_FEW_ELEMENTS = 64
 _SEED = 271828
 _LEAST_RATE = 0.1
 """Gradients do not follow the weights here, so that nothing diverges."""
@@ -53,11 +52,6 @@ class Likeness:
     def gradients(self, step: int) -> dict[str, torch.Tensor]:
         """Return the gradients of the chosen parameters in a step, always the same."""
         return self._drawn(step + 1, 1.0)
-
-    def smaller(self) -> Likeness:
-        """Return the same with parameters of a few elements."""
-        shapes = {name: _small(tuple(s), _FEW_ELEMENTS) for name, s in self.shapes.items()}
-        return replace(self, shapes=shapes, _known={})
 
     def kinds(self) -> dict[str, Kind]:
         """Return the kind of each parameter, in the order of the groups."""
@@ -180,10 +174,10 @@ def _uneven(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     return (torch.randn(numel, generator=generator) * torch.linspace(0.1, 1.0, numel)).view(shape)
 
 
-def _small(shape: tuple[int, ...], most: int = _MOST_ELEMENTS) -> tuple[int, ...]:
-    """Return a shape of as many dimensions and at most so many elements; itself where it is."""
+def _small(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape of as many dimensions and not too many elements; itself where it is small."""
     sizes = list(shape)
-    while torch.Size(sizes).numel() > most:
+    while torch.Size(sizes).numel() > _MOST_ELEMENTS:
         largest = max(range(len(sizes)), key=sizes.__getitem__)
         sizes[largest] = (sizes[largest] + 1) // 2
     return tuple(sizes)

@@ -28,7 +28,6 @@ from .whole_kinds import Kind, kinds_to_keep_whole
 
 _STEPS_BEFORE, _STEPS_AFTER = 6, 6
 """A save, in between. Many optimizers do something else in every fifth, sixth or tenth step."""
-_ALL_STEPS, _FEW_STEPS = range(_STEPS_BEFORE + _STEPS_AFTER), range(2)
 Named: TypeAlias = Sequence[tuple[str, nn.Parameter]]
 
 
@@ -182,18 +181,17 @@ def _names_to_keep_whole(
     if owned is None or whole.draws:
         return frozenset(), ""
     kind_of, uncut = whole.likeness.kinds(), kept_for_whole_alone(whole)
-    wholes = _smallest_first(factory, whole)
 
     def problem_of(kinds: frozenset[Kind]) -> str | None:
         names = frozenset(name for name, kind in kind_of.items() if kind in kinds)
         if cut_ones := uncut.keys() - names:
             return f"; and where it is cut, {uncut[min(cut_ones)]}"
+        steps = range(_STEPS_BEFORE + _STEPS_AFTER)
         try:
-            for right, steps in wholes:
-                ranks = [owned(factory, right.likeness, rank, names) for rank in range(OWNED_RANKS)]
-                for one in ranks:
-                    _take(one, steps)
-                require_alike(right, ranks)
+            ranks = [owned(factory, whole.likeness, rank, names) for rank in range(OWNED_RANKS)]
+            for one in ranks:
+                _take(one, steps)
+            require_alike(whole, ranks)
         except (UnlikeError, ConfigError, TrialNotMade) as error:
             return f"; and with each parameter stepped whole by one rank, {error}"
         return None
@@ -203,38 +201,19 @@ def _names_to_keep_whole(
 
 
 def _require_same_cut(factory: Factory, whole: Whole, cut: Cut) -> None:
+    steps, likeness = range(_STEPS_BEFORE + _STEPS_AFTER), whole.likeness
     if whole.draws:
         raise UnlikeError("its steps draw random numbers, which then depend on the parts")
     if uncut := kept_for_whole_alone(whole):
         raise UnlikeError(next(iter(uncut.values())))
-    for right, steps in _smallest_first(factory, whole):
-        ranks = [cut.rank(factory, right.likeness, rank) for rank in range(NUM_RANKS)]
-        for one in ranks:
-            _take(one, steps)
-        require_alike(right, ranks)
+    ranks = [cut.rank(factory, likeness, rank) for rank in range(NUM_RANKS)]
+    for one in ranks:
+        _take(one, steps)
+    require_alike(whole, ranks)
     if cut.here is not None:
-        here = cut.here(factory, whole.likeness)
-        _take(here, _ALL_STEPS)
+        here = cut.here(factory, likeness)
+        _take(here, steps)
         require_alike(whole, [here])
-
-
-def _smallest_first(factory: Factory, whole: Whole) -> list[tuple[Whole, range]]:
-    """Return what parts are compared with, and after which steps: a few elements, then all.
-
-    An optimizer that keeps a matrix for each dimension, such as Shampoo, decomposes one of
-    thousands of rows in each step on a flat tensor. That it is another one shows on a few elements.
-    """
-    small = None
-    try:
-        small = Whole(factory, whole.likeness.smaller())
-        _take(small, _FEW_STEPS)
-    except (UnlikeError, TrialNotMade):
-        small = None
-    if small is None or names_by_group(small.optimizer, [*small.named.items()]) != [
-        *map(list, whole.likeness.groups)
-    ]:
-        return [(whole, _ALL_STEPS)]
-    return [(small, _FEW_STEPS), (whole, _ALL_STEPS)]
 
 
 def _take(stepped: Stepped, steps: range) -> None:
