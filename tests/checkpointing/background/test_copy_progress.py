@@ -64,7 +64,8 @@ def test_what_an_earlier_save_tells_is_not_of_this_one(ends):
 def test_a_rank_that_is_gone_is_not_waited_for(ends, monkeypatch):
     monkeypatch.setattr(ready_pipe, "_LOOK_S", 0.05)
     _, listener = ends
-    calls = iter((os.getppid(), os.getppid(), 1))
+    parent = os.getppid()  # 1, where the tests run in the background of a shell that has ended
+    calls = iter((parent, parent, parent + 1))
     monkeypatch.setattr(os, "getppid", lambda: next(calls))
     listener.begin(1)
     with pytest.raises(SystemExit, match="the rank is gone"):
