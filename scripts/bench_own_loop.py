@@ -22,14 +22,13 @@ from bench_step import (
     ACCUMULATION,
     MICRO_BATCH,
     NEVER,
-    Net,
     Step,
     ddp_by_hand,
     interleaved,
     ours,
-    samples,
 )
 from bench_table import load_average, machine, markdown_table
+from step_models import MODELS, Task
 from step_optimizers import adamw
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
@@ -46,14 +45,14 @@ CALLS_S: dict[str, list[float]] = defaultdict(list)
 HAND, OWN, OWN_SAVING, RUN_SAVING = "DDP by hand", "own-loop", "own-loop-saving", "run-saving"
 
 
-def resumable(name: str, save_every: str) -> Callable[[Ranks, int], Step]:
+def resumable(name: str, save_every: str) -> Callable[[Ranks, Task], Step]:
     """Return what builds the loop of `ddp_by_hand` with `Resumable` around it."""
 
-    def build(ranks: Ranks, width: int) -> Step:
+    def build(ranks: Ranks, task: Task) -> Step:
         torch.manual_seed(0)
-        model = DistributedDataParallel(Net(width))
+        model = DistributedDataParallel(task.model())
         optimizer = adamw(model.parameters())
-        data = samples(width)
+        data = task.samples()
         sampler: Any = DistributedSampler(data, ranks.world_size, ranks.rank)
         run = Resumable(
             model=model,
@@ -98,6 +97,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="optimizer steps of each in a round")
     parser.add_argument("--width", type=int, default=288, help="of the network")
     given = parser.parse_args()
+    task = Task(*MODELS["mlp"], given.width)
     torch.set_num_threads(1)
     environment = RankEnvironment.from_environ(os.environ)
     place: Any = {"rank": environment.rank, "world_size": environment.world_size}
@@ -106,12 +106,12 @@ def main() -> None:
         dist.broadcast_object_list(shared)
         os.environ["BENCH_FOLDER"] = shared[0]
         build = {HAND: ddp_by_hand, OWN: resumable(OWN, NEVER)}
-        steps = {name: one(ranks, given.width) for name, one in build.items()}
+        steps = {name: one(ranks, task) for name, one in build.items()}
         taken = interleaved(steps, given.rounds, given.steps)
         every = f"{SAVE_EVERY} steps"
         saving = {
-            OWN_SAVING: resumable(OWN_SAVING, every)(ranks, given.width),
-            RUN_SAVING: ours("ddp", save_every=every, called=RUN_SAVING)(ranks, given.width),
+            OWN_SAVING: resumable(OWN_SAVING, every)(ranks, task),
+            RUN_SAVING: ours("ddp", save_every=every, called=RUN_SAVING)(ranks, task),
         }
         interleaved(saving, NUM_SAVES, SAVE_EVERY - 1)
         if ranks.is_coordinator:

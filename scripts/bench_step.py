@@ -24,11 +24,12 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from accelerate import Accelerator
 from bench_table import machine, markdown_table
+from step_models import MODELS, Task
 from step_optimizers import adamw, muon
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler
 
 from launcher.contract.environment import RankEnvironment
 from launcher.contract.preemption import PreemptionFlag
@@ -41,34 +42,8 @@ from strategies.data.batches import BatchPlan
 
 MICRO_BATCH = int(os.environ.get("MICRO_BATCH", "32"))
 ACCUMULATION = 2
-CLASSES = 10
-BLOCKS = 4
 BILLION = 10**9
 Step = Callable[[], object]
-
-
-class Net(nn.Module):
-    """Residual blocks of two matrices."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU())
-            for _ in range(BLOCKS)
-        )
-        self.back = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(BLOCKS))
-        self.head = nn.Linear(width, CLASSES)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block, back in zip(self.blocks, self.back, strict=True):
-            x = x + back(block(x))
-        return self.head(x)
-
-
-def samples(width: int) -> TensorDataset:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4096, width, generator=generator)
-    return TensorDataset(x, torch.randint(0, CLASSES, (4096,), generator=generator))
 
 
 def endless(loader: Any) -> Iterator[Any]:
@@ -76,18 +51,18 @@ def endless(loader: Any) -> Iterator[Any]:
         yield from loader
 
 
-def loader(ranks: Ranks, width: int) -> Iterator[Any]:
-    data = samples(width)
+def loader(ranks: Ranks, task: Task) -> Iterator[Any]:
+    data = task.samples()
     sampler = DistributedSampler(data, ranks.world_size, ranks.rank)
     return endless(DataLoader(data, batch_size=MICRO_BATCH, sampler=sampler, drop_last=True))
 
 
-def by_hand(ranks: Ranks, width: int, spread: Callable[[nn.Module], nn.Module]) -> Step:
+def by_hand(ranks: Ranks, task: Task, spread: Callable[[nn.Module], nn.Module]) -> Step:
     """DDP or fully_shard, as one writes it without a library."""
     torch.manual_seed(0)
-    model = spread(Net(width))
+    model = spread(task.model())
     optimizer = adamw(model.parameters())
-    batches = loader(ranks, width)
+    batches = loader(ranks, task)
 
     def step() -> None:
         for number in range(ACCUMULATION):
@@ -102,24 +77,26 @@ def by_hand(ranks: Ranks, width: int, spread: Callable[[nn.Module], nn.Module]) 
     return step
 
 
-def ddp_by_hand(ranks: Ranks, width: int) -> Step:
-    return by_hand(ranks, width, lambda net: DistributedDataParallel(net))
+def ddp_by_hand(ranks: Ranks, task: Task) -> Step:
+    return by_hand(ranks, task, lambda net: DistributedDataParallel(net))
 
 
-def fsdp_by_hand(ranks: Ranks, width: int) -> Step:
+def fsdp_by_hand(ranks: Ranks, task: Task) -> Step:
     def spread(net: nn.Module) -> nn.Module:
-        for block in (*net.blocks, *net.back):
-            fully_shard(block)
+        for blocks in net.children():
+            if isinstance(blocks, nn.ModuleList):
+                for block in blocks:
+                    fully_shard(block)
         return fully_shard(net)
 
-    return by_hand(ranks, width, spread)
+    return by_hand(ranks, task, spread)
 
 
-def zero2_by_hand(ranks: Ranks, width: int) -> Step:
+def zero2_by_hand(ranks: Ranks, task: Task) -> Step:
     import deepspeed
 
     torch.manual_seed(0)
-    model = Net(width)
+    model = task.model()
     # As our own strategy does: else it compiles, under a lock that a killed rank leaves for ever.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     engine, *_ = deepspeed.initialize(
@@ -134,7 +111,7 @@ def zero2_by_hand(ranks: Ranks, width: int) -> Step:
             "zero_force_ds_cpu_optimizer": False,
         },
     )
-    batches = loader(ranks, width)
+    batches = loader(ranks, task)
 
     def step() -> None:
         for _ in range(ACCUMULATION):
@@ -145,13 +122,13 @@ def zero2_by_hand(ranks: Ranks, width: int) -> Step:
     return step
 
 
-def accelerate_by_hand(ranks: Ranks, width: int) -> Step:
+def accelerate_by_hand(ranks: Ranks, task: Task) -> Step:
     """Accelerate's own loop: its loader, accumulate() and clipping."""
     torch.manual_seed(0)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=ACCUMULATION)
     torch.set_num_threads(1)
-    net = Net(width)
-    data = DataLoader(samples(width), batch_size=MICRO_BATCH, shuffle=True, drop_last=True)
+    net = task.model()
+    data = DataLoader(task.samples(), batch_size=MICRO_BATCH, shuffle=True, drop_last=True)
     model, optimizer, prepared = accelerator.prepare(net, adamw(net.parameters()), data)
     batches = endless(prepared)
 
@@ -187,8 +164,8 @@ def ours(
     save_every: str = NEVER,
     called: str = "",
     ema: EMA | None = None,
-) -> Callable[[Ranks, int], Step]:
-    def build(ranks: Ranks, width: int) -> Step:
+) -> Callable[[Ranks, Task], Step]:
+    def build(ranks: Ranks, task: Task) -> Step:
         environment = replace(
             RankEnvironment.from_environ(os.environ),
             run=RunOptions(strategy=strategy, exact=exact),
@@ -199,9 +176,9 @@ def ours(
         run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=folder, seed=0)
         run.console = RankConsole(is_heard=False)
         job = run.prepare(
-            model=lambda: Net(width),
+            model=lambda: task.model(),
             optimizer=optimizer,
-            train=samples(width),
+            train=task.samples(),
             global_batch=MICRO_BATCH * ACCUMULATION * ranks.world_size,
             micro_batch=MICRO_BATCH,
             epochs=10**6,
@@ -218,14 +195,14 @@ def ours(
         def step() -> None:
             for x, y in (current := next(steps)):
                 loss = F.cross_entropy(job.model(x), y, reduction="sum")
-                current.backward(loss, count=len(y))
+                current.backward(loss, count=y.numel())
 
         return step
 
     return build
 
 
-VARIANTS: dict[str, Callable[[Ranks, int], Step]] = {
+VARIANTS: dict[str, Callable[[Ranks, Task], Step]] = {
     "DDP by hand": ddp_by_hand,
     "relaunch ddp": ours("ddp"),
     "Accelerate by hand": accelerate_by_hand,
@@ -360,7 +337,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256, help="of the network")
     parser.add_argument("--only", choices=list(KINDS), help="nothing else is in the process then")
     parser.add_argument("--save", type=Path, help="also write the table to this file")
+    parser.add_argument("--model", choices=list(MODELS), default="mlp", help="of step_models.py")
     given = parser.parse_args()
+    task = Task(*MODELS[given.model], given.width)
     torch.set_num_threads(1)
     environment = RankEnvironment.from_environ(os.environ)
     place = {"rank": environment.rank, "world_size": environment.world_size}
@@ -370,7 +349,7 @@ def main() -> None:
             dist.broadcast_object_list(shared)
             os.environ["BENCH_FOLDER"] = shared[0]
             names = VARIANTS if given.only is None else KINDS[given.only]
-            steps = {name: VARIANTS[name](ranks, given.width) for name in names}
+            steps = {name: VARIANTS[name](ranks, task) for name in names}
             taken = interleaved(steps, given.rounds, given.steps)
         if ranks.is_coordinator:
             places = {
@@ -382,7 +361,11 @@ def main() -> None:
                 where: statistics.median(seek_s(step) for _ in range(5))
                 for where, step in places.items()
             }
-            busy = f"Load average {os.getloadavg()[0]:.1f} at the end, ours included."
+            elements = sum(parameter.numel() for parameter in task.model().parameters())
+            busy = (
+                f"Model {given.model} of width {given.width}, {elements:,} parameters. "
+                f"Load average {os.getloadavg()[0]:.1f} at the end, ours included."
+            )
             result = table(taken, seeks, busy, ranks.world_size)
             print(result, flush=True)
             if given.save is not None:

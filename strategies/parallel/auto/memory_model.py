@@ -110,8 +110,10 @@ def _replicated(sizes: ModelSizes, spread: Spread) -> MemoryNeed:
     own = MASTER_BYTES * sizes.trainable
     # Autocast keeps what it has cast until the forward ends, and the graph until the backward.
     casts = sizes.compute_bytes * sizes.trainable if sizes.compute_bytes < MASTER_BYTES else 0
-    # Exact sums are kept in place of the reducer's buckets, and of what accumulates beside them.
-    sums = _SUM_BYTES * sizes.trainable if sizes.exact else 0
+    # Exact sums are kept in place of the reducer's buckets, and of what accumulates beside them; a
+    # step's only gradients are held as they are, and their totals beside them.
+    sum_bytes = _SUM_BYTES if sizes.accumulates else MASTER_BYTES
+    sums = sum_bytes * sizes.trainable if sizes.exact else 0
     # The reducer's buckets hold every gradient once and live as long as DDP does (distributed.py,
     # gradient_as_bucket_view: "gradients will be views pointing to different offsets of allreduce
     # communication buckets"). A backward without all-reduce accumulates beside them, until the

@@ -13,27 +13,48 @@
 # added, and nothing else. It would round ties to even, that is by what the sum is so far; so what
 # is added is made a trifle larger, and no number is a tie any more.
 #
+# Exact sums are the same by any algorithm, too: so numbers are sent to the rank that owns them, and
+# that one adds them, rounds the total and sends it around (reduction.py).
+#
 # What this costs in accuracy: with 64 micro-batches the unit is 2**-31 of the largest gradient of
 # the parameter in the step before, 128 times finer than fp32 resolves that gradient.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.distributed as dist
 
-from ...collectives.order_free import AWAY, CHUNK_ELEMENTS, in_chunks, shift_of
+from ...collectives.order_free import shift_of
 from ...collectives.process_group import Ranks
+from .blocks import blocks_of
+from .reduction import bucket_elements_of, reduction_of
 from .step_units import StepUnits
+from .terms import MOST_HELD, HeldTerms, SummedTerms, Terms
 
 
 class GradientSums:
-    """The running sums of one step after the other: 8 bytes for each trainable element."""
+    """The sums of one step after the other.
 
-    def __init__(self, named: Sequence[tuple[str, torch.nn.Parameter]], ranks: Ranks) -> None:
+    Beside the gradients of a micro-batch they take at most 8 bytes for each trainable element, and
+    what is sent and received of one bucket.
+    """
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, torch.nn.Parameter]],
+        ranks: Ranks,
+        *,
+        bucket_elements: int | None = None,
+    ) -> None:
         """Take the trainable parameters, whole on every rank.
+
+        Args:
+            named: the parameters, the same on every rank.
+            ranks: all of the run.
+            bucket_elements: that are summed over the ranks at a time; None: as suits the device.
 
         Raises:
             ConfigError: one has a dtype whose sums would not be exact.
@@ -41,12 +62,13 @@ class GradientSums:
         self._units = StepUnits(named, ranks)
         self._parameters = [parameter for _, parameter in named]
         self._ranks = ranks
-        sizes = [parameter.numel() for parameter in self._parameters]
-        self._flat = torch.zeros(sum(sizes), dtype=torch.float64, device=ranks.device)
-        self._sums = torch.split(self._flat, sizes)
-        self._shifts: list[float] | None = None
-        """Where each running sum has begun; None: no micro-batch has been added yet."""
-        self._chunk = torch.empty(CHUNK_ELEMENTS, dtype=torch.float64)
+        most = bucket_elements or bucket_elements_of(ranks.device)
+        self._blocks = blocks_of(self._parameters, ranks.world_size, most)
+        self._reduction = reduction_of(self._blocks, ranks, most)
+        self._held = HeldTerms(self._parameters)
+        self._summed: SummedTerms | None = None
+        self._terms: Terms = self._held
+        self._shifts: list[float] = []
 
     @property
     def exponents(self) -> dict[str, int]:
@@ -56,29 +78,27 @@ class GradientSums:
     def begin(self, exponents: Mapping[str, int], count: int) -> None:
         """Begin a step; see `StepUnits.begin`."""
         self._units.begin(exponents, count)
-        self._shifts = None
+        self._terms.forget()
+        self._shifts = []
+        # As many on every rank: one that comes short repeats a micro-batch with weight zero.
+        turns = math.ceil(count / self._ranks.world_size)
+        if turns > MOST_HELD and self._summed is None:
+            self._summed = SummedTerms(self._blocks, self._ranks.device)
+        # Once there is memory for running sums, gradients are not held beside it.
+        self._terms = self._summed or self._held
 
     def add(self) -> None:
         """Take the gradients of a micro-batch. Called on every rank, once a micro-batch."""
         if not self._parameters:
             return
-        numbers = range(len(self._parameters))
-        units = self._units.look(numbers, [p.grad for p in self._parameters])
-        if self._shifts is None:
-            self._shifts = [shift_of(unit) for unit in units]
-            for total, shift in zip(self._sums, self._shifts, strict=True):
-                total.fill_(shift)
-        for parameter, total in zip(self._parameters, self._sums, strict=True):
-            if parameter.grad is not None:
-                self._add(total, parameter.grad.detach().reshape(-1))
-                parameter.grad = None
-
-    def _add(self, total: torch.Tensor, grad: torch.Tensor) -> None:
-        if not grad.is_cpu:
-            total.add_(grad, alpha=AWAY)
-            return
-        for part, piece in in_chunks(total, grad):
-            part.add_(self._chunk[: len(piece)].copy_(piece), alpha=AWAY)
+        grads = [parameter.grad for parameter in self._parameters]
+        units = self._units.look(range(len(grads)), grads)
+        self._shifts = [shift_of(unit) for unit in units]
+        self._terms.take(
+            [None if grad is None else grad.detach().reshape(-1) for grad in grads], self._shifts
+        )
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def reduce(self) -> list[str]:
         """Sum over the ranks, and leave the totals in `.grad`. Called on every rank.
@@ -88,12 +108,17 @@ class GradientSums:
         """
         if not self._parameters:
             return []
-        assert self._shifts is not None, "a step without a micro-batch"
-        torch._foreach_sub_(self._sums, self._shifts)
-        if self._ranks.world_size > 1:
-            dist.all_reduce(self._flat)
+        assert self._shifts, "a step without a micro-batch"
+        wholes = [
+            torch.empty(block.size, dtype=block.dtype, device=self._ranks.device)
+            for block in self._blocks
+        ]
+        self._reduction.reduce(self._terms, self._shifts, wholes)
+        self._terms.forget()
         is_touched, inexact = self._units.agree()
-        for parameter, total, one in zip(self._parameters, self._sums, is_touched, strict=True):
-            if one:
-                parameter.grad = total.float().to(parameter.dtype).view_as(parameter)
+        for block, whole in zip(self._blocks, wholes, strict=True):
+            for number, begin, end in block.parameters():
+                if is_touched[number]:
+                    parameter = self._parameters[number]
+                    parameter.grad = whole[begin:end].view_as(parameter)
         return inexact

@@ -12,7 +12,7 @@ from ...collectives.order_free import EXACT_BITS, shift_of
 from ...collectives.process_group import Ranks
 from .step_units import largest_of
 
-_CHUNK = 1 << 15
+_CHUNK = 1 << 16
 """Elements that are squared at a time, so that a CPU finds them in its cache."""
 _ON_DEVICE = 1 << 24
 """The same on an accelerator, where a launch costs more than memory does."""
@@ -51,26 +51,26 @@ def sum_of_squares(
     if not math.isfinite(largest) or largest == 0.0:
         return largest
     units = units_of(largest, count)
-    sums = torch.zeros(len(units), dtype=torch.float64, device=ranks.device)
+    sums = [torch.zeros(len(units), dtype=torch.float64, device=ranks.device)]
     for part in parts:
         for chunk in torch.split(part, _CHUNK if part.is_cpu else _ON_DEVICE):
-            _add_squares(sums, chunk.double().square_(), units)
-    found: list[float] = sums.tolist()
+            sums.append(torch.stack(_sums_of(chunk.double().square_(), units)))
+    found: list[float] = torch.stack(sums).sum(0).tolist()
     if is_spread and ranks.world_size > 1:
         found = list(ranks.channel.start(found).wait())
     return math.fsum(found)
 
 
-def _add_squares(sums: torch.Tensor, rest: torch.Tensor, units: Sequence[int]) -> None:
-    """Add squares, in parts that are multiples of the units each; `rest` is used up."""
-    for number, unit in enumerate(units):
+def _sums_of(rest: torch.Tensor, units: Sequence[int]) -> list[torch.Tensor]:
+    """Return the sums of parts that are multiples of the units each; `rest` is used up."""
+    sums = []
+    for unit in units[:-1]:
         shift = shift_of(unit)
-        if number == len(units) - 1:
-            sums[number] += rest.add_(shift).sub_(shift).sum()
-            return
         part = (rest + shift).sub_(shift)
-        sums[number] += part.sum()
+        sums.append(part.sum())
         rest.sub_(part)
+    shift = shift_of(units[-1])
+    return [*sums, rest.add_(shift).sub_(shift).sum()]
 
 
 def units_of(largest: float, count: int) -> tuple[int, ...]:

@@ -73,9 +73,7 @@ class StepUnits:
         Raises:
             ConfigError: a gradient is sparse.
         """
-        seen = torch.stack(
-            [self._largest_of(n, grad) for n, grad in zip(numbers, grads, strict=True)]
-        )
+        seen = self._largest_of(numbers, grads)
         if not self._is_known and not self._measured.issuperset(numbers):
             self._measure(numbers, seen)
         places = torch.tensor(numbers, device=seen.device)
@@ -113,18 +111,29 @@ class StepUnits:
     def _nothing(self) -> torch.Tensor:
         return torch.full((len(self._names),), _UNTOUCHED, device=self._ranks.device)
 
-    def _largest_of(self, number: int, grad: torch.Tensor | None) -> torch.Tensor:
-        """Return the largest magnitude of a gradient, 0-dim float32; -1: there is none."""
-        if grad is None:
-            return torch.full((), _UNTOUCHED, device=self._ranks.device)
-        if grad.layout != torch.strided:
-            raise ConfigError(
-                f"--exact sums dense gradients, and that of {self._names[number]} is sparse. Build "
-                "its layer with sparse=False, or leave --exact out."
-            )
-        if not grad.numel():
-            return torch.zeros((), device=self._ranks.device)
-        return largest_of(grad.detach()).float()
+    def _largest_of(
+        self, numbers: Sequence[int], grads: Sequence[torch.Tensor | None]
+    ) -> torch.Tensor:
+        """Return the largest magnitude of each gradient, float32; -1: there is none."""
+        untouched = torch.full((), _UNTOUCHED, device=self._ranks.device)
+        lows, highs = [], []
+        for number, grad in zip(numbers, grads, strict=True):
+            if grad is None:
+                low, high = -untouched, untouched
+            elif grad.layout != torch.strided:
+                raise ConfigError(
+                    f"--exact sums dense gradients, and that of {self._names[number]} is sparse. "
+                    "Build its layer with sparse=False, or leave --exact out."
+                )
+            elif grad.numel():
+                low, high = torch.aminmax(grad.detach())
+            else:
+                low = high = torch.zeros_like(untouched)
+            lows.append(low)
+            highs.append(high)
+        # Together, not one by one: small operations cost as much as a pass over a small gradient.
+        lowest, highest = torch.stack(lows).float(), torch.stack(highs).float()
+        return torch.maximum(lowest.neg_(), highest)
 
 
 def largest_of(tensor: torch.Tensor) -> torch.Tensor:

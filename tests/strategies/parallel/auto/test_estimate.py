@@ -204,6 +204,9 @@ def test_exact_sums_take_the_place_of_the_reducers_buckets() -> None:
     assert exact["fsdp"].buffers - plain["fsdp"].buffers == 8 * MIB
     alone = needs(replace(LARGE, exact=True), ("single",), over(1))["single"]
     assert alone.gradients == (4 + 8) * LARGE.trainable
+    # The only micro-batch of a step is held as it is, and so are its totals.
+    once = needs(replace(LARGE, exact=True, accumulates=False), ("ddp",), over(4))["ddp"]
+    assert once.gradients == (4 + 4) * LARGE.trainable
 
 
 def test_exact_sums_of_zero_are_in_shards_and_take_the_place_of_its_bucket() -> None:

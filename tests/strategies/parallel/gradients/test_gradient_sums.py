@@ -12,7 +12,7 @@ from torch import nn
 from strategies import ConfigError, Ranks
 from strategies.parallel.gradients.gradient_sums import GradientSums
 
-RANKS = cast(Ranks, SimpleNamespace(world_size=1, device=torch.device("cpu")))
+RANKS = cast(Ranks, SimpleNamespace(world_size=1, rank=0, device=torch.device("cpu")))
 
 
 def parameters(**shapes: tuple[int, ...]) -> list[tuple[str, nn.Parameter]]:
