@@ -90,7 +90,7 @@ class Block:
 
 
 def blocks_of(parameters: Sequence[torch.Tensor], ranks: int, most: int) -> list[Block]:
-    """Return blocks of parameters of one dtype: of at most so many elements, or one parameter."""
+    """Return the blocks of parameters: of one dtype, each small or one parameter."""
     blocks: list[Block] = []
     numbers: list[int] = []
 

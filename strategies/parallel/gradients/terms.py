@@ -24,8 +24,9 @@ STRETCH_ELEMENTS = 1 << 16
 class Terms(Protocol):
     """The gradients of this rank's micro-batches of a step."""
 
-    rows: int
-    """In a message: numbers for each element."""
+    @property
+    def rows(self) -> int:
+        """Numbers for each element in a message."""
 
     def take(self, grads: list[torch.Tensor | None], shifts: Sequence[float]) -> None:
         """Take a micro-batch's gradients, flat, of each parameter; None: zeros."""
