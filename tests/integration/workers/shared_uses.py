@@ -70,7 +70,8 @@ class Attention(nn.Module):
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         scores = self.query(q) @ self.key(k).transpose(1, 2) + (q * k).mean()
-        return scores.softmax(-1) @ self.value(v) + q * v
+        out: torch.Tensor = scores.softmax(-1) @ self.value(v) + q * v
+        return out
 
 
 class Threefold(_Embedded):
@@ -84,7 +85,8 @@ class Threefold(_Embedded):
     def hidden(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
             x = torch.tanh(x) + block(x, x, x) + x.square()
-        return x + self.whole(x, x, x, need_weights=False)[0] + x.sin()
+        out: torch.Tensor = x + self.whole(x, x, x, need_weights=False)[0] + x.sin()
+        return out
 
 
 class Tied(nn.Module):
@@ -113,7 +115,10 @@ class Side(nn.Module):
         self.mix = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return self.mix(self.embed(tokens)).amax(1) + self.embed(tokens + 1 - tokens).mean(1)
+        out: torch.Tensor = self.mix(self.embed(tokens)).amax(1) + self.embed(
+            tokens + 1 - tokens
+        ).mean(1)
+        return out
 
 
 class Repeated(_Embedded):
@@ -200,7 +205,10 @@ class Filled(_Embedded):
         for block in self.blocks:
             x = x + block(x, losses, seen=seen)
         first, second, third = losses
-        return x * (first + 2 * second + seen["number"] * third)[:, None, None] + seen["last"]
+        out: torch.Tensor = (
+            x * (first + 2 * second + seen["number"] * third)[:, None, None] + seen["last"]
+        )
+        return out
 
 
 class InPlace(_Embedded):

@@ -30,7 +30,7 @@ class Block(nn.Module):
 
     def forward(self, x: torch.Tensor, again: torch.Tensor, *, pair: Pair) -> torch.Tensor:
         assert type(pair) is Pair
-        y = self.mix(x) * pair.keys + pair.values.sin() * again
+        y: torch.Tensor = self.mix(x) * pair.keys + pair.values.sin() * again
         return y + torch.tanh(again) * pair.keys + x * pair.values.cos()
 
 
