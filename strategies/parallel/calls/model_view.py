@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from types import MethodType
@@ -381,25 +380,3 @@ def may_hold_gradients(result: Any) -> bool:
         leaf.requires_grad if isinstance(leaf, torch.Tensor) else not isinstance(leaf, _PLAIN)
         for leaf in tree_leaves(result)
     )
-
-
-@contextmanager
-def forward_replaced(model: nn.Module, function: Callable[..., Any]) -> Iterator[None]:
-    """Have the next call of a model carry out a function, with all hooks around it."""
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        put_back()
-        return function(*args, **kwargs)
-
-    own = model.__dict__.get("forward")
-
-    def put_back() -> None:
-        model.__dict__.pop("forward", None)
-        if own is not None:
-            model.__dict__["forward"] = own
-
-    model.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        put_back()

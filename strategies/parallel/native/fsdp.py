@@ -63,7 +63,7 @@ class FSDP(TorchEngine):
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
-        GatheredWeights(self._model)
+        GatheredWeights(self._model, is_compiled=self.options.compile_blocks is not False)
         self._calls.own_backwards = OwnBackwards(self.name, may_be_first=True)
         self._sums: ShardedSums | None = None
         self._scalar_sums: GradientSums | None = None

@@ -50,15 +50,23 @@ def refuse_gradient_hooks(named: Iterable[tuple[str, torch.Tensor]]) -> None:
 class GatheredWeights:
     """Looks whether a forward leaves the weights that were gathered for it as they were."""
 
-    def __init__(self, root: nn.Module) -> None:
-        """Take a model whose blocks, and itself, are sharded."""
+    def __init__(self, root: nn.Module, *, is_compiled: bool) -> None:
+        """Take a model whose blocks, and itself, are sharded.
+
+        Args:
+            root: the model.
+            is_compiled: whether torch.compile compiles blocks: not what looks at them.
+        """
         names = {id(parameter): name for name, parameter in root.named_parameters()}
         for module in root.modules():
             if isinstance(module, FSDPModule):
                 watched = _Gathered(names, fsdp_parameters(module))
-                module.register_forward_pre_hook(watched.begin)
+                begin, end = watched.begin, watched.end
+                if is_compiled:
+                    begin, end = map(torch.compiler.disable, (begin, end))
+                module.register_forward_pre_hook(begin)
                 # Before torch's own, which frees what was gathered.
-                module.register_forward_hook(watched.end, prepend=True)
+                module.register_forward_hook(end, prepend=True)
                 vars(module)["_relaunch_gathered"] = watched
         for parameter in root.parameters():
             if isinstance(parameter, DTensor):

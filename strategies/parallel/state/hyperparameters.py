@@ -14,6 +14,7 @@ import torch
 
 from checkpointing import JSON
 
+from ...errors import ConfigError
 from .typed_values import decode, encode_or_describe, is_opaque
 
 _NOT_HYPERPARAMETERS = ("params", "param_names")
@@ -95,7 +96,17 @@ def put_back(groups: Sequence[dict[str, Any]], values: Sequence[Mapping[str, JSO
 
 
 def put_in_force(groups: Sequence[dict[str, Any]], values: Sequence[Mapping[str, Any]]) -> None:
-    """Write hyper-parameters into live parameter groups, keeping each value's own type."""
+    """Write hyper-parameters into live parameter groups, keeping each value's own type.
+
+    Raises:
+        ConfigError: the script has added a group since, or removed one.
+    """
+    if len(groups) != len(values):
+        raise ConfigError(
+            f"the optimizer was made with {len(values)} parameter groups and has {len(groups)} "
+            "now. Make all of them in the function that is passed as optimizer=; what is to be "
+            "trained from a later step on is named in run.prepare(unfreeze=...)."
+        )
     for group, new in zip(groups, values, strict=True):
         for name, value in new.items():
             there = group.get(name)

@@ -13,11 +13,11 @@ from torch import nn
 from ...collectives.replicas import Replicas
 from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
-from ..calls.autocast import CastAround
+from ..calls.autocast import CastAround, forward_replaced
 from ..calls.copies import AsBuilt
 from ..calls.given_containers import containers_as_given
 from ..calls.gradient_watch import ArrivalWatch, OwnBackwards
-from ..calls.model_view import IN_SHARDS, Call, ModelCalls, forward_replaced
+from ..calls.model_view import IN_SHARDS, Call, ModelCalls
 from ..calls.stand_in import StandIn, refuse_values, stand_in_state_dicts, values_in_shards
 from ..catalogue import catalogue_of
 from ..gradients.adjoining import joined

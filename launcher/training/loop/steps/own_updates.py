@@ -13,7 +13,7 @@ from strategies.modifiers.ema import local_part
 from .step import Step
 
 _SAMPLED = 64
-"""Elements of each weight that are compared; its count of changes tells of others in place."""
+"""Elements of each weight that are compared: who initializes or loads one writes to all."""
 
 
 class OwnUpdates:
@@ -39,16 +39,17 @@ class OwnUpdates:
             ConfigError: the script has changed one.
         """
         for (name, _), before, now in zip(self._named, self._begun, self._marks(), strict=True):
-            if before[0] != now[0] or not torch.equal(before[1], now[1]):
+            if not torch.equal(before, now):
                 raise ConfigError(
                     f"{name} was changed between run.prepare and the training loop. Every start "
                     "would do that, also one that resumes, over the weights of its checkpoint. Do "
                     "it in the function that is passed as model=, or load a file by "
-                    "run.prepare(weights=...)."
+                    "run.prepare(weights=...). job.test puts the best weights into the model: call "
+                    "it after the loop."
                 )
 
-    def _marks(self) -> list[tuple[int, torch.Tensor]]:
-        return [(one._version, _some_of(one)) for _, one in self._named]
+    def _marks(self) -> list[torch.Tensor]:
+        return [_some_of(one) for _, one in self._named]
 
 
 def _some_of(weight: torch.Tensor) -> torch.Tensor:

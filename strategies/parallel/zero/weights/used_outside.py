@@ -18,7 +18,7 @@ from torch import nn
 
 from ....errors import ConfigError
 from ....torch_internals import is_compiled, is_recomputed_later
-from ...calls.model_view import forward_replaced
+from ...calls.autocast import forward_replaced
 from ...calls.stand_in import StandIn
 from ..internals import GRADIENT_OF_A_SHARE, is_gathered
 

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from strategies import ConfigError
+from strategies.parallel.calls.autocast import forward_replaced
 from strategies.parallel.calls.model_view import (
     IN_SHARDS,
     Call,
     ModelCalls,
-    forward_replaced,
     may_hold_gradients,
 )
 

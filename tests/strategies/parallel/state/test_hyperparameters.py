@@ -2,8 +2,10 @@ import json
 import math
 from typing import Any
 
+import pytest
 import torch
 
+from strategies import ConfigError
 from strategies.parallel.state.hyperparameters import (
     current_hyperparameters,
     merge,
@@ -126,3 +128,10 @@ def test_groups_of_an_earlier_release_go_on() -> None:
     assert (float(built[0]["t"]), built[0]["scale"]) == (2.0, math.sqrt)
     assert built[1]["step"] == 6
     assert changes == ["betas of parameter group 1: [0.9, 0.99] -> (0.5, 0.99)"]
+
+
+def test_a_group_that_the_script_adds_later_is_refused() -> None:
+    optimizer = torch.optim.SGD([torch.ones(1, requires_grad=True)], lr=0.1)
+    optimizer.add_param_group({"params": [torch.ones(1, requires_grad=True)]})
+    with pytest.raises(ConfigError, match="was made with 1 parameter groups and has 2 now"):
+        put_in_force(optimizer.param_groups, [{"lr": 0.5}])
