@@ -29,7 +29,8 @@ class Net(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block, back in zip(self.blocks, self.back, strict=True):
             x = x + back(block(x))
-        return self.head(x)
+        logits: torch.Tensor = self.head(x)
+        return logits
 
 
 def rows(width: int) -> TensorDataset:
