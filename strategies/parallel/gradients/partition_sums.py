@@ -17,6 +17,7 @@ import torch.distributed as dist
 from ...collectives.order_free import in_chunks, round_away_
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
+from .owners import add_of_others
 from .step_units import StepUnits
 
 BUCKET_ELEMENTS = 1 << 22
@@ -158,6 +159,13 @@ class PartitionSums:
     def _reduce(self, bucket: _Bucket, flat: torch.Tensor) -> None:
         """Leave on each rank the sums of its own part of the bucket."""
         if self._ranks.world_size == 1:
+            return
+        if flat.is_cpu:
+            rows = [
+                flat[bucket.begin_of(rank) :][: bucket.length_of(rank)]
+                for rank in range(self._ranks.world_size)
+            ]
+            add_of_others(rows[self._ranks.rank], rows)
             return
         if bucket.is_even:
             begin = bucket.begin_of(self._ranks.rank)

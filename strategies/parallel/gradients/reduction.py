@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from ...collectives.process_group import Ranks
 from .blocks import Block, Stretch
+from .owners import send_around, wait_for
 from .terms import STRETCH_ELEMENTS, Terms
 
 _BUCKET_ON_HOST = 1 << 20
@@ -84,8 +85,8 @@ class _OnHost:
                 self._sum(terms, at, bucket, shifts, whole)
                 parts = [whole[share.begin : share.end] for share in bucket.shares]
                 own = [parts[self._ranks.rank]] * len(parts)
-                works += _send_around(own, parts, self._ranks, tag=_TOTALS)
-        _wait_for(works)
+                works += send_around(own, parts, self._ranks.rank, tag=_TOTALS)
+        wait_for(works)
 
     def _messages(self, terms: Terms, at: int, bucket: _Bucket) -> list[torch.Tensor]:
         """Return what each other rank has sent about this one's share, (rows, elements)."""
@@ -101,7 +102,7 @@ class _OnHost:
                 sent.append(received[-1])
             else:
                 sent.append(terms.message(at, share, _room(self._sent[rank], *of)))
-        _wait_for(_send_around(sent, received, self._ranks, tag=_TERMS))
+        wait_for(send_around(sent, received, self._ranks.rank, tag=_TERMS))
         return received[: self._ranks.rank] + received[self._ranks.rank + 1 :]
 
     def _sum(
@@ -128,34 +129,6 @@ class _OnHost:
 
 def _room(memory: torch.Tensor, block: Block, shape: tuple[int, int], terms: Terms) -> torch.Tensor:
     return memory.view(terms.dtype_of(block))[: shape[0] * shape[1]].view(shape)
-
-
-def _send_around(
-    sent: Sequence[torch.Tensor], received: Sequence[torch.Tensor], ranks: Ranks, *, tag: int
-) -> list[Any]:
-    """Send a tensor to each other rank, and receive one of each. Called on every rank.
-
-    On the host, where gloo's collectives for this copy all of it twice more.
-
-    Args:
-        sent: contiguous, by rank; what is meant for this one is not looked at.
-        received: likewise, to be filled.
-        ranks: all of the run.
-        tag: of this kind of message; those of a kind are received in the order of their sending.
-
-    Returns:
-        What is to be waited for, with the process group's own limit.
-    """
-    others = [(ranks.rank + n) % ranks.world_size for n in range(1, ranks.world_size)]
-    works = [dist.irecv(received[other], src=other, tag=tag) for other in others]
-    works += [dist.isend(sent[other], dst=other, tag=tag) for other in others]
-    return works
-
-
-def _wait_for(works: Sequence[Any]) -> None:
-    """Wait for what `_send_around` has begun."""
-    for work in works:
-        work.wait()
 
 
 class _OnDevice:

@@ -23,6 +23,7 @@ from ...collectives.order_free import round_away_
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters
+from .owners import add_of_others
 from .step_units import StepUnits
 
 _VERBS = ("set_custom_reduce_scatter", "set_all_reduce_hook", "set_gradient_divide_factor")
@@ -146,6 +147,11 @@ class _Part:
     ) -> Any:
         """Round, and reduce over the ranks. Called on every rank, by fully_shard."""
         self._round(input_tensor)
+        if input_tensor.is_cpu:
+            rows = list(input_tensor.view(self._ranks, -1))
+            output_tensor.copy_(rows[dist.get_rank(group)])
+            add_of_others(output_tensor, rows, group)
+            return None
         return dist.reduce_scatter_tensor(
             output_tensor, input_tensor, op=dist.ReduceOp.SUM, group=group, async_op=async_op
         )

@@ -3,86 +3,40 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
-from types import SimpleNamespace
+from functools import partial
 from typing import Any, cast
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from strategies import Ranks
 from strategies.parallel.gradients import gradient_sums, reduction
 from strategies.parallel.gradients.gradient_sums import GradientSums
 
-LIMIT_S = 60
+from .thread_ranks import as_ranks
+
 SHAPES: dict[str, tuple[int, ...]] = {"a": (40, 3), "b": (7,), "c": (), "d": (11, 2), "e": (0, 4)}
 EXPONENTS = {"a": 9, "b": 3, "c": 3, "d": -2}
 Grads = list[torch.Tensor | None]
 
 
-class Group:
-    """What `torch.distributed` is to ranks that are threads."""
-
-    def __init__(self, world_size: int) -> None:
-        self.rank = threading.local()
-        self._sent: dict[Any, SimpleQueue[torch.Tensor]] = defaultdict(SimpleQueue)
-        self._met = threading.Barrier(world_size, timeout=LIMIT_S)
-        self._all: list[torch.Tensor] = [torch.empty(0)] * world_size
-
-    def isend(self, tensor: torch.Tensor, dst: int, tag: int) -> Any:
-        assert tensor.is_contiguous()
-        self._sent[self.rank.own, dst, tag].put(tensor.clone())
-        return SimpleNamespace(wait=lambda: None)
-
-    def irecv(self, tensor: torch.Tensor, src: int, tag: int) -> Any:
-        assert tensor.is_contiguous()
-        queue = self._sent[src, self.rank.own, tag]
-        return SimpleNamespace(wait=lambda: tensor.copy_(queue.get(timeout=LIMIT_S)))
-
-    def _gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        self._all[self.rank.own] = tensor.clone()
-        self._met.wait()
-        found = list(self._all)
-        self._met.wait()
-        return found
-
-    def all_reduce(self, tensor: torch.Tensor, op: Any) -> None:
-        assert op == dist.ReduceOp.MAX
-        tensor.copy_(torch.stack(self._gather(tensor)).amax(0))
-
-    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
-        tensor.copy_(self._gather(tensor)[src])
-
-    def reduce_scatter_tensor(self, output: torch.Tensor, given: torch.Tensor) -> None:
-        total = torch.stack(self._gather(given)).sum(0)
-        output.copy_(total.chunk(len(self._all))[self.rank.own])
-
-    def all_gather_into_tensor(self, output: torch.Tensor, given: torch.Tensor) -> None:
-        output.copy_(torch.cat(self._gather(given)))
-
-
 def sums_of_a_rank(
-    rank: int, world_size: int, steps: list[tuple[int, list[Grads]]], group: Group, **how: Any
+    steps: list[tuple[int, list[Grads]]],
+    dtype: torch.dtype,
+    exponents: dict[str, int],
+    bucket_elements: int | None,
+    ranks: Ranks,
 ) -> list[tuple[Grads, list[str], dict[str, int]]]:
     """What one rank finds in each step: totals, names that are inexact, exponents."""
-    group.rank.own = rank
-    ranks = cast(
-        Ranks, SimpleNamespace(world_size=world_size, rank=rank, device=torch.device("cpu"))
-    )
-    dtype = how.pop("dtype")
-    exponents: dict[str, int] = how.pop("exponents")
+    world_size = ranks.world_size
     named = [(name, nn.Parameter(torch.zeros(shape).to(dtype))) for name, shape in SHAPES.items()]
-    sums = GradientSums(named, ranks, **how)
+    sums = GradientSums(named, ranks, bucket_elements=bucket_elements)
     found = []
     for count, micro_batches in steps:
         sums.begin(exponents, count)
         for number in range(-(-count // world_size)):
-            mine = number * world_size + rank
+            mine = number * world_size + ranks.rank
             # A rank that comes short repeats one with weight zero.
             grads = micro_batches[mine % count]
             for (_, parameter), grad in zip(named, grads, strict=True):
@@ -105,17 +59,8 @@ def of_all(
     bucket_elements: int | None = None,
 ) -> list[tuple[Grads, list[str], dict[str, int]]]:
     """What all ranks find, which is the same."""
-    group = Group(world_size)
-    for name in vars(Group):
-        if not name.startswith("_"):
-            monkeypatch.setattr(dist, name, getattr(group, name))
-    how: Any = {"dtype": dtype, "exponents": exponents, "bucket_elements": bucket_elements}
-    with ThreadPoolExecutor(world_size) as pool:
-        running = [
-            pool.submit(sums_of_a_rank, rank, world_size, steps, group, **how)
-            for rank in range(world_size)
-        ]
-        first, *others = [one.result(LIMIT_S) for one in running]
+    of_one = partial(sums_of_a_rank, steps, dtype, exponents, bucket_elements)
+    first, *others = as_ranks(monkeypatch, world_size, of_one)
     for other in others:
         assert_same(first, other)
     return first

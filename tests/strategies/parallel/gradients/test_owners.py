@@ -1,0 +1,102 @@
+"""What others have of what a rank owns is added to it, and no bit of it is lost."""
+
+import pytest
+import torch
+
+from strategies import Ranks
+from strategies.collectives.order_free import round_away_
+from strategies.parallel.gradients import owners
+from strategies.parallel.gradients.owners import add_of_others
+from strategies.parallel.gradients.partition_sums import Cut, PartitionSums
+
+from .thread_ranks import as_ranks
+
+LENGTHS = {1: (9,), 2: (7, 0), 3: (40, 3, 11), 4: (5, 5, 5, 5)}
+UNIT = -20
+
+
+def rows_of(rank: int, lengths: tuple[int, ...]) -> list[torch.Tensor]:
+    """Numbers over many magnitudes, rounded as gradients are before they are summed."""
+    generator = torch.Generator().manual_seed(rank)
+    made = [
+        (torch.randn(n, generator=generator) * torch.exp(4 * torch.randn(n, generator=generator)))
+        for n in lengths
+    ]
+    rows = [one.double() for one in made]
+    for row in rows:
+        round_away_(row, UNIT)
+    return rows
+
+
+@pytest.mark.parametrize("world_size", LENGTHS)
+@pytest.mark.parametrize("at_a_time", [1, 8, 1 << 20])
+@pytest.mark.parametrize("is_in_place", [True, False])
+def test_each_rank_gets_the_exact_sum_of_its_row(
+    world_size: int, at_a_time: int, is_in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "_AT_A_TIME", at_a_time)
+    lengths = LENGTHS[world_size]
+
+    def rank_main(ranks: Ranks) -> torch.Tensor:
+        rows = rows_of(ranks.rank, lengths)
+        own = rows[ranks.rank] if is_in_place else rows[ranks.rank].clone()
+        add_of_others(own, rows)
+        return own
+
+    found = as_ranks(monkeypatch, world_size, rank_main)
+    every = [rows_of(rank, lengths) for rank in range(world_size)]
+    for rank, own in enumerate(found):
+        assert torch.equal(own, torch.stack([rows[rank] for rows in every]).sum(0))
+
+
+@pytest.mark.parametrize("odd", [torch.inf, -torch.inf, torch.nan])
+def test_what_is_not_finite_arrives(odd: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rank_main(ranks: Ranks) -> torch.Tensor:
+        rows = [torch.ones(3, dtype=torch.float64) for _ in range(2)]
+        rows[0][1] = odd if ranks.rank == 1 else 1.0
+        add_of_others(rows[ranks.rank], rows)
+        return rows[ranks.rank]
+
+    first, second = as_ranks(monkeypatch, 2, rank_main)
+    assert torch.equal(first.isfinite(), torch.tensor([True, False, True]))
+    assert torch.equal(second, torch.full((3,), 2.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("bucket_elements", [1, 30, 1 << 20])
+def test_parts_have_the_sums_of_one_rank(
+    bucket_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parameters that several ranks own in parts of other lengths, and one that one owns whole."""
+    shapes = {"a": (40, 3), "b": (7,), "c": ()}
+    cuts = {
+        "a": [Cut(rank=0, start=0, end=100), Cut(rank=2, start=100, end=120)],
+        "b": [Cut(rank=1, start=0, end=7)],
+        "c": [Cut(rank=2, start=0, end=1)],
+    }
+    generator = torch.Generator().manual_seed(5)
+    grads = [
+        [torch.randn(shape, generator=generator) for shape in shapes.values()] for _ in range(6)
+    ]
+
+    def totals(ranks: Ranks) -> dict[tuple[str, int], torch.Tensor]:
+        alone = ranks.world_size == 1
+        of = {
+            name: [Cut(rank=0, start=one.start, end=one.end) for one in held] if alone else held
+            for name, held in cuts.items()
+        }
+        named = [(name, torch.nn.Parameter(torch.zeros(shape))) for name, shape in shapes.items()]
+        sums = PartitionSums(named, of, ranks, bucket_elements=bucket_elements)
+        sums.begin(dict.fromkeys(shapes, 3), len(grads))
+        for mine in grads[ranks.rank :: ranks.world_size]:
+            for number, grad in enumerate(mine):
+                sums.take(number, grad)
+            sums.finish()
+        assert sums.agree() == []
+        return {(name, cut.start): total.clone() for name, cut, total in sums.totals()}
+
+    (truth,) = as_ranks(monkeypatch, 1, totals)
+    found = as_ranks(monkeypatch, 3, totals)
+    joined = {key: total for one in found for key, total in one.items()}
+    assert joined.keys() == truth.keys()
+    for key, total in joined.items():
+        assert torch.equal(total, truth[key])

@@ -1,0 +1,82 @@
+"""Ranks as threads that send each other tensors."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from strategies import Ranks
+
+LIMIT_S = 60
+
+
+class Group:
+    """What `torch.distributed` is to ranks that are threads."""
+
+    def __init__(self, world_size: int) -> None:
+        self.rank = threading.local()
+        self._sent: dict[Any, SimpleQueue[torch.Tensor]] = defaultdict(SimpleQueue)
+        self._met = threading.Barrier(world_size, timeout=LIMIT_S)
+        self._all: list[torch.Tensor] = [torch.empty(0)] * world_size
+
+    def get_rank(self, group: None) -> int:
+        return int(self.rank.own)
+
+    def isend(self, tensor: torch.Tensor, group: None, group_dst: int, tag: int) -> Any:
+        assert tensor.is_contiguous()
+        assert tensor.numel()
+        self._sent[self.rank.own, group_dst, tag].put(tensor.clone())
+        return SimpleNamespace(wait=lambda: None)
+
+    def irecv(self, tensor: torch.Tensor, group: None, group_src: int, tag: int) -> Any:
+        assert tensor.is_contiguous()
+        assert tensor.numel()
+        queue = self._sent[group_src, self.rank.own, tag]
+        return SimpleNamespace(wait=lambda: tensor.copy_(queue.get(timeout=LIMIT_S)))
+
+    def _gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        self._all[self.rank.own] = tensor.clone()
+        self._met.wait()
+        found = list(self._all)
+        self._met.wait()
+        return found
+
+    def all_reduce(self, tensor: torch.Tensor, op: Any) -> None:
+        assert op == dist.ReduceOp.MAX
+        tensor.copy_(torch.stack(self._gather(tensor)).amax(0))
+
+    def broadcast(self, tensor: torch.Tensor, src: int) -> None:
+        tensor.copy_(self._gather(tensor)[src])
+
+    def reduce_scatter_tensor(self, output: torch.Tensor, given: torch.Tensor) -> None:
+        total = torch.stack(self._gather(given)).sum(0)
+        output.copy_(total.chunk(len(self._all))[self.rank.own])
+
+    def all_gather_into_tensor(self, output: torch.Tensor, given: torch.Tensor) -> None:
+        output.copy_(torch.cat(self._gather(given)))
+
+
+def as_ranks(
+    monkeypatch: pytest.MonkeyPatch, world_size: int, rank_main: Callable[[Ranks], Any]
+) -> list[Any]:
+    """What each of so many ranks returns, which are threads."""
+    group = Group(world_size)
+    for name in vars(Group):
+        if not name.startswith("_"):
+            monkeypatch.setattr(dist, name, getattr(group, name))
+
+    def run(rank: int) -> Any:
+        group.rank.own = rank
+        place = SimpleNamespace(world_size=world_size, rank=rank, device=torch.device("cpu"))
+        return rank_main(cast(Ranks, place))
+
+    with ThreadPoolExecutor(world_size) as pool:
+        running = [pool.submit(run, rank) for rank in range(world_size)]
+        return [one.result(LIMIT_S) for one in running]
