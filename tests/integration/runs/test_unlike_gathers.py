@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 from launcher import Run
-from strategies.parallel.zero import agreed_gathers
+from strategies.parallel.zero.weights import agreed_gathers
 
 agreed_gathers.AT_LEAST_S = 3.0
 CASE, FIRST = os.environ["CASE"], int(os.environ["FIRST"])
