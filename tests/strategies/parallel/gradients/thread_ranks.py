@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from strategies import Ranks
 
 LIMIT_S = 60
+T = TypeVar("T")
 
 
 class Group:
@@ -64,15 +65,15 @@ class Group:
 
 
 def as_ranks(
-    monkeypatch: pytest.MonkeyPatch, world_size: int, rank_main: Callable[[Ranks], Any]
-) -> list[Any]:
+    monkeypatch: pytest.MonkeyPatch, world_size: int, rank_main: Callable[[Ranks], T]
+) -> list[T]:
     """What each of so many ranks returns, which are threads."""
     group = Group(world_size)
     for name in vars(Group):
         if not name.startswith("_"):
             monkeypatch.setattr(dist, name, getattr(group, name))
 
-    def run(rank: int) -> Any:
+    def run(rank: int) -> T:
         group.rank.own = rank
         place = SimpleNamespace(world_size=world_size, rank=rank, device=torch.device("cpu"))
         return rank_main(cast(Ranks, place))
