@@ -218,7 +218,10 @@ class BackgroundSave:
         if not files:
             self._written = Outcome(value=[])
         if frozen is not None:
-            frozen.begin_proof(None if copy is None else [copy.copied(f) for f in frozen.new])
+            if copy is None:
+                frozen.begin_proof()
+            else:
+                frozen.begin_proof([copy.copied(f) for f in frozen.new], after=copy.wait)
             if self._written is not None:
                 frozen.wait()  # nobody waits for a writer, which would take longer
 

@@ -7,7 +7,8 @@ summed up beside the training and compared with the sum of what was stored; if t
 save fails, and from the next one on the tensor is written with the rest.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -214,12 +215,19 @@ class FrozenPart:
         self._thread: SideThread | None = None
         self._error: BaseException | None = None
 
-    def begin_proof(self, copies: Sequence[torch.Tensor] | None = None) -> None:
+    def begin_proof(
+        self,
+        copies: Sequence[torch.Tensor] | None = None,
+        *,
+        after: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin to sum up the bytes, beside what this process does. No collective.
 
         Args:
             copies: What is written of `new`, on the host, and not changed before `prove` returns;
                 None: the tensors themselves do not change before that.
+            after: Returns once the training waits for nothing of this save any more; called in the
+                thread, which would take a processor from the copy that it does wait for.
         """
         written = [f.data for f in self.new] if copies is None else copies
         # What is on a device is summed up there in the order of what it is given to do: it cannot
@@ -232,7 +240,7 @@ class FrozenPart:
         self._on_host = [(f, data) for f, data in sources if data.is_cpu]
         self._sums = {place_of(f): begin_sum(data) for f, data in sources if not data.is_cpu}
         if sources:
-            self._thread = SideThread(self._sum_up)
+            self._thread = SideThread(partial(self._sum_up, after))
 
     def is_settled(self) -> bool:
         """Tell whether `prove` returns at once."""
@@ -278,8 +286,9 @@ class FrozenPart:
         """
         self._tensors.committed(token, self, stored, self._totals)
 
-    def _sum_up(self) -> None:
+    def _sum_up(self, after: Callable[[], None]) -> None:
         try:
+            after()
             self._totals = {place: one.finish() for place, one in self._sums.items()}
             self._totals |= {place_of(f): begin_sum(data).finish() for f, data in self._on_host}
         except BaseException as error:
