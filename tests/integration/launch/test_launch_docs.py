@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.proc_files import proc_bytes
+
 pytestmark = pytest.mark.timeout(120)
 PAGE = Path(__file__).parents[3] / "docs" / "launching.md"
 TWO = ("--nproc-per-node", "2")
@@ -20,7 +22,7 @@ def ranks_of(launched):
     """The processes of the ranks."""
     found = []
     for pid in launched.processes():
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        environ = proc_bytes(pid, "environ")
         found += [pid] if b"\0LOCAL_RANK=" in environ else []
     return found
 

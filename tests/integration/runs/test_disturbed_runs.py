@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.proc_files import proc_bytes
+
 pytestmark = pytest.mark.timeout(180)
 SLOW = ("--pause", "0.1")
 
@@ -24,7 +26,7 @@ def ranks_of(launched: Any) -> list[int]:
     """The pids of the ranks, in rank order."""
     found = {}
     for pid in launched.processes():
-        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        environ = proc_bytes(pid, "environ").split(b"\0")
         by_name = dict(item.split(b"=", 1) for item in environ if b"=" in item)
         if b"RANK" in by_name and os.getpgid(pid) == pid:
             found[int(by_name[b"RANK"])] = pid

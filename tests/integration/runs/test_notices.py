@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tests.proc_files import proc_bytes
+
 pytestmark = pytest.mark.timeout(240)
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "noticed.py")
@@ -60,9 +62,9 @@ class Trial:
 
 def rank_pid(launched: Any, rank: int) -> int:
     for pid in launched.processes():
-        environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        comm = Path(f"/proc/{pid}/comm").read_text()
-        if comm == f"rank {rank}\n" or f"RANK={rank}".encode() in environ:
+        environ = proc_bytes(pid, "environ").split(b"\0")
+        comm = proc_bytes(pid, "comm")
+        if comm == f"rank {rank}\n".encode() or f"RANK={rank}".encode() in environ:
             return int(pid)
     raise AssertionError(f"no rank {rank}")
 

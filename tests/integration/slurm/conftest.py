@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.proc_files import proc_bytes
+
 
 def load(name: str, path: Path) -> ModuleType:
     """Import a file beside the tests, which are no package."""
@@ -90,8 +92,8 @@ class Jobs:
         """Return the processes of this test's agents."""
         found = []
         for pid in self.cluster.processes():
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            environ = Path(f"/proc/{pid}/environ").read_bytes()
+            words = proc_bytes(pid, "cmdline").split(b"\0")
+            environ = proc_bytes(pid, "environ")
             is_step = b"SLURM_STEP_ID=0" in environ and b"RANK=" not in environ
             if is_step and b"--run-dir" in words and str(self.run.path).encode() in words:
                 found.append(pid)

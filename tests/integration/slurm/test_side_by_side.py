@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.proc_files import proc_bytes
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 SLOW = "--pause 0.1 --epochs 400 --patience 1000"
 
@@ -48,8 +50,8 @@ def test_all_have_saved_when_the_job_is_requeued(
 def notify(cluster: Any, run: Any) -> None:
     """Send a notice to the launcher of one of the runs, as a person on its node does."""
     for pid in cluster.processes():
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        words = proc_bytes(pid, "cmdline").split(b"\0")
+        environ = proc_bytes(pid, "environ")
         is_step = b"SLURM_STEP_ID=" in environ and b"\0RANK=" not in environ
         if is_step and str(run.path).encode() in words:
             os.kill(pid, signal.SIGUSR1)
