@@ -34,6 +34,21 @@ def in_chunks(*flat: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     yield from zip(*(torch.split(one, CHUNK_ELEMENTS) for one in flat), strict=True)
 
 
+def add_converted_(
+    total: torch.Tensor, numbers: torch.Tensor, scratch: torch.Tensor, *, alpha: float = 1.0
+) -> None:
+    """Add numbers of another dtype to a flat total, times alpha. On the host.
+
+    Args:
+        total: float64.
+        numbers: as many.
+        scratch: float64, for a chunk. `add_` alone would convert them elsewhere than in the cache.
+        alpha: see `AWAY`.
+    """
+    for part, piece in in_chunks(total, numbers):
+        part.add_(scratch[: len(piece)].copy_(piece), alpha=alpha)
+
+
 def rounded(numbers: torch.Tensor, exponent: int) -> torch.Tensor:
     """Return multiples of 2**exponent, the nearest ones, ties to even.
 

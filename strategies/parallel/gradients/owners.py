@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ...collectives.order_free import CHUNK_ELEMENTS, in_chunks
+from ...collectives.order_free import CHUNK_ELEMENTS, add_converted_
 
 _AT_A_TIME = 1 << 20
 """Elements that are sent and received together: 4 MiB in float32, once each."""
@@ -43,8 +43,7 @@ def add_of_others(
         received = [torch.empty(len(here)) for _ in rows]
         wait_for(send_around(sent, received, rank, tag=_ROWS, group=group))
         for numbers in received[:rank] + received[rank + 1 :]:
-            for part, piece in in_chunks(here, numbers):
-                part.add_(scratch[: len(piece)].copy_(piece))
+            add_converted_(here, numbers, scratch)
 
 
 def send_around(

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from ...collectives.order_free import AWAY, in_chunks
+from ...collectives.order_free import AWAY, add_converted_, in_chunks
 from .blocks import Block, Stretch
 
 MOST_HELD = 2
@@ -147,11 +147,10 @@ class SummedTerms:
         self._is_begun = True
 
     def _add(self, total: torch.Tensor, grad: torch.Tensor) -> None:
-        if not grad.is_cpu:
+        if grad.is_cpu:
+            add_converted_(total, grad, self._scratch, alpha=AWAY)
+        else:
             total.add_(grad, alpha=AWAY)
-            return
-        for part, piece in in_chunks(total, grad):
-            part.add_(self._scratch[: len(piece)].copy_(piece), alpha=AWAY)
 
     def dtype_of(self, block: Block) -> torch.dtype:
         """Return float64."""
