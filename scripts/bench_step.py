@@ -37,6 +37,7 @@ from launcher.contract.run_options import RunOptions
 from launcher.run_folder.folder import RunFolder
 from launcher.training.rank_console import RankConsole
 from launcher.training.run import Run
+from launcher.training.start.opening import open_run
 from strategies import EMA, Ranks, process_groups, training_batches
 from strategies.data.batches import BatchPlan
 
@@ -173,8 +174,8 @@ def ours(
         kind = f"{'exact-' if exact else ''}{'ema-' if ema is not None else ''}{strategy}"
         name = called or f"{kind}-{optimizer.__name__}"
         folder = RunFolder(Path(os.environ["BENCH_FOLDER"]) / name)
-        run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=folder, seed=0)
-        run.console = RankConsole(is_heard=False)
+        flag, silent = cast(PreemptionFlag, Flag()), RankConsole(is_heard=False)
+        run = Run(open_run(environment, ranks, flag, folder=folder, seed=0, console=silent))
         job = run.prepare(
             model=lambda: task.model(),
             optimizer=optimizer,

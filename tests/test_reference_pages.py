@@ -134,7 +134,7 @@ def test_a_call_has_its_signature(name: str) -> None:
 
 
 INTERNAL = {
-    *("mistake_text", "has_trained", "save_after", "save_after_mistake"),
+    *("context", "mistake_text", "save_after", "save_after_mistake"),
     *("plan", "prepare", "fit", "require_complete", "place", "is_under_way"),
 }
 """Public to the parts of a run, of no use to a script."""

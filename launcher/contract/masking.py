@@ -7,7 +7,9 @@ values.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -199,3 +201,26 @@ def _worth_searching(values: Iterator[str] | Sequence[str]) -> tuple[str, ...]:
         and _NUMBER.fullmatch(value) is None
     }
     return tuple(sorted(found, key=len, reverse=True))
+
+
+class Masks:
+    """What a rank masks: the secrets of its environment, its arguments and its script's settings.
+
+    A script may set a variable later: the environment is read at each call.
+    """
+
+    def __init__(self) -> None:
+        self.settings: object = {}
+        """What `run.config` has returned."""
+
+    def text(self, text: str) -> str:
+        """Return a text, such as an exception's, without the secrets that are known here."""
+        return mask_text(text, self._secrets())
+
+    def description(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """Return details, such as an event's, without the secrets that are known here."""
+        return mask_description(details, self._secrets())
+
+    def _secrets(self) -> tuple[str, ...]:
+        settings = {ARGUMENTS: sys.argv[1:], "config": self.settings}
+        return secrets_in(settings, secrets_of(os.environ))

@@ -63,7 +63,8 @@ class RunFolder:
         """Tells whether no other run has taken the folder."""
         self.mask: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda details: details
         """Takes secrets out of an event."""
-        self._described: Mapping[str, Any] | None = None
+        self.described: Mapping[str, Any] = {}
+        """What run.json says, as this start has written it; on the coordinator only."""
         self._events = self._line_file(EVENTS)
         self._metrics = self._line_file(METRICS)
 
@@ -123,7 +124,7 @@ class RunFolder:
 
     def write_run(self, description: Mapping[str, Any]) -> None:
         """Write run.json, what this run is made of. Called on the coordinator only."""
-        self._described = description
+        self.described = description
         text = json.dumps(description, indent=2, default=str) + "\n"
         replace_text(self.path / "run.json", text)
 
@@ -194,9 +195,9 @@ class RunFolder:
         if (self.path / "run.json").exists():
             return
         self.warn(f"{self.path} was removed during the run; it is created again.")
-        if self._described is not None:
+        if self.described:
             with suppress(OSError):
-                self.write_run(self._described)
+                self.write_run(self.described)
 
 
 def run_folder_at(path: Path, checkpoints: str | Path | None) -> RunFolder:

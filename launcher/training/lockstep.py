@@ -53,6 +53,10 @@ _KEY = "relaunch/lockstep/{}"
 _OWN = tuple(f"{Path(__file__).parents[2] / name}{os.sep}" for name in ("launcher", "strategies"))
 
 
+EndProcess = Callable[[str, bool], None]
+"""Takes the sentence about a rank that left, and whether its start had completed a step."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stop:
     """The newest call of a rank."""
@@ -72,8 +76,8 @@ class Stop:
 class Lockstep:
     """This rank's calls; the others' are read when this one ends."""
 
-    def __init__(self, ranks: Ranks, *, end_process: Callable[[str], None]) -> None:
-        """Take what ends this process with a sentence, from a thread."""
+    def __init__(self, ranks: Ranks, end_process: EndProcess) -> None:
+        """Take what ends this process, from a thread."""
         self._ranks = ranks
         self._end_process = end_process
         self._now = Stop(calls=0, what="main", where="its first line", step=0)
@@ -81,6 +85,8 @@ class Lockstep:
         self._timer: threading.Timer | None = None
         self.step = 0
         """The step that this rank is in."""
+        self.has_trained = False
+        """Whether this start has completed a step: what goes wrong from then on costs something."""
         self.loop: str | None = None
         """What this rank iterates over, while it does."""
 
@@ -116,10 +122,14 @@ class Lockstep:
         """
         self._departure = self._sentence(what, users_line())
         if self._ranks.world_size > 1 and self._timer is None:
-            self._timer = threading.Timer(LEFT_S, self._end_process, (self._departure,))
+            self._timer = threading.Timer(LEFT_S, self.end_process, (self._departure,))
             self._timer.daemon = True
             self._timer.start()
         return self._departure
+
+    def end_process(self, sentence: str) -> None:
+        """End this rank, which has left its loop and runs on alone; called in a thread."""
+        self._end_process(sentence, self.has_trained)
 
     def stay(self) -> None:
         """Take back what `leave` has begun: the process ends for a reason of its own."""

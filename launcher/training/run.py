@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Unpack
 
+import torch
 from torch.utils.data import Subset
 
 from checkpointing import CheckpointError
@@ -22,7 +19,6 @@ from strategies import (
     Ranks,
     StrategyError,
     fold_indices,
-    process_groups,
     quiet_engines,
     shield_loader_workers,
     split_indices,
@@ -36,14 +32,12 @@ from ..contract.files.error_file import write_error, write_exception
 from ..contract.files.heartbeat import Heartbeat, listen_for_stacks
 from ..contract.files.run_dir_file import tell_folder
 from ..contract.peer_loss import is_of_connection
-from ..contract.preemption import PreemptionFlag
-from ..run_folder.folder import run_folder_at
+from ..run_folder.folder import RunFolder, run_folder_at
 from ..run_folder.lock import FolderTakenError, FolderUnavailableError
 from .context import RunContext
-from .ending.before_first_step import BeforeFirstStep
 from .ending.mistakes import code_of_mistake, mistake_text
 from .ending.notices import Notice, notice_of
-from .ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others, own_environment
+from .ending.rank_end import end_well, leave, leaving_with_others, own_environment
 from .lockstep import where_raised
 from .loop.fit import Loss, fit
 from .loop.job import Job
@@ -53,17 +47,22 @@ from .recipe.measure import Measure
 from .recipe.recipe import Recipe
 from .recipe.script_config import Settings, build_config, to_json
 from .recipe.signature import FitArguments, PrepareArguments, with_recipe
-from .run_path import path_of_coordinator, run_path
 from .run_state import Preempted
+from .start.opening import open_run
+from .start.process import groups_of, listen_for_notices, require_main_thread
+from .start.run_path import path_of_coordinator, run_path
 
 _FAILURE = 1
 quiet_engines()  # here, since transformers imports one, which speaks at once
 
 
-class Run(RunContext):
+class Run:
     """One start of a run; the object that `Run.start` passes to the script's main function."""
 
-    _job: Job | None = None
+    def __init__(self, context: RunContext) -> None:
+        self.context = context
+        """What every part of the run is given."""
+        self._job: Job | None = None
 
     @classmethod
     def start(
@@ -92,25 +91,25 @@ class Run(RunContext):
         Raises:
             ConfigError: this is not the main thread of the process.
         """
-        _require_main_thread()
+        require_main_thread()
         environment = own_environment()
         path = run_path(environment, run_dir)
         tell_folder(environment.folder_file, path)
         listen_for_stacks(environment.stacks_file)
-        flag, start = _listen_for_notices(environment)
+        flag, start = listen_for_notices(environment)
         unshielded = shield_loader_workers()
         # From here on --hang-timeout counts: ranks that never meet are the commonest hang.
         Heartbeat(environment.heartbeat_file).beat()
         with (
             leaving_with_others(environment, start),
-            _process_groups(environment) as ranks,
+            groups_of(environment) as ranks,
         ):
 
             def begin() -> Run:
                 is_named = environment.run.run_dir is not None or run_dir is not None
                 kept = path if is_named else path_of_coordinator(path, environment, ranks)
                 folder = run_folder_at(kept, environment.run.checkpoints or checkpoints)
-                run = cls(
+                context = open_run(
                     environment,
                     ranks,
                     flag,
@@ -120,11 +119,11 @@ class Run(RunContext):
                     before_first_step=start,
                 )
                 if unshielded is not None:
-                    run.warn(unshielded)
+                    context.warn(unshielded)
                 if (in_use := memory_in_use(ranks.device)) is not None:
-                    run.warn_of_rank(in_use)
+                    context.warn_of_rank(in_use)
                 start.pause()
-                return run
+                return cls(context)
 
             code = _code_of(begin, main, environment, is_coordinator=ranks.is_coordinator)
             end_well(environment, flag, start, code)
@@ -145,6 +144,44 @@ class Run(RunContext):
             raise ConfigError(f"{where_raised(error) or 'the script'}: {sentence}") from error
 
     @property
+    def device(self) -> torch.device:
+        """This rank's device, to which batches are moved."""
+        return self.context.device
+
+    @property
+    def ranks(self) -> Ranks:
+        """This rank's place among all ranks of the run."""
+        return self.context.ranks
+
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder; `folder.path` is its path."""
+        return self.context.folder
+
+    @property
+    def attempt(self) -> int:
+        """Number of this start of the run, from 1; higher than that of any start before."""
+        return self.context.attempt
+
+    @property
+    def seed(self) -> int:
+        """Seed of all random numbers."""
+        return self.context.seed
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name; "auto" until `prepare` has chosen one."""
+        return self.context.asked_strategy if self._job is None else self._job.strategy
+
+    def say(self, sentence: str) -> None:
+        """Print a line on the coordinator."""
+        self.context.say(sentence)
+
+    def warn(self, sentence: str) -> None:
+        """Print a warning on the coordinator's standard error."""
+        self.context.warn(sentence)
+
+    @property
     def notice(self) -> Notice | None:
         """The preemption notice of this rank, with its cause and the seconds left; or None.
 
@@ -152,7 +189,7 @@ class Run(RunContext):
         test or export. Other ranks may not have received it yet, so no collective may depend on
         it.
         """
-        return notice_of(self.preemption, time.time())
+        return notice_of(self.context.preemption, time.time())
 
     @with_recipe
     def prepare(self, **recipe: Unpack[PrepareArguments]) -> Job:
@@ -163,14 +200,15 @@ class Run(RunContext):
         Raises:
             ConfigError: something in the recipe cannot work, or the run folder holds another run.
         """
-        if self.environment.planned is not None:
+        context = self.context
+        if context.environment.planned is not None:
             require_arguments(Recipe, recipe, where="run.prepare")
-            leave_plan(self, Recipe(**recipe), self.environment.planned)
-        self.before_first_step.leave_if_asked()
-        self.lockstep.enter("run.prepare")
+            leave_plan(context, Recipe(**recipe), context.environment.planned)
+        context.before_first_step.leave_if_asked()
+        context.lockstep.enter("run.prepare")
         self._refuse_second_job()
         require_arguments(Recipe, recipe, where="run.prepare")
-        self._job = Job(self, Recipe(**recipe))
+        self._job = Job(context, Recipe(**recipe))
         return self._job
 
     @with_recipe
@@ -220,11 +258,13 @@ class Run(RunContext):
             ConfigError: an unknown key, or a value of another type.
         """
         found = build_config(cls, sys.argv[1:], file=None if file is None else Path(file))
-        self.settings = to_json(found)
+        masks = self.context.masks
+        masks.settings = to_json(found)
         if self.ranks.is_coordinator:
-            description = self._describe_run(self.attempt, config=self.settings)
-            self.folder.update_run(description)
-            self.say("settings: " + "  ".join(f"{k}={v}" for k, v in description["config"].items()))
+            shown = masks.description({**self.folder.described, "config": masks.settings})
+            self.folder.update_run(shown)
+            values = (f"{name}={value}" for name, value in shown["config"].items())
+            self.say(f"settings: {'  '.join(values)}")
         return found
 
     def split(
@@ -253,7 +293,8 @@ class Run(RunContext):
 
     def mistake_text(self, error: ConfigError) -> str:
         """Return what to say about a mistake of the script's that this rank has met."""
-        step = self.lockstep.step if self.has_trained else None
+        lockstep = self.context.lockstep
+        step = lockstep.step if lockstep.has_trained else None
         return mistake_text(str(error), where_raised(error), step=step)
 
     def save_after(self, error: Exception) -> str:
@@ -262,16 +303,11 @@ class Run(RunContext):
         Called on every rank that has met it; the process is to end then. Where the connection
         between the ranks broke, nothing can be saved.
         """
-        if self._job is None or not self.has_trained:
+        if self._job is None or not self.context.lockstep.has_trained:
             return ""
         if is_of_connection(f"{type(error).__name__}: {error}"):
             return ""
         return self._job.save_after_mistake()
-
-    @property
-    def has_trained(self) -> bool:
-        """Whether this start has completed a step."""
-        return self._job is not None and self._job.has_trained
 
     def _refuse_second_job(self) -> None:
         if self._job is not None:
@@ -281,54 +317,6 @@ class Run(RunContext):
                 "that are trained in turns with an optimizer each go into a loop of your own: "
                 "launcher.Resumable(model={...}, optimizer={...})."
             )
-
-
-@contextmanager
-def _process_groups(environment: RankEnvironment) -> Iterator[Ranks]:
-    """Meet the other ranks, or leave where this one has no device."""
-    groups = process_groups(
-        rank=environment.rank,
-        local_rank=environment.local_rank,
-        world_size=environment.world_size,
-        node_rank=environment.node_rank,
-        cuda_backend=environment.cuda_backend,
-    )
-    with ExitStack() as stack:
-        try:
-            ranks = stack.enter_context(groups)
-        except ConfigError as error:
-            leave(environment.error_file, str(error), USAGE)
-        except StrategyError as error:
-            leave(environment.error_file, str(error), _FAILURE)
-        yield ranks
-
-
-def _require_main_thread() -> None:
-    """Refuse a thread, where no signal can be handled; a worker of Ray Train is one.
-
-    Raises:
-        ConfigError: this is one.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        raise ConfigError(
-            "Run.start was called in a thread, where no preemption notice arrives (Ray Train calls "
-            "its training function in one). Under Ray Train give the trainer "
-            'launcher.bridges.RelaunchTrainLoop("train.py") as its training function; elsewhere '
-            "start the script as a process of its own, for example with "
-            'subprocess.run(["relaunch", "train.py"]).'
-        )
-
-
-def _listen_for_notices(environment: RankEnvironment) -> tuple[PreemptionFlag, BeforeFirstStep]:
-    """Install the handlers of preemption notices, which end the rank until the first step."""
-    launcher = None if environment.warning_file is None else os.getppid()
-    flag = PreemptionFlag(environment.warning_file, launcher)
-    flag.install_until_exit()
-    start = BeforeFirstStep(flag, partial(leave_unsaved, environment, flag))
-    start.begin()
-    if launcher is not None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))  # held since the start
-    return flag, start
 
 
 def _code_of(
@@ -345,7 +333,7 @@ def _code_of(
     run: Run | None = None
     try:
         run = begin()
-        run.lockstep.follow(partial(run._call, main))
+        run.context.lockstep.follow(partial(run._call, main))
     except Preempted:
         return CONTINUE
     except FolderUnavailableError as error:
@@ -371,9 +359,10 @@ def _code_of(
 
 def _leave_after_mistake(run: Run, error: ConfigError) -> NoReturn:
     """End the process with what the script has done wrong, and with what is saved."""
-    file, at_s = run.environment.error_file, time.monotonic()
-    run.lockstep.stay()
-    sentence, code = run.mistake_text(error), code_of_mistake(has_trained=run.has_trained)
+    lockstep = run.context.lockstep
+    file, at_s = run.context.environment.error_file, time.monotonic()
+    lockstep.stay()
+    sentence, code = run.mistake_text(error), code_of_mistake(has_trained=lockstep.has_trained)
     # First: a notice may end this rank while it waits for the others.
     write_error(file, sentence, exit_code=code, at_s=at_s)
     leave(file, f"{sentence} {run.save_after(error)}".rstrip(), code, at_s=at_s)
@@ -381,10 +370,11 @@ def _leave_after_mistake(run: Run, error: ConfigError) -> NoReturn:
 
 def _record_end(run: Run, error: Exception) -> None:
     """Leave what has ended the script for the launcher's report, and what is saved."""
-    file, at_s = run.environment.error_file, time.monotonic()
-    run.lockstep.stay()
-    where = run.lockstep.describe(error)
-    write_exception(file, error, where, run.masked, at_s=at_s)  # first, as above
+    lockstep, mask = run.context.lockstep, run.context.masks.text
+    file, at_s = run.context.environment.error_file, time.monotonic()
+    lockstep.stay()
+    where = lockstep.describe(error)
+    write_exception(file, error, where, mask, at_s=at_s)  # first, as above
     end = f"{where}\n{run.save_after(error)}".rstrip()
-    if not write_exception(file, error, end, run.masked, at_s=at_s):
-        print(f"relaunch: {run.masked(end)}", file=sys.stderr, flush=True)
+    if not write_exception(file, error, end, mask, at_s=at_s):
+        print(f"relaunch: {mask(end)}", file=sys.stderr, flush=True)

@@ -24,7 +24,6 @@ from strategies import (
 )
 
 from ..contract.exit_codes import CONTINUE
-from .context import RunContext
 
 OWN_LOOP = "own_loop"
 """Stands in the state of a checkpoint that `Resumable` has made, of a script's own loop."""
@@ -197,16 +196,13 @@ def identity(plan: BatchPlan) -> dict[str, JSON]:
     }
 
 
-def common_to_ranks(plan: BatchPlan, run: RunContext, schedule: str, rules: str) -> dict[str, JSON]:
-    """Return what every rank must have been given alike."""
+def common_to_ranks(plan: BatchPlan, **more: JSON) -> dict[str, JSON]:
+    """Return what every rank must have been given alike: of the plan, and more."""
     return {
         **identity(plan),
         "micro_batch": plan.micro_batch,
         "total_steps": plan.total_steps,
-        "strategy": run.strategy,
-        "precision": run.precision.name,
-        "schedule": schedule,
-        "rules": rules,
+        **more,
     }
 
 

@@ -21,6 +21,7 @@ from launcher.run_folder.folder import RunFolder
 from launcher.training.loop.job import Job
 from launcher.training.rank_console import RankConsole
 from launcher.training.run import Run
+from launcher.training.start.opening import open_run
 from strategies import Ranks
 
 OUT = Path(os.environ["GPU_CHECK_OUT"])
@@ -142,8 +143,9 @@ def make_job(
     environment = replace(
         RankEnvironment.from_environ({}), run=RunOptions(strategy=strategy, precision=precision)
     )
-    run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=RunFolder(folder), seed=0)
-    run.console = RankConsole(is_heard=False)
+    flag, silent = cast(PreemptionFlag, Flag()), RankConsole(is_heard=False)
+    place = RunFolder(folder)
+    run = Run(open_run(environment, ranks, flag, folder=place, seed=0, console=silent))
     if strategy == "accelerate":
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState

@@ -18,6 +18,7 @@ from ...contract.files.leaving import others_left, tell_leaving
 from ...contract.peer_loss import is_peer_loss
 from ...contract.preemption import PreemptionFlag, signal_name
 from .before_first_step import BeforeFirstStep, leave_with_nothing_to_save, silence_threads
+from .mistakes import code_of_mistake
 
 
 def own_environment() -> RankEnvironment:
@@ -36,6 +37,14 @@ def end_well(
     flag.ignore_from_now()
     silence_threads()
     tell_leaving(environment.leaving_file, code)
+
+
+def end_alone(error_file: Path | None, sentence: str, has_trained: bool) -> None:
+    """End a rank that has left its loop and runs on alone; called in a thread."""
+    code = code_of_mistake(has_trained=has_trained)
+    if not write_error(error_file, sentence, exit_code=code):
+        print(f"relaunch: error: {sentence}", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 @contextmanager

@@ -61,6 +61,11 @@ class Job:
         return self._strategy.module
 
     @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return self._strategy.name
+
+    @property
     def device(self) -> torch.device:
         """This rank's device, where batches and model are."""
         return self.run.device
@@ -113,11 +118,6 @@ class Job:
         found = self._loop.measure(few, measure, name, collate)
         if found.metrics is not None:
             self._rules.require_measured_as(name, found.metrics)
-
-    @property
-    def has_trained(self) -> bool:
-        """Whether this start has completed a step."""
-        return self._loop.has_trained
 
     def save_after_mistake(self) -> str:
         """Save the finished steps if all ranks have met a mistake; return what came of it.

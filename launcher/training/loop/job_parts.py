@@ -30,7 +30,7 @@ from ..saving.checkpointer import Checkpointer
 from ..saving.model_config import ExportedModel, WithConfig
 from ..saving.save_at_boundary import SaveAtBoundary
 from .evaluation_rules import EvaluationRules
-from .strategy_choice import settle_strategy
+from .strategy_choice import settled_strategy
 
 if TYPE_CHECKING:
     from strategies.data.streams.own_position import OwnPosition
@@ -91,8 +91,16 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         objects=recipe.objects,
         own_position=own_position,
         names_frozen=recipe.frozen == NAME,
+        strategy_name=strategy.name,
     )
-    log = RunLog(run, recipe, plan, save_every)
+    common = common_to_ranks(
+        plan,
+        strategy=strategy.name,
+        precision=run.precision.name,
+        schedule=rates.text,
+        rules=repr(rules),
+    )
+    log = RunLog(run, recipe, plan, save_every, strategy.name)
     return JobParts(
         train=train,
         own_position=own_position,
@@ -103,7 +111,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         rules=rules,
         rates=rates,
         evaluate_every=evaluate_every,
-        boundary=Boundary(run.ranks, common_to_ranks(plan, run, rates.text, repr(rules))),
+        boundary=Boundary(run.ranks, common),
         checkpointer=checkpointer,
         log=log,
         saver=SaveAtBoundary(run, checkpointer, log, save_every),
@@ -114,11 +122,11 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
 
 def _build_strategy(run: RunContext, recipe: Recipe) -> tuple[WithConfig, Strategy]:
     """Settle which strategy it is, and build the model under it. Called on every rank."""
-    settle_strategy(run, recipe)
+    name = settled_strategy(run, recipe)
     run.before_first_step.leave_if_asked()
-    blueprint = recipe.blueprint(run)
+    blueprint = recipe.blueprint(run, name)
     model = WithConfig(blueprint.model, reads_files=recipe.weights is not None)
-    strategy = strategy_class(run.strategy)(replace(blueprint, model=model))
+    strategy = strategy_class(name)(replace(blueprint, model=model))
     if strategy.options.compile_blocks:
         watch_compiling(run.heartbeat.beat)
     return model, strategy

@@ -26,7 +26,7 @@ def leave_plan(run: RunContext, recipe: Recipe, machines: PlannedMachines) -> No
         ConfigError: no strategy fits, or nothing could be measured.
         SystemExit: always.
     """
-    blueprint = recipe.blueprint(run)
+    blueprint = recipe.blueprint(run, run.asked_strategy)
     ranks = replace(blueprint.ranks, world_size=machines.ranks, device=torch.device("cuda", 0))
     options = replace(blueprint.options, local_world_size=machines.ranks_per_node)
     asked = run.environment.run.strategy

@@ -15,28 +15,30 @@ from ..recipe.recipe import Recipe
 AUTO = "auto"
 
 
-def settle_strategy(run: RunContext, recipe: Recipe) -> None:
-    """Put a strategy's name in the place of "auto" and say why. Called on every rank.
+def settled_strategy(run: RunContext, recipe: Recipe) -> str:
+    """Return the strategy's name; where "auto" was asked for, choose one and say why.
+
+    Called on every rank.
 
     Raises:
         ConfigError: none fits.
     """
-    if run.strategy != AUTO:
-        return
+    if run.asked_strategy != AUTO:
+        return run.asked_strategy
     run.heartbeat.beat()
     choice = choose_strategy(
-        recipe.blueprint(run),
+        recipe.blueprint(run, AUTO),
         run.communicator,
         batch=lambda: first_batch(recipe, run.seed),
         forward=recipe.forward,
         accumulates=recipe.global_batch > recipe.micro_batch * run.ranks.world_size,
     )
-    run.strategy = choice.strategy
     if choice.table:
         run.say(f"bytes on each rank, estimated:\n{choice.table}")
     run.say(f"--strategy auto chose {choice.strategy}: {choice.reason}")
     if run.ranks.is_coordinator:
         run.folder.event("strategy", chosen=choice.strategy, reason=choice.reason)
+    return choice.strategy
 
 
 def first_batch(recipe: Recipe, seed: int) -> Any:

@@ -66,7 +66,6 @@ class TrainingLoop:
         self._rules = parts.rules
         self.asked_to_stop: str | None = None
         """What the script said when it called `job.stop()` on this rank."""
-        self._num_done = 0
         self._step_s = 0.0
         self._open: Step | None = None
         """The step that the script has, from when it is yielded until its boundary."""
@@ -101,13 +100,6 @@ class TrainingLoop:
     def plan(self) -> BatchPlan:
         """Which data each step has, around what the run has left out."""
         return self._plan
-
-    @property
-    def has_trained(self) -> bool:
-        """Whether this start has completed a step: what goes wrong from then on costs something."""
-        step = self._open
-        is_done = step is not None and step.outcome is not None and not step.only_evaluation
-        return self._num_done > 0 or is_done
 
     @property
     def longest_wait_s(self) -> float:
@@ -216,7 +208,6 @@ class TrainingLoop:
         assert step.outcome is not None
         if step.evaluation_due and not owes_evaluation:
             self._rules.require_measured(step.metrics, step.number + 1)
-        self._num_done += 1
         self._open, self._step_s = None, step.seconds
         self._state = self._state.after(step.outcome)
         if step.outcome.inexact:

@@ -13,10 +13,10 @@ from strategies.parallel.state.trained_state import TrainedState
 
 from ...run_folder.metric_text import metrics_text, without_nan
 from ...run_folder.tables import plural
+from ..context import RunContext
 from ..reporting.resume_report import ResumeReport
 from ..reporting.save_log import SaveLog
 from ..reporting.start_table import model_text, places_text, start_table
-from .start import OwnLoopContext
 
 
 class _Seen(NamedTuple):
@@ -48,10 +48,8 @@ class _Seen(NamedTuple):
 class OwnLog(SaveLog):
     """Tells the story, on the coordinator; the other ranks' copies are silent."""
 
-    _run: OwnLoopContext
-
-    def __init__(self, run: OwnLoopContext, strategy: TrainedState, *, log_every: int) -> None:
-        super().__init__(run)
+    def __init__(self, run: RunContext, strategy: TrainedState, *, log_every: int) -> None:
+        super().__init__(run, run.asked_strategy)
         self._strategy = strategy
         self._log_every = log_every
         self._pending: _Seen | None = None
@@ -69,7 +67,7 @@ class OwnLog(SaveLog):
             return
         run, lost = self._run, self._record_start(step, restored)
         if restored is None:
-            run.say(f"starting at step 0 of the script's own loop, {run.describe()}")
+            run.say(f"starting at step 0 of the script's own loop, {self._described}")
         catalogue = self._strategy.catalogue
         trained, frozen = catalogue.trainable, catalogue.frozen
         rows = [
@@ -96,7 +94,7 @@ class OwnLog(SaveLog):
         ranks = plural(before["world_size"], "rank")
         self._run.say(
             f"resuming from step {restored.step} (saved under {before['strategy']} on {ranks}), "
-            f"{self._run.describe()}"
+            f"{self._described}"
         )
         for change in by_script:
             self._folder.event("changed", what=change)

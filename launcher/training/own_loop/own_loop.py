@@ -28,6 +28,7 @@ from strategies.parallel.state.trained_state import TrainedState
 
 from ...contract.exit_codes import CONTINUE
 from ...contract.files.leaving import tell_leaving
+from ..context import RunContext
 from ..ending.agreed_end import reason_of_script, require_checkpoint
 from ..loop.evaluation_rules import EvaluationRules
 from ..run_state import RunState
@@ -40,7 +41,7 @@ from .own_state import moved_place, restored_state, resume_report, state_to_json
 from .random_state import random_state, set_random_state
 from .rank_places import RankPlaces
 from .settings import Settings
-from .start import OwnLoopContext, look_of
+from .start import look_of
 from .watch import Watch
 
 _WITHOUT_END = 2**62
@@ -51,7 +52,7 @@ class OwnLoop:
 
     def __init__(
         self,
-        run: OwnLoopContext,
+        run: RunContext,
         strategy: TrainedState,
         settings: Settings,
         objects: Objects,
@@ -70,6 +71,7 @@ class OwnLoop:
         self._checkpointer = Checkpointer(
             run,
             strategy,
+            strategy_name=run.asked_strategy,
             retention=Retention(keep=settings.keep, keep_best=int(settings.stop is not None)),
             requested=current_hyperparameters(strategy.param_groups),
             objects={**objects, RankPlaces.NAME: self._places},
@@ -78,7 +80,7 @@ class OwnLoop:
         for one in strategy.optimizers:
             one.register_step_pre_hook(self._before_update)
         self._boundary = Agreement(run.ranks, settings.text, self._look)
-        self.watch = Watch(run.ranks, end_process=run.end_process)
+        self.watch = Watch(run.ranks, end_process=run.lockstep.end_process)
         self._samples_of_batch = 1 if data is None else data.batch_size or 1
         self._state, self.steps_done = RunState(), 0
         self._place, self._num_given = Place(), 0
@@ -111,6 +113,11 @@ class OwnLoop:
     @state.setter
     def state(self, state: RunState) -> None:
         self._state, self.steps_done = state, state.step
+
+    @property
+    def has_trained(self) -> bool:
+        """Return whether this start has completed a step."""
+        return self._run.lockstep.has_trained
 
     @property
     def place(self) -> Place:
@@ -189,7 +196,7 @@ class OwnLoop:
         self._warn_of_accumulation()
         self.steps_done += 1
         step, epoch = self.steps_done, self.epoch
-        self._run.has_trained = True
+        self._run.lockstep.has_trained = True
         self.watch.calls += 1
         report = Report(
             step=step,
@@ -379,7 +386,7 @@ class OwnLoop:
             report = resume_report(
                 restored.state,
                 restored.created_by,
-                now={"strategy": self._run.strategy, "world_size": world_size},
+                now={"strategy": self._run.asked_strategy, "world_size": world_size},
                 objects=list(self._objects),
                 changes=[*by_script, *moved],
                 not_promised=lost,

@@ -13,7 +13,7 @@ from strategies import ConfigError, EarlyStopping, Ending, Metrics
 from strategies.parallel.live.live import live_state
 from strategies.parallel.live.several import by_name
 
-from ..run_path import run_path
+from ..start.run_path import run_path
 from .adopted_ranks import adopted_ranks
 from .data.position import DataPosition, data_position
 from .kept_objects import kept_objects
@@ -237,7 +237,7 @@ class Resumable:
 
     @property
     def _has_trained(self) -> bool:
-        return self._loop is not None and self._loop.steps_done > 0
+        return self._loop is not None and self._loop.has_trained
 
     def _open(self) -> OwnLoop:
         start = self._start

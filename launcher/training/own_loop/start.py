@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from checkpointing import JSON, CheckpointError
+from checkpointing import CheckpointError
 from strategies import ConfigError, Look, Ranks, shield_loader_workers
 from strategies.errors import StrategyError
 
@@ -25,27 +25,11 @@ from ..context import RunContext
 from ..ending.before_first_step import BeforeFirstStep
 from ..ending.mistakes import code_of_mistake
 from ..ending.rank_end import end_well, leave, leave_unsaved, leaving_with_others, own_environment
-from ..run_path import path_of_coordinator, run_path
 from ..run_state import Preempted
+from ..start.opening import open_run
+from ..start.run_path import path_of_coordinator, run_path
 
 _FAILURE = 1
-SCRIPTS_OWN = "as the script has it"
-
-
-class OwnLoopContext(RunContext):
-    """One start of a script with a loop of its own, on one rank."""
-
-    has_trained = False
-    """Whether this start has completed a step."""
-
-    def _describe_run(self, attempt: int, **more: JSON) -> dict[str, Any]:
-        """Return what this run is made of; in what it computes, the script alone knows."""
-        self.precision = replace(self.precision, name=SCRIPTS_OWN)
-        return super()._describe_run(attempt, loop=SCRIPTS_OWN, **more)
-
-    def end_process(self, sentence: str) -> None:
-        """End this rank with a sentence; called in a thread."""
-        self._end_process(sentence)
 
 
 class Start:
@@ -65,7 +49,7 @@ class Start:
         self._unshielded = shield_loader_workers()
         self._parting = leaving_with_others(self.environment, self.before_first_step)
         self._parting.__enter__()
-        self._context: OwnLoopContext | None = None
+        self._context: RunContext | None = None
 
     def context(
         self,
@@ -75,7 +59,7 @@ class Start:
         run_dir: str | Path | None = None,
         checkpoints: str | Path | None = None,
         seed: int = 0,
-    ) -> OwnLoopContext:
+    ) -> RunContext:
         """Take the run folder; return what the parts of a run are given. Called on every rank.
 
         Args:
@@ -97,12 +81,13 @@ class Start:
         if asked.run_dir is None and run_dir is None:
             path = path_of_coordinator(path, environment, ranks)
         folder = run_folder_at(path, asked.checkpoints or checkpoints)
-        self._context = context = OwnLoopContext(
+        self._context = context = open_run(
             environment,
             ranks,
             self.flag,
             folder=folder,
             seed=seed,
+            own_loop=True,
             before_first_step=self.before_first_step,
         )
         if self._unshielded is not None:

@@ -301,15 +301,15 @@ class Recipe:
         span = Span(total_steps=plan.total_steps, steps_per_epoch=plan.steps_per_epoch)
         return Rates(self.schedule, groups, span)
 
-    def blueprint(self, run: RunContext) -> Blueprint:
-        """Return what a strategy is built from.
+    def blueprint(self, run: RunContext, strategy: str) -> Blueprint:
+        """Return what a strategy of this name is built from; "auto": what one is chosen by.
 
         Raises:
             ConfigError: something was given that the run's strategy would not use.
         """
-        if self.accelerator is not None and run.strategy != "accelerate":
+        if self.accelerator is not None and strategy != "accelerate":
             raise ConfigError(
-                f"accelerator= was given, and strategy={run.strategy} would not use it. "
+                f"accelerator= was given, and strategy={strategy} would not use it. "
                 "Pass --strategy accelerate, or leave it out."
             )
         if run.exact and run.precision.needs_loss_scaling:

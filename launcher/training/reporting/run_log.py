@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 class RunLog(SaveLog):
     """Tells the story of a run, on the coordinator; the other ranks' copies are silent."""
 
-    def __init__(self, run: RunContext, recipe: Recipe, plan: BatchPlan, save_every: Every) -> None:
-        super().__init__(run)
+    def __init__(
+        self, run: RunContext, recipe: Recipe, plan: BatchPlan, save_every: Every, strategy: str
+    ) -> None:
+        super().__init__(run, strategy)
         self._recipe = recipe
         self._plan = plan
         self._total_steps = plan.total_steps
@@ -58,7 +60,7 @@ class RunLog(SaveLog):
             return
         run, lost = self._run, self._record_start(step, restored)
         if restored is None:
-            run.say(f"starting at step 0 of {self._total_steps}, {run.describe()}")
+            run.say(f"starting at step 0 of {self._total_steps}, {self._described}")
             for phrase in self._not_promised:
                 run.warn(f"of this training data is not promised: {phrase}.")
         catalogue = strategy.catalogue
@@ -67,7 +69,7 @@ class RunLog(SaveLog):
                 [
                     ("run folder", f"{self._folder.path} (attempt {run.attempt})"),
                     ("runs on", places_text(places)),
-                    ("strategy", strategy_text(run)),
+                    ("strategy", strategy_text(self._strategy_name, run)),
                     ("optimizer", "; ".join(strategy.notes)),
                     ("model", model_text(catalogue.trainable.values(), catalogue.frozen.values())),
                     ("data", data_text(self._plan)),
@@ -91,7 +93,7 @@ class RunLog(SaveLog):
             taken: Any = restored.state[IMPORTED]
             self._run.say(
                 f"starting at step 0 of {self._total_steps} with what was imported from "
-                f"{taken['from']} ({taken['kind']}), {self._run.describe()}"
+                f"{taken['from']} ({taken['kind']}), {self._described}"
             )
             return
         before = restored.created_by
@@ -99,7 +101,7 @@ class RunLog(SaveLog):
         was = f"{before['strategy']} on {ranks}, {before['precision']}"
         self._run.say(
             f"resuming from step {restored.step} of {self._total_steps} (saved under {was}), "
-            f"{self._run.describe()}"
+            f"{self._described}"
         )
         for change in changes:
             self._folder.event("changed", what=change)
@@ -108,7 +110,7 @@ class RunLog(SaveLog):
             restored.state,
             before,
             now={
-                "strategy": self._run.strategy,
+                "strategy": self._strategy_name,
                 "world_size": self._run.ranks.world_size,
                 "precision": self._run.precision.name,
                 **self._run.exact_conditions(),
@@ -216,7 +218,7 @@ def left_text(where: str, step: int, *, asked: bool, cause: str | None) -> str:
     return f"{reason}: the training is saved up to step {step}. The same command resumes the run."
 
 
-def strategy_text(run: RunContext) -> str:
+def strategy_text(name: str, run: RunContext) -> str:
     """Return strategy and precision, and whether the number of ranks may show in a bit."""
     exact = ", the same bits on any number of ranks" if run.exact else ""
-    return f"{run.strategy}, {run.precision.name}{exact}"
+    return f"{name}, {run.precision.name}{exact}"

@@ -37,8 +37,10 @@ def failing_saves(in_a_row: int, newest: int | None, step: int) -> str:
 class SaveLog:
     """Reports starts, saves and the end, on the coordinator; the other ranks' copies are silent."""
 
-    def __init__(self, run: RunContext) -> None:
+    def __init__(self, run: RunContext, strategy: str) -> None:
         self._run = run
+        self._strategy_name = strategy
+        self._described = run.describe(strategy)
         self._folder = run.folder
         self._is_coordinator = run.ranks.is_coordinator
         self._failed_in_a_row = 0
@@ -51,7 +53,7 @@ class SaveLog:
             "start",
             attempt=run.attempt,
             step=step,
-            strategy=run.strategy,
+            strategy=self._strategy_name,
             world_size=run.ranks.world_size,
             precision=run.precision.name,
             device=run.ranks.device.type,

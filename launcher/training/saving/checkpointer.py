@@ -54,6 +54,7 @@ class Checkpointer:
         run: RunContext,
         strategy: TrainedState,
         *,
+        strategy_name: str,
         retention: Retention,
         requested: list[dict[str, JSON]],
         objects: Objects,
@@ -65,7 +66,7 @@ class Checkpointer:
         self._folder = run.folder
         self._communicator = run.communicator
         self._strategy = strategy
-        self._created_by = run.created_by()
+        self._created_by = run.created_by(strategy_name)
         self._requested = requested
         own = {} if own_position is None else {own_position.NAME: own_position}
         self._objects: Objects = {**objects, **own}

@@ -133,6 +133,38 @@ def test_what_cannot_work_is_a_sentence(
     assert "Traceback" not in refused.stderr
 
 
+MISTAKEN_AT_ITS_RESUME = """
+import os, signal, torch
+from launcher import Resumable
+
+model = torch.nn.Linear(2, 1)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+loader = torch.utils.data.DataLoader(torch.ones(8, 2), batch_size=2)
+with Resumable(model=model, optimizer=optimizer, loader=loader) as run:
+    if run.steps_done:
+        next(run.batches(epochs=2, steps=8))
+    for _, batch in run.batches(epochs=2):
+        loss = model(batch).mean()
+        loss.backward()
+        optimizer.step()
+        run.step(loss)
+        if run.steps_done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_mistake_before_the_first_step_of_a_resumed_start_is_one_before_anything(
+    python: Callable[..., Any], tmp_path: Path
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(MISTAKEN_AT_ITS_RESUME)
+    left = python(str(script), cwd=tmp_path)
+    assert left.returncode == 75, left.stderr
+    refused = python(str(script), cwd=tmp_path)
+    assert "run.batches needs either epochs= or steps=" in refused.stderr
+    assert refused.returncode == 2
+
+
 def test_another_model_than_the_checkpoints_is_refused(
     python: Callable[..., Any], undisturbed: Path
 ) -> None:

@@ -72,8 +72,8 @@ def test_attempts_are_recorded_in_the_folder_that_the_script_names(launch):
         from launcher import Run
 
         def main(run):
-            if run.environment.restart_count == 0:
-                run.heartbeat.beat(1)
+            if run.context.environment.restart_count == 0:
+                run.context.heartbeat.beat(1)
                 raise ValueError("once")
 
         Run.start(main, run_dir="chosen")
@@ -103,8 +103,8 @@ def test_an_attempt_has_one_number_wherever_it_is_told(launch):
         def main(run):
             run.say(f"this is attempt {run.attempt}")
             run.folder.event("start", attempt=run.attempt, step=0)
-            if run.environment.restart_count == 0:
-                run.heartbeat.beat(1)
+            if run.context.environment.restart_count == 0:
+                run.context.heartbeat.beat(1)
                 raise ValueError("once")
 
         Run.start(main)

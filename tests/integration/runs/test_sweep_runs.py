@@ -45,7 +45,7 @@ def main(run):
             step.evaluate(val, measure)
         if config.fold == 1 and step.number == 6:
             pathlib.Path("reached").touch()
-            while not pathlib.Path("go").exists() and not run.preemption.requested:
+            while not pathlib.Path("go").exists() and not run.context.preemption.requested:
                 time.sleep(0.02)
 
 Run.start(main)

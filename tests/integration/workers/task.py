@@ -17,6 +17,7 @@ from launcher.contract.run_options import RunOptions
 from launcher.run_folder.folder import RunFolder
 from launcher.training.loop.job import Job, Preempted
 from launcher.training.run import Run
+from launcher.training.start.opening import open_run
 from strategies import Parameters, Ranks
 from strategies.boundary import notice_rounds
 
@@ -179,7 +180,8 @@ def make_job(
         recipe = {"accelerator": Accelerator(cpu=True, mixed_precision=mixed)} | recipe
         # An Accelerator on CPUs sets this to what it likes, and other threads round otherwise.
         torch.set_num_threads(1)
-    run = Run(environment, ranks, cast(PreemptionFlag, Flag()), folder=RunFolder(folder), seed=11)
+    flag = cast(PreemptionFlag, Flag())
+    run = Run(open_run(environment, ranks, flag, folder=RunFolder(folder), seed=11))
     arguments: dict[str, Any] = {
         # 47 samples in steps of 20: the last step of an epoch holds 7, the last micro-batch 3.
         "train": Samples(47),

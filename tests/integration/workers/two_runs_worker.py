@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,7 @@ RUNS = {"ddp": {"micro_batch": 4}, "fsdp": {"micro_batch": 10, "max_grad_norm": 
 
 
 def one_step_after_the_other(job):
-    flag = Flag()
-    job.run.preemption = flag
+    flag = cast(Flag, job.run.preemption)
     try:
         for step in job:
             for tokens, labels, weights in step:

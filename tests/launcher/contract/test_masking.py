@@ -3,6 +3,7 @@
 import pytest
 
 from launcher.contract.masking import (
+    Masks,
     is_secret,
     mask_arguments,
     mask_description,
@@ -145,3 +146,16 @@ def test_a_description_hides_a_secret_under_every_key():
             "data": "https://h/x?sig=***",
         },
     }
+
+
+def test_masks_know_the_environment_and_the_settings_as_they_are_by_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    masks = Masks()
+    assert masks.text("key s3cr3t-of-it, of settings hunter22") == (
+        "key s3cr3t-of-it, of settings hunter22"
+    )
+    monkeypatch.setenv("MY_API_KEY", "s3cr3t-of-it")
+    masks.settings = {"password": "hunter22"}
+    assert masks.text("key s3cr3t-of-it, of settings hunter22") == "key ***, of settings ***"
+    assert masks.description({"said": "hunter22"}) == {"said": "***"}

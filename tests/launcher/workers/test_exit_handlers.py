@@ -33,7 +33,7 @@ def test_a_library_with_an_exit_handler_is_found(tmp_path: Path, source: str, fo
 def test_the_libraries_of_torch_have_handlers_and_a_plain_extension_has_none() -> None:
     import torch
 
-    core = str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so")
+    core = str(Path(torch.__file__).resolve().parent / "lib" / "libtorch_cpu.so")
     mapped = mapped_files()
     assert {core, _bisect.__file__} <= mapped
     assert may_have_handlers({core}, KNOWN, {})

@@ -82,6 +82,9 @@ class StepOwner(Protocol):
     def before_update(self) -> None:
         """Return once the state may change."""
 
+    def note_trained(self) -> None:
+        """Note that this start has completed a step."""
+
     def evaluate(
         self, step: Step, dataset: MapDataset, measure: Measure, name: str, collate: Collate | None
     ) -> Metrics:
@@ -140,8 +143,7 @@ class Step:
         """What was counted there, 0-dim float64; the host does not wait for it in a micro-batch."""
         self.metrics: Metrics = {}
         self.seconds = self.evaluation_s = 0.0
-        self._seed = seed
-        self._loss_scale = loss_scale
+        self._seed, self._loss_scale = seed, loss_scale
         self._turns = turns
         self.num_turns = len(turns)
         """Micro-batches of each rank."""
@@ -347,8 +349,7 @@ class Step:
         """How far it is: ranks at the same place have exchanged the same so far."""
         if self.outcome is not None:
             return ("evaluation", self.number)
-        is_carried = self._total is not None
-        return ("step", self.number, self._turn, self._owes_backward, is_carried)
+        return ("step", self.number, self._turn, self._owes_backward, self._total is not None)
 
     def require_complete(self) -> None:
         """Refuse a loop that left the step early.
@@ -389,11 +390,10 @@ class Step:
         self._seed_streams(UPDATE)  # the last micro-batch was another one on each rank
         strategy = self._owner.strategy
         self.is_updating = True
-        if carried.total == 0:
-            self.outcome = strategy.skip()
-        else:
-            self.outcome = strategy.step(carried.total * self._loss_scale)
+        count = carried.total * self._loss_scale
+        self.outcome = strategy.step(count) if carried.total else strategy.skip()
         self.is_updating = False
+        self._owner.note_trained()
 
 
 def _is_on_host(count: torch.Tensor) -> bool:

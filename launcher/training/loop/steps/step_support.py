@@ -221,6 +221,10 @@ class StepSupport:
         self.statistics.give_up()
         self._give_up(step)
 
+    def note_trained(self) -> None:
+        """See StepOwner."""
+        self._run.lockstep.has_trained = True
+
     def left(self, what: str) -> str | None:
         """See StepOwner."""
         return None if self.is_leaving else self._run.lockstep.leave(what)

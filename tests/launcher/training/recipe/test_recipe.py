@@ -25,15 +25,15 @@ def recipe(**changes: Any) -> Recipe:
 
 def test_fp16_cannot_be_exact() -> None:
     fp16 = SimpleNamespace(needs_loss_scaling=True)
-    run: Any = SimpleNamespace(strategy="ddp", exact=True, precision=fp16)
+    run: Any = SimpleNamespace(exact=True, precision=fp16)
     with pytest.raises(ConfigError, match="--exact cannot be done in fp16"):
-        recipe().blueprint(run)
+        recipe().blueprint(run, "ddp")
 
 
 def test_an_accelerator_that_the_strategy_would_not_use() -> None:
-    run: Any = SimpleNamespace(strategy="ddp")
+    run: Any = SimpleNamespace()
     with pytest.raises(ConfigError, match="strategy=ddp would not use it"):
-        recipe(accelerator=object()).blueprint(run)
+        recipe(accelerator=object()).blueprint(run, "ddp")
 
 
 @pytest.mark.parametrize("name", ["model", "optimizer"])

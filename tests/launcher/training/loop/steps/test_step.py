@@ -56,6 +56,8 @@ class Owner:
 
     def before_update(self) -> None: ...
 
+    def note_trained(self) -> None: ...
+
     def first_loss_scale(self, counted: float) -> float:
         self.log.append(("first scale", counted))
         return self.first_scale

@@ -8,7 +8,7 @@ import pytest
 
 SOURCE = """
 import ctypes, resource, sys
-from launcher.training.heap import keep_freed_memory
+from launcher.training.start.heap import keep_freed_memory
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from strategies import HostCommunicator, Ranks
 
-from ..contract.environment import RankEnvironment
-from ..contract.files.run_dir_file import tell_folder, working_folder
+from ...contract.environment import RankEnvironment
+from ...contract.files.run_dir_file import tell_folder, working_folder
 
 _IMPORTED_IN = working_folder()
 """Where the script was started, before it went elsewhere: its runs are kept here, unless it says

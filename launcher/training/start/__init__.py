@@ -1,0 +1,1 @@
+"""How a start of a run begins on a rank."""
