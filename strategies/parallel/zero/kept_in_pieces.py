@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from checkpointing import Fragment, torch_dtype
 
+from ...collectives.replicas import Replicas
 from ..catalogue import persistent_buffers
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import OwnedSteps
@@ -21,6 +24,7 @@ from .internals import Stage3, Stage12
 class KeptInPieces(Strategy):
     """A strategy whose masters and optimizer state are in flat buffers."""
 
+    stage: ClassVar[int]
     _layout: Stage12 | Stage3
     _frozen: FrozenParameters
     _owned_steps: OwnedSteps | None = None
@@ -82,3 +86,9 @@ class KeptInPieces(Strategy):
             piece.of(piece.buffer).copy_(values)
             for key, tensor in states.get(id(piece.buffer), {}).items():
                 piece.of(tensor).copy_(source.read(piece.fqn, key, piece.start, piece.end))
+
+    def _weights_alike(self) -> Replicas:
+        """Return the weights that are computed with, which all ranks hold up to stage 2."""
+        if self.stage == 3:
+            return Replicas()
+        return Replicas(list(self._model.named_parameters()))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from ...collectives.replicas import Replicas
 from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround, forward_replaced
@@ -56,7 +55,6 @@ class Zero(KeptInPieces):
     step, to the number by which the summed gradients are to be divided.
     """
 
-    stage: ClassVar[int]
     _whole: frozenset[str] | None = None
     """Names of the parameters that are stepped whole; None: DeepSpeed steps all as it cuts them."""
     _cohorts: Cohorts | None = None
@@ -252,11 +250,9 @@ class Zero(KeptInPieces):
 
     def _not_to_be_pickled(self, parameter: nn.Parameter) -> str | None:
         """Return why a parameter cannot be pickled; None: it can."""
-        return (
-            None
-            if self._is_here(parameter)
-            else values_in_shards(self._model, parameter, self.name)
-        )
+        if self._is_here(parameter):
+            return None
+        return values_in_shards(self._model, parameter, self.name)
 
     def _is_here(self, parameter: torch.Tensor) -> bool:
         """Return whether this rank has all of a parameter between two calls of the model."""
@@ -370,12 +366,6 @@ class Zero(KeptInPieces):
         if self._cohorts is not None:
             self._cohorts.hold(names)
         super().hold_back(names)
-
-    def _weights_alike(self) -> Replicas:
-        """Return the weights that are computed with, which all ranks hold up to stage 2."""
-        if self.stage == 3:
-            return Replicas()
-        return Replicas(list(self._model.named_parameters()))
 
     def refresh(self) -> None:
         """Make the computing weights follow the masters. Called on every rank."""
