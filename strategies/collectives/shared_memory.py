@@ -66,9 +66,9 @@ class SharedMemory:
             LostRankError: another rank is gone, or does not come within the limit.
             DesyncError: it does something else.
         """
-        if size_bytes <= self._half_bytes:
+        half_bytes = -(-max(size_bytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+        if half_bytes <= self._half_bytes:
             return True
-        half_bytes = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         of_ranks = self._map_all(2 * half_bytes)
         (num_without,) = self._neighbours.start([float(of_ranks is None)]).wait()
         if num_without or of_ranks is None:

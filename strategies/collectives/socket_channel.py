@@ -136,7 +136,7 @@ class SocketChannel:
         number = self._begin_messages()
         head = _HEAD.pack(_DESCRIPTOR, number, size_bytes)
         rights = [] if own is None else [(*_RIGHTS, _FILE.pack(own))]
-        for rank, link in self._links.items():
+        for rank in self._links:
             self._call(rank, select.POLLOUT, lambda of: of.sendmsg([head], rights))
         return {rank: self._receive_descriptor(rank, head, number) for rank in self._links}
 

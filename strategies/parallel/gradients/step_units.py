@@ -34,6 +34,7 @@ class StepUnits:
                 )
         self._names = [name for name, _ in named]
         self._ranks = ranks
+        self._memory = ranks.reserved_memory(torch.float32.itemsize * len(named))
         self._count = 1
         self._is_known = False
         self._exponents: list[int | None] = [None] * len(named)
@@ -97,8 +98,7 @@ class StepUnits:
             may depend on the order, because their gradients have grown too much.
         """
         largest = torch.nan_to_num(self._largest, nan=math.inf, posinf=math.inf)
-        if self._ranks.world_size > 1:
-            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+        self._agree_on(largest)
         found: list[float] = largest.tolist()
         inexact = [
             name
@@ -107,6 +107,17 @@ class StepUnits:
         ]
         self._exponents = exponents_of(found, self._exponents)
         return [one != _UNTOUCHED for one in found], inexact
+
+    def _agree_on(self, largest: torch.Tensor) -> None:
+        """Leave the largest of any rank. Called on every rank."""
+        if self._memory is not None:
+            told = 0, len(largest), largest.dtype
+            self._memory.mine(*told).copy_(largest)
+            self._memory.meet()
+            for rank in range(self._ranks.world_size):
+                torch.maximum(largest, self._memory.theirs(rank, *told), out=largest)
+        elif self._ranks.world_size > 1:
+            dist.all_reduce(largest, op=dist.ReduceOp.MAX)
 
     def _nothing(self) -> torch.Tensor:
         return torch.full((len(self._names),), _UNTOUCHED, device=self._ranks.device)

@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import pytest
 import torch
 
-from strategies.collectives import shared_memory as module
 from strategies.collectives.shared_memory import SharedMemory
 from strategies.collectives.socket_channel import SocketChannel
 from strategies.errors import DesyncError, LostRankError
 
-from .test_socket_channel import connected
+from .connected import connected
 
 T = TypeVar("T")
+_NAME = "memfd:relaunch-sums"
 
 
 def on_all(channels: list[SocketChannel], do: Callable[[int, SharedMemory], T]) -> list[T]:
@@ -26,12 +26,12 @@ def on_all(channels: list[SocketChannel], do: Callable[[int, SharedMemory], T]) 
 
 
 def mapped() -> list[str]:
-    return [line for line in Path("/proc/self/maps").read_text().splitlines() if "sums" in line]
+    return [line for line in Path("/proc/self/maps").read_text().splitlines() if _NAME in line]
 
 
 def descriptors() -> list[str]:
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    return [target for link in links if "sums" in (target := _target(link))]
+    return [target for link in links if _NAME in (target := _target(link))]
 
 
 def _target(link: str) -> str:
@@ -52,10 +52,10 @@ def test_what_is_told_before_a_meeting_is_read_until_the_next(world_size: int) -
             memory.meet()
             # The next is written before this one is read.
             memory.mine(8, 3, torch.float64).fill_(-1.0)
-            found.append([float(memory.theirs(o, 8, 3, torch.float64).sum()) for o in range(world_size)])
-            assert [memory.theirs(o, 32, 2, torch.float32).tolist() for o in range(world_size)] == [
-                [-turn, -turn]
-            ] * world_size
+            others = range(world_size)
+            found.append([float(memory.theirs(o, 8, 3, torch.float64).sum()) for o in others])
+            for other in others:
+                assert memory.theirs(other, 32, 2, torch.float32).tolist() == [-turn, -turn]
         return found
 
     expected = [[3.0 * (100 * turn + rank) for rank in range(world_size)] for turn in range(50)]
@@ -91,7 +91,7 @@ def test_ranks_agree_that_the_system_of_one_has_none(
             raise PermissionError
         return held(*args)
 
-    monkeypatch.setattr(module.os, lacking, refuse)
+    monkeypatch.setattr(os, lacking, refuse)
 
     def tell(rank: int, memory: SharedMemory) -> list[bool]:
         return [memory.reserve(8), memory.reserve(8)]
@@ -105,7 +105,7 @@ def test_what_cannot_grow_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> No
         assert memory.reserve(8)
         memory.meet()
         if rank == 0:
-            monkeypatch.delattr(module.os, "memfd_create")
+            monkeypatch.delattr(os, "memfd_create")
         memory.meet()
         assert not memory.reserve(1 << 20)
         memory.mine(0, 1, torch.float64).fill_(rank)
@@ -119,7 +119,7 @@ def test_a_map_that_is_refused_is_agreed_on(monkeypatch: pytest.MonkeyPatch) -> 
     def refuse(*args: Any, **options: Any) -> Any:
         raise RuntimeError("unable to mmap")
 
-    monkeypatch.setattr(module.torch, "from_file", refuse)
+    monkeypatch.setattr(torch, "from_file", refuse)
     assert on_all(connected(2), lambda rank, memory: memory.reserve(8)) == [False, False]
     assert descriptors() == []
 
