@@ -9,27 +9,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
 
 import torch
 
-from .host_channel import PendingSum
-
-
-class Neighbours(Protocol):
-    """What connects the ranks of a host; see SocketChannel."""
-
-    @property
-    def rank(self) -> int:
-        """This one."""
-
-    def start(self, values: Sequence[float]) -> PendingSum:
-        """Start to sum numbers over the ranks."""
-
-    def swap_descriptors(self, own: int | None, size_bytes: int) -> dict[int, int | None]:
-        """Give every other rank a descriptor, and take theirs."""
+from .socket_channel import SocketChannel, close_all
 
 
 class SharedMemory:
@@ -44,12 +28,17 @@ class SharedMemory:
         neighbours: connects the ranks, which are all on this host.
     """
 
-    def __init__(self, neighbours: Neighbours) -> None:
+    def __init__(self, neighbours: SocketChannel) -> None:
         self._neighbours = neighbours
         self._of_ranks: dict[int, torch.Tensor] = {}
         self._half_bytes = 0
         self._written = 0
         """Which half is written; the other one is read."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of this rank's memory; that of the others is as large, and theirs."""
+        return 2 * self._half_bytes
 
     def reserve(self, size_bytes: int) -> bool:
         """Have room for what each rank tells at a meeting, at least so much. Called on every rank.
@@ -113,9 +102,7 @@ class SharedMemory:
             files |= self._neighbours.swap_descriptors(own, size_bytes)
             mapped = {rank: _mapped(file, size_bytes) for rank, file in files.items()}
         finally:
-            for file in files.values():
-                if file is not None:
-                    os.close(file)
+            close_all(files.values())
         found = {rank: memory for rank, memory in mapped.items() if memory is not None}
         return found if len(found) == len(mapped) else None
 

@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from operator import add
@@ -30,6 +30,13 @@ _PIECE_BYTES = 65536
 _RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
 _FILE = struct.Struct("i")
 _T = TypeVar("_T")
+
+
+def close_all(descriptors: Iterable[int | None]) -> None:
+    """Close those that there are."""
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @cache
@@ -138,7 +145,14 @@ class SocketChannel:
         rights = [] if own is None else [(*_RIGHTS, _FILE.pack(own))]
         for rank in self._links:
             self._call(rank, select.POLLOUT, lambda of: of.sendmsg([head], rights))
-        return {rank: self._receive_descriptor(rank, head, number) for rank in self._links}
+        received: dict[int, int | None] = {}
+        try:
+            for rank in self._links:
+                received[rank] = self._receive_descriptor(rank, head, number)
+        except BaseException:
+            close_all(received.values())
+            raise
+        return received
 
     def close(self) -> None:
         """Close the connections; what the others still wait for fails."""
@@ -199,8 +213,7 @@ class SocketChannel:
         files = [_FILE.unpack(rights)[0] for *kind, rights in ancillary if (*kind,) == _RIGHTS]
         if content == head:
             return files[0] if files else None
-        for file in files:
-            os.close(file)
+        close_all(files)
         raise self._unlike(rank, number) if content else self._lost(rank, None)
 
     def _send(self, rank: int, content: bytes | memoryview) -> None:

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from ...collectives.order_free import CHUNK_ELEMENTS, add_converted_
 from ...collectives.shared_memory import SharedMemory
 
-_AT_A_TIME = 1 << 20
-"""Elements that are sent and received together: 4 MiB in float32, once each."""
+_AT_A_TIME = 1 << 19
+"""Elements that are told at a time: 2 MiB in float32, which are there twice."""
 _ITEM_BYTES = torch.float32.itemsize
 _ROWS = 3
 """Tag of messages of `add_of_others`."""
@@ -29,11 +29,16 @@ def rows_size_bytes(longest: int, num_rows: int) -> int:
         longest: elements of any row.
         num_rows: of a rank.
     """
-    return _ITEM_BYTES * num_rows * min(longest, _elements_at_a_time(num_rows))
+    return _ITEM_BYTES * (num_rows - 1) * min(longest, _elements_at_a_time(num_rows))
 
 
 def _elements_at_a_time(num_rows: int) -> int:
     return max(_AT_A_TIME // num_rows, 1)
+
+
+def _slot(about: int, of: int) -> int:
+    """Return the how manyth of what a rank tells of others is about this one."""
+    return about - (about > of)
 
 
 def add_of_others(
@@ -85,11 +90,13 @@ def _told(
     others = [other for other in range(len(parts)) if other != rank]
     slot_bytes = _ITEM_BYTES * max(map(len, parts))
     for other in others:
-        room = memory.mine(other * slot_bytes, len(parts[other]), torch.float32)
-        room.copy_(parts[other])
+        begin = slot_bytes * _slot(other, of=rank)
+        memory.mine(begin, len(parts[other]), torch.float32).copy_(parts[other])
     memory.meet()
-    own = rank * slot_bytes, len(parts[rank]), torch.float32
-    return [memory.theirs(members[other], *own) for other in others]
+    own = len(parts[rank]), torch.float32
+    return [
+        memory.theirs(members[other], slot_bytes * _slot(rank, of=other), *own) for other in others
+    ]
 
 
 def send_around(

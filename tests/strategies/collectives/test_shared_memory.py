@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -12,11 +11,12 @@ import torch
 from strategies.collectives.shared_memory import SharedMemory
 from strategies.collectives.socket_channel import SocketChannel
 from strategies.errors import DesyncError, LostRankError
+from tests.proc_files import memory_files
 
 from .connected import connected
 
 T = TypeVar("T")
-_NAME = "memfd:relaunch-sums"
+NOTHING = {"maps": 0, "descriptors": 0}
 
 
 def on_all(channels: list[SocketChannel], do: Callable[[int, SharedMemory], T]) -> list[T]:
@@ -25,20 +25,8 @@ def on_all(channels: list[SocketChannel], do: Callable[[int, SharedMemory], T]) 
         return list(threads.map(do, range(len(memories)), memories))
 
 
-def mapped() -> list[str]:
-    return [line for line in Path("/proc/self/maps").read_text().splitlines() if _NAME in line]
-
-
-def descriptors() -> list[str]:
-    links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-    return [target for link in links if _NAME in (target := _target(link))]
-
-
-def _target(link: str) -> str:
-    try:
-        return os.readlink(link)
-    except FileNotFoundError:  # that of the listing itself
-        return ""
+def held() -> dict[str, int]:
+    return memory_files(os.getpid(), "relaunch-sums")
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -69,27 +57,27 @@ def test_it_grows_and_nothing_of_it_is_left() -> None:
             memory.mine(0, 1, torch.float64).fill_(rank)
             memory.meet()
             assert memory.theirs(1 - rank, 0, 1, torch.float64).tolist() == [1.0 - rank]
-        assert descriptors() == []
-        assert mapped()
+        assert held()["descriptors"] == 0
+        assert held()["maps"]
         memory.meet()
         memory.close()
 
     on_all(connected(2), tell)
-    assert mapped() == []
+    assert held() == NOTHING
 
 
 @pytest.mark.parametrize("lacking", ["memfd_create", "posix_fallocate"])
 def test_ranks_agree_that_the_system_of_one_has_none(
     lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = getattr(os, lacking)
+    original = getattr(os, lacking)
     given: list[Any] = []
 
     def refuse(*args: Any) -> Any:
         given.append(args)
         if len(given) == 2:
             raise PermissionError
-        return held(*args)
+        return original(*args)
 
     monkeypatch.setattr(os, lacking, refuse)
 
@@ -97,7 +85,7 @@ def test_ranks_agree_that_the_system_of_one_has_none(
         return [memory.reserve(8), memory.reserve(8)]
 
     assert on_all(connected(3), tell) == [[False, True]] * 3
-    assert descriptors() == []
+    assert held()["descriptors"] == 0
 
 
 def test_what_cannot_grow_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,15 +109,26 @@ def test_a_map_that_is_refused_is_agreed_on(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(torch, "from_file", refuse)
     assert on_all(connected(2), lambda rank, memory: memory.reserve(8)) == [False, False]
-    assert descriptors() == []
+    assert held()["descriptors"] == 0
 
 
 def test_a_rank_that_is_gone_is_named_and_nothing_is_left() -> None:
-    here, there = connected(2)
-    there.close()
-    with pytest.raises(LostRankError, match="rank 1 has closed its connection to rank 0"):
-        SharedMemory(here).reserve(8)
-    assert descriptors() == []
+    here, there, gone = connected(3)
+
+    def leave() -> None:
+        for rank in (0, 1):
+            gone._receive(rank, 24)
+        gone.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(leave)
+        other = threads.submit(SharedMemory(there).reserve, 8)
+        # The descriptor of rank 1 has come by then.
+        with pytest.raises(LostRankError, match="rank 2 has closed its connection to rank 0"):
+            SharedMemory(here).reserve(8)
+        here.close()
+        assert isinstance(other.exception(), LostRankError)
+    assert held()["descriptors"] == 0
 
 
 def test_a_rank_that_does_not_come_to_a_meeting_is_named() -> None:
@@ -154,7 +153,7 @@ def test_ranks_that_do_unlike_things_are_told(size_bytes: int) -> None:
             SharedMemory(here).reserve(size_bytes)
         if size_bytes != 8:
             assert isinstance(other.exception(), DesyncError)
-    assert descriptors() == []
+    assert held()["descriptors"] == 0
 
 
 def test_a_forked_process_does_not_have_it() -> None:
@@ -164,7 +163,7 @@ def test_a_forked_process_does_not_have_it() -> None:
         if rank == 0:
             child = os.fork()
             if child == 0:
-                os._exit(len(mapped()) + len(descriptors()))
+                os._exit(0 if held() == NOTHING else 1)
             assert os.waitpid(child, 0)[1] == 0
         memory.meet()
 
