@@ -82,6 +82,8 @@ class Row:
     """8 bytes for each trainable element, divided by the ranks that share it."""
     bucket: int
     """What is reduced at a time, in float64; 0: nothing is besides the sums."""
+    shared: int
+    """This rank's own part of the memory in which ranks tell each other what they have of it."""
 
 
 def main() -> None:
@@ -107,16 +109,19 @@ def _row(strategy: str, ranks: Ranks) -> Row:
     block = (largest + WIDTH) * (ranks.world_size + 1) // ranks.world_size
     bucket = {"ddp": 0, "fsdp": block}.get(strategy, max(BUCKET_ELEMENTS, largest))
     shards = 1 if strategy == "ddp" else ranks.world_size
+    plain, _ = _held(strategy, ranks, exact=False)
+    exact, shared = _held(strategy, ranks, exact=True)
     return Row(
         strategy=strategy,
-        plain=_held(strategy, ranks, exact=False),
-        exact=_held(strategy, ranks, exact=True),
+        plain=plain,
+        exact=exact,
         sums=SUM_BYTES * count // shards,
         bucket=SUM_BYTES * bucket,
+        shared=shared,
     )
 
 
-def _held(strategy: str, ranks: Ranks, *, exact: bool) -> Held:
+def _held(strategy: str, ranks: Ranks, *, exact: bool) -> tuple[Held, int]:
     assert ranks.neighbours is not None
     memory = SharedMemory(ranks.neighbours)
     ranks = replace(ranks, memory=memory)
@@ -139,7 +144,7 @@ def _held(strategy: str, ranks: Ranks, *, exact: bool) -> Held:
             exponents = _step(held, exponents, ranks.world_size)
         gc.collect()
     shared = memory.size_bytes
-    return Held(kept=counted.now() + shared, peak=counted.peak + shared)
+    return Held(kept=counted.now() + shared, peak=counted.peak + shared), shared
 
 
 def _step(strategy: Any, exponents: Any, world_size: int) -> Any:
@@ -194,7 +199,7 @@ def _table(rows: list[Row]) -> str:
                 for number in (
                     row.plain.kept, row.exact.kept, row.plain.peak, row.exact.peak,
                     row.exact.kept - row.plain.kept, row.exact.peak - row.plain.peak,
-                    row.sums + row.bucket,
+                    row.sums + row.bucket + row.shared,
                 )
             ]
             for row in rows
