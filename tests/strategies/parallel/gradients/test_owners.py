@@ -1,7 +1,10 @@
 """What others have of what a rank owns is added to it, and no bit of it is lost."""
 
+from typing import Any
+
 import pytest
 import torch
+import torch.distributed as dist
 
 from strategies import Ranks
 from strategies.collectives.order_free import round_away_
@@ -54,6 +57,31 @@ def test_each_rank_gets_the_exact_sum_of_its_row(
     every = [rows_of(rank, lengths) for rank in range(world_size)]
     for rank, own in enumerate(found):
         assert torch.equal(own, torch.stack([rows[rank] for rows in every]).sum(0))
+
+
+@pytest.mark.parametrize("groups", [[(0, 1), (2, 3)], [(0, 2), (1, 3)]])
+def test_groups_of_neighbours_add_what_is_theirs(
+    groups: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with replicas of shards on one host: all ranks meet, and read of their own group."""
+    lengths = (40, 3)
+
+    def rank_main(ranks: Ranks) -> torch.Tensor:
+        own_group: Any = next(group for group in groups if ranks.rank in group)
+        rows = rows_of(ranks.rank, lengths)
+        own = rows[own_group.index(ranks.rank)]
+        memory = ranks.reserved_memory(rows_size_bytes(max(lengths), len(lengths)))
+        assert memory is not None
+        add_of_others(own, rows, memory, own_group)
+        return own
+
+    monkeypatch.setattr(owners, "_AT_A_TIME", 16)
+    monkeypatch.setattr(dist, "get_process_group_ranks", lambda group: list(group))
+    found = as_ranks(monkeypatch, 4, rank_main, share_memory=True)
+    for group in groups:
+        for at, rank in enumerate(group):
+            every = [rows_of(member, lengths)[at] for member in group]
+            assert torch.equal(found[rank], torch.stack(every).sum(0))
 
 
 @pytest.mark.parametrize("odd", [torch.inf, -torch.inf, torch.nan])

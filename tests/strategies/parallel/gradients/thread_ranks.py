@@ -29,8 +29,9 @@ class Group:
         self._met = threading.Barrier(world_size, timeout=LIMIT_S)
         self._all: list[torch.Tensor] = [torch.empty(0)] * world_size
 
-    def get_rank(self, group: None) -> int:
-        return int(self.rank.own)
+    def get_rank(self, group: tuple[int, ...] | None) -> int:
+        own = int(self.rank.own)
+        return own if group is None else group.index(own)
 
     def isend(self, tensor: torch.Tensor, group: None, group_dst: int, tag: int) -> Any:
         assert tensor.is_contiguous()
