@@ -69,7 +69,7 @@ def test_groups_of_neighbours_add_what_is_theirs(
     def rank_main(ranks: Ranks) -> torch.Tensor:
         own_group: Any = next(group for group in groups if ranks.rank in group)
         rows = rows_of(ranks.rank, lengths)
-        own = rows[own_group.index(ranks.rank)]
+        own: torch.Tensor = rows[own_group.index(ranks.rank)]
         memory = ranks.reserved_memory(rows_size_bytes(max(lengths), len(lengths)))
         assert memory is not None
         add_of_others(own, rows, memory, own_group)
