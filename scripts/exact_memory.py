@@ -3,17 +3,17 @@
 usage: relaunch --nproc-per-node 2 scripts/exact_memory.py [OUT.json]
 
 A chain of 12 layers, 12 million parameters, AdamW, two micro-batches a step. Counted is what
-tensors hold on rank 0: what is left after three steps, and the most within the third; without the
-bucket of DeepSpeed, 2 GB of which a CPU fills what is needed, and which is not made with `--exact`.
-What a library such as gloo allocates by itself is not seen. Prints a markdown table; OUT.json gets
-the numbers.
+tensors hold on rank 0, and its own part of the memory that ranks share: what is left after three
+steps, and the most within the third; without the bucket of DeepSpeed, 2 GB of which a CPU fills
+what is needed, and which is not made with `--exact`. What a library such as gloo allocates by
+itself is not seen. Prints a markdown table; OUT.json gets the numbers.
 """
 
 import gc
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import ref
@@ -26,7 +26,15 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from launcher.contract.environment import RankEnvironment
-from strategies import Blueprint, BuildOptions, precision_for, process_groups, strategy_class
+from strategies import (
+    Blueprint,
+    BuildOptions,
+    Ranks,
+    precision_for,
+    process_groups,
+    strategy_class,
+)
+from strategies.collectives.shared_memory import SharedMemory
 from strategies.parallel.auto.live_bytes import tensors_in
 from strategies.parallel.auto.memory_model import DEEPSPEED_BUCKET, MASTER_BYTES
 from strategies.parallel.gradients.partition_sums import BUCKET_ELEMENTS
@@ -74,6 +82,8 @@ class Row:
     """8 bytes for each trainable element, divided by the ranks that share it."""
     bucket: int
     """What is reduced at a time, in float64; 0: nothing is besides the sums."""
+    shared: int
+    """This rank's own part of the memory in which ranks tell each other what they have of it."""
 
 
 def main() -> None:
@@ -92,23 +102,29 @@ def main() -> None:
         print(f"\n{ranks.world_size} ranks. {machine('torch', 'deepspeed')}")
 
 
-def _row(strategy: str, ranks: Any) -> Row:
+def _row(strategy: str, ranks: Ranks) -> Row:
     count = sum(parameter.numel() for parameter in Chain().parameters())
     largest = WIDTH * WIDTH
     # fully_shard reduces block by block, into a shard of its own.
     block = (largest + WIDTH) * (ranks.world_size + 1) // ranks.world_size
     bucket = {"ddp": 0, "fsdp": block}.get(strategy, max(BUCKET_ELEMENTS, largest))
     shards = 1 if strategy == "ddp" else ranks.world_size
+    plain, _ = _held(strategy, ranks, exact=False)
+    exact, shared = _held(strategy, ranks, exact=True)
     return Row(
         strategy=strategy,
-        plain=_held(strategy, ranks, exact=False),
-        exact=_held(strategy, ranks, exact=True),
+        plain=plain,
+        exact=exact,
         sums=SUM_BYTES * count // shards,
         bucket=SUM_BYTES * bucket,
+        shared=shared,
     )
 
 
-def _held(strategy: str, ranks: Any, *, exact: bool) -> Held:
+def _held(strategy: str, ranks: Ranks, *, exact: bool) -> tuple[Held, int]:
+    assert ranks.neighbours is not None
+    memory = SharedMemory(ranks.neighbours)
+    ranks = replace(ranks, memory=memory)
     with Counted() as counted:
         held = strategy_class(strategy)(
             Blueprint(
@@ -127,7 +143,8 @@ def _held(strategy: str, ranks: Any, *, exact: bool) -> Held:
             counted.peak = 0
             exponents = _step(held, exponents, ranks.world_size)
         gc.collect()
-    return Held(kept=counted.now(), peak=counted.peak)
+    shared = memory.size_bytes
+    return Held(kept=counted.now() + shared, peak=counted.peak + shared), shared
 
 
 def _step(strategy: Any, exponents: Any, world_size: int) -> Any:
@@ -164,7 +181,8 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.is_meta:
                 continue  # only torch's idea of a tensor
             storage = tensor.untyped_storage()
-            self._storages[storage._cdata] = ref(storage)
+            if storage.filename is None:  # of memory that ranks share its own is added afterwards
+                self._storages[storage._cdata] = ref(storage)
         self.peak = max(self.peak, self.now())
         return result
 
@@ -181,7 +199,7 @@ def _table(rows: list[Row]) -> str:
                 for number in (
                     row.plain.kept, row.exact.kept, row.plain.peak, row.exact.peak,
                     row.exact.kept - row.plain.kept, row.exact.peak - row.plain.peak,
-                    row.sums + row.bucket,
+                    row.sums + row.bucket + row.shared,
                 )
             ]
             for row in rows

@@ -20,6 +20,7 @@ from checkpointing import JSON
 from ..errors import ConfigError
 from .gpu_errors import explained, in_use_text
 from .host_channel import GroupChannel, HostChannel
+from .shared_memory import SharedMemory
 from .socket_channel import SocketChannel
 from .socket_connect import meet_neighbours
 
@@ -51,6 +52,18 @@ class Ranks:
     """The number of this process's node; ranks with the same one read a checkpoint together."""
     neighbours: SocketChannel | None = None
     """All other ranks, where they are on this host."""
+    memory: SharedMemory | None = None
+    """That all of these read; None: by `neighbours` or the groups alone."""
+
+    def reserved_memory(self, size_bytes: int) -> SharedMemory | None:
+        """Return memory with room for so much of each rank. Called on every rank, with one size.
+
+        None, then on every rank: they compute elsewhere, are on several hosts, are one alone, or
+        the system does not let them.
+        """
+        if self.memory is None or self.world_size == 1 or self.device.type != "cpu":
+            return None
+        return self.memory if self.memory.reserve(size_bytes) else None
 
     @property
     def channel(self) -> HostChannel:
@@ -101,7 +114,10 @@ def process_groups(
     neighbours = meet_neighbours(
         rank, world_size, HostCommunicator(ranks).all_gather, limit_s=COLLECTIVE_TIMEOUT_S
     )
-    yield replace(ranks, neighbours=neighbours)
+    memory = None if neighbours is None else SharedMemory(neighbours)
+    yield replace(ranks, neighbours=neighbours, memory=memory)
+    if memory is not None:
+        memory.close()
     if neighbours is not None:
         neighbours.close()
     dist.destroy_process_group()

@@ -7,25 +7,36 @@ other, and reads theirs when it needs the sum: then they are there, and nobody w
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from operator import add
-from typing import Any
+from typing import TypeVar
 
 from ..errors import DesyncError, LostRankError
 from .host_channel import SAME_ORDER, PendingSum
 
-_SUM, _MESSAGE = 1, 2
+_SUM, _MESSAGE, _DESCRIPTOR = 1, 2, 3
 _HEAD = struct.Struct("<QQQ")
 """What follows, the how manyth exchange between all ranks it belongs to, and its bytes."""
 _PIECE_BYTES = 65536
 """The kernel keeps some of these for a rank that does not read yet."""
+_RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+_FILE = struct.Struct("i")
+_T = TypeVar("_T")
+
+
+def close_all(descriptors: Iterable[int | None]) -> None:
+    """Close those that there are."""
+    for descriptor in descriptors:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @cache
@@ -74,6 +85,11 @@ class SocketChannel:
             # With a timeout each call would ask first whether it need wait: mostly it need not.
             link.setblocking(False)
 
+    @property
+    def rank(self) -> int:
+        """This one."""
+        return self._rank
+
     def start(self, values: Sequence[float]) -> PendingSum:
         """Start to sum each of these float64 numbers over the ranks; as many on every rank."""
         one = _Sum(self, self._next_number(), values)
@@ -116,6 +132,27 @@ class SocketChannel:
         for rank in self._links:
             self._send_message(rank, number, message)
         return message
+
+    def swap_descriptors(self, own: int | None, size_bytes: int) -> dict[int, int | None]:
+        """Give every other rank a descriptor of a file, and return theirs, to be closed.
+
+        Args:
+            own: None: this rank has none to give.
+            size_bytes: of the file, the same on every rank.
+        """
+        number = self._begin_messages()
+        head = _HEAD.pack(_DESCRIPTOR, number, size_bytes)
+        rights = [] if own is None else [(*_RIGHTS, _FILE.pack(own))]
+        for rank in self._links:
+            self._call(rank, select.POLLOUT, lambda of: of.sendmsg([head], rights))
+        received: dict[int, int | None] = {}
+        try:
+            for rank in self._links:
+                received[rank] = self._receive_descriptor(rank, head, number)
+        except BaseException:
+            close_all(received.values())
+            raise
+        return received
 
     def close(self) -> None:
         """Close the connections; what the others still wait for fails."""
@@ -168,38 +205,46 @@ class SocketChannel:
             f"{number}. {SAME_ORDER}"
         )
 
+    def _receive_descriptor(self, rank: int, head: bytes, number: int) -> int | None:
+        most = socket.CMSG_SPACE(_FILE.size)
+        content, ancillary, *_ = self._call(
+            rank, select.POLLIN, lambda of: of.recvmsg(len(head), most, socket.MSG_CMSG_CLOEXEC)
+        )
+        files = [_FILE.unpack(rights)[0] for *kind, rights in ancillary if (*kind,) == _RIGHTS]
+        if content == head:
+            return files[0] if files else None
+        close_all(files)
+        raise self._unlike(rank, number) if content else self._lost(rank, None)
+
     def _send(self, rank: int, content: bytes | memoryview) -> None:
-        link = self._links[rank]
-        try:
-            try:
-                link.send(content)
-            except BlockingIOError:
-                self._when_ready(link, select.POLLOUT, link.send, content)
-        except OSError as error:
-            raise self._lost(rank, error) from error
+        self._call(rank, select.POLLOUT, lambda link: link.send(content))
 
     def _receive(self, rank: int, size_bytes: int) -> bytes:
-        link = self._links[rank]
-        try:
-            try:
-                content = link.recv(size_bytes)
-            except BlockingIOError:
-                content = self._when_ready(link, select.POLLIN, link.recv, size_bytes)
-        except OSError as error:
-            raise self._lost(rank, error) from error
+        content = self._call(rank, select.POLLIN, lambda link: link.recv(size_bytes))
         if not content:
             raise self._lost(rank, None)
         return content
 
+    def _call(self, rank: int, event: int, call: Callable[[socket.socket], _T]) -> _T:
+        """Return what a call of a rank's connection does, as soon as it need not wait."""
+        link = self._links[rank]
+        try:
+            try:
+                return call(link)
+            except BlockingIOError:
+                return self._when_ready(link, event, call)
+        except OSError as error:
+            raise self._lost(rank, error) from error
+
     def _when_ready(
-        self, link: socket.socket, event: int, call: Callable[[Any], Any], argument: object
-    ) -> Any:
+        self, link: socket.socket, event: int, call: Callable[[socket.socket], _T]
+    ) -> _T:
         poll = select.poll()
         poll.register(link, event)
         until_s = time.monotonic() + self._limit_s
         while poll.poll(1000 * max(0.0, until_s - time.monotonic())):
             with suppress(BlockingIOError):
-                return call(argument)
+                return call(link)
         raise TimeoutError
 
     def _lost(self, rank: int, error: OSError | None) -> LostRankError:

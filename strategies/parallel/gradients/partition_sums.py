@@ -17,7 +17,7 @@ import torch.distributed as dist
 from ...collectives.order_free import in_chunks, round_away_
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
-from .owners import add_of_others
+from .owners import add_of_others, rows_size_bytes
 from .step_units import StepUnits
 
 BUCKET_ELEMENTS = 1 << 22
@@ -66,6 +66,8 @@ class PartitionSums:
             _Bucket(numbers, [cuts[self._names[n]] for n in numbers], ranks.world_size)
             for numbers in _filled(list(enumerate(sizes))[::-1], bucket_elements)
         ]
+        longest = max((bucket.stride for bucket in self._buckets), default=0)
+        self._shared = ranks.reserved_memory(rows_size_bytes(longest, ranks.world_size))
         self._memory = torch.zeros(
             max((bucket.size for bucket in self._buckets), default=0),
             dtype=torch.float64,
@@ -165,7 +167,7 @@ class PartitionSums:
                 flat[bucket.begin_of(rank) :][: bucket.length_of(rank)]
                 for rank in range(self._ranks.world_size)
             ]
-            add_of_others(rows[self._ranks.rank], rows)
+            add_of_others(rows[self._ranks.rank], rows, self._shared)
             return
         if bucket.is_even:
             begin = bucket.begin_of(self._ranks.rank)

@@ -21,9 +21,10 @@ from torch.distributed.fsdp import FSDPModule
 
 from ...collectives.order_free import round_away_
 from ...collectives.process_group import Ranks
+from ...collectives.shared_memory import SharedMemory
 from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters
-from .owners import add_of_others
+from .owners import add_of_others, rows_size_bytes
 from .step_units import StepUnits
 
 _VERBS = ("set_custom_reduce_scatter", "set_all_reduce_hook", "set_gradient_divide_factor")
@@ -56,6 +57,10 @@ class ShardedSums:
             trained = [number for number in own if number is not None]
             if trained:
                 self._parts.append(_Part(module, trained, self._parameters, self._units))
+        room = max((part.room_bytes for part in self._parts), default=0)
+        memory = ranks.reserved_memory(room)
+        for part in self._parts:
+            part.memory = memory
 
     @property
     def exponents(self) -> dict[str, int]:
@@ -107,6 +112,10 @@ class _Part:
         device = shards[0].to_local().device
         self._filled: torch.Tensor | None = None
         self._is_rounded = False
+        self.room_bytes = rows_size_bytes(sum(self._sizes), self._ranks)
+        """That it needs of `memory`."""
+        self.memory: SharedMemory | None = None
+        """Of all ranks, set before the first step."""
         self.total = torch.zeros(sum(self._sizes), dtype=torch.float64, device=device)
         module.set_custom_reduce_scatter(self)
         module.set_all_reduce_hook(self._add)
@@ -150,7 +159,7 @@ class _Part:
         if input_tensor.is_cpu:
             rows = list(input_tensor.view(self._ranks, -1))
             output_tensor.copy_(rows[dist.get_rank(group)])
-            add_of_others(output_tensor, rows, group)
+            add_of_others(output_tensor, rows, self.memory, group)
             return None
         return dist.reduce_scatter_tensor(
             output_tensor, input_tensor, op=dist.ReduceOp.SUM, group=group, async_op=async_op

@@ -31,13 +31,18 @@ def largest_magnitude(grads: Sequence[torch.Tensor], ranks: Ranks, *, is_spread:
     found = [largest_of(grad).double() for grad in grads if grad.numel()]
     own = torch.stack(found).max() if found else torch.zeros((), dtype=torch.float64)
     largest = torch.nan_to_num(own, nan=math.inf, posinf=math.inf).cpu()
-    if is_spread and ranks.world_size > 1:
-        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=ranks.host_group)
+    if not is_spread or ranks.world_size == 1:
+        return float(largest)
+    if ranks.neighbours is not None:
+        told = [0.0] * ranks.world_size
+        told[ranks.rank] = float(largest)
+        return max(ranks.neighbours.start(told).wait())
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=ranks.host_group)
     return float(largest)
 
 
 def sum_of_squares(
-    parts: Iterable[torch.Tensor], largest: float, ranks: Ranks, *, count: int, is_spread: bool
+    parts: Iterable[torch.Tensor], largest: float, ranks: Ranks, *, count: int
 ) -> float:
     """Return the sum of squares over all elements of all ranks. Called on every rank.
 
@@ -46,7 +51,6 @@ def sum_of_squares(
         largest: magnitude of any element of any rank, the same on every rank.
         ranks: that hold them.
         count: elements of all ranks; the same however they are spread.
-        is_spread: False: this rank's share is all.
     """
     if not math.isfinite(largest) or largest == 0.0:
         return largest
@@ -56,7 +60,7 @@ def sum_of_squares(
         for chunk in torch.split(part, _CHUNK if part.is_cpu else _ON_DEVICE):
             sums.append(torch.stack(_sums_of(chunk.double().square_(), units)))
     found: list[float] = torch.stack(sums).sum(0).tolist()
-    if is_spread and ranks.world_size > 1:
+    if ranks.world_size > 1:
         found = list(ranks.channel.start(found).wait())
     return math.fsum(found)
 

@@ -179,24 +179,18 @@ class TorchEngine(Strategy):
         """Return the sum of squares of the gradient of all ranks, the same on each."""
         return number_of(sum_of_squares(grads, self.ranks.device), self.meanwhile)
 
-    def _exact_squares(
-        self,
-        grads: Sequence[torch.Tensor],
-        parts: Sequence[torch.Tensor],
-        *,
-        is_spread: bool,
-    ) -> float:
+    def _exact_squares(self, grads: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> float:
         """Return the sum of squares, the same bits under every strategy. Called on every rank.
 
         Args:
             grads: what this rank holds.
-            parts: of that what this rank squares, flat.
-            is_spread: whether the other ranks square others.
+            parts: of that what this rank squares, flat; the other ranks square the rest.
         """
-        spread = is_spread and not self.holds_whole
-        largest = squares.largest_magnitude(grads, self.ranks, is_spread=spread)
-        count = self._num_elements
-        return squares.sum_of_squares(parts, largest, self.ranks, count=count, is_spread=is_spread)
+        # Without neighbours a pass over all of it takes less time than a message.
+        looks_at_all = self.holds_whole and self.ranks.neighbours is None
+        looked_at = grads if looks_at_all else parts
+        largest = squares.largest_magnitude(looked_at, self.ranks, is_spread=not looks_at_all)
+        return squares.sum_of_squares(parts, largest, self.ranks, count=self._num_elements)
 
     def scalars(self) -> Scalars:
         """Return the optimizer's state of every parameter, besides tensors of its shape."""

@@ -257,7 +257,7 @@ class FSDP(TorchEngine):
         if self.options.exact:
             held = [*shards, *(whole if self.ranks.is_coordinator else ())]
             first = held if self.ranks.rank < self._shards_of_row else []
-            return self._exact_squares(first, [g.reshape(-1) for g in first], is_spread=True)
+            return self._exact_squares(first, [g.reshape(-1) for g in first])
         own = sum_of_squares(shards, self.ranks.device)
         if whole and self.ranks.is_coordinator:
             # One rank for all: a number that each read for itself would be one wait more.

@@ -92,7 +92,7 @@ class Replicated(TorchEngine):
             return super()._squares(grads)
         rank, size = self.ranks.rank, self.ranks.world_size
         part = [own_part(grad.reshape(-1), rank, size) for grad in grads]
-        return self._exact_squares(grads, part, is_spread=True)
+        return self._exact_squares(grads, part)
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return this rank's share of everything, balanced by bytes."""

@@ -200,4 +200,4 @@ class ExactSums:
         largest = squares.largest_magnitude(grads, self._ranks, is_spread=True)
         flat = [grad.reshape(-1) for grad in grads]
         count = sum(self._numels)
-        return squares.sum_of_squares(flat, largest, self._ranks, count=count, is_spread=True)
+        return squares.sum_of_squares(flat, largest, self._ranks, count=count)

@@ -1,5 +1,4 @@
 import math
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -8,14 +7,7 @@ import pytest
 from strategies.collectives.socket_channel import SocketChannel
 from strategies.errors import DesyncError, LostRankError
 
-
-def connected(world_size: int, *, limit_s: float = 30.0) -> list[SocketChannel]:
-    links: list[dict[int, socket.socket]] = [{} for _ in range(world_size)]
-    for low in range(world_size):
-        for high in range(low + 1, world_size):
-            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            links[low][high], links[high][low] = pair
-    return [SocketChannel(rank, own, limit_s=limit_s) for rank, own in enumerate(links)]
+from .connected import connected
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])

@@ -2,7 +2,6 @@
 
 import itertools
 from functools import reduce
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +11,7 @@ from torch import nn
 from strategies import ConfigError, Ranks
 from strategies.parallel.gradients.gradient_sums import GradientSums
 
-RANKS = cast(Ranks, SimpleNamespace(world_size=1, rank=0, device=torch.device("cpu")))
+RANKS = Ranks(rank=0, world_size=1, device=torch.device("cpu"), host_group=cast(Any, None))
 
 
 def parameters(**shapes: tuple[int, ...]) -> list[tuple[str, nn.Parameter]]:

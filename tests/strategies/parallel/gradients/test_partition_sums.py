@@ -1,8 +1,7 @@
 """Sums that end with those who own them, on one rank: what is laid where, and in which order."""
 
 import itertools
-from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from strategies import ConfigError, Ranks
 from strategies.parallel.gradients.gradient_sums import GradientSums
 from strategies.parallel.gradients.partition_sums import Cut, PartitionSums, _Bucket, _filled
 
-RANKS = cast(Ranks, SimpleNamespace(world_size=1, rank=0, device=torch.device("cpu")))
+RANKS = Ranks(rank=0, world_size=1, device=torch.device("cpu"), host_group=cast(Any, None))
 SHAPES = {"a": (40, 3), "b": (7,), "c": (), "d": (11, 2)}
 EXPONENTS = {"a": 3, "b": 3, "c": 3, "d": 3}
 

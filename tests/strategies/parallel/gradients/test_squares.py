@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import Ranks
+from strategies.parallel.gradients.grad_norm import own_part
 from strategies.parallel.gradients.squares import largest_magnitude, sum_of_squares, units_of
+
+from .thread_ranks import as_ranks
 
 RANKS = cast(Ranks, SimpleNamespace(world_size=1, device=torch.device("cpu")))
 
@@ -19,7 +22,7 @@ RANKS = cast(Ranks, SimpleNamespace(world_size=1, device=torch.device("cpu")))
 def squares(*grads: torch.Tensor) -> float:
     count = sum(grad.numel() for grad in grads)
     largest = largest_magnitude(grads, RANKS, is_spread=False)
-    return sum_of_squares(grads, largest, RANKS, count=count, is_spread=False)
+    return sum_of_squares(grads, largest, RANKS, count=count)
 
 
 @given(st.integers(1, 2000), st.integers(0, 2**31), st.data())
@@ -34,6 +37,25 @@ def test_any_order_and_any_cut_gives_the_same_bits(
     cut = data.draw(st.integers(0, size))
     assert squares(whole) == squares(shuffled) == squares(shuffled[cut:], shuffled[:cut])
     assert squares(whole) == pytest.approx(math.fsum(x * x for x in whole.tolist()), rel=1e-12)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("odd", [None, math.inf, math.nan])
+def test_neighbours_that_look_at_a_part_each_find_the_same_bits(
+    world_size: int, odd: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = torch.randn(1000, generator=torch.Generator().manual_seed(1))
+    if odd is not None:
+        whole[700] = odd
+
+    def rank_main(ranks: Ranks) -> tuple[float, float]:
+        part = [own_part(whole, ranks.rank, ranks.world_size)]
+        largest = largest_magnitude(part, ranks, is_spread=True)
+        return largest, sum_of_squares(part, largest, ranks, count=1000)
+
+    largest = largest_magnitude([whole], RANKS, is_spread=False)
+    found = as_ranks(monkeypatch, world_size, rank_main, share_memory=True)
+    assert found == [(largest, squares(whole))] * world_size
 
 
 def test_parts_of_it_are_exact() -> None:

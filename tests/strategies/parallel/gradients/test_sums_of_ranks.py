@@ -57,10 +57,11 @@ def of_all(
     dtype: torch.dtype = torch.float32,
     exponents: dict[str, int] = EXPONENTS,
     bucket_elements: int | None = None,
+    share_memory: bool = False,
 ) -> list[tuple[Grads, list[str], dict[str, int]]]:
     """What all ranks find, which is the same."""
     of_one = partial(sums_of_a_rank, steps, dtype, exponents, bucket_elements)
-    first, *others = as_ranks(monkeypatch, world_size, of_one)
+    first, *others = as_ranks(monkeypatch, world_size, of_one, share_memory=share_memory)
     for other in others:
         assert_same(first, other)
     return first
@@ -98,15 +99,20 @@ def steps_of(*counts: int) -> list[tuple[int, list[Grads]]]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bucket_elements", [1, 30, None])
+@pytest.mark.parametrize("share_memory", [False, True])
 def test_any_number_of_ranks_finds_the_same_bits(
-    dtype: torch.dtype, bucket_elements: int | None, monkeypatch: pytest.MonkeyPatch
+    share_memory: bool,
+    dtype: torch.dtype,
+    bucket_elements: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Few micro-batches are held, many are summed; steps of both kinds follow one another."""
     steps = steps_of(7, 2, 5, 9)
     truth = of_all(monkeypatch, 1, steps, dtype=dtype)
     for world_size in (1, 2, 3, 4):
         how: Any = {"dtype": dtype, "bucket_elements": bucket_elements}
-        assert_same(truth, of_all(monkeypatch, world_size, steps, **how))
+        found = of_all(monkeypatch, world_size, steps, **how, share_memory=share_memory)
+        assert_same(truth, found)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -153,8 +159,8 @@ def test_what_is_not_finite_stays_where_it_is(
     given = micro_batches(count)
     cast(torch.Tensor, given[1][1])[2] = odd
     truth = of_all(monkeypatch, 1, [(count, given)])
-    for world_size in (2, 3):
-        found = of_all(monkeypatch, world_size, [(count, given)])
+    for world_size, share_memory in itertools.product((2, 3), (False, True)):
+        found = of_all(monkeypatch, world_size, [(count, given)], share_memory=share_memory)
         assert_same(truth, found)
         ((totals, inexact, exponents),) = found
         assert inexact == []

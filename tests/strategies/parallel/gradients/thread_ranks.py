@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 
 from strategies import Ranks
+from strategies.collectives.shared_memory import SharedMemory
+from tests.strategies.collectives.connected import connected
 
 LIMIT_S = 60
 T = TypeVar("T")
@@ -27,8 +29,9 @@ class Group:
         self._met = threading.Barrier(world_size, timeout=LIMIT_S)
         self._all: list[torch.Tensor] = [torch.empty(0)] * world_size
 
-    def get_rank(self, group: None) -> int:
-        return int(self.rank.own)
+    def get_rank(self, group: tuple[int, ...] | None) -> int:
+        own = int(self.rank.own)
+        return own if group is None else group.index(own)
 
     def isend(self, tensor: torch.Tensor, group: None, group_dst: int, tag: int) -> Any:
         assert tensor.is_contiguous()
@@ -65,7 +68,11 @@ class Group:
 
 
 def as_ranks(
-    monkeypatch: pytest.MonkeyPatch, world_size: int, rank_main: Callable[[Ranks], T]
+    monkeypatch: pytest.MonkeyPatch,
+    world_size: int,
+    rank_main: Callable[[Ranks], T],
+    *,
+    share_memory: bool = False,
 ) -> list[T]:
     """What each of so many ranks returns, which are threads."""
     group = Group(world_size)
@@ -73,10 +80,19 @@ def as_ranks(
         if not name.startswith("_"):
             monkeypatch.setattr(dist, name, getattr(group, name))
 
+    channels = connected(world_size, limit_s=LIMIT_S)
+
     def run(rank: int) -> T:
         group.rank.own = rank
-        place = SimpleNamespace(world_size=world_size, rank=rank, device=torch.device("cpu"))
-        return rank_main(cast(Ranks, place))
+        place = Ranks(
+            rank=rank,
+            world_size=world_size,
+            device=torch.device("cpu"),
+            host_group=cast(dist.ProcessGroup, None),
+            neighbours=channels[rank] if share_memory else None,
+            memory=SharedMemory(channels[rank]) if share_memory else None,
+        )
+        return rank_main(place)
 
     with ThreadPoolExecutor(world_size) as pool:
         running = [pool.submit(run, rank) for rank in range(world_size)]

@@ -12,7 +12,7 @@ from strategies.parallel.gradients.partition_sums import Cut
 from strategies.parallel.zero.exact_sums import ExactSums, _cuts
 from strategies.parallel.zero.internals import Piece, Stage12
 
-RANKS = cast(Ranks, SimpleNamespace(world_size=1, rank=0, device=torch.device("cpu")))
+RANKS = Ranks(rank=0, world_size=1, device=torch.device("cpu"), host_group=cast(Any, None))
 
 
 @pytest.mark.parametrize(
