@@ -54,8 +54,8 @@ def restarts_used(events: Sequence[Mapping[str, Any]], job: int, task: int | Non
 def stuck_text(count: int, step: int) -> str:
     """Return why the job does not come back."""
     return (
-        f"the job was started {count} times at step {step} and got no further: not starting it "
-        "again. Look at the log and at save_every; a newly submitted job starts a new count."
+        f"the job was started {count} times at step {step} and made no progress: not restarting "
+        "it. Check the log and save_every; a newly submitted job starts a new count."
     )
 
 

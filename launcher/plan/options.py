@@ -42,7 +42,7 @@ class NodeOptions:
         if self.node_rank is not None and self.node_rank >= self.num_max:
             count = "1 node" if self.num_max == 1 else f"{self.num_max} nodes"
             raise UsageError(
-                f"--node-rank {self.node_rank}, but --nnodes says {count}: 0 to {self.num_max - 1}."
+                f"--node-rank {self.node_rank}, but --nnodes is {count}: 0 to {self.num_max - 1}."
             )
         if self.num_max == 1:
             return
@@ -53,7 +53,7 @@ class NodeOptions:
             )
         if self.master_addr is None:
             raise UsageError(
-                f"--nnodes {self.num_max} needs to know where node 0 is. Pass --master-addr HOST "
+                f"--nnodes {self.num_max} needs the address of node 0. Pass --master-addr HOST "
                 "--master-port PORT, the same on each node."
             )
         if self.node_rank is None and self.backend == "static":

@@ -79,6 +79,6 @@ def hung_text(node: int, host: str, step: int | None) -> str:
 def fell_text(node: int, host: str) -> str:
     """Return the sentence about a node that failed only since another one's ranks had left."""
     return (
-        f"the ranks of node {node} ({host}) ended because the others had saved and left: this is "
+        f"the ranks of node {node} ({host}) ended because the others had saved and exited: this is "
         "not a failure."
     )

@@ -91,9 +91,9 @@ class Attempt:
         for worker in self._running:
             where = " ".join(next(kernel_stacks(worker.pid), "nothing is known of it").split())
             self._say(
-                f"rank {worker.rank} (pid {worker.pid}) is still there "
+                f"rank {worker.rank} (pid {worker.pid}) still exists "
                 f"{self._bounds.abandon_s:g} s after SIGKILL: it hangs in the kernel, in a driver "
-                f"or a file system ({where}). Leaving it."
+                f"or a file system ({where}). Not waiting for it any longer."
             )
             self._record(worker, None, self._seen.now)
         if not self._seen.told:
@@ -260,12 +260,12 @@ class Attempt:
     def _remind(self) -> None:
         if self._seen.told and self._seen.now - self._reminded_at >= REMINDER_S:
             self._reminded_at = self._seen.now
-            self._say(f"still waiting for {names(self._running)} to leave.")
+            self._say(f"still waiting for {names(self._running)} to exit.")
 
     def _terminate(self) -> None:
         if _first_known(self._seen.failed_at, self._seen.lost_at, self._seen.early_at) is None:
             self._say(
-                f"{names(self._running)} did not leave within {self._bounds.leave_s:g} s "
+                f"{names(self._running)} did not exit within {self._bounds.leave_s:g} s "
                 "after the others; ending it now."
             )
         self._untold = []
@@ -282,7 +282,7 @@ class Attempt:
         if self._seen.kill_now:
             self._say(f"Ctrl-C again: killing {names(self._running)} now.")
         elif self._seen.terminated_at is None and self._seen.hung_at is None:
-            self._say(f"--grace is over: killing {names(self._running)} now.")
+            self._say(f"--grace has expired: killing {names(self._running)} now.")
         self._untold = []
         for worker in self._running:
             worker.kill()
@@ -301,7 +301,7 @@ def warning_text(cause: str, num_ranks: int, grace_s: float | None) -> str:
     """Return the sentence about a warning: what came, what was done, what happens next."""
     whom = "the rank" if num_ranks == 1 else f"all {num_ranks} ranks"
     limit = "" if grace_s is None else f" for at most {grace_s:g} s"
-    text = f"{cause}: asking {whom} to save and to leave, and waiting{limit}."
+    text = f"{cause}: asking {whom} to save and exit, and waiting{limit}."
     return f"{text} Press Ctrl-C again to kill now." if cause == "Ctrl-C" else text
 
 
@@ -309,7 +309,7 @@ def joining_text(joining: str, num_ranks: int) -> str:
     """Return the sentence about nodes that have come late; `joining` names them."""
     whom = "the rank" if num_ranks == 1 else f"all {num_ranks} ranks"
     verb = "are" if joining.startswith("nodes ") else "is"
-    return f"{joining} {verb} to take part: asking {whom} to save and to resume with more nodes."
+    return f"{joining} {verb} joining: asking {whom} to save and resume with more nodes."
 
 
 def advice_text(warned: PreemptionNotice, now: float) -> str:

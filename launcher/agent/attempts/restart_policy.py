@@ -83,14 +83,14 @@ def verdict(
         what = "its first step" if last.gives_signs else "the ranks met"
         return RestartDecision(
             restart=False,
-            reason=f"not starting again: it failed before {what}, and would again.",
+            reason=f"not restarting: it failed before {what}, and would fail again.",
         )
     if len(history) > max_restarts:
         return RestartDecision(restart=False, reason=f"--max-restarts {max_restarts} is used up.")
     if len(history) > 1 and _same_failure(history[-2], last):
         return RestartDecision(
             restart=False,
-            reason=f"not starting again: it failed twice {last.place} with the same error.",
+            reason=f"not restarting: it failed twice {last.place} with the same error.",
         )
     return RestartDecision(restart=True, wait_s=_wait_s(history))
 

@@ -214,8 +214,8 @@ def error_of(code: int, rank: int, lines: Sequence[str], run_dir: Path) -> Runti
     if code == CONTINUE:
         said = f" {own[-1]}" if own else ""
         return RunPreempted(
-            f"The ranks have left after a preemption notice.{said} The run in {run_dir} resumes at "
-            "its next start."
+            f"The ranks have exited after a preemption notice.{said} The run in {run_dir} resumes "
+            "at its next start."
         )
     if code in _FINAL:
         said = own[-1].removeprefix("error: ") if own else f"See {run_dir}/logs."

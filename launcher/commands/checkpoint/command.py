@@ -32,7 +32,7 @@ FOLDER is a run folder, a folder of checkpoints (RUN/checkpoints, RUN/best), or 
 the URL of one of these, such as s3://bucket/run.
 
 exit codes:
-  0  fine     1  damage or differences were found, or the disk refused     2  wrong usage
+  0  fine     1  damage or differences found, or a disk error     2  wrong usage
 """
 
 

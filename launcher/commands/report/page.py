@@ -24,8 +24,8 @@ _NOTABLE: Mapping[str, Callable[[Record], str]] = {
     "saves keep failing": lambda e: f"{e['in_a_row']} saves in a row had failed by then",
     "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
     "rolled back": lambda e: (
-        f"{e.get('reason', '')} It went back from step {e['from_step']} to step {e['step']} and "
-        f"around the data of {e['jumped_steps']} steps."
+        f"{e.get('reason', '')} It rolled back from step {e['from_step']} to step {e['step']} and "
+        f"skipped the data of {e['jumped_steps']} steps."
     ).lstrip(),
     "weights": lambda e: f"it began with the weights in {e['path']}",
 }

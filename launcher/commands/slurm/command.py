@@ -26,7 +26,7 @@ from .sbatch_options import SbatchOptions, check_options, split_words, submissio
 _HELP = """\
 usage: relaunch slurm [sbatch options] [relaunch options] script.py [script args]
 
-Writes a batch script, submits it and prints how to follow the job. Short options are sbatch's.
+Write a batch script, submit it and print how to follow the job. Short options are sbatch's.
 
   --dry-run    print the script and submit nothing
 

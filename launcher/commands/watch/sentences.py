@@ -92,7 +92,7 @@ _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "saves keep failing": lambda e: f"THE LAST {e['in_a_row']} SAVES HAVE ALL FAILED",
     "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
     "rolled back": lambda e: (
-        f"went back from step {e['from_step']} to step {e['step']}, and around the data of "
+        f"rolled back from step {e['from_step']} to step {e['step']} and skipped the data of "
         f"{plural(e['jumped_steps'], 'step')}: {e.get('reason', 'steps could not be applied')}"
     ),
     "empty step": lambda e: f"step {e['step']}: nothing counted on any rank, nothing was changed",

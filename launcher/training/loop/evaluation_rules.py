@@ -75,9 +75,9 @@ class EvaluationRules:
                 continue
             if rule.monitor not in metrics:
                 raise ConfigError(
-                    f'{type(rule).__name__} monitors "{rule.monitor}", and what is evaluated as '
-                    f"{name} has {', '.join(sorted(metrics)) or 'no metric'}. Monitor one of "
-                    "these, or let measure return it."
+                    f'{type(rule).__name__} monitors "{rule.monitor}", and the evaluation of '
+                    f"{name} returns {', '.join(sorted(metrics)) or 'no metric'}. Monitor one of "
+                    "these, or return it from measure."
                 )
             _require_number(rule, metrics)
 

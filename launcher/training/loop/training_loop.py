@@ -303,7 +303,7 @@ class TrainingLoop:
     def _give_up(self, step: Step) -> NoReturn:
         """Leave in the middle of a step: what is saved is the one before. Called on every rank."""
         self._support.is_leaving = True
-        self._run.say(f"step {step.number} is given up, to be done again after the resume")
+        self._run.say(f"step {step.number} is dropped and will be repeated after the resume")
         self._prepare_to_save(owes_evaluation=False)
         if self._checkpointer.saving_since is not None:
             self._state = self._saver.conclude(self._state)

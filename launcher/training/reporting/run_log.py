@@ -159,7 +159,7 @@ class RunLog(SaveLog):
             jumped_data_steps=[first, plan.data_step(after) - 1],
         )
         self._run.warn(
-            f"{why} Going back to step {after}, and around the data of {jump.length} steps."
+            f"{why} Rolling back to step {after} and skipping the data of {jump.length} steps."
         )
 
     def measured(self, step: int, weights: str, metrics: Metrics) -> None:

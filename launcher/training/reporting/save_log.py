@@ -67,7 +67,7 @@ class SaveLog:
         if lost.steps:
             self._run.say(
                 f"{lost.steps} steps after step {step} had been done and were not saved: about "
-                f"{duration_text(lost.seconds)} of work is done again."
+                f"{duration_text(lost.seconds)} of work is repeated."
             )
 
     def _report_refused(self, restored: Restored) -> None:

@@ -43,8 +43,8 @@ BEFORE = (
         (ends(KILL, TERM, ended=[0]), f"rank 1 was preempted (SIGTERM) {BEFORE}"),
         (ends(HUP, TERM), f"ranks 0, 1 were preempted (SIGHUP, SIGTERM) {BEFORE}"),
         (ends(KILL, KILL, ended=[0, 1]), f"ranks 0, 1 had to be ended {BEFORE}"),
-        (ends(75, KILL, ended=[1]), f"rank 0 left with 75 {BEFORE}"),
-        (ends(75, 75), f"ranks 0, 1 left with 75 {BEFORE}"),
+        (ends(75, KILL, ended=[1]), f"rank 0 exited with 75 {BEFORE}"),
+        (ends(75, 75), f"ranks 0, 1 exited with 75 {BEFORE}"),
         (ends(0, 0), ""),
     ],
 )
@@ -55,10 +55,10 @@ def test_nothing_was_begun(found, text):
 def test_who_fell():
     found = ends(75, TERM)
     assert followers_text(found, {}) == (
-        "rank 1 ended because the others had saved and left: this is not a failure."
+        "rank 1 ended because the others had saved and exited: this is not a failure."
     )
     assert followers_text(found, {1: "RuntimeError: a"}) == (
-        "rank 1 ended (RuntimeError: a) because the others had saved and left: this is not a "
+        "rank 1 ended (RuntimeError: a) because the others had saved and exited: this is not a "
         "failure."
     )
     assert followers_text(ends(75, 75), {}) == ""

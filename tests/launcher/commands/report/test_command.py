@@ -48,7 +48,7 @@ def test_the_best_is_of_the_past_that_the_run_has(folder):
 
     append(event="rolled back", from_step=400, step=350, jumped_steps=50, reason="nan.")
     assert read_run(folder).best["step"] == 100
-    assert "- nan. It went back from step 400 to step 350 and around" in page(
+    assert "- nan. It rolled back from step 400 to step 350 and skipped" in page(
         read_run(folder), picture=None
     )
     append(event="best", step=390, monitor="val/loss", value=0.1)
