@@ -14,7 +14,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option of the command line; `PET_<NAME>` in the environment says the same."""
+    """One option of the command line; `PET_<NAME>` in the environment has the same meaning."""
 
     name: str
     help: str

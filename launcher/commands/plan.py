@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch plan` say and return the exit code.
+    """Run `relaunch plan` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the script does not come to `run.prepare`.

@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch schedule` say and return the exit code.
+    """Run `relaunch schedule` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the schedule is refused.

@@ -52,7 +52,7 @@ class LaunchPlan:
     terminate_s: float | None
     hang_timeout_s: float | None
     cold: bool
-    """Every rank is a Python of its own; else a fork of the warm server."""
+    """Every rank is a Python of its own; else a fork of the fork server."""
     preload: tuple[str, ...]
     cpus: tuple[Cpus, ...] = ()
     """The CPUs of each local rank; (): they may use all that this process may."""

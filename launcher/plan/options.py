@@ -81,7 +81,7 @@ class StreamOptions:
     shown: frozenset[int] | None = None
     """The local ranks that the console shows; None: no wish."""
     prefix_template: str | None = None
-    """What begins each line on the console; None: the environment may say it."""
+    """What begins each line on the console; None: as in the environment."""
     stdout_filters: tuple[str, ...] = ()
     stderr_filters: tuple[str, ...] = ()
 
@@ -105,21 +105,21 @@ class LaunchOptions:
     """To which CPUs ranks are bound: one of `cpu_binding.MODES`; None: to none."""
     max_restarts: int = 0
     grace_s: float | None = None
-    """Seconds from a warning to SIGKILL; None: the ranks take the time they need."""
+    """Seconds from a preemption notice to SIGKILL; None: the ranks take the time they need."""
     terminate_s: float | None = None
     """Seconds from SIGTERM to SIGKILL once an attempt is lost; None: the launcher's own bound."""
     hang_timeout_s: float | None = None
-    """Seconds without a sign of life from any rank until they are killed; None: for ever."""
+    """Seconds without a heartbeat from any rank until they are killed; None: never."""
     warning_signals: tuple[signal.Signals, ...] = ()
-    """Signals to take as a warning, besides those that always are."""
+    """Signals to take as a preemption notice, in addition to the default ones."""
     dry_run: bool = False
     """Print the plan and start nothing."""
     notes: tuple[str, ...] = ()
-    """What was asked and has no meaning here; said once."""
+    """Options without effect here; reported once."""
     cold: bool = False
     """Start every rank as a Python of its own."""
     preload: tuple[str, ...] = ()
-    """Modules that the warm server imports before it forks the ranks."""
+    """Modules that the fork server imports before it forks the ranks."""
 
     def __post_init__(self) -> None:
         _check_choice("strategy", self.run.strategy, STRATEGY_CHOICES)

@@ -1,4 +1,4 @@
-"""What a node says about the others: pure."""
+"""Messages of a node about the others: pure."""
 
 from collections.abc import Iterable, Mapping
 

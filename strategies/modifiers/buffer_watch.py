@@ -88,7 +88,7 @@ def sentence(names: Sequence[str]) -> str:
 
 
 def sentence_of_plain(names: Sequence[str]) -> str:
-    """Return what is said of plain attributes that a forward moves."""
+    """Return the warning about plain attributes that a forward updates."""
     return (
         f"the model's forward moves {some_of(names, _SHOWN)}, kept as a plain attribute and "
         "not as a buffer: no checkpoint holds it, so it is reset at every start, and each rank "

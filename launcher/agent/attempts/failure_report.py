@@ -23,7 +23,7 @@ def failure_report(
     num_oom_kills: int = 0,
     warned: bool = False,
 ) -> str:
-    """Return the report on the first failure; those that fell with it are only counted.
+    """Return the report on the first failure; those that failed as a result are only counted.
 
     Args:
         first: The rank that failed first by itself.
@@ -33,7 +33,7 @@ def failure_report(
         tail: The last lines of its output, unless the console has just shown them.
         exception: The exception that its output names.
         num_oom_kills: Processes which the kernel's OOM killer ended meanwhile.
-        warned: The run had been asked to leave.
+        warned: The run had received a preemption notice.
     """
     lines = []
     if tail:

@@ -25,7 +25,7 @@ _ANY_LOOP = "docs/launching.md has the lines that save at a notice and exit with
 
 
 def without_run_text(name: str, asked: Sequence[str]) -> str:
-    """Return what to print where options say how to train, and the script takes none of them."""
+    """Return the warning about options for the training that have no effect on the script."""
     has = "has" if len(asked) == 1 else "have"
     return (
         f"warning: {', '.join(asked)} {has} no effect unless a module of {name} uses Run: {name} "

@@ -36,7 +36,7 @@ def nothing_begun_text(outcomes: Sequence[RankEnd]) -> str:
 
 
 def followers_text(outcomes: Sequence[RankEnd], causes: Mapping[int, str | None]) -> str:
-    """Return, in a line, who failed only since the others had left; empty: nobody.
+    """Return, in a line, the ranks that failed only because the others had exited; or "".
 
     Args:
         outcomes: Of an attempt.
@@ -77,8 +77,8 @@ def unsaved_text(
             "newest checkpoint will be repeated."
         )
     lost = max(0, step - newest)
-    again = "nothing is" if lost == 0 else "1 step is" if lost == 1 else f"{lost} steps are"
+    again = "nothing" if lost == 0 else "1 step" if lost == 1 else f"{lost} steps"
     return (
         f"{text}: step {step} was finished, and the newest checkpoint is of step {newest}: "
-        f"{again} repeated."
+        f"{again} will be repeated."
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...contract.exit_codes import NEVER_RESTARTED
 
 SETTLED_S = 30.0
-"""A script that gives no sign of life is taken to have got somewhere after this time."""
+"""A script that gives no heartbeat is taken to have got somewhere after this time."""
 SHORT_S = 60.0
 """An attempt that lived less counts as a quick end."""
 LONGEST_WAIT_S = 60.0

@@ -101,7 +101,7 @@ class RelaunchCallback(TrainerCallback):  # type: ignore[misc]
             self._loop.end_step(control)
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tell the launcher that an accumulated step gets on."""
+        """Send a heartbeat during an accumulated step."""
         self._rank.heartbeat.beat()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

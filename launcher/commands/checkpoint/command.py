@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch checkpoint` say and return the exit code.
+    """Run `relaunch checkpoint` and return the exit code.
 
     Raises:
         UsageError: The words are wrong, or there is no such checkpoint.

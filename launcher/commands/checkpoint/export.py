@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(given: Namespace) -> int:
-    """Write the folder and say what is in it."""
+    """Write the folder and print its content."""
     target = find_target(given.folder, given.weights)
     if given.config is not None and not given.config.is_file():
         raise UsageError(f"--config {given.config} is not a file.")

@@ -26,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(given: Namespace) -> int:
-    """Write the checkpoint and say what is in it."""
+    """Write the checkpoint and print its content."""
     if not given.source.is_dir():
         raise UsageError(f"{given.source} is not a folder.")
     store = _store_of(given.run)

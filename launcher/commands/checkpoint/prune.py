@@ -104,7 +104,7 @@ def _is_pinned(store: CheckpointStore | None, step: int) -> bool:
 
 
 def _protected(stores: _Stores, run: Path | None, steps: list[int]) -> dict[int, str]:
-    """Return the steps that nobody may delete, and why."""
+    """Return the steps that must not be deleted, and why."""
     found = {step: "it is pinned" for step in steps if stores.checkpoints.is_pinned(step)}
     start = None if run is None else newest_start(run)
     if start is not None and start.get("resumed"):

@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch doctor` say and return the exit code.
+    """Run `relaunch doctor` and return the exit code.
 
     Raises:
         UsageError: the words are wrong.

@@ -121,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch rehearse` say and return the exit code.
+    """Run `relaunch rehearse` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the script cannot be rehearsed.

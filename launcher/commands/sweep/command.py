@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch sweep` say and return the exit code.
+    """Run `relaunch sweep` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the folder holds another sweep.

@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch verify` say and return the exit code.
+    """Run `relaunch verify` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or there is nothing that could be compared.

@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch watch` say and return the exit code.
+    """Run `relaunch watch` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the folder is no run's.

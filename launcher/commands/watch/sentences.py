@@ -35,7 +35,7 @@ def record_sentence(record: Event) -> RecordSentence:
 
 
 def event_sentence(event: Event) -> str | None:
-    """Return an event as a line; None for one that says nothing to a person."""
+    """Return an event as a line; None for one that is not shown."""
     event = printable_values(event)
     write = _SENTENCES.get(event["event"])
     return None if write is None else f"{event['time'][11:19]}  {write(event)}"

@@ -86,7 +86,7 @@ class EvaluationRules:
         return [rule for rule in (self.plateau, self.stop) if rule is not None]
 
     def asks_to_go_back(self, state: RunState) -> bool:
-        """Tell whether the newest evaluation calls for an earlier checkpoint."""
+        """Return whether the newest evaluation calls for an earlier checkpoint."""
         return self.stop is not None and self.stop.asks_to_go_back(state.stopper)
 
     def resumed(self, state: RunState) -> tuple[RunState, list[str]]:

@@ -57,7 +57,7 @@ def bad_evaluation(state: RunState) -> Trouble:
 
 
 def trouble_of(state: RunState, rules: EvaluationRules) -> Trouble:
-    """Return why the run is to go back now."""
+    """Return why the run must roll back now."""
     return bad_evaluation(state) if rules.asks_to_go_back(state) else skipped_steps(state)
 
 
@@ -104,7 +104,7 @@ def roll_back(
 
 
 def gone_back(state: RunState, restored: Restored, plan: BatchPlan, *, where: object) -> RunState:
-    """Return the state after going back: the checkpoint's, with the data since then left out.
+    """Return the state after a rollback: the checkpoint's, with the data since then skipped.
 
     Args:
         state: as it is when the run goes back.

@@ -1,4 +1,4 @@
-"""Which strategy a run trains under, where nobody has named one."""
+"""Choosing the strategy of a run if none was given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AUTO = "auto"
 
 
 def settle_strategy(run: RunContext, recipe: Recipe) -> None:
-    """Put a strategy's name in the place of "auto" and say why. Called on every rank.
+    """Replace "auto" by a strategy's name and print the reason. Called on every rank.
 
     Raises:
         ConfigError: none fits.

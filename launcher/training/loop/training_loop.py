@@ -51,7 +51,7 @@ class TrainingLoop:
     """Carries a run from step to step. Every method that is not a property is for all ranks."""
 
     def __init__(self, run: RunContext, recipe: Recipe, parts: JobParts) -> None:
-        """Go on from the newest checkpoint. Called on every rank."""
+        """Continue from the newest checkpoint. Called on every rank."""
         self._run = run
         self._recipe = recipe
         self._parts = parts
@@ -212,7 +212,7 @@ class TrainingLoop:
             self._state = replace(self._state, stopped_because=self.asked_to_stop)
 
     def _come_to_boundary(self, step: Step, *, owes_evaluation: bool) -> Agreed | None:
-        """Count a step and tell of it; return what the ranks said at the former boundary."""
+        """Count and report a step; return what the ranks reported at the previous boundary."""
         assert step.outcome is not None
         if step.evaluation_due and not owes_evaluation:
             self._rules.require_measured(step.metrics, step.number + 1)

@@ -46,7 +46,7 @@ class _Seen(NamedTuple):
 
 
 class OwnLog(SaveLog):
-    """Tells the story, on the coordinator; the other ranks' copies are silent."""
+    """Prints and records events on the coordinator; does nothing on other ranks."""
 
     _run: OwnLoopContext
 

@@ -143,7 +143,7 @@ class RunLog(SaveLog):
             self._run.say(line)
 
     def rolled_back(self, before: int, after: int, plan: BatchPlan, why: str) -> None:
-        """Report that the run has gone back, and what data it leaves out."""
+        """Report that the run has rolled back, and which data it skips."""
         self.records.drop_unwritten()
         if not self._is_coordinator:
             return

@@ -52,7 +52,7 @@ class Terms(Protocol):
         """Add another rank's message to `total`; the message may be used up."""
 
     def forget(self) -> None:
-        """Let go of what a step does not leave to the next."""
+        """Release what a step does not leave to the next."""
 
 
 class HeldTerms:
@@ -111,7 +111,7 @@ class HeldTerms:
             total.add_(scratch.copy_(row), alpha=AWAY)
 
     def forget(self) -> None:
-        """Let go of the gradients."""
+        """Release the gradients."""
         self._held = []
 
 

@@ -69,14 +69,14 @@ def test_who_fell():
     ("step", "newest", "grace_s", "text"),
     [
         (7, 5, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved: step 7 was "
-                     "finished, and the newest checkpoint is of step 5: 2 steps are to be done "
-                     "again."),
+                     "finished, and the newest checkpoint is of step 5: 2 steps will be "
+                     "repeated."),
         (7, 6, 5.0, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved (--grace 5): "
-                    "step 7 was finished, and the newest checkpoint is of step 6: 1 step is to be "
-                    "done again."),
+                    "step 7 was finished, and the newest checkpoint is of step 6: 1 step will be "
+                    "repeated."),
         (7, 7, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved: step 7 was "
-                     "finished, and the newest checkpoint is of step 7: nothing is to be done "
-                     "again."),
+                     "finished, and the newest checkpoint is of step 7: nothing will be "
+                     "repeated."),
         (7, None, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved: step 7 was "
                         "finished, and no checkpoint is known. Steps since the newest checkpoint "
                         "will be repeated."),

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -62,7 +63,7 @@ def test_nothing_fits_and_the_smallest_number_is_said() -> None:
         ask(2)
     text = str(caught.value)
     assert "450.0 MiB that may be used on each of 2 ranks" in text
-    number = int(text.partition("smallest number of ranks that would be enough is ")[2].split()[0])
+    (number,) = map(int, re.findall(r"ranks that would be enough is (\d+),", text))
     assert ask(number).reason.startswith("the simplest that fits")
     # One fewer lacks room for activations alone: a trial, and no refusal.
     assert "NOT LESS than may be used" in ask(number - 1).reason
