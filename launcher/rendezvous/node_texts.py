@@ -19,8 +19,8 @@ def strange_text(nodes: Iterable[int], place: str) -> str:
     """Return the sentence about messages that were dropped."""
     names = ", ".join(str(node) for node in nodes)
     return (
-        f"what was written at {place} in the name of node {names} is dropped: it does not carry "
-        "this run's seal. That node has another secret, another --rdzv-id or another version of "
+        f"what was written at {place} in the name of node {names} is dropped: its HMAC is not "
+        "that of this run. That node has another secret, another --rdzv-id or another version of "
         "relaunch, or somebody else writes there."
     )
 
@@ -57,16 +57,16 @@ def standing_by_text(num_members: int, waited_s: float, *, uses_run: bool) -> st
 def taken_text(node: int) -> str:
     """Return the sentence about a place in a run under way that another node has, or had."""
     return (
-        f"the run is under way, and --node-rank {node} is taken there. Waiting for that node to be "
-        "found lost."
+        f"the run is under way, and --node-rank {node} is taken there. Waiting until the "
+        "loss of that node is detected."
     )
 
 
 def full_text(num_nodes: int) -> str:
     """Return the sentence about a run under way that has all its nodes."""
     return (
-        f"the run is under way with all {num_nodes} nodes. Waiting for one of them to be found "
-        "lost."
+        f"the run is under way with all {num_nodes} nodes. Waiting until the loss of one is "
+        "detected."
     )
 
 

@@ -274,7 +274,7 @@ def _flock(fd: int) -> None:
 
 def _taken(path: Path, owner: Owner) -> FolderTakenError:
     return FolderTakenError(
-        f"another run has taken {path.parent} ({owner}): this one ends, and publishes nothing more "
+        f"another run has taken {path.parent} ({owner}): this one ends, and commits nothing more "
         "there. Start one run at a time in a folder, or choose another --run-dir."
     )
 

@@ -186,7 +186,7 @@ class LineFile:
 
     def _worked(self) -> None:
         if self._has_failed:
-            lost = f", but for the oldest {self._num_dropped}" if self._num_dropped else ""
+            lost = f", except the oldest {self._num_dropped}" if self._num_dropped else ""
             self._warn(f"{self._path} is written again, with the lines that were kept{lost}.")
         self._has_failed, self._num_dropped = False, 0
 

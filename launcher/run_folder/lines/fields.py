@@ -110,9 +110,9 @@ def is_whole_event(record: Record) -> bool:
 
 
 def skipped_text(name: str, count: int) -> str:
-    """Return the sentence about lines that were left out."""
-    lines = "1 line is no record" if count == 1 else f"{count} lines are no records"
-    return f"{name}: {lines} of a run (cut off, damaged, or another program's): left out"
+    """Return the message about skipped lines."""
+    lines = "1 line is not a record" if count == 1 else f"{count} lines are not records"
+    return f"{name}: {lines} of a run (cut off, damaged, or another program's): skipped"
 
 
 def _is(value: Any, types: type | tuple[type, ...]) -> bool:

@@ -52,7 +52,7 @@ class Terms(Protocol):
         """Add another rank's message to `total`; the message may be used up."""
 
     def forget(self) -> None:
-        """Release what a step does not leave to the next."""
+        """Let go of what a step does not leave to the next."""
 
 
 class HeldTerms:
@@ -111,7 +111,7 @@ class HeldTerms:
             total.add_(scratch.copy_(row), alpha=AWAY)
 
     def forget(self) -> None:
-        """Release the gradients."""
+        """Let go of the gradients."""
         self._held = []
 
 

@@ -140,7 +140,7 @@ def test_a_script_that_breaks_off_with_0_is_started_again_and_one_that_ignores_i
     launched.wait_for_files(*READY, cwd=launch.folder)
     launched.send(signal.SIGTERM)
     assert launched.wait() == code
-    assert ("handled SIGTERM and ended with 0" in launched.stderr) == (code == 75)
+    assert ("handled SIGTERM and exited with 0" in launched.stderr) == (code == 75)
 
 
 def test_no_deadline_of_its_own(launch):
