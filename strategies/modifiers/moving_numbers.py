@@ -76,7 +76,7 @@ def sentence(names: Sequence[str]) -> str:
     """Return the warning about plain numbers that a forward updates."""
     return (
         f"the model's forward updates {some_of(names, _SHOWN)}, a plain number: no checkpoint "
-        "holds it, so it is reset at every start, and each rank updates it from its own micro-batches. "
-        "If the curve depends on it, it depends on both. Set it in your loop instead, from "
-        "step.number"
+        "holds it, so it is reset at every start, and each rank updates it from its own "
+        "micro-batches. If the curve depends on it, it depends on both. Set it in your loop "
+        "instead, from step.number"
     )
