@@ -29,7 +29,7 @@ from .terminal.console import say
 
 
 def leave_with(words: Sequence[str], inbox: SignalInbox) -> int:
-    """Do what the words after `relaunch` say; return the exit code, whatever happens."""
+    """Run the command; return the exit code, whatever happens."""
     try:
         if words and words[0] in SUBCOMMANDS:
             return int(import_module(SUBCOMMANDS[words[0]], __package__).run(words[1:]))

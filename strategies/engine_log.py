@@ -1,4 +1,4 @@
-"""What the engines' logs say that a user can do nothing about; no torch."""
+"""Log messages of the engines about which a user can do nothing; no torch."""
 
 import logging
 

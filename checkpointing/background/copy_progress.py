@@ -26,14 +26,14 @@ class ReadyTeller:
         self._lock = threading.Lock()
 
     def tell(self, number: int, ready_bytes: int) -> None:
-        """Say how much of the image of a request is there; few times, for nobody may listen yet."""
+        """Report how much of a request's data is copied; rarely, as nobody may read yet."""
         with self._lock:
             # Not into what has got this number since.
             if self._fd >= 0:
                 os.write(self._fd, _MESSAGE.pack(number, ready_bytes))
 
     def close(self) -> None:
-        """Tell nothing any more."""
+        """Report nothing any more."""
         with self._lock:
             if self._fd >= 0:
                 os.close(self._fd)

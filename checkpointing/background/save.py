@@ -133,7 +133,7 @@ class BackgroundSave:
         return self._is_committing
 
     def is_settled(self) -> bool:
-        """Tell whether this rank's part is done or has failed. No collective, no waiting.
+        """Return whether this rank's part is done or has failed. No collective, no waiting.
 
         Its part is its shard, and after `commit`, on the coordinator, the checkpoint.
         """
@@ -153,7 +153,7 @@ class BackgroundSave:
         return 0.0 if self._copy is None else self._copy.device_wait_s()
 
     def drop(self) -> None:
-        """Let go of it, before the writer's memory goes: it is not committed. No collective."""
+        """Release it, before the writer's memory goes: it is not committed. No collective."""
         self._end_copy()
         if self._snapshot.frozen is not None:
             self._snapshot.frozen.wait()

@@ -132,7 +132,7 @@ class Staging:
             )
 
     def leave_behind(self) -> None:
-        """Go on with new memory: a process that hangs may still read in this one."""
+        """Continue with new memory: a process that hangs may still read in this one."""
         self.close()
         self.fd, self._is_closing = os.memfd_create("relaunch-staging"), False
 

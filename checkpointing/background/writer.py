@@ -298,7 +298,7 @@ class BackgroundWriter:
         )
 
     def _epitaph(self) -> str:
-        """Bury a process that has ended or is about to; say how it ended."""
+        """Reap a process that has ended or is about to; return how it ended."""
         assert self._process is not None
         process, self._process = self._process, None
         for pipe in (process.stdin, process.stdout):

@@ -81,7 +81,7 @@ def refused_manifest(token: str) -> str:
 
 
 def is_refused_manifest(name: str) -> bool:
-    """Tell whether a name is that of a manifest which was set aside."""
+    """Return whether a name is that of a manifest which was set aside."""
     return _REFUSED_MANIFEST.fullmatch(name) is not None
 
 
@@ -91,7 +91,7 @@ def object_name(rank: int, token: str) -> str:
 
 
 def is_object(name: str) -> bool:
-    """Tell whether a file of a checkpoint is an object that others may name too."""
+    """Return whether a file of a checkpoint is an object that others may name too."""
     return _OBJECT.fullmatch(name) is not None
 
 
@@ -122,15 +122,15 @@ def probe_folder(token: str) -> str:
 
 
 def is_refused(name: str) -> bool:
-    """Tell whether a name is that of a checkpoint which was found damaged and set aside."""
+    """Return whether a name is that of a checkpoint which was found damaged and set aside."""
     return _REFUSED.fullmatch(name) is not None
 
 
 def is_checkpoint_name(name: str) -> bool:
-    """Tell whether a folder of this name is a checkpoint, in use or refused."""
+    """Return whether a folder of this name is a checkpoint, in use or refused."""
     return parse_step_folder(name) is not None or is_refused(name)
 
 
 def is_leftover(name: str) -> bool:
-    """Tell whether a name is one that only a save, a deletion or a probe uses."""
+    """Return whether a name is one that only a save, a deletion or a probe uses."""
     return _LEFTOVER.fullmatch(name) is not None

@@ -37,12 +37,12 @@ def find_cover_problem(ranges: Iterable[tuple[int, int]], whole: Range, unit: st
         if not whole.start <= start < end <= whole.end:
             return f"{unit} [{start}, {end}) are not a range within [{whole.start}, {whole.end})"
         if start > reached:
-            return f"{unit} [{reached}, {start}) are covered by nothing"
+            return f"{unit} [{reached}, {start}) are not covered"
         if start < reached:
             return f"{unit} [{start}, {min(end, reached)}) are covered twice"
         reached = end
     if reached < whole.end:
-        return f"{unit} [{reached}, {whole.end}) are covered by nothing"
+        return f"{unit} [{reached}, {whole.end}) are not covered"
     return None
 
 

@@ -55,7 +55,7 @@ def require_cover(path: Path, name: str, shape: tuple[int, ...], boxes: Iterable
 
 
 def _is_partition(path: Path, name: str, shape: tuple[int, ...], boxes: Sequence[Box]) -> bool:
-    """Tell whether boxes inside a tensor hold each of its elements once, in linear time.
+    """Return whether boxes inside a tensor hold each of its elements once, in linear time.
 
     How often each element is held is known from its differences along every dimension in turn: of
     a box these are +1 or -1 at each of its corners, and 0 elsewhere. The sums over the boxes must

@@ -237,7 +237,7 @@ def _boxes(
 
 
 def _require_room(path: Path, files: Files, spec: TensorSpec, chunk: _Chunk) -> None:
-    """Refuse a chunk that cannot be as large as it says, before memory is made for it."""
+    """Refuse a chunk that cannot have its declared size, before memory is allocated."""
     with reading(path):
         size_bytes = files.size(path)
     needed_bytes = math.prod(chunk.sizes) * spec.itemsize

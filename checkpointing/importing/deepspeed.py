@@ -39,7 +39,7 @@ _NAMES: Allowed = {
 
 
 def is_deepspeed(folder: Path, files: Files) -> bool:
-    """Tell whether a folder is DeepSpeed's: a step, or the one above with `latest`."""
+    """Return whether a folder is DeepSpeed's: a step, or the one above with `latest`."""
     names = files.listdir(folder)
     return _LATEST in names or any(_MODEL.fullmatch(name) for name in names)
 

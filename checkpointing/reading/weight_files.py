@@ -61,7 +61,7 @@ def open_named(named: NamedTensor, given: Sequence[Path]) -> ShardReader:
 
 @contextmanager
 def naming_what_it_is_for(named: NamedTensor, folder: PurePath, files: Files) -> Iterator[None]:
-    """Say of a file that is not as it was which checkpoints need it, and what to do.
+    """Return which checkpoints need a changed file, and what to do.
 
     Args:
         named: The tensor that is read.

@@ -20,7 +20,7 @@ _FIELDS = frozenset(("attempt", "reports", "specs", "state", "created_by", "kept
 
 @dataclass(frozen=True, kw_only=True)
 class Commit:
-    """What the ranks said of their shards, and all else that the manifest will hold."""
+    """The reports of the ranks on their shards, and everything else in the manifest."""
 
     attempt: SaveToken
     reports: Sequence[JSON]

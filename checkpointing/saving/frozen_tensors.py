@@ -243,7 +243,7 @@ class FrozenPart:
             self._thread = SideThread(partial(self._sum_up, after))
 
     def is_settled(self) -> bool:
-        """Tell whether `prove` returns at once."""
+        """Return whether `prove` returns at once."""
         return self._thread is None or not self._thread.is_alive()
 
     def wait(self) -> None:

@@ -142,7 +142,7 @@ def announce(
     notes: Sequence[str] = (),
     stored: StoredBefore = NOTHING_STORED,
 ) -> SavedCheckpoint:
-    """Tell all ranks what became of a save: the last collective. Called on every rank.
+    """Send all ranks the result of a save: the last collective. Called on every rank.
 
     Args:
         store: See `save_checkpoint`.
@@ -241,7 +241,7 @@ def require_same_step(attempt: SaveToken, step: int, rank: int) -> None:
 
 
 def commit_of(attempt: SaveToken, messages: Sequence[JSON], snapshot: Snapshot) -> Commit:
-    """Return what is to be published, from what the ranks said. Called on the coordinator.
+    """Return what is to be committed, from the reports of the ranks. Called on the coordinator.
 
     Raises:
         SaveFailedError: If a rank could not write; names it.

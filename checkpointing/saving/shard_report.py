@@ -1,4 +1,4 @@
-"""What a rank tells the coordinator about its shard, and the manifest made of all reports. Pure.
+"""A rank's report to the coordinator about its shard, and the manifest made of all reports. Pure.
 
 What lies where in a file travels as text. It is the same save after save, so the rank spells it
 once, and the coordinator, for whose process it is, passes it on as it is: the training waits.

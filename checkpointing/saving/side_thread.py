@@ -1,4 +1,4 @@
-"""A thread beside the training whose start nobody waits for."""
+"""A background thread whose start is not waited for."""
 
 import _thread
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class SideThread:
-    """Does one thing, in a thread of its own, or here and now where none can be had.
+    """Runs one task in its own thread, or at once if no thread can be started.
 
     `threading.Thread.start` returns once the thread runs. Where every core computes, that takes
     until the system lets another have one: milliseconds, for which the training would stop.
@@ -24,7 +24,7 @@ class SideThread:
             self._run()
 
     def is_alive(self) -> bool:
-        """Tell whether it is under way."""
+        """Return whether it is under way."""
         return not self._is_done.is_set()
 
     def join(self) -> None:

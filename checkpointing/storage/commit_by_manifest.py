@@ -75,7 +75,7 @@ class ByManifest(CommitProtocol):
         return sorted((s for s in steps if s is not None and self.has(s)), reverse=True)
 
     def has(self, step: int) -> bool:
-        """Tell whether the manifest is there."""
+        """Return whether the manifest is there."""
         return self.files.exists(self.path(step) / MANIFEST_NAME)
 
     def withdraw(self, step: int) -> list[PurePath]:

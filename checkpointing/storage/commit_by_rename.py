@@ -87,7 +87,7 @@ class ByRename(CommitProtocol):
         return sorted(found, reverse=True)
 
     def has(self, step: int) -> bool:
-        """Tell whether the folder is there."""
+        """Return whether the folder is there."""
         return self.files.is_dir(self.path(step))
 
     def withdraw(self, step: int) -> list[PurePath]:

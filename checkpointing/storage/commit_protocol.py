@@ -131,7 +131,7 @@ class CommitProtocol(ABC):
 
     @abstractmethod
     def has(self, step: int) -> bool:
-        """Tell whether there is a checkpoint of this step, whole or damaged."""
+        """Return whether there is a checkpoint of this step, whole or damaged."""
 
     @abstractmethod
     def withdraw(self, step: int) -> list[PurePath]:

@@ -18,12 +18,12 @@ _IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 
 
 def takes_direct_writes(kind: str | None) -> bool:
-    """Tell whether writing past the page cache pays on a type of filesystem. Pure."""
+    """Return whether writing past the page cache pays on a type of filesystem. Pure."""
     return kind in _LOCAL_DISKS
 
 
 def is_in_memory(kind: str | None) -> bool:
-    """Tell whether a type of filesystem has no disk. Pure."""
+    """Return whether a type of filesystem has no disk. Pure."""
     return kind in _IN_MEMORY
 
 

@@ -170,14 +170,14 @@ class Files:
         return sorted(os.listdir(path))
 
     def is_dir(self, path: PurePath) -> bool:
-        """Tell whether this is a folder, and not a link to one."""
+        """Return whether this is a folder, and not a link to one."""
         try:
             return stat.S_ISDIR(os.lstat(path).st_mode)
         except (FileNotFoundError, NotADirectoryError):
             return False
 
     def exists(self, path: PurePath) -> bool:
-        """Tell whether there is anything of this name, following links."""
+        """Return whether there is anything of this name, following links."""
         return os.path.exists(path)
 
     def size(self, path: PurePath) -> int:

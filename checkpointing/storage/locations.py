@@ -40,7 +40,7 @@ class Place:
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text is a URL and not a path."""
+    """Return whether a text is a URL and not a path."""
     return _URL.match(text) is not None
 
 

@@ -146,11 +146,11 @@ class ObjectFiles(Files):
         return sorted({PurePath(str(one)).name for one in found} - {path.name})
 
     def is_dir(self, path: PurePath) -> bool:
-        """Tell whether there are objects below this prefix."""
+        """Return whether there are objects below this prefix."""
         return self._kind(path) == "directory"
 
     def exists(self, path: PurePath) -> bool:
-        """Tell whether there is an object, or anything below this prefix.
+        """Return whether there is an object, or anything below this prefix.
 
         Not fsspec's own `exists`, which takes a store that does not answer for one without it.
         """

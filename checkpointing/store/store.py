@@ -174,7 +174,7 @@ class CheckpointStore:
         return True
 
     def has_objects(self, names: Collection[str]) -> bool:
-        """Tell whether objects are there, each by its name from the store's folder.
+        """Return whether objects are there, each by its name from the store's folder.
 
         Raises:
             OSError: From the storage.

@@ -12,7 +12,7 @@ _BY_HAND = ("--standalone", "--node-rank", "--rdzv-endpoint", "--rdzv-backend")
 
 
 def is_by_hand(words: Words) -> bool:
-    """Tell whether the words say themselves how the nodes meet; then a scheduler adds nothing."""
+    """Return whether the words say themselves how the nodes meet; then a scheduler adds nothing."""
     return any(name in words.given for name in _BY_HAND)
 
 
@@ -22,13 +22,13 @@ def by_hand_word(words: Words) -> str:
 
 
 class PreemptionCause(Protocol):
-    """Finds out, without blocking, why a warning came and when the ranks will be killed.
+    """Finds, without blocking, the cause of a notice and when the ranks will be killed.
 
     Before a warning it looks now and then whether the end of the job's time has moved.
     """
 
     def ask(self, signum: int) -> None:
-        """Begin; called once, when the first warning has come."""
+        """Begin; called once, at the first preemption notice."""
 
     def answer(self) -> PreemptionNotice | None:
         """Return what was found out, once; None before and after."""
@@ -38,7 +38,7 @@ class PreemptionCause(Protocol):
 
 
 class NoAdvice:
-    """Nobody to ask, or who answers at once."""
+    """No source, or one that answers at once."""
 
     _found: PreemptionNotice | None = None
 
@@ -69,7 +69,7 @@ class ClusterEnvironment:
         return False
 
     def supply(self, words: Words) -> Words:
-        """Return the options with those that follow from the site; raises UsageError."""
+        """Return the options with those that follow from the environment; raises UsageError."""
         return words
 
     def adjust(self, plan: LaunchPlan) -> LaunchPlan:
@@ -77,7 +77,7 @@ class ClusterEnvironment:
         return plan
 
     def advice(self) -> PreemptionCause:
-        """Return whom to ask about a warning."""
+        """Return the source for the cause of a notice."""
         return NoAdvice()
 
     def run_agents(self, plan: LaunchPlan, inbox: SignalInbox) -> int | None:

@@ -177,7 +177,7 @@ class MultiNode:
         )
 
     def _is_regrouped(self, code: int) -> bool:
-        """Tell whether the ranks have saved and left for late nodes, and for nothing else."""
+        """Return whether the ranks have saved and left for late nodes, and for nothing else."""
         asked = self._inbox.warned_by is not None
         return self._meeting.is_regrouping and code == CONTINUE and not asked
 

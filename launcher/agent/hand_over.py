@@ -1,4 +1,4 @@
-"""What the process that starts the agents of a job tells them, in one variable."""
+"""What the process that starts the agents of a job passes to them, in one variable."""
 
 import dataclasses
 import json

@@ -74,7 +74,7 @@ def launch(
 def _warm_up(
     starter: Starter, plan: LaunchPlan, inbox: SignalInbox, environ: Mapping[str, str]
 ) -> None:
-    """Import torch, for this process and for all ranks, and fork the warm server."""
+    """Import torch, for this process and for all ranks, and fork the fork server."""
     at_import = {**default_environment(plan.local_world_size), **environ}
     os.environ.update(at_import)  # OMP_NUM_THREADS and its like are read at import
     open_before = open_descriptors()

@@ -332,11 +332,11 @@ class NodeAgent(SimpleElasticAgent):
         return replace(outcome, lost_peer=is_peer_loss(words))
 
     def _can_regroup(self) -> bool:
-        """Tell whether the ranks would save and leave now, to resume with more nodes."""
+        """Return whether the ranks would save and leave now, to resume with more nodes."""
         return self._plan.uses_run and not self._has_nothing_begun()
 
     def _has_nothing_begun(self) -> bool:
-        """Tell whether the script saves by itself and no rank of this attempt has made a step."""
+        """Return whether the script saves by itself and no rank of this attempt has made a step."""
         beats = (read_beat(files.heartbeat) for files in self._files.values())
         return self._plan.uses_run and not any(b is not None and b.step is not None for b in beats)
 

@@ -1,4 +1,4 @@
-"""How often a job may come back: freely while it gets on. The record is in the run folder."""
+"""How often a job may be requeued: freely while it makes progress. Recorded in the run folder."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -52,10 +52,10 @@ def restarts_used(events: Sequence[Mapping[str, Any]], job: int, task: int | Non
 
 
 def stuck_text(count: int, step: int) -> str:
-    """Return why the job does not come back."""
+    """Return why the job is not requeued."""
     return (
-        f"the job was started {count} times at step {step} and got no further: not starting it "
-        "again. Look at the log and at save_every; a newly submitted job starts a new count."
+        f"the job was started {count} times at step {step} and made no progress: not restarting "
+        "it. Check the log and save_every; a newly submitted job starts a new count."
     )
 
 

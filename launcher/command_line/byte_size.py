@@ -14,7 +14,7 @@ def byte_size(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
     if match is None or (match[3] and not match[2]):
-        raise ArgumentTypeError(f"{text} is no size; write for example 500MB, 5GB or 2GiB")
+        raise ArgumentTypeError(f"{text} is not a size; write for example 500MB, 5GB or 2GiB")
     factor = _UNITS[match[2]]
     if match[3]:
         factor = 1024 ** list(_UNITS).index(match[2])

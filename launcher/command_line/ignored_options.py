@@ -1,4 +1,4 @@
-"""What was asked and has no meaning here: one sentence for each option, said once."""
+"""Options without effect here: one sentence for each, reported once."""
 
 from collections.abc import Mapping
 

@@ -14,7 +14,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option of the command line; `PET_<NAME>` in the environment says the same."""
+    """One option of the command line; `PET_<NAME>` in the environment has the same meaning."""
 
     name: str
     help: str
@@ -42,8 +42,8 @@ TORCHRUN_OPTIONS = (
             "--nproc-per-node",
             "N",
             "ranks on this machine: a number; gpu: one per visible GPU; cpu: one per CPU; auto: "
-            "gpu if there is one, else cpu (as torchrun); default: one per visible GPU, else one "
-            "rank",
+            "gpu if there is one, else cpu (as in torchrun); default: one per visible GPU, else "
+            "one rank",
         ),
         ("--nnodes", "N", "nodes, a number or MIN:MAX (default 1)"),
         ("--node-rank", "R", "rank of this node, from 0"),
@@ -51,59 +51,58 @@ TORCHRUN_OPTIONS = (
         (
             "--master-port",
             "PORT",
-            "the port on which they meet (default: a free one; 29500 on several nodes)",
+            "port on which they meet (default: a free one; with several nodes 29500)",
         ),
-        ("--local-addr", "HOST", "this node's own address, as the other nodes see it"),
+        ("--local-addr", "HOST", "address of this node for the other nodes"),
         ("--rdzv-backend", "NAME", "static or c10d; the nodes meet at node 0 in both cases"),
-        ("--rdzv-endpoint", "HOST:PORT", "as --master-addr and --master-port together"),
+        ("--rdzv-endpoint", "HOST:PORT", "the same as --master-addr and --master-port"),
         ("--rdzv-id", "ID", "name of the run, the same on each node"),
         (
             "--rdzv-conf",
             "K=V,...",
-            "join_timeout=S: how long to wait for the other nodes; last_call_timeout=S: with "
-            "MIN:MAX nodes, how long for more than MIN (default 30)",
+            "join_timeout=S: seconds to wait for the other nodes; last_call_timeout=S: with "
+            "MIN:MAX nodes, seconds to wait for more than MIN (default 30)",
         ),
         (
             "--rejoin-every",
             "S",
-            "with MIN:MAX nodes, look for nodes that come late every S seconds (default 30; 0: "
-            "never)",
+            "with MIN:MAX nodes, look for late nodes every S seconds (default 30; 0: never)",
         ),
-        ("--standalone", None, "one node, a free port; --rdzv-* are not used"),
+        ("--standalone", None, "one node on a free port; --rdzv-* are ignored"),
         ("--max-restarts", "N", "restart failed ranks at most N times (default 0)"),
         ("-m --module", None, "run a module, as python -m"),
         ("--no-python", None, "run a program that is not Python"),
-        ("--run-path", None, "run a script by its path; no effect"),
+        ("--run-path", None, "accepted, no effect: a script is always run by its path"),
         ("--role", "NAME", "the ranks' ROLE_NAME (default: default)"),
         ("--log-dir", "DIR", "logs of all ranks (default: RUN_DIR/logs)"),
         (
             "-r --redirects",
             "STD",
-            "keep from the console and write to the logs: 1 stdout, 2 stderr, 3 both, 0 neither; "
+            "write only to the logs, not to the console: 1 stdout, 2 stderr, 3 both, 0 neither; "
             "for some local ranks: 0:3,1:2",
         ),
         ("-t --tee", "STD", "show on the console and write to the logs, as with -r"),
         (
             "--log-line-prefix-template",
             "TEXT",
-            "before each line on the console; ${role_name}, ${local_rank}, ${rank} and ${hostname} "
-            "are filled in",
+            "prefix of each line on the console; ${role_name}, ${local_rank}, ${rank} and "
+            "${hostname} are replaced",
         ),
         ("--local-ranks-filter", "R,...", "show only these local ranks on the console"),
         (
             "--duplicate-stdout-filters",
             "TEXT,...",
-            "also write lines of stdout with a TEXT to a file",
+            "also write lines of stdout that contain a TEXT to a file",
         ),
         (
             "--duplicate-stderr-filters",
             "TEXT,...",
-            "also write lines of stderr with a TEXT to a file",
+            "also write lines of stderr that contain a TEXT to a file",
         ),
-        ("--virtual-local-rank", None, "LOCAL_RANK=0 in every rank; each sees only its own GPU"),
+        ("--virtual-local-rank", None, "each rank sees only its own GPU, with LOCAL_RANK=0"),
         ("--shutdown-timeout", "S", "seconds from SIGTERM to SIGKILL when ranks are ended"),
-        ("--signals-to-handle", "NAME,...", "more signals that are a preemption notice"),
-        ("--monitor-interval", "S", "accepted, no effect: ends are noticed at once"),
+        ("--signals-to-handle", "NAME,...", "additional signals that count as a preemption notice"),
+        ("--monitor-interval", "S", "accepted, no effect: the end of a rank is detected at once"),
         ("--event-log-handler", "NAME", "accepted, no effect: events are in RUN_DIR/events.jsonl"),
         ("--logs-specs", "NAME", "accepted, no effect"),
     ),
@@ -117,22 +116,30 @@ TORCHRUN_OPTIONS = (
         name="--numa-binding",
         value="MODE",
         choices=MODES,
-        help="bind each rank to CPUs near its GPU: those of the NUMA node, of the socket, a share "
-        "of the node's cores of its own, or the cores of one cache; ranks on CPUs are spread over "
-        "the nodes",
+        help="bind each rank to CPUs near its GPU: node: those of the NUMA node; socket: of the "
+        "socket; exclusive: its own share of the node's cores; core-complex: the cores of one "
+        "cache; without GPUs, ranks are spread over the nodes",
     ),
     Option(
         name="--print-completion",
         value="SHELL",
         choices=SHELLS,
-        help="print a completion script for a shell and leave",
+        help="print a completion script for a shell and exit",
         from_environment=False,
     ),
 )
 
 OWN_OPTIONS = (
-    Option(name="--strategy", value="NAME", help=", ".join(STRATEGY_CHOICES)),
-    Option(name="--precision", value="NAME", help=", ".join(PRECISION_NAMES)),
+    Option(
+        name="--strategy",
+        value="NAME",
+        help="how the model is distributed: " + ", ".join(STRATEGY_CHOICES) + " (default: auto)",
+    ),
+    Option(
+        name="--precision",
+        value="NAME",
+        help="of the computation: " + ", ".join(PRECISION_NAMES) + " (default: fp32)",
+    ),
     *_options(
         (
             "--shard-blocks",
@@ -141,16 +148,20 @@ OWN_OPTIONS = (
             "the repeated modules)",
         ),
         ("--hybrid-shard", None, "fsdp: shard within a node, replicate across nodes"),
-        ("--exact", None, "the same bits on any number of ranks (not in fp16)"),
+        ("--exact", None, "bit-for-bit equal results on any number of ranks (not in fp16)"),
         ("--run-dir", "DIR", "run folder: checkpoints, metrics, logs (default: runs/SCRIPT)"),
         (
             "--checkpoints",
             "PLACE",
-            "where to store checkpoints and best weights instead: a folder, or a URL of fsspec "
-            "such as s3://bucket/run; for one run only",
+            "store checkpoints and best weights elsewhere: a folder, or a URL of fsspec such as "
+            "s3://bucket/run; for one run only",
         ),
         ("--cold", None, "start a new Python for each rank instead of a fork"),
-        ("--preload", "A,B", "modules to import once, before the ranks are forked"),
+        (
+            "--preload",
+            "A,B",
+            "modules to import once in the fork server, before the ranks are forked",
+        ),
         ("--dry-run", None, "print the plan and rank 0's environment; start nothing"),
         (
             "--hang-timeout",
@@ -162,13 +173,13 @@ OWN_OPTIONS = (
         (
             "--secret-file",
             "FILE",
-            "secret of the nodes: a file with 16 characters or more, the same on each node "
+            "file with the secret of the nodes: 16 characters or more, the same on each node "
             "(default: RELAUNCH_SECRET in the environment)",
         ),
         (
             "--container",
             "WORDS",
-            'in a Slurm job: command to start the agents in, as "apptainer exec --nv image.sif"',
+            'in a Slurm job: command to run agents in, such as "apptainer exec --nv image.sif"',
         ),
         ("--grace", "S", "kill the ranks S seconds after a preemption notice (default: never)"),
     ),

@@ -22,7 +22,13 @@ _EPILOG = """\
 Options of torchrun have the same meaning here. Options may be abbreviated, written with
 underscores, or given as PET_<NAME> in the environment; the command line takes precedence.
 
-relaunch checkpoint, report and watch read runs; each has its own --help.
+subcommands (relaunch SUBCOMMAND --help):
+  verify, rehearse, doctor  check a script or a machine before a run
+  plan, schedule            memory and strategy on other machines; learning rates
+  watch, report, compare    follow, summarize and compare runs
+  checkpoint                list, verify, compare, prune, import and export checkpoints
+  sweep                     many runs: search, seeds, folds
+  slurm                     write and submit a batch script
 
 exit codes:
   0    done                             2      wrong usage

@@ -86,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch compare` say and return the exit code.
+    """Run `relaunch compare` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, a folder is no run's, or the two have no step in common.

@@ -40,16 +40,23 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch plan`."""
     parser = CommandParser(
         prog="relaunch plan",
-        description="Print what --strategy auto would choose on machines that are not there: bytes "
-        "of each rank, size and time of a save. The script is run up to run.prepare, on the CPU.",
+        description="Print what --strategy auto would choose on machines that you do not have yet: "
+        "the memory of each rank, and the size and time of a save. The script runs on the CPU, up "
+        "to run.prepare.",
         epilog=_EPILOG,
     )
     add = parser.add_argument
-    add("--ranks", type=int, required=True, metavar="N", help="GPUs of the run, one a rank")
-    add("--gpu-memory", type=byte_size, required=True, metavar="SIZE", help="of one, such as 80GiB")
-    add("--ranks-per-node", type=int, metavar="N", help="default: 8, or all where there are fewer")
+    add("--ranks", type=int, required=True, metavar="N", help="ranks of the run, one per GPU")
+    add(
+        "--gpu-memory",
+        type=byte_size,
+        required=True,
+        metavar="SIZE",
+        help="of one GPU, such as 80GiB",
+    )
+    add("--ranks-per-node", type=int, metavar="N", help="default: 8, or all if there are fewer")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="default: fp32")
-    add("--strategy", choices=STRATEGY_CHOICES, help="look at this one alone; default: auto")
+    add("--strategy", choices=STRATEGY_CHOICES, help="compute only this one; default: auto")
     add("--shard-blocks", metavar="PATTERNS", help="as for relaunch")
     add("--hybrid-shard", action="store_true", help="as for relaunch")
     add("--exact", action="store_true", help="as for relaunch")
@@ -58,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=byte_size,
         default="1GB",
         metavar="SIZE",
-        help="what a node writes in a second to where the checkpoints go (default 1GB)",
+        help="bytes per second that a node writes to the checkpoints (default 1GB)",
     )
     add("--json", action="store_true", help="print one JSON document")
     add("script", metavar="SCRIPT")
@@ -67,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch plan` say and return the exit code.
+    """Run `relaunch plan` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the script does not come to `run.prepare`.
@@ -108,7 +115,7 @@ def run(argv: Sequence[str]) -> int:
             if ended.returncode:
                 return ended.returncode
             raise UsageError(
-                f"{given.script} ended without run.prepare, so that nothing is known of its model. "
+                f"{given.script} ended without run.prepare, so its model is unknown. "
                 "relaunch plan needs a script that uses Run."
             )
         answer = json.loads(machines.answer_file.read_text())

@@ -32,26 +32,26 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch schedule`."""
     parser = CommandParser(
         prog="relaunch schedule",
-        description="Print the learning rates of a run before it is run.",
+        description="Print the learning rates of a run before it starts.",
         epilog=_EPILOG,
     )
     parser.add_argument(
         "schedule",
         metavar="SCHEDULE",
-        help="as it is written in Python, or a script (.py), which is read and not run",
+        help="as written in Python, or a script (.py), which is parsed but not run",
     )
     parser.add_argument("--steps", type=int, help="optimizer steps of the run")
     parser.add_argument("--epochs", type=int, help="epochs of the run, instead of --steps")
     parser.add_argument("--steps-per-epoch", type=int, metavar="N", help="to print epochs")
     parser.add_argument("--rate", type=float, help="the optimizer's rate (default 1: factors)")
     parser.add_argument("--rows", type=int, default=20, help="lines of the table (default 20)")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="also draw it into this file")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="also plot it into this file")
     parser.add_argument("--json", action="store_true", help="print every step as one JSON document")
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch schedule` say and return the exit code.
+    """Run `relaunch schedule` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the schedule is refused.

@@ -23,7 +23,7 @@ NOBODY_READS = 120
 """
 
 NOTICES = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2})
-"""The signals by which a person or a batch system asks a run to leave."""
+"""The signals by which a person or a batch system preempts a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class RankEnd:
 
 
 def is_notice(status: int | None) -> bool:
-    """Return whether a status is the end by a signal that asks a run to leave."""
+    """Return whether a status is the end by a signal that preempts a run."""
     return status is not None and -status in NOTICES
 
 
@@ -132,7 +132,7 @@ def first_leaving(outcomes: Iterable[RankEnd]) -> float | None:
 
 
 def followers(outcomes: Sequence[RankEnd]) -> tuple[RankEnd, ...]:
-    """Return the ranks that failed only since the others had saved and left."""
+    """Return the ranks that failed only because the others had saved and exited."""
     left_s = first_leaving(outcomes)
     failed = ((outcome, outcome.failure()) for outcome in outcomes)
     return tuple(o for o, failure in failed if failure is not None and follows(failure, left_s))
@@ -141,7 +141,7 @@ def followers(outcomes: Sequence[RankEnd]) -> tuple[RankEnd, ...]:
 def first_failure(outcomes: Sequence[RankEnd]) -> RankEnd | None:
     """Return the rank that failed first by itself, or None; see `first_of` for what is first.
 
-    A rank that failed because the others had saved and left has not failed.
+    A rank that failed because the others had saved and exited has not failed.
     """
     excused = {outcome.rank for outcome in followers(outcomes)}
     by_rank = {outcome.rank: outcome for outcome in outcomes if outcome.rank not in excused}
@@ -151,7 +151,7 @@ def first_failure(outcomes: Sequence[RankEnd]) -> RankEnd | None:
 
 
 def ended_by_warning(outcome: RankEnd, warned_by: int | None) -> bool:
-    """Tell whether the rank died of a warning because nothing in it handles the signal."""
+    """Return whether a notice ended the rank because nothing in it handles the signal."""
     return warned_by is not None and is_notice(outcome.status)
 
 

@@ -43,7 +43,7 @@ class SignalInbox:
         """Handle the signals from here on, except those that were inherited as ignored (nohup).
 
         Args:
-            more: signals to take as a warning besides WARNINGS.
+            more: signals to take as a preemption notice besides WARNINGS.
         """
         # Ignored SIGCHLD would let the kernel throw the ranks' exit codes away.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

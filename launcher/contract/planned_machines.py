@@ -1,4 +1,4 @@
-"""What `relaunch plan` tells a script about machines that are not there."""
+"""What `relaunch plan` passes to a script about the planned machines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The rank's side of a preemption notice: a handler which sets a flag, and lets the launcher know.
 
-SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGINT ask the rank to save and to leave. Under plain
+SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGINT ask the rank to save and exit. Under plain
 `python train.py` the second Ctrl-C raises KeyboardInterrupt. Under relaunch a terminal's Ctrl-C
 reaches the launcher only, and what is sent to every process, how often ever, is one notice.
 """
@@ -26,7 +26,7 @@ Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 @dataclass(frozen=True, kw_only=True)
 class PreemptionNotice:
-    """What the launcher knows about a warning; it travels in a file beside the signal."""
+    """What the launcher knows about a preemption notice; passed in a file beside the signal."""
 
     cause: str
     """As a person says it: "SIGUSR1", "Ctrl-C"."""
@@ -56,7 +56,7 @@ def signal_name(signum: int) -> str:
 
 
 class PreemptionFlag:
-    """Remembers that this rank was asked to save and to leave.
+    """Remembers that this rank has received a preemption notice.
 
     One per rank, installed by the training loop around its steps and read at the boundary:
 
@@ -83,7 +83,7 @@ class PreemptionFlag:
 
     @property
     def requested(self) -> bool:
-        """Whether a warning has come. Never goes back to False."""
+        """Whether a notice has come. Never becomes False again."""
         return self._signum is not None
 
     @property

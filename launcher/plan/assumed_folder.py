@@ -1,4 +1,4 @@
-"""Where a run is kept, as long as it has not said so itself."""
+"""The run folder that is assumed until the run itself has reported it."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def usual_folder(program: Program) -> Path | None:
 
 
 def assumed_folder(plan: LaunchPlan) -> Path | None:
-    """Return where the run is kept, as long as it has not said so itself; None: not known."""
+    """Return the run folder that is assumed until the run reports it; None: not known."""
     if plan.run.run_dir is not None:
         return plan.run.run_dir
     return usual_folder(plan.program) if plan.uses_run else None

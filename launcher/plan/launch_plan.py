@@ -52,7 +52,7 @@ class LaunchPlan:
     terminate_s: float | None
     hang_timeout_s: float | None
     cold: bool
-    """Every rank is a Python of its own; else a fork of the warm server."""
+    """Every rank is a Python of its own; else a fork of the fork server."""
     preload: tuple[str, ...]
     cpus: tuple[Cpus, ...] = ()
     """The CPUs of each local rank; (): they may use all that this process may."""
@@ -143,7 +143,7 @@ def bind_ranks(plan: LaunchPlan, mode: str | None, machine: Machine) -> LaunchPl
         if nodes is None:
             raise UsageError(
                 f"--numa-binding {mode}: it is not known at which NUMA node each of "
-                f"{machine.describe_gpus()} is; NVIDIA's driver says it of an index or a whole "
+                f"{machine.describe_gpus()} is; NVIDIA's driver gives it for an index or a full "
                 "UUID. Leave --numa-binding out."
             )
         homes = [nodes[rank % len(nodes)] for rank in range(nproc)]
@@ -199,8 +199,8 @@ def sharing_note(num_ranks: int, machine: Machine) -> str | None:
         return None
     return (
         f"RELAUNCH_CUDA_BACKEND=gloo: {num_ranks} ranks share "
-        f"{machine.describe_gpus()}, and what they sum goes by way of the host. This tries a run; "
-        "its speed and memory are those of no other."
+        f"{machine.describe_gpus()}, and communicate through the host. Use this only for tests: "
+        "speed and memory are not those of a real run."
     )
 
 

@@ -49,7 +49,7 @@ def port(given: Given) -> int:
     number = whole(given)
     if number > 65535:
         raise UsageError(
-            f"{given.spelled} is no port; pass 1 to 65535, or leave it out for a free one."
+            f"{given.spelled} is not a port; pass 1 to 65535, or leave it out for a free one."
         )
     return number
 
@@ -61,7 +61,7 @@ def seconds(given: Given) -> float:
     except ValueError:
         raise UsageError(f"{given.spelled} is not a number of seconds.") from None
     if not 0 <= number < math.inf:
-        raise UsageError(f"{given.spelled} is no number of seconds from 0 on.")
+        raise UsageError(f"{given.spelled} is not a number of seconds from 0 on.")
     return number
 
 
@@ -158,5 +158,5 @@ def signals(given: Given) -> tuple[signal.Signals, ...]:
         raise UsageError(f"{given.spelled}: there is no signal {unknown[0]}.")
     for name in ("SIGKILL", "SIGSTOP", "SIGCHLD"):
         if name in names:
-            raise UsageError(f"{given.spelled}: {name} cannot be a warning.")
+            raise UsageError(f"{given.spelled}: {name} cannot be a preemption notice.")
     return tuple(signal.Signals[name] for name in names)

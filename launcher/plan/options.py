@@ -42,7 +42,7 @@ class NodeOptions:
         if self.node_rank is not None and self.node_rank >= self.num_max:
             count = "1 node" if self.num_max == 1 else f"{self.num_max} nodes"
             raise UsageError(
-                f"--node-rank {self.node_rank}, but --nnodes says {count}: 0 to {self.num_max - 1}."
+                f"--node-rank {self.node_rank}, but --nnodes is {count}: 0 to {self.num_max - 1}."
             )
         if self.num_max == 1:
             return
@@ -53,7 +53,7 @@ class NodeOptions:
             )
         if self.master_addr is None:
             raise UsageError(
-                f"--nnodes {self.num_max} needs to know where node 0 is. Pass --master-addr HOST "
+                f"--nnodes {self.num_max} needs the address of node 0. Pass --master-addr HOST "
                 "--master-port PORT, the same on each node."
             )
         if self.node_rank is None and self.backend == "static":
@@ -81,7 +81,7 @@ class StreamOptions:
     shown: frozenset[int] | None = None
     """The local ranks that the console shows; None: no wish."""
     prefix_template: str | None = None
-    """What begins each line on the console; None: the environment may say it."""
+    """What begins each line on the console; None: as in the environment."""
     stdout_filters: tuple[str, ...] = ()
     stderr_filters: tuple[str, ...] = ()
 
@@ -105,21 +105,21 @@ class LaunchOptions:
     """To which CPUs ranks are bound: one of `cpu_binding.MODES`; None: to none."""
     max_restarts: int = 0
     grace_s: float | None = None
-    """Seconds from a warning to SIGKILL; None: the ranks take the time they need."""
+    """Seconds from a preemption notice to SIGKILL; None: the ranks take the time they need."""
     terminate_s: float | None = None
     """Seconds from SIGTERM to SIGKILL once an attempt is lost; None: the launcher's own bound."""
     hang_timeout_s: float | None = None
-    """Seconds without a sign of life from any rank until they are killed; None: for ever."""
+    """Seconds without a heartbeat from any rank until they are killed; None: never."""
     warning_signals: tuple[signal.Signals, ...] = ()
-    """Signals to take as a warning, besides those that always are."""
+    """Signals to take as a preemption notice, in addition to the default ones."""
     dry_run: bool = False
     """Print the plan and start nothing."""
     notes: tuple[str, ...] = ()
-    """What was asked and has no meaning here; said once."""
+    """Options without effect here; reported once."""
     cold: bool = False
     """Start every rank as a Python of its own."""
     preload: tuple[str, ...] = ()
-    """Modules that the warm server imports before it forks the ranks."""
+    """Modules that the fork server imports before it forks the ranks."""
 
     def __post_init__(self) -> None:
         _check_choice("strategy", self.run.strategy, STRATEGY_CHOICES)

@@ -1,4 +1,4 @@
-"""What a program's source says about how it trains; nothing of it is run.
+"""What can be seen in a program's source about its training; nothing of it is run.
 
 The source is read once: the program's file, and the user's own modules beside it that it imports,
 directly or through one another. `Run` may well be called in one of those.

@@ -96,6 +96,7 @@ def unbound_text(run_id: str | None, place: str) -> str:
     """Return what is said once where several nodes share no secret."""
     name = f"--rdzv-id {run_id}" if run_id else "the default --rdzv-id"
     return (
-        f"the nodes share no secret: who reaches {place} and knows {name} can speak for a node. "
+        f"the nodes share no secret: anyone who reaches {place} and knows {name} can send "
+        "messages as a node. "
         f"Give all nodes the same {SECRET} in the environment, or --secret-file FILE."
     )

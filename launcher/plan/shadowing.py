@@ -98,7 +98,7 @@ def _module_beside(name: str, folder: Path) -> Path | None:
 
 
 def _provides(module: Path, names: frozenset[str]) -> bool:
-    """Tell whether a module's source binds all the names, so that the script means this module."""
+    """Return whether a module's source binds all names, so that the script means this module."""
     try:
         tree = ast.parse(module.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):

@@ -42,11 +42,11 @@ class StoreAddress:
         return f"{self.addr}:{self.port}"
 
     def answers(self) -> bool:
-        """Tell whether somebody listens there."""
+        """Return whether somebody listens there."""
         return self.why_not() is None
 
     def is_closed(self) -> bool:
-        """Tell whether its machine says that nobody listens there, so that its launcher is gone."""
+        """Return whether its machine reports a closed port, so that its launcher has ended."""
         return isinstance(self.why_not(), ConnectionRefusedError)
 
     def why_not(self) -> OSError | None:

@@ -28,7 +28,7 @@ class Store(Protocol):
         """Return several values in one request; waits where there is none."""
 
     def check(self, keys: list[str], /) -> bool:
-        """Tell whether all the values are there."""
+        """Return whether all the values are there."""
 
     def compare_set(self, key: str, expected: str, desired: str, /) -> bytes:
         """Replace a value that is as expected ("": none); return what is there then."""

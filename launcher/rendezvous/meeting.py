@@ -81,14 +81,14 @@ class Meeting:
         return self.roster.missing(self._nodes.num_max, waited_s)
 
     def remind(self, reminder: Reminder, nodes: list[int]) -> None:
-        """Let a moment pass; say now and then for whom this node waits."""
+        """Wait briefly; report regularly for which nodes this node waits."""
         hosts = self.roster.hosts()
         ranks_of = {node: hosts.get(node, "?") for node in nodes}
         reminder.remind(waiting_text(ranks_of, reminder.waited_s))
         time.sleep(POLL_S)
 
     def share_warning(self) -> None:
-        """Tell the others of a notice that came here, and take one over that came to them."""
+        """Forward a notice that came here to the others, and accept one that came to them."""
         mine, inbox = self.link.message, self._inbox
         causes = (m.warned_by for m in self.link.others.values() if m.warned_by is not None)
         if inbox.warned_by is None:

@@ -1,4 +1,4 @@
-"""What the nodes of a run tell each other, and what follows from it: pure.
+"""The messages between the nodes of a run, and what follows from them: pure.
 
 Each node keeps one message in the store and replaces it as things change; node 0 keeps a second
 one, in which it leads. So nothing can be lost or come in the wrong order.

@@ -172,7 +172,7 @@ class NodeSession:
         return connect_to(self.place.addr, port, STORE_S), port
 
     def close_attempt(self) -> None:
-        """Let go of the ranks' store."""
+        """Release the ranks' store."""
         self._store = None
 
     def elsewhere(self) -> RemoteStatus:
@@ -204,7 +204,7 @@ class NodeSession:
         return self._late.find(self._link)
 
     def end_attempt(self, end: NodeEnd, decide: Decide) -> Lead | None:
-        """Tell how the attempt ended here; return what the leader decides from all the ends.
+        """Send how the attempt ended here; return what the leader decides from all ends.
 
         None: the leader is lost and nobody came to lead in its place, or a second Ctrl-C came;
         nothing was decided.
@@ -326,7 +326,7 @@ class NodeSession:
         return admission.attempt
 
     def _all_are_at(self, attempt: int) -> bool:
-        """Tell whether all members are in the attempt; who is lost meanwhile is left out."""
+        """Return whether all members are in the attempt; who is lost meanwhile is left out."""
         lead, gone = self._link.lead, self.roster.lost()
         assert lead is not None
         if attempt > 0 and gone:

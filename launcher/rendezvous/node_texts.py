@@ -1,4 +1,4 @@
-"""What a node says about the others: pure."""
+"""Messages of a node about the others: pure."""
 
 from collections.abc import Iterable, Mapping
 
@@ -19,8 +19,8 @@ def strange_text(nodes: Iterable[int], place: str) -> str:
     """Return the sentence about messages that were dropped."""
     names = ", ".join(str(node) for node in nodes)
     return (
-        f"what was written at {place} in the name of node {names} is dropped: it does not carry "
-        "this run's seal. That node has another secret, another --rdzv-id or another version of "
+        f"what was written at {place} in the name of node {names} is dropped: its HMAC is not "
+        "that of this run. That node has another secret, another --rdzv-id or another version of "
         "relaunch, or somebody else writes there."
     )
 
@@ -57,16 +57,16 @@ def standing_by_text(num_members: int, waited_s: float, *, uses_run: bool) -> st
 def taken_text(node: int) -> str:
     """Return the sentence about a place in a run under way that another node has, or had."""
     return (
-        f"the run is under way, and --node-rank {node} is taken there. Waiting for that node to be "
-        "found lost."
+        f"the run is under way, and --node-rank {node} is taken there. Waiting until the "
+        "loss of that node is detected."
     )
 
 
 def full_text(num_nodes: int) -> str:
     """Return the sentence about a run under way that has all its nodes."""
     return (
-        f"the run is under way with all {num_nodes} nodes. Waiting for one of them to be found "
-        "lost."
+        f"the run is under way with all {num_nodes} nodes. Waiting until the loss of one is "
+        "detected."
     )
 
 
@@ -79,6 +79,6 @@ def hung_text(node: int, host: str, step: int | None) -> str:
 def fell_text(node: int, host: str) -> str:
     """Return the sentence about a node that failed only since another one's ranks had left."""
     return (
-        f"the ranks of node {node} ({host}) ended because the others had saved and left: this is "
+        f"the ranks of node {node} ({host}) ended because the others had saved and exited: this is "
         "not a failure."
     )

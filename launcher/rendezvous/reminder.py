@@ -1,4 +1,4 @@
-"""Says now and then for what is waited; a wait in silence looks like a hang."""
+"""Reports regularly what is waited for; a silent wait looks like a hang."""
 
 import time
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Reminder:
         return self._clock() - self._began
 
     def remind(self, sentence: str) -> None:
-        """Say it if it is time to."""
+        """Report it if it is due."""
         waited_s = self.waited_s
         if waited_s >= self._next_s:
             self._next_s = waited_s + REMIND_S

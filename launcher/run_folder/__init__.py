@@ -1,1 +1,1 @@
-"""The files of a run, and what they say; no torch."""
+"""The files of a run, and their content; no torch."""

@@ -136,7 +136,7 @@ class RunFolder:
             self.warn(f"{self.path / 'run.json'} cannot be written ({error.strerror}).")
 
     def description(self) -> dict[str, Any]:
-        """Return what run.json says; nothing where it is not there."""
+        """Return the content of run.json; empty if there is none."""
         try:
             described = parse((self.path / "run.json").read_bytes())
         except OSError:
@@ -191,7 +191,7 @@ class RunFolder:
         )
 
     def _remade(self) -> None:
-        """The folder was gone in the middle of a run: put back what says what the run is."""
+        """Restore run.json after the folder was removed during a run."""
         if (self.path / "run.json").exists():
             return
         self.warn(f"{self.path} was removed during the run; it is created again.")

@@ -10,7 +10,7 @@ from .history import RunFacts
 
 @dataclass(frozen=True, kw_only=True)
 class Goodput:
-    """Seconds from the first command to the last sign of life, each counted once."""
+    """Seconds from the first command to the last record, each counted once."""
 
     training_s: float
     evaluating_s: float

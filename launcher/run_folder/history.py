@@ -1,4 +1,4 @@
-"""What a run folder says about a run, read during it or after; no torch."""
+"""The history of a run, read from its folder, during the run or afterwards; no torch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """A run, as its folder tells it."""
+    """A run, as recorded in its folder."""
 
     path: Path
     description: Mapping[str, Any]
@@ -137,7 +137,7 @@ def read_run(path: Path) -> RunFacts:
 
 
 def is_over(path: Path) -> bool:
-    """Tell whether the run in a folder has finished; only its newest start is read.
+    """Return whether the run in a folder has finished; only its newest start is read.
 
     Raises:
         OSError: the events are there and cannot be read.

@@ -46,7 +46,7 @@ class FolderTakenError(StrategyError):
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """What a lock file says."""
+    """The content of a lock file."""
 
     host: str | None = None
     pid: int | None = None
@@ -76,7 +76,7 @@ class Owner:
 
 
 def may_be_gone(owner: Owner, host: str, is_alive: Callable[[int], bool]) -> bool:
-    """Tell whether a lock may outlive its holder: a file server keeps it, or a process it left.
+    """Return whether a lock may outlive its holder: a file server keeps it, or a process it left.
 
     Args:
         owner: what the lock file says.
@@ -165,7 +165,7 @@ class FolderLock:
                 self._take_anew()
 
     def is_ours(self) -> bool:
-        """Tell whether no other run has it, as `require_held` does."""
+        """Return whether no other run has it, as `require_held` does."""
         try:
             self.require_held()
         except FolderTakenError:
@@ -173,7 +173,7 @@ class FolderLock:
         return True
 
     def _is_still_held(self) -> bool:
-        """Tell whether this descriptor holds the lock of this path.
+        """Return whether this descriptor holds the lock of this path.
 
         Raises:
             FolderTakenError: another run has it.
@@ -218,7 +218,7 @@ _HELD: dict[tuple[int, int], FolderLock] = {}
 
 
 def _try_to_take(path: Path, warn: Callable[[str], None]) -> tuple[FolderLock | None, Owner]:
-    """Return the lock, or who has it."""
+    """Return the lock, or its holder."""
     fd = open_plain(path, os.O_RDWR | os.O_CREAT)
     try:
         if (held := _HELD.get(_inode(fd))) is not None:
@@ -274,7 +274,7 @@ def _flock(fd: int) -> None:
 
 def _taken(path: Path, owner: Owner) -> FolderTakenError:
     return FolderTakenError(
-        f"another run has taken {path.parent} ({owner}): this one ends, and publishes nothing more "
+        f"another run has taken {path.parent} ({owner}): this one ends, and commits nothing more "
         "there. Start one run at a time in a folder, or choose another --run-dir."
     )
 
@@ -285,7 +285,7 @@ def _inode(fd: int) -> tuple[int, int]:
 
 
 def _is_at(path: Path, fd: int) -> bool:
-    """Tell whether a path still leads to an open file.
+    """Return whether a path still leads to an open file.
 
     Raises:
         OSError: From the file system, for another reason than that nothing is there.

@@ -1,4 +1,4 @@
-"""The line that says how far a run is; pure."""
+"""The progress line of a run; pure."""
 
 from __future__ import annotations
 

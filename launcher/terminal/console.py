@@ -1,4 +1,4 @@
-"""What the launcher itself says: on stderr, and never a reason to stop a run."""
+"""The launcher's own messages: on stderr, and never a reason to stop a run."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ def say(text: str) -> None:
 
 
 def is_screen(fd: int) -> bool:
-    """Tell whether somebody looks at a terminal there.
+    """Return whether somebody looks at a terminal there.
 
     A pseudo-terminal without columns is only somebody's pipe: `srun -u` makes one for each task.
     """

@@ -160,8 +160,8 @@ class Lockstep:
             if time.monotonic() > deadline_s:
                 names = ", ".join(map(str, missing))
                 raise StrategyError(
-                    f"rank {self._ranks.rank} has ended main and waited {LONGEST_WAIT_S:g} s for "
-                    f"rank {names} to end it too."
+                    f"rank {self._ranks.rank} has returned from main and waited "
+                    f"{LONGEST_WAIT_S:g} s for rank {names} to return from it too."
                 )
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_LOOK_S)

@@ -1,4 +1,4 @@
-"""What a rank says to its user: sentences, warnings, and a line that is written over in place."""
+"""A rank's output for its user: messages, warnings, and a line that is updated in place."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RankConsole:
         self._print(f"warning: {sentence}", self._error())
 
     def wants_progress(self) -> bool:
-        """Tell whether it is time for another line of progress."""
+        """Return whether it is time for another line of progress."""
         if not self._is_heard:
             return False
         if self._shown_s is None:

@@ -149,9 +149,7 @@ class AcceleratorMemory:
                 return
             what = held(self._before, now)
             if step is MemoryWait.GIVE_UP:
-                self._say(
-                    f"{what} {waited_s:.0f} s after the ranks have ended; starting all the same."
-                )
+                self._say(f"{what} {waited_s:.0f} s after the ranks have ended; starting anyway.")
                 return
             if not reported:
                 self._say(f"waiting until memory is released: {what}.")

@@ -92,7 +92,7 @@ class Worker:
         return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
 
     def catches_sigterm(self) -> bool:
-        """Tell whether the process has a handler for SIGTERM by now."""
+        """Return whether the process has a handler for SIGTERM by now."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
         except OSError:

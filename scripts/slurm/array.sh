@@ -9,7 +9,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%A_%a.out
-# Two minutes before the time limit all ranks are asked to save and to leave.
+# Two minutes before the time limit all ranks are asked to save and exit.
 #SBATCH --signal=USR1@120
 
 # In a container: install relaunch here and in the image, and put before the script

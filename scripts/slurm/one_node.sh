@@ -8,7 +8,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.out
-# Two minutes before the time limit all ranks are asked to save and to leave.
+# Two minutes before the time limit all ranks are asked to save and exit.
 #SBATCH --signal=USR1@120
 
 # In a container: install relaunch here and in the image, and put before the script

@@ -11,11 +11,11 @@ from ..torch_internals import collectives_so_far
 from .process_group import Ranks
 
 TOLD = (
-    "the loop makes a collective of its own between a micro-batch and step.backward (such as "
-    "torch.distributed.nn.all_gather). It sees the micro-batches that the ranks compute at once: "
-    "the loss follows the number of ranks, and with it the curve. Compute a loss over more samples "
-    "in one larger micro_batch, with features kept of earlier micro-batches, or in a loop of your "
-    "own with launcher.Resumable and GlobalBatches, where a step is one batch over all ranks"
+    "the loop calls a collective of its own between a micro-batch and step.backward (such as "
+    "torch.distributed.nn.all_gather). It sees the micro-batches that the ranks compute at once, "
+    "so the loss and the curve depend on the number of ranks. For a loss over more samples, use a "
+    "larger micro_batch, features kept from earlier micro-batches, or your own loop with "
+    "launcher.Resumable and GlobalBatches, where a step is one batch over all ranks"
 )
 
 

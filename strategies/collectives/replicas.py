@@ -196,8 +196,8 @@ def _sentence(replicas: Replicas, communicator: HostCommunicator, step: int) -> 
         else ""
     )
     return (
-        f"{seen}, and all should hold the same. The checkpoints made before are as they were; this "
-        "state is not saved. Look for weights that are changed on one rank alone (in a loop of "
+        f"{seen}, and all should hold the same. Earlier checkpoints are not affected; this "
+        "state is not saved. Look for weights that are changed on one rank only (in a loop of "
         "your own, under `if rank == 0`, by random numbers, in a forward from its own samples). "
         f"{own}On processors of several kinds, whose last bits may differ, use --strategy zero1, "
         "which keeps each weight in one place."

@@ -250,8 +250,8 @@ class SocketChannel:
     def _lost(self, rank: int, error: OSError | None) -> LostRankError:
         if isinstance(error, TimeoutError):
             return LostRankError(
-                f"rank {self._rank} has waited {self._limit_s:g} s for rank {rank} to come to "
-                "where all ranks meet."
+                f"rank {self._rank} has waited {self._limit_s:g} s for rank {rank} to reach "
+                "the point where all ranks exchange data."
             )
         cause = "" if error is None else f" ({error.strerror})"
         return LostRankError(f"rank {rank} has closed its connection to rank {self._rank}{cause}.")

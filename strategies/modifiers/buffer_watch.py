@@ -80,21 +80,21 @@ def judge(everyone: Sequence[Mapping[str, Seen]]) -> tuple[list[str], list[str]]
 def sentence(names: Sequence[str]) -> str:
     """Return the warning about buffers that follow the number of ranks."""
     return (
-        f"the model's forward moves {some_of(names, _SHOWN)}, and each rank with its own "
-        "micro-batches: what they hold, and the curve where it depends on them, follows the number "
-        "of ranks. Rank 0's are saved. To keep one curve, move them in your loop after the step's "
-        "micro-batches, by the same numbers on every rank"
+        f"the model's forward updates {some_of(names, _SHOWN)}, on each rank from its own "
+        "micro-batches: their values, and the curve if it depends on them, depend on the number of "
+        "ranks. Rank 0's are saved. To keep one curve, update them in your loop after the step's "
+        "micro-batches, from the same numbers on every rank"
     )
 
 
 def sentence_of_plain(names: Sequence[str]) -> str:
-    """Return what is said of plain attributes that a forward moves."""
+    """Return the warning about plain attributes that a forward updates."""
     return (
-        f"the model's forward moves {some_of(names, _SHOWN)}, kept as a plain attribute and "
+        f"the model's forward updates {some_of(names, _SHOWN)}, kept as a plain attribute and "
         "not as a buffer: no checkpoint holds it, so it is reset at every start, and each rank "
-        "moves it with its own micro-batches. The curve, where it depends on it, follows both. "
-        "Register it with register_buffer, and move it in your loop after the step's "
-        "micro-batches, by the same numbers on every rank"
+        "updates it from its own micro-batches. If the curve depends on it, it depends on both. "
+        "Register it with register_buffer, and update it in your loop after the step's "
+        "micro-batches, from the same numbers on every rank"
     )
 
 

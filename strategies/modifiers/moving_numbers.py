@@ -73,9 +73,10 @@ class MovingNumbers:
 
 
 def sentence(names: Sequence[str]) -> str:
-    """Return what is said of plain numbers that a forward moves."""
+    """Return the warning about plain numbers that a forward updates."""
     return (
-        f"the model's forward moves {some_of(names, _SHOWN)}, a plain number: no checkpoint holds "
-        "it, so it is reset at every start, and each rank moves it with its own micro-batches. The "
-        "curve, where it depends on it, follows both. Set it in your loop instead, from step.number"
+        f"the model's forward updates {some_of(names, _SHOWN)}, a plain number: no checkpoint "
+        "holds it, so it is reset at every start, and each rank updates it from its own "
+        "micro-batches. If the curve depends on it, it depends on both. Set it in your loop "
+        "instead, from step.number"
     )

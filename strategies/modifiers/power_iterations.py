@@ -100,7 +100,7 @@ class PowerIterations:
                     self._follow_hook(module, hook, world_size)
 
     def owns(self, module: nn.Module, buffer: str) -> bool:
-        """Tell whether a buffer of a module is one of the vectors, and computed in order."""
+        """Return whether a buffer of a module is one of the vectors, and computed in order."""
         sequence = self._sequences.get((id(module), buffer))
         return sequence is not None and not sequence.is_irregular
 

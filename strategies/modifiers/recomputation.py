@@ -73,7 +73,7 @@ def recomputed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., A
 
 
 def inside_backward() -> bool:
-    """Tell whether a backward is under way: a forward within it computes activations again."""
+    """Return whether a backward is under way: a forward within it computes activations again."""
     # What torch.utils.checkpoint itself asks.
     return torch._C._current_graph_task_id() != -1
 

@@ -36,8 +36,8 @@ class Unfreezing:
                 said = (
                     f'unfreeze={{"{pattern}": {step}}} fits {len(still)} parameters that are '
                     f"frozen by requires_grad_(False) ({names_of}), and these are never trained. "
-                    "Leave that out of the model's factory: unfreeze= holds parameters still until "
-                    "their step"
+                    "Leave them trainable in the model's function: unfreeze= freezes parameters "
+                    "until their step"
                 )
                 if not found:
                     raise ConfigError(f"{said}.")

@@ -42,7 +42,7 @@ class NodeSource:
         return self._reader.manifest
 
     def has(self, fqn: str, key: str) -> bool:
-        """Tell whether the checkpoint has this tensor."""
+        """Return whether the checkpoint has this tensor."""
         return self._reader.has(fqn, key)
 
     def read(self, fqn: str, key: str, start: int, end: int) -> torch.Tensor:

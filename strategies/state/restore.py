@@ -150,7 +150,7 @@ def _load_step(
     weights_only: bool,
     averaged: bool,
 ) -> tuple[Restored | None, list[str]]:
-    """Load one checkpoint, or say what is damaged of it. Called on every rank.
+    """Load one checkpoint, or report its damage. Called on every rank.
 
     The ranks agree twice: that all see the same sound manifest, so that they can read together,
     and that all bytes were as they were written.
@@ -207,7 +207,7 @@ def _agree(communicator: HostCommunicator, verdict: dict[str, JSON]) -> list[str
 
 
 def _verdict(action: Callable[[], None]) -> dict[str, JSON]:
-    """Carry out an action; say what came of it. No collective of its own."""
+    """Carry out an action and return its result. No collective itself."""
     try:
         action()
     except ModelMismatchError as error:

@@ -142,7 +142,7 @@ class EarlyStopping:
         return replace(state, reason=self._verdict(state)), is_best
 
     def asks_to_go_back(self, state: EarlyStoppingState) -> bool:
-        """Tell whether the newest value calls for an earlier checkpoint."""
+        """Return whether the newest value calls for an earlier checkpoint."""
         return (
             self.on_nonfinite == "rollback"
             and state.last is not None

@@ -68,7 +68,7 @@ class Improvement:
     delta: Delta
 
     def is_better(self, value: float, reference: float | None) -> bool:
-        """Tell whether `value` improves on `reference`, by more than the margin.
+        """Return whether `value` improves on `reference`, by more than the margin.
 
         A relative margin is a share of the reference's size, |reference|: so it is a margin for a
         negative metric too. What is not finite is never better; all that is finite beats None.

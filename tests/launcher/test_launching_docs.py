@@ -47,11 +47,11 @@ def test_there_are_commands():
 @pytest.mark.parametrize(
     ("sentence", "value"),
     [
-        (r"named every (\d+) s", REMIND_S),
+        (r"nodes are reported every (\d+) s", REMIND_S),
         (r"join_timeout=(\d+)", NodeOptions().join_timeout_s),
-        (r"noticed within (\d+) s", LOST_S),
+        (r"detected within (\d+) s", LOST_S),
         (r"the others have (\d+) s to do the same", Bounds().leave_s),
-        (r"Once one rank has left with 75, the others have (\d+) s", Bounds().leave_s),
+        (r"Once one rank has exited with 75, the others have (\d+) s", Bounds().leave_s),
         (r"the same on all nodes, (\d+) characters or more", MIN_CHARS),
         (r"does not answer within (\d+) s", ANSWER_S),
     ],

@@ -30,7 +30,7 @@ ENDED = "the failure of another rank"
 
 
 class Attempt:
-    """Watches the workers of one attempt, passes a warning on and ends what has to end."""
+    """Watches the workers of one attempt, forwards a preemption notice and ends what has to end."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Attempt:
         for worker in self._running:
             where = " ".join(next(kernel_stacks(worker.pid), "nothing is known of it").split())
             self._say(
-                f"rank {worker.rank} (pid {worker.pid}) is still there "
+                f"rank {worker.rank} (pid {worker.pid}) still exists "
                 f"{self._bounds.abandon_s:g} s after SIGKILL: it hangs in the kernel, in a driver "
-                f"or a file system ({where}). Leaving it."
+                f"or a file system ({where}). Not waiting for it any longer."
             )
             self._record(worker, None, self._seen.now)
         if not self._seen.told:
@@ -219,7 +219,7 @@ class Attempt:
             warned.write(self._warning_file)
 
     def _pass_advice_on(self) -> None:
-        """Tell the ranks, which save already, what was found out about the warning."""
+        """Send the ranks, which save already, the cause and deadline of the notice."""
         warned = self._advice.answer()
         if warned is None:
             return
@@ -229,7 +229,7 @@ class Attempt:
         self._say(advice_text(warned, time.time()))
 
     def _pass_the_end_on(self) -> None:
-        """Tell the ranks when the job's time ends now."""
+        """Send the ranks the new end of the job's time."""
         if (found := self._advice.end_time()) is None:
             return
         told, text = found
@@ -238,7 +238,7 @@ class Attempt:
             self._say(text)
 
     def _tell_those_ready(self) -> None:
-        """Pass the warning on to each rank, once; to one of ours as soon as it can take it.
+        """Forward the notice to each rank, once; to one of ours as soon as it can take it.
 
         Without a handler SIGTERM would end a rank that is still importing, and with it a run that
         only has to be continued.
@@ -260,12 +260,12 @@ class Attempt:
     def _remind(self) -> None:
         if self._seen.told and self._seen.now - self._reminded_at >= REMINDER_S:
             self._reminded_at = self._seen.now
-            self._say(f"still waiting for {names(self._running)} to leave.")
+            self._say(f"still waiting for {names(self._running)} to exit.")
 
     def _terminate(self) -> None:
         if _first_known(self._seen.failed_at, self._seen.lost_at, self._seen.early_at) is None:
             self._say(
-                f"{names(self._running)} did not leave within {self._bounds.leave_s:g} s "
+                f"{names(self._running)} did not exit within {self._bounds.leave_s:g} s "
                 "after the others; ending it now."
             )
         self._untold = []
@@ -282,7 +282,7 @@ class Attempt:
         if self._seen.kill_now:
             self._say(f"Ctrl-C again: killing {names(self._running)} now.")
         elif self._seen.terminated_at is None and self._seen.hung_at is None:
-            self._say(f"--grace is over: killing {names(self._running)} now.")
+            self._say(f"--grace has expired: killing {names(self._running)} now.")
         self._untold = []
         for worker in self._running:
             worker.kill()
@@ -298,22 +298,22 @@ def _first(before: float | None, now_true: bool, now: float) -> float | None:
 
 
 def warning_text(cause: str, num_ranks: int, grace_s: float | None) -> str:
-    """Return the sentence about a warning: what came, what was done, what happens next."""
+    """Return the message about a preemption notice: what came, what was done, what is next."""
     whom = "the rank" if num_ranks == 1 else f"all {num_ranks} ranks"
     limit = "" if grace_s is None else f" for at most {grace_s:g} s"
-    text = f"{cause}: asking {whom} to save and to leave, and waiting{limit}."
+    text = f"{cause}: asking {whom} to save and exit, and waiting{limit}."
     return f"{text} Press Ctrl-C again to kill now." if cause == "Ctrl-C" else text
 
 
 def joining_text(joining: str, num_ranks: int) -> str:
-    """Return the sentence about nodes that have come late; `joining` names them."""
+    """Return the message about nodes that arrive late; `joining` names them."""
     whom = "the rank" if num_ranks == 1 else f"all {num_ranks} ranks"
     verb = "are" if joining.startswith("nodes ") else "is"
-    return f"{joining} {verb} to take part: asking {whom} to save and to resume with more nodes."
+    return f"{joining} {verb} joining: asking {whom} to save and resume with more nodes."
 
 
 def advice_text(warned: PreemptionNotice, now: float) -> str:
-    """Return the sentence about a cause that was found out."""
+    """Return the message about the cause of a notice."""
     if warned.deadline is None:
         return f"{warned.cause}: no deadline is known."
     return f"{warned.cause}: the ranks have {max(0.0, warned.deadline - now):.0f} s."

@@ -23,7 +23,7 @@ def failure_report(
     num_oom_kills: int = 0,
     warned: bool = False,
 ) -> str:
-    """Return the report on the first failure; those that fell with it are only counted.
+    """Return the report on the first failure; those that failed as a result are only counted.
 
     Args:
         first: The rank that failed first by itself.
@@ -33,7 +33,7 @@ def failure_report(
         tail: The last lines of its output, unless the console has just shown them.
         exception: The exception that its output names.
         num_oom_kills: Processes which the kernel's OOM killer ended meanwhile.
-        warned: The run had been asked to leave.
+        warned: The run had received a preemption notice.
     """
     lines = []
     if tail:
@@ -52,7 +52,7 @@ def failure_report(
     num_fallen = sum(o.status not in (DONE, CONTINUE) for o in outcomes if o.rank != first.rank)
     if num_fallen:
         what = "1 other rank" if num_fallen == 1 else f"{num_fallen} other ranks"
-        lines.append(f"{what} fell with it.")
+        lines.append(f"{what} failed as a result.")
     return "\n".join(lines)
 
 
@@ -70,16 +70,16 @@ def own_command_text(words: str | None) -> str | None:
     if found is None or found["signal"] not in {notice.name for notice in NOTICES}:
         return None
     return (
-        f"the command {found['command']}, which the script had started, died of {found['signal']}: "
-        "the notice reached it too. Start it in a session of its own (start_new_session=True), or "
-        "catch this error after a preemption notice."
+        f"the command {found['command']}, which the script had started, was ended by "
+        f"{found['signal']}: it also received the notice. Start it in a session of its own "
+        "(start_new_session=True), or catch this error after a preemption notice."
     )
 
 
 def how_it_ended(status: int | None, *, num_oom_kills: int = 0) -> str:
     """Return "failed with exit code 42", or what killed it."""
     if status is None:
-        return "did not end, not even on SIGKILL"
+        return "did not end, even after SIGKILL"
     if status >= 0:
         return f"failed with exit code {status}"
     name = signal_name(-status)
@@ -87,5 +87,5 @@ def how_it_ended(status: int | None, *, num_oom_kills: int = 0) -> str:
         return f"was killed by {name}"
     if num_oom_kills:
         processes = "1 process" if num_oom_kills == 1 else f"{num_oom_kills} processes"
-        return f"was killed by {name}: memory ran out, the kernel's OOM killer ended {processes}"
+        return f"was killed by {name}: out of memory, the kernel's OOM killer ended {processes}"
     return f"was killed by {name} (often the kernel, when memory runs out)"

@@ -38,7 +38,7 @@ class HangWatch:
         return f"no rank made progress for {self.timeout_s:g} s{where_to}; killing all of them."
 
     def is_hung(self, now: float) -> bool:
-        """Tell whether no rank has given a sign for `timeout_s`; cheap, called at each look."""
+        """Return whether no rank has sent a heartbeat for `timeout_s`; cheap, called often."""
         if now - self._looked_at < LOOK_S:
             return False
         self._looked_at = now

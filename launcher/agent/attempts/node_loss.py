@@ -69,7 +69,7 @@ def without_leader_text(node: int, host: str | None, *, continues: bool) -> str:
     """
     return (
         f"{lost_text(node, host)} The nodes meet there, so the run ends. Start the same command "
-        f"again; {_then(continues=continues)} If node 0 does not come back, make another node "
+        f"again; {_then(continues=continues)} If node 0 does not return, make another node "
         "node 0: --node-rank 0 there, and its address as --master-addr everywhere."
     )
 

@@ -25,7 +25,7 @@ _ANY_LOOP = "docs/launching.md has the lines that save at a notice and exit with
 
 
 def without_run_text(name: str, asked: Sequence[str]) -> str:
-    """Return what to print where options say how to train, and the script takes none of them."""
+    """Return the warning about options for the training that have no effect on the script."""
     has = "has" if len(asked) == 1 else "have"
     return (
         f"warning: {', '.join(asked)} {has} no effect unless a module of {name} uses Run: {name} "
@@ -68,17 +68,17 @@ def lost_text(lived_s: float, step: int | None) -> str:
 def left_text(warned_by: int) -> str:
     """Return that a script has left after a notice, to be resumed."""
     return (
-        f"the script left with {CONTINUE} after {signal_name(warned_by)}: the same command resumes "
-        "it."
+        f"the script exited with {CONTINUE} after {signal_name(warned_by)}: the same command "
+        "resumes it."
     )
 
 
 def ended_with_0_text(warned_by: int) -> str:
     """Return why a script that ended with 0 is not taken for done."""
     return (
-        f"the script handled {signal_name(warned_by)} and ended with 0, which is no proof that it "
-        f"is finished: relaunch ends with {CONTINUE}, so that it is started again. One that is "
-        f"finished then ends at once."
+        f"the script handled {signal_name(warned_by)} and exited with 0, but it may not be "
+        f"finished: relaunch exits with {CONTINUE}, so that it is started again. A finished script "
+        f"then exits at once."
     )
 
 

@@ -30,13 +30,13 @@ def nothing_begun_text(outcomes: Sequence[RankEnd]) -> str:
         return f"{ranks_text(o.rank for o in died)} {was} preempted ({names}) {before}"
     left = [o.rank for o in outcomes if o.status == CONTINUE and o.spared is None]
     if left:
-        return f"{ranks_text(left)} left with {CONTINUE} {before}"
+        return f"{ranks_text(left)} exited with {CONTINUE} {before}"
     spared = [o.rank for o in outcomes if o.spared is not None]
     return f"{ranks_text(spared)} had to be ended {before}" if spared else ""
 
 
 def followers_text(outcomes: Sequence[RankEnd], causes: Mapping[int, str | None]) -> str:
-    """Return, in a line, who failed only since the others had left; empty: nobody.
+    """Return, in a line, the ranks that failed only because the others had exited; or "".
 
     Args:
         outcomes: Of an attempt.
@@ -48,7 +48,7 @@ def followers_text(outcomes: Sequence[RankEnd], causes: Mapping[int, str | None]
     cause = next((text for o in fell if (text := causes.get(o.rank))), None)
     how = f" ({cause})" if cause else ""
     return (
-        f"{ranks_text(o.rank for o in fell)} ended{how} because the others had saved and left: "
+        f"{ranks_text(o.rank for o in fell)} ended{how} because the others had saved and exited: "
         "this is not a failure."
     )
 
@@ -77,8 +77,8 @@ def unsaved_text(
             "newest checkpoint will be repeated."
         )
     lost = max(0, step - newest)
-    again = "nothing is" if lost == 0 else "1 step is" if lost == 1 else f"{lost} steps are"
+    again = "nothing" if lost == 0 else "1 step" if lost == 1 else f"{lost} steps"
     return (
         f"{text}: step {step} was finished, and the newest checkpoint is of step {newest}: "
-        f"{again} to be done again."
+        f"{again} will be repeated."
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ...contract.exit_codes import NEVER_RESTARTED
 
 SETTLED_S = 30.0
-"""A script that gives no sign of life is taken to have got somewhere after this time."""
+"""A script that gives no heartbeat is taken to have got somewhere after this time."""
 SHORT_S = 60.0
 """An attempt that lived less counts as a quick end."""
 LONGEST_WAIT_S = 60.0
@@ -83,14 +83,14 @@ def verdict(
         what = "its first step" if last.gives_signs else "the ranks met"
         return RestartDecision(
             restart=False,
-            reason=f"not starting again: it failed before {what}, and would again.",
+            reason=f"not restarting: it failed before {what}, and would fail again.",
         )
     if len(history) > max_restarts:
         return RestartDecision(restart=False, reason=f"--max-restarts {max_restarts} is used up.")
     if len(history) > 1 and _same_failure(history[-2], last):
         return RestartDecision(
             restart=False,
-            reason=f"not starting again: it failed twice {last.place} with the same error.",
+            reason=f"not restarting: it failed twice {last.place} with the same error.",
         )
     return RestartDecision(restart=True, wait_s=_wait_s(history))
 

@@ -22,7 +22,7 @@ class AttemptEnd:
     outcomes: tuple[RankEnd, ...]
     code: int
     files: Mapping[int, RankFiles]
-    """Of each rank: it may have left its reason and its last sign of life."""
+    """Of each rank: it may have left its reason and its last heartbeat."""
     output: RankOutput
     lived_s: float
     joined: bool

@@ -9,13 +9,13 @@ class Bounds:
     """How long each wait may last, in seconds."""
 
     grace_s: float | None = None
-    """From a warning to SIGKILL; None: the ranks take the time they need to save."""
+    """From a preemption notice to SIGKILL; None: the ranks take the time they need to save."""
     terminate_s: float = 10.0
     """From SIGTERM to SIGKILL, once the attempt is lost: a rank in a collective never returns."""
     leave_s: float = 60.0
     """From the first rank that left early to the end of the others' time to do the same."""
     handler_s: float = 60.0
-    """How long a warning waits for a rank of ours to install its handler."""
+    """How long a notice waits for a rank of ours to install its handler."""
     lost_s: float = 3.0
     """As `terminate_s`, once a node is lost: no collective ends any more, so nobody can save."""
     abandon_s: float = 10.0
@@ -27,7 +27,7 @@ class Bounds:
     ) -> "Bounds":
         """Return the bounds with what was asked for; None leaves the one as it is.
 
-        A rank that uses `Run` takes SIGTERM as a wish to save, which it cannot fulfil without the
+        A rank that uses `Run` takes SIGTERM as a request to save, which it cannot do without the
         rank that has failed: there is little to wait for.
         """
         bounds = cls(grace_s=grace_s, terminate_s=2.0 if uses_run else cls.terminate_s)
@@ -71,11 +71,11 @@ class Situation:
     failed_at: float | None = None
     """A rank failed that had not been warned."""
     left_at: float | None = None
-    """A rank left with 75, or in any way but 0 after the warning."""
+    """A rank left with 75, or in any way but 0 after the notice."""
     early_at: float | None = None
     """A rank left to be continued, or died of a notice, when there was nothing to save."""
     hung_at: float | None = None
-    """No rank had given a sign of life for too long, here or on another node."""
+    """No rank had given a heartbeat for too long, here or on another node."""
     lost_at: float | None = None
     """Another node was lost."""
     asked: bool = False

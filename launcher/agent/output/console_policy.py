@@ -64,7 +64,7 @@ def shares(
 
 
 def wants_logs(options: StreamOptions) -> bool:
-    """Tell whether something that was asked needs files."""
+    """Return whether something that was asked needs files."""
     wishes = (options.redirects, options.tee)
     filters = (*options.stdout_filters, *options.stderr_filters)
     return bool(filters) or any(bits for wish in wishes for bits in _all_bits(wish))

@@ -75,7 +75,7 @@ class RankOutput:
         return None if self._logs is None else self._logs.path
 
     def was_shown_alone(self, rank: int) -> bool:
-        """Tell whether the console has the rank's errors, with no other rank's in between."""
+        """Return whether the console has the rank's errors, with no other rank's in between."""
         share = self._shares[rank]
         return bool(share.streams & STDERR) and share.alone
 

@@ -101,7 +101,7 @@ class RelaunchCallback(TrainerCallback):  # type: ignore[misc]
             self._loop.end_step(control)
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Tell the launcher that an accumulated step gets on."""
+        """Send a heartbeat during an accumulated step."""
         self._rank.heartbeat.beat()
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -171,7 +171,7 @@ class _Loop:
             rank.console.warn(text)
         if args.enable_jit_checkpoint:
             rank.console.warn(
-                "enable_jit_checkpoint does nothing beside RelaunchCallback, which saves at the "
+                "enable_jit_checkpoint has no effect with RelaunchCallback, which saves at the "
                 "end of the step under way; leave it out."
             )
         self._is_training = True
@@ -284,7 +284,7 @@ class _Loop:
         """Do the evaluation that a notice has broken off, with the random numbers that it had."""
         trainer = self._trainer
         step = trainer.state.global_step
-        self._rank.console.say(f"repeating the evaluation at step {step}, broken off by a notice")
+        self._rank.console.say(f"repeating the evaluation at step {step}, interrupted by a notice")
         load = trainer._load_rng_state
         load(str(checkpoint))
         metrics = trainer._evaluate(None, None)

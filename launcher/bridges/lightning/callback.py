@@ -135,7 +135,7 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         self._records.metrics(self._step, values)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        """Tell the launcher that a validation gets on."""
+        """Send a heartbeat during a validation."""
         self._rank.heartbeat.beat()
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -171,7 +171,7 @@ def run_folder_of(given: Path | None, storage: str | None, shown: str) -> Path:
 def is_watch_over(
     *, first_has_ended: bool, code: int | None, ended_since_s: float, was_noticed: bool
 ) -> bool:
-    """Tell whether a worker stops calling Ray together with the others.
+    """Return whether a worker stops calling Ray together with the others.
 
     Args:
         first_has_ended: Whether the launcher of rank 0 has, as all workers know.
@@ -187,7 +187,7 @@ def is_watch_over(
 
 
 def awaits_teardown(code: int, was_noticed: bool) -> bool:
-    """Tell whether to leave the end to Ray, which then counts a preemption and no failure.
+    """Return whether to leave the end to Ray, which then counts a preemption and no failure.
 
     Also after a failure: with a node that is taken away, connections of its peers break.
     """
@@ -214,8 +214,8 @@ def error_of(code: int, rank: int, lines: Sequence[str], run_dir: Path) -> Runti
     if code == CONTINUE:
         said = f" {own[-1]}" if own else ""
         return RunPreempted(
-            f"The ranks have left after a preemption notice.{said} The run in {run_dir} resumes at "
-            "its next start."
+            f"The ranks have exited after a preemption notice.{said} The run in {run_dir} resumes "
+            "at its next start."
         )
     if code in _FINAL:
         said = own[-1].removeprefix("error: ") if own else f"See {run_dir}/logs."

@@ -211,7 +211,7 @@ class _Watch:
             return
         self.noticed_at_s = time.time()
         nodes = ", ".join(node[:8] for node in info.preempted_node_ids)
-        notice = PreemptionNotice(cause=f"Ray takes away node {nodes}", deadline=deadline_s)
+        notice = PreemptionNotice(cause=f"Ray preempts node {nodes}", deadline=deadline_s)
         with suppress(OSError):  # a full disk takes the cause away, not the notice
             notice.write(self._notice_file)
         self._process.send_signal(signal.SIGTERM)

@@ -32,7 +32,7 @@ FOLDER is a run folder, a folder of checkpoints (RUN/checkpoints, RUN/best), or 
 the URL of one of these, such as s3://bucket/run.
 
 exit codes:
-  0  fine     1  damage or differences were found, or the disk refused     2  wrong usage
+  0  fine     1  damage or differences found, or a disk error     2  wrong usage
 """
 
 
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch checkpoint` say and return the exit code.
+    """Run `relaunch checkpoint` and return the exit code.
 
     Raises:
         UsageError: The words are wrong, or there is no such checkpoint.

@@ -34,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=_tolerance,
         default=0.0,
         metavar="X",
-        help="take values that are at most X apart as equal (default 0: every bit counts)",
+        help="treat values that differ by at most X as equal (default 0: bit for bit)",
     )
     add_weights(parser)
     parser.add_argument("--no-values", action="store_true", help="do not read the tensors")

@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--step",
         type=int,
         metavar="N",
-        help="default: the best weights of a run where there are any, else its newest checkpoint",
+        help="default: the best weights of a run if there are any, else its newest checkpoint",
     )
     add("--dtype", type=_dtype, metavar="NAME", help="bf16, fp16, fp32, fp64; default: as saved")
     add(
@@ -44,14 +44,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=byte_size,
         default="5GB",
         metavar="SIZE",
-        help="the most tensor bytes in a file, such as 500MB or 2GiB (default 5GB)",
+        help="most tensor bytes per file, such as 500MB or 2GiB (default 5GB)",
     )
     add_weights(parser)
     add("--config", type=Path, metavar="FILE", help="copied to config.json beside the weights")
 
 
 def run(given: Namespace) -> int:
-    """Write the folder and say what is in it."""
+    """Write the folder and print its content."""
     target = find_target(given.folder, given.weights)
     if given.config is not None and not given.config.is_file():
         raise UsageError(f"--config {given.config} is not a file.")

@@ -9,7 +9,7 @@ from ...errors import UsageError
 from ...run_folder.tables import plural, size_text
 from .answers import FINE, print_json, print_lines
 
-HELP = "Take over another program's checkpoint as step 0 of a new run; runs none of its code."
+HELP = "Import another program's checkpoint as step 0 of a new run, without running its code."
 
 _MAX_SHOWN = 5
 
@@ -21,12 +21,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="a run folder, or a URL, without checkpoints")
     parser.add_argument(
-        "--prefix", metavar="TEXT", help='what stands before the model\'s names, such as "model."'
+        "--prefix", metavar="TEXT", help='text before the model\'s own names, such as "model."'
     )
 
 
 def run(given: Namespace) -> int:
-    """Write the checkpoint and say what is in it."""
+    """Write the checkpoint and print its content."""
     if not given.source.is_dir():
         raise UsageError(f"{given.source} is not a folder.")
     store = _store_of(given.run)
@@ -68,7 +68,7 @@ def run(given: Namespace) -> int:
         print_lines(
             f"imported {plural(len(source.tensors), 'tensor')} ({size_text(saved.size_bytes)}) of "
             f"{source.kind} to {saved.path}",
-            *([f"not taken over: {shown}{rest}"] if source.ignored else []),
+            *([f"not imported: {shown}{rest}"] if source.ignored else []),
         )
     return FINE
 

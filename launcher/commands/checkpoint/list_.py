@@ -19,7 +19,7 @@ from .answers import DAMAGED, FINE, print_json, print_lines
 from .named_files import not_held_text
 from .target import Target, add_weights, find_target
 
-HELP = "Show the checkpoints of a run: size, writer, best evaluation, and whether each opens."
+HELP = "List the checkpoints of a run: size, strategy, best evaluation, state."
 
 _HEADERS = ("step", "size", "strategy", "ranks", "precision", "best", "state")
 _OWN = "own"

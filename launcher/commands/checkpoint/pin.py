@@ -8,7 +8,7 @@ from ...errors import UsageError
 from .answers import FINE, print_json, print_lines
 from .target import find_target
 
-HELP = "Keep a checkpoint for good: neither a run nor prune deletes it. --remove takes it back."
+HELP = "Keep a checkpoint permanently: neither a run nor prune deletes it. --remove unpins it."
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -15,7 +15,7 @@ from .answers import FINE, print_json, print_lines
 from .prune_plan import PrunePlan, plan_prune
 from .target import Target, find_target
 
-HELP = "Delete all but the newest checkpoints; what these refer to as the best stays."
+HELP = "Delete all but the newest checkpoints and the best weights that these refer to."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +29,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER")
     add = parser.add_argument
     add("--keep", type=_keep, required=True, metavar="N", help="keep the N newest checkpoints")
-    add("--keep-every", type=_keep, metavar="STEPS", help="and the first of every STEPS steps")
-    add("--keep-best", type=_keep, default=0, metavar="M", help="and the M best")
+    add(
+        "--keep-every", type=_keep, metavar="STEPS", help="also keep the first of every STEPS steps"
+    )
+    add("--keep-best", type=_keep, default=0, metavar="M", help="also keep the M best")
     add("--yes", action="store_true", help="delete; without it, print what would be deleted")
 
 
@@ -102,7 +104,7 @@ def _is_pinned(store: CheckpointStore | None, step: int) -> bool:
 
 
 def _protected(stores: _Stores, run: Path | None, steps: list[int]) -> dict[int, str]:
-    """Return the steps that nobody may delete, and why."""
+    """Return the steps that must not be deleted, and why."""
     found = {step: "it is pinned" for step in steps if stores.checkpoints.is_pinned(step)}
     start = None if run is None else newest_start(run)
     if start is not None and start.get("resumed"):

@@ -8,7 +8,7 @@ from checkpointing import Retention, steps_to_delete
 
 @dataclass(frozen=True, kw_only=True)
 class PrunePlan:
-    """What goes, in the order of deletion, and what stays for a reason."""
+    """What is deleted, in this order, and what is kept for a reason."""
 
     checkpoints: tuple[int, ...]
     best: tuple[int, ...]

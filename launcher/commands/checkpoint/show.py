@@ -11,7 +11,7 @@ from .answers import FINE, print_json, print_lines
 from .named_files import named_lines
 from .target import add_weights, choose, find_target
 
-HELP = "Show what one checkpoint holds: its tensors, its files, the run's state, and who wrote it."
+HELP = "Show one checkpoint: its tensors, its files, the run's state, and what wrote it."
 
 _MAX_ITEMS = 8
 _HEADERS = ("tensor", "key", "shape", "dtype", "size", "chunks")

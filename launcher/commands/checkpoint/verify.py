@@ -10,7 +10,7 @@ from ...run_folder.tables import plural
 from .answers import DAMAGED, FINE, print_json, print_lines
 from .target import Target, add_weights, find_target
 
-HELP = "Re-read every byte of some or all checkpoints, and name each damage by file and range."
+HELP = "Read every byte of some or all checkpoints, and report damage by file and range."
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -33,10 +33,10 @@ _EPILOG = """\
 examples:
   relaunch doctor
   relaunch doctor --nproc-per-node 4 --run-dir /scratch/runs --save-size 28GB
-  srun -N 1 ... or in a batch script of the job, before the run: relaunch doctor --run-dir DIR
+  relaunch doctor --run-dir DIR      (in a batch script of the job, before the run)
 
-In a Slurm job it starts ranks on all nodes, as a run would; what one node answers is compared with
-the others. Exit codes: 0 fine or warnings, 1 a failure, 2 wrong usage.
+In a Slurm job it starts ranks on all nodes, like a run, and compares the nodes.
+Exit codes: 0 fine or warnings, 1 a failure, 2 wrong usage.
 """
 _PORT = 29500
 _ON_CPU = 2
@@ -47,22 +47,40 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch doctor`."""
     parser = CommandParser(
         prog="relaunch doctor",
-        description="Look at this machine, or at a job's nodes, before a run: one line each.",
+        description="Check this machine, or all nodes of a job; print one line per check.",
         epilog=_EPILOG,
     )
     add = parser.add_argument
-    add("--run-dir", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
-    add("--nproc-per-node", type=int, metavar="N", help="default: one per GPU, else 2")
-    add("--save-size", type=byte_size, metavar="SIZE", help="of a save; see relaunch plan")
-    add("--master-port", type=int, default=_PORT, metavar="PORT", help=f"default {_PORT}")
-    add("--timeout", type=float, default=180.0, metavar="S", help="for the ranks (default 180)")
-    add("--no-ranks", action="store_true", help="start no ranks: look at this machine alone")
+    add(
+        "--run-dir",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder of the runs (default: runs)",
+    )
+    add("--nproc-per-node", type=int, metavar="N", help="ranks (default: one per GPU, else 2)")
+    add("--save-size", type=byte_size, metavar="SIZE", help="bytes of a save; see relaunch plan")
+    add(
+        "--master-port",
+        type=int,
+        default=_PORT,
+        metavar="PORT",
+        help=f"where nodes will meet (default {_PORT})",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=180.0,
+        metavar="S",
+        help="seconds for the ranks (default 180)",
+    )
+    add("--no-ranks", action="store_true", help="start no ranks; check only this machine")
     add("--json", action="store_true", help="print one JSON document")
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch doctor` say and return the exit code.
+    """Run `relaunch doctor` and return the exit code.
 
     Raises:
         UsageError: the words are wrong.
@@ -74,7 +92,7 @@ def run(argv: Sequence[str]) -> int:
         if value is not None and not value > 0:
             raise UsageError(f"--{name.replace('_', '-')} {value:g} must be above 0.")
     if not 0 < given.master_port < 1 << 16:
-        raise UsageError(f"--master-port {given.master_port} is no port.")
+        raise UsageError(f"--master-port {given.master_port} is not a port.")
     here = look_at_node()
     count = given.nproc_per_node or len(here.gpus) or _ON_CPU
     folder = look_at_folder(given.run_dir.absolute())

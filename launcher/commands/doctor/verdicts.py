@@ -1,4 +1,4 @@
-"""From what was found to one line each: ok, warning, failure or left out. Pure."""
+"""From measurements to one line each: ok, warning, failure or skipped. Pure."""
 
 from __future__ import annotations
 

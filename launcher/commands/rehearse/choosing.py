@@ -62,7 +62,7 @@ def without_network(kinds: Sequence[FaultKind], reason: str) -> tuple[list[Fault
     if not names:
         return left, None
     text = (
-        f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} left out: no network of "
+        f"{' and '.join(names)} {'are' if len(names) > 1 else 'is'} skipped: no network of "
         f"virtual hosts can be made here ({reason}). It needs root, or the capabilities "
         "CAP_SYS_ADMIN and CAP_NET_ADMIN, and the ip command"
     )

@@ -60,7 +60,7 @@ _EPILOG = """\
   relaunch rehearse --nnodes 2 train.py
   relaunch rehearse --seed 7 -- --precision bf16 train.py
 
-Exit codes: 0 the run came through every fault, 1 something was wrong, 2 wrong usage.
+Exit codes: 0 the run survived every fault, 1 something was wrong, 2 wrong usage.
 """
 
 
@@ -70,30 +70,38 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch rehearse",
         usage="relaunch rehearse [options] script.py [its arguments]\n"
         "       relaunch rehearse [options] -- [relaunch's options] script.py [its arguments]",
-        description="Inject faults into short runs of a script, and compare each run's end with "
-        "one that nobody disturbs.",
+        description="Inject faults into short runs of a script, and compare each run with an "
+        "undisturbed one.",
         epilog=_EPILOG,
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="script.py ...")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="NAME", help="of this kind; may be repeated"
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only faults of this kind; may be repeated",
     )
     parser.add_argument(
         "--json", action="store_true", help="print one JSON document; the progress goes to stderr"
     )
     parser.add_argument("--list", action="store_true", help="print the kinds of faults")
     for name, default, what in (
-        ("--faults", 10, "how many (default 10)"),
-        ("--seed", 0, "the same seed: the same faults"),
+        ("--faults", 10, "number of faults (default 10)"),
+        ("--seed", 0, "the same seed gives the same faults (default 0)"),
         ("--steps", 40, "optimizer steps of each run (default 40)"),
         ("--save-every", None, "steps between checkpoints (default: steps / 5)"),
-        ("--nnodes", 1, "nodes: hosts of a network made for it, or launchers (default 1)"),
+        ("--nnodes", 1, "nodes to simulate on this machine (default 1)"),
         ("--nproc-per-node", None, "ranks on each node (default 2; with --nnodes 1)"),
     ):
         parser.add_argument(name, type=int, default=default, metavar="N", help=what)
-    parser.add_argument("--strategy", metavar="S", help="default ddp")
+    parser.add_argument("--strategy", metavar="S", help="strategy of every run (default ddp)")
     parser.add_argument(
-        "--timeout", type=float, default=120.0, metavar="S", help="for each command (default 120)"
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds for each command (default 120)",
     )
     parser.add_argument(
         "--pace",
@@ -107,13 +115,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("runs/rehearsal"),
         metavar="DIR",
-        help="for the runs and rehearsal.md (default runs/rehearsal)",
+        help="folder for the runs and rehearsal.md (default runs/rehearsal)",
     )
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch rehearse` say and return the exit code.
+    """Run `relaunch rehearse` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the script cannot be rehearsed.

@@ -1,4 +1,4 @@
-"""What happens to a run folder while nobody is in it."""
+"""Faults that change a run folder while no process uses it."""
 
 from __future__ import annotations
 

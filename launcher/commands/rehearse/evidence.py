@@ -1,4 +1,4 @@
-"""What a run folder says at its end, in a form that can be compared."""
+"""The content of a run folder at its end, in a form that can be compared."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def newest_intact(run_dir: Path) -> int:
 
 
 def is_compared(name: str, *, uses_run: bool) -> bool:
-    """Tell whether a tensor of the final checkpoint must be the same in two runs. Pure.
+    """Return whether a tensor of the final checkpoint must be the same in two runs. Pure.
 
     A loop of the script's own keeps its random numbers as an object; those that the script does not
     seed differ by chance.

@@ -173,7 +173,7 @@ def counted(kind: FaultKind, distance: Distance) -> Distance:
 
 
 def is_one_less(found: Sequence[int], expected: Sequence[int]) -> bool:
-    """Tell whether one step is missing and no other thing is different. Pure."""
+    """Return whether one step is missing and no other thing is different. Pure."""
     missing = {*expected} - {*found}
     return len(missing) == 1 and list(found) == [step for step in expected if step not in missing]
 

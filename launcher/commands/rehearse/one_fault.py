@@ -125,7 +125,7 @@ class Outcome:
 
 
 def carry_out(rehearsal: Rehearsal, fault: Fault) -> Outcome:
-    """Let a fault happen to a run of its own, and bring the run to its end.
+    """Inject a fault into a run, and bring the run to its end.
 
     Raises:
         OSError: the folder cannot be written.
@@ -293,7 +293,7 @@ class _Course:
             one.kill()
 
     def _between(self) -> None:
-        """Let happen what happens to the folder while nobody is in it.
+        """Inject the faults of a folder while no process uses it.
 
         Raises:
             Absent: there is nothing there that it could happen to.

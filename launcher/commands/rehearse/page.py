@@ -18,11 +18,11 @@ HEAD = (
     *("largest difference", "result"),
 )
 _NOISE = (
-    "On other ranks, differences up to {:.1e} are not counted: of weights whose gradient is "
-    "rounding noise, of which Adam makes whole steps (such as the bias of the keys of an "
-    "attention). With `-- --exact` there are none."
+    "On other ranks, differences up to {:.1e} are ignored: of weights whose gradient is rounding "
+    "noise, which Adam turns into full steps (such as the bias of the keys of an attention). With "
+    "`-- --exact` there are none."
 )
-_RESULTS = {"ok": "ok", "WRONG": "wrong", "left out": "left_out"}
+_RESULTS = {"ok": "ok", "FAILED": "wrong", "skipped": "left_out"}
 """As printed, and as a key."""
 
 
@@ -95,8 +95,8 @@ def unchecked_text(*, has_checkpoints: bool) -> str:
 def summary(verdicts: Sequence[Verdict]) -> str:
     """Return the result in one sentence. Pure."""
     count = Counter(_RESULTS[_result(verdict)] for verdict in verdicts)
-    text = f"{plural(len(verdicts), 'fault')}: {count['ok']} as it must be, {count['wrong']} wrong"
-    text += f", {count['left_out']} left out." if count["left_out"] else "."
+    text = f"{plural(len(verdicts), 'fault')}: {count['ok']} passed, {count['wrong']} failed"
+    text += f", {count['left_out']} skipped." if count["left_out"] else "."
     noise = max((_noise(verdict) or 0.0 for verdict in verdicts), default=0.0)
     return text if noise <= TOLERANCE else f"{text} {_NOISE.format(noise)}"
 
@@ -176,10 +176,10 @@ def line(verdict: Verdict) -> str:
 
 def _result(verdict: Verdict) -> str:
     if verdict.wrong:
-        return "WRONG"
-    return "left out" if verdict.is_left_out else "ok"
+        return "FAILED"
+    return "skipped" if verdict.is_left_out else "ok"
 
 
 def _result_text(verdict: Verdict) -> str:
     result = _result(verdict)
-    return f"{result}: {verdict.outcome.absent}" if result == "left out" else result
+    return f"{result}: {verdict.outcome.absent}" if result == "skipped" else result

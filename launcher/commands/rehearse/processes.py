@@ -72,7 +72,7 @@ class Marked:
     """What each of them has in its environment, as NAME=VALUE."""
 
     def has_ended(self) -> bool:
-        """Tell whether the launcher has ended."""
+        """Return whether the launcher has ended."""
         return self.process.poll() is not None
 
     def processes(self) -> list[int]:
@@ -161,7 +161,7 @@ def marked(mark: str) -> list[int]:
 
 
 def has_mark(pid: int, mark: str) -> bool:
-    """Tell whether a living process has `mark` in its environment."""
+    """Return whether a living process has `mark` in its environment."""
     return mark.encode() in _read(pid, "environ")
 
 

@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch report` say and return the exit code.
+    """Run `relaunch report` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or a folder is no run's.

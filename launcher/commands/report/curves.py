@@ -140,7 +140,7 @@ def _mark(axis: Axes, panel: Panel, facts: RunFacts) -> None:
 
 
 def _label_starts(axis: Axes, facts: RunFacts) -> None:
-    """Say above the diagrams under what each attempt went on."""
+    """Label above the diagrams the strategy and ranks of each attempt."""
     at_top = axis.get_xaxis_transform()
     labels = place(facts.attempts, facts.step, lambda text: _LABEL_GAP + _LETTER * len(text))
     above: dict[str, Any] = {

@@ -24,8 +24,8 @@ _NOTABLE: Mapping[str, Callable[[Record], str]] = {
     "saves keep failing": lambda e: f"{e['in_a_row']} saves in a row had failed by then",
     "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
     "rolled back": lambda e: (
-        f"{e.get('reason', '')} It went back from step {e['from_step']} to step {e['step']} and "
-        f"around the data of {e['jumped_steps']} steps."
+        f"{e.get('reason', '')} It rolled back from step {e['from_step']} to step {e['step']} and "
+        f"skipped the data of {e['jumped_steps']} steps."
     ).lstrip(),
     "weights": lambda e: f"it began with the weights in {e['path']}",
 }
@@ -59,7 +59,7 @@ def page(facts: RunFacts, *, picture: str | None, missing: str = "") -> str:
     notable += [f"{skipped_text(name, count)}." for name, count in facts.skipped.items()]
     if notable:
         parts += ["## Worth knowing", "\n".join(f"- {markdown_start(one)}" for one in notable)]
-    parts += ["## What it was made of", _made_of(facts)]
+    parts += ["## Configuration", _made_of(facts)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,7 +72,7 @@ def state_sentence(facts: RunFacts) -> str:
         ranks = plural(last.world_size, "rank")
         return (
             f"Attempt {last.number} began at {_clock(last.began_s)} on {ranks}: running, or killed "
-            f"without a word. Its script reports no steps; its output is in "
+            f"without a message. Its script reports no steps; its output is in "
             f"{output_folder(last.number)}."
         )
     if facts.is_known_to_launcher_alone:
@@ -83,8 +83,8 @@ def state_sentence(facts: RunFacts) -> str:
         return f"At step {last.end_step}, in attempt {last.number}. {ended_text(last)}"
     if last.ending is None:
         return (
-            f"At step {last.end_step}, in attempt {last.number}: running, or killed without a word "
-            f"after {_clock(last.last_sign_s)}."
+            f"At step {last.end_step}, in attempt {last.number}: running, or killed without a "
+            f"message after {_clock(last.last_sign_s)}."
         )
     if facts.is_over:
         return f"Finished at step {last.end_step}: {last.ending}, {last.reason}."
@@ -191,7 +191,7 @@ def output_folder(attempt: int) -> str:
 
 def _end_of_launched(attempt: AttemptRecord, *, is_last: bool) -> str:
     if attempt.code is None:
-        return "running, or killed without a word" if is_last else "killed without a word"
+        return "running, or killed without a message" if is_last else "killed without a message"
     if attempt.code == 0:
         return "done"
     return "preempted; the same command starts it again" if attempt.code == 75 else ""
@@ -202,7 +202,7 @@ def _why(attempt: AttemptRecord, *, is_last: bool) -> str:
         return f"{attempt.ending}: {attempt.reason}"
     if attempt.code:
         return f"code {attempt.code}: {attempt.error or 'no rank reported a reason'}"
-    return "running, or killed without a word" if is_last else "killed without a word"
+    return "running, or killed without a message" if is_last else "killed without a message"
 
 
 def _time(facts: RunFacts) -> str:

@@ -44,9 +44,7 @@ class BatchScript:
             lines.append(_option("requeue", None))
         lines.append(self._or("open-mode", "append"))
         lines.append(self._or("output", "%x-%A_%a.out" if options.has("array") else "%x-%j.out"))
-        lines.append(
-            "# Two minutes before the time limit all ranks are asked to save and to leave."
-        )
+        lines.append("# Two minutes before the time limit all ranks are asked to save and exit.")
         lines.append(self._or("signal", "USR1@120"))
         lines += ["", *_CONTAINER, f"exec {self._call()}", ""]
         return "\n".join(lines)

@@ -26,7 +26,7 @@ from .sbatch_options import SbatchOptions, check_options, split_words, submissio
 _HELP = """\
 usage: relaunch slurm [sbatch options] [relaunch options] script.py [script args]
 
-Writes a batch script, submits it and prints how to follow the job. Short options are sbatch's.
+Write a batch script, submit it and print how to follow the job. Short options are sbatch's.
 
   --dry-run    print the script and submit nothing
 
@@ -40,7 +40,7 @@ _NEVER = ("BadConstraints", "PartitionConfig", "PartitionNodeLimit", "PartitionT
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch slurm` say and return the exit code.
+    """Run `relaunch slurm` and return the exit code.
 
     Raises:
         LauncherError: Something in them is wrong, or Slurm does not take the job.
@@ -136,7 +136,7 @@ def check_readable(sbatch: SbatchOptions, options: LaunchOptions, ask: Call) -> 
 
 
 def submit(script: BatchScript, folder: Path, environ: Mapping[str, str], ask: Call = call) -> int:
-    """Write the script into the run folder, submit it and say how to follow the job.
+    """Write the script into the run folder, submit it and print how to follow the job.
 
     Raises:
         UsageError: The folder cannot be written, or sbatch refuses.
@@ -169,7 +169,7 @@ def submit(script: BatchScript, folder: Path, environ: Mapping[str, str], ask: C
 
 
 def sbatch_file(path: Path, environ: Mapping[str, str]) -> Answer:
-    """Submit a script; what Slurm says against it is the answer's problem, once."""
+    """Submit a script; Slurm's objections are in the answer, each once."""
     try:
         done = subprocess.run(
             ["sbatch", "--parsable", str(path)],
@@ -193,7 +193,7 @@ def sbatch_file(path: Path, environ: Mapping[str, str]) -> Answer:
 
 
 def refusal_text(stderr: str, returncode: int) -> str:
-    """Return what sbatch says against a script: each of its sentences once; pure."""
+    """Return sbatch's objections to a script, each once; pure."""
     lines = (line.strip().removeprefix("sbatch: error: ") for line in stderr.splitlines())
     said = "; ".join(dict.fromkeys(line.rstrip(".") for line in lines if line))
     return f"sbatch refuses: {said or f'it left with {returncode}'}."

@@ -92,7 +92,7 @@ class SbatchOptions:
         return found[-1] if found else None
 
     def has(self, *names: str) -> bool:
-        """Tell whether one of them is given."""
+        """Return whether one of them is given."""
         return any(key in names for key, _ in self.given)
 
 

@@ -35,10 +35,10 @@ _EPILOG = """\
   relaunch sweep --sweep-dir runs/k --monitor val/loss --folds 5 -- train.py
   relaunch sweep --sweep-dir runs/r --monitor val/loss --seeds 5 -- train.py
 
-NAME=A,B,C is a list, NAME=LOW:HIGH a span, NAME=LOW:HIGH:log one on a logarithmic scale. The
-script is given --NAME=VALUE; with --seeds also --seed=K, with --folds also --fold=K --folds=N.
-What follows -- is as for relaunch. Each trial is a run in its own folder; the same command
-continues an interrupted sweep.
+NAME=A,B,C is a list, NAME=LOW:HIGH a range, NAME=LOW:HIGH:log a range on a logarithmic scale.
+The script gets --NAME=VALUE; with --seeds also --seed=K, with --folds also --fold=K --folds=N.
+After -- follow relaunch's options, the script and its arguments. Each trial is a run in its own
+folder; the same command continues an interrupted sweep.
 """
 
 
@@ -52,21 +52,31 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     parser.add_argument("space", nargs="*", metavar="NAME=VALUES")
-    parser.add_argument("--sweep-dir", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--sweep-dir", type=Path, required=True, metavar="DIR", help="folder of the trials"
+    )
     parser.add_argument("--monitor", required=True, metavar="NAME", help="such as val/loss")
     parser.add_argument(
         "--mode", choices=("min", "max"), help="which is better; default: implied by the name"
     )
     parser.add_argument("--search", choices=("grid", "random", "optuna"), default="random")
-    parser.add_argument("--trials", type=int, default=10, metavar="N", help="not for a grid")
-    parser.add_argument("--search-seed", type=int, default=0, metavar="S")
-    parser.add_argument("--seeds", type=int, default=0, metavar="N")
-    parser.add_argument("--folds", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--trials", type=int, default=10, metavar="N", help="number of trials; not for a grid"
+    )
+    parser.add_argument(
+        "--search-seed", type=int, default=0, metavar="S", help="seed of the search"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=0, metavar="N", help="repeat each setting with N seeds"
+    )
+    parser.add_argument(
+        "--folds", type=int, default=0, metavar="N", help="cross-validate with N folds"
+    )
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch sweep` say and return the exit code.
+    """Run `relaunch sweep` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the folder holds another sweep.

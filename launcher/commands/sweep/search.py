@@ -1,4 +1,4 @@
-"""Which settings are tried next, and whether a trial is worth going on with."""
+"""Which settings are tried next, and whether to continue a trial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Search(Protocol):
         """Take an evaluation of a running trial, and tell whether to end it."""
 
     def is_given_up(self, number: int) -> bool:
-        """Tell whether a trial need not be run, because others of its setting were bad enough."""
+        """Return whether a trial need not be run, because others of its setting were bad enough."""
 
     def finished(self, number: int, value: float | None, *, pruned: bool) -> None:
         """Take what a trial came to; again after a restart of the sweep."""
@@ -128,16 +128,16 @@ class OptunaSearch:
         return {**chosen, **self._repeats[repeat]}
 
     def is_hopeless(self, number: int, step: int, value: float) -> bool:
-        """Tell whether it is worse than the median of the others at this step."""
+        """Return whether it is worse than the median of the others at this step."""
         return len(self._repeats) == 1 and self._should_prune(number, step, value)
 
     def is_given_up(self, number: int) -> bool:
-        """Tell whether its setting was given up after fewer trials."""
+        """Return whether its setting was given up after fewer trials."""
         setting, repeat = self._place(number)
         return repeat > 0 and self._state_of(setting) == self._optuna.trial.TrialState.PRUNED
 
     def finished(self, number: int, value: float | None, *, pruned: bool) -> None:
-        """Tell the study, once for each setting."""
+        """Report the result to the study, once for each setting."""
         states = self._optuna.trial.TrialState
         setting, repeat = self._place(number)
         self._values[number] = value

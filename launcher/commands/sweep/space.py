@@ -71,7 +71,7 @@ def grid(space: Space) -> list[Parameters]:
     lists = []
     for name, values in space.items():
         if isinstance(values, Span):
-            raise UsageError(f"{name} is a span, and a grid needs a list: {name}=A,B,C.")
+            raise UsageError(f"{name} is a range, and a grid needs a list: {name}=A,B,C.")
         lists.append(values.values)
     return [dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*lists)]
 

@@ -195,5 +195,5 @@ class _Server:
 
 
 def is_cold(words: Sequence[str]) -> bool:
-    """Tell whether a command asks for a Python of its own for each rank. Pure."""
+    """Return whether a command asks for a Python of its own for each rank. Pure."""
     return "--cold" in words

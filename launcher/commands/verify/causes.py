@@ -64,12 +64,12 @@ class Cause(Enum):
         "torch.manual_seed(rank), and no generator that has run on.",
     )
     MOVED_BUFFER = (
-        "a buffer that the forward moves: it depends on which micro-batches a rank has computed",
+        "a buffer that the forward updates: it depends on which micro-batches a rank has computed",
         "Average what the forward counts over the ranks and micro-batches outside of the forward, "
         "or make it a statistic of torch's BatchNorm, which a run keeps equal.",
     )
     RANDOM_OUTSIDE = (
-        "random numbers outside the micro-batch, or state that runs on from call to call (a "
+        "random numbers outside the micro-batch, or state that is carried from call to call (a "
         "generator of its own, a counter): the first micro-batch gives the same loss, a later one "
         "does not",
         "Draw from torch's, numpy's or random's global functions inside `for batch in step`; a "

@@ -63,9 +63,9 @@ examples:
   relaunch verify --steps 12 --ranks 1,2,4 --strategies ddp,fsdp train.py --lr 1e-3
   relaunch verify --steps 12 -- --precision bf16 train.py
 
-What follows -- is as for relaunch: its options, the script, the script's arguments. The script
-runs in this folder and trains for a few steps in run folders of its own; what it writes elsewhere,
-it writes. Exit codes: 0 the same everywhere, 1 not, 2 wrong usage.
+After -- follow relaunch's options, the script and its arguments. The script runs in this folder
+and trains for a few steps, in new run folders; other files are written as usual.
+Exit codes: 0 the same everywhere, 1 not, 2 wrong usage.
 """
 
 
@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="relaunch verify",
         usage="relaunch verify [options] [-- relaunch's options] script.py [its arguments]",
         description="Train a few steps of a script on 1, 2 and 3 ranks, under each strategy and "
-        "across a resume; print where the runs part, and the usual cause.",
+        "across a resume; print where runs differ, and the usual cause.",
         epilog=_EPILOG,
     )
     add = parser.add_argument
@@ -83,16 +83,22 @@ def build_parser() -> argparse.ArgumentParser:
     add("--ranks", default="1,2,3", metavar="N,...", help="numbers of ranks (default 1,2,3)")
     add("--strategies", metavar="S,...", help="default: ddp, fsdp, zero1, zero2, zero3")
     add("--tolerance", type=float, metavar="X", help="what counts as equal (default: 1e-6 in fp32)")
-    add("--timeout", type=float, default=120.0, metavar="S", help="for one run (default 120)")
-    add("--no-resume", action="store_true", help="leave the interrupted run out")
-    add("--work-dir", type=Path, metavar="DIR", help="keep the runs there")
+    add(
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="seconds for one run (default 120)",
+    )
+    add("--no-resume", action="store_true", help="skip the interrupted run")
+    add("--work-dir", type=Path, metavar="DIR", help="folder in which to keep the runs")
     add("--json", action="store_true", help="print one JSON document")
     add("words", nargs=argparse.REMAINDER, metavar="SCRIPT")
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch verify` say and return the exit code.
+    """Run `relaunch verify` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or there is nothing that could be compared.

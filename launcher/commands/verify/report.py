@@ -13,8 +13,8 @@ from .trial_plan import DDP
 from .verdict import APART, EQUAL, FAILED, REFUSED, Row, table
 
 _NOISE = (
-    "left out: differences up to {:.1e} of parameters whose gradient is rounding noise (such as a "
-    "bias before a BatchNorm), of which Adam makes whole steps; the losses do not depend on them"
+    "ignored: differences up to {:.1e} of parameters whose gradient is rounding noise (such as a "
+    "bias before a BatchNorm), which Adam turns into full steps; no loss depends on them"
 )
 _WITHOUT_RUN = (
     "{script} does not use Run: its losses, parameters, data and resumes cannot be compared, and "

@@ -28,18 +28,18 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of everything after `relaunch watch`."""
     parser = CommandParser(
         prog="relaunch watch",
-        description="Follow a run: its starts, saves, evaluations and its end. Ctrl-C leaves the "
-        "run alone.",
+        description="Follow a run: its starts, saves, evaluations and its end. Ctrl-C does not "
+        "affect the run.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument(
-        "--every", type=float, default=REFRESH_S, metavar="S", help="look every S seconds"
+        "--every", type=float, default=REFRESH_S, metavar="S", help="update every S seconds"
     )
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the words after `relaunch watch` say and return the exit code.
+    """Run `relaunch watch` and return the exit code.
 
     Raises:
         UsageError: the words are wrong, or the folder is no run's.

@@ -35,7 +35,7 @@ def record_sentence(record: Event) -> RecordSentence:
 
 
 def event_sentence(event: Event) -> str | None:
-    """Return an event as a line; None for one that says nothing to a person."""
+    """Return an event as a line; None for one that is not shown."""
     event = printable_values(event)
     write = _SENTENCES.get(event["event"])
     return None if write is None else f"{event['time'][11:19]}  {write(event)}"
@@ -92,7 +92,7 @@ _SENTENCES: Mapping[str, Callable[[Event], str]] = {
     "saves keep failing": lambda e: f"THE LAST {e['in_a_row']} SAVES HAVE ALL FAILED",
     "rate cut": lambda e: f"step {e['step']}: {e['reason']}",
     "rolled back": lambda e: (
-        f"went back from step {e['from_step']} to step {e['step']}, and around the data of "
+        f"rolled back from step {e['from_step']} to step {e['step']} and skipped the data of "
         f"{plural(e['jumped_steps'], 'step')}: {e.get('reason', 'steps could not be applied')}"
     ),
     "empty step": lambda e: f"step {e['step']}: nothing counted on any rank, nothing was changed",

@@ -1,4 +1,4 @@
-"""The end of the job's time: a scheduler moves it while ranks run, and the launcher tells them."""
+"""The end of the job's time: a scheduler may move it while ranks run; the launcher passes it on."""
 
 import contextlib
 import json
@@ -17,13 +17,13 @@ CONFIRM_S = 15.0
 
 
 def end_time_file(warning_file: Path) -> Path:
-    """Return where the launcher tells an end that has moved: beside its notice."""
+    """Return the file for an end that has moved: beside the notice."""
     return warning_file.with_name("end-time.json")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToldEnd:
-    """What the scheduler has said about the end."""
+    """The end as reported by the scheduler."""
 
     end_time_s: float | None
     """In seconds since the epoch; None: the time is not limited."""

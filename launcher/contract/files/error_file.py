@@ -22,7 +22,7 @@ EXCEPTION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorRecord:
-    """What a rank said about its own failure."""
+    """What a rank reported about its own failure."""
 
     message: str
     exit_code: int | None = None

@@ -1,4 +1,4 @@
-"""A rank's sign of life: how far it is, in a small file that the launcher looks at.
+"""A rank's heartbeat: its progress, in a small file that the launcher reads.
 
 `Run` gives it at each boundary. A script of another kind may do so too:
 
@@ -28,7 +28,7 @@ _NO_STEP = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Beat:
-    """What a rank last said."""
+    """A rank's last heartbeat."""
 
     count: int
     """Signs given so far in this attempt."""
@@ -51,7 +51,7 @@ class Heartbeat:
                 self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def beat(self, step: int | None = None) -> None:
-        """Say that this rank gets on; takes microseconds.
+        """Report that this rank makes progress; takes microseconds.
 
         Args:
             step: The step it has finished; None: something else than a step.
@@ -65,12 +65,12 @@ class Heartbeat:
 
 
 def beat(step: int | None = None) -> None:
-    """Say that this rank gets on; see `Heartbeat.beat`. For scripts that do not use `Run`."""
+    """Report progress of this rank; see `Heartbeat.beat`. For scripts that do not use `Run`."""
     _own().beat(step)
 
 
 def read_beat(path: Path) -> Beat | None:
-    """Return what the rank last said; None before the first time. Called in the launcher."""
+    """Return the rank's last heartbeat; None before the first. Called in the launcher."""
     try:
         count, step = _FORM.unpack(path.read_bytes())
     except (OSError, struct.error):

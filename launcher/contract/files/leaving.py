@@ -1,4 +1,4 @@
-"""The file in which a rank says that it may be ended: all is saved, and with which code it leaves.
+"""The file in which a rank reports that all is saved, with which code it exits, and may be ended.
 
 Between that moment and its end a rank takes its time: it parts from its peers, and Python clears
 up and lets go of its signal handlers. Whatever ends it there takes nothing away.
@@ -16,7 +16,7 @@ from .small_file import write_json
 
 @dataclass(frozen=True, kw_only=True)
 class Leaving:
-    """What a rank said before it left."""
+    """What a rank reported before its exit."""
 
     code: int
     """With which it leaves."""
@@ -25,7 +25,7 @@ class Leaving:
 
 
 def tell_leaving(path: Path | None, code: int) -> None:
-    """Say that this rank may be ended from now on; called right before it exits with the code.
+    """Report that this rank may be ended from now on; called right before it exits with the code.
 
     Called on every rank that leaves by itself, once everything that it has to keep is kept. The
     file appears whole or not at all; where it cannot be written the rank is judged by its end.
@@ -41,7 +41,7 @@ def tell_leaving(path: Path | None, code: int) -> None:
 
 
 def told_leaving(path: Path) -> int | None:
-    """Return the code with which the rank said that it leaves; None: it has not said so."""
+    """Return the code with which the rank reported its exit; None: it has not."""
     leaving = read_leaving(path)
     return None if leaving is None else leaving.code
 

@@ -1,4 +1,4 @@
-"""Where the run itself says that it is kept.
+"""The run folder, as reported by the run itself.
 
 A script may name its folder to `Run.start`. The launcher, which has to know whether there is a
 checkpoint to resume from, is written by each rank into a small file.
@@ -17,7 +17,7 @@ def working_folder() -> Path | None:
 
 
 def tell_folder(file: Path | None, folder: Path) -> None:
-    """Say where the run is kept; without a file, as under plain `python train.py`, to nobody."""
+    """Report the run folder; without a file, as under plain `python train.py`, to nobody."""
     if file is not None:
         with contextlib.suppress(OSError):  # a full disk must not end a run that could continue
             file.write_text(str(folder.resolve()), encoding="utf-8", errors="surrogateescape")

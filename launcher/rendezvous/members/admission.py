@@ -21,7 +21,7 @@ class Admission:
         self._link, self._leader, self._uses_run = link, leader, uses_run
 
     def is_given(self) -> bool:
-        """Tell whether this node is a member; called until it is.
+        """Return whether this node is a member; called until it is.
 
         Raises:
             UsageError: The leader does not let this node take part.

@@ -31,7 +31,7 @@ class Gathering:
         return said
 
     def is_complete(self, now: float) -> bool:
-        """Tell whether the run can begin; `now` is of one monotonic clock, in seconds."""
+        """Return whether the run can begin; `now` is of one monotonic clock, in seconds."""
         if len(self.members) >= self._num_max:
             return True
         if len(self.members) < self._num_min:

@@ -10,7 +10,7 @@ from ..node_texts import lost_text, missing_text, strange_text
 
 
 class Membership:
-    """Looks at what the link has read last, and tells each loss once."""
+    """Reads the link's last messages, and reports each loss once."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Membership:
         }
 
     def is_at(self, node: int, attempt: int) -> bool:
-        """Tell whether a node is in an attempt and has not ended it."""
+        """Return whether a node is in an attempt and has not ended it."""
         message = self._link.others.get(node)
         return message is not None and message.attempt == attempt and message.end is None
 
@@ -91,11 +91,11 @@ class Membership:
         return lost_text(node, self.hosts().get(node))
 
     def has_told_loss_of(self, node: int) -> bool:
-        """Tell whether a node was lost while the ranks were running here."""
+        """Return whether a node was lost while the ranks were running here."""
         return node in self._told_lost
 
     def tell(self) -> int:
-        """Say who was lost or dropped since the last call; return how many members are lost."""
+        """Report who was lost or dropped since the last call; return the number of lost members."""
         for node in set(self.lost()) - self._told_lost:
             self._told_lost.add(node)
             self._say(f"{self.lost_sentence(node)} Ending the ranks here.")

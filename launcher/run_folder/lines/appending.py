@@ -133,7 +133,7 @@ class LineFile:
             return LostWork(steps=0, seconds=0.0)
 
     def _has_lost_the_folder(self) -> bool:
-        """Tell whether another run's lines are in the file by now; what waits is then dropped."""
+        """Return whether another run's lines are in the file by now; what waits is then dropped."""
         if self._waiting and not self._is_taken and not self._is_ours():
             self._is_taken = True
             lines = plural(len(self._waiting) + self._num_dropped, "line")
@@ -186,7 +186,7 @@ class LineFile:
 
     def _worked(self) -> None:
         if self._has_failed:
-            lost = f", but for the oldest {self._num_dropped}" if self._num_dropped else ""
+            lost = f", except the oldest {self._num_dropped}" if self._num_dropped else ""
             self._warn(f"{self._path} is written again, with the lines that were kept{lost}.")
         self._has_failed, self._num_dropped = False, 0
 

@@ -75,7 +75,7 @@ def parse_all(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
 
 
 def is_metric(record: Record) -> bool:
-    """Tell whether an object is a record of metrics.jsonl."""
+    """Return whether an object is a record of metrics.jsonl."""
     # A million of them are read for a report: types are compared, most of which are numbers.
     for name, value in record.items():
         kind = type(value)
@@ -91,7 +91,7 @@ def is_metric(record: Record) -> bool:
 
 
 def is_event(record: Record) -> bool:
-    """Tell whether an object is an event; what it holds is of the right type."""
+    """Return whether an object is an event; what it holds is of the right type."""
     return (
         isinstance(record.get("event"), str)
         and ("time" not in record or _is_time(record["time"]))
@@ -101,7 +101,7 @@ def is_event(record: Record) -> bool:
 
 
 def is_whole_event(record: Record) -> bool:
-    """Tell whether an object is an event with its time and all that its kind must have."""
+    """Return whether an object is an event with its time and all that its kind must have."""
     return (
         is_event(record)
         and "time" in record
@@ -110,9 +110,9 @@ def is_whole_event(record: Record) -> bool:
 
 
 def skipped_text(name: str, count: int) -> str:
-    """Return the sentence about lines that were left out."""
-    lines = "1 line is no record" if count == 1 else f"{count} lines are no records"
-    return f"{name}: {lines} of a run (cut off, damaged, or another program's): left out"
+    """Return the message about skipped lines."""
+    lines = "1 line is not a record" if count == 1 else f"{count} lines are not records"
+    return f"{name}: {lines} of a run (cut off, damaged, or another program's): skipped"
 
 
 def _is(value: Any, types: type | tuple[type, ...]) -> bool:
@@ -122,7 +122,7 @@ def _is(value: Any, types: type | tuple[type, ...]) -> bool:
 
 
 def _are_measurements(record: Record) -> bool:
-    """Tell whether what was measured is numbers and tables, as its readers expect."""
+    """Return whether what was measured is numbers and tables, as its readers expect."""
     return all(_is(value, (*_NUMBER, list)) for name, value in record.items() if "/" in name)
 
 

@@ -127,7 +127,7 @@ class Follower:
 
 
 def is_newer_metric(record: Record, than: Record) -> bool:
-    """Tell whether a record of metrics.jsonl was written after another: a resume cuts the file.
+    """Return whether a record of metrics.jsonl was written after another: a resume cuts the file.
 
     Of two attempts the later: the clock of its node may be behind.
     """

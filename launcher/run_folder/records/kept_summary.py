@@ -43,7 +43,7 @@ class _Covered:
     num_no_records: int
 
     def is_begin_of(self, file: BinaryIO) -> bool:
-        """Tell whether the file begins with that part, as far as can be seen without reading it."""
+        """Return whether the file begins with that part, as far as visible without reading it."""
         now = os.fstat(file.fileno())
         if now.st_ino != self.inode or now.st_size < self.end_bytes:
             return False

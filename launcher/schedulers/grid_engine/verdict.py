@@ -39,7 +39,7 @@ def notice(signum: int, notify_s: int, now: float) -> PreemptionNotice:
 
 
 def wants_back(code: int, warned_by: int | None) -> bool:
-    """Tell whether a run that ended with a code shall be started again.
+    """Return whether a run that ended with a code shall be started again.
 
     Args:
         code: Of the ranks.

@@ -1,4 +1,4 @@
-"""What Slurm's environment says about the job and this process: read by one function."""
+"""The job and this process in Slurm's environment: read by one function."""
 
 import enum
 import math
@@ -157,7 +157,7 @@ def read_allocation(
 
 
 def is_in_step(pid: int, proc: Path = Path("/proc")) -> bool:
-    """Tell whether one of Slurm's step daemons is an ancestor of the process."""
+    """Return whether one of Slurm's step daemons is an ancestor of the process."""
     for _ in range(1000):
         if pid <= 1:
             return False

@@ -10,7 +10,7 @@ from .job_layout import check_layout, check_nodes
 
 
 def is_last_word(words: Words, allocation: Allocation) -> bool:
-    """Tell whether a process whose words say how the nodes meet may requeue the job at its end.
+    """Return whether a process whose words say how the nodes meet may requeue the job at its end.
 
     It may where the job has nothing else to do: it is the batch script, or the first task of a step
     on all nodes. What is started beside others, each by itself, must not end them.

@@ -1,4 +1,4 @@
-"""Asking Slurm why a warning came and when the job ends, beside ranks that train or save."""
+"""Asking Slurm for the cause of a notice and the job's end, while ranks train or save."""
 
 import contextlib
 import subprocess

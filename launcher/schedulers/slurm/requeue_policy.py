@@ -12,7 +12,7 @@ from .job_info import JobFacts
 
 
 class Cause(enum.StrEnum):
-    """Why the ranks have left, as a person says it."""
+    """Why the ranks have exited, for messages."""
 
     DONE = "done"
     FAILED = "failed"

@@ -1,4 +1,4 @@
-"""Several `srun relaunch` in one job: who puts the job back into the queue, and when; pure.
+"""Several `srun relaunch` in one job: which one requeues the job, and when; pure.
 
 [Note: a requeue ends every step of the job]
 The first agent of a step asks for the requeue as its last action. Beside other steps it waits until

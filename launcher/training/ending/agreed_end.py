@@ -1,4 +1,4 @@
-"""How a loop ends that all ranks have agreed to end, whoever has written the loop."""
+"""The end of a loop that all ranks have agreed on: of a run's loop and of the user's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from strategies.collectives.process_group import HostCommunicator
 
 
 def reason_of_script(communicator: HostCommunicator, asked: str | None) -> str:
-    """Return what the ranks said that asked for the end. Called on every rank.
+    """Return the reasons of the ranks that requested the end. Called on every rank.
 
     Args:
         communicator: the host's group.

@@ -126,7 +126,7 @@ def save_before_leaving(
     if not standing.can_be_saved:
         return kept_text(standing.step, newest, why="the parameters were being changed")
     if not agree():
-        return kept_text(standing.step, newest, why="not all ranks have come to this")
+        return kept_text(standing.step, newest, why="not all ranks reached this point")
     try:
         newest = save()
     except Exception as error:  # the mistake is what the run ends with, whatever follows from it
@@ -145,13 +145,13 @@ def kept_text(step: int, newest: int | None, *, why: str = "") -> str:
     if newest == step:
         steps = "step is" if step == 1 else "steps are"
         return (
-            f"The {step} finished {steps} saved: once this is mended, the same command resumes "
-            "from there."
+            f"The {step} finished {steps} saved: after you have fixed this, the same command "
+            "resumes from there."
         )
     from_step = newest or 0
     return (
-        f"The steps since step {from_step} could not be saved ({why}). Once this is mended, the "
-        f"same command starts from step {from_step}."
+        f"The steps since step {from_step} could not be saved ({why}). After you have fixed "
+        f"this, the same command starts from step {from_step}."
     )
 
 

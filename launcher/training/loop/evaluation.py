@@ -72,10 +72,10 @@ def require_samples(dataset: MapDataset, name: str) -> None:
     Raises:
         ConfigError: an empty data set, or what is none.
     """
-    require_no_loader(dataset, f"what is evaluated as {name}")
+    require_no_loader(dataset, f"the data set to evaluate as {name}")
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise ConfigError(
-            f"what is evaluated as {name} is a {type(dataset).__name__} without a length or "
+            f"the data set to evaluate as {name} is a {type(dataset).__name__} without a length or "
             "without samples by index. Give it __len__ and __getitem__."
         )
     if len(dataset) == 0:

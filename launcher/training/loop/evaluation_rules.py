@@ -75,9 +75,9 @@ class EvaluationRules:
                 continue
             if rule.monitor not in metrics:
                 raise ConfigError(
-                    f'{type(rule).__name__} monitors "{rule.monitor}", and what is evaluated as '
-                    f"{name} has {', '.join(sorted(metrics)) or 'no metric'}. Monitor one of "
-                    "these, or let measure return it."
+                    f'{type(rule).__name__} monitors "{rule.monitor}", and the evaluation of '
+                    f"{name} returns {', '.join(sorted(metrics)) or 'no metric'}. Monitor one of "
+                    "these, or return it from measure."
                 )
             _require_number(rule, metrics)
 
@@ -86,7 +86,7 @@ class EvaluationRules:
         return [rule for rule in (self.plateau, self.stop) if rule is not None]
 
     def asks_to_go_back(self, state: RunState) -> bool:
-        """Tell whether the newest evaluation calls for an earlier checkpoint."""
+        """Return whether the newest evaluation calls for an earlier checkpoint."""
         return self.stop is not None and self.stop.asks_to_go_back(state.stopper)
 
     def resumed(self, state: RunState) -> tuple[RunState, list[str]]:

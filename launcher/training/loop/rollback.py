@@ -38,7 +38,7 @@ def skipped_steps(state: RunState) -> Trouble:
         sentence=f"the gradients were not finite in {state.skipped_in_a_row} steps in a row, the "
         f"last one step {state.step - 1}.",
         began=state.step - state.skipped_in_a_row,
-        advice="Lower the learning rate, clip with max_grad_norm, or look at the data.",
+        advice="Lower the learning rate, clip with max_grad_norm, or check the data.",
     )
 
 
@@ -51,13 +51,13 @@ def bad_evaluation(state: RunState) -> Trouble:
     return Trouble(
         sentence=f"{stopper.monitor} is {stopper.last} at step {state.step}.",
         began=stopper.finite_step,
-        advice="Lower the learning rate, clip with max_grad_norm, or look at the data and at what "
-        "is measured.",
+        advice="Lower the learning rate, clip with max_grad_norm, or check the data and the "
+        "metric.",
     )
 
 
 def trouble_of(state: RunState, rules: EvaluationRules) -> Trouble:
-    """Return why the run is to go back now."""
+    """Return why the run must roll back now."""
     return bad_evaluation(state) if rules.asks_to_go_back(state) else skipped_steps(state)
 
 
@@ -72,12 +72,12 @@ def newest_to_go_back_to(state: RunState, trouble: Trouble) -> int:
     """
     if len(state.jumps) >= MAX_ROLLBACKS:
         raise StrategyError(
-            f"{trouble.sentence} The run has gone back {len(state.jumps)} times already. "
+            f"{trouble.sentence} The run has rolled back {len(state.jumps)} times already. "
             f"{trouble.advice}"
         )
     if trouble.began is None:
         raise StrategyError(
-            f"{trouble.sentence} No evaluation before was finite, so no checkpoint is known to be "
+            f"{trouble.sentence} No earlier evaluation was finite, so no checkpoint is known to be "
             f"good. {trouble.advice}"
         )
     is_tried = any(jump.at == trouble.began for jump in state.jumps)
@@ -96,15 +96,15 @@ def roll_back(
     restored = checkpointer.restore(newest=newest)
     if restored is None:
         raise StrategyError(
-            f"{trouble.sentence} There is no checkpoint of step {newest} or before to go back to. "
-            f"Save more often. {trouble.advice}"
+            f"{trouble.sentence} There is no checkpoint of step {newest} or before to roll back "
+            f"to. Save more often. {trouble.advice}"
         )
     checkpointer.forget_after(restored.step)
     return gone_back(state, restored, plan, where=where)
 
 
 def gone_back(state: RunState, restored: Restored, plan: BatchPlan, *, where: object) -> RunState:
-    """Return the state after going back: the checkpoint's, with the data since then left out.
+    """Return the state after a rollback: the checkpoint's, with the data since then skipped.
 
     Args:
         state: as it is when the run goes back.

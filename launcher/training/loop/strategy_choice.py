@@ -1,4 +1,4 @@
-"""Which strategy a run trains under, where nobody has named one."""
+"""Choosing the strategy of a run if none was given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AUTO = "auto"
 
 
 def settled_strategy(run: RunContext, recipe: Recipe) -> str:
-    """Return the strategy's name; where "auto" was asked for, choose one and say why.
+    """Return the strategy's name; where "auto" was asked for, choose one and print the reason.
 
     Called on every rank.
 

@@ -51,7 +51,7 @@ class TrainingLoop:
     """Carries a run from step to step. Every method that is not a property is for all ranks."""
 
     def __init__(self, run: RunContext, recipe: Recipe, parts: JobParts) -> None:
-        """Go on from the newest checkpoint. Called on every rank."""
+        """Continue from the newest checkpoint. Called on every rank."""
         self._run = run
         self._recipe = recipe
         self._parts = parts
@@ -204,7 +204,7 @@ class TrainingLoop:
             self._state = replace(self._state, stopped_because=self.asked_to_stop)
 
     def _come_to_boundary(self, step: Step, *, owes_evaluation: bool) -> Agreed | None:
-        """Count a step and tell of it; return what the ranks said at the former boundary."""
+        """Count and report a step; return what the ranks reported at the previous boundary."""
         assert step.outcome is not None
         if step.evaluation_due and not owes_evaluation:
             self._rules.require_measured(step.metrics, step.number + 1)
@@ -294,7 +294,7 @@ class TrainingLoop:
     def _give_up(self, step: Step) -> NoReturn:
         """Leave in the middle of a step: what is saved is the one before. Called on every rank."""
         self._support.is_leaving = True
-        self._run.say(f"step {step.number} is given up, to be done again after the resume")
+        self._run.say(f"step {step.number} is dropped and will be repeated after the resume")
         self._prepare_to_save(owes_evaluation=False)
         if self._checkpointer.saving_since is not None:
             self._state = self._saver.conclude(self._state)

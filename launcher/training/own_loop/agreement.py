@@ -1,4 +1,4 @@
-"""Where the ranks of a loop that is not ours agree, whoever wrote it: a script or a framework.
+"""Where the ranks of the user's own loop, or of a framework's loop, agree.
 
 `strategies.boundary` with nothing of a strategy in it, on a channel beside the loop's own
 collectives: the ranks need not have finished their device's work. A loop that passes through in the
@@ -47,7 +47,7 @@ class Agreement:
         self._notice: AgreedNotice | None = None
 
     def passed(self, report: Report) -> tuple[Agreed | None, AgreedNotice | None]:
-        """Say what this rank knows after a step; return what all said after the one before.
+        """Send this rank's report after a step; return the reports of all after the previous one.
 
         Returns:
             None and None at the first step.
@@ -90,7 +90,7 @@ class Agreement:
         self.sums(0.0)
 
     def texts(self, ours: str | None) -> list[str | None]:
-        """Return what each rank has to say, in rank order."""
+        """Return the report of each rank, in rank order."""
         self.drain()
         everyone: list[Any] = self._communicator.all_gather(ours)
         return everyone

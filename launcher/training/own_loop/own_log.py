@@ -46,7 +46,7 @@ class _Seen(NamedTuple):
 
 
 class OwnLog(SaveLog):
-    """Tells the story, on the coordinator; the other ranks' copies are silent."""
+    """Prints and records events on the coordinator; does nothing on other ranks."""
 
     def __init__(self, run: RunContext, strategy: TrainedState, *, log_every: int) -> None:
         super().__init__(run, run.asked_strategy)

@@ -175,7 +175,7 @@ class OwnLoop:
         return self._data.ready(batch)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Go on to the begin of another epoch."""
+        """Continue to the begin of another epoch."""
         self.place = Place(epoch=epoch)
 
     # --- the steps ---

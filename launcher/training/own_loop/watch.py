@@ -1,4 +1,4 @@
-"""Names a rank that has left out a call which all ranks make, while the others wait for it.
+"""Reports a rank that has omitted a call which all ranks make, while the others wait for it.
 
 A rank that waits for longer than a moment says in the common store what it waits for; each rank
 looks there about once a second, in a thread, and ends itself where it has gone past that. No

@@ -145,7 +145,7 @@ class RunLog(SaveLog):
             self._run.say(line)
 
     def rolled_back(self, before: int, after: int, plan: BatchPlan, why: str) -> None:
-        """Report that the run has gone back, and what data it leaves out."""
+        """Report that the run has rolled back, and which data it skips."""
         self.records.drop_unwritten()
         if not self._is_coordinator:
             return
@@ -161,7 +161,7 @@ class RunLog(SaveLog):
             jumped_data_steps=[first, plan.data_step(after) - 1],
         )
         self._run.warn(
-            f"{why} Going back to step {after}, and around the data of {jump.length} steps."
+            f"{why} Rolling back to step {after} and skipping the data of {jump.length} steps."
         )
 
     def measured(self, step: int, weights: str, metrics: Metrics) -> None:

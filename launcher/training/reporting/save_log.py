@@ -47,7 +47,7 @@ class SaveLog:
         self._newest: int | None = None
 
     def _record_start(self, step: int, restored: Restored | None) -> LostWork:
-        """Write the event of a start; return what is done again. Called on the coordinator only."""
+        """Write the event of a start; return the repeated work. Called on the coordinator only."""
         run, lost = self._run, self._folder.forget_metrics_after(step)
         self._folder.event(
             "start",
@@ -65,11 +65,11 @@ class SaveLog:
         return lost
 
     def _report_lost(self, lost: LostWork, step: int) -> None:
-        """Print what is done again after a resume at `step`, if anything is."""
+        """Print the work that is repeated after a resume at `step`, if anything is."""
         if lost.steps:
             self._run.say(
                 f"{lost.steps} steps after step {step} had been done and were not saved: about "
-                f"{duration_text(lost.seconds)} of work is done again."
+                f"{duration_text(lost.seconds)} of work is repeated."
             )
 
     def _report_refused(self, restored: Restored) -> None:

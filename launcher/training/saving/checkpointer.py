@@ -191,7 +191,7 @@ class Checkpointer:
         self._saving_since = step
 
     def is_settled(self) -> bool:
-        """Tell whether this rank's part of the save in flight is done. No collective."""
+        """Return whether this rank's part of the save in flight is done. No collective."""
         return self._in_flight is not None and self._in_flight.is_settled()
 
     def state_bytes(self) -> int:

@@ -132,7 +132,7 @@ class SaveAtBoundary:
         return state
 
     def proceed(self, state: RunState) -> RunState:
-        """Go on with the save in flight, all of whose ranks are done with its present part.
+        """Continue with the save in flight, all of whose ranks are done with its present part.
 
         They have written: let it be committed while the training continues. It is committed: note
         that, and let old checkpoints go.

@@ -156,10 +156,10 @@ def too_little_time(grace_s: float, step_s: float, save_s: float) -> str | None:
     """
     if step_s + save_s <= grace_s:
         return None
-    grace = f"{grace_s:g} s after its warning" if grace_s else "without warning"
+    grace = f"{grace_s:g} s after the notice" if grace_s else "without a notice"
     needs = f"a save of this run takes {save_s:.1f} s"
     if save_s <= grace_s:
-        needs = f"leaving takes up to a step ({step_s:.1f} s) and a save ({save_s:.1f} s)"
+        needs = f"exiting takes up to a step ({step_s:.1f} s) and a save ({save_s:.1f} s)"
     return (
         f"{needs}, and a preemption here ends it {grace}: then it resumes from the newest "
         "checkpoint. A longer --grace, or a shorter save_every, loses fewer steps."

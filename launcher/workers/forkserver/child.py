@@ -1,4 +1,4 @@
-"""Become a rank: what a fork of the warm server sheds and takes on before it runs the script."""
+"""Become a rank: what a fork of the fork server sheds and takes on before it runs the script."""
 
 import faulthandler
 import fcntl

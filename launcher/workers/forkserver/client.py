@@ -1,4 +1,4 @@
-"""The launcher's end of the warm server: fork it, wait for it, ask it for ranks."""
+"""The launcher's end of the fork server: fork it, wait for it, ask it for ranks."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ STDIN_FD, STDOUT_FD, STDERR_FD = 0, 1, 2
 
 
 class ForkServerUnavailableError(Exception):
-    """A rank cannot be forked from the warm server; the text says why."""
+    """A rank cannot be forked from the fork server; the text says why."""
 
 
 class ForkServer:

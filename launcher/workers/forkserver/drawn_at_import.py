@@ -1,6 +1,6 @@
 """Random generators that an import has seeded by chance: each rank is to have numbers of its own.
 
-A rank that is forked from the warm server has those of the server; a Python of its own would have
+A rank that is forked from the fork server has those of the server; a Python of its own would have
 drawn others. `random` sees to its own global generator after a fork; torch's and numpy's are global
 too. Others are found while modules are preloaded: which of them were seeded by chance, and not by a
 number, can only be seen when it happens.

@@ -1,4 +1,4 @@
-"""Whether a rank may be forked from the warm server: pure functions that return why not."""
+"""Whether a rank may be forked from the fork server: pure functions that return why not."""
 
 from collections.abc import Collection, Mapping
 

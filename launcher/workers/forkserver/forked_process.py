@@ -9,7 +9,7 @@ from .prctl import adopt_orphans
 
 
 class ForkedProcess:
-    """A process forked by the warm server and adopted by the launcher."""
+    """A process forked by the fork server and adopted by the launcher."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

@@ -1,4 +1,4 @@
-"""What the launcher and its warm server say to each other, on a socket pair that only they hold."""
+"""What the launcher and its fork server say to each other, on a socket pair that only they hold."""
 
 import json
 import socket

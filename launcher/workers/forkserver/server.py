@@ -1,4 +1,4 @@
-"""The warm server's own process: it imports once, then forks a rank for each request.
+"""The fork server's own process: it imports once, then forks a rank for each request.
 
 It is forked from the launcher, right after that has imported torch and before it has started any
 thread, so that one import serves the launcher and all ranks of all attempts.

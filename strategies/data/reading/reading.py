@@ -103,7 +103,7 @@ class Batches(Iterator[Any]):
         return self._feed.is_read and not self._is_stale and self._iterator is not None
 
     def read_again(self, lists: Iterator[IndexList]) -> None:
-        """Go on with other index lists, once all there was is read; new workers if one is dead."""
+        """Continue with other index lists once all is read; new workers if one has died."""
         assert self.is_read
         self._feed.refill(lists)
         self._death = None

@@ -48,7 +48,7 @@ class KeepsPosition(Protocol):
 
 
 def keeps_position(data: Any) -> bool:
-    """Return whether `data` can say where it is, and be put back there."""
+    """Return whether `data` can report its position, and be restored to it."""
     methods = ("state_dict", "load_state_dict", "__iter__")
     return all(callable(getattr(type(data), name, None)) for name in methods)
 

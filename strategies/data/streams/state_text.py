@@ -1,4 +1,4 @@
-"""What a stream says of its position, as JSON: nothing that it holds is changed on the way."""
+"""The state of a stream as JSON, without any change of its values."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def how_it_ended(exit_code: int | None) -> str:
 
 def warning(death: Death) -> str:
     """Return the message of the first time."""
-    return f"{death}. What it had in hand is read again by new workers."
+    return f"{death}. Its batches are read again by new workers."
 
 
 def complaint(death: Death, suspect: Sequence[int]) -> str:

@@ -166,10 +166,12 @@ def _smallest(sizes: ModelSizes, wishes: Wishes, spread: Spread, memory: Memory)
         found = _needs(sizes, wishes, larger)
         fitting = [name for name, need in found.items() if memory.holds(need)]
         if fitting:
-            return f"The smallest number that would do is {more} of these ranks, with {fitting[0]}."
+            return (
+                f"The smallest number of ranks that would be enough is {more}, with {fitting[0]}."
+            )
     return (
-        f"More ranks would not do, up to {_MAX_RANKS}: lower micro_batch, use checkpoint_blocks, "
-        '--precision bf16 or init="by-name", or take larger GPUs.'
+        f"More ranks would not be enough, up to {_MAX_RANKS}: lower micro_batch, use "
+        'checkpoint_blocks, --precision bf16 or init="by-name", or take larger GPUs.'
     )
 
 
@@ -180,10 +182,10 @@ def _offloading(sizes: ModelSizes, wishes: Wishes, spread: Spread, memory: Memor
     ranks = spread.ranks
     for name, need in needs_offloaded(sizes, wishes.able_offloaded, spread).items():
         if memory.holds(need):
-            there = "the rank there is" if ranks == 1 else f"the {ranks} ranks there are"
+            there = "the one rank" if ranks == 1 else f"the {ranks} ranks"
             unknown = ", whose free memory is not known" if memory.host_bytes is None else ""
             return (
-                f"Or pass offload=True to run.prepare: {name} would then do on {there}, with "
+                f"Or pass offload=True to run.prepare: {name} would then fit on {there}, with "
                 f"{_shown(need.total)} on each GPU and {_shown(need.host)} a rank on the host"
                 f"{unknown}."
             )
@@ -205,7 +207,7 @@ def table_of(found: Mapping[str, MemoryNeed], memory: Memory, left_out: Mapping[
     for name, need in found.items():
         values = "".join(f"{_shown(getattr(need, head)):>13}" for head in heads)
         lines.append(f"{name:>8}{values}  {'yes' if memory.holds(need) else 'no'}")
-    lines += [f"{name:>8}  left out: {why}" for name, why in left_out.items()]
+    lines += [f"{name:>8}  skipped: {why}" for name, why in left_out.items()]
     return "\n".join(lines)
 
 

@@ -65,7 +65,7 @@ def refuse_gradient(name: str, lost: str) -> None:
     """
     raise ConfigError(
         f"the script uses the gradient of {name}, which {lost}: clipping or changing gradients "
-        "there would have no effect. To clip them pass run.prepare(max_grad_norm=...). What else "
-        "is done to gradients belongs into the step of the optimizer, which gets the mean over all "
+        "there would have no effect. To clip them pass run.prepare(max_grad_norm=...). Other "
+        "changes of gradients belong in the step of the optimizer, which gets the mean over all "
         "ranks."
     )

@@ -27,7 +27,7 @@ WATCHED = 8
 _WHY_NOT = (
     "It is a sum over this rank's micro-batches so far, so the curve would depend on the number of "
     "ranks. step.backward(loss, count) computes gradients, and the run drops them after each step. "
-    "To clip them pass run.prepare(max_grad_norm=...). What else is done to gradients belongs into "
+    "To clip them pass run.prepare(max_grad_norm=...). Other changes of gradients belong in "
     "the step of the optimizer, which gets the mean over all ranks."
 )
 

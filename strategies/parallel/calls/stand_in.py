@@ -33,7 +33,7 @@ _TOLD = frozenset((*_SIZES, *_TYPES, *_KINDS))
 
 
 class StandIn(nn.Parameter):
-    """Tells of a parameter what does not need its values."""
+    """Answers for a parameter whatever does not need its values."""
 
     _own: nn.Parameter
     _refuse: Callable[[], None]

@@ -1,4 +1,4 @@
-"""How parameters are stepped: the same on every rank, and said at the start."""
+"""How parameters are stepped: the same on every rank, and printed at the start."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class OwnedSteps:
         *,
         device: torch.device,
     ) -> None:
-        """Say who owns what.
+        """Return which rank owns which parameter.
 
         Args:
             shares: of every trainable parameter, in the model's order; some may be empty.

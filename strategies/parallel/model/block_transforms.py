@@ -18,7 +18,7 @@ from .blocks import find_blocks
 
 
 def work_on_blocks(model: nn.Module, options: BuildOptions) -> None:
-    """Make blocks recompute their activations, and compile them, where that is asked for.
+    """Make blocks recompute their activations, and compile them, if requested.
 
     Names and parameters of the model stay what they are.
 

@@ -39,7 +39,7 @@ _DISGUISED = {
 
 
 class AsIfOnCpu(TorchFunctionMode):
-    """Lets tensors of the meta device say that they are on the CPU.
+    """Makes tensors of the meta device report the CPU as their device.
 
     torch.nn.init and libraries leave a tensor alone, silently, when they see it has no memory.
     """
@@ -167,7 +167,7 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.seeds.setdefault(number, _seed_for(self._seed, name, ordinal))
 
     def is_filled(self, tensor: torch.Tensor) -> bool:
-        """Tell whether anything but memory is behind a tensor."""
+        """Return whether anything but memory is behind a tensor."""
         names = (self._calls[number].func._schema.name for number in self._needed(tensor))
         return tensor.numel() == 0 or not all(name.startswith(_UNFILLED) for name in names)
 
@@ -221,7 +221,7 @@ def _takes_device(func: Any) -> bool:
 
 
 def is_plain_in_place(func: Any) -> bool:
-    """Tell whether only values change; the meta device has nothing to do then."""
+    """Return whether only values change; the meta device has nothing to do then."""
     schema = func._schema
     first = schema.arguments[0].alias_info if schema.arguments else None
     return bool(

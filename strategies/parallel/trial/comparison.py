@@ -88,7 +88,7 @@ def _require_same_weights(part: Part, whole: Part, begun: torch.Tensor) -> None:
     if not difference <= _RELATIVE * moved + _ROUNDING * _largest(wanted):
         raise UnlikeError(
             f"a parameter of {whole.owner.ndim} dimensions ({part.name}), which its steps move by "
-            f"{moved:.2g}, comes out other by {difference:.2g}"
+            f"{moved:.2g}, differs by {difference:.2g}"
         )
 
 
@@ -113,7 +113,7 @@ def _require_same_tensor(
     key: str, part: Part, wanted: torch.Tensor, found: torch.Tensor, largest: float
 ) -> None:
     if not _difference(wanted, found) <= _RELATIVE * largest:
-        raise UnlikeError(f"its {key} of {part.name} comes out other")
+        raise UnlikeError(f"its {key} of {part.name} differs")
 
 
 def _require_same_values(where: str, mine: Mapping[str, JSON], theirs: Mapping[str, JSON]) -> None:

@@ -156,7 +156,7 @@ class _Disturbances:
         """Disturb each set of parameters, and compare what is not in it.
 
         Raises:
-            UnlikeError: something comes out other.
+            UnlikeError: something differs.
         """
         for disturbed in sets:
             if self._difference(disturbed) is None:

@@ -1,4 +1,4 @@
-"""Whether all that an optimizer keeps comes back from a checkpoint."""
+"""Whether a checkpoint restores all state of an optimizer."""
 
 from __future__ import annotations
 

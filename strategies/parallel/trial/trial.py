@@ -109,7 +109,7 @@ def made_after_trial(
         problem = "groups them differently from those of the model"
     if problem is not None and tried.cut is not None:
         raise ConfigError(
-            f"strategy={tried.cut.strategy} cuts parameters, so the optimizer is tried on small "
+            f"strategy={tried.cut.strategy} splits parameters, so the optimizer is tested on small "
             f"ones before the training, and optimizer= {problem}. Make groups by name or by the "
             "number of dimensions, or use --strategy ddp (single on one rank)."
         )
@@ -132,7 +132,7 @@ def _try(factory: Factory, likeness: Likeness, cut: Cut | None) -> frozenset[str
         _take(whole, after)
     except UnlikeError as error:
         raise ConfigError(
-            f"{name} cannot be trained with, under any strategy: tried on small parameters like "
+            f"{name} does not work under any strategy: tested on small parameters like "
             f"the model's, {error}."
         ) from error
     try:
@@ -140,9 +140,9 @@ def _try(factory: Factory, likeness: Likeness, cut: Cut | None) -> frozenset[str
         require_resumed(whole, resumed)
     except UnlikeError as error:
         raise ConfigError(
-            f"{name} keeps something that no checkpoint holds, so a run could not resume as if "
-            f"nothing had happened: tried on small parameters and resumed, {error}. Use an "
-            "optimizer that keeps all in its state and its parameter groups, such as AdamW."
+            f"{name} has state that no checkpoint holds, so a resume would change the result: "
+            f"tested on small parameters and resumed, {error}. Use an "
+            "optimizer that keeps its state in `state` and its parameter groups, such as AdamW."
         ) from error
     return None if cut is None else _whole_where_cut(factory, whole, cut)
 
@@ -165,8 +165,8 @@ def _whole_where_cut(factory: Factory, whole: Whole, cut: Cut) -> frozenset[str]
         require_uncoupled(factory, whole.likeness)
     except (UnlikeError, ConfigError) as error:
         raise ConfigError(
-            f"{type(whole.optimizer).__name__} is another optimizer where parameters are cut, as "
-            f"strategy={cut.strategy} cuts them: tried on small ones, {error}{trouble or ''}. Use "
+            f"{type(whole.optimizer).__name__} gives another result if parameters are split, as "
+            f"under strategy={cut.strategy}: tested on small ones, {error}{trouble or ''}. Use "
             "--strategy ddp (single on one rank), or an elementwise optimizer such as SGD, Adam or "
             "AdamW."
         ) from error

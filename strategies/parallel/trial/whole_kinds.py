@@ -20,7 +20,7 @@ def kinds_to_keep_whole(
 
     Args:
         kinds: all.
-        problem_of: says what comes out other where these are whole and the rest is cut; None:
+        problem_of: says what differs where these are whole and the rest is cut; None:
             nothing.
     """
     everything = frozenset(kinds)

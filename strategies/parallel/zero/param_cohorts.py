@@ -70,9 +70,9 @@ class Cohorts:
             held = members & names
             if held and held != members:
                 raise ConfigError(
-                    f"{', '.join(sorted(held)[:3])} cannot be held still while "
+                    f"{', '.join(sorted(held)[:3])} cannot be frozen while "
                     f"{', '.join(sorted(members - names)[:3])} of the same group is trained, "
-                    "because both are stepped as one. Say it with unfreeze= of run.prepare, or "
+                    "because both are stepped together. Use unfreeze= of run.prepare, or "
                     "give them groups of their own."
                 )
         self._held = [group for group, members in self._members if members & names]

@@ -142,7 +142,7 @@ def change_shape(fragments):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_gap, r"elements \[\d+, \d+\) are covered by nothing"),
+        (change_gap, r"elements \[\d+, \d+\) are not covered"),
         (change_twice, "given 2 times"),
         (change_overlap, r"fp32/net.0.weight: elements \[0, 2\) are covered twice"),
         (change_foreign, "a rank wrote TensorSpec.*foreign.* coordinator's specs have None"),

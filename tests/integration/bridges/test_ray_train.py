@@ -85,7 +85,7 @@ def test_the_notice_names_ray_and_its_deadline(done: tuple[Path, dict[str, Any]]
     folder, _ = done
     for rank in (0, 1):
         printed = (folder / "drained" / "logs" / f"ray-worker-{rank}.log").read_text()
-        assert re.search(r"relaunch: Ray takes away node \w{8}: the ranks have \d+ s\.", printed)
+        assert re.search(r"relaunch: Ray preempts node \w{8}: the ranks have \d+ s\.", printed)
 
 
 def test_what_is_refused_is_one_sentence(done: tuple[Path, dict[str, Any]]) -> None:

@@ -62,7 +62,7 @@ def test_others_are_ended_and_counted(launch):
     first, last = launched.said()
     assert first.startswith("relaunch: rank 2 (local rank 2, pid ")
     assert first.endswith(") failed with exit code 7.")
-    assert last == "relaunch: 3 other ranks fell with it."
+    assert last == "relaunch: 3 other ranks failed as a result."
 
 
 def test_killed_rank_is_named_with_its_signal(launch):

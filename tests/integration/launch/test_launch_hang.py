@@ -49,7 +49,7 @@ def test_a_hang_counts_as_a_failure(launch):
     said = launched.said()
     assert any("in waits_for_ever" in line for line in said)
     assert said[-1] == (
-        "relaunch: not starting again: it failed twice after step 3 with the same error."
+        "relaunch: not restarting: it failed twice after step 3 with the same error."
     )
 
 

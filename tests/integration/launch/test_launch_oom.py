@@ -64,7 +64,7 @@ def test_the_report_names_the_oom_killer(launch, small_group):
     assert "was not stopped" not in launched.stdout
     assert any(
         line.startswith("relaunch: rank 1 (local rank 1, pid ")
-        and "memory ran out, the kernel's OOM killer ended 1 process." in line
+        and "out of memory, the kernel's OOM killer ended 1 process." in line
         for line in launched.said()
     ), launched.said()
     assert os.path.exists(launch.folder / "ready-1")

@@ -119,7 +119,7 @@ def test_a_rank_that_leaves_before_the_first_step_takes_the_others_along(launch)
     source = "if rank == 0: deaf()\nready()\nif rank: sys.exit(75)\ntime.sleep(100)"
     launched = launch(*TWO, "--max-restarts", "1", launch.script(OURS + source))
     assert launched.wait(50) == 75
-    assert launched.said() == [f"relaunch: rank 1 left with 75 {BEFORE}"]
+    assert launched.said() == [f"relaunch: rank 1 exited with 75 {BEFORE}"]
 
 
 def test_a_notice_to_the_launcher_and_to_a_rank_before_the_first_step(launch):
@@ -216,7 +216,7 @@ def test_a_rank_that_told_its_leaving_and_hangs_is_ended_by_grace(launch):
     launched = running(launch, source, "--grace", "0.5")
     launched.send(signal.SIGTERM)
     assert launched.wait(50) == 75
-    assert launched.said()[-1] == "relaunch: --grace is over: killing ranks 0, 1 now."
+    assert launched.said()[-1] == "relaunch: --grace has expired: killing ranks 0, 1 now."
 
 
 def test_a_rank_that_is_done_may_be_ended_too(launch):
@@ -254,7 +254,7 @@ def test_a_rank_whose_peer_has_saved_and_left(launch, does, code):
     if code == 75:
         (line,) = launched.said()
         assert line.startswith("relaunch: rank 1 ended (")
-        assert line.endswith(") because the others had saved and left: this is not a failure.")
+        assert line.endswith(") because the others had saved and exited: this is not a failure.")
 
 
 def test_a_peer_that_failed_is_a_failure(launch):

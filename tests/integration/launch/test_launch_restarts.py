@@ -23,7 +23,7 @@ def test_an_import_error_is_shown_once(launch):
     assert launched.wait() == 1
     assert launched.stdout == "attempt\n"
     assert launched.stderr.count("Traceback") == 1
-    sentence = "not starting again: it failed before the ranks met, and would again."
+    sentence = "not restarting: it failed before the ranks met, and would fail again."
     assert launched.said()[-1] == f"relaunch: {sentence}"
     (event,) = attempts(launch)
     assert event["attempt"] == 1

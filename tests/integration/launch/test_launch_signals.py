@@ -66,9 +66,9 @@ def test_warning_is_forwarded_once_as_sigterm(launch, name, code):
         assert (launch.folder / f"told-{rank}").read_text() == "SIGTERM\n"
     cause = "Ctrl-C" if name == "SIGINT" else name
     line, *after = launched.said()
-    assert line.startswith(f"relaunch: {cause}: asking all 2 ranks to save and to leave")
+    assert line.startswith(f"relaunch: {cause}: asking all 2 ranks to save and exit")
     # Whether a script without Run was done, or has only saved, nobody but the script knows.
-    told = "the script left with 75" if code else f"the script handled {name}"
+    told = "the script exited with 75" if code else f"the script handled {name}"
     assert [text.removeprefix("relaunch: ").startswith(told) for text in after] == [True]
 
 
@@ -118,7 +118,7 @@ def test_script_without_a_handler_ends_by_the_warning(launch, name, code):
     assert launched.wait() == code
     assert "ended on SIGTERM: nothing in the script handles it. Its work in" in launched.stderr
     assert "docs/launching.md has the lines that save at a notice" in launched.said()[-1]
-    assert "fell with it" not in launched.stderr
+    assert "failed as a result" not in launched.stderr
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_script_that_breaks_off_with_0_is_started_again_and_one_that_ignores_i
     launched.wait_for_files(*READY, cwd=launch.folder)
     launched.send(signal.SIGTERM)
     assert launched.wait() == code
-    assert ("handled SIGTERM and ended with 0" in launched.stderr) == (code == 75)
+    assert ("handled SIGTERM and exited with 0" in launched.stderr) == (code == 75)
 
 
 def test_no_deadline_of_its_own(launch):
@@ -160,7 +160,7 @@ def test_grace_ends_in_sigkill(launch):
     launched.send(signal.SIGTERM)
     assert launched.wait() == 143
     assert time.monotonic() - sent >= 0.5
-    assert "--grace is over: killing ranks 0, 1 now." in launched.stderr
+    assert "--grace has expired: killing ranks 0, 1 now." in launched.stderr
 
 
 def test_second_ctrl_c_kills_now(launch):

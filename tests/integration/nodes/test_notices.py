@@ -128,5 +128,5 @@ def test_a_node_whose_peers_have_saved_and_left(hosts, leaves):
         line = node.said()[-1]
         assert line.startswith(f"relaunch: the ranks of node {1 - leaves} ("), node.stderr
         assert line.endswith(
-            ") ended because the others had saved and left: this is not a failure."
+            ") ended because the others had saved and exited: this is not a failure."
         )

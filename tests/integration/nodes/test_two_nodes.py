@@ -166,7 +166,7 @@ time.sleep(200)
     nodes = [hosts.static(host, script, bounds=bounds) for host in (0, 1)]
     assert [node.wait(60) for node in nodes] == [75, 75], [node.stderr for node in nodes]
     assert nodes[1].said() == [
-        "relaunch: rank 1 did not leave within 2 s after the others; ending it now."
+        "relaunch: rank 1 did not exit within 2 s after the others; ending it now."
     ]
     assert nodes[0].said() == []
 

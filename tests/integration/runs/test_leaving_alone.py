@@ -67,7 +67,7 @@ def test_the_rank_the_step_and_the_line_are_named(launch, where):
     assert "step 5" in said
     if where == "raise":
         assert "ValueError: of the user" in said
-        assert "could not be saved (not all ranks have come to this)" in said
+        assert "could not be saved (not all ranks reached this point)" in said
         # The other rank loses its connection: one line for it, no traceback beside the cause.
         assert launched.stderr.count("Traceback") == 1
         assert "rank 0 lost another rank: " in launched.stderr

@@ -86,7 +86,7 @@ def test_a_worker_that_dies_once_is_replaced(
     )  # fmt: skip
     assert launched.wait(120) == 0, launched.stderr
     logs = "".join(path.read_text() for path in run.path.glob("logs/*/rank-*.log"))
-    assert logs.count("ended with exit code 7. What it had in hand is read again") == 1
+    assert logs.count("ended with exit code 7. Its batches are read again") == 1
     assert final_loss(run) == pytest.approx(undisturbed_loss, rel=1e-4)
 
 

@@ -57,7 +57,7 @@ MEAN = "F.mse_loss(job.model(x), y)"
         (
             {"BACKWARD": "step.backward(loss, count=len(y))", "NET": "net"},
             0,
-            "step 0 was not computed through job.model. That is the same under strategy=single",
+            "job.model. The result is the same under strategy=single, but it is refused under",
         ),
         ({"SAMPLES": "0"}, 2, "train= is a TensorDataset without samples"),
     ],

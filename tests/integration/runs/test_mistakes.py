@@ -171,7 +171,7 @@ def test_one_rank_alone_leaves_soon_and_says_so(strategy, launch, run):
     assert launched.wait(40) == 1
     said = launched.said()[-1]
     assert line_of(launch, "alone") in said
-    assert "could not be saved (not all ranks have come to this)" in said
+    assert "could not be saved (not all ranks reached this point)" in said
 
 
 @pytest.mark.parametrize(

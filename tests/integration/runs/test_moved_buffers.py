@@ -51,6 +51,6 @@ def test_they_are_computed_in_order_or_told(
         assert difference(f"again-{start}", f"plain-{start}") <= 1e-6, start
         assert notes[f"again-{start}"] == []
         (told,) = notes[f"counting-{start}"]
-        assert told.startswith("the model's forward moves forwards, inner.mean, and each rank")
+        assert told.startswith("the model's forward updates forwards, inner.mean, on each rank")
     assert difference("counting-ddp-2", "counting-single-1") >= 1
-    assert all("warning: the model's forward moves forwards, inner.mean," in one for one in said)
+    assert all("warning: the model's forward updates forwards, inner.mean," in one for one in said)

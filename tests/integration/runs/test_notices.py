@@ -218,8 +218,8 @@ def test_a_grace_below_a_step_and_a_save_is_said_with_both_numbers(launch: Any, 
     words = ("--slow", "accumulation", "--seconds", "0.06", "--steps", "9")
     launched = launch(*TWO, "--grace", "0.05", WORKER, *words)
     assert launched.wait() == 0, launched.stderr
-    (line,) = [x for x in launched.stderr.splitlines() if "ends it 0.05 s after its warning" in x]
-    assert "a save of this run takes" in line or "leaving takes up to a step (0." in line
+    (line,) = [x for x in launched.stderr.splitlines() if "ends it 0.05 s after the notice" in x]
+    assert "a save of this run takes" in line or "exiting takes up to a step (0." in line
 
 
 NO_ROOM = """

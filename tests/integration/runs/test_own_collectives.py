@@ -26,7 +26,7 @@ def main(run):
 Run.start(main)
 """
 GATHERED = "torch.cat(torch.distributed.nn.all_gather(own))"
-TOLD = "the loop makes a collective of its own"
+TOLD = "the loop calls a collective of its own"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.timeout(200)
 
 SCRIPT = str(Path(__file__).parents[1] / "workers" / "ragged_run.py")
-SAID = "its batches are made by collate= of run.prepare, as those of the training"
+SAID = "uses collate= of run.prepare, as the training does"
 
 
 def start(launch: Any, ranks: int, way: str) -> Any:

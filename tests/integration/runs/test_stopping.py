@@ -73,7 +73,7 @@ def test_an_evaluation_that_is_not_finite_makes_all_ranks_go_back(
     assert launched.wait(100) == 0, launched.stderr
     (back,) = run.events("rolled back")
     assert (back["from_step"], back["step"], back["jumped_data_steps"]) == (6, 4, [4, 5])
-    assert "val/loss is nan at step 6. Going back to step 4" in launched.stderr
+    assert "val/loss is nan at step 6. Rolling back to step 4" in launched.stderr
     (end,) = run.events("end")
     assert (end["ending"], end["step"]) == ("early stop", 12)
     assert "best 1 at step 8" in end["reason"]

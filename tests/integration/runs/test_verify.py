@@ -15,7 +15,7 @@ MISTAKES = {
     "drop_last_by_rank": "a data set whose content or order differs by rank",
     "ema_at_save": "weights that were exchanged at the save",
     "file_by_all_ranks": "a file that several ranks write",
-    "moved_buffer": "a buffer that the forward moves",
+    "moved_buffer": "a buffer that the forward updates",
     "order_from_set": "a data set in the order of a set",
     "own_collective": "a collective of",
     "patience_in_global": "a decision to stop that is counted in the script's own variables",

@@ -59,7 +59,7 @@ def test_a_loop_without_progress_ends(jobs: Any, cluster: Any, run: Any) -> None
         jobs.wait_for_requeue(job, restart)
     jobs.wait_for_state(job, "FAILED")
     assert cluster.exit_code(job) == "93:0"
-    assert "the job was started 5 times at step 0 and got no further" in jobs.said
+    assert "the job was started 5 times at step 0 and made no progress" in jobs.said
 
 
 def test_a_limit_that_is_raised_is_seen(jobs: Any, cluster: Any, run: Any) -> None:

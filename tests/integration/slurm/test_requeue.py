@@ -94,7 +94,7 @@ def test_the_warning_of_signal(jobs: Any, cluster: Any, run: Any, to: str) -> No
     job = jobs.train("--nodes=1", "--time=5", f"--signal={to}USR1@210", script=SLOW)
     jobs.wait_for_requeue(job)
     assert cluster.facts(job).restarts == 1
-    assert "relaunch: SIGUSR1: asking the rank to save and to leave" in jobs.said
+    assert "relaunch: SIGUSR1: asking the rank to save and exit" in jobs.said
     assert run.events("end")[0]["ending"] == "preempted"
 
 

@@ -116,7 +116,7 @@ def test_a_notice_reaches_the_launcher_with_its_deadline(
     with pytest.raises(RunPreempted, match="resumes at its next start"):
         run(monkeypatch, LEAVES)
     notice = json.loads((ray.folder / "notice.json").read_text())
-    assert notice == {"cause": "Ray takes away node 01234567", "deadline": ray.deadline_s}
+    assert notice == {"cause": "Ray preempts node 01234567", "deadline": ray.deadline_s}
     assert time.time() > ray.deadline_s  # until then Ray would count it as a failure
 
 

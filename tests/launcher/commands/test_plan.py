@@ -74,7 +74,7 @@ def test_what_is_told_of_a_save() -> None:
     [
         (("--ranks", "9", "--gpu-memory", "80GiB", "x.py"), "--ranks 9 are not whole nodes of 8"),
         (("--ranks", "8", "--gpu-memory", "80GiB", "x.py"), "x.py is not a script"),
-        (("--ranks", "8", "--gpu-memory", "much", "x.py"), "much is no size"),
+        (("--ranks", "8", "--gpu-memory", "much", "x.py"), "much is not a size"),
         (("--ranks", "0", "--gpu-memory", "80GiB", "x.py"), "--ranks 0 must be above 0"),
         (("--ranks", "-8", "--gpu-memory", "80GiB", "x.py"), "--ranks -8 must be above 0"),
         (

@@ -22,7 +22,10 @@ GLOO = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:"
         ("terminate called after throwing an instance of 'c10::DistBackendError'", True),
         ("rank 1 has closed its connection to rank 0 (Connection reset by peer).", True),
         ("strategies.errors.LostRankError: rank 1 has closed its connection to rank 0.", True),
-        ("rank 0 has waited 600 s for rank 1 to come to where all ranks meet.", False),
+        (
+            "rank 0 has waited 600 s for rank 1 to reach the point where all ranks exchange data.",
+            False,
+        ),
         ("ValueError: Connection closed by peer", False),
         ("BrokenPipeError: [Errno 32] Broken pipe", False),
         ("ConnectionResetError: [Errno 104] Connection reset by peer", False),

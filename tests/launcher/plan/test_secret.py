@@ -98,5 +98,6 @@ def test_it_is_shown_nowhere():
     assert RunSecret().describe("job") == "carry no secret, only --rdzv-id job"
     assert RunSecret().describe(None) == "carry no secret, only the default --rdzv-id"
     assert unbound_text("job", "a:1").startswith(
-        "the nodes share no secret: who reaches a:1 and knows --rdzv-id job can speak for a node."
+        "the nodes share no secret: anyone who reaches a:1 and knows --rdzv-id job can send "
+        "messages as a node."
     )

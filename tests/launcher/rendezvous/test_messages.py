@@ -172,7 +172,7 @@ def test_a_node_that_fell_since_the_others_had_left_is_told_in_one_line():
     ends = {0: end(75, left_s=4.0, report="saved"), 1: fell}
     assert whole_report(ends, {0: "a", 1: "b"}).splitlines() == [
         "saved",
-        "the ranks of node 1 (b) ended because the others had saved and left: this is not a "
+        "the ranks of node 1 (b) ended because the others had saved and exited: this is not a "
         "failure.",
     ]
 

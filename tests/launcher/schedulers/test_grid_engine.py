@@ -171,7 +171,7 @@ def test_a_job_that_gets_no_further_does_not_come_back(tmp_path: Path) -> None:
         codes.append(place(alone, said).conclude(75, plan, SignalInbox()))
     assert codes == [99, 99, 99, 99, 93]
     assert place(alone, said).run_agents(plan, SignalInbox()) == 93
-    assert "the job was started 5 times at step 0 and got no further" in said[-1]
+    assert "the job was started 5 times at step 0 and made no progress" in said[-1]
     other = read(PE_HOSTFILE="", SGE_TASK_ID="3")
     assert place(other, said).run_agents(plan, SignalInbox()) is None
 

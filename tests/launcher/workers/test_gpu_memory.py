@@ -87,7 +87,7 @@ def test_the_wait_has_an_end_and_says_so(memory_of, monkeypatch):
     (line,) = said
     assert line == (
         "GPU 0 holds 9000 MiB (3 MiB before the ranks) 0 s after the ranks have ended; "
-        "starting all the same."
+        "starting anyway."
     )
 
 

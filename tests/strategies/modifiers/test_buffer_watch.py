@@ -40,7 +40,7 @@ def test_judge(everyone: list[Seen], follow: bool, open_: bool) -> None:
 
 def test_the_names_are_told_up_to_five() -> None:
     told = sentence([f"b{n}" for n in range(7)])
-    assert told.startswith("the model's forward moves b0, b1, b2, b3, b4 and 2 more, ")
+    assert told.startswith("the model's forward updates b0, b1, b2, b3, b4 and 2 more, ")
 
 
 class Moves(nn.Module):
@@ -96,7 +96,7 @@ def test_it_is_found_however_it_moves(
             if step == 0 and is_told:
                 assert (id(model), "inner") in found.moved
     # With one forward a step the second step tells a counter from a flag.
-    assert told == ([(2 - turns, "the model's forward moves inner")] if is_told else [])
+    assert told == ([(2 - turns, "the model's forward updates inner")] if is_told else [])
     assert not watch._open
 
 
@@ -139,5 +139,5 @@ def test_plain_attributes_that_a_forward_carries_on_are_named() -> None:
             told += found.plain
     assert told == ["0.average", "0.count"]
     assert sentence_of_plain(told).startswith(
-        "the model's forward moves 0.average, 0.count, kept as a plain attribute and not as a"
+        "the model's forward updates 0.average, 0.count, kept as a plain attribute and not as a"
     )

@@ -37,7 +37,7 @@ def told(model: Any, loop: Any, count: int) -> list[str]:
 def test_a_counter_and_an_average_are_named_once() -> None:
     model = nn.Sequential(Part(), nn.ReLU())
     (sentence,) = told(model, lambda n: model(torch.full((2,), float(n))), LOOKED_AT + 3)
-    assert sentence.startswith("the model's forward moves 0.average, 0.calls, a plain number: no")
+    assert sentence.startswith("the model's forward updates 0.average, 0.calls, a plain number: no")
 
 
 def test_what_the_loop_sets_or_the_samples_decide_is_not() -> None:

@@ -21,8 +21,8 @@ def require_number(loss: Any) -> None:
     """
     if not isinstance(loss, torch.Tensor):
         raise ConfigError(
-            f"step.backward got a loss of type {type(loss).__name__}; it needs the tensor that "
-            "the model's result was made into. Leave .item() and float() out."
+            f"step.backward got a loss of type {type(loss).__name__}; it needs a tensor that "
+            "was computed from the model's output. Leave .item() and float() out."
         )
     if loss.ndim != 0:
         raise ConfigError(
@@ -55,8 +55,8 @@ def require_finite(loss: torch.Tensor, micro_batch: MicroBatch, where: str) -> N
     if not torch.isfinite(loss.detach()):
         raise ConfigError(
             f"{where} (positions {micro_batch.start} to {micro_batch.end - 1} of the first "
-            f"epoch): the loss is {float(loss.detach())}, before anything was trained. Look at "
-            "these samples and at how the model starts."
+            f"epoch): the loss is {float(loss.detach())}, before anything was trained. Check "
+            "these samples and the model's initial weights."
         )
 
 
@@ -71,15 +71,15 @@ def mean_text(count: float) -> str:
     """Return the warning about a mean that was passed with another count than 1."""
     return (
         f"the loss of step 0 is a mean, and it was passed with count={count:g}. "
-        "step.backward takes the sum over the samples that count, and makes the mean over "
-        'all ranks of it: use reduction="sum", or pass loss * count.'
+        "step.backward takes the sum over the samples that count, and computes the mean over "
+        'all ranks: use reduction="sum", or pass loss * count.'
     )
 
 
 def bypass_text(strategy: str) -> str:
     """Return the warning about a loss that was computed beside the engine."""
     return (
-        "the loss of step 0 was not computed through job.model. That is the same under "
-        f"strategy={strategy}, and refused under others, to which a run may move. "
+        "the loss of step 0 was not computed through job.model. The result is the same "
+        f"under strategy={strategy}, but it is refused under others, to which a run may move. "
         "Call job.model(...), or its methods and parts."
     )

@@ -63,7 +63,7 @@ class StepMaker:
             owner=self._support,
         )
         step.outcome = StepOutcome(grad_norm=float("nan"), applied=True)
-        self._run.say(f"evaluating after step {state.step}, which the run left before it was done")
+        self._run.say(f"repeating the evaluation after step {state.step}, which was interrupted")
         return step
 
 

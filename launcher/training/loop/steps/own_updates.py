@@ -41,8 +41,8 @@ class OwnUpdates:
         for (name, _), before, now in zip(self._named, self._begun, self._marks(), strict=True):
             if not torch.equal(before, now):
                 raise ConfigError(
-                    f"{name} was changed between run.prepare and the training loop. Every start "
-                    "would do that, also one that resumes, over the weights of its checkpoint. Do "
+                    f"{name} was changed between run.prepare and the training loop. A resume "
+                    "would do this too, and overwrite the weights of its checkpoint. Do "
                     "it in the function that is passed as model=, or load a file by "
                     "run.prepare(weights=...). job.test puts the best weights into the model: call "
                     "it after the loop."

@@ -174,8 +174,8 @@ class StepSupport:
         if name not in self._has_told_of_collate:
             self._has_told_of_collate.add(name)
             self._run.say(
-                f"{name}: its batches are made by collate= of run.prepare, as those of the "
-                "training; pass collate= where it is evaluated for another way"
+                f"the evaluation {name} uses collate= of run.prepare, as the training does; pass "
+                "collate= to step.evaluate or job.test for another one"
             )
 
     def look(self) -> Look:

@@ -187,7 +187,7 @@ class SampledData(DataPosition):
 
 
 class StatefulData(DataPosition):
-    """A loader that says where it is by state_dict(), on each rank."""
+    """A loader that reports its position by state_dict(), on each rank."""
 
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)

@@ -72,7 +72,7 @@ def test_ranks_that_stay_when_another_node_has_left_are_named_and_ended(attempt_
     left = RemoteStatus(left=True)
     statuses, said = attempt_of(prints(STAYS), prints("pass"), elsewhere=lambda: left)
     assert statuses == [-signal.SIGTERM, 0]
-    assert said == ["rank 0 did not leave within 0.3 s after the others; ending it now."]
+    assert said == ["rank 0 did not exit within 0.3 s after the others; ending it now."]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,10 @@ def test_a_rank_that_not_even_sigkill_ends_is_left(attempt_of, monkeypatch):
     assert statuses == [None]
     (line,) = said
     assert line.startswith("rank 0 (pid ")
-    assert " is still there 0.3 s after SIGKILL: it hangs in the kernel, in a driver or a" in line
-    assert re.search(r"system \(thread \d+ \(.+\), State: S \(sleeping\), in .+\). Leaving", line)
+    assert " still exists 0.3 s after SIGKILL: it hangs in the kernel, in a driver or a" in line
+    assert re.search(
+        r"system \(thread \d+ \(.+\), State: S \(sleeping\), in .+\). Not waiting", line
+    )
 
 
 def test_a_hang_elsewhere_is_one_here(attempt_of, tmp_path):
@@ -170,7 +172,7 @@ def test_a_node_where_nothing_was_begun_takes_this_one_along(attempt_of, nothing
     there = RemoteStatus(left=True, early=True)
     more = {"elsewhere": lambda: there, "bounds": bounds}
     statuses, said = attempt_of(DEAF, nothing_begun=lambda: nothing_begun, **more)
-    late = "rank 0 did not leave within 0.3 s after the others; ending it now."
+    late = "rank 0 did not exit within 0.3 s after the others; ending it now."
     assert (statuses, said) == ([-signal.SIGKILL], [] if nothing_begun else [late])
 
 

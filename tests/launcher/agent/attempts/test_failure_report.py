@@ -23,7 +23,7 @@ def outcome(rank, status, *, by_launcher=False):
         (-11, "was killed by SIGSEGV"),
         (-9, "was killed by SIGKILL (often the kernel, when memory runs out)"),
         (-63, "was killed by signal 63"),
-        (None, "did not end, not even on SIGKILL"),
+        (None, "did not end, even after SIGKILL"),
     ],
 )
 def test_how_it_ended(status, text):
@@ -48,7 +48,7 @@ def test_everything_there_is_to_say():
         "ValueError: a",
         "b",
         "its whole output: /logs/rank-11.log",
-        "2 other ranks fell with it.",
+        "2 other ranks failed as a result.",
     ]
 
 
@@ -62,7 +62,7 @@ def test_exception_found_in_the_output():
 @pytest.mark.parametrize(("num", "text"), [(1, "1 process"), (3, "3 processes")])
 def test_out_of_memory(num, text):
     assert how_it_ended(-9, num_oom_kills=num) == (
-        f"was killed by SIGKILL: memory ran out, the kernel's OOM killer ended {text}"
+        f"was killed by SIGKILL: out of memory, the kernel's OOM killer ended {text}"
     )
 
 
@@ -76,12 +76,12 @@ def test_alone():
 @pytest.mark.parametrize(
     ("cause", "num_ranks", "grace_s", "text"),
     [
-        ("SIGTERM", 1, None, "SIGTERM: asking the rank to save and to leave, and waiting."),
+        ("SIGTERM", 1, None, "SIGTERM: asking the rank to save and exit, and waiting."),
         (
             "Ctrl-C",
             4,
             30.0,
-            "Ctrl-C: asking all 4 ranks to save and to leave, and waiting for at most 30 s. "
+            "Ctrl-C: asking all 4 ranks to save and exit, and waiting for at most 30 s. "
             "Press Ctrl-C again to kill now.",
         ),
     ],
@@ -96,9 +96,9 @@ def test_warning_text(cause, num_ranks, grace_s, text):
         (
             "subprocess.CalledProcessError: Command '['tar', 'x.tar']' died with "
             "<Signals.SIGTERM: 15>.",
-            "the command '['tar', 'x.tar']', which the script had started, died of SIGTERM: the "
-            "notice reached it too. Start it in a session of its own (start_new_session=True), or "
-            "catch this error after a preemption notice.",
+            "the command '['tar', 'x.tar']', which the script had started, was ended by SIGTERM: "
+            "it also received the notice. Start it in a session of its own "
+            "(start_new_session=True), or catch this error after a preemption notice.",
         ),
         ("CalledProcessError: Command 'a b' died with <Signals.SIGSEGV: 11>.", None),
         ("CalledProcessError: Command 'a b' returned non-zero exit status 1.", None),

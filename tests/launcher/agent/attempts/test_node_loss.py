@@ -42,7 +42,7 @@ def test_without_the_leader():
     assert without_leader_text(0, "a", continues=True) == (
         "node 0 (a) is lost: its launcher is gone, or the network to it is cut. The nodes meet "
         "there, so the run ends. Start the same command again; it resumes from the newest "
-        "checkpoint. If node 0 does not come back, make another node node 0: --node-rank 0 there, "
+        "checkpoint. If node 0 does not return, make another node node 0: --node-rank 0 there, "
         "and its address as --master-addr everywhere."
     )
     text = without_leader_text(2, None, continues=False)

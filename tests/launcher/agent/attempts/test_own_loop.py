@@ -32,9 +32,9 @@ def test_what_happened_and_what_it_cost() -> None:
     assert died_text(1, 15) == "rank 1 ended on SIGTERM: nothing in the script handles it."
     assert lost_text(130.0, None).startswith("Its work in 2:10 min")
     assert ", up to step 7 is lost" in lost_text(30.0, 7)
-    assert left_text(15) == "the script left with 75 after SIGTERM: the same command resumes it."
+    assert left_text(15) == "the script exited with 75 after SIGTERM: the same command resumes it."
     assert spawn_text("train.py", 7).startswith("warning: train.py:7 starts processes with torch.")
-    assert "relaunch ends with 75" in ended_with_0_text(10)
+    assert "relaunch exits with 75" in ended_with_0_text(10)
 
 
 def test_options_that_a_script_without_run_does_not_take_are_named() -> None:

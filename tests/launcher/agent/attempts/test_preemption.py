@@ -43,8 +43,8 @@ BEFORE = (
         (ends(KILL, TERM, ended=[0]), f"rank 1 was preempted (SIGTERM) {BEFORE}"),
         (ends(HUP, TERM), f"ranks 0, 1 were preempted (SIGHUP, SIGTERM) {BEFORE}"),
         (ends(KILL, KILL, ended=[0, 1]), f"ranks 0, 1 had to be ended {BEFORE}"),
-        (ends(75, KILL, ended=[1]), f"rank 0 left with 75 {BEFORE}"),
-        (ends(75, 75), f"ranks 0, 1 left with 75 {BEFORE}"),
+        (ends(75, KILL, ended=[1]), f"rank 0 exited with 75 {BEFORE}"),
+        (ends(75, 75), f"ranks 0, 1 exited with 75 {BEFORE}"),
         (ends(0, 0), ""),
     ],
 )
@@ -55,10 +55,10 @@ def test_nothing_was_begun(found, text):
 def test_who_fell():
     found = ends(75, TERM)
     assert followers_text(found, {}) == (
-        "rank 1 ended because the others had saved and left: this is not a failure."
+        "rank 1 ended because the others had saved and exited: this is not a failure."
     )
     assert followers_text(found, {1: "RuntimeError: a"}) == (
-        "rank 1 ended (RuntimeError: a) because the others had saved and left: this is not a "
+        "rank 1 ended (RuntimeError: a) because the others had saved and exited: this is not a "
         "failure."
     )
     assert followers_text(ends(75, 75), {}) == ""
@@ -69,14 +69,14 @@ def test_who_fell():
     ("step", "newest", "grace_s", "text"),
     [
         (7, 5, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved: step 7 was "
-                     "finished, and the newest checkpoint is of step 5: 2 steps are to be done "
-                     "again."),
+                     "finished, and the newest checkpoint is of step 5: 2 steps will be "
+                     "repeated."),
         (7, 6, 5.0, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved (--grace 5): "
-                    "step 7 was finished, and the newest checkpoint is of step 6: 1 step is to be "
-                    "done again."),
+                    "step 7 was finished, and the newest checkpoint is of step 6: 1 step will be "
+                    "repeated."),
         (7, 7, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved: step 7 was "
-                     "finished, and the newest checkpoint is of step 7: nothing is to be done "
-                     "again."),
+                     "finished, and the newest checkpoint is of step 7: nothing will be "
+                     "repeated."),
         (7, None, None, "ranks 0, 1 ended by SIGTERM, SIGKILL before the run was saved: step 7 was "
                         "finished, and no checkpoint is known. Steps since the newest checkpoint "
                         "will be repeated."),

@@ -33,12 +33,12 @@ AGAIN = RestartDecision(restart=True)
 SILENT = RestartDecision(restart=False)
 USED_UP = RestartDecision(restart=False, reason="--max-restarts 3 is used up.")
 NO_STEP = RestartDecision(
-    restart=False, reason="not starting again: it failed before its first step, and would again."
+    restart=False, reason="not restarting: it failed before its first step, and would fail again."
 )
 NOT_MET = RestartDecision(
-    restart=False, reason="not starting again: it failed before the ranks met, and would again."
+    restart=False, reason="not restarting: it failed before the ranks met, and would fail again."
 )
-TWICE = "not starting again: it failed twice {} with the same error."
+TWICE = "not restarting: it failed twice {} with the same error."
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_diff_within_a_tolerance(kit, folder, answer):
         ("export F F", "exists already"),
         ("export F X --dtype int4", "choose from bf16, fp16, fp32, fp64"),
         ("export F X --shard-size 0", "below one byte"),
-        ("export F X --shard-size 5ib", "is no size"),
+        ("export F X --shard-size 5ib", "is not a size"),
         ("export F X --config nothing", "--config nothing is not a file"),
         ("export F X --step 7", "has no step-00000007"),
         ("lsit F", "invalid choice"),

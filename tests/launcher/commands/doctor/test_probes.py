@@ -123,8 +123,8 @@ def test_times_of_a_job() -> None:
     [
         (("--nproc-per-node", "0"), "--nproc-per-node 0 must be above 0"),
         (("--timeout", "-1"), "--timeout -1 must be above 0"),
-        (("--master-port", "70000"), "--master-port 70000 is no port"),
-        (("--save-size", "much"), "much is no size"),
+        (("--master-port", "70000"), "--master-port 70000 is not a port"),
+        (("--save-size", "much"), "much is not a size"),
     ],
 )
 def test_bad_input(words: tuple[str, ...], sentence: str) -> None:

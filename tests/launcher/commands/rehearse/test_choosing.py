@@ -51,7 +51,7 @@ def test_without_a_network_nothing_is_cut() -> None:
     left, text = without_network(chosen_kinds([], nodes=2), "ip netns add: not permitted")
     assert [kind.name for kind in left] == OF_SEVERAL
     assert text is not None
-    assert text.startswith("network-cut and network-cut-short are left out: no network")
+    assert text.startswith("network-cut and network-cut-short are skipped: no network")
     assert "(ip netns add: not permitted)" in text
     assert without_network(left, "any") == (left, None)
     with pytest.raises(UsageError, match=r"choose other faults with --only\.$"):

@@ -84,7 +84,7 @@ def test_without_a_network_the_rest_is_rehearsed(
     assert found.network is None
     assert kinds == [kind for kind in chosen_kinds([], nodes=2) if not kind.needs_network]
     (line,) = said
-    assert "left out: no network of virtual hosts can be made here (there is no ip" in line
+    assert "skipped: no network of virtual hosts can be made here (there is no ip" in line
 
 
 def test_a_folder_of_something_else_is_left_alone(script: str) -> None:

@@ -101,8 +101,8 @@ def test_rounding_noise_counts_only_where_every_bit_must_be_the_same() -> None:
     other, same = verdicts
     assert other.wrong == ()
     assert same.wrong == ("the final fp32/k.bias differs by 0.0001 from the undisturbed run",)
-    assert "differences up to 1.0e-04 are not counted" in summary([other])
-    assert "not counted" not in summary([same])
+    assert "differences up to 1.0e-04 are ignored" in summary([other])
+    assert "ignored" not in summary([same])
     entry, raw = document(HEADING, verdicts)["faults"]
     assert (entry["largest_difference"], entry["tensor"], entry["noise"]) == (3e-8, "fp32/w", 1e-4)
     assert (raw["largest_difference"], raw["noise"]) == (1e-4, None)
@@ -190,7 +190,7 @@ def test_the_page_has_a_row_for_each_fault_and_says_what_was_wrong() -> None:
     assert "`train.py --lr 1`: 2 ranks, ddp, 6 steps" in text
     assert "| 1 | notice-launcher | 3 | 75, 0 | 0 |  | 0 | 0 | ok |" in text
     assert "- exit code 1, and 75 was expected\n\n    line" in text
-    assert summary(verdicts) == "3 faults: 1 as it must be, 1 wrong, 1 left out."
+    assert summary(verdicts) == "3 faults: 1 passed, 1 failed, 1 skipped."
     assert "2 nodes of 1 rank, ddp" in page(replace(HEADING, nodes=2), verdicts)
     assert "does not use `Run`" in page(replace(HEADING, uses_run=False), verdicts)
     picture = timeline(verdicts)

@@ -48,7 +48,7 @@ def test_the_best_is_of_the_past_that_the_run_has(folder):
 
     append(event="rolled back", from_step=400, step=350, jumped_steps=50, reason="nan.")
     assert read_run(folder).best["step"] == 100
-    assert "- nan. It went back from step 400 to step 350 and around" in page(
+    assert "- nan. It rolled back from step 400 to step 350 and skipped" in page(
         read_run(folder), picture=None
     )
     append(event="best", step=390, monitor="val/loss", value=0.1)
@@ -85,7 +85,7 @@ def test_the_page_and_the_picture(folder, capsys):
     text = (folder / "report.md").read_text()
     assert "Finished at step 400: early stop" in text
     assert "| 2 | 2027-01-15 08:04:55 | fsdp, fp32, cpu | 3 | 150 to 300 | 2:30 min |" in text
-    assert "killed without a word |" in text
+    assert "killed without a message |" in text
     assert "early stop: val/loss is \\| flat |" in text
     assert "| lost work | 30.0 s | 4.6% |" in text
     assert "Best: val/loss 0.144742 at step 380." in text
@@ -123,7 +123,7 @@ def test_without_matplotlib_the_page_says_so(folder, monkeypatch):
 def test_a_run_that_goes_on_has_a_report(tmp_path, options, write_run):
     folder = write_run(tmp_path / "running", **options)
     assert report([str(folder)]) == 0
-    assert "running, or killed without a word" in (folder / "report.md").read_text()
+    assert "running, or killed without a message" in (folder / "report.md").read_text()
 
 
 def test_several_runs_stand_in_one_table(tmp_path, write_run, capsys):
@@ -228,10 +228,10 @@ def test_a_script_without_run_has_a_report_while_it_runs(tmp_path, capsys):
     append_event(folder, "launched", attempt=2, ranks=2)
     assert report([str(folder)]) == 0
     text = (folder / "report.md").read_text()
-    assert "on 2 ranks: running, or killed without a word. Its script reports no steps" in text
+    assert "on 2 ranks: running, or killed without a message. Its script reports no steps" in text
     assert "its output is in logs/attempt-2." in text
     assert "| 75 | logs/attempt-1 | preempted; the same command starts it again |" in text
-    assert "|  | logs/attempt-2 | running, or killed without a word |" in text
+    assert "|  | logs/attempt-2 | running, or killed without a message |" in text
     shown = capsys.readouterr().out
     assert "running or killed" in shown
     assert "not begun" not in shown

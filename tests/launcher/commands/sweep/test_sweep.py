@@ -34,7 +34,7 @@ def test_a_grid_has_every_combination():
         {"a": "2", "b": "x"},
         {"a": "2", "b": "y"},
     ]
-    with pytest.raises(UsageError, match="a is a span, and a grid needs a list"):
+    with pytest.raises(UsageError, match="a is a range, and a grid needs a list"):
         grid(parse_space(["a=0:1"]))
 
 

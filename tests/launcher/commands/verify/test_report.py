@@ -68,7 +68,7 @@ def test_what_is_equal(found: Report, is_equal: bool) -> None:
 def test_the_text_has_each_sentence_once_with_its_remedy() -> None:
     text = report(SAME, OTHER, OTHER, warnings=("random numbers outside", "a mean")).text()
     assert text.count("ddp on 2 ranks: random numbers outside\n  Draw from") == 1
-    assert "left out: differences up to 2.0e-05" in text
+    assert "ignored: differences up to 2.0e-05" in text
     assert "the run warned: a mean" in text
     assert "the run warned: random" not in text
 

@@ -103,7 +103,7 @@ def test_what_is_written_anew_is_not_told_again(tmp_path):
 EXAMPLES = {
     "rolled back": (
         {"from_step": 8, "step": 4, "jumped_steps": 4, "reason": "val/loss is nan at step 8."},
-        "went back from step 8 to step 4, and around the data of 4 steps: val/loss is nan",
+        "rolled back from step 8 to step 4 and skipped the data of 4 steps: val/loss is nan",
     ),
     "rate cut": ({"step": 8, "reason": "cut to 0.5"}, "step 8: cut to 0.5"),
     "saves keep failing": ({"in_a_row": 3, "newest": 4}, "THE LAST 3 SAVES HAVE ALL FAILED"),

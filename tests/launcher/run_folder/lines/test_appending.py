@@ -73,7 +73,7 @@ def test_lines_that_wait_are_bounded(disk: Path, monkeypatch: pytest.MonkeyPatch
     found = steps_in(disk / "metrics.jsonl")
     assert found == list(range(found[0], 1001))
     assert 50 < len(found) < 100
-    assert f"but for the oldest {found[0]}" in told[1]
+    assert f"except the oldest {found[0]}" in told[1]
 
 
 def test_what_waits_at_the_end_is_tried_once_more(disk: Path) -> None:

@@ -67,7 +67,7 @@ def test_a_start_reads_an_ill_folder(tmp_path: Path) -> None:
             file.write(b"\n".join(BAD) + b"\n")
     folder.event("end", step=5, ending="completed", reason="done")
     assert [e["event"] for e in folder.recent_events()] == ["saved", "end"]
-    assert f"{len(BAD)} lines are no records" in told[0]
+    assert f"{len(BAD)} lines are not records" in told[0]
     assert folder.forget_metrics_after(4).steps == 1
     assert [r["step"] for r in metrics_of(tmp_path)] == [4]
 

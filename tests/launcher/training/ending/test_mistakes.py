@@ -85,7 +85,7 @@ def test_what_is_on_the_disk_is_said():
     assert saved.startswith("The 5 finished steps are saved: ")
     already = Standing(step=5, place=(), newest_step=5, can_be_saved=False)
     assert save_before_leaving(already, fails, lambda: True) == saved
-    assert "(not all ranks have come to this)" in save_before_leaving(AT_5, fails, lambda: False)
+    assert "(not all ranks reached this point)" in save_before_leaving(AT_5, fails, lambda: False)
     assert "the disk is full" in save_before_leaving(AT_5, fails, lambda: True)
     torn = Standing(step=5, place=(), newest_step=3, can_be_saved=False)
     sentence = save_before_leaving(torn, fails, lambda: True)

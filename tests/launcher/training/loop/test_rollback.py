@@ -98,7 +98,7 @@ def test_only_where_it_was_asked_for(on_nonfinite: Any) -> None:
 
 def test_a_run_that_was_never_well_is_not_gone_back_in() -> None:
     _, state = measured(math.nan)
-    words = "val/loss is nan at step 5. No evaluation before was finite"
+    words = "val/loss is nan at step 5. No earlier evaluation was finite"
     with pytest.raises(StrategyError, match=words):
         newest_to_go_back_to(state, bad_evaluation(state))
 
@@ -114,7 +114,7 @@ def test_that_it_must_go_back_survives_a_preemption() -> None:
 def test_not_for_ever() -> None:
     jumps = tuple(Jump(at=n, length=1) for n in range(MAX_ROLLBACKS))
     state = RunState(step=90, skipped_in_a_row=3, jumps=jumps)
-    with pytest.raises(StrategyError, match=f"gone back {MAX_ROLLBACKS} times already"):
+    with pytest.raises(StrategyError, match=f"rolled back {MAX_ROLLBACKS} times already"):
         newest_to_go_back_to(state, skipped_steps(state))
 
 

@@ -116,7 +116,7 @@ def test_what_we_say_instead_is_an_argument_of_ours() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (DataLoader([1, 2]), "what is evaluated as val is a DataLoader.*loader.dataset"),
+        (DataLoader([1, 2]), "the data set to evaluate as val is a DataLoader.*loader.dataset"),
         (iter([1]), "val is a list_iterator without a length"),
         ([], "evaluate as val is empty"),
     ],

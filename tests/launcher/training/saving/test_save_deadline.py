@@ -141,8 +141,8 @@ def test_a_grace_that_is_shorter_than_a_step_is_said_once() -> None:
     [
         (None, None),
         (60.0, None),
-        (10.0, "ends it 10 s after its warning"),
-        (0.0, "without warning"),
+        (10.0, "ends it 10 s after the notice"),
+        (0.0, "without a notice"),
     ],
 )
 def test_a_grace_that_is_too_short_is_said_once(grace_s: float | None, words: str | None) -> None:

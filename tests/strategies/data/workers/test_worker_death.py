@@ -72,8 +72,7 @@ def test_how_it_ended(exit_code: int | None, expected: str) -> None:
 
 def test_the_sentences() -> None:
     assert warning(death(0)) == (
-        "loader worker 1 (pid 70) was ended by SIGKILL. "
-        "What it had in hand is read again by new workers."
+        "loader worker 1 (pid 70) was ended by SIGKILL. Its batches are read again by new workers."
     )
     said = complaint(death(0), range(10))
     assert said.startswith(

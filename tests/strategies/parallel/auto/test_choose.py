@@ -89,5 +89,5 @@ def test_zero_is_counted_only_where_deepspeed_is_installed(
     lines = choice(monkeypatch, 100 * MIB, ranks=2).table.splitlines()
     zero = [line.strip() for line in lines if line.strip().startswith("zero")]
     assert len(zero) == 3
-    why = "left out: it needs DeepSpeed 0.19.8 or newer; it is not installed"
+    why = "skipped: it needs DeepSpeed 0.19.8 or newer; it is not installed"
     assert all(line.endswith(why) == (version is None) for line in zero)

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import pytest
@@ -62,12 +63,12 @@ def test_nothing_fits_and_the_smallest_number_is_said() -> None:
         ask(2)
     text = str(caught.value)
     assert "450.0 MiB that may be used on each of 2 ranks" in text
-    number = int(text.partition("smallest number that would do is ")[2].split()[0])
+    (number,) = map(int, re.findall(r"ranks that would be enough is (\d+),", text))
     assert ask(number).reason.startswith("the simplest that fits")
     # One fewer lacks room for activations alone: a trial, and no refusal.
     assert "NOT LESS than may be used" in ask(number - 1).reason
     sizes = replace(LARGE, frozen_bytes=4000 * MIB, largest_parameter=100 * MIB)
-    with pytest.raises(ConfigError, match="More ranks would not do"):
+    with pytest.raises(ConfigError, match="More ranks would not be enough"):
         choose(sizes, wishes, over(2, by_name=True), memory_bytes=500 * MIB)
 
 
@@ -94,7 +95,7 @@ def test_one_rank_on_which_the_model_does_not_fit() -> None:
         choose(LARGE, Wishes(able=ALL), over(1), memory_bytes=1500 * MIB)
     text = str(caught.value)
     assert "the model does not fit into the 1.3 GiB that may be used on this one rank" in text
-    assert "smallest number that would do is 2 of these ranks, with fsdp" in text
+    assert "smallest number of ranks that would be enough is 2, with fsdp" in text
 
 
 def test_what_was_not_measured_is_said() -> None:

@@ -139,16 +139,16 @@ def test_the_simplest_that_offloads_is_chosen_and_who_cannot_is_named(ranks: int
     lines = choice.table.splitlines()
     assert lines[0].split()[-3:] == ["total", "host", "fits"]
     replicated = "single" if ranks == 1 else "ddp"
-    assert lines[-1] == f"{replicated:>8}  left out: it cannot do offload=True"
+    assert lines[-1] == f"{replicated:>8}  skipped: it cannot do offload=True"
     assert [line.split()[0] for line in lines[1:-1]] == list(ABLE)
 
 
 def test_every_option_that_a_strategy_cannot_do_is_named() -> None:
     table = ask(900, offload=True, compile_blocks=True).table
     for strategy in ("zero1", "zero2", "zero3"):
-        assert f"{strategy:>8}  left out: it cannot do compile_blocks=True" in table
-    assert f"{'ddp':>8}  left out: it cannot do offload=True" in table
-    assert "left out" not in ask(GPU / MIB).table
+        assert f"{strategy:>8}  skipped: it cannot do compile_blocks=True" in table
+    assert f"{'ddp':>8}  skipped: it cannot do offload=True" in table
+    assert "skipped" not in ask(GPU / MIB).table
     assert ask(GPU / MIB).table.splitlines()[0].split()[-2] == "host"  # for ZeRO's copies
 
 
@@ -160,15 +160,13 @@ def test_a_host_that_is_too_small_refuses() -> None:
         ask(900, offload=True, host_mib=300)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "there"), [(1, "on the rank there is"), (2, "on the 2 ranks there are")]
-)
+@pytest.mark.parametrize(("ranks", "there"), [(1, "on the one rank"), (2, "on the 2 ranks,")])
 def test_offloading_is_named_where_it_would_make_the_model_fit(ranks: int, there: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ask(700, ranks=ranks)
     *_, more, offload = str(caught.value).splitlines()
-    assert "smallest number that would do" in more
-    assert offload.startswith("Or pass offload=True to run.prepare: fsdp would then do ")
+    assert "smallest number of ranks that would be enough" in more
+    assert offload.startswith("Or pass offload=True to run.prepare: fsdp would then fit ")
     assert there in offload
     assert "whose free memory is not known" in offload
     # And it does.

@@ -114,7 +114,7 @@ def across_groups(parameters: Parameters) -> torch.optim.Optimizer:
 def test_an_optimizer_that_reads_another_parameter_is_refused(factory: Factory, cut: str) -> None:
     told = refusal(factory, cut)
     assert told is not None
-    assert f"is another optimizer where parameters are cut, as strategy={cut} cuts them" in told
+    assert f"gives another result if parameters are split, as under strategy={cut}" in told
     assert "Use --strategy ddp (single on one rank)" in told
 
 
@@ -123,7 +123,7 @@ def test_both_parameters_are_named() -> None:
     told = str(refusal(lambda p: Paired(p, by_small_gradients), "fsdp", named))
     said = re.search(
         r"it reads one parameter while it updates another: with other values and gradients of "
-        r"(.)\.weight, a parameter of 2 dimensions \((.)\.weight\), .* comes out other by",
+        r"(.)\.weight, a parameter of 2 dimensions \((.)\.weight\), .* differs by",
         told,
     )
     assert said is not None, told

@@ -194,14 +194,14 @@ def test_what_is_another_optimizer_where_it_is_cut_is_refused(
     told = {cut: refusal(factory, cut) for cut in CUTS}
     assert {cut for cut, sentence in told.items() if sentence} == says
     for sentence in filter(None, told.values()):
-        assert "is another optimizer where parameters are cut, as strategy=cutting" in sentence
+        assert "gives another result if parameters are split, as under strategy=cutting" in sentence
         assert "Use --strategy ddp (single on one rank)" in sentence
 
 
 def test_matrices_alone() -> None:
     muon = partial(torch.optim.Muon, lr=0.1)
     assert tried(muon, "whole", MATRICES)
-    with pytest.raises(ConfigError, match=r"Muon is another optimizer .* 2 dimensions"):
+    with pytest.raises(ConfigError, match=r"Muon gives another result .* 2 dimensions"):
         tried(muon, "rows", MATRICES)
     with pytest.raises(ConfigError, match="step 0 fails with ValueError: Param gradient must"):
         tried(muon, "flat", MATRICES)
@@ -209,7 +209,7 @@ def test_matrices_alone() -> None:
 
 @pytest.mark.parametrize("cut", ["whole", "rows"])
 def test_what_does_not_come_back_from_a_checkpoint_is_refused(cut: str) -> None:
-    with pytest.raises(ConfigError, match="Own keeps something that no checkpoint holds"):
+    with pytest.raises(ConfigError, match="Own has state that no checkpoint holds"):
         tried(hidden, cut)
 
 
@@ -339,7 +339,7 @@ def test_what_keeps_a_matrix_for_each_side_makes_none_for_a_flat_part(cut: str) 
 @pytest.mark.parametrize("cut", OWNED)
 @pytest.mark.parametrize("rule", [by_total, noisy, noisy_elsewhere])
 def test_what_looks_at_all_parameters_together_is_refused_even_so(rule: Any, cut: str) -> None:
-    with pytest.raises(ConfigError, match="is another optimizer where parameters are cut") as told:
+    with pytest.raises(ConfigError, match="gives another result if parameters are split") as told:
         kept_whole(own(rule), cut)
     assert ("stepped whole by one rank" in str(told.value)) == (rule is by_total)
 

@@ -52,7 +52,7 @@ def test_what_is_held_keeps_value_state_and_gradient() -> None:
 
 def test_half_of_what_is_stepped_together_cannot_be_held() -> None:
     _, cohorts, _ = made({"c": 5})
-    with pytest.raises(ConfigError, match="a cannot be held still while b of the same group"):
+    with pytest.raises(ConfigError, match="a cannot be frozen while b of the same group"):
         cohorts.hold(frozenset({"a"}))
 
 
