@@ -75,7 +75,9 @@ def test_without_a_secret_it_is_said_once_and_the_run_s_id_tells_runs_apart(host
     words = ("--rdzv-id", "job", script)
     nodes = [hosts.static(host, *words, env=bare) for host in (0, 1)]
     assert [node.wait(60) for node in nodes] == [0, 0], [node.stderr for node in nodes]
-    sentence = f"relaunch: the nodes share no secret: anyone who reaches {PLACE} and knows --rdzv-id"
+    sentence = (
+        f"relaunch: the nodes share no secret: anyone who reaches {PLACE} and knows --rdzv-id"
+    )
     for node in nodes:
         (line,) = node.said()
         assert line.startswith(sentence)
