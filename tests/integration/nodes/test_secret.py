@@ -7,7 +7,7 @@ import pytest
 
 pytestmark = pytest.mark.timeout(150)
 PLACE = "10.231.7.1:29511"
-DROPPED = f"relaunch: what was written at {PLACE} in the name of node {{}} is dropped: it does not"
+DROPPED = f"relaunch: what was written at {PLACE} in the name of node {{}} is dropped: its HMAC"
 
 # A rank is a stranger too: it reaches the store and does not know the secret.
 STRANGER = """
@@ -75,7 +75,9 @@ def test_without_a_secret_it_is_said_once_and_the_run_s_id_tells_runs_apart(host
     words = ("--rdzv-id", "job", script)
     nodes = [hosts.static(host, *words, env=bare) for host in (0, 1)]
     assert [node.wait(60) for node in nodes] == [0, 0], [node.stderr for node in nodes]
-    sentence = f"relaunch: the nodes share no secret: who reaches {PLACE} and knows --rdzv-id job"
+    sentence = (
+        f"relaunch: the nodes share no secret: anyone who reaches {PLACE} and knows --rdzv-id"
+    )
     for node in nodes:
         (line,) = node.said()
         assert line.startswith(sentence)

@@ -109,7 +109,7 @@ def test_a_mistake_in_measure_costs_no_step(strategy, launch, run):
 
     again = launch(*to, script_of(launch, "none"))
     assert again.wait(80) == 0, again.stderr
-    assert "evaluating after step 4" in again.stdout
+    assert "repeating the evaluation after step 4" in again.stdout
     evaluated = [r["step"] for r in run.records("metrics.jsonl") if "val/error" in r]
     assert evaluated == [4, 8, 12]
     if strategy == "single":

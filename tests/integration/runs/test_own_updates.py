@@ -76,7 +76,7 @@ def test_a_resume_does_not_train_on_from_other_weights(
     assert launch(*options, script, "leave").wait(110) == 75
     launched = launch(*options, script, "apply")
     assert launched.wait(110) == 2, launched.stderr
-    assert "over the weights of its checkpoint" in launched.stderr
+    assert "overwrite the weights of its checkpoint" in launched.stderr
 
 
 @pytest.mark.parametrize(

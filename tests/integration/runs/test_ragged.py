@@ -35,8 +35,8 @@ def test_they_are_batched_in_training_evaluation_and_test(
         done = start(launch, ranks, way)
         assert done.wait() == 0, done.stderr
         assert f"used {used}" in done.stdout
-        assert done.stdout.count(f"val: {SAID}") == (way == "fit")
-        assert done.stdout.count(f"test: {SAID}") == (way == "fit")
+        assert done.stdout.count(f"the evaluation val {SAID}") == (way == "fit")
+        assert done.stdout.count(f"the evaluation test {SAID}") == (way == "fit")
         records = (launch.folder / "r" / "events.jsonl").read_text()
         losses.append(records.partition('"test/loss": ')[2].partition("}")[0])
         (launch.folder / "r").rename(launch.folder / f"r{ranks}")
