@@ -25,7 +25,7 @@ from .plan.machine import Machine
 from .plan.open_files import require_open_files
 from .plan.secret import read_secret, unbound_text
 from .schedulers.table import find_cluster
-from .terminal.console import say
+from .terminal.console import end_of_output, say
 
 
 def leave_with(words: Sequence[str], inbox: SignalInbox) -> int:
@@ -38,6 +38,10 @@ def leave_with(words: Sequence[str], inbox: SignalInbox) -> int:
         if not isinstance(error, ToldElsewhere):
             say(f"error: {error}")
         return error.exit_code
+    except BrokenPipeError:
+        if (code := end_of_output()) is None:
+            raise
+        return code
 
 
 def run(argv: Sequence[str], inbox: SignalInbox) -> int:

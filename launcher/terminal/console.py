@@ -8,6 +8,8 @@ from .printable import printable_lines
 
 STDOUT_FD = 1
 STDERR_FD = 2
+CLOSED_PIPE = 141
+"""The exit code where nobody reads stdout any more: 128 + SIGPIPE, as of other programs."""
 
 _one_writer = threading.Lock()
 
@@ -20,6 +22,23 @@ def say(text: str) -> None:
     shown = printable_lines(text).removesuffix("\n")
     lines = "".join(f"relaunch: {line}\n" if line else "\n" for line in shown.split("\n"))
     write(STDERR_FD, lines.encode(errors="replace"))
+
+
+def end_of_output() -> int | None:
+    """Return CLOSED_PIPE where the reader of stdout is gone, such as `head`; else None.
+
+    What Python still holds for stdout goes nowhere then.
+    """
+    import select  # `--help` is kept to a few modules
+
+    poll = select.poll()
+    poll.register(STDOUT_FD, select.POLLOUT)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return None
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STDOUT_FD)
+    os.close(nowhere)
+    return CLOSED_PIPE
 
 
 def is_screen(fd: int) -> bool:

@@ -12,8 +12,6 @@ FINE = 0
 DAMAGED = 1
 """Damage was found, or the disk refused."""
 DIFFERENT = 1
-CLOSED_PIPE = 141
-"""Nobody reads stdout any more: 128 + SIGPIPE, as of any other command."""
 
 
 def print_json(document: JSON) -> None:

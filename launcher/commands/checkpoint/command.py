@@ -1,20 +1,18 @@
 """The sub-commands, their options and their exit codes."""
 
 import argparse
-import contextlib
-import os
 from collections.abc import Sequence
 
 from checkpointing import CheckpointError, NoCheckpointError
 
 from ...command_line.subcommand_parser import CommandParser
 from ...errors import UsageError
-from ...terminal.console import STDOUT_FD, say
+from ...terminal.console import say
 from ...terminal.printable import printable
 from . import diff, export, pin, prune, show, verify
 from . import import_ as importing
 from . import list_ as listing
-from .answers import CLOSED_PIPE, DAMAGED
+from .answers import DAMAGED
 
 _COMMANDS = {
     "list": listing,
@@ -63,12 +61,9 @@ def run(argv: Sequence[str]) -> int:
         code: int = _COMMANDS[given.command].run(given)
     except NoCheckpointError as error:
         raise UsageError(str(error)) from error
-    except BrokenPipeError:
-        # `| head` has seen enough. What Python still holds for stdout must go nowhere.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT_FD)
-        return CLOSED_PIPE
     except (CheckpointError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise  # nobody reads what is printed
         say(f"error: {printable(str(error))}")
         return DAMAGED
     return code

@@ -54,8 +54,6 @@ def run(argv: Sequence[str]) -> int:
         watch(given.run, every_s=given.every, show=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         say("left; the run continues.")
-    except BrokenPipeError:
-        pass
     return 0
 
 
