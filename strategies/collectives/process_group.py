@@ -201,8 +201,9 @@ def _unusable(count: int, said: Sequence[str]) -> str:
     return (
         f"this process sees {count} GPU{'s' * (count > 1)}, and torch {torch.__version__}, built "
         f"for CUDA {torch.version.cuda}, cannot use {'them' if count > 1 else 'it'}: {cause}. "
-        "Update the driver (after an update, restart the machine), or install a torch that is built for it (relaunch doctor shows both); "
-        "or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU."
+        "Update the driver (after an update, restart the machine), or install a torch that is "
+        "built for it (relaunch doctor shows both); or hide the GPUs with CUDA_VISIBLE_DEVICES= "
+        "to train on the CPU."
     )
 
 

@@ -18,6 +18,7 @@ import collections
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,6 +35,7 @@ _aten = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
 _NUMBERS_WELCOME_NOWHERE = {_aten.cat.default, _aten.stack.default}
 """Operations that take no number of the host beside tensors of a device."""
+_INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
 _COPIES = {"copy_", "_to_copy", "_foreach_copy_", "copy", "set_", "_copy_from", "broadcast_"}
 _SHAPED_BY_VALUES = {"nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount"}
 _SAID = "_pretended_place"
@@ -81,7 +83,6 @@ class _Known:
         key = _key(local)
         if key is not None:
             self._where[key] = StorageWeakRef(local.untyped_storage()), where
-
 
 
 def _is_cuda(device: object) -> bool:
@@ -137,9 +138,8 @@ class _Operations(TorchDispatchMode):
         if "cuda" not in places or not {"cpu", "pinned"} & {*places}:
             return
         packet = func.overloadpacket
-        if packet in (_aten.index, _aten.index_put_, _aten._index_put_impl_, _aten.index_put):
-            if places[0] == "cuda":
-                return  # indices may be on the host; counted
+        if packet in _INDEXED and places[0] == "cuda":
+            return  # indices may be on the host; counted
         takes_numbers = func not in _NUMBERS_WELCOME_NOWHERE
         for one, where in zip(given, places, strict=True):
             if where in ("cpu", "pinned") and not (takes_numbers and one.ndim == 0):
@@ -164,7 +164,9 @@ class _Operations(TorchDispatchMode):
         """Return whether a copy is left for later; count one that waits."""
         if name not in ("copy_", "_foreach_copy_"):
             return False
-        pairs = [(args[0], args[1])] if name == "copy_" else list(zip(args[0], args[1], strict=True))
+        pairs = (
+            [(args[0], args[1])] if name == "copy_" else list(zip(args[0], args[1], strict=True))
+        )
         known = self._world.known
         rest = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
         for target, source in pairs:
@@ -175,8 +177,7 @@ class _Operations(TorchDispatchMode):
                     self._world.wait(f"copy_ {of} -> {to}")
                     self._world.settle()
                 elif to == "pinned" and name == "copy_":
-                    kept = source.detach().clone()
-                    self._world.give(lambda: _copy(args[0], kept))
+                    self._world.give(partial(_copy, target, source.detach().clone()))
                     return True
         return False
 
@@ -201,7 +202,11 @@ class _Words(TorchFunctionMode):
             return func(*args, **kwargs)
         known, world = self._world.known, self._world
         getter = getattr(func, "__self__", None)
-        if getattr(func, "__name__", "") == "__get__" and getter in _GETTERS and not args[0].is_meta:
+        if (
+            getattr(func, "__name__", "") == "__get__"
+            and getter in _GETTERS
+            and not args[0].is_meta
+        ):
             on_device = known.of(args[0]) == "cuda"
             if getter is torch.Tensor.device:
                 return DEVICE if on_device else _HOST
@@ -280,8 +285,10 @@ class _Words(TorchFunctionMode):
         here = known.of(tensor)
         is_same = target is None or _is_cuda(target) == (here == "cuda")
         if is_same:
-            return tensor.to(dtype, **options) if dtype is not None else (
-                tensor.clone() if options.get("copy") else tensor
+            return (
+                tensor.to(dtype, **options)
+                if dtype is not None
+                else (tensor.clone() if options.get("copy") else tensor)
             )
         to_device, later = _is_cuda(target), bool(kwargs.get("non_blocking"))
         if not later or (to_device and here != "pinned"):
@@ -299,7 +306,7 @@ class _Words(TorchFunctionMode):
         kept = found.clone()
         found.fill_(float("nan") if found.is_floating_point() else 1)
         self._world.known.put(found, "pinned")
-        self._world.give(lambda: _copy(found, kept))
+        self._world.give(partial(_copy, found, kept))
 
 
 class _Stream:
@@ -355,11 +362,11 @@ def _on_stream(_: Any) -> Iterator[None]:
 
 
 class _Cudart:
-    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
         TwoPlaces.now().registered.append((address, size))
         return 0
 
-    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+    def cudaHostUnregister(self, address: int) -> int:
         return 0
 
 

@@ -69,7 +69,9 @@ def test_gpus_that_torch_cannot_use_are_no_reason_for_the_cpu(gpus, monkeypatch)
     text = str(caught.value)
     assert f"this process sees 8 GPUs, and torch {torch.__version__}" in text
     assert "cannot use them: CUDA initialization: The NVIDIA driver" in text
-    assert "found version 11040). Please update your GPU driver. Update the driver (after an" in text
+    assert (
+        "found version 11040). Please update your GPU driver. Update the driver (after an" in text
+    )
     assert "relaunch doctor shows both" in text
     assert "CUDA_VISIBLE_DEVICES= to train on the CPU" in text
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -112,5 +114,5 @@ def test_a_driver_that_does_not_answer(
     if not is_refused:
         assert _device(0, shares=False) == torch.device("cpu")
         return
-    with pytest.raises(ConfigError, match="2 GPUs.*driver/library mismatch"):
+    with pytest.raises(ConfigError, match=r"2 GPUs.*driver/library mismatch"):
         _device(0, shares=False)
