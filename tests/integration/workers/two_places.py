@@ -23,14 +23,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
+from torch.multiprocessing import reductions
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
-from waits import place
+from waits import place  # type: ignore[import-not-found]
 
 DEVICE = torch.device("cuda", 0)
 _HOST = torch.device("cpu")
+_WEAK: Any = reductions.StorageWeakRef
 _aten = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
 _NUMBERS_WELCOME_NOWHERE = {_aten.cat.default, _aten.stack.default}
@@ -63,7 +64,7 @@ class _Known:
     """Of which storages it is known where they are."""
 
     def __init__(self) -> None:
-        self._where: dict[int, tuple[StorageWeakRef, str]] = {}
+        self._where: dict[int, tuple[Any, str]] = {}
 
     def of(self, tensor: torch.Tensor) -> str | None:
         """Return "cuda", "cpu", "pinned" or None: it is not known."""
@@ -82,7 +83,7 @@ class _Known:
         local = getattr(tensor, "_local_tensor", tensor)
         key = _key(local)
         if key is not None:
-            self._where[key] = StorageWeakRef(local.untyped_storage()), where
+            self._where[key] = _WEAK(local.untyped_storage()), where
 
 
 def _is_cuda(device: object) -> bool:
@@ -93,11 +94,11 @@ def _tensors(*values: Any) -> list[torch.Tensor]:
     return [one for one in tree_iter(values) if isinstance(one, torch.Tensor)]
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows where results are; refuses what meets nowhere."""
 
     def __init__(self, world: "TwoPlaces") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._world = world
 
     def __torch_dispatch__(
@@ -237,7 +238,7 @@ class _Words(TorchFunctionMode):
         """Carry out a function in the host's memory; its results are where it was told."""
         known, world = self._world.known, self._world
         pins = kwargs.pop("pin_memory", False)
-        asked = [one for one in tree_iter((args, kwargs)) if isinstance(one, torch.device)]
+        asked: list[Any] = [o for o in tree_iter((args, kwargs)) if isinstance(o, torch.device)]
         asked += [one for one in kwargs.values() if isinstance(one, str) and _is_cuda(one)]
         if isinstance(kwargs.get("device"), str):
             asked.append(torch.device(kwargs["device"]))
@@ -414,7 +415,6 @@ _ACCELERATOR: dict[str, Any] = {
 _make_wrapper: Any = torch.Tensor._make_wrapper_subclass
 
 
-@staticmethod
 def _wrapper(cls: Any, *args: Any, device: Any = None, **kwargs: Any) -> Any:
     wrapper = _make_wrapper(cls, *args, device=_HOST if _is_cuda(device) else device, **kwargs)
     if _is_cuda(device):
@@ -478,14 +478,15 @@ class TwoPlaces:
             self._replace(torch.accelerator, name, value)
         for name in ("from_numpy", "frombuffer"):
             self._replace(torch, name, self._of_the_host(getattr(torch, name)))
-        self._replace(torch.Tensor, "_make_wrapper_subclass", _wrapper)
-        run_backward = torch.autograd._engine_run_backward
+        self._replace(torch.Tensor, "_make_wrapper_subclass", staticmethod(_wrapper))
+        autograd: Any = torch.autograd
+        run_backward = autograd._engine_run_backward
 
         def run_with_words(*args: Any, **kwargs: Any) -> Any:
             with _Words(self):  # torch has put the other away while it is in a function
                 return run_backward(*args, **kwargs)
 
-        self._replace(torch.autograd, "_engine_run_backward", run_with_words)
+        self._replace(autograd, "_engine_run_backward", run_with_words)
         autocast = torch.autocast
 
         def autocast_here(device_type: str, *args: Any, **kwargs: Any) -> Any:
