@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "two_places_worker.py")
-FEATURES = "plain,bf16,ema,penalty,norms,exact,exact-norms,digests,log,scalar,by-name,unfreeze"
+FEATURES = (
+    "plain,bf16,ema,penalty,norms,exact,exact-norms,digests,log,scalar,by-name,unfreeze,fused"
+)
 AN_EARLIER_POINT = "an event, with work after it"
 """The device still has work meanwhile."""
-NORM = "grad_norm.py:number_of (event.synchronize)"
 MORE_IN_A_STEP = {
     # Which parameters have a gradient; the unit of the norm's sum; that sum.
     "exact": 2,

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from two_places import DEVICE, TwoPlaces  # type: ignore[import-not-found]
 
 from launcher.contract.environment import RankEnvironment
-from strategies import EMA, Penalty, Ranks, metrics, process_groups
+from strategies import EMA, Parameters, Penalty, Ranks, metrics, process_groups
 from strategies.boundary import notice_rounds
 
 torch.set_num_threads(1)
@@ -44,6 +44,11 @@ def measure(model: Any, batch: Any) -> dict[str, Any]:
     }
 
 
+def fused(parameters: Parameters) -> torch.optim.Optimizer:
+    """Counts its steps on the device."""
+    return torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+
+
 def recipe_of(case: str) -> dict[str, Any]:
     recipes: dict[str, dict[str, Any]] = {
         "plain": {},
@@ -59,6 +64,7 @@ def recipe_of(case: str) -> dict[str, Any]:
         "by-name": {"init": "by-name"},
         "unfreeze": {"unfreeze": {"blocks.0.*": 3}},
         "offload": {"offload": True},
+        "fused": {"optimizer": fused},
     }
     return recipes[case]
 
