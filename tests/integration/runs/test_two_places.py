@@ -47,6 +47,18 @@ def test_a_run(launch: Callable[..., Any], tmp_path: Path) -> None:
     require_as_on_the_host(launch, tmp_path, 1, "single,fsdp", "exact-norms")
 
 
+@pytest.mark.timeout(120)
+def test_a_loop_of_ones_own(launch: Callable[..., Any], tmp_path: Path) -> None:
+    """run.step waits at most for the step before, while the device has work; a save for all."""
+    worker = str(Path(WORKER).with_name("two_places_own_loop.py"))
+    launched = launch(worker, str(tmp_path))
+    assert launched.wait(100) == 0, launched.stderr
+    steps = json.loads((tmp_path / "steps.json").read_text())
+    assert len(steps) == 15
+    assert all(AN_EARLIER_POINT in how for found in steps for how in found), steps
+    assert sum(sum(found.values()) for found in steps) >= 5
+
+
 def require_as_on_the_host(
     launch: Callable[..., Any], out: Path, world_size: int, strategies: str, cases: str
 ) -> None:
