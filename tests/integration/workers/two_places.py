@@ -314,7 +314,7 @@ class _Stream:
     """All is done in the order in which it is given."""
 
     device = DEVICE
-    stream_id = 0
+    device_index, device_type, stream_id = 0, 1, 0
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
     def wait_stream(self, _: Any) -> None: ...

@@ -30,7 +30,7 @@ with TwoPlaces() as world:
         for _, batch in run.batches(epochs=3):
             x, y = (one.to(DEVICE, non_blocking=True) for one in batch)
             loss = nn.functional.cross_entropy(model(x), y)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
             world.waits.clear()
