@@ -16,6 +16,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.placement_types import Placement
 from torch.utils.data import DataLoader
 
 StartIterator = Callable[[Any], Any]
@@ -137,6 +140,27 @@ def shut_down(iterator: object) -> None:
     end = getattr(iterator, "_shutdown_workers", None)
     if callable(end):
         end()
+
+
+def dtensor_of(
+    local: torch.Tensor, mesh: DeviceMesh, placements: Sequence[Placement], *, like: torch.Tensor
+) -> DTensor:
+    """Return a sharded tensor of what this rank has, where that is.
+
+    `DTensor.from_local` would move it to the mesh's device, and with offload it is on the host.
+
+    Args:
+        local: this rank's part.
+        mesh: of the ranks.
+        placements: how it is cut.
+        like: of the shape of the whole.
+    """
+    described: Any = DTensor.from_local(
+        local.to("meta"), mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+    made: Any = DTensor
+    whole: DTensor = made(local, described._spec, requires_grad=False)
+    return whole
 
 
 def fsdp_parameters(module: nn.Module) -> list[Any]:

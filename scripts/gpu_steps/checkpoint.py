@@ -24,6 +24,9 @@ def peers(job, folder: Path) -> None:  # type: ignore[no-untyped-def]
         from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
         stager = DefaultStager(StagingOptions(ON_GPU, ON_GPU, ON_GPU, ON_GPU))
+        # torch 2.11 drops the kept memory after each save, and cannot stage again then.
+        kept = stager._state_dict_stager
+        close, kept.close = kept.close, lambda: None  # type: ignore[method-assign]
     except (ImportError, TypeError) as error:
         say("DCP", f"skipped: {error}")
         return
@@ -45,6 +48,7 @@ def peers(job, folder: Path) -> None:  # type: ignore[no-untyped-def]
         getattr(saving, "upload_completion", saving).result()
         shutil.rmtree(folder / f"dcp-{number}", ignore_errors=True)
         say(f"DCP, save {number + 1}: the training stands still", stall_s, "s")
+    close()
 
 
 with process_groups(rank=0, local_rank=0, world_size=1) as ranks:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from .socket_channel import SocketChannel
 from .socket_connect import meet_neighbours
 
 COLLECTIVE_TIMEOUT_S = 1800
+_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +184,9 @@ def _device(local_rank: int, *, shares: bool) -> torch.device:
         is_available = torch.cuda.is_available()
     # The driver's management library counts them without CUDA.
     count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if count == 0 and visible != "" and said and (listed := _num_listed()):
+        # Neither of them reaches the driver, as after an update without a restart.
+        raise ConfigError(_unusable(listed, [str(warning.message) for warning in said]))
     if count == 0:
         return torch.device("cpu")
     if not is_available:
@@ -198,14 +203,23 @@ def _device(local_rank: int, *, shares: bool) -> torch.device:
     return torch.device("cuda", local_rank % count)
 
 
+def _num_listed() -> int:
+    """Return how many GPUs the kernel's driver lists; in a container the machine's."""
+    try:
+        return sum(1 for _ in _OF_DRIVER.iterdir())
+    except OSError:
+        return 0
+
+
 def _unusable(count: int, said: Sequence[str]) -> str:
     """Return why GPUs that are there cannot be used: trained on the CPU nobody would notice."""
     cause = said[-1].partition("\n")[0].rstrip(".") if said else "CUDA does not start"
     return (
         f"this process sees {count} GPU{'s' * (count > 1)}, and torch {torch.__version__}, built "
         f"for CUDA {torch.version.cuda}, cannot use {'them' if count > 1 else 'it'}: {cause}. "
-        "Update the driver, or install a torch that is built for it (relaunch doctor shows both); "
-        "or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU."
+        "Update the driver (after an update, restart the machine), or install a torch that is "
+        "built for it (relaunch doctor shows both); or hide the GPUs with CUDA_VISIBLE_DEVICES= "
+        "to train on the CPU."
     )
 
 

@@ -92,9 +92,10 @@ def digests_of(tensors: Iterable[torch.Tensor]) -> list[int]:
 
 def place_weighted(flat: torch.Tensor) -> torch.Tensor:
     """Return the sum, int64 and 0-dim, of all elements' bits, each times a number of its place."""
-    bits = flat.view(INTEGERS[flat.element_size()])
+    # A complex number of 16 bytes is two of 8.
+    bits = flat.view(INTEGERS.get(flat.element_size(), torch.int64))
     total = torch.zeros((), dtype=torch.int64, device=flat.device)
-    for begin in range(0, flat.numel(), _CHUNK):
+    for begin in range(0, bits.numel(), _CHUNK):
         chunk = bits[begin : begin + _CHUNK].to(torch.int64)
         places = torch.arange(begin, begin + chunk.numel(), device=flat.device)
         # By odd numbers, which have inverses: a change of one element always changes the sum.

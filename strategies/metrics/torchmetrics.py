@@ -26,7 +26,7 @@ def tally(metric: Any, *arguments: Any, **named: Any) -> Tally:
     fresh = deepcopy(metric)
     fresh.reset()
     fresh.update(*arguments, **named)
-    sums = [getattr(fresh, name).detach().double().reshape(-1).cpu() for name in shapes]
+    sums = [getattr(fresh, name).detach().double().reshape(-1) for name in shapes]
     name = type(metric).__name__
 
     def finish(totals: Sequence[float]) -> float | Table | dict[str, float]:

@@ -43,6 +43,9 @@ class Agreement:
         self._communicator = HostCommunicator(ranks)
         self._boundary = Boundary(ranks, config)
         self._look = look
+        self._sends_later = ranks.device.type != "cpu"
+        """A loss that a device still computes is read at the next step: it would be waited for."""
+        self._num_passed = 0
         self._wait: Callable[[], Carried] | None = None
         self._notice: AgreedNotice | None = None
 
@@ -55,11 +58,15 @@ class Agreement:
         Raises:
             DesyncError: the ranks are at different steps, or were configured differently.
         """
+        if self._sends_later and self._num_passed:
+            self._carry()
+        self._num_passed += 1
         self._read()
         agreed, notice = self._boundary.receive(), self._notice
         self._notice = None
         self._boundary.hold(report)
-        self._wait = self._boundary.carry(0.0, self._look())
+        if not self._sends_later:
+            self._carry()
         return agreed, notice
 
     def drain(self) -> Agreed | None:
@@ -106,6 +113,9 @@ class Agreement:
         everyone = self.texts(bytes(ours.tolist()).decode("latin-1"))
         found = [list((text or "").encode("latin-1")) for text in everyone]
         return [torch.tensor(one, dtype=torch.uint8) for one in found]
+
+    def _carry(self) -> None:
+        self._wait = self._boundary.carry(0.0, self._look())
 
     def _read(self) -> None:
         if self._wait is not None:

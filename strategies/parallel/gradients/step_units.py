@@ -42,6 +42,7 @@ class StepUnits:
         self._is_known = False
         self._exponents: list[int | None] = [None] * len(named)
         self._measured: set[int] = set()
+        self._places: dict[tuple[int, ...], torch.Tensor] = {}
         self._largest = self._nothing()
 
     @property
@@ -80,9 +81,16 @@ class StepUnits:
         seen = self._largest_of(numbers, grads)
         if not self._is_known and not self._measured.issuperset(numbers):
             self._measure(numbers, seen)
-        places = torch.tensor(numbers, device=seen.device)
+        places = self._places_of(numbers)
         self._largest[places] = torch.maximum(self._largest[places], seen)
         return [unit_of(self._exponents[n], self._count) for n in numbers]
+
+    def _places_of(self, numbers: Sequence[int]) -> torch.Tensor:
+        """Return an index on the device. Made once: for each copy the host would wait."""
+        key = tuple(numbers)
+        if key not in self._places:
+            self._places[key] = torch.tensor(key, device=self._ranks.device)
+        return self._places[key]
 
     def _measure(self, numbers: Sequence[int], seen: torch.Tensor) -> None:
         first = seen.clone()

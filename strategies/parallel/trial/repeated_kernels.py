@@ -109,7 +109,8 @@ def _is_repeated(func: Any) -> bool:
         is_view
         or func.namespace in _COMMUNICATION
         or name.startswith(_NOT_REPEATED)
-        or torch.Tag.nondeterministic_seeded in func.tags
+        # A backward gets the seed of its forward.
+        or (torch.Tag.nondeterministic_seeded in func.tags and not name.endswith("_backward"))
     )
 
 

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.placement_types import Placement, Replicate
 
+from ...torch_internals import dtensor_of
 from .likeness import Factory, Likeness, made_quietly
 from .stepping import Part, Stepped
 
@@ -39,20 +40,14 @@ class Sharded(Stepped):
         if whole.ndim == 0:
             self._starts[name] = 0
             everywhere = [Replicate()] * self._mesh.ndim
-            return DTensor.from_local(whole.clone(), self._mesh, everywhere, run_check=False)
+            return dtensor_of(whole.clone(), self._mesh, everywhere, like=whole)
         shape, offset = compute_local_shape_and_global_offset(
             whole.shape, self._mesh, self._placements
         )
         first = min(offset[0], len(whole))
         self._starts[name] = first * torch.Size(whole.shape[1:]).numel()
-        return DTensor.from_local(
-            whole[first : first + shape[0]].clone(),
-            self._mesh,
-            self._placements,
-            run_check=False,
-            shape=whole.shape,
-            stride=whole.stride(),
-        )
+        rows = whole[first : first + shape[0]].clone()
+        return dtensor_of(rows, self._mesh, self._placements, like=whole)
 
     def parts(self) -> Iterator[Part]:
         """Yield this rank's rows of the chosen parameters."""

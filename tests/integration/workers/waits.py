@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parents[3]
+_HERE = Path(__file__).parent
+_COUNTERS = ("waits.py", "two_places.py")
 _OPTIMIZERS = Path(torch.optim.__file__).parent
 _PACKAGES = ("launcher", "strategies", "checkpointing")
 _aten = torch.ops.aten
@@ -37,15 +39,21 @@ _OF_THE_HOST = {
 """What is read from the host's own memory on a GPU too."""
 
 
-def place() -> str | None:
-    """Return the innermost line of ours, as "file:function"; None: it is nobody's of ours."""
+def place(*, besides: str = "") -> str | None:
+    """Return the innermost line of ours, as "file:function"; None: it is nobody's of ours.
+
+    Args:
+        besides: a file whose lines do not count.
+    """
     for frame in reversed(traceback.extract_stack(sys._getframe(2))):
         path = Path(frame.filename)
-        if path == Path(__file__):
+        if path.parent == _HERE and path.name in _COUNTERS:
             continue
         if path.is_relative_to(_OPTIMIZERS):
             return None  # its counters of steps, which are on the host
         if any(path.is_relative_to(ROOT / package) for package in _PACKAGES):
+            if path.name == besides:
+                continue
             if (path.name, frame.name) in _OF_THE_HOST:
                 return None
             return f"{path.name}:{frame.name}"

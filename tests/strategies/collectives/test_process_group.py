@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from strategies import ConfigError
+from strategies.collectives import process_group
 from strategies.collectives.process_group import _backend, _device
 
 
@@ -68,7 +69,9 @@ def test_gpus_that_torch_cannot_use_are_no_reason_for_the_cpu(gpus, monkeypatch)
     text = str(caught.value)
     assert f"this process sees 8 GPUs, and torch {torch.__version__}" in text
     assert "cannot use them: CUDA initialization: The NVIDIA driver" in text
-    assert "found version 11040). Please update your GPU driver. Update the driver, or" in text
+    assert (
+        "found version 11040). Please update your GPU driver. Update the driver (after an" in text
+    )
     assert "relaunch doctor shows both" in text
     assert "CUDA_VISIBLE_DEVICES= to train on the CPU" in text
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -81,3 +84,35 @@ def test_what_sums_over_the_ranks():
     assert _backend(torch.device("cpu"), shares=True) == "gloo"
     assert _backend(gpu, shares=False) == "cpu:gloo,cuda:nccl"
     assert _backend(gpu, shares=True) == "cpu:gloo,cuda:gloo"
+
+
+@pytest.mark.parametrize(
+    ("said", "listed", "visible", "is_refused"),
+    [
+        ("CUDA initialization: Unexpected error: driver/library mismatch", 2, None, True),
+        ("CUDA initialization: Unexpected error: driver/library mismatch", 2, "0", True),
+        ("CUDA initialization: Unexpected error: driver/library mismatch", 2, "", False),
+        ("CUDA initialization: you might not have a GPU", 0, None, False),
+        (None, 2, None, False),  # a container without the driver, on a machine that has it
+    ],
+)
+def test_a_driver_that_does_not_answer(
+    gpus, monkeypatch, tmp_path, said, listed, visible, is_refused
+):
+    """After an update without a restart nothing counts its GPUs, and torch only warns."""
+    gpus(0, visible)
+    for number in range(listed):
+        (tmp_path / str(number)).mkdir()
+    monkeypatch.setattr(process_group, "_OF_DRIVER", tmp_path)
+
+    def fails():
+        if said is not None:
+            warnings.warn(said, stacklevel=2)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", fails)
+    if not is_refused:
+        assert _device(0, shares=False) == torch.device("cpu")
+        return
+    with pytest.raises(ConfigError, match=r"2 GPUs.*driver/library mismatch"):
+        _device(0, shares=False)

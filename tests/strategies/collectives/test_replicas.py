@@ -32,7 +32,9 @@ DIGESTS = [digest, digest_on_device]
 
 
 @pytest.mark.parametrize("of", DIGESTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int64, torch.complex128]
+)
 def test_a_digest_is_of_bits_and_places(
     of: Callable[[torch.Tensor], int], dtype: torch.dtype
 ) -> None:

@@ -1,5 +1,8 @@
 """A loop that is not ours agrees one step late, and with itself on one process."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from launcher.contract.environment import RankEnvironment
@@ -8,8 +11,10 @@ from launcher.training.own_loop.agreement import Agreement
 from strategies import Look, Report
 
 
-def test_what_is_said_at_a_step_is_read_at_the_next() -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_said_at_a_step_is_read_at_the_next(device: str) -> None:
     ranks = adopted_ranks(RankEnvironment.from_environ({}), torch.device("cpu"))
+    ranks = replace(ranks, device=torch.device(device))  # nothing is computed there
     looks = iter([Look(), Look(asked=True), Look()])
     boundary = Agreement(ranks, {}, lambda: next(looks))
 
@@ -24,6 +29,27 @@ def test_what_is_said_at_a_step_is_read_at_the_next() -> None:
     assert notice is not None
     assert agreed == known
     assert (agreed.step, agreed.stop, notice.asked) == (2, 1, 1)
+
+
+class Loss:
+    """A number that a device still computes."""
+
+    is_read = False
+
+    def __float__(self) -> float:
+        self.is_read = True
+        return 2.0
+
+
+def test_a_step_does_not_wait_for_its_loss_on_a_device() -> None:
+    """It is read at the next step, when the device is past it and has more to do."""
+    ranks = adopted_ranks(RankEnvironment.from_environ({}), torch.device("cpu"))
+    agreement, loss = Agreement(replace(ranks, device=torch.device("cuda"))), Loss()
+    agreement.passed(Report(step=1, loss_sum=loss, loss_count=1.0))
+    assert not loss.is_read
+    agreed, _ = agreement.passed(Report(step=2))
+    assert agreed is not None
+    assert agreed.loss == 2.0
 
 
 def test_what_is_asked_now_takes_along_what_is_under_way() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from strategies.parallel.trial import repeated_kernels
 from strategies.parallel.trial.repeated_kernels import RepeatedKernels
 
 _NAME = "relaunch_tests::varies"
@@ -135,3 +136,18 @@ def test_a_backward_of_torch_is_named_by_its_module() -> None:
     check.end()
     assert "in the backward of 1" in seen
     assert "in the backward of 0" in seen
+
+
+@pytest.mark.parametrize(
+    ("name", "is_repeated"),
+    [
+        ("_scaled_dot_product_efficient_attention", False),
+        ("_scaled_dot_product_efficient_attention_backward", True),
+        ("_scaled_dot_product_flash_attention_backward", True),
+        ("_scaled_dot_product_cudnn_attention_backward", True),
+        ("bernoulli", False),
+    ],
+)
+def test_a_backward_draws_nothing(name: str, is_repeated: bool) -> None:
+    """It gets the forward's seed. Some add by atomic operations, as attention in fp32 on a GPU."""
+    assert repeated_kernels._is_repeated(getattr(torch.ops.aten, name).default) is is_repeated

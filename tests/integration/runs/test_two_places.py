@@ -1,0 +1,85 @@
+"""On a GPU every operation finds its tensors there, and the host waits for it once in a step.
+
+Without a GPU: one is pretended; see workers/two_places.py. The same runs on the host give the same
+weights, by the other branches.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER = str(Path(__file__).parents[1] / "workers" / "two_places_worker.py")
+FEATURES = (
+    "plain,bf16,ema,penalty,norms,exact,exact-norms,digests,log,scalar,by-name,unfreeze,fused"
+)
+AN_EARLIER_POINT = "an event, with work after it"
+"""The device still has work meanwhile."""
+MORE_IN_A_STEP = {
+    # Which parameters have a gradient; the unit of the norm's sum; that sum.
+    "exact": 2,
+    "exact-norms": 2,
+    "digests": 1,  # what was asked for
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("world_size", "strategies", "cases"),
+    [
+        (1, "single", FEATURES),
+        (1, "fsdp", "offload," + FEATURES),
+        (2, "ddp,fsdp", "plain,norms,exact-norms,ema"),
+    ],
+)
+def test_every_feature(
+    launch: Callable[..., Any], tmp_path: Path, world_size: int, strategies: str, cases: str
+) -> None:
+    require_as_on_the_host(launch, tmp_path, world_size, strategies, cases)
+
+
+@pytest.mark.timeout(240)
+def test_a_run(launch: Callable[..., Any], tmp_path: Path) -> None:
+    require_as_on_the_host(launch, tmp_path, 1, "single,fsdp", "exact-norms")
+
+
+@pytest.mark.timeout(120)
+def test_a_loop_of_ones_own(launch: Callable[..., Any], tmp_path: Path) -> None:
+    """run.step waits at most for the step before, while the device has work; a save for all."""
+    worker = str(Path(WORKER).with_name("two_places_own_loop.py"))
+    launched = launch(worker, str(tmp_path))
+    assert launched.wait(100) == 0, launched.stderr
+    steps = json.loads((tmp_path / "steps.json").read_text())
+    assert len(steps) == 15
+    assert all(AN_EARLIER_POINT in how for found in steps for how in found), steps
+    assert sum(sum(found.values()) for found in steps) >= 5
+
+
+def require_as_on_the_host(
+    launch: Callable[..., Any], out: Path, world_size: int, strategies: str, cases: str
+) -> None:
+    words = ("--nproc-per-node", str(world_size), WORKER, str(out), strategies, cases)
+    launched = launch(*words)
+    assert launched.wait(850) == 0, launched.stderr
+    told = json.loads((out / "found.json").read_text())
+    assert len(told) == len(strategies.split(",")) * len(cases.split(","))
+    for name, found in told.items():
+        assert found["weights"] == found["metrics"] == 0.0, (name, found)
+        assert sum(found["evaluation"].values()) == 1, (name, found)
+        require_few_waits(name.split()[1], found["steps"])
+
+
+def require_few_waits(case: str, steps: list[dict[str, int]]) -> None:
+    """Look at steps that save nothing and are not the first of a start."""
+    (usual, _), *_ = Counter(json.dumps(step, sort_keys=True) for step in steps).most_common(1)
+    found = json.loads(usual)
+    waits = {how: count for how, count in found.items() if AN_EARLIER_POINT not in how}
+    if case == "offload":  # torch's own, for each gradient that goes to the host
+        waits = {how: count for how, count in waits.items() if "_accumulate" not in how}
+    assert sum(waits.values()) == 1 + MORE_IN_A_STEP.get(case, 0), (case, found)
+    earlier = sum(found.values()) - sum(waits.values())
+    assert earlier <= 1 or case == "offload", (case, found)

@@ -1,0 +1,130 @@
+"""Runs features on a GPU that is pretended, and then on the host; rank 0 writes what was found.
+
+usage: two_places_worker.py OUT STRATEGY,... CASE,...
+"""
+
+import json
+import math
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import task  # type: ignore[import-not-found]
+import torch
+import torch.nn.functional as F
+from two_places import DEVICE, TwoPlaces  # type: ignore[import-not-found]
+
+from launcher.contract.environment import RankEnvironment
+from strategies import EMA, Parameters, Penalty, Ranks, metrics, process_groups
+from strategies.boundary import notice_rounds
+
+torch.set_num_threads(1)
+out = Path(sys.argv[1])
+STEPS, EVALUATED, SAVE_EVERY = 20, 12, 7
+"""The first steps look for mistakes; after 16 the ranks compare a part of the weights."""
+notice_rounds.FINISH_S = math.inf
+environment = RankEnvironment.from_environ(os.environ)
+
+
+def measure(model: Any, batch: Any) -> dict[str, Any]:
+    tokens, labels, weights = batch
+    scores = model(tokens)
+    losses = F.cross_entropy(scores, labels, reduction="none")
+    return {
+        "loss": losses,
+        "weighted": ((losses * weights).sum(), weights.sum()),
+        "mean": metrics.mean(losses, weights),
+        "accuracy": scores.argmax(-1) == labels,
+        "f1": metrics.f1(scores, labels, num_classes=13),
+    }
+
+
+def fused(parameters: Parameters) -> torch.optim.Optimizer:
+    """Counts its steps on the device."""
+    return torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+
+
+def recipe_of(case: str) -> dict[str, Any]:
+    recipes: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "bf16": {"precision": "bf16"},
+        "ema": {"ema": EMA(decay=0.9)},
+        "penalty": {"penalty": Penalty(l1=1e-6, l2=1e-6)},
+        "norms": {"model": task.Normed},
+        "exact": {"exact": True, "ema": EMA(decay=0.9), "penalty": Penalty(l1=1e-6, l2=1e-6)},
+        "exact-norms": {"exact": True, "model": task.Normed},
+        "digests": {"digest_every": 1},
+        "log": {"log_every": 1},
+        "scalar": {"model": task.Scaled},
+        "by-name": {"init": "by-name"},
+        "unfreeze": {"unfreeze": {"blocks.0.*": 3}},
+        "offload": {"offload": True},
+        "fused": {"optimizer": fused},
+    }
+    return recipes[case]
+
+
+def run(ranks: Ranks, world: TwoPlaces | None, strategy: str, case: str) -> dict[str, Any]:
+    """Train, save, leave, resume and train on; return the weights and what was waited for."""
+    waits: Counter[str] = Counter() if world is None else world.waits
+    told: dict[str, Any] = {"steps": [], "metrics": {}, "evaluation": {}}
+
+    def go(job: Any, last: int) -> None:
+        for step in job:
+            for tokens, labels, weights in step:
+                losses = F.cross_entropy(job.model(tokens), labels, reduction="none")
+                step.backward((losses * weights).sum(), count=weights.sum())
+            told["steps"].append(dict(waits))
+            waits.clear()
+            if step.number == EVALUATED:
+                told["metrics"] = step.evaluate(task.Samples(40), measure)
+                told["evaluation"] = dict(waits)
+                waits.clear()
+            if step.number + 1 == last:
+                break
+
+    folder = out / f"{strategy}-{case}-{world is None}"
+    for last in (STEPS - 2, STEPS):
+        options: dict[str, Any] = {"save_every": f"{SAVE_EVERY} steps", **recipe_of(case)}
+        if world is None:
+            options.pop("offload", None)  # there it is
+        job = task.make_job(ranks, strategy, folder, **options)
+        waits.clear()
+        go(job, last)
+        job.run.lockstep.stay()
+    told["weights"] = dict(weights_of(job))
+    return told
+
+
+def weights_of(job: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for name, one in job._strategy._model.named_parameters():
+        yield name, getattr(one, "full_tensor", lambda one=one: one)().detach().clone().cpu()
+
+
+def compared(ranks: Ranks, strategy: str, case: str) -> dict[str, Any]:
+    with TwoPlaces() as world:
+        found = run(replace(ranks, device=DEVICE), world, strategy, case)
+    truth = run(ranks, None, strategy, case)
+    pairs = [(found["weights"][name], weight) for name, weight in truth["weights"].items()]
+    differs = [abs(value - truth["metrics"][name]) for name, value in found["metrics"].items()]
+    return {
+        "weights": max(float((one - other).abs().max()) for one, other in pairs),
+        "metrics": max(differs),
+        "steps": found["steps"],
+        "evaluation": found["evaluation"],
+    }
+
+
+with process_groups(
+    rank=environment.rank, local_rank=environment.local_rank, world_size=environment.world_size
+) as ranks:
+    told = {}
+    for strategy, case in product(sys.argv[2].split(","), sys.argv[3].split(",")):
+        told[f"{strategy} {case}"] = compared(ranks, strategy, case)
+    if ranks.is_coordinator:
+        (out / "found.json").write_text(json.dumps(told))
