@@ -138,7 +138,7 @@ class Run(RunContext):
         Raises:
             ConfigError: the model was computed beside its engine, which torch does not explain.
         """
-        # What main draws, such as a split of the data, is the same on every rank and at every start.
+        # What main draws, such as a split, is the same on every rank and at every start.
         seed_streams(script_seed(self.seed))
         try:
             main(self)

@@ -59,6 +59,11 @@ def report_resume(
             else f"position in the data, as {own_stream} has saved it on each rank",
             "schedule, early stopping and loss scale",
             *(f"object {name}" for name in objects if name in held),
+            *(
+                f"{name}.{key} = {value}, as the loop had set it".lstrip(".")
+                for name, attributes in state.get("set_by_loop", {}).items()
+                for key, value in attributes.items()
+            ),
         ),
         derived=(
             f"random numbers, from seed {state['random']['seed']} and the step",
