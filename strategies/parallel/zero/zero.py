@@ -162,8 +162,8 @@ class Zero(KeptInPieces):
                 self._engine.optimizer, self._layout, trained, self.ranks, version=version
             )
         elif self.stage == 2:
-            trained = [p for p in self._engine.module.parameters() if p.requires_grad]
-            self._order = ArrivalOrder(self._engine.optimizer, trained)
+            in_order = [p for p in self._engine.module.parameters() if p.requires_grad]
+            self._order = ArrivalOrder(self._engine.optimizer, in_order)
 
     def _handed_to_deepspeed(
         self, blueprint: Blueprint, named: list[tuple[str, nn.Parameter]], tried: Tried
