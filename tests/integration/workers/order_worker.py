@@ -18,7 +18,8 @@ class Swapping(nn.Module):
         first, second = self.one, self.other
         if float(x[0].sum()) > 0:
             first, second = second, first
-        return self.head(torch.tanh(second(torch.tanh(first(x)))))
+        out: torch.Tensor = self.head(torch.tanh(second(torch.tanh(first(x)))))
+        return out
 
 
 def main(run: Run) -> None:

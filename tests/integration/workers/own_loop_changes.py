@@ -14,7 +14,8 @@ from launcher import Resumable
 KIND = sys.argv[1]
 torch.manual_seed(0)
 x = torch.randn(64, 4)
-model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+drop = nn.Dropout(0.1)
+model = nn.Sequential(nn.Linear(4, 8), drop, nn.Linear(8, 1))
 if KIND == "unfreeze":
     model[0].requires_grad_(False)
 held = model[2].parameters() if KIND == "group" else model.parameters()
@@ -24,7 +25,7 @@ with Resumable(model=model, optimizer=optimizer, loader=loader, log_every=1) as 
     for _, (x_, y) in run.batches(epochs=2):
         if run.steps_done == 3:
             if KIND == "rate":
-                model[1].p = 0.6
+                drop.p = 0.6
             elif KIND == "mode":
                 model.eval()
             elif KIND == "unfreeze":
@@ -33,7 +34,7 @@ with Resumable(model=model, optimizer=optimizer, loader=loader, log_every=1) as 
                 optimizer.add_param_group({"params": model[0].parameters()})
         loss = F.mse_loss(model(x_), y)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         run.step(loss=loss)
         if run.steps_done == 6 and "notice" in sys.argv:

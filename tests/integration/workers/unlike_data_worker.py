@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from launcher import Run
 
 RANDOM = np.random.default_rng()
 WHOLE = TensorDataset(torch.arange(64.0).reshape(32, 2))
-DATA = {
+DATA: dict[str, Any] = {
     "made": TensorDataset(torch.from_numpy(RANDOM.random((16, 2), dtype=np.float32))),
     "chosen": Subset(WHOLE, RANDOM.permutation(32)[:16].tolist()),
 }

@@ -33,12 +33,17 @@ class Noisy:
         return index + torch.rand(2) + (self.reads if self.counts else 0)
 
 
+def _numpys() -> Any:
+    state: Any = np.random.get_state()
+    return state[1].copy()
+
+
 @contextmanager
 def streams_are_kept() -> Iterator[None]:
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    before = torch.get_rng_state(), _numpys()
     yield
     assert torch.equal(before[0], torch.get_rng_state())
-    assert (before[1] == np.random.get_state()[1]).all()
+    assert (before[1] == _numpys()).all()
 
 
 def look(dataset: Any, seed: int = 0, *, may_read: bool = True) -> FirstSamples:
