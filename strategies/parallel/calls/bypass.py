@@ -91,7 +91,7 @@ def explanation(error: Exception, strategy: str) -> str | None:
         return (
             "the model's layers were called in another order on some ranks, and under "
             "strategy=zero3 all ranks gather the weights of one layer after the other. Call the "
-            "layers in the same order for any samples, or use --strategy fsdp or zero2."
+            "layers in the same order for any samples, or use --strategy ddp or zero2."
         )
     for mark, sentence in _FILES.get(strategy, ()):
         if mark in words:

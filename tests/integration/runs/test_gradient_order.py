@@ -34,3 +34,13 @@ def test_under_zero3_layers_that_swap_are_refused(
     launched = launch(*options, WORKER)
     assert launched.wait(120) == 2, launched.stderr
     assert "called in another order on some ranks" in launched.stderr
+
+
+@pytest.mark.timeout(300)
+def test_under_fsdp_blocks_that_swap_are_refused(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    options = ("--nproc-per-node", "2", "--strategy", "fsdp", "--run-dir", str(tmp_path / "run"))
+    launched = launch(*options, "--shard-blocks", "one,other", WORKER)
+    assert launched.wait(120) == 2, launched.stderr
+    assert "blocks were called in another order on some ranks" in launched.stderr
