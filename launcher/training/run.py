@@ -20,10 +20,12 @@ from strategies import (
     StrategyError,
     fold_indices,
     quiet_engines,
+    seed_streams,
     shield_loader_workers,
     split_indices,
 )
 from strategies.collectives.process_group import memory_in_use
+from strategies.data.seeding import script_seed
 from strategies.parallel.calls.bypass import explanation
 
 from ..contract.environment import RankEnvironment
@@ -135,6 +137,8 @@ class Run:
         Raises:
             ConfigError: the model was computed beside its engine, which torch does not explain.
         """
+        # What main draws, such as a split, is the same on every rank and at every start.
+        seed_streams(script_seed(self.seed))
         try:
             main(self)
         except (RuntimeError, AssertionError) as error:

@@ -63,6 +63,10 @@ class RunState:
     """With exact sums: of each parameter's gradients, for the step that follows."""
     base: Mapping[str, JSON] | None = None
     """With frozen parameters: the files of `weights=` with which the run began."""
+    samples: Mapping[str, JSON] = field(default_factory=dict)
+    """Digests of the training data."""
+    set_by_loop: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
+    """Of modules, the modes and plain attributes that the training loop had set."""
 
     def after(self, outcome: StepOutcome) -> RunState:
         """Return the state with one step more."""
@@ -119,6 +123,7 @@ class RunState:
                 "epoch": plan.epoch_of(self.step),
                 "position": plan.position(self.step),
                 "micro_batch": plan.micro_batch,
+                **({"samples": dict(self.samples)} if self.samples else {}),
                 **identity(plan),
             },
             "random": {"seed": plan.seed, "rule": SEEDING_RULE, "init": self.init},
@@ -132,6 +137,7 @@ class RunState:
             **({} if (owed := self.owed_evaluation) is None else {"owed_evaluation": dict(owed)}),
             **({"exponents": dict(self.exponents)} if self.exponents else {}),
             **({"weights": dict(self.base)} if self.base else {}),
+            **({"set_by_loop": dict(self.set_by_loop)} if self.set_by_loop else {}),
             "jumps": [{"at": jump.at, "length": jump.length} for jump in self.jumps],
             "stopped_because": self.stopped_because,
             "ending": ending.value if ending is not None and ending.is_final else None,
@@ -177,6 +183,8 @@ class RunState:
             jumps=tuple(Jump(**jump) for jump in saved.get("jumps", ())),
             exponents=saved.get("exponents", {}),
             base=saved.get("weights"),
+            samples=saved["data"].get("samples", {}),
+            set_by_loop=saved.get("set_by_loop", {}),
         )
 
 

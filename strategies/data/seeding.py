@@ -58,6 +58,11 @@ def seeds_of(stream: str, indices: Sequence[int]) -> list[int]:
     return seeds
 
 
+def script_seed(seed: int) -> int:
+    """Return the seed for what the script's main draws before anything else is seeded."""
+    return seed_of(seed, "script")
+
+
 def stream_seed(seed: int, step: int, micro_batch: int) -> int:
     """Return the seed for what the model draws in one canonical micro-batch of one step."""
     return seed_of(seed, step, micro_batch)

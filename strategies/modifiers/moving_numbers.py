@@ -17,7 +17,7 @@ LOOKED_AT = 4
 """Micro-batches of each start."""
 SET_BY_LOOP = "_relaunch_set_by_loop"
 """An attribute of a module: names of those that the training loop has set."""
-_OF_ENGINES = ("ds_", "applied_pre_backward")
+OF_ENGINES = ("ds_", "applied_pre_backward")
 """Begin the names of attributes that DeepSpeed counts in."""
 _SHOWN = 5
 
@@ -68,7 +68,7 @@ class MovingNumbers:
             for key, value in vars(module).items()
             if type(value) in (int, float)
             and key not in vars(module).get(SET_BY_LOOP, ())
-            and not key.startswith(_OF_ENGINES)
+            and not key.startswith(OF_ENGINES)
         }
 
 

@@ -136,7 +136,7 @@ def evaluate(
     boundary.require_same("an evaluation", {"name": name, "samples": len(dataset)})
     turns = assignment(consecutive(len(dataset), micro_batch), ranks.rank, ranks.world_size)
     model = strategy.module
-    was_training = model.training
+    was_training, modes = model.training, [(one, one.training) for one in model.modules()]
     model.eval()
     loop = _Loop(ranks, look, needed_s, beat, exact=strategy.options.exact)
 
@@ -152,6 +152,8 @@ def evaluate(
     ):
         sums = loop.measure(turns, batches, measured)
     model.train(was_training)
+    for module, mode in modes:
+        module.training = mode  # the loop may have parts in eval()
     if sums is None:
         return Evaluation(metrics=None, notice=loop.notice)
     reduced = boundary.reduce_metrics(sums)

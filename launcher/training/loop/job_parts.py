@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from checkpointing import JSON
 from strategies import (
     BatchPlan,
     Boundary,
@@ -19,9 +21,11 @@ from strategies import (
     strategy_class,
 )
 from strategies.data.workers.sockets import require_sockets
+from strategies.modifiers.loop_attributes import LoopAttributes
 from strategies.torch_internals import watch_compiling
 
 from ..context import RunContext
+from ..recipe.first_samples import agreed_samples
 from ..recipe.interval import Every
 from ..recipe.recipe import NAME, Recipe
 from ..reporting.run_log import RunLog
@@ -41,12 +45,15 @@ class JobParts:
     """The parts of a job; those that change do so by themselves."""
 
     train: MapDataset
+    samples: Mapping[str, JSON]
+    """Digests of the training data; empty: of a stream."""
     own_position: OwnPosition | None
     """The training data, where it keeps its position itself."""
     plan: BatchPlan
     strategy: Strategy
     statistics: RunningStatistics
     unfreezing: Unfreezing
+    attributes: LoopAttributes
     rules: EvaluationRules
     rates: Rates
     evaluate_every: Every
@@ -70,6 +77,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     train = samples_of(recipe.train)
     plan = recipe.plan(train, run.seed)
     own_position = recipe.own_position(run)
+    samples = agreed_samples(run, recipe, train)
     evaluate_every, save_every = recipe.intervals(plan.steps_per_epoch)
     model, strategy = _build_strategy(run, recipe)
     statistics = RunningStatistics(
@@ -103,11 +111,13 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     log = RunLog(run, recipe, plan, save_every, strategy.name)
     return JobParts(
         train=train,
+        samples=samples,
         own_position=own_position,
         plan=plan,
         strategy=strategy,
         statistics=statistics,
         unfreezing=unfreezing,
+        attributes=LoopAttributes(strategy.module),
         rules=rules,
         rates=rates,
         evaluate_every=evaluate_every,

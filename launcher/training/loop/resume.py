@@ -10,6 +10,7 @@ from strategies.state.base_weights import base_of, require_same_base
 from strategies.state.named_weights import files_given
 
 from ..context import RunContext
+from ..recipe.first_samples import changed_samples
 from ..recipe.recipe import NAME, Recipe
 from ..run_state import RunState, plan_changes
 from .job_parts import JobParts
@@ -37,6 +38,8 @@ def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) ->
         state, by_rules = parts.rules.resumed(state)
         if recipe.ema is None:
             parts.strategy.forget_average()
+        if (other_data := changed_samples(state.samples, parts.samples)) is not None:
+            run.warn(other_data)
         parts.log.restored(restored, [*restored.changes, *changes, *by_rules], recipe.objects)
     elif recipe.weights is not None:
         path = Path(recipe.weights)
@@ -44,6 +47,8 @@ def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) ->
         if parts.strategy.catalogue.frozen:
             state = replace(state, base=base_of(path, run.communicator))
         parts.log.took_weights(recipe.weights)
+    known = {name: value for name, value in parts.samples.items() if value is not None}
+    state = replace(state, samples={**state.samples, **known})
     if recipe.frozen == NAME and recipe.weights is not None:
         named = parts.checkpointer.name_frozen(Path(recipe.weights), parts.model_names)
         parts.log.named_weights(named, parts.strategy.catalogue.frozen.values())

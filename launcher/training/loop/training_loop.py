@@ -119,10 +119,9 @@ class TrainingLoop:
         Raises:
             Preempted: after a save, when any rank was asked to leave.
         """
-        lockstep = self._run.lockstep
         self._run.heartbeat.beat()  # the first step, which may compile, has the whole time
-        self._strategy.module.train()
-        lockstep.loop = "the training loop"
+        self._parts.attributes.begin(self._state.set_by_loop)
+        self._run.lockstep.loop = "the training loop"
         try:
             decision = yield from self._all_steps()
         except GeneratorExit:
@@ -135,7 +134,7 @@ class TrainingLoop:
             self.close()
             raise
         finally:
-            lockstep.loop = None
+            self._run.lockstep.loop = None
         self.close()
         report_end(self._run, self._parts, decision, self._state)
 
@@ -388,4 +387,5 @@ class TrainingLoop:
         self._leave(decision)
 
     def _state_to_json(self, ending: Ending | None) -> dict[str, JSON]:
-        return self._state.to_json(self.plan, ending, schedule=self._parts.rates.text)
+        state = replace(self._state, set_by_loop=self._parts.attributes.changed())
+        return state.to_json(self.plan, ending, schedule=self._parts.rates.text)

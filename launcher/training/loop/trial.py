@@ -6,7 +6,6 @@ of its own, and `relaunch verify` compares them after the run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
@@ -14,14 +13,14 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
+from strategies.data.reading.first_samples import digest
 from strategies.data.reading.samples import IndexList, SampleReader
 from strategies.data.seeding import kept_streams, training_samples
 
@@ -139,36 +138,6 @@ def _is_ours(name: str, own: str) -> bool:
     launchers = f"{tempfile.gettempdir()}/relaunch-"
     caches = ("/dev/", "/proc/", "__pycache__", "/.cache/", "/torchinductor")
     return name.startswith((own, launchers)) or any(one in name for one in caches)
-
-
-def digest(value: Any) -> str:
-    """Return a digest of tensors, arrays and plain values, however they are nested."""
-    found = hashlib.blake2b(digest_size=8)
-    _add(value, found)
-    return found.hexdigest()
-
-
-def _add(value: Any, found: Any) -> None:
-    if isinstance(value, torch.Tensor):
-        plain = value.detach().cpu().contiguous()
-        found.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
-        if not plain.is_complex() and not plain.is_sparse:
-            found.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    elif isinstance(value, np.ndarray):
-        found.update(f"{value.dtype}{value.shape}".encode())
-        found.update(value.tobytes() if value.dtype != object else repr(value).encode())
-    elif isinstance(value, Mapping):
-        for key, one in value.items():
-            found.update(repr(key).encode())
-            _add(one, found)
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        found.update(f"[{len(value)}".encode())
-        for one in value:
-            _add(one, found)
-    elif isinstance(value, str | bytes | int | float | bool | None):
-        found.update(repr(value).encode())
-    else:
-        found.update(type(value).__name__.encode())  # an object's address is not its content
 
 
 def _is_part(tensor: torch.Tensor) -> bool:

@@ -36,6 +36,7 @@ from ..saving.checkpointer import Checkpointer
 from ..saving.save_at_boundary import SaveAtBoundary
 from .agreement import Agreement, agreed_metrics
 from .data.position import DataPosition, Place
+from .own_changes import OwnChanges
 from .own_log import OwnLog
 from .own_state import moved_place, restored_state, resume_report, state_to_json
 from .random_state import random_state, set_random_state
@@ -57,6 +58,7 @@ class OwnLoop:
         settings: Settings,
         objects: Objects,
         data: DataPosition | None,
+        models: Mapping[str, torch.nn.Module],
     ) -> None:
         """Resume from the newest checkpoint.
 
@@ -77,6 +79,7 @@ class OwnLoop:
             objects={**objects, RankPlaces.NAME: self._places},
         )
         self._saver = SaveAtBoundary(run, self._checkpointer, self._log, settings.save.every)
+        self._changes = OwnChanges(strategy.optimizers, models)
         for one in strategy.optimizers:
             one.register_step_pre_hook(self._before_update)
         self._boundary = Agreement(run.ranks, settings.text, self._look)
@@ -165,6 +168,7 @@ class OwnLoop:
         assert self._data is not None
         if self.watch.batches == 0:
             self._run.before_first_step.end()
+            self._changes.attributes.begin(self._state.set_by_loop)
         self._run.lockstep.step = self.steps_done
         self.watch.batches += 1
         self._num_given += 1
@@ -296,7 +300,8 @@ class OwnLoop:
             return self._saver.clock.look()
         return look_of(self._run.preemption)
 
-    def _before_update(self, *_: object) -> None:
+    def _before_update(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        self._changes.require_same_groups(optimizer)
         self._num_updates += 1
         self._saver.release_tensors()
 
@@ -357,7 +362,8 @@ class OwnLoop:
 
     def _to_json(self, ending: Ending | None) -> dict[str, JSON]:
         world_size = self._run.ranks.world_size
-        return state_to_json(self.state, self.place, self._data, world_size, ending)
+        state = replace(self.state, set_by_loop=self._changes.attributes.changed())
+        return state_to_json(state, self.place, self._data, world_size, ending)
 
     def _judge(self, metrics: Metrics) -> None:
         self.state = self._saver.conclude_best(self.state)

@@ -8,7 +8,7 @@ from typing import Any
 from checkpointing import JSON
 from strategies import IMPORTED, ConfigError, EarlyStoppingState, Ending
 
-from ..reporting.resume_report import ResumeReport, changed_conditions
+from ..reporting.resume_report import ResumeReport, changed_conditions, set_again
 from ..run_state import OWN_LOOP, RunState
 from .data.position import DataPosition, Place
 
@@ -28,6 +28,7 @@ def state_to_json(
         "early_stopping": state.stopper.to_json(),
         "evaluation": state.evaluation,
         "stopped_because": state.stopped_because,
+        **({"set_by_loop": dict(state.set_by_loop)} if state.set_by_loop else {}),
         "ending": ending.value if ending is not None and ending.is_final else None,
     }
 
@@ -52,6 +53,7 @@ def restored_state(saved: Mapping[str, Any], *, where: object) -> tuple[RunState
         stopper=stopper,
         evaluation=saved["evaluation"],
         stopped_because=saved["stopped_because"],
+        set_by_loop=saved.get("set_by_loop", {}),
     )
     return state, Place(**saved["data"])
 
@@ -118,6 +120,7 @@ def resume_report(
             f"position in the data (epoch {data['epoch']}, batch {data['batches']})",
             *(("random numbers of each rank",) if same_ranks else ()),
             *(name for name in objects if name in held),
+            *set_again(saved),
         ),
         derived=(),
         changed=(

@@ -17,6 +17,7 @@ from ..start.run_path import run_path
 from .adopted_ranks import adopted_ranks
 from .data.position import DataPosition, data_position
 from .kept_objects import kept_objects
+from .own_changes import bare_models
 from .own_loop import OwnLoop
 from .settings import Settings
 from .start import Start
@@ -258,7 +259,8 @@ class Resumable:
             ranks, strategy=strategy.name, run_dir=self._run_dir, checkpoints=self._checkpoints
         )
         start.before_first_step.leave_if_asked()
-        return OwnLoop(context, strategy, settings, objects, self._data)
+        models = bare_models(self._model)
+        return OwnLoop(context, strategy, settings, objects, self._data, models)
 
 
 def _device_of(model: Any) -> torch.device:

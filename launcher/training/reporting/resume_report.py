@@ -59,6 +59,7 @@ def report_resume(
             else f"position in the data, as {own_stream} has saved it on each rank",
             "schedule, early stopping and loss scale",
             *(f"object {name}" for name in objects if name in held),
+            *set_again(state),
         ),
         derived=(
             f"random numbers, from seed {state['random']['seed']} and the step",
@@ -72,6 +73,15 @@ def report_resume(
         ),
         not_promised=tuple(not_promised),
     )
+
+
+def set_again(state: Mapping[str, Any]) -> list[str]:
+    """Return a phrase for each mode and attribute that the loop had set on the model."""
+    return [
+        f"{name}.{key} = {value}, as the loop had set it".lstrip(".")
+        for name, attributes in state.get("set_by_loop", {}).items()
+        for key, value in attributes.items()
+    ]
 
 
 def changed_conditions(created_by: Mapping[str, Any], now: Mapping[str, JSON]) -> list[str]:

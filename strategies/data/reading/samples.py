@@ -80,17 +80,18 @@ class SampleReader:
 
     def __getitems__(self, asked: IndexList) -> Any:
         """Return the batch; torch's name for reading several samples at once."""
-        if self._kept is None:
-            # Here and not where it was made: a worker may have other copies.
-            self._kept = KeptGenerators(dataset=self.dataset, collate=self._collate)
-        samples = self._samples(asked)
+        samples = self.read(asked)
         first = asked.indices[0]
         if self._collate is None:
             return stack(samples, asked.indices)
         self._seed_all(asked.seed(f"collate/{first}"))
         return self._collate(samples)
 
-    def _samples(self, asked: IndexList) -> list[Any]:
+    def read(self, asked: IndexList) -> list[Any]:
+        """Return the samples, before they are made a batch."""
+        if self._kept is None:
+            # Here and not where it was made: a worker may have other copies.
+            self._kept = KeptGenerators(dataset=self.dataset, collate=self._collate)
         if self._reads_whole_batches:
             self._may_stop()
             # The order in which its samples draw is its own affair.

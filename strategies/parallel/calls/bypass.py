@@ -38,6 +38,8 @@ _MARKS: dict[str, tuple[tuple[str, str], ...]] = {
 out; and why that is so. Read in torch 2.13 and deepspeed 0.19, and tried on 2.13."""
 
 
+_OTHER_ORDER = "Detected a disagreement on list contents"
+"""DeepSpeed's words in stage 3 (zero/utils.py)."""
 _TWICE = "backward through the graph a second time"
 _EXPORT = "job.export() on every rank writes the whole model as one safetensors file."
 _FILES: dict[str, tuple[tuple[str, str], ...]] = {
@@ -84,6 +86,12 @@ def explanation(error: Exception, strategy: str) -> str | None:
             "a loss went through a second backward: step.backward(loss, count) is the only one "
             "that a micro-batch needs, so leave loss.backward() out, and add several losses up "
             f"before it. torch said: {words.splitlines()[0]}"
+        )
+    if strategy == "zero3" and _OTHER_ORDER in words:
+        return (
+            "the model's layers were called in another order on some ranks, and under "
+            "strategy=zero3 all ranks gather the weights of one layer after the other. Call the "
+            "layers in the same order for any samples, or use --strategy ddp or zero2."
         )
     for mark, sentence in _FILES.get(strategy, ()):
         if mark in words:

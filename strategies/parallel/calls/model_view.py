@@ -243,7 +243,7 @@ class ModelView:
             )
         if value is None:
             keep_part(self.__target, name)
-        elif isinstance(value, int | float):
+        elif isinstance(value, int | float | str):
             vars(self.__target).setdefault(SET_BY_LOOP, set()).add(name)
         setattr(self.__target, name, value)
 

@@ -45,6 +45,7 @@ from ..trial.owned import OwnedOrRows
 from ..trial.sharded import Sharded
 from ..trial.stepping import Rows
 from ..trial.trial import Cut
+from .block_order import BlockOrder
 from .engine import TorchEngine, load_buffers
 from .rows import blocks_to_shard, mesh_of, ring_of, shard_range
 from .scalar_parameters import ScalarParameters
@@ -60,6 +61,8 @@ class FSDP(TorchEngine):
     _undone: ClassVar[Mapping[str, str]] = IN_SHARDS
     _found: Sequence[tuple[str, Any]] = ()
     _owned_steps: OwnedSteps | None = None
+    _order: BlockOrder | None = None
+    """None: there are no blocks that could be mixed up, or dynamo would trace what follows them."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
@@ -84,6 +87,8 @@ class FSDP(TorchEngine):
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
         require_sharded(model, self.blocks, self._placements)
         UsedOutside(model)
+        if self.ranks.world_size > 1 and len(self.blocks) > 1 and not self.options.compile_blocks:
+            self._order = BlockOrder(model, list(self.blocks), self.ranks)
         refuse_pickled_shards(self.name)
         return model
 
@@ -202,6 +207,8 @@ class FSDP(TorchEngine):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
+        if self._order is not None:
+            self._order.require_same()
         if self._sums is None or self._scalar_sums is None:
             self._scalars.reduce(self.held_back, self.ranks.world_size)
             outcome = super().step(divisor)

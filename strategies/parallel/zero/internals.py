@@ -134,6 +134,7 @@ class Stage12(Layout):
             "communication_data_type",
         ),
         *("compute_grad_norm", "cpu_offload", "gradient_accumulation_dtype", "gradient_average"),
+        *("independent_gradient_partition_epilogue", "reduce_ready_partitions_and_remove_grads"),
         *("loss_scaler", "overflow", "param_names", "partition_gradients", "real_dp_process_group"),
         *("round_robin_bit16_groups", "round_robin_bit16_offsets"),
         *("single_partition_of_fp32_groups", "update_lp_params"),

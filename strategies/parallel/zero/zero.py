@@ -31,6 +31,7 @@ from ..strategy import EMPTY_STEP, Blueprint, StepOutcome
 from ..trial.owned import OwnedOrFlat
 from ..trial.stepping import Flat, FlatEach, FlatInPieces
 from ..trial.trial import Cut, Tried, made_after_trial, tried_optimizer
+from .arrival_order import ArrivalOrder
 from .carried import Carrier, gradients_of, in_one_step, owned_steps
 from .exact_sums import ExactSums
 from .frozen_parameters import FrozenParameters
@@ -61,6 +62,7 @@ class Zero(KeptInPieces):
     _written: WrittenWeights | None = None
     _sums: ExactSums | None = None
     """None: DeepSpeed sums gradients."""
+    _order: ArrivalOrder | None = None
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
@@ -157,6 +159,9 @@ class Zero(KeptInPieces):
             self._sums = ExactSums(
                 self._engine.optimizer, self._layout, trained, self.ranks, version=version
             )
+        elif self.stage == 2:
+            in_order = [p for p in self._engine.module.parameters() if p.requires_grad]
+            self._order = ArrivalOrder(self._engine.optimizer, in_order)
 
     def _handed_to_deepspeed(
         self, blueprint: Blueprint, named: list[tuple[str, nn.Parameter]], tried: Tried
@@ -265,6 +270,8 @@ class Zero(KeptInPieces):
     def _begin_micro_step(self, *, is_last: bool) -> None:
         """Tell the engine whether this forward and backward is the last of the step."""
         self._engine.set_gradient_accumulation_boundary(is_last)
+        if self._order is not None:
+            self._order.begin()
 
     def _leaves(self) -> Mapping[int, str]:
         return self._leaf_names

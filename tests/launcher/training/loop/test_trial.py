@@ -14,8 +14,9 @@ import torch
 from torch.utils.data import TensorDataset
 
 from launcher.contract.trial import LONGEST_KEPT, TrialSettings
-from launcher.training.loop.trial import Trial, digest, for_trial
+from launcher.training.loop.trial import Trial, for_trial
 from launcher.training.recipe.recipe import Recipe
+from strategies.data.reading.first_samples import digest
 
 
 def recipe() -> Recipe:
