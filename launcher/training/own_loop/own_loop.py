@@ -89,8 +89,7 @@ class OwnLoop:
         self._place, self._num_given = Place(), 0
         self.asked_to_stop: str | None = None
         """What the script said when it called `run.stop()` on this rank."""
-        self.evaluation_due = False
-        self.ends_epoch = False
+        self.evaluation_due = self.ends_epoch = False
         self._epoch_random: Any = None
         self._pending: tuple[Agreed | None, AgreedNotice | None] | None = None
         self._num_updates = self._num_steps = 0
@@ -116,11 +115,6 @@ class OwnLoop:
     @state.setter
     def state(self, state: RunState) -> None:
         self._state, self.steps_done = state, state.step
-
-    @property
-    def has_trained(self) -> bool:
-        """Return whether this start has completed a step."""
-        return self._run.lockstep.has_trained
 
     @property
     def place(self) -> Place:

@@ -136,10 +136,10 @@ class Resumable:
                 loop.hold_best()
         except BaseException as own:
             loop.close()
-            self._start.close(own, has_trained=self._has_trained)
+            self._start.close(own)
             raise
         loop.close()
-        self._start.close(error, has_trained=self._has_trained)
+        self._start.close(error)
 
     def batches(
         self, epochs: int | None = None, *, steps: int | None = None
@@ -235,10 +235,6 @@ class Resumable:
         if self._loop is None:
             raise ConfigError("Resumable resumes in its `with` block: with Resumable(...) as run:")
         return self._loop
-
-    @property
-    def _has_trained(self) -> bool:
-        return self._loop is not None and self._loop.has_trained
 
     def _open(self) -> OwnLoop:
         start = self._start

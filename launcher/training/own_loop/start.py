@@ -103,12 +103,11 @@ class Start:
         end_well(self.environment, self.flag, self.before_first_step, CONTINUE)
         raise Preempted
 
-    def close(self, error: BaseException | None, *, has_trained: bool = False) -> None:
+    def close(self, error: BaseException | None) -> None:
         """Come to the end of the loop. The process ends here, where our own error ended the loop.
 
         Args:
             error: with which the loop was left; None: it is done, and the script continues.
-            has_trained: whether this start has completed a step.
 
         Raises:
             SystemExit: with the sentence reported, and code 2 for what was asked wrongly.
@@ -119,11 +118,13 @@ class Start:
         self._stack.close()
         if error is None:
             return
+        lockstep = None if self._context is None else self._context.lockstep
+        has_trained = lockstep is not None and lockstep.has_trained
         own = sentence_of(error, has_trained=has_trained)
         if own is not None:
             leave(self.environment.error_file, *own)
         if isinstance(error, Exception):
-            where = "" if self._context is None else self._context.lockstep.describe(error)
+            where = "" if lockstep is None else lockstep.describe(error)
             write_exception(self.environment.error_file, error, where)
         self._parting.__exit__(type(error), error, error.__traceback__)
 

@@ -19,6 +19,7 @@ from ..strategy import Strategy
 from .buffer_states import create_states
 from .frozen_parameters import FrozenParameters
 from .internals import Stage3, Stage12
+from .weights.written import WrittenWeights
 
 
 class KeptInPieces(Strategy):
@@ -28,6 +29,7 @@ class KeptInPieces(Strategy):
     _layout: Stage12 | Stage3
     _frozen: FrozenParameters
     _owned_steps: OwnedSteps | None = None
+    _written: WrittenWeights | None = None
 
     def fragments(self, *, weights_only: bool) -> list[Fragment]:
         """Return the pieces of the flat buffers that this rank holds."""
@@ -92,3 +94,9 @@ class KeptInPieces(Strategy):
         if self.stage == 3:
             return Replicas()
         return Replicas(list(self._model.named_parameters()))
+
+    def refresh(self) -> None:
+        """Make the computing weights follow the masters. Called on every rank."""
+        self._layout.refresh()
+        if self._written is not None:
+            self._written.accept()

@@ -59,7 +59,6 @@ class Zero(KeptInPieces):
     _whole: frozenset[str] | None = None
     """Names of the parameters that are stepped whole; None: DeepSpeed steps all as it cuts them."""
     _cohorts: Cohorts | None = None
-    _written: WrittenWeights | None = None
     _sums: ExactSums | None = None
     """None: DeepSpeed sums gradients."""
     _order: ArrivalOrder | None = None
@@ -373,12 +372,6 @@ class Zero(KeptInPieces):
         if self._cohorts is not None:
             self._cohorts.hold(names)
         super().hold_back(names)
-
-    def refresh(self) -> None:
-        """Make the computing weights follow the masters. Called on every rank."""
-        self._layout.refresh()
-        if self._written is not None:
-            self._written.accept()
 
 
 class Zero1(Zero):

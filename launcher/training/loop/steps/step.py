@@ -331,9 +331,7 @@ class Step:
         if self._departure is not None:
             raise ConfigError(self._departure)
         if self.outcome is None:
-            raise ConfigError(
-                f"evaluate after the micro-batches of step {self.number}, not between them."
-            )
+            raise ConfigError(f"evaluate after all micro-batches of step {self.number}.")
         recipe, began = self._owner.recipe, time.monotonic()
         dataset = required(recipe.validate if dataset is None else dataset, "validate")
         measure = required(recipe.measure if measure is None else measure, "measure")
