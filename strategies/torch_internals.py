@@ -11,15 +11,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.placement_types import Placement
 from torch.utils.data import DataLoader
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor.placement_types import Placement
 
 StartIterator = Callable[[Any], Any]
 """From a loader to an iterator with running workers: DataLoader._get_iterator."""
@@ -155,6 +157,8 @@ def dtensor_of(
         placements: how it is cut.
         like: of the shape of the whole.
     """
+    from torch.distributed.tensor import DTensor  # not at each start: it brings a lot with it
+
     described: Any = DTensor.from_local(
         local.to("meta"), mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
     )

@@ -1,6 +1,7 @@
 """The process side starts without torch and numpy; the two standalone programs need nothing."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,16 @@ def test_little_is_imported_before_the_handlers_are_installed() -> None:
         "launcher.contract",
         "launcher.contract.launcher_signals",
     ]
+
+
+def test_torchs_internals_are_imported_without_sharded_tensors() -> None:
+    """Ranks of any script import them: 0.1 s and 40 MB of each rank would be spent for nothing."""
+    code = (
+        "import sys, strategies.torch_internals; print('torch.distributed.tensor' in sys.modules)"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    command = [sys.executable, "-c", code]
+    imported = subprocess.run(
+        command, env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert imported.stdout == "False\n"
