@@ -17,6 +17,7 @@ from .errors import LauncherError, RunOver, ToldElsewhere
 from .plan.launch_plan import (
     bind_ranks,
     make_plan,
+    out_of_reach_note,
     prepare_run_folder,
     require_engine,
     sharing_note,
@@ -62,8 +63,9 @@ def run(argv: Sequence[str], inbox: SignalInbox) -> int:
     require_open_files()
     machine = Machine.here(environ)
     plan = make_plan(options, machine)
-    if (shared := sharing_note(plan.local_world_size, machine)) is not None:
-        say(shared)
+    for note_of in (sharing_note, out_of_reach_note):
+        if (text := note_of(plan.local_world_size, machine)) is not None:
+            say(text)
     if plan.nodes.several:
         plan = replace(plan, secret=read_secret(plan.nodes.secret_file, environ))
     if not site.in_container:

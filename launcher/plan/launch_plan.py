@@ -90,7 +90,8 @@ def make_plan(options: LaunchOptions, machine: Machine) -> LaunchPlan:
     uses_run = source.uses_run()
     local_world_size = resolve_nproc(options, machine, uses_run=uses_run)
     if options.run.precision == "fp16" and machine.num_gpus == 0:
-        shown = "" if machine.cuda_visible_devices is None else f": {machine.describe_gpus()}"
+        is_plain = machine.cuda_visible_devices is None and not machine.out_of_reach
+        shown = "" if is_plain else f": {machine.describe_gpus()}"
         raise UsageError(
             f"fp16 needs a GPU; this machine shows none{shown}. Use --precision bf16 or fp32."
         )
@@ -201,6 +202,16 @@ def sharing_note(num_ranks: int, machine: Machine) -> str | None:
         f"RELAUNCH_CUDA_BACKEND=gloo: {num_ranks} ranks share "
         f"{machine.describe_gpus()}, and communicate through the host. Use this only for tests: "
         "speed and memory are not those of a real run."
+    )
+
+
+def out_of_reach_note(num_ranks: int, machine: Machine) -> str | None:
+    """Return what is said where ranks cannot use the machine's GPUs; None: they can. Pure."""
+    if not machine.out_of_reach:
+        return None
+    return (
+        f"{num_ranks} rank{'s' * (num_ranks > 1)} on the CPU: this machine shows "
+        f"{machine.describe_gpus()}. CUDA_VISIBLE_DEVICES= says that this is meant."
     )
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from ..contract.environment import CUDA_DEVICES, HIP_DEVICES, cuda_backend
 from ..errors import UsageError
 
+_OF_DRIVER = Path("/proc/driver/nvidia/gpus")
+"""A folder for each GPU of the machine; in a container too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -25,12 +28,19 @@ class Machine:
     """Several ranks may have one GPU: RELAUNCH_CUDA_BACKEND=gloo."""
     variable: str = CUDA_DEVICES
     """Its name: HIP_VISIBLE_DEVICES where that one counts."""
+    out_of_reach: int = 0
+    """GPUs that the kernel's driver lists, where CUDA's library is not, as in a container."""
     devices: tuple[str, ...] = ()
     """The visible GPUs of NVIDIA, each by its index or the beginning of its UUID."""
 
     def describe_gpus(self) -> str:
         """Return "4 GPUs (CUDA_VISIBLE_DEVICES=0,1,2,3)"."""
         count = {0: "no GPU", 1: "1 GPU"}.get(self.num_gpus, f"{self.num_gpus} GPUs")
+        if self.out_of_reach:
+            return (
+                f"{count} (NVIDIA's driver lists {self.out_of_reach}, and its libraries are not "
+                "here: start the container with --gpus all, or --nv)"
+            )
         if self.cuda_visible_devices is None:
             return count
         return f"{count} ({self.variable}={self.cuda_visible_devices})"
@@ -53,6 +63,7 @@ class Machine:
         devices = visible_devices(visible, num_nvidia or num_amd)
         return cls(
             num_gpus=len(devices),
+            out_of_reach=0 if num_nvidia or num_amd or visible == "" else _count_out_of_reach(),
             devices=tuple(devices) if num_nvidia else (),
             num_cpus=num_cpus(len(os.sched_getaffinity(0)), cpu_quota()),
             cuda_visible_devices=visible,
@@ -156,11 +167,14 @@ def visible_devices(cuda_visible_devices: str | None, num_installed: int) -> lis
 
 
 def count_installed() -> int:
-    """Ask the driver's management library, which starts no CUDA; 0 where there is no driver."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return _count_in_proc(Path("/proc/driver/nvidia/gpus"))
+    """Ask the driver's management library, which starts no CUDA; 0 where there is no driver.
+
+    A container may have CUDA's library alone.
+    """
+    nvml = _library("libnvidia-ml.so.1")
+    if nvml is None:
+        listed = _count_in_proc(_OF_DRIVER)
+        return listed if listed and _library("libcuda.so.1") else 0
     if nvml.nvmlInit_v2() != 0:
         return 0
     count = ctypes.c_uint(0)
@@ -181,6 +195,20 @@ def count_amd(nodes: Path = Path("/sys/class/kfd/kfd/topology/nodes")) -> int:
     except OSError:
         return 0
     return found
+
+
+def _count_out_of_reach() -> int:
+    """Count GPUs of a machine that this process, in a container, cannot use."""
+    listed = _count_in_proc(_OF_DRIVER)
+    return 0 if not listed or _library("libcuda.so.1") else listed
+
+
+def _library(name: str) -> ctypes.CDLL | None:
+    """Return one of the driver's libraries, of which nothing is called yet."""
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
 
 
 def _count_in_proc(folder: Path) -> int:

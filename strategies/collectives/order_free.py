@@ -91,6 +91,18 @@ def in_parts(numbers: torch.Tensor) -> torch.Tensor:
     return torch.stack([coarse, rounded(numbers - coarse, _FINE)])
 
 
+def sums_by_index(indices: torch.Tensor, numbers: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the sums (count,) of the numbers of each index; an accelerator adds in any order.
+
+    Args:
+        indices: (n,), below count.
+        numbers: (n,), float64; see `in_parts`.
+        count: of the sums.
+    """
+    sums = torch.zeros(2, count, dtype=torch.float64, device=indices.device)
+    return joined_parts(sums.index_add_(1, indices, in_parts(numbers)))
+
+
 def joined_parts(parts: torch.Tensor) -> torch.Tensor:
     """Return the totals (n,) of summed parts (2, n)."""
     total: torch.Tensor = parts[0] + parts[1]

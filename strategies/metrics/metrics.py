@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
+from ..collectives.order_free import sums_by_index
 from ..errors import ConfigError
 from .sums import Finish, Table, Tally, quotient
 
@@ -291,10 +292,9 @@ def _pairs(
     where = (labels.long() * num_classes + classes.long()).flatten()
     w = torch.ones_like(labels, dtype=torch.float64) if weights is None else weights.double()
     _require_same_shape(w, labels, name, "weights")
-    counts = torch.zeros(num_classes**2, dtype=torch.float64, device=where.device)
     if out_of_range is not None:
         where = where.clamp(0, num_classes**2 - 1)
-    counts.index_add_(0, where, w.flatten().to(where.device))
+    counts = sums_by_index(where, w.flatten().to(where.device), num_classes**2)
     if out_of_range is not None:
         counts = torch.where(out_of_range, math.nan, counts)
     return counts.view(num_classes, num_classes)

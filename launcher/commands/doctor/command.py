@@ -20,6 +20,7 @@ from ...command_line.subcommand_parser import CommandParser
 from ...contract.environment import OWN_NAMES
 from ...contract.own_command import OWN_START
 from ...errors import UsageError
+from ...plan.machine import Machine
 from ...schedulers.slurm.job_info import JobFacts
 from ...schedulers.slurm.scontrol import Scontrol
 from ...terminal.console import say
@@ -93,8 +94,11 @@ def run(argv: Sequence[str]) -> int:
             raise UsageError(f"--{name.replace('_', '-')} {value:g} must be above 0.")
     if not 0 < given.master_port < 1 << 16:
         raise UsageError(f"--master-port {given.master_port} is not a port.")
+    machine = Machine.here(os.environ)
+    count = given.nproc_per_node or machine.num_gpus or _ON_CPU
+    if not given.no_ranks:
+        _require_gpus(count, machine)
     here = look_at_node()
-    count = given.nproc_per_node or len(here.gpus) or _ON_CPU
     folder = look_at_folder(given.run_dir.absolute())
     answer: Mapping[str, Any] | str = "left out by --no-ranks"
     if not given.no_ranks:
@@ -108,6 +112,20 @@ def run(argv: Sequence[str]) -> int:
     else:
         print("\n".join(verdicts.lines(findings)))
     return verdicts.exit_code(findings)
+
+
+def _require_gpus(count: int, machine: Machine) -> None:
+    """Refuse ranks that could not come together.
+
+    Raises:
+        UsageError: there are fewer GPUs than ranks, and NCCL needs one for each.
+    """
+    if 0 < machine.num_gpus < count and not machine.shares_gpus:
+        raise UsageError(
+            f"--nproc-per-node {count}, but this machine shows {machine.describe_gpus()}, and NCCL "
+            f"needs one for each rank. Pass --nproc-per-node {machine.num_gpus}, or set "
+            "RELAUNCH_CUDA_BACKEND=gloo to measure through the host, as a run with that would be."
+        )
 
 
 def judge(

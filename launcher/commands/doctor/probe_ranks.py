@@ -17,6 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...contract.environment import cuda_backend
 from .facts import PairSpeed, RanksFacts
 from .probes import look_at_node
 
@@ -47,7 +48,8 @@ def main() -> None:
     import torch
     import torch.distributed as dist
 
-    on_gpu = torch.cuda.is_available()
+    # Ranks that share GPUs communicate through the host, and this measures that.
+    on_gpu = cuda_backend(os.environ) is None and torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     backend = "cuda:nccl,cpu:gloo" if on_gpu else "gloo"
     dist.init_process_group(backend, timeout=timedelta(seconds=_ANSWER_S))

@@ -109,6 +109,7 @@ class GradientSums:
         if not self._parameters:
             return []
         assert self._shifts, "a step without a micro-batch"
+        self._units.ask()
         wholes = [
             torch.empty(block.size, dtype=block.dtype, device=self._ranks.device)
             for block in self._blocks

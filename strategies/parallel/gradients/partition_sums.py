@@ -120,8 +120,12 @@ class PartitionSums:
             self._sum_next()
         self._next = 0
 
+    def ask(self) -> None:
+        """See `StepUnits.ask`. Called on every rank."""
+        self._units.ask()
+
     def agree(self) -> list[str]:
-        """End a step. Called on every rank.
+        """End a step, after `ask`.
 
         Returns:
             The parameters whose sums may depend on the order after all.

@@ -79,14 +79,14 @@ class ShardedSums:
         Returns:
             The parameters whose sums may depend on the order after all.
         """
-        _, inexact = self._units.agree()
+        self._units.ask()
         for part in self._parts:
             for number, total in part.shares():
                 grad: Any = self._parameters[number].grad
                 if grad is not None:
                     local = grad.to_local()
                     local.copy_(total[: local.numel()].view_as(local))
-        return inexact
+        return self._units.agree()[1]
 
 
 class _Part:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 
+from ...collectives.late_number import LateNumbers
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
 from .units import exponents_of, is_exact, unit_of
@@ -44,6 +45,7 @@ class StepUnits:
         self._measured: set[int] = set()
         self._places: dict[tuple[int, ...], torch.Tensor] = {}
         self._largest = self._nothing()
+        self._asked: LateNumbers | None = None
 
     @property
     def exponents(self) -> dict[str, int]:
@@ -63,6 +65,7 @@ class StepUnits:
         self._count = count
         self._measured = set()
         self._largest = self._nothing()
+        self._asked = None
 
     def look(self, numbers: Sequence[int], grads: Sequence[torch.Tensor | None]) -> list[int]:
         """Look at the gradients of a micro-batch; return the exponents of their units.
@@ -101,16 +104,25 @@ class StepUnits:
             self._exponents[number] = exponent
         self._measured.update(numbers)
 
+    def ask(self) -> None:
+        """Have the ranks tell each other, after the last look of a step. Called on every rank.
+
+        What a device is given between this and `agree` it does while the host waits.
+        """
+        largest = torch.nan_to_num(self._largest, nan=math.inf, posinf=math.inf)
+        self._agree_on(largest)
+        self._asked = LateNumbers(largest)
+
     def agree(self) -> tuple[list[bool], list[str]]:
-        """End a step. Called on every rank.
+        """End a step, after `ask`.
 
         Returns:
             Whether any rank had a gradient, for each parameter; and the names of those whose sums
             may depend on the order, because their gradients have grown too much.
         """
-        largest = torch.nan_to_num(self._largest, nan=math.inf, posinf=math.inf)
-        self._agree_on(largest)
-        found: list[float] = largest.tolist()
+        assert self._asked is not None, "nobody was asked"
+        found: list[float] = self._asked.read()
+        self._asked = None
         inexact = [
             name
             for name, exponent, one in zip(self._names, self._exponents, found, strict=True)
@@ -137,16 +149,19 @@ class StepUnits:
         self, numbers: Sequence[int], grads: Sequence[torch.Tensor | None]
     ) -> torch.Tensor:
         """Return the largest magnitude of each gradient, float32; -1: there is none."""
-        untouched = torch.full((), _UNTOUCHED, device=self._ranks.device)
-        lows, highs = [], []
         for number, grad in zip(numbers, grads, strict=True):
-            if grad is None:
-                low, high = -untouched, untouched
-            elif grad.layout != torch.strided:
+            if grad is not None and grad.layout != torch.strided:
                 raise ConfigError(
                     f"--exact sums dense gradients, and that of {self._names[number]} is sparse. "
                     "Build its layer with sparse=False, or leave --exact out."
                 )
+        if self._ranks.device.type != "cpu":
+            return largest_of_each(grads, self._ranks.device).float()
+        untouched = torch.full((), _UNTOUCHED)
+        lows, highs = [], []
+        for grad in grads:
+            if grad is None:
+                low, high = -untouched, untouched
             elif grad.numel():
                 low, high = _extremes(grad.detach())
             else:
@@ -156,6 +171,29 @@ class StepUnits:
         # Together, not one by one: small operations cost as much as a pass over a small gradient.
         lowest, highest = torch.stack(lows).float(), torch.stack(highs).float()
         return torch.maximum(lowest.neg_(), highest)
+
+
+def largest_of_each(grads: Sequence[torch.Tensor | None], device: torch.device) -> torch.Tensor:
+    """Return the largest magnitudes (n,); nan where there is one, -1 where there is no tensor.
+
+    By few launches, whose number does not grow with the number of contiguous tensors of a dtype.
+
+    Args:
+        grads: on the device.
+        device: an accelerator.
+    """
+    constants = {value: torch.full((), value, device=device) for value in (_UNTOUCHED, 0.0)}
+    found = [constants[_UNTOUCHED if grad is None else 0.0] for grad in grads]
+    looked_at: dict[torch.dtype, list[tuple[int, torch.Tensor]]] = {}
+    for at, grad in enumerate(grads):
+        if grad is not None and grad.numel():
+            looked_at.setdefault(grad.dtype, []).append((at, grad))
+    for pairs in looked_at.values():
+        with torch.no_grad():
+            norms = torch._foreach_norm([grad for _, grad in pairs], math.inf)
+        for (at, _), norm in zip(pairs, norms, strict=True):
+            found[at] = norm
+    return torch.stack(found)
 
 
 def largest_of(tensor: torch.Tensor) -> torch.Tensor:

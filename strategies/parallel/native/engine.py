@@ -186,6 +186,10 @@ class TorchEngine(Strategy):
             grads: what this rank holds.
             parts: of that what this rank squares, flat; the other ranks square the rest.
         """
+        if self.ranks.device.type != "cpu":
+            return squares.sum_of_squares_on_device(
+                parts, self.ranks, count=self._num_elements, meanwhile=self.meanwhile
+            )
         # Without neighbours a pass over all of it takes less time than a message.
         looks_at_all = self.holds_whole and self.ranks.neighbours is None
         looked_at = grads if looks_at_all else parts

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from ...collectives.process_group import Ranks
 from ...errors import INSTALL_TESTED, ConfigError
 from ..gradients import squares
+from ..gradients.grad_norm import Meanwhile
 from ..gradients.partition_sums import Cut, PartitionSums
 from .internals import GRADIENT_OF_A_SHARE, Layout, Piece, Stage3
 
@@ -180,8 +181,12 @@ class ExactSums:
         """End a micro-batch, after its backward. Called on every rank."""
         self._sums.finish()
 
+    def ask(self) -> None:
+        """See `StepUnits.ask`. Called on every rank."""
+        self._sums.ask()
+
     def agree(self) -> tuple[str, ...]:
-        """End a step; see `PartitionSums.agree`. Called on every rank."""
+        """End a step, after `ask`; see `PartitionSums.agree`."""
         return tuple(self._sums.agree())
 
     def put(self) -> None:
@@ -189,15 +194,20 @@ class ExactSums:
         totals = {name: total for name, _, total in self._sums.totals()}
         self._handover.put(self._layout, totals)
 
-    def squares(self, grads: list[torch.Tensor]) -> float:
+    def squares(self, grads: list[torch.Tensor], meanwhile: Meanwhile) -> float:
         """Return the sum of squares of all ranks' gradients, the bits of every other strategy.
 
         Called on every rank.
 
         Args:
             grads: this rank's share.
+            meanwhile: what the host does while its device computes.
         """
-        largest = squares.largest_magnitude(grads, self._ranks, is_spread=True)
         flat = [grad.reshape(-1) for grad in grads]
         count = sum(self._numels)
+        if self._ranks.device.type != "cpu":
+            return squares.sum_of_squares_on_device(
+                flat, self._ranks, count=count, meanwhile=meanwhile
+            )
+        largest = squares.largest_magnitude(grads, self._ranks, is_spread=True)
         return squares.sum_of_squares(flat, largest, self._ranks, count=count)

@@ -299,8 +299,9 @@ class Zero(KeptInPieces):
         if self._sums is None:
             divisor /= self._layout.divides_by
         else:
-            inexact = self._sums.agree()
+            self._sums.ask()
             self._sums.put()
+            inexact = self._sums.agree()
         squares = self._squares(joined(self._gradients(divisor)))
         scale, grad_norm, finite = combined_scale(squares, divisor, self.max_grad_norm)
         self._take_step(scale, finite=finite, grad_norm=grad_norm)
@@ -318,7 +319,7 @@ class Zero(KeptInPieces):
     def _squares(self, grads: list[torch.Tensor]) -> float:
         """Return the sum of squares of the gradient of all ranks, the same on each."""
         if self._sums is not None:
-            return self._sums.squares(grads)
+            return self._sums.squares(grads, self.meanwhile)
         own = sum_of_squares(grads, self.ranks.device)
         return sum_over_ranks(own, self.ranks, self.meanwhile)
 

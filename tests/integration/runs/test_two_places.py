@@ -14,14 +14,12 @@ import pytest
 
 WORKER = str(Path(__file__).parents[1] / "workers" / "two_places_worker.py")
 FEATURES = (
-    "plain,bf16,ema,penalty,norms,exact,exact-norms,digests,log,scalar,by-name,unfreeze,fused"
+    "plain,bf16,ema,penalty,norms,exact,exact-norms,digests,log,scalar,by-name,unfreeze,fused,"
+    "foreach,momentum,adagrad,fp16,recompute,exact-recompute,rollback,ending"
 )
 AN_EARLIER_POINT = "an event, with work after it"
 """The device still has work meanwhile."""
 MORE_IN_A_STEP = {
-    # Which parameters have a gradient; the unit of the norm's sum; that sum.
-    "exact": 2,
-    "exact-norms": 2,
     "digests": 1,  # what was asked for
 }
 
@@ -33,7 +31,7 @@ MORE_IN_A_STEP = {
     [
         (1, "single", FEATURES),
         (1, "fsdp", "offload," + FEATURES),
-        (2, "ddp,fsdp", "plain,norms,exact-norms,ema"),
+        (2, "ddp,fsdp", "plain,norms,exact,exact-norms,ema,fp16,recompute,rollback,ending"),
     ],
 )
 def test_every_feature(
@@ -48,12 +46,17 @@ def test_a_run(launch: Callable[..., Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_a_loop_of_ones_own(launch: Callable[..., Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "world_size"), [("plain", 1), ("ddp", 2)])
+def test_a_loop_of_ones_own(
+    launch: Callable[..., Any], tmp_path: Path, kind: str, world_size: int
+) -> None:
     """run.step waits at most for the step before, while the device has work; a save for all."""
     worker = str(Path(WORKER).with_name("two_places_own_loop.py"))
-    launched = launch(worker, str(tmp_path))
+    launched = launch("--nproc-per-node", str(world_size), worker, str(tmp_path), kind)
     assert launched.wait(100) == 0, launched.stderr
-    steps = json.loads((tmp_path / "steps.json").read_text())
+    told = json.loads((tmp_path / "steps.json").read_text())
+    assert told["same"]
+    steps = told["steps"]
     assert len(steps) == 15
     assert all(AN_EARLIER_POINT in how for found in steps for how in found), steps
     assert sum(sum(found.values()) for found in steps) >= 5
@@ -69,8 +72,9 @@ def require_as_on_the_host(
     assert len(told) == len(strategies.split(",")) * len(cases.split(","))
     for name, found in told.items():
         assert found["weights"] == found["metrics"] == 0.0, (name, found)
-        assert sum(found["evaluation"].values()) == 1, (name, found)
-        require_few_waits(name.split()[1], found["steps"])
+        if found["steps"]:
+            assert sum(found["evaluation"].values()) == 1, (name, found)
+            require_few_waits(name.split()[1], found["steps"])
 
 
 def require_few_waits(case: str, steps: list[dict[str, int]]) -> None:
@@ -82,4 +86,5 @@ def require_few_waits(case: str, steps: list[dict[str, int]]) -> None:
         waits = {how: count for how, count in waits.items() if "_accumulate" not in how}
     assert sum(waits.values()) == 1 + MORE_IN_A_STEP.get(case, 0), (case, found)
     earlier = sum(found.values()) - sum(waits.values())
-    assert earlier <= 1 or case == "offload", (case, found)
+    # The count; of an exact step, which parameters have a gradient.
+    assert earlier <= 1 + case.startswith("exact") or case == "offload", (case, found)

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ import torch.nn.functional as F
 from two_places import DEVICE, TwoPlaces  # type: ignore[import-not-found]
 
 from launcher.contract.environment import RankEnvironment
-from strategies import EMA, Parameters, Penalty, Ranks, metrics, process_groups
+from launcher.training.start import opening
+from strategies import EMA, EarlyStopping, Parameters, Penalty, Ranks, metrics, process_groups
 from strategies.boundary import notice_rounds
+from strategies.data.batches import BatchPlan
+from strategies.precision import precision_for
 
 torch.set_num_threads(1)
 out = Path(sys.argv[1])
@@ -41,7 +45,27 @@ def measure(model: Any, batch: Any) -> dict[str, Any]:
         "mean": metrics.mean(losses, weights),
         "accuracy": scores.argmax(-1) == labels,
         "f1": metrics.f1(scores, labels, num_classes=13),
+        "f1_weighted": metrics.f1(scores, labels, num_classes=13, weights=(weights + 0.1) / 3),
     }
+
+
+class Poisoned(task.Samples):  # type: ignore[misc]
+    """The data of steps 5 to 8 has weights that are not finite."""
+
+    def __init__(self) -> None:
+        super().__init__(1000)
+        plan = BatchPlan(num_samples=1000, global_batch=20, micro_batch=4, epochs=100, seed=11)
+        for step in range(5, 9):
+            for indices in plan.samples(step, plan.turns(step, 0, 1)):
+                self.weights[torch.from_numpy(indices)] = torch.inf
+
+
+def foreach(parameters: Parameters) -> torch.optim.Optimizer:
+    return torch.optim.NAdam(parameters, lr=1e-3, foreach=True)
+
+
+def momentum(parameters: Parameters) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1e-2, momentum=0.9, nesterov=True)
 
 
 def fused(parameters: Parameters) -> torch.optim.Optimizer:
@@ -65,6 +89,13 @@ def recipe_of(case: str) -> dict[str, Any]:
         "unfreeze": {"unfreeze": {"blocks.0.*": 3}},
         "offload": {"offload": True},
         "fused": {"optimizer": fused},
+        "foreach": {"optimizer": foreach},
+        "momentum": {"optimizer": momentum},
+        "adagrad": {"optimizer": task.adagrad},
+        "fp16": {"precision": "fp16"},
+        "recompute": {"checkpoint_blocks": "blocks.*"},
+        "exact-recompute": {"exact": True, "model": task.Blocked, "checkpoint_blocks": "blocks.*"},
+        "rollback": {"train": Poisoned(), "save_every": "2 steps", "max_skipped": 3},
     }
     return recipes[case]
 
@@ -101,19 +132,61 @@ def run(ranks: Ranks, world: TwoPlaces | None, strategy: str, case: str) -> dict
     return told
 
 
+def run_to_the_end(ranks: Ranks, world: TwoPlaces | None, strategy: str) -> dict[str, Any]:
+    """Stop early, hold the best weights, measure and export them."""
+    job = task.make_job(
+        ranks,
+        strategy,
+        out / f"{strategy}-ending-{world is None}",
+        evaluate_every="2 steps",
+        stop=EarlyStopping("val/hardly", mode="min", patience=2),
+        measure=measure,
+        ema=EMA(decay=0.9),
+    )
+    found: dict[str, float] = {}
+    for step in job:
+        for tokens, labels, weights in step:
+            losses = F.cross_entropy(job.model(tokens), labels, reduction="none")
+            step.backward((losses * weights).sum(), count=weights.sum())
+        if step.evaluation_due:
+            value = abs(step.number - 5.0)  # the best is neither the first nor the last
+            step.evaluate(
+                task.Samples(40),
+                lambda model, batch, value=value: {
+                    **measure(model, batch),
+                    "hardly": torch.full_like(batch[2], value),
+                },
+            )
+    weights = dict(weights_of(job))
+    for which in ("best", "last", "ema"):
+        tested = job.test(task.Samples(30), which=which, name=which)
+        found |= {f"{which}/{name}": value for name, value in tested.items()}
+        job.export(which=which)
+    return {"steps": [], "metrics": found, "evaluation": {}, "weights": weights}
+
+
+def with_fp16(name: str, device_type: str) -> Any:
+    """The host has its kernels too."""
+    return precision_for(name, "cuda")
+
+
 def weights_of(job: Any) -> Iterator[tuple[str, torch.Tensor]]:
     for name, one in job._strategy._model.named_parameters():
         yield name, getattr(one, "full_tensor", lambda one=one: one)().detach().clone().cpu()
 
 
 def compared(ranks: Ranks, strategy: str, case: str) -> dict[str, Any]:
+    one: Any = partial(run, case=case) if case != "ending" else run_to_the_end
     with TwoPlaces() as world:
-        found = run(replace(ranks, device=DEVICE), world, strategy, case)
-    truth = run(ranks, None, strategy, case)
+        found = one(replace(ranks, device=DEVICE), world, strategy)
+    opening.precision_for = with_fp16
+    truth = one(ranks, None, strategy)
+    opening.precision_for = precision_for
+    assert truth["metrics"].keys() == found["metrics"].keys()
     pairs = [(found["weights"][name], weight) for name, weight in truth["weights"].items()]
     differs = [abs(value - truth["metrics"][name]) for name, value in found["metrics"].items()]
     return {
-        "weights": max(float((one - other).abs().max()) for one, other in pairs),
+        "weights": max(float((mine - other).abs().max()) for mine, other in pairs),
         "metrics": max(differs),
         "steps": found["steps"],
         "evaluation": found["evaluation"],

@@ -5,7 +5,13 @@ import pytest
 from launcher.contract.run_options import RunOptions
 from launcher.errors import UsageError
 from launcher.plan import launch_plan
-from launcher.plan.launch_plan import make_plan, require_engine, resolve_nproc, sharing_note
+from launcher.plan.launch_plan import (
+    make_plan,
+    out_of_reach_note,
+    require_engine,
+    resolve_nproc,
+    sharing_note,
+)
 from launcher.plan.machine import Machine
 from launcher.plan.options import LaunchOptions
 from launcher.plan.program import ProgramKind
@@ -137,6 +143,16 @@ def test_what_shared_gpus_are_is_said(machine, is_said):
     note = sharing_note(2, machine)
     assert (note is not None) == is_said
     assert note is None or "2 ranks share 1 GPU" in note
+
+
+@pytest.mark.parametrize("num_ranks", [1, 8])
+def test_gpus_out_of_reach_are_said(num_ranks):
+    note = out_of_reach_note(num_ranks, Machine(num_gpus=0, num_cpus=6, out_of_reach=8))
+    assert note is not None
+    assert note.startswith(f"{num_ranks} rank{'s' * (num_ranks > 1)} on the CPU: ")
+    assert "no GPU (NVIDIA's driver lists 8," in note
+    assert note.endswith("CUDA_VISIBLE_DEVICES= says that this is meant.")
+    assert out_of_reach_note(num_ranks, CPU) is None
 
 
 @pytest.mark.parametrize("installed", [None, "0.19.7"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from launcher.plan import machine as machine_module
 from launcher.plan.machine import (
     Machine,
     count_amd,
@@ -62,6 +63,41 @@ def test_the_variable_that_counts_is_named():
         num_gpus=2, num_cpus=6, cuda_visible_devices="4,5", variable="HIP_VISIBLE_DEVICES"
     )
     assert machine.describe_gpus() == "2 GPUs (HIP_VISIBLE_DEVICES=4,5)"
+
+
+@pytest.mark.parametrize(
+    ("libraries", "usable", "out_of_reach"),
+    [
+        ((), 0, 2),  # `docker run` without --gpus on a machine with GPUs
+        (("libcuda.so.1",), 2, 0),  # NVIDIA_DRIVER_CAPABILITIES=compute
+    ],
+)
+def test_gpus_of_which_only_the_kernel_tells(
+    tmp_path, monkeypatch, libraries, usable, out_of_reach
+):
+    """Counted as they would be by CUDA: without its library no rank can use one."""
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / name).mkdir()
+
+    def load(name):
+        if name not in libraries:
+            raise OSError(name)
+        return name
+
+    monkeypatch.setattr(machine_module.ctypes, "CDLL", load)
+    monkeypatch.setattr(machine_module, "_OF_DRIVER", tmp_path)
+    monkeypatch.setattr(machine_module, "count_amd", lambda: 0)
+    found = Machine.here({})
+    assert (found.num_gpus, found.out_of_reach) == (usable, out_of_reach)
+    assert Machine.here({"CUDA_VISIBLE_DEVICES": ""}).out_of_reach == 0
+
+
+def test_gpus_out_of_reach_are_told():
+    seen = Machine(num_gpus=0, num_cpus=6, out_of_reach=8)
+    assert seen.describe_gpus() == (
+        "no GPU (NVIDIA's driver lists 8, and its libraries are not here: start the container "
+        "with --gpus all, or --nv)"
+    )
 
 
 def test_probe_answers_on_any_machine():

@@ -16,6 +16,7 @@ from strategies.collectives.order_free import (
     round_away_,
     rounded,
     shift_of,
+    sums_by_index,
 )
 
 NUMBERS = st.lists(
@@ -80,3 +81,16 @@ def test_a_plain_sum_does_depend_on_the_order() -> None:
     """What all this is for."""
     numbers = [1.0, 1e-16, 1e-16, 1e-16, 1e-16]
     assert sum(numbers) != sum(reversed(numbers))
+
+
+def test_sums_by_index_do_not_depend_on_the_order() -> None:
+    """An accelerator adds by atomic operations, in the order in which its threads come."""
+    generator = torch.Generator().manual_seed(5)
+    indices = torch.randint(0, 7, (3000,), generator=generator)
+    numbers = torch.rand(3000, generator=generator, dtype=torch.float64)
+    found = sums_by_index(indices, numbers, 9)
+    for _ in range(5):
+        order = torch.randperm(3000, generator=generator)
+        assert torch.equal(sums_by_index(indices[order], numbers[order], 9), found)
+    exact = [math.fsum(numbers[indices == index].tolist()) for index in range(9)]
+    assert found.tolist() == pytest.approx(exact, rel=1e-15)

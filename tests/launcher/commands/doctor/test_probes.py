@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from launcher.commands.doctor import nvidia
+from launcher.commands.doctor import command, nvidia
 from launcher.commands.doctor.command import job_time_of, run
 from launcher.commands.doctor.facts import NodeFacts
 from launcher.commands.doctor.probe_ranks import pairs_of
 from launcher.commands.doctor.probes import is_free, look_at_folder, look_at_node, pids_folders
 from launcher.errors import UsageError
+from launcher.plan.machine import Machine
 from launcher.schedulers.slurm.job_info import JobFacts
 
 WHOLE = (
@@ -129,6 +130,28 @@ def test_times_of_a_job() -> None:
 )
 def test_bad_input(words: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
+        run(words)
+
+
+def test_more_ranks_than_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """NCCL refuses them, and each would fail for itself; ranks that share GPUs are measured."""
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    counts: list[int] = []
+
+    def asked(given: object, count: int, folder: object) -> str:
+        counts.append(count)
+        return "not asked"
+
+    monkeypatch.setattr(command, "_ask_ranks", asked)
+    words = ("--run-dir", str(tmp_path), "--nproc-per-node", "2")
+    for num_gpus, shares_gpus in ((0, False), (2, False), (1, True)):
+        machine = Machine(num_gpus=num_gpus, num_cpus=6, shares_gpus=shares_gpus)
+        monkeypatch.setattr(Machine, "here", lambda _, found=machine: found)
+        run(words)
+        run(words[:2])
+    assert counts == [2, 2, 2, 2, 2, 1]
+    monkeypatch.setattr(Machine, "here", lambda _: Machine(num_gpus=1, num_cpus=6))
+    with pytest.raises(UsageError, match="shows 1 GPU, and NCCL needs one for each rank"):
         run(words)
 
 

@@ -130,6 +130,7 @@ def test_parts_have_the_sums_of_one_rank(
             for number, grad in enumerate(mine):
                 sums.take(number, grad)
             sums.finish()
+        sums.ask()
         assert sums.agree() == []
         return {(name, cut.start): total.clone() for name, cut, total in sums.totals()}
 

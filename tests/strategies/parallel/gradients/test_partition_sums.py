@@ -64,6 +64,7 @@ def test_sums_are_those_of_whole_gradients_in_any_order(bucket_elements: int) ->
             for number in order:
                 sums.take(number, batch[number])
             sums.finish()
+        sums.ask()
         assert sums.agree() == []
         assert sums.exponents == truth.exponents
         found = joined(sums)
