@@ -23,9 +23,15 @@ _METHOD = "_return_parameters"
 class UsedOutside:
     """Lets blocks answer for their parameters while the root's forward is under way."""
 
-    def __init__(self, root: nn.Module) -> None:
-        """Take a model whose blocks, and itself, are sharded."""
+    def __init__(self, root: nn.Module, note_gather: Callable[[str], None] | None = None) -> None:
+        """Take a model whose blocks, and itself, are sharded.
+
+        Args:
+            root: the model.
+            note_gather: takes the name of a block that is gathered for an answer.
+        """
         self._is_forward = False
+        self._note_gather = note_gather
         root.register_forward_pre_hook(self._begin)
         root.register_forward_hook(self._end, always_call=True)
         for name, module in root.named_modules():
@@ -54,6 +60,8 @@ class UsedOutside:
             if not self._is_forward or not any(isinstance(p, DTensor) for _, p in found):
                 return iter(found)
             _refuse_nested(block, name)
+            if self._note_gather is not None:
+                self._note_gather(name)
             return self._gathered(block, named_parameters, found)
 
         block.named_parameters = answer  # type: ignore[method-assign]

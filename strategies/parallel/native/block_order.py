@@ -7,7 +7,7 @@ shape would get rows of both, and add up the gradients of both, without an error
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from torch import nn
 
@@ -19,7 +19,7 @@ _MODULUS = 1 << 20
 
 
 class BlockOrder:
-    """Follows the calls of blocks, in a number of a few digits."""
+    """Follows which blocks are gathered, in a number of a few digits."""
 
     def __init__(self, model: nn.Module, blocks: Sequence[str], ranks: Ranks) -> None:
         """Follow a model's blocks.
@@ -31,17 +31,20 @@ class BlockOrder:
         """
         self._ranks = ranks
         self._number = 0
-        for index, name in enumerate(blocks):
-            model.get_submodule(name).register_forward_pre_hook(self._hook(index))
+        self._indices = {name: index for index, name in enumerate(blocks)}
+        for name in blocks:
+            hook = partial(self._called, name)
+            model.get_submodule(name).register_forward_pre_hook(hook)
 
-    def _hook(self, index: int) -> Any:
-        def called(*_: object) -> None:
-            self._number = (self._number * 31 + index + 1) % _MODULUS
+    def _called(self, name: str, *_: object) -> None:
+        self.note(name)
 
-        return called
+    def note(self, name: str) -> None:
+        """Note that a block is gathered: it is called, or asked for its parameters."""
+        self._number = (self._number * 31 + self._indices[name] + 1) % _MODULUS
 
     def require_same(self) -> None:
-        """Compare what was called since the last time. Called on every rank, before an update.
+        """Compare what was gathered since the last time. Called on every rank, before an update.
 
         Raises:
             ConfigError: the ranks have called their blocks in another order.

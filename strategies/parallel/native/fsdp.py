@@ -86,9 +86,9 @@ class FSDP(TorchEngine):
         lay_out_in_rows(model)
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
         require_sharded(model, self.blocks, self._placements)
-        UsedOutside(model)
         if self.ranks.world_size > 1 and len(self.blocks) > 1 and not self.options.compile_blocks:
             self._order = BlockOrder(model, list(self.blocks), self.ranks)
+        UsedOutside(model, None if self._order is None else self._order.note)
         refuse_pickled_shards(self.name)
         return model
 
