@@ -20,10 +20,14 @@ REMEDIES = {
 }
 
 
-@pytest.mark.slow
+QUICK = ((1, ("single",)), (2, ("fsdp",)))
+WHOLE = ((1, ("single", "fsdp", "zero3")), (2, ON_TWO))
+
+
 @pytest.mark.timeout(600)
-def test_they_give_one_curve(launch: Callable[..., Any], tmp_path: Path) -> None:
-    for world_size, strategies in ((1, ("single", "fsdp", "zero3")), (2, ON_TWO)):
+@pytest.mark.parametrize("on", [QUICK, pytest.param(WHOLE, marks=pytest.mark.slow)])
+def test_they_give_one_curve(on: Any, launch: Callable[..., Any], tmp_path: Path) -> None:
+    for world_size, strategies in on:
         launched = launch(
             "--nproc-per-node", str(world_size), WORKER, str(tmp_path), ",".join(strategies)
         )
