@@ -39,6 +39,16 @@ def lost_work(records: Sequence[Mapping[str, Any]], step: int) -> LostWork:
     return LostWork(steps=last["step"] - step, seconds=max(0.0, seconds))
 
 
+def newest_saved(events: Sequence[Mapping[str, Any]]) -> int:
+    """Return the step of the newest checkpoint that should be there; 0: none was saved.
+
+    Args:
+        events: of events.jsonl, oldest first. A start and a rollback settle where the run was.
+    """
+    steps = [e["step"] for e in events if e["event"] in ("saved", "start", "rolled back")]
+    return int(steps[-1]) if steps else 0
+
+
 def _time_of(step: int, timed: Sequence[Mapping[str, Any]]) -> float:
     later = next(r for r in timed if r["step"] > step)
     earlier = [r for r in timed if r["step"] <= step]

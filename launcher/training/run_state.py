@@ -67,6 +67,8 @@ class RunState:
     """Digests of the training data."""
     set_by_loop: Mapping[str, Mapping[str, JSON]] = field(default_factory=dict)
     """Of modules, the modes and plain attributes that the training loop had set."""
+    asked: Mapping[str, JSON] = field(default_factory=dict)
+    """What the script asks for that shapes the curve, to report what it changes."""
 
     def after(self, outcome: StepOutcome) -> RunState:
         """Return the state with one step more."""
@@ -138,6 +140,7 @@ class RunState:
             **({"exponents": dict(self.exponents)} if self.exponents else {}),
             **({"weights": dict(self.base)} if self.base else {}),
             **({"set_by_loop": dict(self.set_by_loop)} if self.set_by_loop else {}),
+            **({"asked": dict(self.asked)} if self.asked else {}),
             "jumps": [{"at": jump.at, "length": jump.length} for jump in self.jumps],
             "stopped_because": self.stopped_because,
             "ending": ending.value if ending is not None and ending.is_final else None,
@@ -185,6 +188,7 @@ class RunState:
             base=saved.get("weights"),
             samples=saved["data"].get("samples", {}),
             set_by_loop=saved.get("set_by_loop", {}),
+            asked=saved.get("asked", {}),
         )
 
 

@@ -112,9 +112,14 @@ def _ending_or_save(
         return Decision(
             save=True,
             ending=Ending.COMPLETED,
-            reason=f"all {progress.total_steps} steps are done",
+            reason=_all_done(progress),
         )
     return Decision(save=progress.save_due or (agreed is not None and agreed.save > 0))
+
+
+def _all_done(progress: Progress) -> str:
+    done, total = progress.step, progress.total_steps
+    return f"all {total} steps are done" + (f", and the run is at step {done}" * (done > total))
 
 
 def _leave(reason: str, progress: Progress, notice: AgreedNotice | None) -> Decision:

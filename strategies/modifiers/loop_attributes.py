@@ -58,6 +58,32 @@ class LoopAttributes:
         if self._model is not None and not self._model.training:
             self._model.train()
         self._begun = {(name, key): value for name, key, value in self._plain()}
+        self._set(saved)
+
+    def go_back(self, saved: Attributes) -> list[str]:
+        """Set everything as it was at an earlier checkpoint; return a phrase for each change.
+
+        Args:
+            saved: of that checkpoint, what the loop had set so far.
+        """
+        before = self.changed()
+        for name, attributes in before.items():
+            for key in attributes:
+                begun = self._begun.get((name, key), _Absent)
+                if begun is _Absent:
+                    delattr(self._named[name], key)
+                else:
+                    setattr(self._named[name], key, begun)
+        self._set(saved)
+        values = {(n, k): v for n, k, v in self._plain()}
+        return [
+            f"{name}.{key} is {values.get((name, key), 'not set')} again".lstrip(".")
+            for name, attributes in before.items()
+            for key, value in attributes.items()
+            if values.get((name, key), _Absent) != value
+        ]
+
+    def _set(self, saved: Attributes) -> None:
         for name, attributes in saved.items():
             if (one := self._named.get(name)) is not None:
                 if isinstance(one, nn.Module):

@@ -103,7 +103,7 @@ def restore_newest(
                 _lay_buckets(strategy, found)
             changes = [] if requested is None else _put_back_groups(strategy, requested, found)
             return replace(found, damaged=damaged, changes=changes)
-        damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0]}"
+        damaged[candidate] = f"step-{candidate:08d} is not usable: {reports[0].rstrip('.')}."
     _require_none(damaged, store)
     return None
 

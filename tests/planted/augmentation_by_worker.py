@@ -1,4 +1,6 @@
-"""Each loader worker adds noise from a generator of its own."""
+"""Each loader worker adds noise from a stream of its own, whose generator is in no attribute."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -13,20 +15,26 @@ def samples() -> TensorDataset:
     return TensorDataset(x, x.sum(1, keepdim=True))
 
 
+def noise(seed: int) -> Iterator[torch.Tensor]:
+    drawn = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(8, generator=drawn)
+
+
 class Augmented(Dataset[tuple[torch.Tensor, ...]]):
     def __init__(self, inner: TensorDataset) -> None:
         self.inner = inner
-        self.drawn: torch.Generator | None = None
+        self.noise: Iterator[torch.Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.inner)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-        if self.drawn is None:
+        if self.noise is None:
             worker = get_worker_info()
-            self.drawn = torch.Generator().manual_seed(7 + (worker.id if worker else 0))
+            self.noise = noise(7 + (worker.id if worker else 0))
         x, y = self.inner[index]
-        return x + 0.1 * torch.randn(x.shape, generator=self.drawn), y
+        return x + 0.1 * next(self.noise), y
 
 
 def main(run: Run) -> None:

@@ -159,9 +159,8 @@ def _asked(given: argparse.Namespace, folder: Path) -> Asked:
     """
     script = script_of(given.words)
     if script is None or not Path(script).is_file():
-        raise UsageError(
-            f"{script or 'no script'} is no file: relaunch verify [options] train.py [arguments]."
-        )
+        what = "a script is missing" if script is None else f"{script} is no file"
+        raise UsageError(f"{what}: relaunch verify [options] train.py [arguments].")
     if given.steps < 2:
         raise UsageError(f"--steps {given.steps} is too few: the resume needs 2 or more.")
     if not given.timeout > 0:

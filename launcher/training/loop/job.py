@@ -42,6 +42,8 @@ class Job:
         self._exported = parts.exported
         self._clock = parts.saver.clock
         self._loop = TrainingLoop(run, recipe, parts)
+        self._is_over: bool | None = None
+        """Whether this start has left the training loop; None: it has not begun it."""
         if recipe.validate is not None and recipe.measure is not None:
             self.try_measure(recipe.validate, recipe.measure, name="val")
 
@@ -83,9 +85,11 @@ class Job:
         """
         self.run.lockstep.enter("the training loop")
         if (decision := self._loop.ending()) is None:
+            self._is_over = False
             yield from self._loop.iterate()
         else:
             self._log.already_over(decision)
+        self._is_over = True
         self._hold_what_was_asked_for()
 
     def try_measure(
@@ -165,6 +169,7 @@ class Job:
         """
         self.run.lockstep.enter("job.export")
         store, step = self._weights(which)
+        self._require_over(f"job.export({'' if which is None else repr(which)})")
         path = export_model(
             self.run.folder,
             store,
@@ -195,7 +200,7 @@ class Job:
     ) -> Metrics:
         """Measure the best, last or averaged weights on a data set. Called on every rank.
 
-        The model holds those weights afterwards.
+        After the training loop; the model holds those weights afterwards.
 
         Args:
             dataset: a map-style data set.
@@ -209,11 +214,12 @@ class Job:
             The exact metrics over all samples, the same on every rank.
 
         Raises:
-            ConfigError: it cannot be measured.
+            ConfigError: it cannot be measured, or the training has not ended.
         """
         refuse_unknown(unknown, known=("which", "name", "collate"), where="job.test")
         measure = required(measure or self.recipe.measure, "measure", "job.test")
         self.run.lockstep.enter("job.test")
+        self._require_over("job.test")
         self._checkpointer.restore_weights(*self._weights(which), averaged=which == "ema")
         found = self._loop.measure(dataset, measure, name, collate)
         if found.metrics is None:
@@ -229,6 +235,19 @@ class Job:
         """
         self._log.left_after_loop(where, self.step, asked=asked)
         raise Preempted
+
+    def _require_over(self, what: str) -> None:
+        """Refuse what takes saved weights, or puts them into the model, while it is trained.
+
+        Raises:
+            ConfigError: the training has not begun or not ended.
+        """
+        if not (self._loop.ending() is not None if self._is_over is None else self._is_over):
+            raise ConfigError(
+                f"{what} takes the saved weights of the end of the training, which is at step "
+                f"{self.step} of {self.plan.total_steps}. Call it after the training loop; in the "
+                "loop, measure by step.evaluate(data, measure, name=...)."
+            )
 
     @property
     def _restore(self) -> str:

@@ -25,6 +25,7 @@ from strategies.modifiers.loop_attributes import LoopAttributes
 from strategies.torch_internals import watch_compiling
 
 from ..context import RunContext
+from ..recipe.asked import agreed_asked
 from ..recipe.first_samples import agreed_samples
 from ..recipe.interval import Every
 from ..recipe.recipe import NAME, Recipe
@@ -47,6 +48,8 @@ class JobParts:
     train: MapDataset
     samples: Mapping[str, JSON]
     """Digests of the training data; empty: of a stream."""
+    asked: Mapping[str, JSON]
+    """What the script asks for that shapes the curve."""
     own_position: OwnPosition | None
     """The training data, where it keeps its position itself."""
     plan: BatchPlan
@@ -112,6 +115,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     return JobParts(
         train=train,
         samples=samples,
+        asked=agreed_asked(run, recipe, model.layers),
         own_position=own_position,
         plan=plan,
         strategy=strategy,

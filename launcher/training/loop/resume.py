@@ -10,6 +10,7 @@ from strategies.state.base_weights import base_of, require_same_base
 from strategies.state.named_weights import files_given
 
 from ..context import RunContext
+from ..recipe.asked import changes_of_asked
 from ..recipe.first_samples import changed_samples
 from ..recipe.recipe import NAME, Recipe
 from ..run_state import RunState, plan_changes
@@ -35,6 +36,7 @@ def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) ->
         require_same_base(state.base, recipe.weights, run.communicator, run.folder.path)
         plan = replace(parts.plan, jumps=state.jumps)
         changes = plan_changes(restored.state, plan, parts.rates.text)
+        changes += changes_of_asked(state.asked, parts.asked)
         state, by_rules = parts.rules.resumed(state)
         if recipe.ema is None:
             parts.strategy.forget_average()
@@ -48,7 +50,7 @@ def resume(run: RunContext, recipe: Recipe, parts: JobParts, state: RunState) ->
             state = replace(state, base=base_of(path, run.communicator))
         parts.log.took_weights(recipe.weights)
     known = {name: value for name, value in parts.samples.items() if value is not None}
-    state = replace(state, samples={**state.samples, **known})
+    state = replace(state, samples={**state.samples, **known}, asked=parts.asked)
     if recipe.frozen == NAME and recipe.weights is not None:
         named = parts.checkpointer.name_frozen(Path(recipe.weights), parts.model_names)
         parts.log.named_weights(named, parts.strategy.catalogue.frozen.values())

@@ -326,6 +326,8 @@ class TrainingLoop:
         self._plan = replace(self._plan, jumps=self._state.jumps)
         self._boundary.receive()
         self._log.rolled_back(before, self.step, self.plan, trouble.sentence)
+        for phrase in self._parts.attributes.go_back(self._state.set_by_loop):
+            self._run.say(f"{phrase}, as at step {self.step}")
 
     def _first_loss_scale(self, counted: float) -> float:
         """See StepOwner."""

@@ -77,7 +77,7 @@ class OwnLog(SaveLog):
             ("data", data),
         ]
         run.say(start_table(rows))
-        self._report_lost(lost, step)
+        self._report_lost(lost, step, restored)
 
     def restored(self, restored: Restored, report: ResumeReport, by_script: Sequence[str]) -> None:
         """Report what a resume took over, what changed and what is not promised.

@@ -31,6 +31,7 @@ from ...contract.files.leaving import tell_leaving
 from ..context import RunContext
 from ..ending.agreed_end import reason_of_script, require_checkpoint
 from ..loop.evaluation_rules import EvaluationRules
+from ..recipe.asked import agreed_asked, changes_of_asked, layers_of
 from ..run_state import RunState
 from ..saving.checkpointer import Checkpointer
 from ..saving.save_at_boundary import SaveAtBoundary
@@ -80,6 +81,7 @@ class OwnLoop:
         )
         self._saver = SaveAtBoundary(run, self._checkpointer, self._log, settings.save.every)
         self._changes = OwnChanges(strategy.optimizers, models)
+        self._asked = agreed_asked(run, settings, layers_of(*models.values()))
         for one in strategy.optimizers:
             one.register_step_pre_hook(self._before_update)
         self._boundary = Agreement(run.ranks, settings.text, self._look)
@@ -355,9 +357,9 @@ class OwnLoop:
         self._places.gather(mine, self._run.communicator)
 
     def _to_json(self, ending: Ending | None) -> dict[str, JSON]:
-        world_size = self._run.ranks.world_size
-        state = replace(self.state, set_by_loop=self._changes.attributes.changed())
-        return state_to_json(state, self.place, self._data, world_size, ending)
+        held, num_ranks = self._changes.attributes.changed(), self._run.ranks.world_size
+        state = replace(self.state, set_by_loop=held, asked=self._asked)
+        return state_to_json(state, self.place, self._data, num_ranks, ending)
 
     def _judge(self, metrics: Metrics) -> None:
         self.state = self._saver.conclude_best(self.state)
@@ -373,16 +375,14 @@ class OwnLoop:
         restored = self._checkpointer.restore()
         data_name = "no loader" if self._data is None else self._data.name
         if restored is not None:
-            world_size = self._run.ranks.world_size
-            where = self._run.folder.path
+            world_size, where = self._run.ranks.world_size, self._run.folder.path
             self.state, self.place = restored_state(restored.state, where=where)
-            before = restored.created_by.get("world_size")
-            place, by_loader, moved, lost = moved_place(
+            self.place, by_loader, moved, lost = moved_place(
                 restored.state, self.place, self._data, world_size
             )
-            self.place = place
             self.state, by_rules = self._rules.resumed(self.state)
-            by_script = [*restored.changes, *by_loader, *by_rules]
+            asked_anew = changes_of_asked(self.state.asked, self._asked)
+            by_script = [*restored.changes, *by_loader, *by_rules, *asked_anew]
             report = resume_report(
                 restored.state,
                 restored.created_by,
@@ -390,7 +390,7 @@ class OwnLoop:
                 objects=list(self._objects),
                 changes=[*by_script, *moved],
                 not_promised=lost,
-                same_ranks=before == world_size,
+                same_ranks=restored.created_by.get("world_size") == world_size,
             )
             self._log.restored(restored, report, by_script)
         elif self._data is not None:

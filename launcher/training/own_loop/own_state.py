@@ -29,6 +29,7 @@ def state_to_json(
         "evaluation": state.evaluation,
         "stopped_because": state.stopped_because,
         **({"set_by_loop": dict(state.set_by_loop)} if state.set_by_loop else {}),
+        **({"asked": dict(state.asked)} if state.asked else {}),
         "ending": ending.value if ending is not None and ending.is_final else None,
     }
 
@@ -54,6 +55,7 @@ def restored_state(saved: Mapping[str, Any], *, where: object) -> tuple[RunState
         evaluation=saved["evaluation"],
         stopped_because=saved["stopped_because"],
         set_by_loop=saved.get("set_by_loop", {}),
+        asked=saved.get("asked", {}),
     )
     return state, Place(**saved["data"])
 

@@ -79,7 +79,7 @@ class RunLog(SaveLog):
                 ]
             )
         )
-        self._report_lost(lost, step)
+        self._report_lost(lost, step, restored)
         self.records.begin(step)
 
     def restored(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from checkpointing import SavedCheckpoint, SaveFailedError
 from strategies import Decision, Ending, Restored
 
-from ...run_folder.lost_work import LostWork
+from ...run_folder.lost_work import LostWork, newest_saved
 from ...run_folder.progress_line import duration_text
 from ...run_folder.tables import plural, size_text
 from ..context import RunContext
@@ -64,11 +64,18 @@ class SaveLog:
         )
         return lost
 
-    def _report_lost(self, lost: LostWork, step: int) -> None:
+    def _report_lost(self, lost: LostWork, step: int, restored: Restored | None) -> None:
         """Print the work that is repeated after a resume at `step`, if anything is."""
+        saved = newest_saved(self._run.past_events)
+        if saved > step and (restored is None or saved not in restored.damaged):
+            self._run.warn(
+                f"the checkpoint of step {saved} was saved, but is no longer in "
+                f"{self._folder.checkpoints.folder}. If its disk is not mounted, or it was moved, "
+                "stop this run, put it back and start again."
+            )
         if lost.steps:
             self._run.say(
-                f"{lost.steps} steps after step {step} had been done and were not saved: about "
+                f"{lost.steps} steps after step {step} had been done: about "
                 f"{duration_text(lost.seconds)} of work is repeated."
             )
 

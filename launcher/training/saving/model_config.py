@@ -18,6 +18,7 @@ from checkpointing import JSON
 from strategies import TransformersNames
 
 from ...run_folder.plain_files import replace_text
+from ..recipe.asked import layers_of
 from .adapter import Adapter, adapter_of
 
 NAME = "config.json"
@@ -47,6 +48,8 @@ class WithConfig:
         """As `config_of`: read before a strategy wraps or shards the model."""
         self.adapter: Adapter | str | None = None
         """As `adapter_of`."""
+        self.layers: dict[str, JSON] = {}
+        """As `layers_of`: before a strategy wraps them."""
 
     @property
     def exported(self) -> ExportedModel:
@@ -58,6 +61,7 @@ class WithConfig:
         model = self._factory()
         self.config = config_of(model)
         self.adapter = adapter_of(model)
+        self.layers = layers_of(model)
         self.names = TransformersNames.of(model) if self._reads_files else None
         return model
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from launcher.run_folder.lost_work import LostWork, lost_work
+from launcher.run_folder.lost_work import LostWork, lost_work, newest_saved
 from launcher.training.reporting.process_age import age_s
 
 
@@ -47,3 +47,17 @@ def test_the_age_of_a_process_and_of_its_parent():
 
 def test_without_proc_nothing_is_known(tmp_path):
     assert age_s(of_launcher=False, proc=tmp_path) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("events", "step"),
+    [
+        ((), 0),
+        ((("start", 0), ("saved", 4), ("saved", 8), ("end", 9)), 8),
+        ((("saved", 8), ("rolled back", 4)), 4),
+        # A start that fell back to an older one has said so.
+        ((("saved", 8), ("start", 4)), 4),
+    ],
+)
+def test_the_newest_checkpoint_that_should_be_there(events, step):
+    assert newest_saved([{"event": event, "step": number} for event, number in events]) == step

@@ -64,3 +64,23 @@ def test_a_module_that_is_gone_is_passed_over() -> None:
     attributes = LoopAttributes(Model())
     attributes.begin({"head": {"p": 0.3}})
     assert attributes.changed() == {}
+
+
+def test_a_rollback_puts_back_what_was_set_since() -> None:
+    model = Model()
+    attributes = LoopAttributes(model)
+    attributes.begin({})
+    model.drop.p = 0.3
+    saved = attributes.changed()
+    model.drop.p = 0.5
+    model.norm.eval()
+    model.extra = 2.0  # type: ignore[assignment]
+    vars(model)[SET_BY_LOOP] = {"extra"}
+    assert sorted(attributes.go_back(saved)) == [
+        "drop.p is 0.3 again",
+        "extra is not set again",
+        "norm.training is True again",
+    ]
+    assert (model.drop.p, mode(model.norm), hasattr(model, "extra")) == (0.3, True, False)
+    assert attributes.changed() == saved
+    assert attributes.go_back(saved) == []

@@ -99,7 +99,7 @@ def test_no_numbers(wrong: str) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "no script is no file"),
+        ((), "a script is missing"),
         (("gone.py",), "gone.py is no file"),
         (("--steps", "1", "{script}"), "--steps 1 is too few"),
         (("--ranks", "a", "{script}"), "--ranks a must be numbers"),
