@@ -1,4 +1,4 @@
-"""A loop of one's own on a GPU that is pretended, and then on the host; rank 0 writes what was found.
+"""A loop of one's own on a GPU that is pretended, then on the host; rank 0 writes what was found.
 
 usage: two_places_own_loop.py OUT plain|ddp
 """
