@@ -46,7 +46,7 @@ def test_a_run(launch: Callable[..., Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("kind", "world_size"), [("plain", 1), ("ddp", 2)])
+@pytest.mark.parametrize(("kind", "world_size"), [("plain", 1), ("ddp", 2), ("accelerate", 1)])
 def test_a_loop_of_ones_own(
     launch: Callable[..., Any], tmp_path: Path, kind: str, world_size: int
 ) -> None:
@@ -59,7 +59,8 @@ def test_a_loop_of_ones_own(
     steps = told["steps"]
     assert len(steps) == 15
     assert all(AN_EARLIER_POINT in how for found in steps for how in found), steps
-    assert sum(sum(found.values()) for found in steps) >= 5
+    if kind != "accelerate":  # whose loader waits for the device in each batch
+        assert sum(sum(found.values()) for found in steps) >= 5
 
 
 def require_as_on_the_host(
