@@ -29,7 +29,7 @@ def prepared(*, cpu: bool) -> Any:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state(reset_partial_state=True)  # type: ignore[no-untyped-call]
+    AcceleratorState._reset_state(reset_partial_state=True)
     made = Accelerator(cpu=cpu)
     torch.set_num_threads(1)  # on CPUs it takes all, and other threads round otherwise
     return made
