@@ -15,7 +15,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from strategies import ConfigError
+from strategies.collectives.late_number import LateNumbers
 
 from ..contract.environment import RankEnvironment
 from ..contract.masking import mask_description, secrets_of
@@ -37,6 +40,8 @@ class BridgeRecords:
         self._path = path
         self._folder: RunFolder | None = None
         self._attempt = rank.environment.attempt
+        self._late: tuple[dict[str, Any], dict[str, Any]] | None = None
+        """What is to be written once the device has computed it: of when, and the values."""
 
     def begin(
         self,
@@ -103,11 +108,30 @@ class BridgeRecords:
         return folder
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """Record what a framework has logged of a step."""
-        record = metrics_record(values)
-        if self._folder is not None and record:
-            when = {"attempt": self._attempt, "time": round(time.time(), 3)}
-            self._folder.metrics({"step": step, **when, **record})
+        """Record what a framework has logged of a step.
+
+        Numbers that a GPU still computes are written with the next call: the host would wait for
+        the whole step.
+
+        Args:
+            step: optimizer steps that are done.
+            values: numbers, or tensors of one.
+        """
+        if self._folder is None:
+            return
+        self._write_late()
+        when = {"step": step, "attempt": self._attempt, "time": round(time.time(), 3)}
+        self._late = when, {name: _begun(value) for name, value in values.items()}
+        if not any(map(_is_on_device, values.values())):
+            self._write_late()
+
+    def _write_late(self) -> None:
+        if self._folder is None or self._late is None:
+            return
+        (when, values), self._late = self._late, None
+        record = metrics_record({name: _finished(value) for name, value in values.items()})
+        if record:
+            self._folder.metrics({**when, **record})
 
     def saved(self, step: int, *, size_bytes: int, seconds: float) -> None:
         """Record a checkpoint, for which the training has waited."""
@@ -137,6 +161,7 @@ class BridgeRecords:
             reason: in a phrase.
             newest_step: of the newest checkpoint; None: there is none.
         """
+        self._write_late()
         self._event(
             "end",
             attempt=self._attempt,
@@ -168,6 +193,22 @@ def metrics_record(values: Mapping[str, Any]) -> dict[str, float]:
         if math.isfinite(value) and not name.startswith("train_"):
             found[measured_name(name)] = value
     return {"lr" if name == "learning_rate" else name: value for name, value in found.items()}
+
+
+def _is_on_device(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_cuda
+
+
+def _begun(value: Any) -> Any:
+    """Return a number of the host's, or how to read that of a tensor."""
+    is_one = isinstance(value, torch.Tensor) and value.numel() == 1
+    return LateNumbers(value.reshape(())) if is_one else value
+
+
+def _finished(value: Any) -> Any:
+    if isinstance(value, LateNumbers):
+        return value.read()
+    return value.item() if hasattr(value, "item") and not isinstance(value, torch.Tensor) else value
 
 
 def measured_name(name: str) -> str:

@@ -121,8 +121,7 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
             return  # gradients are accumulated
         self._step = int(trainer.global_step)
         self._rank.heartbeat.beat(self._step)
-        values = {name: _number(value) for name, value in trainer.callback_metrics.items()}
-        self._records.metrics(self._step, values)
+        self._records.metrics(self._step, trainer.callback_metrics)
         self._is_leaving = self._is_leaving or self._rank.agreement().any(self._rank.flag.requested)
         if self._is_leaving and not _validates_now(trainer):
             self._leave(trainer)
@@ -131,8 +130,7 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         """Record what was measured."""
         if trainer.sanity_checking:
             return
-        values = {name: _number(value) for name, value in trainer.callback_metrics.items()}
-        self._records.metrics(self._step, values)
+        self._records.metrics(self._step, trainer.callback_metrics)
 
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Send a heartbeat during a validation."""
@@ -218,7 +216,3 @@ def _folders_of(trainer: Any) -> list[Path]:
 def _strategy_of(trainer: Any, world_size: int) -> str:
     name = type(trainer.strategy).__name__.removesuffix("Strategy").lower()
     return "single" if world_size == 1 else name
-
-
-def _number(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else value

@@ -46,7 +46,7 @@ def test_a_run(launch: Callable[..., Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("kind", "world_size"), [("plain", 1), ("ddp", 2)])
+@pytest.mark.parametrize(("kind", "world_size"), [("plain", 1), ("ddp", 2), ("accelerate", 1)])
 def test_a_loop_of_ones_own(
     launch: Callable[..., Any], tmp_path: Path, kind: str, world_size: int
 ) -> None:
@@ -59,7 +59,25 @@ def test_a_loop_of_ones_own(
     steps = told["steps"]
     assert len(steps) == 15
     assert all(AN_EARLIER_POINT in how for found in steps for how in found), steps
-    assert sum(sum(found.values()) for found in steps) >= 5
+    if kind != "accelerate":  # whose loader waits for the device in each batch
+        assert sum(sum(found.values()) for found in steps) >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_hugging_faces_trainer(launch: Callable[..., Any], tmp_path: Path) -> None:
+    """The Trainer waits by itself; a vote, a heartbeat and the records wait for nothing."""
+    pytest.importorskip("transformers")
+    worker = str(Path(WORKER).with_name("two_places_trainer.py"))
+    told = {}
+    for place in ("cuda", "cpu"):
+        launched = launch("--nproc-per-node", "1", worker, str(tmp_path), place)
+        assert launched.wait(190) == 0, launched.stderr
+        told[place] = json.loads((tmp_path / f"{place}.json").read_text())
+    assert told["cuda"]["weights"] == told["cpu"]["weights"]
+    of_trainers_own = ("_run_epoch", "_at_boundary", "_repeat_evaluation", "saving.py", "main_")
+    ours = [how for how in told["cuda"]["waits"] if not any(o in how for o in of_trainers_own)]
+    assert ours == []
 
 
 def require_as_on_the_host(

@@ -47,7 +47,7 @@ def test_a_start_with_deepspeed_starts_no_compiler(
 
 KNOWN_WAITS = {
     ("probe_ranks.py", "_best_s"),  # relaunch doctor measures
-    ("late_number.py", "__float__"),  # for one point of the device's work, a step or a norm back
+    ("late_number.py", "read"),  # for one point of the device's work, a step or a norm back
     ("content_sum.py", "finish"),
     ("shard_copy.py", "__init__"),  # the weights of a save are on the host
     ("shard_copy.py", "device_wait_s"),  # of a save that is concluded

@@ -19,18 +19,25 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
+from pretended_cuda import (  # type: ignore[import-not-found]
+    ACCELERATOR,
+    CUDA,
+    DEVICE,
+    SAID,
+    current,
+    is_cuda,
+    wrapper,
+)
 from torch.multiprocessing import reductions
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 from waits import place  # type: ignore[import-not-found]
 
-DEVICE = torch.device("cuda", 0)
 _HOST = torch.device("cpu")
 _WEAK: Any = reductions.StorageWeakRef
 _aten = torch.ops.aten
@@ -40,13 +47,7 @@ _NUMBERS_WELCOME_NOWHERE = {_aten.cat.default, _aten.stack.default}
 _INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
 _COPIES = {"copy_", "_to_copy", "_foreach_copy_", "copy", "set_", "_copy_from", "broadcast_"}
 _SHAPED_BY_VALUES = {"nonzero", "masked_select", "equal", "_unique2", "unique_dim", "bincount"}
-_SAID = "_pretended_place"
-"""Attribute of a tensor without memory."""
 _GETTERS = {torch.Tensor.device, torch.Tensor.is_cuda, torch.Tensor.is_cpu}
-
-
-LATE = "an event, with work after it"
-"""How the host waits for an earlier point, while the device has more to do."""
 
 
 class Mixed(RuntimeError):
@@ -69,8 +70,8 @@ class _Known:
 
     def of(self, tensor: torch.Tensor) -> str | None:
         """Return "cuda", "cpu", "pinned" or None: it is not known."""
-        if _SAID in vars(tensor):
-            return str(vars(tensor)[_SAID])
+        if SAID in vars(tensor):
+            return str(vars(tensor)[SAID])
         key = _key(tensor)
         found = self._where.get(key) if key is not None else None
         if found is None:
@@ -85,10 +86,6 @@ class _Known:
         key = _key(local)
         if key is not None:
             self._where[key] = _WEAK(local.untyped_storage()), where
-
-
-def _is_cuda(device: object) -> bool:
-    return isinstance(device, torch.device | str) and str(device).startswith("cuda")
 
 
 def _tensors(*values: Any) -> list[torch.Tensor]:
@@ -240,12 +237,12 @@ class _Words(TorchFunctionMode):
         known, world = self._world.known, self._world
         pins = kwargs.pop("pin_memory", False)
         asked: list[Any] = [o for o in tree_iter((args, kwargs)) if isinstance(o, torch.device)]
-        asked += [one for one in kwargs.values() if isinstance(one, str) and _is_cuda(one)]
+        asked += [one for one in kwargs.values() if isinstance(one, str) and is_cuda(one)]
         if isinstance(kwargs.get("device"), str):
             asked.append(torch.device(kwargs["device"]))
 
         def on_host(value: Any) -> Any:
-            return _HOST if _is_cuda(value) else value
+            return _HOST if is_cuda(value) else value
 
         args, kwargs = tree_map(on_host, (args, kwargs))
         found = func(*args, **kwargs)
@@ -253,7 +250,7 @@ class _Words(TorchFunctionMode):
         given = {_key(one) for one in _tensors(args, kwargs)}
         fresh = [one for one in results if _key(one) not in given and not one.is_meta]
         if asked and name not in ("backward",):
-            to_device = any(map(_is_cuda, asked))
+            to_device = any(map(is_cuda, asked))
             if to_device and name in ("tensor", "as_tensor", "asarray", "scalar_tensor"):
                 world.wait(f"torch.{name} of the host's numbers")
             for one in fresh:
@@ -285,14 +282,14 @@ class _Words(TorchFunctionMode):
         if tensor.is_meta:
             return tensor.to(_HOST, dtype)  # refused as ever
         here = known.of(tensor)
-        is_same = target is None or _is_cuda(target) == (here == "cuda")
+        is_same = target is None or is_cuda(target) == (here == "cuda")
         if is_same:
             return (
                 tensor.to(dtype, **options)
                 if dtype is not None
                 else (tensor.clone() if options.get("copy") else tensor)
             )
-        to_device, later = _is_cuda(target), bool(kwargs.get("non_blocking"))
+        to_device, later = is_cuda(target), bool(kwargs.get("non_blocking"))
         if not later or (to_device and here != "pinned"):
             self._world.wait(f"to {target}")
             self._world.settle()
@@ -311,122 +308,8 @@ class _Words(TorchFunctionMode):
         self._world.give(partial(_copy, found, kept))
 
 
-class _Stream:
-    """All is done in the order in which it is given."""
-
-    device = DEVICE
-    device_index, device_type, stream_id = 0, 1, 0
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-    def wait_stream(self, _: Any) -> None: ...
-    def wait_event(self, _: Any) -> None: ...
-    def is_capturing(self) -> bool:
-        return False
-
-    def synchronize(self) -> None:
-        TwoPlaces.now().wait("stream.synchronize")
-        TwoPlaces.now().settle()
-
-    def record_event(self, event: Any = None) -> Any:
-        event = event or _Event()
-        event.record(self)
-        return event
-
-
-class _Event:
-    """Ends what was given before it was recorded."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self._upto = 0
-
-    def record(self, _: Any = None) -> None:
-        self._upto = TwoPlaces.now().given
-
-    def wait(self, _: Any = None) -> None: ...
-
-    def query(self) -> bool:
-        return True
-
-    def synchronize(self) -> None:
-        world = TwoPlaces.now()
-        if world.done < self._upto:
-            left = world.given - self._upto
-            world.wait("event.synchronize" if left == 0 else LATE)
-            world.settle(self._upto)
-
-    def elapsed_time(self, _: Any) -> float:
-        return 0.0
-
-
-@contextlib.contextmanager
-def _on_stream(_: Any) -> Iterator[None]:
-    yield
-
-
-class _Cudart:
-    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
-        TwoPlaces.now().registered.append((address, size))
-        return 0
-
-    def cudaHostUnregister(self, address: int) -> int:
-        return 0
-
-
-_CUDA: dict[str, Any] = {
-    "is_available": lambda: True,
-    "is_initialized": lambda: True,
-    "device_count": lambda: 1,
-    "current_device": lambda: 0,
-    "set_device": lambda _: None,
-    "current_stream": lambda *_: _Stream(),
-    "default_stream": lambda *_: _Stream(),
-    "synchronize": lambda *_: _Stream().synchronize(),
-    "stream": _on_stream,
-    "Stream": _Stream,
-    "Event": _Event,
-    "cudart": _Cudart,
-    "mem_get_info": lambda *_: (64 * 2**30, 80 * 2**30),
-    "memory_reserved": lambda *_: 0,
-    "memory_allocated": lambda *_: 0,
-    "max_memory_allocated": lambda *_: 0,
-    "reset_peak_memory_stats": lambda *_: None,
-    "empty_cache": lambda: None,
-    "get_device_name": lambda *_: "pretended",
-    "get_device_properties": lambda *_: SimpleNamespace(
-        uuid="0", name="pretended", total_memory=80 * 2**30, major=9, minor=0
-    ),
-    "get_device_capability": lambda *_: (9, 0),
-    "is_bf16_supported": lambda *_: True,
-    "is_current_stream_capturing": lambda: False,
-    "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
-    "set_rng_state": lambda *_: None,
-    "manual_seed": lambda *_: None,
-    "manual_seed_all": lambda *_: None,
-    "_lazy_init": lambda: None,
-}
-
-
-_ACCELERATOR: dict[str, Any] = {
-    "is_available": lambda: True,
-    "current_accelerator": lambda *_, **__: DEVICE,
-    "current_stream": lambda *_: _Stream(),
-    "current_device_index": lambda: 0,
-}
-
-_make_wrapper: Any = torch.Tensor._make_wrapper_subclass
-
-
-def _wrapper(cls: Any, *args: Any, device: Any = None, **kwargs: Any) -> Any:
-    wrapper = _make_wrapper(cls, *args, device=_HOST if _is_cuda(device) else device, **kwargs)
-    if _is_cuda(device):
-        vars(wrapper)[_SAID] = "cuda"
-    return wrapper
-
-
 class TwoPlaces:
     """Pretends a GPU within `with`, in this thread."""
-
-    _now: "TwoPlaces | None" = None
 
     def __init__(self) -> None:
         self.known = _Known()
@@ -439,11 +322,6 @@ class TwoPlaces:
         self._queue: collections.deque[tuple[int, Callable[[], None]]] = collections.deque()
         self._is_counting = True
         self._ways_back = contextlib.ExitStack()
-
-    @classmethod
-    def now(cls) -> "TwoPlaces":
-        assert cls._now is not None
-        return cls._now
 
     def wait(self, how: str) -> None:
         """Count a wait, if it is one of ours."""
@@ -472,14 +350,14 @@ class TwoPlaces:
                 self._queue.popleft()[1]()
 
     def __enter__(self) -> "TwoPlaces":
-        TwoPlaces._now = self
-        for name, value in _CUDA.items():
+        current.append(self)
+        for name, value in CUDA.items():
             self._replace(torch.cuda, name, value)
-        for name, value in _ACCELERATOR.items():
+        for name, value in ACCELERATOR.items():
             self._replace(torch.accelerator, name, value)
         for name in ("from_numpy", "frombuffer"):
             self._replace(torch, name, self._of_the_host(getattr(torch, name)))
-        self._replace(torch.Tensor, "_make_wrapper_subclass", staticmethod(_wrapper))
+        self._replace(torch.Tensor, "_make_wrapper_subclass", staticmethod(wrapper))
         autograd: Any = torch.autograd
         run_backward = autograd._engine_run_backward
 
@@ -504,7 +382,7 @@ class TwoPlaces:
 
     def __exit__(self, *error: object) -> None:
         self._ways_back.close()
-        TwoPlaces._now = None
+        current.pop()
 
     def _replace(self, owner: Any, name: str, value: Any) -> None:
         self._ways_back.callback(setattr, owner, name, getattr(owner, name))

@@ -1,6 +1,6 @@
-"""A loop of one's own on a GPU that is pretended, and then on the host; rank 0 writes what was found.
+"""A loop of one's own on a GPU that is pretended, then on the host; rank 0 writes what was found.
 
-usage: two_places_own_loop.py OUT plain|ddp
+usage: two_places_own_loop.py OUT plain|ddp|accelerate
 """
 
 import json
@@ -24,6 +24,17 @@ out, kind = Path(sys.argv[1]), sys.argv[2]
 SAMPLES, FEATURES, CLASSES = 40, 6, 3
 
 
+def prepared(*, cpu: bool) -> Any:
+    """Return an Accelerator on the device or on the host."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    made = Accelerator(cpu=cpu)
+    torch.set_num_threads(1)  # on CPUs it takes all, and other threads round otherwise
+    return made
+
+
 def train(device: torch.device, world: TwoPlaces | None) -> dict[str, Any]:
     """Train; return the weights and how each `run.step` waited."""
     steps: list[dict[str, int]] = []
@@ -36,24 +47,27 @@ def train(device: torch.device, world: TwoPlaces | None) -> dict[str, Any]:
     data = TensorDataset(torch.randn(SAMPLES, FEATURES), torch.randint(0, CLASSES, (SAMPLES,)))
     loader: Any = DataLoader(
         data,
-        batch_size=8 if kind == "plain" else 4,
+        batch_size=4 if kind == "ddp" else 8,
         pin_memory=world is not None,
         sampler=DistributedSampler(data) if kind == "ddp" else None,
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    resumable = Resumable(
-        model=model,
-        optimizer=optimizer,
-        loader=loader,
-        log_every=1,
-        save_every="4 steps",
-        run_dir=out / f"{kind}-{device.type}",
-    )
+    optimizer: Any = torch.optim.AdamW(model.parameters(), lr=0.01)
+    settings: Any = {"log_every": 1, "save_every": "4 steps"}
+    settings["run_dir"] = out / f"{kind}-{device.type}"
+    backward: Any = torch.Tensor.backward
+    if kind == "accelerate":
+        accelerator = prepared(cpu=world is None)
+        model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+        backward = accelerator.backward
+        made = {"model": model, "optimizer": optimizer, "loader": loader}
+        resumable = Resumable.of(accelerator, **made, **settings)
+    else:
+        resumable = Resumable(model=model, optimizer=optimizer, loader=loader, **settings)
     with resumable as run:
         for _, batch in run.batches(epochs=3):
             x, y = (one.to(device, non_blocking=True) for one in batch)
             loss = nn.functional.cross_entropy(model(x), y)
-            loss.backward()  # type: ignore[no-untyped-call]
+            backward(loss)
             optimizer.step()
             optimizer.zero_grad()
             if world is not None:
@@ -64,7 +78,7 @@ def train(device: torch.device, world: TwoPlaces | None) -> dict[str, Any]:
     return {"steps": steps, "weights": weights}
 
 
-if kind == "ddp":
+if kind != "plain":
     dist.init_process_group("gloo")
 with TwoPlaces() as pretended:
     found = train(DEVICE, pretended)

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parents[3]
 _HERE = Path(__file__).parent
-_COUNTERS = ("waits.py", "two_places.py")
+_COUNTERS = ("waits.py", "two_places.py", "pretended_cuda.py")
 _OPTIMIZERS = Path(torch.optim.__file__).parent
 _PACKAGES = ("launcher", "strategies", "checkpointing")
 _aten = torch.ops.aten
@@ -33,7 +33,8 @@ _MASKS = (torch.bool, torch.uint8)
 _MAKES = {torch.tensor, torch.as_tensor, torch.asarray}
 _OF_THE_HOST = {
     ("grad_norm.py", "_square"),  # of gradients on the host, chunk by chunk
-    ("late_number.py", "_on_host"),  # a number of the host's, or one whose event is long past
+    ("late_number.py", "__init__"),  # numbers of the host
+    ("late_number.py", "read"),  # whose event is long past
     ("worker_signals.py", "start_shielded"),  # torch's DataLoader draws a seed
 }
 """What is read from the host's own memory on a GPU too."""
