@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from inspect import Parameter, signature
 from typing import Any
@@ -60,9 +61,19 @@ def made_optimizer(factory: Callable[[Any], Any], parameters: object) -> torch.o
     """Call an optimizer's factory with the parameters that it is for.
 
     Raises:
-        ConfigError: what it returns is no optimizer, or one that computes the loss by itself.
+        ConfigError: torch refuses what it asks for; what it returns is no optimizer, or one that
+            computes the loss by itself.
     """
-    optimizer = factory(parameters)
+    try:
+        optimizer = factory(parameters)
+    except (TypeError, ValueError) as error:
+        if not _is_raised_in(error, "torch.optim"):
+            raise
+        raise ConfigError(
+            f"the optimizer cannot be made: {error}. The function given as optimizer= is called "
+            "with the trainable parameters; pass these on, or groups of them, with valid settings, "
+            "such as optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)."
+        ) from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ConfigError(
             f"optimizer= returned {_kind(optimizer)}; it must return a torch.optim.Optimizer, such "
@@ -72,6 +83,12 @@ def made_optimizer(factory: Callable[[Any], Any], parameters: object) -> torch.o
         raise ConfigError(
             f"optimizer= returned {_kind(optimizer)}, which has no parameter groups to set a "
             "learning rate in. Return the optimizer that it is around."
+        )
+    rates = [group.get("lr") for group in optimizer.param_groups]
+    if odd := [rate for rate in rates if isinstance(rate, float) and not math.isfinite(rate)]:
+        raise ConfigError(
+            f"optimizer= returned {_kind(optimizer)} with a learning rate of {odd[0]}. Give it a "
+            "finite number, such as lr=1e-3."
         )
     closure = signature(optimizer.step).parameters.get("closure")
     if closure is not None and closure.default is Parameter.empty:
@@ -93,6 +110,14 @@ def _has_no_shape(tensor: torch.Tensor) -> bool:
 
 def _has_sparse_gradients(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
+
+
+def _is_raised_in(error: Exception, package: str) -> bool:
+    """Return whether the innermost frame is in a package, and not in the script's own code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(package)
 
 
 def _kind(value: object) -> str:

@@ -65,10 +65,28 @@ def test_a_compiled_model_is_known_by_what_torch_calls_it():
         (lambda p: None, "optimizer= returned a NoneType; it must return a torch.optim.Optimizer"),
         (lambda p: torch.optim.AdamW, "returned a type"),
         (torch.optim.LBFGS, "a LBFGS, whose step computes the loss again"),
+        (lambda p: torch.optim.AdamW([]), "cannot be made: optimizer got an empty parameter list"),
+        (lambda p: torch.optim.AdamW(p, lr=-1.0), "cannot be made: Invalid learning rate: -1.0"),
+        (
+            lambda p: torch.optim.SGD(p, lr=float("nan")),
+            "a SGD with a learning rate of nan",
+        ),
+        (
+            lambda p: torch.optim.SGD(["weight"], lr=0.1),
+            "cannot be made: optimizer can only optimi",
+        ),
     ],
 )
 def test_optimizers_that_cannot_be_used(factory, says):
     with pytest.raises(ConfigError, match=says):
+        made_optimizer(factory, plain().parameters())
+
+
+def test_what_the_scripts_own_code_raises_is_left_as_it_is():
+    def factory(parameters):
+        raise ValueError("of the script")
+
+    with pytest.raises(ValueError, match="of the script"):
         made_optimizer(factory, plain().parameters())
 
 
