@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from operator import eq
 from typing import Any
 
 from checkpointing import JSON
 from strategies import ConfigError
-from strategies.data.reading.first_samples import NUM_READ, first_samples
+from strategies.data.reading.first_samples import first_samples, is_same
 
 from ..context import RunContext
 from .recipe import Recipe
@@ -64,8 +65,8 @@ def _verdict(gathered: list[dict[str, Any]]) -> dict[str, JSON]:
             continue  # this is told with the batch, the seed and the other numbers of a plan
         if one["chosen"] != first["chosen"]:
             differing = rank, "its subset takes other indices"
-        elif is_known and one["content"] != first["content"]:
-            differing = rank, f"its first {NUM_READ} samples are others"
+        elif is_known and not is_same(one["content"], first["content"]):
+            differing = rank, "its first samples are others"
         if differing:
             break
     return {
@@ -78,9 +79,12 @@ def _verdict(gathered: list[dict[str, Any]]) -> dict[str, JSON]:
 
 def changed_samples(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Return what is to be said of data that is not what the run began with; None: it is. Pure."""
-    for name, what in (("chosen", "a subset takes other indices"), ("content", "samples differ")):
-        both = before.get(name), now.get(name)
-        if None not in both and both[0] != both[1]:
+    for name, what, agree in (
+        ("chosen", "a subset takes other indices", eq),
+        ("content", "samples differ", is_same),
+    ):
+        then, found = before.get(name), now.get(name)
+        if then is not None and found is not None and not agree(then, found):
             return (
                 f"the training data is not what the run had so far: {what}. If the script is as it "
                 f"was, each start makes other data; samples are repeated and left out. {_REMEDY}"

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ from .samples import IndexList, SampleReader
 
 NUM_READ = 6
 """Samples; one that draws a bit by itself is not found by each of them."""
+LOOK_S = 1.0
+"""After so long no further sample is read: some take seconds each, and every start would wait."""
 _MOST_INDICES = 100_000
 _MEMORY = (TensorDataset, list, tuple, torch.Tensor, np.ndarray)
 
@@ -33,15 +36,21 @@ class FirstSamples:
     length: int
     chosen: str
     """A digest of the indices that subsets take."""
-    content: str | None
-    """Of the first samples; None: they were not read, or cannot be."""
+    content: list[str] | None
+    """Of each of the first samples; None: they were not read, or cannot be."""
     varies: bool = False
     """A sample was another one when it was read again with the same random numbers."""
     keeps_draws: bool = False
     """Samples drew random numbers only when they were first read."""
 
 
-def first_samples(dataset: Any, seed: int, *, may_read: bool) -> FirstSamples:
+def first_samples(
+    dataset: Any,
+    seed: int,
+    *,
+    may_read: bool,
+    clock: Callable[[], float] = time.monotonic,
+) -> FirstSamples:
     """Look at a data set; random streams are left as they were. No collective.
 
     Args:
@@ -49,8 +58,9 @@ def first_samples(dataset: Any, seed: int, *, may_read: bool) -> FirstSamples:
         seed: the run's.
         may_read: whether this process may read samples. Where loader workers do, it must not: a
             file that it opens would be shared with them. What lies in memory is read in any case.
+        clock: in seconds.
     """
-    length, chosen = len(dataset), digest(_chosen(dataset))
+    length, chosen, until_s = len(dataset), digest(_chosen(dataset)), clock() + LOOK_S
     if not (may_read or _is_in_memory(dataset)):
         return FirstSamples(length=length, chosen=chosen, content=None)
     followed = _Followed(dataset)
@@ -66,17 +76,23 @@ def first_samples(dataset: Any, seed: int, *, may_read: bool) -> FirstSamples:
                 digests.append(again)
                 varies = varies or first != again
                 num_kept += index > 0 and was != now  # at the first, much begins that is no cache
+                if clock() > until_s:
+                    break
         except Exception:
-            return FirstSamples(
-                length=length, chosen=chosen, content=None
-            )  # the first step tells, with its place
+            # The first step tells, with its place.
+            return FirstSamples(length=length, chosen=chosen, content=None)
     return FirstSamples(
         length=length,
         chosen=chosen,
-        content=None if varies else digest(digests),
+        content=None if varies else digests,
         varies=varies,
         keeps_draws=not varies and num_kept > 1,
     )
+
+
+def is_same(content: Sequence[str], other: Sequence[str]) -> bool:
+    """Return whether two looks at the first samples agree, as far as both went. Pure."""
+    return all(a == b for a, b in zip(content, other, strict=False))
 
 
 class _Followed:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Subset, TensorDataset
 
-from strategies.data.reading.first_samples import FirstSamples, first_samples
+from strategies.data.reading.first_samples import NUM_READ, FirstSamples, first_samples, is_same
 
 
 class Noisy:
@@ -96,3 +96,17 @@ def test_a_data_set_that_fails_is_left_to_the_first_step() -> None:
             raise KeyError(index)
 
     assert look(Broken()).content is None
+
+
+def test_slow_samples_are_few_and_compared_as_far_as_they_go() -> None:
+    seconds = iter(range(100))
+    slow = Noisy()
+    with streams_are_kept():
+        found = first_samples(slow, 0, may_read=True, clock=lambda: 0.6 * next(seconds))
+    assert slow.reads == 2 * 2  # after 0.6 s and 1.2 s
+    assert found.content is not None
+    whole = look(Noisy()).content
+    assert whole is not None
+    assert (len(found.content), len(whole)) == (2, NUM_READ)
+    assert is_same(found.content, whole)
+    assert not is_same(found.content, [*found.content[:1], "another", *whole[2:]])
