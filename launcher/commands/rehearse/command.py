@@ -96,20 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         parser.add_argument(name, type=int, default=default, metavar="N", help=what)
     parser.add_argument("--strategy", metavar="S", help="strategy of every run (default ddp)")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=120.0,
-        metavar="S",
-        help="seconds for each command (default 120)",
-    )
-    parser.add_argument(
-        "--pace",
-        type=float,
-        default=0.05,
-        metavar="S",
-        help="lengthen each step until the fault by S seconds (default 0.05)",
-    )
+    for name, seconds, what in (
+        ("--timeout", 120.0, "seconds for each command (default 120)"),
+        ("--pace", 0.05, "lengthen each step until the fault by S seconds (default 0.05)"),
+    ):
+        parser.add_argument(name, type=float, default=seconds, metavar="S", help=what)
     parser.add_argument(
         "--rehearsal-dir",
         type=Path,

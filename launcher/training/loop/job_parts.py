@@ -86,7 +86,7 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     statistics = RunningStatistics(
         strategy.module, run.ranks, strategy.catalogue.buffers, exact=strategy.options.exact
     )
-    requested = current_hyperparameters(strategy.param_groups)
+    checkpointer = _checkpointer(run, recipe, plan, strategy, own_position)
     rules = EvaluationRules(stop=recipe.stop, plateau=recipe.plateau)
     rates = recipe.rates(strategy.param_groups, plan)
     unfreezing = Unfreezing(
@@ -94,16 +94,6 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
     )
     for note in (*statistics.notes, *rates.notes, *unfreezing.notes):
         run.warn(f"{note}.")
-    checkpointer = Checkpointer(
-        run,
-        strategy,
-        retention=recipe.retention(plan.steps_per_epoch),
-        requested=requested,
-        objects=recipe.objects,
-        own_position=own_position,
-        names_frozen=recipe.frozen == NAME,
-        strategy_name=strategy.name,
-    )
     common = common_to_ranks(
         plan,
         strategy=strategy.name,
@@ -131,6 +121,25 @@ def build_parts(run: RunContext, recipe: Recipe) -> JobParts:
         saver=SaveAtBoundary(run, checkpointer, log, save_every),
         exported=model.exported,
         model_names=model.names,
+    )
+
+
+def _checkpointer(
+    run: RunContext,
+    recipe: Recipe,
+    plan: BatchPlan,
+    strategy: Strategy,
+    own_position: OwnPosition | None,
+) -> Checkpointer:
+    return Checkpointer(
+        run,
+        strategy,
+        strategy_name=strategy.name,
+        retention=recipe.retention(plan.steps_per_epoch),
+        requested=current_hyperparameters(strategy.param_groups),
+        objects=recipe.objects,
+        own_position=own_position,
+        names_frozen=recipe.frozen == NAME,
     )
 
 

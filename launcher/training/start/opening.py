@@ -69,22 +69,21 @@ def open_run(
     console = console or RankConsole(is_heard=ranks.is_coordinator)
     communicator, masks = HostCommunicator(ranks), Masks()
     folder.warn, folder.mask = console.warn, masks.description
+    loop = SCRIPTS_OWN if own_loop else None
 
     def describe(attempt: int) -> dict[str, JSON]:
         names = {"strategy": strategy, "precision": precision.name}
-        loop = SCRIPTS_OWN if own_loop else None
         described = describe_run(attempt, ranks, seed, folder.elsewhere, **names, loop=loop)
         return masks.description(described)
 
     taking = FolderTaking(folder, heartbeat, describe)
     attempt = taking.take(communicator, at_least=environment.attempt)
-    file = environment.warning_file
     return RunContext(
         environment=environment,
         ranks=ranks,
         preemption=preemption,
         before_first_step=before_first_step or BeforeFirstStep(preemption),
-        end_time=EndTime(environment.end_time_s, file and end_time_file(file)),
+        end_time=_end_time(environment),
         heartbeat=heartbeat,
         lockstep=Lockstep(ranks, partial(end_alone, environment.error_file)),
         communicator=communicator,
@@ -107,6 +106,11 @@ def _settle_process(environment: RankEnvironment, ranks: Ranks, *, exact: bool) 
         use_one_thread()
     if ranks.device.type == "cpu" and not environment.tunes_malloc:
         keep_freed_memory()
+
+
+def _end_time(environment: RankEnvironment) -> EndTime:
+    file = environment.warning_file
+    return EndTime(environment.end_time_s, file and end_time_file(file))
 
 
 def _precision(environment: RankEnvironment, ranks: Ranks, *, own_loop: bool) -> Precision:

@@ -74,8 +74,7 @@ class Zero(KeptInPieces):
             device=self._step_device(),
             exact=self.options.exact,
         )
-        by_name = self.options.init == BY_NAME
-        deferred = build_deferred(blueprint) if by_name else None
+        deferred = build_deferred(blueprint) if self.options.init == BY_NAME else None
         model = build_model(blueprint) if deferred is None else deferred.model
         refuse_unlike_models(model, self.ranks)
         lay_out_in_rows(model)
