@@ -45,8 +45,8 @@ def newest_saved(events: Sequence[Mapping[str, Any]]) -> int:
     Args:
         events: of events.jsonl, oldest first. A start and a rollback settle where the run was.
     """
-    steps = [e["step"] for e in events if e["event"] in ("saved", "start", "rolled back")]
-    return int(steps[-1]) if steps else 0
+    settled = (e.get("step") for e in events if e["event"] in ("saved", "start", "rolled back"))
+    return next((step for step in reversed([*settled]) if isinstance(step, int)), 0)
 
 
 def _time_of(step: int, timed: Sequence[Mapping[str, Any]]) -> float:

@@ -86,10 +86,12 @@ class Job:
         self.run.lockstep.enter("the training loop")
         if (decision := self._loop.ending()) is None:
             self._is_over = False
-            yield from self._loop.iterate()
+            try:
+                yield from self._loop.iterate()
+            finally:
+                self._is_over = True  # also where it is left, for what a script does then
         else:
             self._log.already_over(decision)
-        self._is_over = True
         self._hold_what_was_asked_for()
 
     def try_measure(

@@ -55,6 +55,7 @@ def test_without_proc_nothing_is_known(tmp_path):
         ((), 0),
         ((("start", 0), ("saved", 4), ("saved", 8), ("end", 9)), 8),
         ((("saved", 8), ("rolled back", 4)), 4),
+        ((("saved", 8), ("saved", None)), 8),  # written by something else
         # A start that fell back to an older one has said so.
         ((("saved", 8), ("start", 4)), 4),
     ],
