@@ -1,7 +1,7 @@
 """Ranks as threads that send each other tensors."""
 
+import faulthandler
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -25,7 +25,7 @@ class Group:
 
     def __init__(self, world_size: int) -> None:
         self.rank = threading.local()
-        self._sent: dict[Any, SimpleQueue[torch.Tensor]] = defaultdict(SimpleQueue)
+        self._sent: dict[Any, SimpleQueue[torch.Tensor]] = {}
         self._met = threading.Barrier(world_size, timeout=LIMIT_S)
         self._all: list[torch.Tensor] = [torch.empty(0)] * world_size
 
@@ -36,14 +36,18 @@ class Group:
     def isend(self, tensor: torch.Tensor, group: None, group_dst: int, tag: int) -> Any:
         assert tensor.is_contiguous()
         assert tensor.numel()
-        self._sent[self.rank.own, group_dst, tag].put(tensor.clone())
+        self._queue(self.rank.own, group_dst, tag).put(tensor.clone())
         return SimpleNamespace(wait=lambda: None)
 
     def irecv(self, tensor: torch.Tensor, group: None, group_src: int, tag: int) -> Any:
         assert tensor.is_contiguous()
         assert tensor.numel()
-        queue = self._sent[group_src, self.rank.own, tag]
+        queue = self._queue(group_src, self.rank.own, tag)
         return SimpleNamespace(wait=lambda: tensor.copy_(queue.get(timeout=LIMIT_S)))
+
+    def _queue(self, *of: int) -> "SimpleQueue[torch.Tensor]":
+        # In one operation: two threads that both found none would each have a queue of its own.
+        return self._sent.setdefault(of, SimpleQueue())
 
     def _gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         self._all[self.rank.own] = tensor.clone()
@@ -96,4 +100,8 @@ def as_ranks(
 
     with ThreadPoolExecutor(world_size) as pool:
         running = [pool.submit(run, rank) for rank in range(world_size)]
-        return [one.result(LIMIT_S) for one in running]
+        try:
+            return [one.result(LIMIT_S) for one in running]
+        except TimeoutError:
+            faulthandler.dump_traceback()  # where each rank waits
+            raise
