@@ -57,15 +57,19 @@ class Ranks:
     memory: SharedMemory | None = None
     """That all of these read; None: by `neighbours` or the groups alone."""
 
+    @property
+    def shares_memory(self) -> bool:
+        """Whether several ranks compute on the processors of one host, and may share memory."""
+        return self.memory is not None and self.world_size > 1 and self.device.type == "cpu"
+
     def reserved_memory(self, size_bytes: int) -> SharedMemory | None:
         """Return memory with room for so much of each rank. Called on every rank, with one size.
 
         None, then on every rank: they compute elsewhere, are on several hosts, are one alone, or
         the system does not let them.
         """
-        if self.memory is None or self.world_size == 1 or self.device.type != "cpu":
-            return None
-        return self.memory if self.memory.reserve(size_bytes) else None
+        memory = self.memory if self.shares_memory else None
+        return memory if memory is not None and memory.reserve(size_bytes) else None
 
     @property
     def channel(self) -> HostChannel:

@@ -42,8 +42,8 @@ class Job:
         self._exported = parts.exported
         self._clock = parts.saver.clock
         self._loop = TrainingLoop(run, recipe, parts)
-        self._is_over: bool | None = None
-        """Whether this start has left the training loop; None: it has not begun it."""
+        self._is_over = self._loop.ending() is not None
+        """The training has ended, at an earlier start or at this one."""
         if recipe.validate is not None and recipe.measure is not None:
             self.try_measure(recipe.validate, recipe.measure, name="val")
 
@@ -85,7 +85,6 @@ class Job:
         """
         self.run.lockstep.enter("the training loop")
         if (decision := self._loop.ending()) is None:
-            self._is_over = False
             try:
                 yield from self._loop.iterate()
             finally:
@@ -244,7 +243,7 @@ class Job:
         Raises:
             ConfigError: the training has not begun or not ended.
         """
-        if not (self._loop.ending() is not None if self._is_over is None else self._is_over):
+        if not self._is_over:
             raise ConfigError(
                 f"{what} takes the saved weights of the end of the training, which is at step "
                 f"{self.step} of {self.plan.total_steps}. Call it after the training loop; in the "

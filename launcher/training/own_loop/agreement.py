@@ -45,7 +45,7 @@ class Agreement:
         self._look = look
         self._sends_later = ranks.device.type != "cpu"
         """A loss that a device still computes is read at the next step: it would be waited for."""
-        self._num_passed = 0
+        self._has_passed = False
         self._wait: Callable[[], Carried] | None = None
         self._notice: AgreedNotice | None = None
 
@@ -58,9 +58,9 @@ class Agreement:
         Raises:
             DesyncError: the ranks are at different steps, or were configured differently.
         """
-        if self._sends_later and self._num_passed:
+        if self._sends_later and self._has_passed:
             self._carry()
-        self._num_passed += 1
+        self._has_passed = True
         self._read()
         agreed, notice = self._boundary.receive(), self._notice
         self._notice = None

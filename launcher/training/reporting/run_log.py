@@ -227,8 +227,6 @@ def strategy_text(name: str, run: RunContext) -> str:
     text = f"{name}, {run.precision.name}"
     if run.exact:
         return f"{text}, the same bits on any number of ranks"
-    ranks, is_fp32 = run.ranks, run.precision.name == "fp32"
-    shares = ranks.memory is not None and ranks.world_size > 1 and ranks.device.type == "cpu"
-    if shares and is_fp32 and name in _EXACT_IS_FREE:
+    if run.ranks.shares_memory and run.precision.name == "fp32" and name in _EXACT_IS_FREE:
         return f"{text} (with --exact at this speed: the same bits on any number of ranks)"
     return text

@@ -77,7 +77,7 @@ def open_run(
         return masks.description(described)
 
     taking = FolderTaking(folder, heartbeat, describe)
-    attempt = taking.take(communicator, at_least=environment.attempt)
+    attempt, past_events = taking.take(communicator, at_least=environment.attempt)
     return RunContext(
         environment=environment,
         ranks=ranks,
@@ -92,7 +92,7 @@ def open_run(
         clock=clock,
         folder=folder,
         attempt=attempt,
-        past_events=tuple(taking.past_events),
+        past_events=past_events,
         seed=seed,
         exact=exact,
         asked_strategy=strategy,

@@ -36,20 +36,26 @@ class FolderTaking:
         self._folder = folder
         self._heartbeat = heartbeat
         self._describe = describe
-        self.past_events: list[Record] = []
-        """Of the folder's newest ones, on the coordinator, as it was found."""
 
-    def take(self, communicator: HostCommunicator, *, at_least: int) -> int:
-        """Take it; return this start's number, `at_least` that. Called on every rank.
+    def take(
+        self, communicator: HostCommunicator, *, at_least: int
+    ) -> tuple[int, tuple[Record, ...]]:
+        """Take it. Called on every rank.
+
+        Returns:
+            This start's number, `at_least` that; and on the coordinator the newest events that the
+            folder had.
 
         Raises:
             FolderUnavailableError: another run is in it, or there is no room.
             ConfigError: it cannot be written, or the checkpoints are elsewhere.
         """
         answer: JSON = None
+        past_events: tuple[Record, ...] = ()
         if communicator.rank == 0:
             try:
-                answer = {"attempt": self._take(at_least)}
+                number, past_events = self._take(at_least)
+                answer = {"attempt": number}
             except FolderUnavailableError as error:
                 answer = {"error": str(error), "may_pass": error.may_pass}
             except (ConfigError, OSError) as error:
@@ -59,16 +65,16 @@ class FolderTaking:
             raise FolderUnavailableError(found["error"], may_pass=found["may_pass"])
         if "error" in found:
             raise ConfigError(found["error"])
-        return int(found["attempt"])
+        return int(found["attempt"]), past_events
 
-    def _take(self, at_least: int) -> int:
+    def _take(self, at_least: int) -> tuple[int, tuple[Record, ...]]:
         folder = self._folder
         try:
             folder.create()
             lock = FolderLock.take(folder.path, warn=folder.warn, sleep=self._sleep)
             folder.is_ours = lock.is_ours
             folder.require_same_checkpoints()
-            self.past_events = folder.recent_events()
+            past_events = tuple(folder.recent_events())
             number = max(next_number(folder.path), at_least)
             folder.write_run(self._describe(number))
         except FolderUnavailableError as error:
@@ -81,7 +87,7 @@ class FolderTaking:
         atexit.register(folder.close)
         for store in (folder.checkpoints, folder.best):
             store.publishing.before_publish = lock.require_held
-        return number
+        return number, past_events
 
     def _with_what_is_there(self, error: FolderUnavailableError) -> FolderUnavailableError:
         """Return the error; the same command is worth another try where it has a checkpoint."""

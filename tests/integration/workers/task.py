@@ -18,7 +18,7 @@ from launcher.run_folder.folder import RunFolder
 from launcher.training.loop.job import Job, Preempted
 from launcher.training.run import Run
 from launcher.training.start.opening import open_run
-from strategies import Parameters, Ranks
+from strategies import Parameters, Ranks, metrics
 from strategies.boundary import notice_rounds
 
 CLASSES = 13
@@ -197,6 +197,17 @@ def make_job(
         global_batch=global_batch,
         **(arguments | recipe),
     )
+
+
+def measured(scores: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> dict[str, Any]:
+    """Return a metric of each kind that takes no table."""
+    losses = F.cross_entropy(scores, labels, reduction="none")
+    return {
+        "loss": losses,
+        "weighted": ((losses * weights).sum(), weights.sum()),
+        "mean": metrics.mean(losses, weights),
+        "accuracy": scores.argmax(-1) == labels,
+    }
 
 
 def train(

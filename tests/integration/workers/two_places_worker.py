@@ -38,12 +38,8 @@ environment = RankEnvironment.from_environ(os.environ)
 def measure(model: Any, batch: Any) -> dict[str, Any]:
     tokens, labels, weights = batch
     scores = model(tokens)
-    losses = F.cross_entropy(scores, labels, reduction="none")
     return {
-        "loss": losses,
-        "weighted": ((losses * weights).sum(), weights.sum()),
-        "mean": metrics.mean(losses, weights),
-        "accuracy": scores.argmax(-1) == labels,
+        **task.measured(scores, labels, weights),
         "f1": metrics.f1(scores, labels, num_classes=13),
         "f1_weighted": metrics.f1(scores, labels, num_classes=13, weights=(weights + 0.1) / 3),
     }

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from task import Normed, Samples, make_job
+from task import Normed, Samples, make_job, measured
 from torch import nn
 from waits import Waits
 
 from launcher.contract.environment import RankEnvironment
 from launcher.training.loop.steps import step as step_module
-from strategies import EMA, Penalty, metrics, process_groups
+from strategies import EMA, Penalty, process_groups
 from strategies.boundary import notice_rounds
 from strategies.parallel.calls.gradient_watch import WATCHED
 
@@ -56,14 +56,7 @@ class WithScalar(Normed):
 
 def measure(model, batch):
     tokens, labels, weights = batch
-    scores = model(tokens)
-    losses = F.cross_entropy(scores, labels, reduction="none")
-    return {
-        "loss": losses,
-        "weighted": ((losses * weights).sum(), weights.sum()),
-        "mean": metrics.mean(losses, weights),
-        "accuracy": scores.argmax(-1) == labels,
-    }
+    return measured(model(tokens), labels, weights)
 
 
 with process_groups(

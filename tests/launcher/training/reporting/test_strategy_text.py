@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
+from torch.distributed import ProcessGroup
 
 from launcher.training.reporting.run_log import strategy_text
+from strategies import Ranks
 
 FREE = " (with --exact at this speed: the same bits on any number of ranks)"
 
 
 def start(**changes: Any) -> Any:
-    given = {"memory": object(), "world_size": 2, "device": "cpu", "exact": False} | changes
-    ranks = SimpleNamespace(
-        memory=given["memory"],
+    given: dict[str, Any] = {
+        "memory": object(),
+        "world_size": 2,
+        "device": "cpu",
+        "exact": False,
+    } | changes
+    ranks = Ranks(
+        rank=0,
         world_size=given["world_size"],
-        device=SimpleNamespace(type=given["device"]),
+        device=torch.device(given["device"]),
+        host_group=cast(ProcessGroup, None),
+        memory=given["memory"],
     )
     precision = SimpleNamespace(name=given.get("precision", "fp32"))
     return SimpleNamespace(ranks=ranks, precision=precision, exact=given["exact"])
