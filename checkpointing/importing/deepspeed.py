@@ -144,7 +144,9 @@ def _native(opened: _Opened) -> tuple[_Found, _Scalars]:
     count = _count(states[0]["partition_count"])
     if count != len(parts):
         raise DamagedCheckpointError(
-            opened.folder, f"has the optimizer's state of {len(parts)} ranks out of {count}"
+            opened.folder,
+            f"has the optimizer's state of {len(parts)} ranks out of {count}: its save was cut "
+            "off, or files were lost. Give the folder of an older step",
         )
     groups = _groups(models[0].data["param_shapes"])
     layout = _ZERO_3 if stage == 3 else _ZERO_1_2

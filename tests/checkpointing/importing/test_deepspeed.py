@@ -10,15 +10,15 @@ from checkpointing import open_foreign
 MODEL, OPTIMIZER = "mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"
 
 
-def save(folder, *, model=(MODEL,), optimizer=OPTIMIZER, numel=6, stage=1, **more):
-    folder.mkdir()
+def save(folder, *, model=(MODEL,), optimizer=OPTIMIZER, numel=6, stage=1, ranks=1, **more):
+    folder.mkdir(parents=True)
     shapes = [OrderedDict(w=torch.Size([2, 3]))]
     for name in model:
         torch.save({"param_shapes": shapes, "module": {}, **more}, folder / name)
     flat = torch.arange(float(numel))
     state = {
         "zero_stage": stage,
-        "partition_count": 1,
+        "partition_count": ranks,
         "single_partition_of_fp32_groups": [flat],
         "fp32_flat_groups": [flat],
         "base_optimizer_state": {"state": {0: {"exp_avg": flat}}},
@@ -63,3 +63,17 @@ def test_what_is_not_padded_is_read(tmp_path, numel):
 def test_what_is_refused(tmp_path, given, message):
     with pytest.raises(ValueError, match=message):
         open_foreign(save(tmp_path / "ds", **given))
+
+
+def test_a_step_that_not_all_ranks_have_saved(tmp_path):
+    """DeepSpeed's `latest` may name one; an older step can be imported by its own folder."""
+    save(tmp_path / "out" / "two")
+    save(tmp_path / "out" / "four", ranks=2)
+    (tmp_path / "out" / "latest").write_text("four")
+    message = (
+        "four: has the optimizer's state of 1 ranks out of 2.*Give the folder of an older step"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_foreign(tmp_path / "out")
+    with open_foreign(tmp_path / "out" / "two").opened as opened:
+        assert opened is not None
