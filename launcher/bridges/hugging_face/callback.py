@@ -28,7 +28,7 @@ from ..records import BridgeRecords
 from ..versions import TRANSFORMERS
 from .checkpoints import amend, newest_complete, read_seal, step_of
 from .saving import TrainerSaving
-from .state import restore_callbacks
+from .state import restore_callbacks, restore_optimizer
 from .texts import changed_ranks_text, over_text, strategy_of
 
 BRIDGE = "RelaunchCallback"
@@ -180,6 +180,7 @@ class _Loop:
         if checkpoint is not None:
             rank.console.say(f"resuming from step {state.global_step}, {checkpoint}")
             restore_callbacks(trainer.callback_handler.callbacks, state.stateful_callbacks)
+            restore_optimizer(trainer.optimizer, checkpoint)
             if (text := changed_ranks_text(sealed, self._facts(), state.global_step)) is not None:
                 self.records.noted(text)
         if checkpoint is not None and sealed.get("owes_evaluation"):

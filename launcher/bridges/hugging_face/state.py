@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from ..rounded_state import restore_rounded
+
+_OPTIMIZER = "optimizer.pt"
+"""Under FSDP and DeepSpeed there are other files."""
 
 
 def restore_callbacks(callbacks: Sequence[Any], saved: Mapping[str, Any]) -> None:
@@ -22,3 +28,19 @@ def restore_callbacks(callbacks: Sequence[Any], saved: Mapping[str, Any]) -> Non
         for callback, entry in zip(own, entries, strict=False):
             for attribute, value in entry.get("attributes", {}).items():
                 setattr(callback, attribute, value)
+
+
+def restore_optimizer(optimizer: Any, checkpoint: Path) -> None:
+    """Put back what torch has rounded when the optimizer loaded a checkpoint's state.
+
+    Args:
+        optimizer: Trainer's, which may be wrapped by Accelerate.
+        checkpoint: Trainer's folder, from which it has loaded.
+    """
+    import torch
+
+    inner = getattr(optimizer, "optimizer", optimizer)
+    path = checkpoint / _OPTIMIZER
+    if isinstance(inner, torch.optim.Optimizer) and path.exists():
+        # Of what is mapped only that is read which is put back.
+        restore_rounded(inner, torch.load(path, map_location="cpu", weights_only=True, mmap=True))

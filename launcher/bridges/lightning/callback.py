@@ -10,7 +10,7 @@ rank's random numbers, which Lightning leaves out. The next `fit` finds it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +21,7 @@ from ..leaving import leave_for_notice
 from ..random_states import read_random_states, write_random_states
 from ..rank_notices import RankNotices, this_rank
 from ..records import BridgeRecords, usual_run_dir
+from ..rounded_state import restore_rounded
 from ..versions import LIGHTNING
 from .checkpoints import newest_whole, publish
 from .texts import loader_text, ranks_text, world_text
@@ -44,6 +45,7 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         self._path = self._rank.run_dir(usual_run_dir(self._rank.environment))
         self._records = BridgeRecords(self._rank, self._path)
         self._restored: Mapping[str, Any] = {}
+        self._optimizer_states: Sequence[Mapping[str, Any]] = ()
         self._step = 0
         self._is_leaving = False
 
@@ -85,8 +87,11 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         self._rank.handle_signals_again()
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Record the start, and put back the random numbers."""
+        """Record the start, and put back the random numbers and what torch has rounded."""
         rank = self._rank
+        for optimizer, saved in zip(trainer.optimizers, self._optimizer_states, strict=False):
+            restore_rounded(optimizer, saved)
+        self._optimizer_states = ()
         rank.handle_signals_again()
         rank.agreement()
         loaders = trainer.fit_loop._combined_loader.flattened
@@ -145,8 +150,9 @@ class RelaunchLightning(Callback):  # type: ignore[misc]
         }
 
     def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Keep what the checkpoint says of random numbers."""
+        """Keep what the checkpoint says of random numbers and optimizers."""
         self._restored = checkpoint.get("relaunch", {})
+        self._optimizer_states = checkpoint.get("optimizer_states", [])
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Record the end."""

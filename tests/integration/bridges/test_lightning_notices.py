@@ -52,6 +52,17 @@ def test_all_ranks_leave_together_and_the_same_command_follows_the_same_curve(
 
 
 @pytest.mark.slow
+def test_float32_state_of_bfloat16_weights_is_not_rounded(launch: Any) -> None:
+    given = {"dtype": "bfloat16", "trainer": {"max_epochs": 2}}
+    first = launch(*TWO, WORKER, json.dumps({"notice": [1, "step", 7], **given}))
+    assert first.wait() == 75, first.stderr
+    second = launch(*TWO, WORKER, json.dumps({"plain": True, **given}))
+    assert second.wait() == 0, second.stderr
+    undisturbed = told(second, "plain")
+    assert told(first, "ours") + told(second, "ours") == undisturbed
+
+
+@pytest.mark.slow
 def test_a_loader_that_cannot_resume_is_refused_with_what_to_use(launch: Any) -> None:
     given = {"loader": "DataLoader", "trainer": {"max_epochs": 1}}
     launched = launch(*TWO, WORKER, json.dumps(given))

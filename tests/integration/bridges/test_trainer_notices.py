@@ -30,6 +30,12 @@ EVALUATED = {
         "save_total_limit": 2,
     },
 }
+IN_BFLOAT16 = {
+    "notice": [0, "step", 4],
+    "dtype": "bfloat16",
+    "args": {"max_steps": 20, "save_steps": 50, "optim": "adafactor"},
+}
+"""Adafactor keeps float32 state for such weights, which torch rounds when it is loaded."""
 BY_EPOCH = {
     "notice": [1, "step", 12],
     "args": {
@@ -52,6 +58,7 @@ def told(launched: Any, who: str) -> list[Any]:
     [
         pytest.param(ACCUMULATED, 5, id="accumulated"),
         pytest.param(EVALUATED, 4, id="evaluation"),
+        pytest.param(IN_BFLOAT16, 4, id="bfloat16"),
         pytest.param(BY_EPOCH, 12, id="epoch", marks=pytest.mark.slow),
         *(
             pytest.param(

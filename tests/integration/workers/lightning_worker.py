@@ -2,6 +2,7 @@
 
     lightning_worker.py '{"notice": [1, "step", 7], "trainer": {...}, "loader": "DataLoader"}'
 
+"dtype": "bfloat16" is that of the weights, whose optimizer keeps float32.
 With "plain" the same training comes first as it is without relaunch, undisturbed.
 """
 
@@ -22,17 +23,35 @@ given = json.loads(sys.argv[1])
 rank = int(os.environ.get("RANK", "0"))
 
 
+class Momentum(torch.optim.Optimizer):
+    """Keeps float32 state for any weights, which torch rounds when it is loaded."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.05})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        with torch.enable_grad():
+            loss = closure()
+        for p in self.param_groups[0]["params"]:
+            mean = self.state[p].setdefault("mean", torch.zeros(p.shape))
+            mean.lerp_(p.grad.float(), 0.1)
+            p.copy_(p.float() - 0.05 * mean)
+        return loss
+
+
 class Model(pl.LightningModule):  # type: ignore[misc]
     def __init__(self, lead: str) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.to(getattr(torch, given.get("dtype", "float32")))
         self.lead = lead
         self.count = 0
 
     def _loss(self, batch: list[torch.Tensor]) -> torch.Tensor:
         x, y = batch
-        loss: torch.Tensor = ((self.layers(x)[:, 0] - y) ** 2).mean()
+        loss: torch.Tensor = ((self.layers(x.to(self.dtype))[:, 0] - y) ** 2).mean()
         return loss
 
     def _notice(self, hook: str) -> None:
@@ -60,6 +79,8 @@ class Model(pl.LightningModule):  # type: ignore[misc]
             print(f"{self.lead} val {self.trainer.global_step} {value:.17g}", flush=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        if "dtype" in given:
+            return Momentum(self.parameters())
         return torch.optim.AdamW(self.parameters(), lr=0.05)
 
 

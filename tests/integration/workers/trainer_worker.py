@@ -2,7 +2,7 @@
 
     trainer_worker.py '{"notice": [1, "step", 7], "args": {...}, "patience": 2, "plain": true}'
 
-"full": [1, 3] lets rank 1 find no room for a checkpoint from step 3 on.
+"full": [1, 3] lets rank 1 find no room for a checkpoint from step 3 on. "dtype": of the weights.
 With "plain" the same training comes first as it is without relaunch, undisturbed.
 """
 
@@ -31,7 +31,7 @@ class Model(nn.Module):
         self.layers = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        y = self.layers(x)[:, 0]
+        y = self.layers(x.to(self.layers[0].weight.dtype))[:, 0]
         return {"loss": ((y - labels) ** 2).mean(), "logits": y}
 
 
@@ -100,7 +100,11 @@ def train(output: str, callbacks: list[Any], last: Callable[[Any], Any]) -> Any:
         callbacks.append(EarlyStoppingCallback(given["patience"]))
     kind = Full if given.get("full") else Trainer
     trainer = kind(
-        model=Model(), args=args, train_dataset=data, eval_dataset=data[:12], callbacks=callbacks
+        model=Model().to(getattr(torch, given.get("dtype", "float32"))),
+        args=args,
+        train_dataset=data,
+        eval_dataset=data[:12],
+        callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=last(args))
     return trainer.state.global_step
