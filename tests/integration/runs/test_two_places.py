@@ -49,7 +49,7 @@ WHILE_ANOTHER_THREAD_COPIES = """
 """
 
 
-def test_a_wait_beside_another_threads(launch: Callable[..., Any]) -> None:
+def test_a_wait_beside_another_threads(launch: Any) -> None:
     """The pretended GPU itself: what another thread waits for is done before anybody goes on."""
     launched = launch("--nproc-per-node", "1", launch.script(WHILE_ANOTHER_THREAD_COPIES))
     assert launched.wait(60) == 0, launched.stderr

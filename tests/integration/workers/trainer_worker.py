@@ -31,7 +31,7 @@ class Model(nn.Module):
         self.layers = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.Linear(16, 1))
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        y = self.layers(x.to(self.layers[0].weight.dtype))[:, 0]
+        y = self.layers(x.to(next(self.parameters()).dtype))[:, 0]
         return {"loss": ((y - labels) ** 2).mean(), "logits": y}
 
 
