@@ -14,7 +14,7 @@ from ..format.tensor_spec import ITEMSIZES_BYTES, TensorSpec
 from ..reading.reader import CheckpointReader
 from ..storage.atomic_write import written_aside
 from ..storage.block_writer import BlockWriter
-from ..storage.local_files import LOCAL_FILES, Files
+from ..storage.local_files import LOCAL_FILES, Files, full_disk_told
 from .plan import WEIGHT_KEYS, choose_tensors, entry_of
 
 _PIECE_ELEMENTS = 1024 * 1024
@@ -114,16 +114,17 @@ def _write(
     named = [replace(entry, name=names.get(entry.name, entry.name)) for _, entry in pairs]
     header = encode_header(named, metadata)
     planned_bytes = len(header) + sum(entry.size_bytes for _, entry in pairs)
-    files.preallocate(fd, planned_bytes)
-    writer = BlockWriter(fd, files, BLOCK_BYTES, size_bytes=planned_bytes)
-    writer.write(memoryview(header))
-    for spec, entry in pairs:
-        for piece in _pieces(reader, spec, torch_dtype(entry.dtype)):
-            between()
-            writer.write(byte_view(piece))
-    size_bytes, _ = writer.finish()
-    files.fsync(fd)
-    return size_bytes
+    with full_disk_told(fd, files, planned_bytes):
+        files.preallocate(fd, planned_bytes)
+        writer = BlockWriter(fd, files, BLOCK_BYTES, size_bytes=planned_bytes)
+        writer.write(memoryview(header))
+        for spec, entry in pairs:
+            for piece in _pieces(reader, spec, torch_dtype(entry.dtype)):
+                between()
+                writer.write(byte_view(piece))
+        size_bytes, _ = writer.finish()
+        files.fsync(fd)
+        return size_bytes
 
 
 def _pieces(

@@ -12,6 +12,7 @@ from ..format.manifest import Manifest
 from ..format.strict_json import JSON
 from ..format.tensor_spec import TensorSpec
 from ..storage.commit_protocol import CommitProtocol, SaveToken
+from ..storage.local_files import full_disk_told
 from .shard_report import ShardReport, merge_reports
 from .stored_before import NOTHING_STORED, StoredBefore
 
@@ -64,7 +65,8 @@ class Commit:
         """
         reports = self._parsed()
         reused_bytes = sum(report.reused_bytes for report in reports)
-        return publishing.publish(self.attempt, self._merged(reports)) - reused_bytes
+        with full_disk_told(publishing.folder, publishing.files):
+            return publishing.publish(self.attempt, self._merged(reports)) - reused_bytes
 
     @classmethod
     def parse(cls, value: JSON) -> "Commit":

@@ -14,6 +14,7 @@ from ..format.fragment import Fragment
 from ..format.names import is_object, step_folder
 from ..format.strict_json import JSON, require_json
 from ..storage.commit_protocol import CommitProtocol, SaveToken
+from ..storage.local_files import full_disk_told
 from ..store.store import CheckpointStore
 from .collective_outcome import Outcome, error_in, notes_in, run_guarded, value_in
 from .commit import Commit
@@ -176,7 +177,8 @@ def _begin(store: CheckpointStore, snapshot: Snapshot) -> JSON:
     require_json(snapshot.state, "state")
     require_json(snapshot.created_by, "created_by")
     try:
-        return store.publishing.begin(snapshot.step).encode()
+        with full_disk_told(store.folder, store.files):
+            return store.publishing.begin(snapshot.step).encode()
     except OSError as error:
         raise SaveFailedError(f"rank 0: {error}") from error
 

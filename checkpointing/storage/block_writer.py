@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from .checksum import crc32, summing
 from .filesystems import ALIGN_BYTES
-from .local_files import Files
+from .local_files import Files, full_disk_told
 
 _WORTH_A_WRITE_BYTES = 256 * 1024
 """A shorter piece is copied to others rather than written alone."""
@@ -158,14 +158,17 @@ def write_new_file(
     Raises:
         OSError: From the disk.
     """
-    fd = files.create(path)
-    try:
-        files.preallocate(fd, size_bytes)
-        writer = BlockWriter(fd, files, block_bytes, size_bytes=size_bytes, is_aligned=is_aligned)
-        for piece in pieces:
-            writer.write(piece)
-        finished = writer.finish()
-        files.fsync(fd)
-    finally:
-        files.close(fd)
+    with full_disk_told(path.parent, files, size_bytes):
+        fd = files.create(path)
+        try:
+            files.preallocate(fd, size_bytes)
+            writer = BlockWriter(
+                fd, files, block_bytes, size_bytes=size_bytes, is_aligned=is_aligned
+            )
+            for piece in pieces:
+                writer.write(piece)
+            finished = writer.finish()
+            files.fsync(fd)
+        finally:
+            files.close(fd)
     return finished

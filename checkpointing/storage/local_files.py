@@ -9,7 +9,8 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -33,6 +34,9 @@ def _kind_of(fd: int) -> str | None:
     device = os.fstat(fd).st_dev
     mounts = kernel_text("/proc/self/mountinfo")
     return filesystem_type(mounts, os.major(device), os.minor(device))
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Files:
@@ -193,6 +197,14 @@ class Files:
         status = os.lstat(path)
         return (status.st_dev, status.st_ino), status.st_nlink
 
+    def free(self, at: PurePath | int) -> tuple[int, int | None]:
+        """Return the bytes and the files that still fit on the disk of a path or a descriptor.
+
+        None files: the filesystem does not count them.
+        """
+        found = os.statvfs(at)
+        return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+
     def unlink(self, path: PurePath) -> None:
         """Remove a file."""
         os.unlink(path)
@@ -203,3 +215,44 @@ class Files:
 
 
 LOCAL_FILES = Files()
+
+
+@contextmanager
+def full_disk_told(
+    at: PurePath | int, files: Files, needed_bytes: int | None = None
+) -> Iterator[None]:
+    """Add to the error of a full disk what there is, and what was needed.
+
+    Args:
+        at: A path or a descriptor on that disk.
+        files: How to reach it.
+        needed_bytes: What the body writes; None: little.
+
+    Raises:
+        OSError: What the body raises.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        text = error.strerror or os.strerror(error.errno)
+        needed = () if needed_bytes is None else (f"{_mib(needed_bytes)} are needed",)
+        told = ", ".join((*needed, *_free_text(at, files, error.errno)))
+        name = () if error.filename is None else (error.filename,)
+        raise OSError(error.errno, f"{text} ({told})" if told else text, *name) from error
+
+
+def _free_text(at: PurePath | int, files: Files, code: int) -> tuple[str, ...]:
+    if code == errno.EDQUOT:
+        return ()  # of a quota the disk tells nothing
+    try:
+        free_bytes, free_files = files.free(at)
+    except OSError:
+        return ()
+    few = () if free_files is None or free_files > 99 else (f"{free_files} more files fit on it",)
+    return f"the disk has {_mib(free_bytes)} free", *few
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"

@@ -130,6 +130,10 @@ class ObjectFiles(Files):
         """Refuse: an object has one name."""
         raise OSError(errno.ENOTSUP, "an object store links nothing", str(new))
 
+    def free(self, at: PurePath | int) -> tuple[int, int | None]:
+        """Refuse: a store does not tell."""
+        raise OSError(errno.EOPNOTSUPP, "an object store does not tell what fits")
+
     def identity(self, path: PurePath) -> tuple[Hashable, int]:
         """Return the path, and 1: an object has one name."""
         return path, 1

@@ -138,7 +138,8 @@ def _run_options(words: Words) -> RunOptions:
         option = f"--{name.replace('_', '-')}"
         is_given = words.flag(option) if name in run_options.FLAGS else option in words.given
         if is_given:
-            texts[name] = words.given[option].text
+            given = words.given[option]
+            texts[name] = values.place(given) if name in run_options.PLACES else given.text
     return RunOptions.of(texts)
 
 

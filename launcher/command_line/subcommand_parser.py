@@ -1,9 +1,21 @@
 """The parser of relaunch's own commands, such as `relaunch report`."""
 
 import argparse
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import UsageError
+
+
+def place(text: str) -> str:
+    """Read a folder, a file or a URL; nothing at all would mean the working folder.
+
+    Raises:
+        ArgumentTypeError: It is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty. Is a variable not set?")
+    return text
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -14,6 +26,7 @@ class CommandParser(argparse.ArgumentParser):
         if "epilog" in settings:
             settings["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(**settings, allow_abbrev=False)
+        self.register("type", Path, lambda text: Path(place(text)))
 
     def error(self, message: str) -> NoReturn:
         """Refuse the words.

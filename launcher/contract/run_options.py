@@ -74,4 +74,5 @@ _KINDS: Mapping[str, Callable[[str], Any]] = {
 _READ = {one.name: _KINDS[str(one.type)] for one in fields(RunOptions)}
 NAMES = tuple(_READ)
 FLAGS = frozenset(name for name, read in _READ.items() if read is bool)
+PLACES = frozenset(("run_dir", "checkpoints"))
 VARIABLES = frozenset(map(variable_of, NAMES))

@@ -255,5 +255,16 @@ def prepare_run_folder(asked: Path | None) -> None:
         where = error.filename if isinstance(error.filename, str) else asked
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UsageError(
-            f"--run-dir {asked} cannot be written ({where}: {reason}). Pass another folder."
+            f"--run-dir {asked} cannot be written ({_in_the_way(asked) or f'{where}: {reason}'}). "
+            "Pass another folder."
         ) from None
+
+
+def _in_the_way(asked: Path) -> str | None:
+    """Return what keeps a folder, or one above it, from being made, None if nothing does."""
+    for path in (asked, *asked.parents):
+        if path.is_symlink() and not path.exists():
+            return f"{path} is a link to {os.readlink(path)}, which does not exist"
+        if path.exists():
+            return None if path.is_dir() else f"{path} is a file"
+    return None

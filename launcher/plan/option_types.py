@@ -23,9 +23,18 @@ def optional(given: Given | None, read: Callable[[Given], Value]) -> Value | Non
     return None if given is None else read(given)
 
 
+def place(given: Given) -> str:
+    """Read a folder, a file or a URL; nothing at all would mean the working folder."""
+    if not given.text.strip():
+        raise UsageError(
+            f"{given.spelled} is empty. Is a variable not set? Write . for the working folder."
+        )
+    return given.text
+
+
 def path(given: Given) -> Path:
     """Read a path."""
-    return Path(given.text)
+    return Path(place(given))
 
 
 def whole(given: Given) -> int:

@@ -80,14 +80,30 @@ def bind(addr: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)
         listener.listen(2048)
+        _require_route(family, listener.getsockname())
     except OSError as error:
         listener.close()
         raise UsageError(_cannot_be_used(addr, port, error)) from error
     return listener
 
 
+def _require_route(family: int, where: tuple[object, ...]) -> None:
+    """Refuse an address to which this machine has no way itself: torch would try for ten minutes.
+
+    Raises:
+        OSError: ENETUNREACH, as in a sandbox in which not even the loopback interface is up.
+    """
+    with socket.socket(family, socket.SOCK_DGRAM) as way:
+        way.connect(where)  # nothing is sent
+
+
 def _cannot_be_used(addr: str, port: int, error: OSError) -> str:
     given = f"--master-addr {addr} --master-port {port} cannot be used"
+    if error.errno == errno.ENETUNREACH:
+        return (
+            f"the ranks cannot meet on {addr}: this machine has no route to it, although it is "
+            "its own address. Is the loopback interface down? Run: ip link set lo up"
+        )
     if error.errno == errno.EADDRNOTAVAIL:
         return (
             f"{given}: {addr} is no address of this machine. On one machine leave it out; on "

@@ -91,10 +91,22 @@ class RunFolder:
                 unwritable_text(self.path, error), may_pass=error.errno in NO_ROOM
             ) from error
         if self.elsewhere is not None:
-            try:
-                self.checkpoints.check_writable()
-            except SaveFailedError as error:
-                raise ConfigError(str(error)) from error
+            self._require_writable(self.checkpoints)
+        else:  # folders that are there may be another user's, or links to another disk
+            for store in (self.checkpoints, self.best):
+                if os.path.lexists(store.folder):
+                    self._require_writable(store)
+
+    def _require_writable(self, store: CheckpointStore) -> None:
+        try:
+            store.check_writable()
+        except SaveFailedError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in NO_ROOM:
+                raise FolderUnavailableError(
+                    unwritable_text(Path(store.folder), cause), may_pass=True
+                ) from error
+            raise ConfigError(str(error)) from error
 
     def require_same_checkpoints(self) -> None:
         """Refuse to train from the beginning where the run has checkpoints at another place.

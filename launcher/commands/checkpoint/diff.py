@@ -14,6 +14,7 @@ from checkpointing import (
     different_values,
 )
 
+from ...command_line.subcommand_parser import place
 from ...run_folder.tables import plural, render
 from .answers import DIFFERENT, FINE, print_json, print_lines
 from .target import add_weights, choose, find_target
@@ -27,7 +28,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add what `diff` takes."""
     for name in ("left", "right"):
         parser.add_argument(
-            name, metavar=name.upper(), help="one checkpoint, or a folder: its newest"
+            name,
+            type=place,
+            metavar=name.upper(),
+            help="one checkpoint, or a folder: its newest",
         )
     parser.add_argument(
         "--tolerance",

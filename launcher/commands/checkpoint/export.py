@@ -7,6 +7,7 @@ from pathlib import Path
 from checkpointing import CheckpointError
 
 from ...command_line.byte_size import byte_size
+from ...command_line.subcommand_parser import place
 from ...errors import UsageError
 from ...run_folder.checkpoint_summary import export_metadata
 from ...run_folder.tables import size_text
@@ -30,7 +31,7 @@ _DTYPES = {
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `export` takes."""
     add = parser.add_argument
-    add("folder", metavar="FOLDER")
+    add("folder", type=place, metavar="FOLDER")
     add("out", type=Path, metavar="OUT", help="a folder that does not exist yet")
     add(
         "--step",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from checkpointing import JSON, CheckpointError, CheckpointStore, PlaceError, place_at
 
+from ...command_line.subcommand_parser import place
 from ...errors import UsageError
 from ...run_folder.tables import plural, size_text
 from .answers import FINE, print_json, print_lines
@@ -19,7 +20,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="a folder of DCP, DeepSpeed or safetensors"
     )
-    parser.add_argument("run", metavar="RUN", help="a run folder, or a URL, without checkpoints")
+    parser.add_argument(
+        "run",
+        type=place,
+        metavar="RUN",
+        help="a run folder, or a URL, without checkpoints",
+    )
     parser.add_argument(
         "--prefix", metavar="TEXT", help='text before the model\'s own names, such as "model."'
     )

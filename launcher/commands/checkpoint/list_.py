@@ -13,6 +13,7 @@ from checkpointing import (
 )
 from checkpointing.store.inventory import own_bytes, own_bytes_of
 
+from ...command_line.subcommand_parser import place
 from ...run_folder.checkpoint_summary import summary
 from ...run_folder.tables import render, size_text
 from .answers import DAMAGED, FINE, print_json, print_lines
@@ -28,7 +29,7 @@ _OWN = "own"
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `list` takes."""
-    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("folder", type=place, metavar="FOLDER")
     add_weights(parser)
 
 

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 
 from checkpointing import CheckpointStore
 
+from ...command_line.subcommand_parser import place
 from ...errors import UsageError
 from .answers import FINE, print_json, print_lines
 from .target import find_target
@@ -13,7 +14,7 @@ HELP = "Keep a checkpoint permanently: neither a run nor prune deletes it. --rem
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `pin` takes."""
-    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("folder", type=place, metavar="FOLDER")
     parser.add_argument("steps", type=int, nargs="+", metavar="STEP")
     parser.add_argument("--remove", action="store_true", help="remove the pin")
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from checkpointing import CheckpointStore, Found, Retention, take_inventory
 from checkpointing.store.store import bytes_of_files
 
+from ...command_line.subcommand_parser import place
 from ...errors import UsageError
 from ...run_folder.checkpoint_summary import best_step, score
 from ...run_folder.jsonl import newest_start
@@ -26,7 +27,7 @@ class _Stores:
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `prune` takes."""
-    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("folder", type=place, metavar="FOLDER")
     add = parser.add_argument
     add("--keep", type=_keep, required=True, metavar="N", help="keep the N newest checkpoints")
     add(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from checkpointing import JSON, CheckpointReader, flatten
 
+from ...command_line.subcommand_parser import place
 from ...run_folder.tables import plural, render, size_text
 from .answers import FINE, print_json, print_lines
 from .named_files import named_lines
@@ -19,7 +20,7 @@ _HEADERS = ("tensor", "key", "shape", "dtype", "size", "chunks")
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `show` takes."""
-    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("folder", type=place, metavar="FOLDER")
     add_weights(parser)
     parser.add_argument("step", type=int, nargs="?", metavar="STEP", help="default: the newest")
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from checkpointing import DamagedCheckpointError, NoCheckpointError
 
+from ...command_line.subcommand_parser import place
 from ...errors import UsageError
 from ...run_folder.tables import plural
 from .answers import DAMAGED, FINE, print_json, print_lines
@@ -15,7 +16,7 @@ HELP = "Read every byte of some or all checkpoints, and report damage by file an
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what `verify` takes."""
-    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("folder", type=place, metavar="FOLDER")
     add_weights(parser)
     parser.add_argument("steps", type=int, nargs="*", metavar="STEP", help="default: all")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...command_line.subcommand_parser import CommandParser
+from ...errors import UsageError
 from ...run_folder.history import RunFacts, read_run
 from ...run_folder.plain_files import replace_text
 from ...terminal.console import say
@@ -29,24 +30,37 @@ def build_parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     """Run `relaunch report` and return the exit code.
 
+    Of several folders those that are no run's are left out, and told.
+
     Raises:
-        UsageError: the words are wrong, or a folder is no run's.
+        UsageError: the words are wrong, or no folder is a run's.
         SystemExit: 0, after `--help` was printed.
     """
-    paths = build_parser().parse_args(argv).runs
-    try:
-        found = [read_run(path) for path in paths]
-    except OSError as error:
-        say(f"error: {error.filename} cannot be read: {error.strerror}.")
-        return 1
-    try:
-        for facts in found:
+    found: list[RunFacts] = []
+    no_runs: list[UsageError] = []
+    code = 0
+    for path in build_parser().parse_args(argv).runs:
+        try:
+            found.append(read_run(path))
+        except UsageError as error:
+            no_runs.append(error)
+        except OSError as error:
+            say(f"error: {error.filename} cannot be read: {error.strerror}.")
+            code = 1
+    if no_runs and not found:
+        raise no_runs[0]
+    for no_run in no_runs:
+        say(f"error: {no_run}")
+        code = 1
+    for facts in found:
+        try:
             print(f"wrote {write_report(facts)}")
-    except OSError as error:
-        say(f"error: the report cannot be written: {error}")
-        return 1
-    print(f"\n{comparison(found)}")
-    return 0
+        except OSError as error:
+            say(f"error: the report cannot be written: {error}")
+            code = 1
+    if found:
+        print(f"\n{comparison(found)}")
+    return code
 
 
 def write_report(facts: RunFacts) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from checkpointing import JSON, SaveFailedError
+from checkpointing import JSON, SavedCheckpoint, SaveFailedError
 from strategies import EarlyStoppingState, Ending
 
+from ...run_folder.progress_line import duration_text
 from ..context import RunContext
 from ..recipe.interval import Every
 from ..reporting.save_log import SaveLog
@@ -19,6 +21,10 @@ from .checkpointer import Checkpointer
 from .save_deadline import SaveDeadline
 from .save_estimate import estimated_save_s, measured_bytes_per_s
 from .save_interval import SaveInterval
+
+TRY_AGAIN_S = (1.0, 4.0, 15.0, 40.0, 60.0, 60.0, 60.0)
+"""Waits before the last save of a finished run is tried again: four minutes for a disk to recover,
+or for somebody to make room."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +67,58 @@ class SaveAtBoundary:
                 reported, and the training continues.
         """
         self.pace.begin()
-        try:
-            if ending is None:
-                self._checkpointer.start_saving(step, state)
-            else:
-                self._log.saved(self._checkpointer.save(step, state), self.pace.seconds)
-                self.clock.saved(self.pace.seconds)
-        except SaveFailedError as error:
-            # The run is worth more than one checkpoint; a final state that is lost is a failure.
-            if ending is not None and ending.is_final:
-                raise
-            self._log.save_failed(step, error)
+        if ending is not None and ending.is_final:
+            self._saved(self._save_last(step, state))
+        else:
+            try:
+                if ending is None:
+                    self._checkpointer.start_saving(step, state)
+                else:
+                    self._saved(self._checkpointer.save(step, state))
+            except SaveFailedError as error:  # the run is worth more than one checkpoint
+                self._log.save_failed(step, error)
         self.pace.training_continues()
         self._run.heartbeat.beat()
+
+    def _saved(self, saved: SavedCheckpoint) -> None:
+        self._log.saved(saved, self.pace.seconds)
+        self.clock.saved(self.pace.seconds)
+
+    def _save_last(self, step: int, state: Mapping[str, JSON]) -> SavedCheckpoint:
+        """Save the state of a finished run, which nothing else holds; try several times.
+
+        Raises:
+            SaveFailedError: on every rank; there is no time any more, or the disk does not recover.
+        """
+        for number, wait_s in enumerate(TRY_AGAIN_S):
+            try:
+                return self._checkpointer.save(step, state)
+            except SaveFailedError as error:
+                self._log.save_failed(step, error)
+            if number == 0:
+                self._run.warn(
+                    "this was the last save of a finished run. It is tried again for "
+                    f"{duration_text(sum(TRY_AGAIN_S))}: make room, or mend the disk, now."
+                )
+            if self._is_asked_within(wait_s):
+                break
+        try:
+            return self._checkpointer.save(step, state)
+        except SaveFailedError as error:
+            newest = self._checkpointer.newest_step
+            since = "" if newest is None else f" after step {newest}"
+            raise SaveFailedError(
+                f"{error} The run has finished, but its end is not saved: the same command "
+                f"repeats the steps{since}."
+            ) from error
+
+    def _is_asked_within(self, seconds: float) -> bool:
+        """Wait on every rank; return whether any of them is asked to leave. Collective."""
+        until_s = self._run.clock() + seconds
+        while self._run.clock() < until_s and not self._run.preemption.requested:
+            time.sleep(min(1.0, seconds))
+            self._run.heartbeat.beat()
+        return any(self._run.communicator.all_gather(self._run.preemption.requested))
 
     def passed(self, evaluation_s: float = 0.0, num_turns: int = 1) -> None:
         """Note the time of a step at its boundary; estimate that of a save, if that matters.

@@ -1,10 +1,13 @@
+import errno
 import json
+import os
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
 from launcher.run_folder.folder import RunFolder
+from launcher.run_folder.lock import FolderUnavailableError
 
 
 def test_a_line_cut_off_by_a_kill_is_no_record(tmp_path: Path) -> None:
@@ -45,3 +48,30 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 def test_making_it_leaves_nothing_behind(tmp_path: Path) -> None:
     RunFolder(tmp_path / "a" / "b").create()
     assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "best"])
+def test_a_place_for_checkpoints_that_cannot_be_written_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).symlink_to("gone/away")  # to a disk that is not mounted
+    with pytest.raises(ValueError, match=f"cannot save checkpoints in {tmp_path / name}"):
+        RunFolder(tmp_path).create()
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    RunFolder(tmp_path).create()
+    assert list((tmp_path / name).iterdir()) == []
+
+
+def test_a_full_place_for_checkpoints_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    folder = RunFolder(tmp_path)
+
+    def full(path: PurePath) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(folder.checkpoints.files, "mkdir", full)
+    with pytest.raises(FolderUnavailableError, match="checkpoints cannot be written: No space"):
+        folder.create()

@@ -317,3 +317,23 @@ def test_a_folder_that_cannot_be_read(tmp_path, write_run, capfd):
     (folder / "metrics.jsonl").mkdir()
     assert report([str(folder)]) == 1
     assert f"{folder}/metrics.jsonl cannot be read" in capfd.readouterr().err
+
+
+def test_of_several_folders_those_that_are_no_runs_are_left_out(tmp_path, write_run, capfd):
+    good = write_run(tmp_path / "good")
+    (tmp_path / "empty").mkdir()
+    unreadable = write_run(tmp_path / "unreadable")
+    (unreadable / "metrics.jsonl").unlink()
+    (unreadable / "metrics.jsonl").mkdir()
+    unwritable = write_run(tmp_path / "unwritable")
+    (unwritable / "report.md").mkdir()
+    names = ("empty", "good", "unreadable", "unwritable", "gone")
+    assert report([str(tmp_path / name) for name in names]) == 1
+    told = capfd.readouterr()
+    assert f"error: {tmp_path}/empty holds no events.jsonl" in told.err
+    assert f"error: {tmp_path}/gone is not a folder" in told.err
+    assert f"error: {tmp_path}/unreadable/metrics.jsonl cannot be read" in told.err
+    assert "error: the report cannot be written" in told.err
+    assert f"wrote {good}/report.md" in told.out
+    rows = told.out.strip().splitlines()[-2:]
+    assert [row.split()[0] for row in rows] == ["good", "unwritable"]
