@@ -23,6 +23,37 @@ MORE_IN_A_STEP = {
     "digests": 1,  # what was asked for
 }
 
+WHILE_ANOTHER_THREAD_COPIES = """
+    import threading
+    import torch
+    from two_places import TwoPlaces
+
+    with TwoPlaces() as world:
+        begun, read = threading.Event(), threading.Event()
+        value = []
+        def copy():
+            begun.set()
+            read.wait(0.5)
+            value.append(7)
+        world.give(copy)
+        event = torch.cuda.Event()
+        event.record()
+        beside = threading.Thread(target=event.synchronize)
+        beside.start()
+        begun.wait(30)
+        event.synchronize()
+        found = list(value)
+        read.set()
+        beside.join()
+    assert found == [7]
+"""
+
+
+def test_a_wait_beside_another_threads(launch: Callable[..., Any]) -> None:
+    """The pretended GPU itself: what another thread waits for is done before anybody goes on."""
+    launched = launch("--nproc-per-node", "1", launch.script(WHILE_ANOTHER_THREAD_COPIES))
+    assert launched.wait(60) == 0, launched.stderr
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)

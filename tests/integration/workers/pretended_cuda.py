@@ -75,10 +75,11 @@ def _on_stream(_: Any) -> Iterator[None]:
 
 class _Cudart:
     def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
-        now().registered.append((address, size))
+        now().registered[address] = size
         return 0
 
     def cudaHostUnregister(self, address: int) -> int:
+        del now().registered[address]
         return 0
 
 

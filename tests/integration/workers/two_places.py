@@ -16,6 +16,7 @@ A tensor that C++ makes of nothing belongs nowhere until it meets another.
 
 import collections
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -23,23 +24,21 @@ from typing import Any
 
 import torch
 import torch.utils.checkpoint
+from known_places import KnownPlaces, key_of  # type: ignore[import-not-found]
 from pretended_cuda import (  # type: ignore[import-not-found]
     ACCELERATOR,
     CUDA,
     DEVICE,
-    SAID,
     current,
     is_cuda,
     wrapper,
 )
-from torch.multiprocessing import reductions
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 from waits import place  # type: ignore[import-not-found]
 
 _HOST = torch.device("cpu")
-_WEAK: Any = reductions.StorageWeakRef
 _aten = torch.ops.aten
 _MASKS = (torch.bool, torch.uint8)
 _NUMBERS_WELCOME_NOWHERE = {_aten.cat.default, _aten.stack.default}
@@ -52,40 +51,6 @@ _GETTERS = {torch.Tensor.device, torch.Tensor.is_cuda, torch.Tensor.is_cpu}
 
 class Mixed(RuntimeError):
     """An operation that a GPU would refuse."""
-
-
-def _key(tensor: torch.Tensor) -> int | None:
-    tensor = getattr(tensor, "_local_tensor", tensor)
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except (NotImplementedError, RuntimeError):
-        return None
-
-
-class _Known:
-    """Of which storages it is known where they are."""
-
-    def __init__(self) -> None:
-        self._where: dict[int, tuple[Any, str]] = {}
-
-    def of(self, tensor: torch.Tensor) -> str | None:
-        """Return "cuda", "cpu", "pinned" or None: it is not known."""
-        if SAID in vars(tensor):
-            return str(vars(tensor)[SAID])
-        key = _key(tensor)
-        found = self._where.get(key) if key is not None else None
-        if found is None:
-            return None
-        if found[0].expired():
-            del self._where[key]  # type: ignore[arg-type]
-            return None
-        return found[1]
-
-    def put(self, tensor: torch.Tensor, where: str) -> None:
-        local = getattr(tensor, "_local_tensor", tensor)
-        key = _key(local)
-        if key is not None:
-            self._where[key] = _WEAK(local.untyped_storage()), where
 
 
 def _tensors(*values: Any) -> list[torch.Tensor]:
@@ -247,8 +212,8 @@ class _Words(TorchFunctionMode):
         args, kwargs = tree_map(on_host, (args, kwargs))
         found = func(*args, **kwargs)
         results = _tensors(found)
-        given = {_key(one) for one in _tensors(args, kwargs)}
-        fresh = [one for one in results if _key(one) not in given and not one.is_meta]
+        given = {key_of(one) for one in _tensors(args, kwargs)}
+        fresh = [one for one in results if key_of(one) not in given and not one.is_meta]
         if asked and name not in ("backward",):
             to_device = any(map(is_cuda, asked))
             if to_device and name in ("tensor", "as_tensor", "asarray", "scalar_tensor"):
@@ -312,24 +277,32 @@ class TwoPlaces:
     """Pretends a GPU within `with`, in this thread."""
 
     def __init__(self) -> None:
-        self.known = _Known()
+        self.known = KnownPlaces()
         self.waits: Counter[str] = Counter()
-        self.registered: list[tuple[int, int]] = []
+        self.registered: dict[int, int] = {}
+        """Bytes of memory that is locked, by address."""
         self.done = 0
         """How much of what the device was given is known to be done."""
         self.given = 0
         """Operations that it was given."""
         self._queue: collections.deque[tuple[int, Callable[[], None]]] = collections.deque()
+        self._copying = threading.RLock()
+        self._host = threading.get_ident()
         self._is_counting = True
         self._ways_back = contextlib.ExitStack()
 
     def wait(self, how: str) -> None:
-        """Count a wait, if it is one of ours."""
+        """Count a wait, if it is one of ours and of the thread that trains."""
+        if threading.get_ident() != self._host:
+            return
         if self._is_counting and (where := place(besides="late_number.py")) is not None:
             self.waits[f"{where} ({how})"] += 1
 
     @contextlib.contextmanager
     def uncounted(self) -> Iterator[None]:
+        if threading.get_ident() != self._host:
+            yield
+            return
         before, self._is_counting = self._is_counting, False
         try:
             yield
@@ -343,11 +316,13 @@ class TwoPlaces:
             self._queue.append((self.given, copy))
 
     def settle(self, upto: int | None = None) -> None:
-        """Let the device do what it was given, up to there."""
-        self.done = max(self.done, self.given if upto is None else upto)
-        while self._queue and self._queue[0][0] <= self.done:
-            with self.uncounted():
-                self._queue.popleft()[1]()
+        """Return once the device has done what it was given, up to there; in any thread."""
+        with self._copying:  # what another thread waits for may be half done
+            upto = max(self.done, self.given if upto is None else upto)
+            while self._queue and self._queue[0][0] <= upto:
+                with self.uncounted():
+                    self._queue.popleft()[1]()
+            self.done = upto
 
     def __enter__(self) -> "TwoPlaces":
         current.append(self)
@@ -392,7 +367,7 @@ class TwoPlaces:
         def made(*args: Any, **kwargs: Any) -> torch.Tensor:
             tensor = make(*args, **kwargs)
             address = tensor.data_ptr()
-            locked = any(a <= address < a + size for a, size in self.registered)
+            locked = any(a <= address < a + size for a, size in self.registered.items())
             self.known.put(tensor, "pinned" if locked else "cpu")
             return tensor
 
