@@ -45,6 +45,8 @@ def engine_config(
         "zero_force_ds_cpu_optimizer": False,
         "gradient_clipping": 0.0,
         "communication_data_type": "fp32",
+        # It would wait for the device in each forward and step, to tell a speed that nobody reads.
+        "timers": {"throughput": {"enabled": False}},
     }
     if stage > 1:
         # Left out, DeepSpeed adds micro-batches in the precision of the weights. Stage 1 gets it

@@ -37,3 +37,11 @@ def test_with_exact_sums_its_own_bucket_is_small_and_linear_layers_are_torchs() 
     config = engine_config(stage=3, precision="fp32", device_type="cuda", offload=False, exact=True)
     assert config["zero_optimization"]["reduce_bucket_size"] == 4096
     assert not config["zero_optimization"]["memory_efficient_linear"]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_no_timer_waits_for_the_device(stage: int) -> None:
+    """DeepSpeed's timer of throughput would, in each forward, also of an evaluation."""
+    config = engine_config(stage=stage, precision="bf16", device_type="cuda", offload=False)
+    timers = pytest.importorskip("deepspeed.utils.config").get_timers_config(config)
+    assert not timers.enabled
