@@ -32,7 +32,7 @@ def copied_together(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[Non
         # The widest first: then each begins at a multiple of its own width.
         tensors.sort(key=torch.Tensor.element_size, reverse=True)
         raw = [t.detach().reshape(-1).view(torch.uint8) for t in tensors]
-        parts = torch.cat(raw).cpu().split([len(one) for one in raw])
+        parts = torch.split(torch.cat(raw).cpu(), [len(one) for one in raw])
         _copies.update((id(t), p.view(t.dtype)) for t, p in zip(tensors, parts, strict=True))
     try:
         yield

@@ -52,7 +52,8 @@ def test_values_of_every_width_keep_their_bits(world: Any) -> None:
             torch.tensor(2.0**-1074, dtype=torch.float64, device="cuda"),
         ]
         optimizer = torch.optim.SGD([torch.zeros(1, device="cuda", requires_grad=True)])
-        optimizer.state["shared"] = {"nested": [kept[0], (kept[1], {"a": kept[2]}), *kept[3:]]}
+        state: Any = optimizer.state
+        state["shared"] = {"nested": [kept[0], (kept[1], {"a": kept[2]}), *kept[3:]]}
         alone = [on_host(one) for one in kept]
         with copied_together([optimizer]):
             together = [on_host(one) for one in kept]
