@@ -1,8 +1,12 @@
 """What DeepSpeed is asked for, without DeepSpeed."""
 
-import pytest
+from types import SimpleNamespace
+from typing import Any
 
-from strategies.parallel.zero.start.engine_config import engine_config
+import pytest
+import torch
+
+from strategies.parallel.zero.start.engine_config import engine_config, tell_free_memory
 
 
 @pytest.mark.parametrize(
@@ -45,3 +49,20 @@ def test_no_timer_waits_for_the_device(stage: int) -> None:
     config = engine_config(stage=stage, precision="bf16", device_type="cuda", offload=False)
     timers = pytest.importorskip("deepspeed.utils.config").get_timers_config(config)
     assert not timers.enabled
+
+
+@pytest.mark.parametrize("visible", ["GPU-8932f937-d72c-4106-c12f-20bd9faed9f6", "MIG-c6d4f1ef"])
+def test_gpus_may_be_named_where_nvml_is_there(
+    monkeypatch: pytest.MonkeyPatch, visible: str
+) -> None:
+    kind: Any = pytest.importorskip("deepspeed.accelerator.cuda_accelerator")
+    ours: Any = pytest.importorskip("deepspeed.accelerator.real_accelerator")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(kind, "pynvml", SimpleNamespace(nvmlDeviceGetHandleByIndex=int))
+    monkeypatch.setattr(ours, "ds_accelerator", kind.CUDA_Accelerator())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index + 5, 9))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    with pytest.raises(ValueError, match="invalid literal for int"):
+        ours.ds_accelerator.available_memory()
+    tell_free_memory(torch.device("cuda", 3))
+    assert ours.ds_accelerator.available_memory() == 8
