@@ -32,6 +32,7 @@ from .gradients.bucket_order import BucketOrder
 from .state.implementation import library_of
 from .state.optimizer_extras import extras_of, put_back_extras
 from .state.saved_state import SavedState, Scalars, TensorSource
+from .state.small_tensors import copied_together
 
 
 class Parameters(Sequence[nn.Parameter]):
@@ -335,8 +336,9 @@ class Strategy(ABC):
             ConfigError: something has no place in a checkpoint, before hours are lost with it.
         """
         if outcome.applied and not self._is_known_savable:
-            self.scalars()
-            self.extras()
+            with copied_together(self.optimizers):
+                self.scalars()
+                self.extras()
             self._is_known_savable = True
 
     def extras(self) -> dict[str, JSON]:

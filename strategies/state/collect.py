@@ -19,6 +19,7 @@ from ..collectives.replicas import require_equal
 from ..errors import ConfigError
 from ..parallel.catalogue import FROZEN, WEIGHT_KEYS
 from ..parallel.state.hyperparameters import current_hyperparameters, to_json
+from ..parallel.state.small_tensors import copied_together
 from ..parallel.state.trained_state import TrainedState
 from .stateful import EncodedObjects, Objects, encode_objects
 
@@ -59,15 +60,16 @@ def collect_state(
         ConfigError: on every rank, when the state of an object cannot be saved.
         StrategyError: on every rank, when some hold other weights than the rest.
     """
-    frozen, fragments = _frozen_apart(strategy.fragments(weights_only=weights_only), stored)
-    # The coordinator's objects count; all ranks learn what is wrong with them before any raises.
-    counts = communicator.rank == 0 and not weights_only
-    encoded, problem = _encode_own(objects or {} if counts else {})
-    fragments += encoded.fragments
-    shared = _shared_of(strategy, fragments, weights_only=weights_only)
-    shared |= {"problem": problem, "frozen": None if stored is None else stored.look(frozen)}
-    everyone = _gathered(shared, strategy, communicator, step=step)
-    own = _kept_of(strategy, requested, everyone, weights_only=weights_only)
+    with copied_together(strategy.optimizers):
+        frozen, fragments = _frozen_apart(strategy.fragments(weights_only=weights_only), stored)
+        # The coordinator's objects count; all learn what is wrong with them before any raises.
+        counts = communicator.rank == 0 and not weights_only
+        encoded, problem = _encode_own(objects or {} if counts else {})
+        fragments += encoded.fragments
+        shared = _shared_of(strategy, fragments, weights_only=weights_only)
+        shared |= {"problem": problem, "frozen": None if stored is None else stored.look(frozen)}
+        everyone = _gathered(shared, strategy, communicator, step=step)
+        own = _kept_of(strategy, requested, everyone, weights_only=weights_only)
     part = None
     if stored is not None and strategy.catalogue.frozen:
         part = stored.divide(frozen, [one["frozen"] for one in everyone])

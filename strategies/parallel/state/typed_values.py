@@ -14,9 +14,8 @@ import torch
 from checkpointing import JSON, dtype_name, torch_dtype
 
 from ...errors import ConfigError
+from .small_tensors import INLINE_ELEMENTS, on_host
 
-INLINE_ELEMENTS = 16
-"""A tensor of more is stored as a tensor, if it can be stored at all."""
 _OWNER, _HOST = "owner", "host"
 
 Store: TypeAlias = Callable[[torch.Tensor, str], None]
@@ -127,7 +126,7 @@ def _tensor(value: torch.Tensor, where: str, owner: torch.device, store: Store |
         dtype = dtype_name(value.dtype)
     except ValueError as error:
         raise UnsavableError(f"{where}: {error}") from error
-    flat = value.detach().reshape(-1).cpu()
+    flat = on_host(value)
     if flat.is_complex():
         raise UnsavableError(f"{where} is a small tensor of complex numbers")
     numbers = flat.double().tolist() if flat.is_floating_point() else flat.tolist()

@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -103,8 +104,8 @@ class Layout(ABC):
     def settle(self, *, is_finite: bool) -> None:
         """Have the step follow our verdict, just before it.
 
-        Where gradients are offloaded, DeepSpeed has judged each as it arrived: without the other
-        ranks, before the penalty, and those of parameters that are held back too.
+        DeepSpeed's own, where gradients are offloaded, is without the other ranks, before the
+        penalty, and over parameters that are held back too.
         """
 
     def forget_gradients(self) -> None:
@@ -128,6 +129,7 @@ class Stage12(Layout):
 
     needs = (
         *(
+            "_wait_for_offload_copies",
             "averaged_gradients",
             "bit16_groups_flat",
             "check_grad_overflow",
@@ -192,6 +194,12 @@ class Stage12(Layout):
             zero.use_separate_grad_accum and not zero.partition_gradients
         )
 
+    def gradients(self) -> Iterator[tuple[Piece, torch.Tensor]]:
+        """Yield this rank's share of the reduced gradients, after the last backward."""
+        # On their way from a GPU while the host goes on; DeepSpeed waits in its step only.
+        self._zero._wait_for_offload_copies()
+        yield from super().gradients()
+
     def _reduced(self) -> Iterator[tuple[Piece, torch.Tensor]]:
         # What lies between two pieces, and after the last, is padding.
         found = {
@@ -234,8 +242,9 @@ class Stage3(Layout):
     """DeepSpeedZeroOptimizer_Stage3: every parameter cut into equal parts, the last one padded."""
 
     needs = (
-        *("_get_param_partition_rank", "averaged_gradients", "checkpoint_event_epilogue"),
-        *("checkpoint_event_prologue", "communication_data_type", "fp16_groups"),
+        *("_get_norm_groups", "_get_param_partition_rank", "averaged_gradients"),
+        *("check_overflow", "checkpoint_event_epilogue", "checkpoint_event_prologue"),
+        *("communication_data_type", "fp16_groups"),
         *(
             "fp16_partitioned_groups",
             "fp16_partitioned_groups_flat",
@@ -295,11 +304,9 @@ class Stage3(Layout):
 
     def settle(self, *, is_finite: bool) -> None:
         """Have the step follow our verdict, just before it."""
-        if self.is_offloaded:
-            # In fp16 the sums over the micro-batches are looked at again; their copies are used.
-            self._zero.grad_partitions_flat_buffer.zero_()
-            names = () if is_finite else map(self._zero.get_param_id, self._zero.param_names)
-            self._zero.norm_for_param_grads = dict.fromkeys(names, torch.tensor(math.nan))
+        # What is known already it would recompute, and wait for the device three times.
+        self._zero.check_overflow = partial(setattr, self._zero, "overflow", not is_finite)
+        self._zero._get_norm_groups = lambda: [1.0 if is_finite else math.nan]
 
     def begin_load(self) -> None:
         """Release the gathered copies of small parameters, which loading would leave stale."""

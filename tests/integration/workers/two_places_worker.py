@@ -18,6 +18,7 @@ from typing import Any
 import task  # type: ignore[import-not-found]
 import torch
 import torch.nn.functional as F
+from pretended_deepspeed import places  # type: ignore[import-not-found]
 from two_places import DEVICE, TwoPlaces  # type: ignore[import-not-found]
 
 from launcher.contract.environment import RankEnvironment
@@ -167,13 +168,16 @@ def with_fp16(name: str, device_type: str) -> Any:
 
 
 def weights_of(job: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    if layout := getattr(job._strategy, "_layout", None):  # ZeRO's masters on this rank
+        yield from ((p.fqn, p.of(p.buffer).detach().clone().cpu()) for p in layout.pieces())
+        return
     for name, one in job._strategy._model.named_parameters():
         yield name, getattr(one, "full_tensor", lambda one=one: one)().detach().clone().cpu()
 
 
 def compared(ranks: Ranks, strategy: str, case: str) -> dict[str, Any]:
     one: Any = partial(run, case=case) if case != "ending" else run_to_the_end
-    with TwoPlaces() as world:
+    with places(strategy) as world:
         found = one(replace(ranks, device=DEVICE), world, strategy)
     setattr(opening, "precision_for", with_fp16)  # noqa: B010
     truth = one(ranks, None, strategy)

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parents[3]
 _HERE = Path(__file__).parent
-_COUNTERS = ("waits.py", "two_places.py", "pretended_cuda.py")
+_COUNTERS = ("waits.py", "two_places.py", "pretended_cuda.py", "pretended_deepspeed.py")
 _OPTIMIZERS = Path(torch.optim.__file__).parent
 _PACKAGES = ("launcher", "strategies", "checkpointing")
 _aten = torch.ops.aten

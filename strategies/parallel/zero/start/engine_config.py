@@ -45,6 +45,8 @@ def engine_config(
         "zero_force_ds_cpu_optimizer": False,
         "gradient_clipping": 0.0,
         "communication_data_type": "fp32",
+        # It would wait for the device in each forward and step, to tell a speed that nobody reads.
+        "timers": {"throughput": {"enabled": False}},
     }
     if stage > 1:
         # Left out, DeepSpeed adds micro-batches in the precision of the weights. Stage 1 gets it
@@ -90,7 +92,20 @@ def import_deepspeed(strategy: str, device: torch.device) -> Any:
     # `__getattr__`, which would try every one of its extensions, with compilers, on every rank.
     if device.type == "cpu":
         vars(deepspeed.ops).setdefault("__compatible_ops__", {})[_SHARED_MEMORY_OP] = False
+    if device.type == "cuda":
+        tell_free_memory(device)
     if not dist.is_initialized():
         raise AssertionError("process groups must be initialised before DeepSpeed")
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return deepspeed
+
+
+def tell_free_memory(device: torch.device) -> None:
+    """Have DeepSpeed know of a GPU's free memory by CUDA.
+
+    Stages 1 and 2 ask NVML, where that can be imported, for the number in CUDA_VISIBLE_DEVICES: a
+    name (GPU-..., MIG-...) ends them, and NVML may count GPUs in another order.
+    """
+    from deepspeed.accelerator import get_accelerator
+
+    vars(get_accelerator())["available_memory"] = lambda *_: torch.cuda.mem_get_info(device)[0]

@@ -90,7 +90,7 @@ class WrittenWeights:
         for name, weight in self._named:
             if not weight.requires_grad and is_held_whole(weight):
                 start, end, share = layout.frozen_range(weight)
-                if not torch.equal(share, flat(weight)[start:end]):
+                if not torch.equal(share.to(weight.device), flat(weight)[start:end]):
                     self._refuse(name)
 
     def _refuse(self, name: str) -> None:

@@ -1,6 +1,9 @@
 """What a script writes into weights that are computed anew is refused, before it is lost."""
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +14,9 @@ from torch import nn
 from strategies import ConfigError
 from strategies.parallel.zero.internals import Piece, Stage3, Stage12
 from strategies.parallel.zero.weights.written import COMPARED_STEPS, WrittenWeights
+
+sys.path.insert(0, str(Path(__file__).parents[4] / "integration" / "workers"))
+two_places: Any = importlib.import_module("two_places")
 
 
 class Net(nn.Module):
@@ -110,6 +116,20 @@ def test_in_stage_3_what_is_frozen_is_taken_anew_too(write: Callable[[Net], Any]
     write(net)
     with pytest.raises(ConfigError, match=r"^teacher was written to after a step, and strategy=z"):
         written.require_none()
+
+
+def test_shares_may_be_on_the_host_and_weights_on_a_gpu() -> None:
+    """With offload; a GPU is pretended, which refuses what meets nowhere."""
+    with two_places.TwoPlaces():
+        net = Net()
+        shares = Shares(net)
+        for parameter in net.parameters():
+            parameter.data = parameter.data.to("cuda")
+        written = WrittenWeights(shares, net, (), "zero3")
+        written.require_none()
+        net.teacher.data.add_(1)
+        with pytest.raises(ConfigError, match=r"^teacher was written to"):
+            written.require_none()
 
 
 def test_what_the_engine_sets_is_taken(net: Net, written: WrittenWeights) -> None:
