@@ -27,9 +27,18 @@ from ..rank_notices import RankNotices, this_rank
 from ..records import BridgeRecords
 from ..versions import TRANSFORMERS
 from .checkpoints import amend, newest_complete, read_seal, step_of
+from .data_place import DataPlace, is_amid_generated, sampler_of
 from .saving import TrainerSaving
 from .state import restore_callbacks, restore_optimizer
-from .texts import changed_ranks_text, over_text, strategy_of
+from .texts import (
+    AMID_GENERATED,
+    asked_of,
+    changed_asked,
+    changed_ranks_text,
+    over_text,
+    strategy_of,
+    unfit_text,
+)
 
 BRIDGE = "RelaunchCallback"
 
@@ -88,6 +97,8 @@ class RelaunchCallback(TrainerCallback):  # type: ignore[misc]
             if absent:
                 found = version("transformers")
                 self._rank.refuse(TRANSFORMERS.changed_text(BRIDGE, found, absent))
+            if (text := unfit_text(args)) is not None:
+                self._rank.refuse(text)
             self._loop = _Loop(trainer, self._rank)
         self._loop.begin(_checkpoint_above())
 
@@ -137,7 +148,10 @@ class _Loop:
     def __init__(self, trainer: Any, rank: RankNotices) -> None:
         self._trainer = trainer
         self._rank = rank
-        self._saving = TrainerSaving(trainer, rank, self._facts, _rotate)
+        self._place = DataPlace(trainer, rank.environment.rank)
+        self._saving = TrainerSaving(
+            trainer, rank, self._facts, rotate=_rotate, write_place=self._place.write
+        )
         self._boundary = trainer._maybe_log_save_evaluate
         self._epoch = trainer._run_epoch
         self.records = BridgeRecords(rank, rank.run_dir(trainer.args.output_dir))
@@ -181,8 +195,14 @@ class _Loop:
             rank.console.say(f"resuming from step {state.global_step}, {checkpoint}")
             restore_callbacks(trainer.callback_handler.callbacks, state.stateful_callbacks)
             restore_optimizer(trainer.optimizer, checkpoint)
+            same_ranks = sealed.get("world_size") == rank.environment.world_size
+            self._place.resume(checkpoint, same_ranks=same_ranks)
             if (text := changed_ranks_text(sealed, self._facts(), state.global_step)) is not None:
                 self.records.noted(text)
+            for text in changed_asked(sealed.get("asked", {}), self._facts()["asked"]):
+                self.records.noted(text)
+            if is_amid_generated(trainer):
+                self.records.noted(AMID_GENERATED)
         if checkpoint is not None and sealed.get("owes_evaluation"):
             self._repeat_evaluation(checkpoint)
         if (text := over_text(sealed, state.global_step, state.max_steps)) is not None:
@@ -193,7 +213,8 @@ class _Loop:
         """Vote; what is due at this step is done by the Trainer right after."""
         state = self._trainer.state
         self._rank.heartbeat.beat(state.global_step)
-        if not self._rank.agreement().any(self._rank.flag.requested):
+        is_amid = is_amid_generated(self._trainer)  # on all ranks or on none
+        if is_amid or not self._rank.agreement().any(self._rank.flag.requested):
             self.before_evaluation(control)
             return
         self._is_leaving = control.should_save = True
@@ -209,6 +230,8 @@ class _Loop:
         # Before the first step a notice ends each rank by itself, and after the training the
         # script has its result.
         if not self._is_training or self._rank.start.is_under_way or self._is_leaving:
+            return
+        if is_amid_generated(self._trainer):
             return
         if not self._rank.agreement().any(self._rank.flag.requested):
             return
@@ -277,27 +300,26 @@ class _Loop:
             name = name if name.startswith("eval_") else f"eval_{name}"
             self.records.best(int(state.best_global_step), name, float(state.best_metric))
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if not self._trainer.control.should_training_stop:  # by an evaluation that was owed
-            self._epoch(*args, **kwargs)
+    def _run_epoch(self, **asked: Any) -> None:
+        trainer = self._trainer
+        if trainer.control.should_training_stop:  # by an evaluation that was owed
+            return
+        load = trainer._load_rng_state
+        try:
+            self._epoch(**self._place.open(asked))
+        finally:
+            trainer._load_rng_state = load
 
     def _repeat_evaluation(self, checkpoint: Path) -> None:
         """Do the evaluation that a notice has broken off, with the random numbers that it had."""
         trainer = self._trainer
         step = trainer.state.global_step
         self._rank.console.say(f"repeating the evaluation at step {step}, interrupted by a notice")
-        load = trainer._load_rng_state
-        load(str(checkpoint))
+        self._place.load()
         metrics = trainer._evaluate(None, None)
         if trainer._determine_best_metric(metrics=metrics, trial=None):
             trainer.state.best_model_checkpoint = str(checkpoint)
-        restore = random_states()
-
-        def restore_once(_: str | None) -> None:
-            restore()
-            trainer._load_rng_state = load
-
-        trainer._load_rng_state = restore_once
+        self._place.load = random_states()
         self._agree_on_stop()
         self._rank.agreement().meet()
         if self._rank.is_coordinator:
@@ -320,13 +342,15 @@ class _Loop:
         )
 
     def _facts(self) -> dict[str, Any]:
-        args = self._trainer.args
+        args, loader = self._trainer.args, self._trainer.callback_handler.train_dataloader
         return {
             "world_size": self._rank.environment.world_size,
             "batch": int(self._trainer._train_batch_size)
             * int(args.gradient_accumulation_steps)
             * self._rank.environment.world_size,
             "owes_evaluation": self._owes_evaluation,
+            "sampler": sampler_of(loader),
+            "asked": asked_of(args, self._trainer.train_dataset),
         }
 
 

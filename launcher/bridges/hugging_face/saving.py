@@ -34,6 +34,7 @@ class TrainerSaving:
         rank: this one.
         facts: returns what the seal says about the state.
         rotate: deletes what `save_total_limit` does not keep; gets the folder and the Trainer.
+        write_place: writes what this rank keeps of its place in the data; gets the folder.
     """
 
     def __init__(
@@ -41,13 +42,16 @@ class TrainerSaving:
         trainer: Any,
         rank: RankNotices,
         facts: Callable[[], Mapping[str, Any]],
+        *,
         rotate: Callable[[Path, Any], None],
+        write_place: Callable[[Path], None],
     ) -> None:
         self._trainer = trainer
         self._rank = rank
         self._facts = facts
         self._rotate = rotate
         self._write = trainer._save_checkpoint
+        self._write_place = write_place
         self._output_dir = trainer._get_output_dir
 
     def save(self, model: Any, trial: Any) -> Saved:
@@ -62,8 +66,13 @@ class TrainerSaving:
         aside = output / UNFINISHED
         name = f"checkpoint-{step}"
         uploads: list[str] = []
+
+        def write() -> None:
+            self._write(model, trial)
+            self._write_place(aside / name)
+
         with self._aside(aside, uploads):
-            error = self._attempt(lambda: self._write(model, trial))
+            error = self._attempt(write)
         self._agree(error, f"checkpoint-{step} could not be written")
         size, error = 0, None
         if self._publishes(aside / name):

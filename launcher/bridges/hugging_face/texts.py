@@ -5,6 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_KEPT = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+"""Arguments that an optimizer's state brings back from a checkpoint."""
+_OF_ORDER = ("seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last", "samples")
+_OF_SCHEDULE = (
+    *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_steps", "num_train_epochs"),
+    *("optim", "max_grad_norm", "label_smoothing_factor", "bf16", "fp16"),
+)
+_ON_ANY_RANKS = (
+    *("SeedableRandomSampler", "SequentialSampler", "BatchRebalanceSampler", "RepeatSampler"),
+    *("_InfiniteConstantSampler", ""),
+)
+"""Samplers whose order does not depend on the number of ranks; the last are of streams."""
+AMID_GENERATED = (
+    "the checkpoint lies between steps that use the same generated samples, which no checkpoint "
+    "of trl holds: they are generated anew, so the curve changes. Let save_steps be a multiple of "
+    "num_iterations x steps_per_generation / gradient_accumulation_steps."
+)
+
+
+def unfit_text(args: Any) -> str | None:
+    """Return why a run with these arguments could not resume; None: it can."""
+    if getattr(args, "save_only_model", False):
+        return (
+            "save_only_model=True leaves optimizer, schedule and random numbers out of every "
+            "checkpoint: after a preemption the run would train on with a new optimizer. Leave it "
+            "out; save_total_limit bounds the disk, and the weights are in files of their own."
+        )
+    return None
+
+
+def asked_of(args: Any, dataset: Any) -> dict[str, Any]:
+    """Return the arguments that shape a training, as JSON."""
+    found = {name: getattr(args, name, None) for name in (*_KEPT, *_OF_ORDER, *_OF_SCHEDULE)}
+    found["samples"] = len(dataset) if hasattr(dataset, "__len__") else None
+    plain = {name: getattr(value, "value", value) for name, value in found.items()}
+    return {n: v if isinstance(v, int | float | None) else str(v) for n, v in plain.items()}
+
+
+def changed_asked(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each argument that is another one than in the checkpoint; pure."""
+    found = []
+    for name, value in now.items():
+        if name not in before or before[name] == value:
+            continue
+        if name in _KEPT:
+            what = f"no effect, the optimizer goes on with {before[name]} of the checkpoint"
+        elif name in _OF_ORDER:
+            what = "another order of the data, so some samples come twice and some not at all"
+        else:
+            what = "counts from this step on"
+        found.append(f"changed: {name}: {before[name]} -> {value}: {what}.")
+    return found
+
 
 def strategy_of(trainer: Any, world_size: int) -> str:
     """Return how a Trainer spreads its model, in a word."""
@@ -54,9 +107,18 @@ def changed_ranks_text(before: Mapping[str, Any], now: Mapping[str, Any], step: 
             f"data at sample {step * now['batch']} instead of {step * batch}. The curve changes. "
             "Keep ranks x per_device_train_batch_size x gradient_accumulation_steps."
         )
-    if ranks != now["world_size"]:
+    if ranks == now["world_size"]:
+        return None
+    number = f"the checkpoint is of {ranks} ranks, and {now['world_size']} resume: "
+    if (sampler := now.get("sampler", "")) not in _ON_ANY_RANKS:
         return (
-            f"the checkpoint is of {ranks} ranks, and {now['world_size']} resume: the samples of "
-            "each step are the same, their random numbers (dropout, augmentation) are not."
+            f"{number}which samples an epoch has had is up to {sampler}, so some may come twice "
+            "and some not at all, and random numbers (dropout, augmentation) are others."
         )
-    return None
+    samples = now.get("asked", {}).get("samples")
+    is_filled = isinstance(samples, int) and samples % now["batch"] > 0
+    return (
+        f"{number}the samples of each step are the same, "
+        + ("except for the last step of an epoch, which is filled up; " if is_filled else "")
+        + "their random numbers (dropout, augmentation) are not."
+    )

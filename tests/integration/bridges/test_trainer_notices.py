@@ -47,6 +47,16 @@ BY_EPOCH = {
     },
 }
 
+IN_SECOND_PASS = {"notice": [0, "step", 17], "draws": True, "args": {"max_steps": 22}}
+"""Its 12 steps of a pass are done, and what the data is drawn from is not as at the begin."""
+
+
+def in_order(strategy: str) -> dict[str, Any]:
+    return {
+        **IN_SECOND_PASS,
+        "args": {**IN_SECOND_PASS["args"], "train_sampling_strategy": strategy},
+    }
+
 
 def told(launched: Any, who: str) -> list[Any]:
     """What one training has printed: (name, step, value), in order."""
@@ -60,6 +70,15 @@ def told(launched: Any, who: str) -> list[Any]:
         pytest.param(EVALUATED, 4, id="evaluation"),
         pytest.param(IN_BFLOAT16, 4, id="bfloat16"),
         pytest.param(BY_EPOCH, 12, id="epoch", marks=pytest.mark.slow),
+        pytest.param(in_order("group_by_length"), 17, id="grouped"),
+        pytest.param(in_order("batch_rebalance"), 17, id="rebalanced", marks=pytest.mark.slow),
+        pytest.param(in_order("random"), 17, id="random", marks=pytest.mark.slow),
+        pytest.param(
+            {**IN_SECOND_PASS, "draws": False, "stream": True},
+            17,
+            id="stream",
+            marks=pytest.mark.slow,
+        ),
         *(
             pytest.param(
                 {**EVALUATED, "notice": [n % 2, "step", n]}, n, marks=pytest.mark.slow, id=f"at-{n}"

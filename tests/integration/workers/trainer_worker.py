@@ -3,6 +3,7 @@
     trainer_worker.py '{"notice": [1, "step", 7], "args": {...}, "patience": 2, "plain": true}'
 
 "full": [1, 3] lets rank 1 find no room for a checkpoint from step 3 on. "dtype": of the weights.
+        data_collator=collate,
 With "plain" the same training comes first as it is without relaunch, undisturbed.
 """
 
@@ -11,11 +12,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import IterableDataset
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from launcher.bridges import RelaunchCallback
@@ -69,6 +71,23 @@ class Printed(TrainerCallback):  # type: ignore[misc]
                 print(f"{self.lead} {name} {state.global_step} {logs[name]:.17g}", flush=True)
 
 
+class Stream(IterableDataset[Any]):
+    def __init__(self, samples: list[Any]) -> None:
+        self._samples = samples
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._samples
+
+
+def collate(samples: list[Any]) -> dict[str, torch.Tensor]:
+    """Stack; where it draws, every rank and step has another number of draws."""
+    x = torch.stack([sample["x"] for sample in samples])
+    if given.get("draws"):
+        longest = max(len(sample["input_ids"]) for sample in samples)
+        x = x + torch.rand(longest, 4)[:1]
+    return {"x": x, "labels": torch.stack([sample["labels"] for sample in samples])}
+
+
 class Full(Trainer):  # type: ignore[misc]
     """Finds no room on one rank for what each rank writes."""
 
@@ -82,8 +101,12 @@ class Full(Trainer):  # type: ignore[misc]
 def train(output: str, callbacks: list[Any], last: Callable[[Any], Any]) -> Any:
     numbers = torch.Generator().manual_seed(3)
     data = [
-        {"x": torch.randn(4, generator=numbers), "labels": torch.randn((), generator=numbers)}
-        for _ in range(48)
+        {
+            "x": torch.randn(4, generator=numbers),
+            "labels": torch.randn((), generator=numbers),
+            "input_ids": [0] * (number * 7 % 11 + 1),
+        }
+        for number in range(48)
     ]
     args = TrainingArguments(
         output_dir=output,
@@ -104,6 +127,7 @@ def train(output: str, callbacks: list[Any], last: Callable[[Any], Any]) -> Any:
         args=args,
         train_dataset=data,
         eval_dataset=data[:12],
+        data_collator=collate,
         callbacks=callbacks,
     )
     trainer.train(resume_from_checkpoint=last(args))

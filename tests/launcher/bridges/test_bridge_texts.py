@@ -4,11 +4,19 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from launcher import bridges
-from launcher.bridges.hugging_face.texts import changed_ranks_text, over_text
+from launcher.bridges.hugging_face.texts import (
+    asked_of,
+    changed_asked,
+    changed_ranks_text,
+    over_text,
+    unfit_text,
+)
 from launcher.bridges.leaving import leaving_text
 from launcher.bridges.records import metrics_record
 from launcher.bridges.versions import TRANSFORMERS
@@ -31,6 +39,43 @@ NOW = {"world_size": 3, "batch": 12}
 def test_what_another_number_of_ranks_costs(before: dict[str, int], says: str | None) -> None:
     text = changed_ranks_text(before, NOW, 17)
     assert text is None if says is None else says in (text or "")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "samples", "says"),
+    [
+        ("SeedableRandomSampler", 36, "the samples of each step are the same, their random"),
+        ("SeedableRandomSampler", 37, "except for the last step of an epoch, which is filled up"),
+        ("LengthGroupedSampler", 36, "is up to LengthGroupedSampler, so some may come twice"),
+    ],
+)
+def test_the_order_may_depend_on_the_number_of_ranks(sampler: str, samples: int, says: str) -> None:
+    now = {**NOW, "sampler": sampler, "asked": {"samples": samples}}
+    text = changed_ranks_text({"world_size": 2, "batch": 12}, now, 17)
+    assert says in (text or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, None),
+        ({"learning_rate": 0.5}, "learning_rate: 0.1 -> 0.5: no effect, the optimizer goes on"),
+        ({"seed": 7}, "seed: 42 -> 7: another order of the data, so some samples come twice"),
+        ({"max_steps": 30}, "max_steps: 20 -> 30: counts from this step on"),
+    ],
+)
+def test_a_changed_argument_is_told(change: dict[str, Any], says: str | None) -> None:
+    args = {"learning_rate": 0.1, "seed": 42, "max_steps": 20}
+    before = asked_of(SimpleNamespace(**args), [0] * 5)
+    found = changed_asked(before, asked_of(SimpleNamespace(**{**args, **change}), [0] * 5))
+    assert len(found) == (says is not None)
+    assert all(str(says) in text for text in found)
+    assert changed_asked({}, before) == []
+
+
+def test_checkpoints_without_an_optimizer_are_refused() -> None:
+    assert unfit_text(SimpleNamespace(save_only_model=False)) is None
+    assert "train on with a new optimizer" in str(unfit_text(SimpleNamespace(save_only_model=True)))
 
 
 @pytest.mark.parametrize(
