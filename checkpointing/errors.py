@@ -2,7 +2,8 @@
 
 CheckpointError
 ├── DamagedCheckpointError   (also ValueError)         what is on disk is not what was saved
-│   └── NamedFileError                              a file that it names, and that is not its own
+│   ├── NamedFileError                              a file that it names, and that is not its own
+│   └── UnreadFormatError                           it is of a format that is not read here
 ├── ModelMismatchError       (also ValueError)         the checkpoint is sound, but of another model
 ├── NoCheckpointError        (also FileNotFoundError)  the store has no such step
 ├── PlaceError               (also ValueError)         no checkpoints can be kept at such a URL
@@ -34,6 +35,13 @@ class NamedFileError(DamagedCheckpointError):
     """A file of others, which a checkpoint names in place of a copy, is missing or not as it was.
 
     The checkpoint itself is sound, and an older one needs the same file as a rule.
+    """
+
+
+class UnreadFormatError(DamagedCheckpointError):
+    """A checkpoint is of a format that this relaunch does not read, and as it was written.
+
+    It is not damaged: to fall back behind it would lose the steps that it holds.
     """
 
 

@@ -41,6 +41,10 @@ _NAMED: Final = frozenset(("path", "tensor", "size_bytes", "block_bytes", "crc32
 _TOKEN: Final = re.compile(r"[0-9a-f]{8,64}")
 
 
+class UnreadVersionError(ValueError):
+    """A manifest is unaltered, and of a version that is not read here."""
+
+
 @collector_held()
 def encode_manifest(manifest: Manifest) -> bytes:
     """Return the canonical text of a manifest, with the SHA-256 of all the rest in it.
@@ -75,6 +79,7 @@ def parse_manifest(text: bytes) -> Manifest:
     """Read a manifest and prove that it is unaltered and consistent.
 
     Raises:
+        UnreadVersionError: It is unaltered, and of another version.
         ValueError: Saying what is wrong, without the file's name, which the caller knows.
     """
     top = parse_json(text)
@@ -83,7 +88,9 @@ def parse_manifest(text: bytes) -> Manifest:
         version = top.get("version")
         # Not true for 1, nor 3.0 for 3.
         if type(version) is not int or version not in READ_VERSIONS:
-            raise ValueError(
+            # A changed byte does not make a newer format of a manifest: its digest tells.
+            is_whole = _spell(top)[1] == top.get("sha256")
+            raise (UnreadVersionError if is_whole else ValueError)(
                 f"has format version {version!r}; this relaunch reads versions "
                 f"{READ_VERSIONS[0]} to {READ_VERSIONS[-1]}. Use the relaunch that wrote it"
             )

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 
-from ..errors import DamagedCheckpointError
+from ..errors import DamagedCheckpointError, UnreadFormatError
 from ..format.manifest import MANIFEST_NAME, Manifest, StoredFile
-from ..format.manifest_json import parse_manifest
+from ..format.manifest_json import UnreadVersionError, parse_manifest
 from ..format.names import file_path
 from ..storage.local_files import Files
 from ..storage.locations import publishing_of
@@ -20,12 +20,15 @@ def load_manifest(folder: PurePath, step: int | None, files: Files) -> Manifest:
     """Read and prove the manifest of a checkpoint; of any step where none is given.
 
     Raises:
+        UnreadFormatError: If it is of a format that is not read here.
         DamagedCheckpointError: If it is missing, altered, inconsistent, or of another step.
     """
     path = folder / MANIFEST_NAME
     text = read_whole(path, files)
     try:
         manifest = parse_manifest(text)
+    except UnreadVersionError as error:
+        raise UnreadFormatError(path, str(error)) from error
     except ValueError as error:
         raise DamagedCheckpointError(path, str(error)) from error
     if step is not None and manifest.step != step:

@@ -66,6 +66,15 @@ class Limits:
     """From SIGTERM to SIGKILL in any other case."""
 
 
+_ARRAYS = ("SLURM_ARRAY_TASK_ID", "SGE_TASK_ID", "PBS_ARRAY_INDEX", "LSB_JOBINDEX")
+
+
+def _is_element(environ: Mapping[str, str], name: str) -> bool:
+    """Return whether a variable numbers an element; outside of arrays some have another text."""
+    value = environ.get(name, "")
+    return value.isdecimal() and (name != "LSB_JOBINDEX" or value != "0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RankEnvironment:
     """What a rank knows about its place and about what was asked on the command line."""
@@ -111,6 +120,8 @@ class RankEnvironment:
     """Whether OMP_NUM_THREADS says with how many threads to compute."""
     tunes_malloc: bool = False
     """Whether variables say how the C library's allocator is to work, or which one is used."""
+    array_variable: str | None = None
+    """The variable that numbers the elements of a job array; None: this is no element of one."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.world_size:
@@ -162,6 +173,7 @@ class RankEnvironment:
             leaving_file=_path(environ, LEAVING_FILE),
             end_time_s=_parsed(environ, END_TIME, float, "a number"),
             grace_s=_parsed(environ, GRACE, float, "a number"),
+            array_variable=next((name for name in _ARRAYS if _is_element(environ, name)), None),
         )
 
 

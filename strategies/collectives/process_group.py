@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -105,7 +106,8 @@ def process_groups(
         cuda_backend: "gloo" lets ranks share GPUs, which NCCL refuses; None: NCCL.
 
     Raises:
-        ConfigError: this rank has no GPU of its own, and is to share none.
+        ConfigError: this rank has no GPU of its own, and is to share none; or gloo is told to use
+            an interface that this machine does not have.
         StrategyError: NCCL cannot connect the ranks.
     """
     shares = cuda_backend == "gloo"
@@ -135,7 +137,7 @@ def _meet(rank: int, world_size: int, device: torch.device, *, shares: bool) -> 
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store = HashStore() if world_size == 1 else None
-    with _explaining_nccl():
+    with _explaining_backends():
         dist.init_process_group(
             _backend(device, shares=shares),
             store=store,
@@ -145,13 +147,13 @@ def _meet(rank: int, world_size: int, device: torch.device, *, shares: bool) -> 
             # NCCL connects now, and not in the middle of the first backward.
             device_id=device if device.type == "cuda" and not shares else None,
         )
-    host_group = dist.new_group(backend="gloo", timeout=timeout)
+        host_group = dist.new_group(backend="gloo", timeout=timeout)
     assert isinstance(host_group, dist.ProcessGroup)
     return host_group
 
 
 @contextmanager
-def _explaining_nccl() -> Iterator[None]:
+def _explaining_backends() -> Iterator[None]:
     try:
         yield
     except dist.DistBackendError as error:
@@ -159,6 +161,15 @@ def _explaining_nccl() -> Iterator[None]:
         if known is None:
             raise
         raise known from error
+    except RuntimeError as error:
+        asked = os.environ.get("GLOO_SOCKET_IFNAME")
+        if asked is None or "Unable to find address for" not in str(error):
+            raise
+        there = ", ".join(name for _, name in socket.if_nameindex())
+        raise ConfigError(
+            f"GLOO_SOCKET_IFNAME={asked}: gloo finds no address of such a network interface on "
+            f"this machine, which has {there}. Unset the variable, or name one of these."
+        ) from error
 
 
 def memory_in_use(device: torch.device) -> str | None:

@@ -19,7 +19,7 @@ from checkpointing import (
     StoredFile,
     TensorSpec,
 )
-from checkpointing.errors import NamedFileError
+from checkpointing.errors import NamedFileError, UnreadFormatError
 
 from ..collectives.process_group import HostCommunicator
 from ..errors import ConfigError, StrategyError
@@ -220,6 +220,10 @@ def _verdict(action: Callable[[], None]) -> dict[str, JSON]:
     except NamedFileError as error:
         # The checkpoint is sound, and an older one names the same file.
         return {"kind": "refused", "text": str(error)}
+    except UnreadFormatError as error:
+        # It is sound, too, and older ones do not hold its steps.
+        text = f"{error}, or move the folder away to continue from an older checkpoint."
+        return {"kind": "refused", "text": text}
     except (DamagedCheckpointError, NoCheckpointError) as error:
         return {"kind": "damaged", "text": str(error)}
     except (CheckpointError, OSError) as error:

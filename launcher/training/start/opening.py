@@ -76,7 +76,7 @@ def open_run(
         described = describe_run(attempt, ranks, seed, folder.elsewhere, **names, loop=loop)
         return masks.description(described)
 
-    taking = FolderTaking(folder, heartbeat, describe)
+    taking = FolderTaking(folder, heartbeat, describe, environment.array_variable)
     attempt, past_events = taking.take(communicator, at_least=environment.attempt)
     return RunContext(
         environment=environment,

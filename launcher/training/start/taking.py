@@ -25,6 +25,7 @@ class FolderTaking:
         folder: to be taken.
         heartbeat: beats while another run's end is waited for, which is no hang.
         describe: returns run.json for the number of an attempt.
+        array_variable: numbers the elements of a job array; None: this is no element of one.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class FolderTaking:
         folder: RunFolder,
         heartbeat: Heartbeat,
         describe: Callable[[int], Mapping[str, Any]],
+        array_variable: str | None = None,
     ) -> None:
         self._folder = folder
         self._heartbeat = heartbeat
         self._describe = describe
+        self._array_variable = array_variable
 
     def take(
         self, communicator: HostCommunicator, *, at_least: int
@@ -71,7 +74,7 @@ class FolderTaking:
         folder = self._folder
         try:
             folder.create()
-            lock = FolderLock.take(folder.path, warn=folder.warn, sleep=self._sleep)
+            lock = self._take_lock()
             folder.is_ours = lock.is_ours
             folder.require_same_checkpoints()
             past_events = tuple(folder.recent_events())
@@ -88,6 +91,19 @@ class FolderTaking:
         for store in (folder.checkpoints, folder.best):
             store.publishing.before_publish = lock.require_held
         return number, past_events
+
+    def _take_lock(self) -> FolderLock:
+        folder = self._folder
+        try:
+            return FolderLock.take(folder.path, warn=folder.warn, sleep=self._sleep)
+        except FolderUnavailableError as error:
+            if self._array_variable is None:
+                raise
+            raise FolderUnavailableError(
+                f"{error} This is an element of a job array, whose elements need a folder each: "
+                f"--run-dir {folder.path}/${self._array_variable}",
+                may_pass=error.may_pass,
+            ) from error
 
     def _with_what_is_there(self, error: FolderUnavailableError) -> FolderUnavailableError:
         """Return the error; the same command is worth another try where it has a checkpoint."""

@@ -26,6 +26,7 @@ from ...precision import Precision
 from ..calls.autocast import Relay
 from ..gradients.bucket_order import orders_of
 from ..strategy import Blueprint, StepOutcome
+from .ddp import refuse_detail_on_gloo
 from .single import Replicated
 
 _PLUGIN_MARKS = {
@@ -64,6 +65,7 @@ class Accelerate(Replicated):
             # As for an evaluation: its precision without its sums, which `GradientSums` takes.
             whole: nn.Module = self._accelerator.prepare_model(self._relay, evaluation_mode=True)
             return whole
+        refuse_detail_on_gloo()
         prepared: nn.Module = self._accelerator.prepare(self._relay)
         self._ddp = refuse_unlike(prepared, self._accelerator, self.ranks)
         self.bucket_orders = orders_of([self._ddp], self.ranks.world_size)

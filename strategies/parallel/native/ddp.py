@@ -8,8 +8,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import DebugLevel, get_debug_level  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
+from ...errors import ConfigError
 from ..calls.autocast import Autocast
 from ..gradients.bucket_order import orders_of
 from ..gradients.grad_norm import squares_of_replicas
@@ -40,6 +42,20 @@ def _start_equal_in_bytes(model: nn.Module) -> None:
         leave_out(model, list(small))
 
 
+def refuse_detail_on_gloo() -> None:
+    """Refuse what would end every rank without a word of torch's.
+
+    Raises:
+        ConfigError: torch checks every collective, on gloo.
+    """
+    if get_debug_level() == DebugLevel.DETAIL and dist.get_backend() == "gloo":
+        raise ConfigError(
+            f"TORCH_DISTRIBUTED_DEBUG=DETAIL: with it torch {torch.__version__} ends by a "
+            "segmentation fault where DistributedDataParallel is built on gloo. Set it to INFO, or "
+            "pass --strategy fsdp."
+        )
+
+
 class DDP(Replicated):
     """Replicas on every rank; gradients are summed once a step, with the last micro-batch."""
 
@@ -50,6 +66,7 @@ class DDP(Replicated):
         self._relay = Autocast(model, self.precision, device)
         if self.options.exact:
             return self._relay  # gradients are summed by `GradientSums`
+        refuse_detail_on_gloo()
         _start_equal_in_bytes(self._relay)
         self._ddp = DistributedDataParallel(
             self._relay,

@@ -189,6 +189,10 @@ def test_two_commands_in_one_folder(launch):
     second = launch(*command)
     assert second.wait(100) == 2, second.stdout
     assert "another run is at work in" in second.stderr
+    assert "array" not in second.stderr
+    element = launch(*command, env={"SLURM_ARRAY_TASK_ID": "3"})
+    assert element.wait(100) == 2, element.stdout
+    assert f"need a folder each: --run-dir {launch.folder}/run/$SLURM_ARRAY" in element.stderr
     (launch.folder / "go").touch()
     assert first.wait(100) == 0, first.stderr
     lines = (launch.folder / "run" / "metrics.jsonl").read_text().splitlines()

@@ -218,3 +218,18 @@ def test_nccl_uses_that_interface_on_several_nodes_unless_the_user_says_otherwis
 
 def test_no_rank_gets_the_secret_of_the_nodes():
     assert "RELAUNCH_SECRET" not in write(RELAUNCH_SECRET="0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    ("environ", "variable"),
+    [
+        ({}, None),
+        ({"SLURM_ARRAY_TASK_ID": "0"}, "SLURM_ARRAY_TASK_ID"),
+        ({"PBS_ARRAY_INDEX": "7"}, "PBS_ARRAY_INDEX"),
+        ({"SGE_TASK_ID": "undefined"}, None),
+        ({"SGE_TASK_ID": "2"}, "SGE_TASK_ID"),
+        ({"LSB_JOBINDEX": "0"}, None),
+    ],
+)
+def test_an_element_of_a_job_array_is_known(environ: dict[str, str], variable: str | None) -> None:
+    assert RankEnvironment.from_environ(environ).array_variable == variable
