@@ -47,6 +47,20 @@ def collectives_so_far(device: torch.device) -> int | None:
     return None
 
 
+def reduce_scatter(output: torch.Tensor, given: torch.Tensor, **options: Any) -> Any:
+    """Sum a tensor over the ranks, and leave each rank its part. Called on every rank.
+
+    torch 2.11 knows it by the older name alone, of which 2.13 and 2.14 warn.
+    """
+    made = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    return made(output, given, **options)
+
+
+def all_gather(output: torch.Tensor, given: torch.Tensor) -> None:
+    """Put the tensors of all ranks into one, in the order of the ranks. Called on every rank."""
+    (getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor)(output, given)
+
+
 def store_of_ranks(prefix: str) -> Any:
     """Return the store by which the ranks have met, with keys of its own.
 

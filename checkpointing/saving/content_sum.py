@@ -38,6 +38,8 @@ class Sum:
         """Return it; waits for the device, or reads the bytes here and now, in any thread."""
         if self._on_device is not None:
             if self._is_there is not None:
+                # A new thread stands on the first GPU, where a wait would take memory.
+                torch.cuda.set_device(self._on_device.device)
                 self._is_there.synchronize()
             return int(self._on_device.item())
         content, total = _raw(self._data).numpy().data, 0

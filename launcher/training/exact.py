@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,11 +17,19 @@ _SHOWN = 3
 
 def conditions(device: torch.device) -> dict[str, JSON]:
     """Return what has to be the same at every start; it is in every checkpoint of an exact run."""
-    return {
+    found: dict[str, JSON] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "processor": _processor(device),
     }
+    if device.type == "cuda":
+        backends: Any = torch.backends
+        found |= {
+            "cuDNN": backends.cudnn.version(),
+            "float32 matmuls": _precision(backends.cuda.matmul.fp32_precision),
+            "float32 convolutions": _precision(backends.cudnn.conv.fp32_precision),
+        }
+    return found
 
 
 def use_one_thread() -> None:
@@ -39,6 +48,10 @@ def inexact_text(step: int, names: Sequence[str]) -> str:
         "those of the step before that their sum may depend on its order: from here on the last "
         "bits may depend on the number of ranks"
     )
+
+
+def _precision(name: str) -> str:
+    return "ieee" if name == "none" else name
 
 
 def _processor(device: torch.device) -> str:

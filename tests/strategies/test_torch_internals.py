@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from strategies import ConfigError
 from strategies.parallel import registry
 from strategies.torch_internals import (
+    all_gather,
     fsdp_parameters,
     missing_for_fsdp,
+    reduce_scatter,
     unsharded,
     watch_compiling,
 )
@@ -108,3 +112,24 @@ def test_each_compilation_is_a_sign_that_a_rank_gets_on() -> None:
     before = len(seen)
     twice(torch.ones(2))
     assert len(seen) == before
+
+
+@pytest.mark.parametrize("has_newer_name", [True, False])
+def test_collectives_of_one_tensor_go_by_the_name_of_which_no_torch_warns(
+    monkeypatch: pytest.MonkeyPatch, has_newer_name: bool
+) -> None:
+    """With --exact on GPUs it would be each user's first line, from every rank."""
+    called: list[str] = []
+    for name in ("reduce_scatter", "all_gather"):
+        older = {"reduce_scatter": "tensor", "all_gather": "into_tensor"}[name]
+        for end in ("single", older):
+            note = partial(lambda told, *_, **__: called.append(told), f"{name}_{end}")
+            monkeypatch.setattr(dist, f"{name}_{end}", note, raising=False)
+        if not has_newer_name:
+            monkeypatch.delattr(dist, f"{name}_single")
+    reduce_scatter(torch.zeros(1), torch.zeros(2), op=dist.ReduceOp.SUM)
+    all_gather(torch.zeros(2), torch.zeros(1))
+    if has_newer_name:
+        assert called == ["reduce_scatter_single", "all_gather_single"]
+    else:
+        assert called == ["reduce_scatter_tensor", "all_gather_into_tensor"]

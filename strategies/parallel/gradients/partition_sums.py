@@ -17,6 +17,7 @@ import torch.distributed as dist
 from ...collectives.order_free import in_chunks, round_away_
 from ...collectives.process_group import Ranks
 from ...errors import ConfigError
+from ...torch_internals import reduce_scatter
 from .owners import add_of_others, rows_size_bytes
 from .step_units import StepUnits
 
@@ -176,7 +177,7 @@ class PartitionSums:
         if bucket.is_even:
             begin = bucket.begin_of(self._ranks.rank)
             own = torch.empty_like(flat[begin : begin + bucket.stride])
-            dist.reduce_scatter_tensor(own, flat)
+            reduce_scatter(own, flat)
             flat[begin : begin + bucket.stride] = own
             return
         for rank in range(self._ranks.world_size):

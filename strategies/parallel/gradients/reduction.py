@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 
 from ...collectives.process_group import Ranks
 from ...collectives.shared_memory import SharedMemory
+from ...torch_internals import all_gather, reduce_scatter
 from .blocks import Block, Stretch
 from .owners import send_around, wait_for
 from .terms import STRETCH_ELEMENTS, Terms
@@ -256,10 +256,10 @@ class _OnDevice:
             _round_into(whole, total)
             return
         share = torch.empty_like(total[: len(total) // world_size])
-        dist.reduce_scatter_tensor(share, total)
+        reduce_scatter(share, total)
         part = torch.empty_like(whole[: len(share)])
         _round_into(part, share)
-        dist.all_gather_into_tensor(whole, part)
+        all_gather(whole, part)
 
 
 def _round_into(room: torch.Tensor, total: torch.Tensor) -> None:

@@ -23,7 +23,7 @@ from ...collectives.order_free import round_away_
 from ...collectives.process_group import Ranks
 from ...collectives.shared_memory import SharedMemory
 from ...errors import ConfigError
-from ...torch_internals import fsdp_parameters
+from ...torch_internals import fsdp_parameters, reduce_scatter
 from .owners import add_of_others, rows_size_bytes
 from .step_units import StepUnits
 
@@ -161,7 +161,7 @@ class _Part:
             output_tensor.copy_(rows[dist.get_rank(group)])
             add_of_others(output_tensor, rows, self.memory, group)
             return None
-        return dist.reduce_scatter_tensor(
+        return reduce_scatter(
             output_tensor, input_tensor, op=dist.ReduceOp.SUM, group=group, async_op=async_op
         )
 

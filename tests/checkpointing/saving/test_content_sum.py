@@ -1,12 +1,14 @@
 """The sums by which a changed tensor is known; those made on a device are computed on the host."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from checkpointing.saving import content_sum
-from checkpointing.saving.content_sum import begin_sum, sample_bytes
+from checkpointing.saving.content_sum import Sum, begin_sum, sample_bytes
 
 Total = Callable[[torch.Tensor], int]
 
@@ -58,3 +60,16 @@ def test_a_sample_is_of_the_same_bytes_on_host_and_device(dtype: torch.dtype, si
     assert sample_bytes([data]) == content_sum._samples([data])
     gradient = torch.ones(size + 1)[1:].requires_grad_()
     assert sample_bytes([gradient]) == content_sum._samples([gradient])
+
+
+def test_a_thread_waits_on_its_tensors_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the first one it would make a context there, for each rank of the host."""
+    calls: list[object] = []
+    device = torch.device("cuda", 3)
+    event = SimpleNamespace(record=lambda _: None, synchronize=lambda: calls.append("synchronize"))
+    monkeypatch.setattr(torch.cuda, "Event", lambda **_: event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    under_way: Any = SimpleNamespace(is_cuda=True, device=device, item=lambda: 7)
+    assert Sum(torch.zeros(1), under_way).finish() == 7
+    assert calls == [device, "synchronize"]

@@ -70,6 +70,11 @@ def fused(parameters: Parameters) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=1e-3, fused=True)
 
 
+def adafactor(parameters: Parameters) -> torch.optim.Optimizer:
+    """Steps matrices whole: each by the rank that owns it."""
+    return torch.optim.Adafactor(parameters, lr=1e-2)
+
+
 def recipe_of(case: str) -> dict[str, Any]:
     recipes: dict[str, dict[str, Any]] = {
         "plain": {},
@@ -89,6 +94,7 @@ def recipe_of(case: str) -> dict[str, Any]:
         "foreach": {"optimizer": foreach},
         "momentum": {"optimizer": momentum},
         "adagrad": {"optimizer": task.adagrad},
+        "adafactor": {"optimizer": adafactor},
         "fp16": {"precision": "fp16"},
         "recompute": {"checkpoint_blocks": "blocks.*"},
         "exact-recompute": {"exact": True, "model": task.Blocked, "checkpoint_blocks": "blocks.*"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from strategies import ConfigError, Strategy
 
 
@@ -14,6 +16,7 @@ class KernelCheck:
     def __init__(self, strategy: Strategy) -> None:
         """Look at the options of a strategy, and at its model."""
         self._repeated = None
+        self._is_exact_on_gpu = strategy.options.exact and strategy.ranks.device.type == "cuda"
         if strategy.options.exact and not strategy.options.compile_blocks:
             from strategies.parallel.trial.repeated_kernels import RepeatedKernels
 
@@ -33,8 +36,15 @@ class KernelCheck:
         """End after the backward.
 
         Raises:
-            ConfigError: a kernel returned two results for the same input, on this rank.
+            ConfigError: a kernel returned two results for the same input, on this rank, or cuDNN
+                takes what is fastest, which may be another kernel at the next start.
         """
+        if self._is_exact_on_gpu and torch.backends.cudnn.benchmark:
+            raise ConfigError(
+                "--exact needs the same kernels at each start, and with "
+                "torch.backends.cudnn.benchmark = True cuDNN chooses convolutions by measured "
+                f"times ({where}). Leave it False, or leave --exact out."
+            )
         repeated, self._repeated = self._repeated, None
         if repeated is not None and (found := repeated.end()) is not None:
             raise ConfigError(
