@@ -30,8 +30,10 @@ from .checkpoints import amend, newest_complete, read_seal, step_of
 from .data_place import DataPlace, is_amid_generated, sampler_of
 from .saving import TrainerSaving
 from .state import restore_callbacks
+from .synced_reference import SyncedReference
 from .texts import (
     AMID_GENERATED,
+    DATA_ANEW,
     asked_of,
     changed_asked,
     changed_ranks_text,
@@ -97,7 +99,7 @@ class RelaunchCallback(TrainerCallback):  # type: ignore[misc]
             if absent:
                 found = version("transformers")
                 self._rank.refuse(TRANSFORMERS.changed_text(BRIDGE, found, absent))
-            if (text := unfit_text(args)) is not None:
+            if (text := unfit_text(args, strategy_of(trainer, 2))) is not None:
                 self._rank.refuse(text)
             self._loop = _Loop(trainer, self._rank)
         self._loop.begin(_checkpoint_above())
@@ -149,8 +151,13 @@ class _Loop:
         self._trainer = trainer
         self._rank = rank
         self._place = DataPlace(trainer, rank.environment.rank)
+        self._reference = SyncedReference(trainer, writes=rank.is_coordinator)
         self._saving = TrainerSaving(
-            trainer, rank, self._facts, rotate=_rotate, write_place=self._place.write
+            trainer,
+            rank,
+            self._facts,
+            rotate=_rotate,
+            write_more=(self._place.write, self._reference.write),
         )
         self._boundary = trainer._maybe_log_save_evaluate
         self._epoch = trainer._run_epoch
@@ -196,12 +203,15 @@ class _Loop:
             restore_callbacks(trainer.callback_handler.callbacks, state.stateful_callbacks)
             same_ranks = sealed.get("world_size") == rank.environment.world_size
             self._place.resume(checkpoint, same_ranks=same_ranks)
+            self._reference.restore(checkpoint)
             if (text := changed_ranks_text(sealed, self._facts(), state.global_step)) is not None:
                 self.records.noted(text)
             for text in changed_asked(sealed.get("asked", {}), self._facts()["asked"]):
                 self.records.noted(text)
             if is_amid_generated(trainer):
                 self.records.noted(AMID_GENERATED)
+            if args.ignore_data_skip:
+                self.records.noted(DATA_ANEW)
         if checkpoint is not None and sealed.get("owes_evaluation"):
             self._repeat_evaluation(checkpoint)
         if (text := over_text(sealed, state.global_step, state.max_steps)) is not None:

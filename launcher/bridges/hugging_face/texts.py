@@ -22,10 +22,24 @@ AMID_GENERATED = (
     "of trl holds: they are generated anew, so the curve changes. Let save_steps be a multiple of "
     "num_iterations x steps_per_generation / gradient_accumulation_steps."
 )
+DATA_ANEW = (
+    "ignore_data_skip=True: the data of this epoch begins anew, so samples come twice and others "
+    "not at all. Leave it out to resume at the sample."
+)
 
 
-def unfit_text(args: Any) -> str | None:
-    """Return why a run with these arguments could not resume; None: it can."""
+def unfit_text(args: Any, strategy: str) -> str | None:
+    """Return why a run with these arguments could not resume; None: it can.
+
+    Args:
+        args: of the Trainer.
+        strategy: as `strategy_of` returns it.
+    """
+    if getattr(args, "sync_ref_model", False) and strategy in ("fsdp", "deepspeed"):
+        return (
+            f"sync_ref_model=True under {strategy}: the reference model, which changes on the way, "
+            "is in shards that no checkpoint holds. Use DDP, or sync_ref_model=False."
+        )
     if getattr(args, "save_only_model", False):
         return (
             "save_only_model=True leaves optimizer, schedule and random numbers out of every "

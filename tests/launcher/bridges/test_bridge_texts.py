@@ -73,9 +73,20 @@ def test_a_changed_argument_is_told(change: dict[str, Any], says: str | None) ->
     assert changed_asked({}, before) == []
 
 
-def test_checkpoints_without_an_optimizer_are_refused() -> None:
-    assert unfit_text(SimpleNamespace(save_only_model=False)) is None
-    assert "train on with a new optimizer" in str(unfit_text(SimpleNamespace(save_only_model=True)))
+@pytest.mark.parametrize(
+    ("given", "strategy", "says"),
+    [
+        ({}, "fsdp", None),
+        ({"save_only_model": True}, "ddp", "train on with a new optimizer"),
+        ({"sync_ref_model": True}, "ddp", None),
+        ({"sync_ref_model": True}, "fsdp", "is in shards that no checkpoint holds"),
+    ],
+)
+def test_what_could_not_resume_is_refused(
+    given: dict[str, bool], strategy: str, says: str | None
+) -> None:
+    text = unfit_text(SimpleNamespace(**given), strategy)
+    assert text is None if says is None else says in (text or "")
 
 
 @pytest.mark.parametrize(
