@@ -7,17 +7,20 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
+from checkpointing import JSON
 from strategies import ConfigError
 from strategies.data.streams.own_position import keeps_position, what_is_lost
 from strategies.data.streams.state_text import from_text, to_text
 
 from .global_batches import GlobalBatches
+from .known_samples import known_samples
 from .skipping import regroups, skipping
 
 _INSIDE = "base_dataloader"
@@ -91,6 +94,11 @@ class DataPosition(ABC):
     def not_promised(self) -> list[str]:
         """What a resume on as many ranks cannot give, as short phrases."""
         return []
+
+    @cached_property
+    def samples(self) -> dict[str, JSON]:
+        """A digest of the data set, as far as it is known."""
+        return known_samples(_dataset(self.loader))
 
 
 class SampledData(DataPosition):
