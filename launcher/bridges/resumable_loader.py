@@ -7,6 +7,7 @@ Lightning's ddp, where the sampler that Lightning puts in front of it hides its 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from strategies.data.permutation import shuffled
+
+from ..training.own_loop.data.known_samples import known_samples, other_data_text
 
 
 class ResumableLoader:
@@ -51,6 +54,7 @@ class ResumableLoader:
                 "set with __len__ and __getitem__ and no sampler."
             )
         self.dataset = dataset
+        self._known = known_samples(dataset)
         self.batch_size = batch_size
         self._shuffle = shuffle
         self._seed = seed
@@ -92,12 +96,13 @@ class ResumableLoader:
                 self._epoch, self._samples = self._epoch + 1, 0
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """Return where the loader is, the same on every rank."""
-        return {"epoch": self._epoch, "samples": self._samples, "seed": self._seed}
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader is, the same on every rank, and a digest of its data."""
+        place = {"epoch": self._epoch, "samples": self._samples, "seed": self._seed}
+        return {**place, "data": self._known}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go to where another one was.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where another one was; warn where that had other data.
 
         Raises:
             ValueError: the other one had another seed, and with it another order.
@@ -107,6 +112,8 @@ class ResumableLoader:
                 f"seed={self._seed}, and the checkpoint's loader had seed={state['seed']}: the "
                 f"order would be another. Pass seed={state['seed']}."
             )
+        if (text := other_data_text(state.get("data", {}), self._known)) is not None:
+            warnings.warn(text, stacklevel=2)
         self._epoch, self._samples = state["epoch"], state["samples"]
         self._is_loaded = True
 

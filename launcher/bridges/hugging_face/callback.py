@@ -27,18 +27,12 @@ from ..rank_notices import RankNotices, this_rank
 from ..records import BridgeRecords
 from ..versions import TRANSFORMERS
 from .checkpoints import amend, newest_complete, read_seal, step_of
-from .data_place import DataPlace, is_amid_generated, sampler_of
+from .data_place import DataPlace, is_amid_generated
+from .facts import StartFacts
 from .saving import TrainerSaving
 from .state import restore_callbacks, restore_optimizer
-from .texts import (
-    AMID_GENERATED,
-    asked_of,
-    changed_asked,
-    changed_ranks_text,
-    over_text,
-    strategy_of,
-    unfit_text,
-)
+from .synced_reference import SyncedReference
+from .texts import over_text, strategy_of, unfit_text
 
 BRIDGE = "RelaunchCallback"
 
@@ -97,7 +91,7 @@ class RelaunchCallback(TrainerCallback):  # type: ignore[misc]
             if absent:
                 found = version("transformers")
                 self._rank.refuse(TRANSFORMERS.changed_text(BRIDGE, found, absent))
-            if (text := unfit_text(args)) is not None:
+            if (text := unfit_text(args, strategy_of(trainer, 2))) is not None:
                 self._rank.refuse(text)
             self._loop = _Loop(trainer, self._rank)
         self._loop.begin(_checkpoint_above())
@@ -148,9 +142,15 @@ class _Loop:
     def __init__(self, trainer: Any, rank: RankNotices) -> None:
         self._trainer = trainer
         self._rank = rank
+        self._start = StartFacts(trainer, rank.environment.world_size)
         self._place = DataPlace(trainer, rank.environment.rank)
+        self._reference = SyncedReference(trainer, writes=rank.is_coordinator)
         self._saving = TrainerSaving(
-            trainer, rank, self._facts, rotate=_rotate, write_place=self._place.write
+            trainer,
+            rank,
+            self._facts,
+            rotate=_rotate,
+            write_more=(self._place.write, self._reference.write),
         )
         self._boundary = trainer._maybe_log_save_evaluate
         self._epoch = trainer._run_epoch
@@ -197,12 +197,9 @@ class _Loop:
             restore_optimizer(trainer.optimizer, checkpoint)
             same_ranks = sealed.get("world_size") == rank.environment.world_size
             self._place.resume(checkpoint, same_ranks=same_ranks)
-            if (text := changed_ranks_text(sealed, self._facts(), state.global_step)) is not None:
+            self._reference.restore(checkpoint)
+            for text in self._start.told(sealed):
                 self.records.noted(text)
-            for text in changed_asked(sealed.get("asked", {}), self._facts()["asked"]):
-                self.records.noted(text)
-            if is_amid_generated(trainer):
-                self.records.noted(AMID_GENERATED)
         if checkpoint is not None and sealed.get("owes_evaluation"):
             self._repeat_evaluation(checkpoint)
         if (text := over_text(sealed, state.global_step, state.max_steps)) is not None:
@@ -342,16 +339,7 @@ class _Loop:
         )
 
     def _facts(self) -> dict[str, Any]:
-        args, loader = self._trainer.args, self._trainer.callback_handler.train_dataloader
-        return {
-            "world_size": self._rank.environment.world_size,
-            "batch": int(self._trainer._train_batch_size)
-            * int(args.gradient_accumulation_steps)
-            * self._rank.environment.world_size,
-            "owes_evaluation": self._owes_evaluation,
-            "sampler": sampler_of(loader),
-            "asked": asked_of(args, self._trainer.train_dataset),
-        }
+        return {**self._start.read(), "owes_evaluation": self._owes_evaluation}
 
 
 def _rotate(output: Path, trainer: Any) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class TrainerSaving:
         rank: this one.
         facts: returns what the seal says about the state.
         rotate: deletes what `save_total_limit` does not keep; gets the folder and the Trainer.
-        write_place: writes what this rank keeps of its place in the data; gets the folder.
+        write_more: each writes what this rank keeps beside Trainer's; gets the folder.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class TrainerSaving:
         facts: Callable[[], Mapping[str, Any]],
         *,
         rotate: Callable[[Path, Any], None],
-        write_place: Callable[[Path], None],
+        write_more: Sequence[Callable[[Path], None]] = (),
     ) -> None:
         self._trainer = trainer
         self._rank = rank
         self._facts = facts
         self._rotate = rotate
         self._write = trainer._save_checkpoint
-        self._write_place = write_place
+        self._write_more = write_more
         self._output_dir = trainer._get_output_dir
 
     def save(self, model: Any, trial: Any) -> Saved:
@@ -69,7 +69,8 @@ class TrainerSaving:
 
         def write() -> None:
             self._write(model, trial)
-            self._write_place(aside / name)
+            for write_one in self._write_more:
+                write_one(aside / name)
 
         with self._aside(aside, uploads):
             error = self._attempt(write)

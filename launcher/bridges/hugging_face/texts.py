@@ -7,7 +7,7 @@ from typing import Any
 
 _KEPT = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 """Arguments that an optimizer's state brings back from a checkpoint."""
-_OF_ORDER = ("seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last", "samples")
+_OF_ORDER = ("seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last")
 _OF_SCHEDULE = (
     *("lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_steps", "num_train_epochs"),
     *("optim", "max_grad_norm", "label_smoothing_factor", "bf16", "fp16"),
@@ -22,10 +22,24 @@ AMID_GENERATED = (
     "of trl holds: they are generated anew, so the curve changes. Let save_steps be a multiple of "
     "num_iterations x steps_per_generation / gradient_accumulation_steps."
 )
+DATA_ANEW = (
+    "ignore_data_skip=True: the data of this epoch begins anew, so samples come twice and others "
+    "not at all. Leave it out to resume at the sample."
+)
 
 
-def unfit_text(args: Any) -> str | None:
-    """Return why a run with these arguments could not resume; None: it can."""
+def unfit_text(args: Any, strategy: str) -> str | None:
+    """Return why a run with these arguments could not resume; None: it can.
+
+    Args:
+        args: of the Trainer.
+        strategy: as `strategy_of` returns it.
+    """
+    if getattr(args, "sync_ref_model", False) and strategy in ("fsdp", "deepspeed"):
+        return (
+            f"sync_ref_model=True under {strategy}: the reference model, which changes on the way, "
+            "is in shards that no checkpoint holds. Use DDP, or sync_ref_model=False."
+        )
     if getattr(args, "save_only_model", False):
         return (
             "save_only_model=True leaves optimizer, schedule and random numbers out of every "
@@ -35,10 +49,9 @@ def unfit_text(args: Any) -> str | None:
     return None
 
 
-def asked_of(args: Any, dataset: Any) -> dict[str, Any]:
+def asked_of(args: Any) -> dict[str, Any]:
     """Return the arguments that shape a training, as JSON."""
     found = {name: getattr(args, name, None) for name in (*_KEPT, *_OF_ORDER, *_OF_SCHEDULE)}
-    found["samples"] = len(dataset) if hasattr(dataset, "__len__") else None
     plain = {name: getattr(value, "value", value) for name, value in found.items()}
     return {n: v if isinstance(v, int | float | None) else str(v) for n, v in plain.items()}
 
@@ -115,7 +128,7 @@ def changed_ranks_text(before: Mapping[str, Any], now: Mapping[str, Any], step: 
             f"{number}which samples an epoch has had is up to {sampler}, so some may come twice "
             "and some not at all, and random numbers (dropout, augmentation) are others."
         )
-    samples = now.get("asked", {}).get("samples")
+    samples = now.get("samples", {}).get("length")
     is_filled = isinstance(samples, int) and samples % now["batch"] > 0
     return (
         f"{number}the samples of each step are the same, "

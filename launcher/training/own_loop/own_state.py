@@ -10,6 +10,7 @@ from strategies import IMPORTED, ConfigError, EarlyStoppingState, Ending
 
 from ..reporting.resume_report import ResumeReport, changed_conditions, set_again
 from ..run_state import OWN_LOOP, RunState
+from .data.known_samples import other_data_text
 from .data.position import DataPosition, Place
 
 
@@ -22,6 +23,7 @@ def state_to_json(
             "world_size": world_size,
             "loader": None if data is None else data.name,
             "batch_size": None if data is None else data.batch_size,
+            "samples": {} if data is None else data.samples,
         },
         "step": state.step,
         "data": {"epoch": place.epoch, "batches": place.batches, "samples": place.samples},
@@ -77,6 +79,8 @@ def moved_place(
     changed: list[str] = []
     if own["loader"] not in (None, data.name):
         changed.append(f"loader: {own['loader']} -> {data.name}")
+    if (other := other_data_text(own.get("samples", {}), data.samples)) is not None:
+        changed.append(other)
     then, now = _global_batch(own["batch_size"], before), _global_batch(data.batch_size, world_size)
     if then != now:
         changed.append(f"samples in a batch over all ranks: {then} -> {now}, so another curve")

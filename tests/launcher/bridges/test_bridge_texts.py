@@ -50,7 +50,7 @@ def test_what_another_number_of_ranks_costs(before: dict[str, int], says: str | 
     ],
 )
 def test_the_order_may_depend_on_the_number_of_ranks(sampler: str, samples: int, says: str) -> None:
-    now = {**NOW, "sampler": sampler, "asked": {"samples": samples}}
+    now = {**NOW, "sampler": sampler, "samples": {"length": samples}}
     text = changed_ranks_text({"world_size": 2, "batch": 12}, now, 17)
     assert says in (text or "")
 
@@ -66,16 +66,27 @@ def test_the_order_may_depend_on_the_number_of_ranks(sampler: str, samples: int,
 )
 def test_a_changed_argument_is_told(change: dict[str, Any], says: str | None) -> None:
     args = {"learning_rate": 0.1, "seed": 42, "max_steps": 20}
-    before = asked_of(SimpleNamespace(**args), [0] * 5)
-    found = changed_asked(before, asked_of(SimpleNamespace(**{**args, **change}), [0] * 5))
+    before = asked_of(SimpleNamespace(**args))
+    found = changed_asked(before, asked_of(SimpleNamespace(**{**args, **change})))
     assert len(found) == (says is not None)
     assert all(str(says) in text for text in found)
     assert changed_asked({}, before) == []
 
 
-def test_checkpoints_without_an_optimizer_are_refused() -> None:
-    assert unfit_text(SimpleNamespace(save_only_model=False)) is None
-    assert "train on with a new optimizer" in str(unfit_text(SimpleNamespace(save_only_model=True)))
+@pytest.mark.parametrize(
+    ("given", "strategy", "says"),
+    [
+        ({}, "fsdp", None),
+        ({"save_only_model": True}, "ddp", "train on with a new optimizer"),
+        ({"sync_ref_model": True}, "ddp", None),
+        ({"sync_ref_model": True}, "fsdp", "is in shards that no checkpoint holds"),
+    ],
+)
+def test_what_could_not_resume_is_refused(
+    given: dict[str, bool], strategy: str, says: str | None
+) -> None:
+    text = unfit_text(SimpleNamespace(**given), strategy)
+    assert text is None if says is None else says in (text or "")
 
 
 @pytest.mark.parametrize(

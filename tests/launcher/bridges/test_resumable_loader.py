@@ -1,11 +1,12 @@
 """The order of a `ResumableLoader`: all samples, the same on a resume, on any number of ranks."""
 
 import itertools
+import warnings
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import Subset, TensorDataset
 
 from launcher.bridges import ResumableLoader
 from launcher.bridges.lightning.texts import loader_text, ranks_text, world_text
@@ -103,3 +104,15 @@ def test_what_another_number_of_ranks_costs_under_lightning(
 ) -> None:
     text = ranks_text(before, 2)
     assert text is None if says is None else says in (text or "")
+
+
+def test_data_that_each_start_splits_anew_is_told() -> None:
+    def loader(indices: list[int]) -> ResumableLoader:
+        return ResumableLoader(Subset(TensorDataset(torch.arange(9)), indices), batch_size=1)
+
+    before = loader([4, 2]).state_dict()
+    with pytest.warns(UserWarning, match="a subset takes other indices"):
+        loader([2, 4]).load_state_dict(before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loader([4, 2]).load_state_dict(before)

@@ -7,22 +7,27 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
+from checkpointing import JSON
 from strategies import ConfigError
 from strategies.data.streams.own_position import keeps_position, what_is_lost
 from strategies.data.streams.state_text import from_text, to_text
 
 from .global_batches import GlobalBatches
+from .known_samples import known_samples
 from .skipping import regroups, skipping
 
 _INSIDE = "base_dataloader"
 """Where accelerate's loaders keep torch's."""
 _OF_FABRIC, _INSIDE_FABRIC = "_FabricDataLoader", "_dataloader"
+_ON_ANY_RANKS = ("SeedableRandomSampler", "SequentialSampler")
+"""Whose order, under accelerate, follows from the seed and the epoch alone."""
 _DRAWS_BY_RANK = "DistributedSamplerWrapper"
 NO_POSITION = (
     "a run could not resume where it was. Pass a torch DataLoader over a map-style data set (with "
@@ -90,6 +95,11 @@ class DataPosition(ABC):
         """What a resume on as many ranks cannot give, as short phrases."""
         return []
 
+    @cached_property
+    def samples(self) -> dict[str, JSON]:
+        """A digest of the data set, as far as it is known."""
+        return known_samples(_dataset(self.loader))
+
 
 class SampledData(DataPosition):
     """A DataLoader over a map-style data set: its sampler is run on, and nothing is read for it.
@@ -106,6 +116,8 @@ class SampledData(DataPosition):
         self._dealer = type(made or self._sampler).__name__
         size = self._torch.batch_size or getattr(made, "batch_size", None)
         self.batch_size = size if isinstance(size, int) else None
+        if self.batch_size is not None and getattr(made, "split_batches", False):
+            self.batch_size //= made.num_processes  # each rank's part of it
         known = (
             self._torch.generator,
             getattr(self._sampler, "generator", None),
@@ -143,19 +155,18 @@ class SampledData(DataPosition):
 
     def moved(self, place: Place, before: int, now: int) -> tuple[Place, str]:
         """Return the place on another number of ranks, and a phrase that says what it means."""
-        done, batches = place.samples * before, place.batches * before // now
+        done, size = place.samples * before, self.batch_size
+        batches = place.batches * before // now if size is None else done // (now * size)
         new = Place(epoch=place.epoch, batches=batches, samples=done // now)
+        if self._torch is not self.loader and type(self._sampler).__name__ in _ON_ANY_RANKS:
+            again = 0 if size is None or regroups(self._torch) else done - batches * now * size
+            return new, self._dealt_text(place, "accelerate", now, done, again)
         # That of Lightning deals an order that each rank draws from its own random numbers.
         draws = type(self._sampler).__name__ == _DRAWS_BY_RANK
         is_dealt = isinstance(self._sampler, DistributedSampler) and not draws
         is_dealt = is_dealt or now == before == 1
         if is_dealt and regroups(self._torch):
-            again = done % now
-            return new, (
-                f"the rest of epoch {place.epoch} in its order, which the sampler deals to "
-                f"{now} ranks from sample {done - again} on"
-                + (f"; {again} of them come a second time" if again else "")
-            )
+            return new, self._dealt_text(place, "the sampler", now, done, done % now)
         return new, (
             f"epoch {place.epoch} from about sample {done} on: which samples those are is up to "
             f"{self._dealer}, so some may come "
@@ -176,6 +187,14 @@ class SampledData(DataPosition):
             "random numbers that the data set draws in loader workers: each worker's stream "
             "restarts at a resume"
         ]
+
+    @staticmethod
+    def _dealt_text(place: Place, dealer: str, ranks: int, done: int, again: int) -> str:
+        return (
+            f"the rest of epoch {place.epoch} in its order, which {dealer} deals to {ranks} ranks "
+            f"from sample {done - again} on"
+            + (f"; {again} of them come a second time" if again else "")
+        )
 
     def _counts_samples(self, place: Place) -> bool:
         """Whether the place is not at a whole batch of this loader, as on other ranks."""

@@ -1,6 +1,11 @@
 """What a checkpoint of a script's own loop says, and what a start makes of it."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+import torch
+from torch.utils.data import Subset, TensorDataset
 
 from launcher.training.own_loop.data.position import DataPosition, Place
 from launcher.training.own_loop.own_state import moved_place, restored_state, state_to_json
@@ -11,8 +16,9 @@ from strategies import ConfigError
 class Data(DataPosition):
     name = "Data"
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, dataset: Any = None) -> None:
         self.batch_size = batch_size
+        self.loader = SimpleNamespace(dataset=dataset)
 
     def open(self, place: Place) -> None:  # type: ignore[override]
         raise AssertionError
@@ -59,3 +65,25 @@ def test_what_another_start_is_told(
     found = moved_place(saved, PLACE, Data(batch_size), world_size)
     assert found[:3] == (place, changed, moved)
     assert lost in (found[3], len(found[3]))
+
+
+WHOLE = TensorDataset(torch.arange(9))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "says"),
+    [
+        (Subset(WHOLE, [3, 1]), Subset(WHOLE, [3, 1]), None),
+        (Subset(WHOLE, [3, 1]), Subset(WHOLE, [1, 3]), "a subset takes other indices"),
+        ([1, 2, 3], [1, 2, 3, 4], "another number of samples (3 -> 4)"),
+        ([1, 2, 3], [1, 2, 4], "samples differ"),
+        (iter([1]), iter([2]), None),
+    ],
+)
+def test_data_that_is_made_anew_at_each_start_is_told(
+    then: Any, now: Any, says: str | None
+) -> None:
+    saved = state_to_json(RunState(step=7), PLACE, Data(4, then), 2, None)
+    _, changed, _, _ = moved_place(saved, PLACE, Data(4, now), 2)
+    assert len(changed) == (says is not None)
+    assert all(str(says) in text for text in changed)

@@ -188,3 +188,50 @@ def test_what_each_rank_draws_for_itself_is_not_promised_on_other_ranks() -> Non
     data = data_position(DataLoader(range(8), batch_size=2, sampler=sampler))  # type: ignore[arg-type]
     _, sentence = data.moved(Place(epoch=1, batches=1, samples=2), 2, 1)
     assert "which samples those are is up to" in sentence
+
+
+def of_accelerate(rank: int, ranks: int, batch_size: int, data: Any, **options: Any) -> Any:
+    """A loader as accelerate prepares it, without its processes."""
+    shared = pytest.importorskip("accelerate.data_loader")
+    torch.manual_seed(7)
+    loader: Any = DataLoader(data, batch_size=batch_size, shuffle=options.pop("shuffle", True))
+    made = {"use_seedable_sampler": True, **options, "put_on_device": False}
+    return shared.prepare_data_loader(loader, num_processes=ranks, process_index=rank, **made)
+
+
+@pytest.mark.parametrize(("before", "now"), [(1, 2), (2, 1), (2, 3), (4, 2)])
+@pytest.mark.parametrize("options", [{}, {"shuffle": False}])
+def test_a_loader_of_accelerate_deals_the_rest_to_other_ranks(
+    before: int, now: int, options: dict[str, Any]
+) -> None:
+    pytest.importorskip("accelerate").PartialState(cpu=True)
+    of_step = 12
+    done: list[int] = []
+    for rank in range(before):
+        loader = of_accelerate(rank, before, of_step // before, Numbers(48), **options)
+        done += chain.from_iterable(lists(data_position(loader).open(Place(epoch=1)))[:2])
+    place = Place(epoch=1, batches=2, samples=2 * of_step // before)
+    rest: list[int] = []
+    for rank in range(now):
+        position = data_position(of_accelerate(rank, now, of_step // now, Numbers(48), **options))
+        moved, sentence = position.moved(place, before, now)
+        rest += chain.from_iterable(lists(position.open(moved)))
+    assert sorted(done + rest) == list(range(48))
+    assert f"the rest of epoch 1 in its order, which accelerate deals to {now} ranks" in sentence
+
+
+def test_where_each_rank_draws_the_order_the_place_is_that_of_the_samples() -> None:
+    pytest.importorskip("accelerate").PartialState(cpu=True)
+    loader = of_accelerate(0, 2, 4, Numbers(48), use_seedable_sampler=False)
+    position = data_position(loader)
+    moved, sentence = position.moved(Place(batches=3, samples=24), 1, 2)
+    assert (moved.batches, moved.samples) == (3, 12)
+    assert "from about sample 24 on" in sentence
+
+
+def test_batches_that_accelerate_splits_count_as_a_ranks_part() -> None:
+    pytest.importorskip("accelerate").PartialState(cpu=True)
+    position = data_position(of_accelerate(1, 2, 8, Numbers(48), split_batches=True))
+    assert position.batch_size == 4
+    moved, _ = position.moved(Place(batches=2, samples=16), 1, 2)
+    assert lists(position.open(moved)) == lists(position.open(Place()))[2:]
