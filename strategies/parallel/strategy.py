@@ -14,6 +14,7 @@ from torch import nn
 
 from checkpointing import JSON, Fragment, TensorSpec
 
+from ..collectives.agreed_gathers import NOTHING_GATHERED, AgreedGathers
 from ..collectives.process_group import Ranks
 from ..collectives.replicas import Replicas
 from ..errors import ConfigError, first_line
@@ -117,6 +118,8 @@ class Strategy(ABC):
     _parts: PartsAsBuilt
     _model: nn.Module
     _buffers_apart: Collection[str] | None = None
+    gathers: AgreedGathers = NOTHING_GATHERED
+    """Told of each batch for which the model is called."""
     gradient_watch: GradientWatch | None = None
     """Sees gradients that the script changes by itself; None: nothing does."""
     notes: Sequence[str] = ()
@@ -213,6 +216,7 @@ class Strategy(ABC):
     def micro_step(self, *, is_last: bool) -> None:
         """Announce a forward and backward; gradients are summed over the ranks at the last."""
         self._calls.has_passed, self._calls.are_together = False, True
+        self.gathers.begin_batch()
         self._begin_micro_step(is_last=is_last)
 
     @abstractmethod
@@ -228,13 +232,13 @@ class Strategy(ABC):
 
         Raises:
             ConfigError: no call of the model went through the engine since `micro_step`; with
-                several ranks, naming the trainable parameters that the loss leaves out on this
-                one. The others may be waiting for them; this rank is not.
+                several ranks, naming the trainable parameters that the loss leaves out here.
         """
         self._refuse_unlike_losses(where)
         if self.ranks.world_size > 1 or self.options.exact:
             # With exact sums on one rank too: the run may go on with several.
             refuse_untouched(loss, self._leaves(), where=where)
+        self.gathers.end_batch()
         self._accumulate(loss)
 
     def _refuse_unlike_losses(self, where: str) -> None:
@@ -246,8 +250,7 @@ class Strategy(ABC):
         """
         self._parts.require_all(where)
         self._refuse_bypassed(where)
-        waits_for_none = self.ranks.world_size == 1 or self.options.exact
-        may_freeze = self.holds_whole and waits_for_none
+        may_freeze = self.holds_whole and (self.ranks.world_size == 1 or self.options.exact)
         self._switched.require_none(where, may_freeze=may_freeze, gathered=self._gathered())
 
     def _refuse_bypassed(self, where: str) -> None:
@@ -261,9 +264,8 @@ class Strategy(ABC):
         """
         self._calls.are_together = False
         trouble = self._trouble_of_bypass
-        if trouble is None or self._calls.has_passed:
-            return
-        raise ConfigError(f"{where}: {bypassed(self.name, trouble)}")
+        if trouble is not None and not self._calls.has_passed:
+            raise ConfigError(f"{where}: {bypassed(self.name, trouble)}")
 
     @property
     def has_seen_loss(self) -> bool:

@@ -142,7 +142,10 @@ def evaluate(
 
     def measured(turn: Turn, batch: Any) -> Mapping[str, Measurement]:
         seed_streams(measuring_seed(seed, name, turn.micro_batch.index))
-        return measure(model, batch)
+        strategy.gathers.begin_batch()
+        found = measure(model, batch)
+        strategy.gathers.end_batch()
+        return found
 
     with (
         torch.no_grad(),

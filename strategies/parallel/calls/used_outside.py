@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from ...collectives.agreed_gathers import NOTHING_GATHERED, AgreedGathers
 from ...errors import ConfigError
 
 _METHOD = "_return_parameters"
@@ -23,15 +24,15 @@ _METHOD = "_return_parameters"
 class UsedOutside:
     """Lets blocks answer for their parameters while the root's forward is under way."""
 
-    def __init__(self, root: nn.Module, note_gather: Callable[[str], None] | None = None) -> None:
+    def __init__(self, root: nn.Module, gathers: AgreedGathers = NOTHING_GATHERED) -> None:
         """Take a model whose blocks, and itself, are sharded.
 
         Args:
             root: the model.
-            note_gather: takes the name of a block that is gathered for an answer.
+            gathers: of the model; an answer is one.
         """
         self._is_forward = False
-        self._note_gather = note_gather
+        self._agreed_gathers = gathers
         root.register_forward_pre_hook(self._begin)
         root.register_forward_hook(self._end, always_call=True)
         for name, module in root.named_modules():
@@ -60,8 +61,7 @@ class UsedOutside:
             if not self._is_forward or not any(isinstance(p, DTensor) for _, p in found):
                 return iter(found)
             _refuse_nested(block, name)
-            if self._note_gather is not None:
-                self._note_gather(name)
+            self._agreed_gathers.take(f"calls {name}")  # as the other ranks do
             return self._gathered(block, named_parameters, found)
 
         block.named_parameters = answer  # type: ignore[method-assign]

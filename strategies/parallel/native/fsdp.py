@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from checkpointing import Fragment, TensorSpec
 
+from ...collectives.agreed_gathers import AgreedGathers, agreed_gathers
 from ...collectives.replicas import Replicas
 from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters, unsharded
@@ -45,7 +46,6 @@ from ..trial.owned import OwnedOrRows
 from ..trial.sharded import Sharded
 from ..trial.stepping import Rows
 from ..trial.trial import Cut
-from .block_order import BlockOrder
 from .engine import TorchEngine, load_buffers
 from .rows import blocks_to_shard, mesh_of, ring_of, shard_range
 from .scalar_parameters import ScalarParameters
@@ -61,8 +61,6 @@ class FSDP(TorchEngine):
     _undone: ClassVar[Mapping[str, str]] = IN_SHARDS
     _found: Sequence[tuple[str, Any]] = ()
     _owned_steps: OwnedSteps | None = None
-    _order: BlockOrder | None = None
-    """None: there are no blocks that could be mixed up, or dynamo would trace what follows them."""
 
     def __init__(self, blueprint: Blueprint) -> None:
         super().__init__(blueprint)
@@ -86,9 +84,13 @@ class FSDP(TorchEngine):
         lay_out_in_rows(model)
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
         require_sharded(model, self.blocks, self._placements)
-        if self.ranks.world_size > 1 and len(self.blocks) > 1 and not self.options.compile_blocks:
-            self._order = BlockOrder(model, list(self.blocks), self.ranks)
-        UsedOutside(model, None if self._order is None else self._order.note)
+        if self.ranks.world_size > 1 and self.blocks and not self.options.compile_blocks:
+            # Not what dynamo would trace.
+            self.gathers = agreed_gathers(self.ranks, self.name)
+            for name in self.blocks:
+                hook = partial(_take_turn, self.gathers, f"calls {name}")
+                model.get_submodule(name).register_forward_pre_hook(hook, prepend=True)
+        UsedOutside(model, self.gathers)
         refuse_pickled_shards(self.name)
         return model
 
@@ -147,11 +149,14 @@ class FSDP(TorchEngine):
         return self._parameters
 
     def _through(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.gathers.call()
         function = call.function
         for module in reversed(call.enclosing):
             if isinstance(module, FSDPModule):
                 function = partial(getattr(module, CALL), function)
-        return function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        self.gathers.returned()
+        return result
 
     @property
     def _trouble_of_bypass(self) -> str | None:
@@ -207,8 +212,6 @@ class FSDP(TorchEngine):
 
     def step(self, divisor: float) -> StepOutcome:
         """Divide, clip and update, unless a gradient is not finite. Called on every rank."""
-        if self._order is not None:
-            self._order.require_same()
         if self._sums is None or self._scalar_sums is None:
             self._scalars.reduce(self.held_back, self.ranks.world_size)
             outcome = super().step(divisor)
@@ -344,6 +347,10 @@ class FSDP(TorchEngine):
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
+
+
+def _take_turn(gathers: AgreedGathers, what: str, *_: object) -> None:
+    gathers.take(what)
 
 
 def _shards_of(

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ...collectives.agreed_gathers import agreed_gathers
 from ...modifiers.unfreezing import Unfreezing
 from ..build_options import BY_NAME
 from ..calls.autocast import CastAround, forward_replaced
@@ -44,8 +45,8 @@ from .start.known_step import require_known_step
 from .start.masters import check_masters, restore_masters
 from .start.materialize import cutter, fill, initial_values
 from .start.refusals import refuse_rounded_statistics, require_as_asked
-from .weights.agreed_gathers import agree_on_gathers, agreed_gathers
 from .weights.used_outside import is_of_a_share, let_forward_ask_for_parameters, used_without_call
+from .weights.watched_gathers import watch_gathers
 from .weights.written import UNDONE, WrittenWeights
 
 
@@ -130,7 +131,8 @@ class Zero(KeptInPieces):
             let_forward_ask_for_parameters(model, at_once, self.name)
             stand_in_state_dicts(model, self._shown)
             if self.ranks.world_size > 1:
-                agree_on_gathers(model, agreed_gathers(self.ranks))
+                self.gathers = agreed_gathers(self.ranks, self.name)
+                watch_gathers(model, self.gathers)
 
     def _take_over_sums(
         self,

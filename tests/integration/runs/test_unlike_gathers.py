@@ -1,4 +1,4 @@
-"""Under zero3 a forward that uses a layer on one rank alone is refused, by rank and parameter."""
+"""Where weights are in shards, what only one rank calls is refused, by rank and layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import TensorDataset
 from launcher import Run
-from strategies.parallel.zero.weights import agreed_gathers
+from strategies.collectives import agreed_gathers
 
 agreed_gathers.AT_LEAST_S = 3.0
 CASE, FIRST = os.environ["CASE"], int(os.environ["FIRST"])
@@ -97,3 +97,70 @@ def test_a_weight_that_all_ranks_read_but_later_only(launch: Callable[..., Any])
     launched = run_of(launch, "all read", 4)
     assert launched.wait(110) == 1, launched.stderr
     assert "uses the parameters of a layer without calling it" in launched.stderr
+
+
+OFTEN = """
+import os
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import TensorDataset
+from launcher import Run
+
+CASE = os.environ["CASE"]
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.head = nn.ModuleList(nn.Linear(8, 8) for _ in range(2)), nn.Linear(8, 1)
+
+    def forward(self, x):
+        for _ in range(int(x[0, 0]) if CASE == "layers" else 1):
+            for layer in self.layers:
+                x = torch.tanh(layer(x))
+        return self.head(x).squeeze(1)
+
+def output(model, x, times):
+    return sum(model(x) for _ in range(int(x[0, 0]) if CASE == times else 1))
+
+def measure(model, batch):
+    return {"loss": output(model, batch[0], "evaluation").square()}
+
+def main(run):
+    x = torch.randn(32, 8, generator=torch.Generator().manual_seed(1))
+    x[:, 0] = torch.arange(32) % 3 + 1
+    data = TensorDataset(x, x.sum(1))
+    job = run.prepare(
+        model=Net, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), train=data,
+        global_batch=8, micro_batch=1, epochs=1, evaluate_every="1 steps",
+    )
+    for step in job:
+        for x, y in step:
+            step.backward((output(job.model, x, "loss") - y).square().sum(), count=len(y))
+        if step.evaluation_due:
+            step.evaluate(data, measure)
+
+Run.start(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "case", "code"),
+    [
+        ("fsdp", "layers", 2),
+        pytest.param("fsdp", "loss", 2, marks=pytest.mark.slow),
+        ("fsdp", "evaluation", 1),
+        ("zero3", "layers", 2),
+        pytest.param("zero3", "loss", 2, marks=pytest.mark.slow),
+        pytest.param("zero3", "evaluation", 0, marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_called_as_often_as_the_samples_say(
+    strategy: str, case: str, code: int, launch: Callable[..., Any]
+) -> None:
+    """Under zero3 a small model is kept gathered in an evaluation, so that nothing goes wrong."""
+    script = launch.script(OFTEN)  # type: ignore[attr-defined]
+    options = ("--nproc-per-node", "2", "--strategy", strategy)
+    launched = launch(*options, script, env={"CASE": case})
+    assert launched.wait(110) == code, launched.stderr
+    assert ("make the number of calls independent of the samples" in launched.stderr) == (code > 0)

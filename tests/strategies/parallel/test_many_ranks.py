@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -18,8 +19,7 @@ from torch.distributed.tensor import debug
 from checkpointing import Fragment
 from checkpointing.format.ranges import Range, find_cover_problem
 from strategies import Blueprint, BuildOptions, Ranks, Strategy, precision_for, strategy_class
-from strategies.parallel.native import engine
-from strategies.parallel.native.block_order import BlockOrder
+from strategies.parallel.native import engine, fsdp
 from strategies.parallel.state.replicated_state import replicated_tensors, striped
 
 PER_NODE = 4
@@ -48,7 +48,7 @@ def alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be compared over ranks that are not there."""
     monkeypatch.setattr(engine, "refuse_unlike_models", lambda model, ranks: None)
     monkeypatch.setattr(engine, "require_same_choice", lambda whole, ranks: None)
-    monkeypatch.setattr(BlockOrder, "require_same", lambda self: None)
+    monkeypatch.setattr(fsdp, "agreed_gathers", MagicMock())
 
 
 @contextmanager
