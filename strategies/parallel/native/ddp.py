@@ -43,16 +43,15 @@ def _start_equal_in_bytes(model: nn.Module) -> None:
 
 
 def refuse_detail_on_gloo() -> None:
-    """Refuse what would end every rank without a word of torch's.
+    """Refuse a debug level that DistributedDataParallel does not support on gloo.
 
     Raises:
         ConfigError: torch checks every collective, on gloo.
     """
     if get_debug_level() == DebugLevel.DETAIL and dist.get_backend() == "gloo":
         raise ConfigError(
-            f"TORCH_DISTRIBUTED_DEBUG=DETAIL: with it torch {torch.__version__} ends by a "
-            "segmentation fault where DistributedDataParallel is built on gloo. Set it to INFO, or "
-            "pass --strategy fsdp."
+            f"TORCH_DISTRIBUTED_DEBUG=DETAIL cannot be used with DistributedDataParallel of torch "
+            f"{torch.__version__} on gloo. Set it to INFO, or pass --strategy fsdp."
         )
 
 

@@ -1,8 +1,5 @@
 """Variables of torch in the environment that end a run before its first step."""
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -24,11 +21,6 @@ def main(run):
 
 Run.start(main)
 """
-PLAIN = """
-import torch, torch.distributed as dist
-dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2))
-"""
 
 
 @pytest.mark.parametrize("num_ranks", ["1", "2"])
@@ -41,7 +33,7 @@ def test_an_interface_that_is_not_there(launch: Any, num_ranks: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "accelerate"])
-def test_the_debug_level_with_which_torch_crashes(launch: Any, strategy: str) -> None:
+def test_a_debug_level_that_is_not_supported(launch: Any, strategy: str) -> None:
     environ = {"TORCH_DISTRIBUTED_DEBUG": "DETAIL"}
     # Cold: torch reads the variable where it is imported.
     words = (
@@ -55,12 +47,4 @@ def test_the_debug_level_with_which_torch_crashes(launch: Any, strategy: str) ->
     )
     launched = launch(*words, env=environ)
     assert launched.wait(60) == 2
-    assert "TORCH_DISTRIBUTED_DEBUG=DETAIL: with it torch" in launched.stderr
-    assert "Segmentation" not in launched.stderr
-
-
-def test_torch_still_crashes_so() -> None:
-    """When this fails, `refuse_detail_on_gloo` can go, for the torch that has mended it."""
-    environ = {**os.environ, "TORCH_DISTRIBUTED_DEBUG": "DETAIL"}
-    done = subprocess.run([sys.executable, "-c", PLAIN], env=environ, capture_output=True)
-    assert done.returncode == -11
+    assert "TORCH_DISTRIBUTED_DEBUG=DETAIL cannot be used with Distributed" in launched.stderr
