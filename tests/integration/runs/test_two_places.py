@@ -15,7 +15,7 @@ import pytest
 WORKER = str(Path(__file__).parents[1] / "workers" / "two_places_worker.py")
 FEATURES = (
     "plain,bf16,ema,penalty,norms,exact,exact-norms,digests,log,scalar,by-name,unfreeze,fused,"
-    "foreach,momentum,adagrad,fp16,recompute,exact-recompute,rollback,ending"
+    "foreach,momentum,adagrad,adafactor,fp16,recompute,exact-recompute,rollback,ending"
 )
 AN_EARLIER_POINT = "an event, with work after it"
 """The device still has work meanwhile."""
@@ -67,6 +67,7 @@ def test_a_wait_beside_another_threads(launch: Callable[..., Any]) -> None:
         (1, "zero2", "offload," + FEATURES),
         (1, "zero3", "offload," + FEATURES),
         (2, "zero1,zero2,zero3", "plain,exact,fp16,offload"),
+        (1, "accelerate", "plain,bf16,exact,ema,fused"),
     ],
 )
 def test_every_feature(
@@ -144,6 +145,8 @@ def require_few_waits(strategy: str, case: str, steps: list[dict[str, int]]) -> 
     waits = {how: count for how, count in found.items() if AN_EARLIER_POINT not in how}
     if strategy == "zero3" or case == "offload":  # zero3 waits in each micro-batch
         waits = {how: count for how, count in waits.items() if "deepspeed" not in how}
+    if strategy == "accelerate":  # clip_grad_norm_ sorts by places that C++ sees
+        waits.pop("accelerate.py:_apply (to cpu)", None)
     if case == "offload":  # torch's own, for each gradient that goes to the host
         waits = {how: count for how, count in waits.items() if "_accumulate" not in how}
     assert sum(waits.values()) == 1 + MORE_IN_A_STEP.get(case, 0), (case, found)
