@@ -49,7 +49,7 @@ WHILE_ANOTHER_THREAD_COPIES = """
 """
 
 
-def test_a_wait_beside_another_threads(launch: Callable[..., Any]) -> None:
+def test_a_wait_beside_another_threads(launch: Any) -> None:
     """The pretended GPU itself: what another thread waits for is done before anybody goes on."""
     launched = launch("--nproc-per-node", "1", launch.script(WHILE_ANOTHER_THREAD_COPIES))
     assert launched.wait(60) == 0, launched.stderr
@@ -89,7 +89,15 @@ def test_gradients_that_deepspeed_copies_to_the_host(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("kind", "world_size"), [("plain", 1), ("ddp", 2), ("accelerate", 1)])
+@pytest.mark.parametrize(
+    ("kind", "world_size"),
+    [
+        ("plain", 1),
+        ("ddp", 2),
+        ("accelerate", 1),
+        *(pytest.param(f"zero{stage}", 1, marks=pytest.mark.slow) for stage in (1, 2, 3)),
+    ],
+)
 def test_a_loop_of_ones_own(
     launch: Callable[..., Any], tmp_path: Path, kind: str, world_size: int
 ) -> None:
@@ -102,7 +110,7 @@ def test_a_loop_of_ones_own(
     steps = told["steps"]
     assert len(steps) == 15
     assert all(AN_EARLIER_POINT in how for found in steps for how in found), steps
-    if kind != "accelerate":  # whose loader waits for the device in each batch
+    if kind in ("plain", "ddp"):  # the others have waited for the device in each batch
         assert sum(sum(found.values()) for found in steps) >= 5
 
 
@@ -135,7 +143,8 @@ def require_as_on_the_host(
         assert found["weights"] == found["metrics"] == 0.0, (name, found)
         if found["steps"]:
             assert sum(found["evaluation"].values()) == 1, (name, found)
-            require_few_waits(*name.split(), found["steps"])
+            strategy, case = name.split()
+            require_few_waits(strategy, case, found["steps"])
 
 
 def require_few_waits(strategy: str, case: str, steps: list[dict[str, int]]) -> None:

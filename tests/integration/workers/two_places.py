@@ -289,7 +289,7 @@ class TwoPlaces:
         """How much of what the device was given is known to be done."""
         self.given = 0
         """Operations that it was given."""
-        self._queue: collections.deque[tuple[int, Any]] = collections.deque()
+        self._queue: collections.deque[tuple[int, Callable[[], None]]] = collections.deque()
         self._copying = threading.RLock()
         self._host = threading.get_ident()
         self._is_counting = True
@@ -313,7 +313,7 @@ class TwoPlaces:
         finally:
             self._is_counting = before
 
-    def give(self, copy: partial[None] | None = None) -> None:
+    def give(self, copy: Callable[[], None] | None = None) -> None:
         """Give the device something to do; only a copy is left for later."""
         self.given += 1
         if copy is not None:
@@ -323,9 +323,10 @@ class TwoPlaces:
         """Let what the device was to copy to a tensor come: it reads it now, in its own order."""
         key = key_of(source)
         with self._copying, self.uncounted():
-            for one in [one for one in self._queue if key_of(one[1].args[0]) == key]:
-                self._queue.remove(one)
-                one[1]()
+            for number, copy in list(self._queue):
+                if isinstance(copy, partial) and key_of(copy.args[0]) == key:
+                    self._queue.remove((number, copy))
+                    copy()
 
     def settle(self, upto: int | None = None) -> None:
         """Return once the device has done what it was given, up to there; in any thread."""

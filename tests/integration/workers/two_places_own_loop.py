@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pretended_deepspeed import places  # type: ignore[import-not-found]
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
-from pretended_deepspeed import places  # type: ignore[import-not-found]
 from two_places import DEVICE, TwoPlaces  # type: ignore[import-not-found]
 
 from launcher import Resumable
@@ -48,14 +48,15 @@ def engine_of(model: nn.Module, optimizer: Any) -> tuple[Any, Any]:
         "zero_optimization": {"stage": stage, "offload_optimizer": on_host},
         "timers": {"throughput": {"enabled": False}},
     }
-    return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[:2]
+    engine, stepped, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    return engine, stepped
 
 
 def train(device: torch.device, world: TwoPlaces | None) -> dict[str, Any]:
     """Train; return the weights and how each `run.step` waited."""
     steps: list[dict[str, int]] = []
     torch.manual_seed(0)
-    model: nn.Module = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Linear(FEATURES, 12), nn.BatchNorm1d(12), nn.Linear(12, CLASSES)
     ).to(device)
     if kind == "ddp":
