@@ -21,7 +21,8 @@ class OwnChanges:
         self, optimizers: Iterable[torch.optim.Optimizer], models: Mapping[str, nn.Module]
     ) -> None:
         """Take what the script has given, as it is at the start."""
-        self._held = {id(one): _held(one) for one in optimizers}
+        # DeepSpeed's stage 3 keeps its groups empty, but for the step of each.
+        self._held = {id(one): held for one in optimizers if any(held := _held(one))}
         self.attributes = LoopAttributes.of_own_loop(models)
 
     def require_same_groups(self, optimizer: torch.optim.Optimizer) -> None:

@@ -15,7 +15,7 @@ import pytest
 WORKER = str(Path(__file__).parents[1] / "workers" / "two_places_worker.py")
 FEATURES = (
     "plain,bf16,ema,penalty,norms,exact,exact-norms,digests,log,scalar,by-name,unfreeze,fused,"
-    "foreach,momentum,adagrad,fp16,recompute,exact-recompute,rollback,ending"
+    "foreach,momentum,adagrad,adafactor,fp16,recompute,exact-recompute,rollback,ending"
 )
 AN_EARLIER_POINT = "an event, with work after it"
 """The device still has work meanwhile."""
@@ -67,6 +67,7 @@ def test_a_wait_beside_another_threads(launch: Any) -> None:
         (1, "zero2", "offload," + FEATURES),
         (1, "zero3", "offload," + FEATURES),
         (2, "zero1,zero2,zero3", "plain,exact,fp16,offload"),
+        (1, "accelerate", "plain,bf16,exact,ema,fused"),
     ],
 )
 def test_every_feature(
@@ -88,7 +89,15 @@ def test_gradients_that_deepspeed_copies_to_the_host(
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("kind", "world_size"), [("plain", 1), ("ddp", 2), ("accelerate", 1)])
+@pytest.mark.parametrize(
+    ("kind", "world_size"),
+    [
+        ("plain", 1),
+        ("ddp", 2),
+        ("accelerate", 1),
+        *(pytest.param(f"zero{stage}", 1, marks=pytest.mark.slow) for stage in (1, 2, 3)),
+    ],
+)
 def test_a_loop_of_ones_own(
     launch: Callable[..., Any], tmp_path: Path, kind: str, world_size: int
 ) -> None:
@@ -101,7 +110,7 @@ def test_a_loop_of_ones_own(
     steps = told["steps"]
     assert len(steps) == 15
     assert all(AN_EARLIER_POINT in how for found in steps for how in found), steps
-    if kind != "accelerate":  # whose loader waits for the device in each batch
+    if kind in ("plain", "ddp"):  # the others have waited for the device in each batch
         assert sum(sum(found.values()) for found in steps) >= 5
 
 
@@ -134,7 +143,8 @@ def require_as_on_the_host(
         assert found["weights"] == found["metrics"] == 0.0, (name, found)
         if found["steps"]:
             assert sum(found["evaluation"].values()) == 1, (name, found)
-            require_few_waits(*name.split(), found["steps"])
+            strategy, case = name.split()
+            require_few_waits(strategy, case, found["steps"])
 
 
 def require_few_waits(strategy: str, case: str, steps: list[dict[str, int]]) -> None:
@@ -144,6 +154,8 @@ def require_few_waits(strategy: str, case: str, steps: list[dict[str, int]]) -> 
     waits = {how: count for how, count in found.items() if AN_EARLIER_POINT not in how}
     if strategy == "zero3" or case == "offload":  # zero3 waits in each micro-batch
         waits = {how: count for how, count in waits.items() if "deepspeed" not in how}
+    if strategy == "accelerate":  # clip_grad_norm_ sorts by places that C++ sees
+        waits.pop("accelerate.py:_apply (to cpu)", None)
     if case == "offload":  # torch's own, for each gradient that goes to the host
         waits = {how: count for how, count in waits.items() if "_accumulate" not in how}
     assert sum(waits.values()) == 1 + MORE_IN_A_STEP.get(case, 0), (case, found)

@@ -62,6 +62,8 @@ engine: Any = None
 if options.wrap.startswith("zero"):
     import deepspeed
 
+    # It would be compiled, under a lock that a killed rank leaves behind for ever.
+    vars(deepspeed.ops).setdefault("__compatible_ops__", {})["deepspeed_shm_comm"] = False
     engine, optimizer, *_ = deepspeed.initialize(
         model=model,
         optimizer=optimizer,

@@ -176,8 +176,8 @@ def make_job(
     if strategy == "accelerate":
         from accelerate import Accelerator
 
-        mixed = {"fp32": "no"}.get(precision, precision)
-        recipe = {"accelerator": Accelerator(cpu=True, mixed_precision=mixed)} | recipe
+        mixed, on_host = {"fp32": "no"}.get(precision, precision), ranks.device.type == "cpu"
+        recipe = {"accelerator": Accelerator(cpu=on_host, mixed_precision=mixed)} | recipe
         # An Accelerator on CPUs sets this to what it likes, and other threads round otherwise.
         torch.set_num_threads(1)
     flag = cast(PreemptionFlag, Flag())

@@ -8,8 +8,8 @@ torch is told so wherever Python asks (`tensor.device`, `is_cuda`, `.to`, `devic
 - what would make the host wait for the device is counted in `waits`, by the innermost line of ours
   (see waits.py): a value that is read, a result shaped by values, a copy between the places that is
   not from or to pinned memory and `non_blocking`, an index on the host;
-- a copy from the device that is `non_blocking` comes only once somebody waits for it. Whoever reads
-  sooner finds what was there before.
+- a copy from the device that is `non_blocking` comes only once somebody waits for it, or the device
+  itself reads it. Whoever reads sooner finds what was there before.
 
 A tensor that C++ makes of nothing belongs nowhere until it meets another.
 """
@@ -140,7 +140,9 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if not (rest and pinned):
                     self._world.wait(f"copy_ {of} -> {to}")
                     self._world.settle()
-                elif to == "pinned" and name == "copy_":
+                elif to == "cuda":
+                    self._world.bring(source)
+                elif name == "copy_":
                     self._world.give(partial(_copy, target, source.detach().clone()))
                     return True
         return False
@@ -258,6 +260,8 @@ class _Words(TorchFunctionMode):
         if not later or (to_device and here != "pinned"):
             self._world.wait(f"to {target}")
             self._world.settle()
+        elif to_device:
+            self._world.bring(tensor)
         with self._world.uncounted():
             found = tensor.clone() if dtype is None or dtype == tensor.dtype else tensor.to(dtype)
         known.put(found, "cuda" if to_device else "cpu")
@@ -314,6 +318,15 @@ class TwoPlaces:
         self.given += 1
         if copy is not None:
             self._queue.append((self.given, copy))
+
+    def bring(self, source: torch.Tensor) -> None:
+        """Let what the device was to copy to a tensor come: it reads it now, in its own order."""
+        key = key_of(source)
+        with self._copying, self.uncounted():
+            for number, copy in list(self._queue):
+                if isinstance(copy, partial) and key_of(copy.args[0]) == key:
+                    self._queue.remove((number, copy))
+                    copy()
 
     def settle(self, upto: int | None = None) -> None:
         """Return once the device has done what it was given, up to there; in any thread."""

@@ -1,6 +1,6 @@
 """A loop of one's own on a GPU that is pretended, then on the host; rank 0 writes what was found.
 
-usage: two_places_own_loop.py OUT plain|ddp|accelerate
+usage: two_places_own_loop.py OUT plain|ddp|accelerate|zero1|zero2|zero3
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from pretended_deepspeed import places  # type: ignore[import-not-found]
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
@@ -35,11 +36,27 @@ def prepared(*, cpu: bool) -> Any:
     return made
 
 
+def engine_of(model: nn.Module, optimizer: Any) -> tuple[Any, Any]:
+    """Return DeepSpeed's, with what is stepped on the host."""
+    import deepspeed
+
+    stage, on_host = int(kind[-1]), {"device": "cpu", "pin_memory": True}
+    config = {
+        "train_micro_batch_size_per_gpu": 8,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {"stage": stage, "offload_optimizer": on_host},
+        "timers": {"throughput": {"enabled": False}},
+    }
+    engine, stepped, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    return engine, stepped
+
+
 def train(device: torch.device, world: TwoPlaces | None) -> dict[str, Any]:
     """Train; return the weights and how each `run.step` waited."""
     steps: list[dict[str, int]] = []
     torch.manual_seed(0)
-    model: nn.Module = nn.Sequential(
+    model: Any = nn.Sequential(
         nn.Linear(FEATURES, 12), nn.BatchNorm1d(12), nn.Linear(12, CLASSES)
     ).to(device)
     if kind == "ddp":
@@ -62,25 +79,33 @@ def train(device: torch.device, world: TwoPlaces | None) -> dict[str, Any]:
         made = {"model": model, "optimizer": optimizer, "loader": loader}
         resumable = Resumable.of(accelerator, **made, **settings)
     else:
+        if kind.startswith("zero"):
+            model, optimizer = engine_of(model, optimizer)
+            backward = model.backward
         resumable = Resumable(model=model, optimizer=optimizer, loader=loader, **settings)
     with resumable as run:
         for _, batch in run.batches(epochs=3):
             x, y = (one.to(device, non_blocking=True) for one in batch)
             loss = nn.functional.cross_entropy(model(x), y)
             backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
+            if kind.startswith("zero"):
+                model.step()
+            else:
+                optimizer.step()
+                optimizer.zero_grad()
             if world is not None:
                 world.waits.clear()
             run.step(loss=loss)
             steps.append({} if world is None else dict(world.waits))
+    if kind == "zero3":
+        model.empty_partition_cache()
     weights = [one.detach().cpu().flatten().tolist() for one in model.state_dict().values()]
     return {"steps": steps, "weights": weights}
 
 
 if kind != "plain":
     dist.init_process_group("gloo")
-with TwoPlaces() as pretended:
+with places(kind) as pretended:
     found = train(DEVICE, pretended)
 truth = train(torch.device("cpu"), None)
 if int(os.environ.get("RANK", "0")) == 0:

@@ -181,11 +181,21 @@ def weights_of(job: Any) -> Iterator[tuple[str, torch.Tensor]]:
         yield name, getattr(one, "full_tensor", lambda one=one: one)().detach().clone().cpu()
 
 
+def forget_accelerator(strategy: str) -> None:
+    """Let the next Accelerator of this process be on another device."""
+    if strategy == "accelerate":
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
 def compared(ranks: Ranks, strategy: str, case: str) -> dict[str, Any]:
     one: Any = partial(run, case=case) if case != "ending" else run_to_the_end
+    forget_accelerator(strategy)
     with places(strategy) as world:
         found = one(replace(ranks, device=DEVICE), world, strategy)
     setattr(opening, "precision_for", with_fp16)  # noqa: B010
+    forget_accelerator(strategy)
     truth = one(ranks, None, strategy)
     setattr(opening, "precision_for", precision_for)  # noqa: B010
     assert truth["metrics"].keys() == found["metrics"].keys()
