@@ -78,7 +78,8 @@ class DataPlace:
             "generators": [one.get_state() for one in self._generators],
             "micro_step": getattr(self._trainer, "_step", None),
         }
-        write_json(folder / _FILE.format(self._rank), to_text(kept, "a Trainer's place"))
+        text: Any = to_text(kept, "a Trainer's place")
+        write_json(folder / _FILE.format(self._rank), text)
 
     def open(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of `Trainer._run_epoch` as they are to be."""
@@ -185,7 +186,8 @@ def _watched(loader: Any, device: torch.device) -> _Watched | None:
 
 def _set_epoch(loader: Any, epoch: int) -> None:
     """Tell the samplers that Trainer tells; in a resumed epoch it reaches only accelerate's own."""
-    for one in (loader, getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)):
+    dealt: Any = getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)
+    for one in (loader, dealt):
         if callable(getattr(one, "set_epoch", None)):
             one.set_epoch(epoch)
 
@@ -207,7 +209,8 @@ def sampler_of(loader: Any) -> str:
 
 
 def _parts_of(loader: Any) -> list[Any]:
-    found, one = [], loader
+    found: list[Any] = []
+    one = loader
     while one is not None and all(one is not other for other in found):
         found.append(one)
         inner = (getattr(one, name, None) for name in _INSIDE)
