@@ -39,16 +39,22 @@ class DataPlace:
         self._trainer = trainer
         self._rank = rank
         self._device = trainer.args.device
-        self._saved: dict[str, Any] | None = None
-        self._has_all = False
-        self.load: Callable[[], None] = lambda: None
+        self.load: Callable[[], None]
         """Puts random numbers to where they were after the step of the checkpoint."""
-        self._epochs_before = 0
+        self._saved: dict[str, Any] | None
+        self._epochs_before: int
         """Passes of a stream that earlier starts have done: Trainer counts from 0 again."""
+        self._has_all = False
+        self.begin()
         self._watched: _Watched | None = None
         self._generators: list[torch.Generator] = []
         self._epoch = self._begun_at = 0
         self._begin: Any = None
+
+    def begin(self) -> None:
+        """Begin a training anew; `train` may be called several times."""
+        self._saved, self._epochs_before = None, 0
+        self.load = lambda: None
 
     def resume(self, checkpoint: Path, *, same_ranks: bool) -> None:
         """Take what this rank has kept in a checkpoint; on other ranks than before what rank 0 has.
