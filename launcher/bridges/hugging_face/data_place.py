@@ -183,7 +183,7 @@ def _watched(loader: Any, device: torch.device) -> _Watched | None:
     sampler = getattr(inside, "batch_sampler", None)
     if isinstance(sampler, _Watched):
         return sampler
-    is_elsewhere = loader.num_workers > 0 or type(loader).__name__ == _READS_FOR_ALL
+    is_elsewhere = getattr(inside, "num_workers", 1) > 0 or type(loader).__name__ == _READS_FOR_ALL
     if sampler is None or is_elsewhere:
         return None
     vars(inside)["batch_sampler"] = new = _Watched(sampler, device)  # it refuses to have it set
