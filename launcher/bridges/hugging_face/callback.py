@@ -190,6 +190,7 @@ class _Loop:
             )
         self._is_training = True
         self._best_step = state.best_global_step
+        self._place.begin()
         sealed = {} if checkpoint is None else read_seal(checkpoint) or {}
         if checkpoint is not None:
             rank.console.say(f"resuming from step {state.global_step}, {checkpoint}")
@@ -362,7 +363,11 @@ def _trainer_above(callback: RelaunchCallback) -> Any:
 
 def _checkpoint_above() -> Path | None:
     """Return the checkpoint from which the Trainer that has called resumes."""
-    found = (name for name in _locals_above("resume_from_checkpoint") if isinstance(name, str))
+    found = (
+        name
+        for name in _locals_above("resume_from_checkpoint")
+        if isinstance(name, str | os.PathLike)
+    )
     return next(map(Path, found), None)
 
 

@@ -39,16 +39,22 @@ class DataPlace:
         self._trainer = trainer
         self._rank = rank
         self._device = trainer.args.device
-        self._saved: dict[str, Any] | None = None
-        self._has_all = False
-        self.load: Callable[[], None] = lambda: None
+        self.load: Callable[[], None]
         """Puts random numbers to where they were after the step of the checkpoint."""
-        self._epochs_before = 0
+        self._saved: dict[str, Any] | None
+        self._epochs_before: int
         """Passes of a stream that earlier starts have done: Trainer counts from 0 again."""
+        self._has_all = False
+        self.begin()
         self._watched: _Watched | None = None
         self._generators: list[torch.Generator] = []
         self._epoch = self._begun_at = 0
         self._begin: Any = None
+
+    def begin(self) -> None:
+        """Begin a training anew; `train` may be called several times."""
+        self._saved, self._epochs_before = None, 0
+        self.load = lambda: None
 
     def resume(self, checkpoint: Path, *, same_ranks: bool) -> None:
         """Take what this rank has kept in a checkpoint; on other ranks than before what rank 0 has.
@@ -78,7 +84,8 @@ class DataPlace:
             "generators": [one.get_state() for one in self._generators],
             "micro_step": getattr(self._trainer, "_step", None),
         }
-        write_json(folder / _FILE.format(self._rank), to_text(kept, "a Trainer's place"))
+        text: Any = to_text(kept, "a Trainer's place")
+        write_json(folder / _FILE.format(self._rank), text)
 
     def open(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Return the arguments of `Trainer._run_epoch` as they are to be."""
@@ -176,7 +183,7 @@ def _watched(loader: Any, device: torch.device) -> _Watched | None:
     sampler = getattr(inside, "batch_sampler", None)
     if isinstance(sampler, _Watched):
         return sampler
-    is_elsewhere = loader.num_workers > 0 or type(loader).__name__ == _READS_FOR_ALL
+    is_elsewhere = getattr(inside, "num_workers", 1) > 0 or type(loader).__name__ == _READS_FOR_ALL
     if sampler is None or is_elsewhere:
         return None
     vars(inside)["batch_sampler"] = new = _Watched(sampler, device)  # it refuses to have it set
@@ -185,7 +192,8 @@ def _watched(loader: Any, device: torch.device) -> _Watched | None:
 
 def _set_epoch(loader: Any, epoch: int) -> None:
     """Tell the samplers that Trainer tells; in a resumed epoch it reaches only accelerate's own."""
-    for one in (loader, getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)):
+    dealt: Any = getattr(getattr(loader, "batch_sampler", None), "batch_sampler", None)
+    for one in (loader, dealt):
         if callable(getattr(one, "set_epoch", None)):
             one.set_epoch(epoch)
 
@@ -207,7 +215,8 @@ def sampler_of(loader: Any) -> str:
 
 
 def _parts_of(loader: Any) -> list[Any]:
-    found, one = [], loader
+    found: list[Any] = []
+    one = loader
     while one is not None and all(one is not other for other in found):
         found.append(one)
         inner = (getattr(one, name, None) for name in _INSIDE)

@@ -16,6 +16,13 @@ class ByStateDict:
         self._one = one
         self._where = where
 
+    @property
+    def is_stepped_by_ranks(self) -> bool:
+        """Whether it is a schedule that accelerate steps once for each rank in a step."""
+        one: Any = self._one
+        is_theirs = type(one).__name__ == "AcceleratedScheduler"
+        return is_theirs and one.step_with_optimizer and not one.split_batches
+
     def state(self) -> Any:
         """Return its state as JSON."""
         return to_text(self._one.state_dict(), f"{self._where}.state_dict()")
@@ -46,6 +53,18 @@ def kept_objects(schedulers: Sequence[Any], objects: Mapping[str, Any]) -> Objec
         if isinstance(one, ByStateDict):
             one.state()
     return found
+
+
+def schedule_text(objects: Objects, before: int, now: int) -> str | None:
+    """Return what another number of ranks makes of the schedules; None: nothing. Pure."""
+    held = (getattr(one, "is_stepped_by_ranks", False) for one in objects.values())
+    if before == now or not any(held):
+        return None
+    return (
+        f"accelerate steps a schedule once for each rank: {before} times in a step before, {now} "
+        "now, so the learning rate follows another curve. Do not pass the scheduler to "
+        "accelerator.prepare, and step it only if accelerator.sync_gradients."
+    )
 
 
 def _kept(one: Any, where: str) -> ByStateDict:

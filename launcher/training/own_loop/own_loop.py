@@ -378,7 +378,7 @@ class OwnLoop:
             world_size, where = self._run.ranks.world_size, self._run.folder.path
             self.state, self.place = restored_state(restored.state, where=where)
             self.place, by_loader, moved, lost = moved_place(
-                restored.state, self.place, self._data, world_size
+                restored.state, self.place, self._data, world_size, self._objects
             )
             self.state, by_rules = self._rules.resumed(self.state)
             asked_anew = changes_of_asked(self.state.asked, self._asked)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from checkpointing import JSON
-from strategies import IMPORTED, ConfigError, EarlyStoppingState, Ending
+from strategies import IMPORTED, ConfigError, EarlyStoppingState, Ending, Objects
 
 from ..reporting.resume_report import ResumeReport, changed_conditions, set_again
 from ..run_state import OWN_LOOP, RunState
 from .data.known_samples import other_data_text
 from .data.position import DataPosition, Place
+from .kept_objects import schedule_text
 
 
 def state_to_json(
@@ -63,7 +64,11 @@ def restored_state(saved: Mapping[str, Any], *, where: object) -> tuple[RunState
 
 
 def moved_place(
-    saved: Mapping[str, Any], place: Place, data: DataPosition | None, world_size: int
+    saved: Mapping[str, Any],
+    place: Place,
+    data: DataPosition | None,
+    world_size: int,
+    objects: Objects,
 ) -> tuple[Place, list[str], list[str], list[str]]:
     """Return the place as this start's ranks have it, and phrases.
 
@@ -73,10 +78,13 @@ def moved_place(
         ConfigError: the loader cannot be put there.
     """
     own = saved.get(OWN_LOOP)
-    if own is None or data is None:
+    if own is None:
         return place, [], [], []
     before: int = own["world_size"]
-    changed: list[str] = []
+    schedule = schedule_text(objects, before, world_size)
+    changed = [] if schedule is None else [schedule]
+    if data is None:
+        return place, changed, [], []
     if own["loader"] not in (None, data.name):
         changed.append(f"loader: {own['loader']} -> {data.name}")
     if (other := other_data_text(own.get("samples", {}), data.samples)) is not None:

@@ -35,7 +35,8 @@ def to_text(state: Any, where: str) -> JSON:
         return {_KIND: "tuple", "is": to_text(list(state), where)}
     if isinstance(state, Mapping):
         items = {key: to_text(value, f"{where}[{key!r}]") for key, value in state.items()}
-        if _KIND not in items and all(isinstance(key, str) for key in items):
+        is_plain = _KIND not in items and all(isinstance(key, str) for key in items)
+        if is_plain and list(items) == sorted(items):  # in a manifest keys are sorted
             return items
         return {_KIND: "dict", "is": [[to_text(key, where), value] for key, value in items.items()]}
     if isinstance(state, bytes):

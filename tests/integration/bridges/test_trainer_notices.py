@@ -47,7 +47,11 @@ BY_EPOCH = {
     },
 }
 
-IN_SECOND_PASS = {"notice": [0, "step", 17], "draws": True, "args": {"max_steps": 22}}
+IN_SECOND_PASS: dict[str, Any] = {
+    "notice": [0, "step", 17],
+    "draws": True,
+    "args": {"max_steps": 22},
+}
 """Its 12 steps of a pass are done, and what the data is drawn from is not as at the begin."""
 
 

@@ -12,7 +12,13 @@ from itertools import chain, islice
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+)
 
 from checkpointing import JSON
 from strategies import ConfigError
@@ -111,8 +117,7 @@ class SampledData(DataPosition):
         super().__init__(loader)
         self._torch: DataLoader[Any] = getattr(loader, _INSIDE, loader)
         made: Any = self._torch.batch_sampler
-        dealt: Any = getattr(made, "batch_sampler", made)  # accelerate's deals it to ranks
-        self._sampler: Any = getattr(dealt, "sampler", self._torch.sampler)
+        self._sampler: Any = _innermost_sampler(self._torch)
         self._dealer = type(made or self._sampler).__name__
         size = self._torch.batch_size or getattr(made, "batch_size", None)
         self.batch_size = size if isinstance(size, int) else None
@@ -288,7 +293,15 @@ def data_position(loader: Any) -> DataPosition:
             "loader= is accelerate's DataLoaderDispatcher, with which rank 0 reads for all: "
             f"{NO_POSITION} For accelerate: DataLoaderConfiguration(dispatch_batches=False)."
         )
-    if keeps_position(getattr(loader, _INSIDE, loader)):
+    inside = getattr(loader, _INSIDE, loader)
+    if keeps_position(inside):
+        if inside is not loader and type(_innermost_sampler(inside)) is RandomSampler:
+            raise ConfigError(
+                "loader= is accelerate's over a StatefulDataLoader that shuffles: it resumes an "
+                "epoch in another order, so some samples come twice and some not at all. Pass "
+                "DataLoaderConfiguration(use_seedable_sampler=True) too, or leave "
+                "use_stateful_dataloader out, which Resumable does not need."
+            )
         return StatefulData(loader)
     if not isinstance(loader, DataLoader):
         raise ConfigError(f"loader= is a {name}, which cannot report its position: {NO_POSITION}")
@@ -298,6 +311,12 @@ def data_position(loader: Any) -> DataPosition:
             f"report its position: {NO_POSITION}"
         )
     return SampledData(loader)
+
+
+def _innermost_sampler(loader: DataLoader[Any]) -> Any:
+    made: Any = loader.batch_sampler
+    dealt: Any = getattr(made, "batch_sampler", made)  # accelerate's deals it to ranks
+    return getattr(dealt, "sampler", loader.sampler)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -116,6 +116,25 @@ def test_the_order_and_what_is_read_ahead_are_drawn_again(
     assert first + train(now, place, loader_of(own), done=at, until=BATCHES) == whole
 
 
+def test_a_loader_of_the_scripts_own_is_left_alone() -> None:
+    class Ours:
+        batch_sampler: Any = ()
+
+        def __len__(self) -> int:
+            return 1
+
+    trainer, loader = trainer_of(), Ours()
+    asked = {
+        "train_dataloader": loader,
+        "epoch": 0,
+        "epochs_trained": 0,
+        "resume_from_checkpoint": None,
+        "steps_trained_in_current_epoch": 0,
+    }
+    assert DataPlace(trainer, 0).open(asked) == asked
+    assert loader.batch_sampler == ()
+
+
 def test_what_is_inside_a_loader_is_found() -> None:
     own = torch.Generator()
     assert generators_of(loader_of(own)) == [own]

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Subset, TensorDataset
 
 from launcher.training.own_loop.data.position import DataPosition, Place
+from launcher.training.own_loop.kept_objects import kept_objects
 from launcher.training.own_loop.own_state import moved_place, restored_state, state_to_json
 from launcher.training.run_state import RunState
 from strategies import ConfigError
@@ -62,7 +63,7 @@ def test_what_another_start_is_told(
     lost: list[str] | int,
 ) -> None:
     saved = state_to_json(RunState(step=7), PLACE, Data(4), 2, None)
-    found = moved_place(saved, PLACE, Data(batch_size), world_size)
+    found = moved_place(saved, PLACE, Data(batch_size), world_size, {})
     assert found[:3] == (place, changed, moved)
     assert lost in (found[3], len(found[3]))
 
@@ -84,6 +85,30 @@ def test_data_that_is_made_anew_at_each_start_is_told(
     then: Any, now: Any, says: str | None
 ) -> None:
     saved = state_to_json(RunState(step=7), PLACE, Data(4, then), 2, None)
-    _, changed, _, _ = moved_place(saved, PLACE, Data(4, now), 2)
+    _, changed, _, _ = moved_place(saved, PLACE, Data(4, now), 2, {})
     assert len(changed) == (says is not None)
     assert all(str(says) in text for text in changed)
+
+
+class AcceleratedScheduler:
+    """As accelerate's, of which only this is looked at."""
+
+    def __init__(self, *, by_ranks: bool) -> None:
+        self.step_with_optimizer, self.split_batches = True, not by_ranks
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("by_ranks", "ranks"), [(True, 1), (True, 2), (False, 1)])
+def test_a_schedule_that_is_stepped_by_ranks_is_told_on_other_ranks(
+    by_ranks: bool, ranks: int
+) -> None:
+    saved = state_to_json(RunState(step=7), PLACE, None, 2, None)
+    objects = kept_objects([AcceleratedScheduler(by_ranks=by_ranks)], {})
+    _, changed, _, _ = moved_place(saved, PLACE, None, ranks, objects)
+    assert len(changed) == (by_ranks and ranks == 1)
+    assert all("once for each rank: 2 times in a step before, 1 now" in one for one in changed)

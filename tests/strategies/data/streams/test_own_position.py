@@ -46,6 +46,14 @@ def test_a_state_comes_back_as_it_was(state: Any) -> None:
     assert type(back) is type(state)
 
 
+def test_the_order_of_names_comes_back_where_a_manifest_sorts_them() -> None:
+    """An average of the weights is often applied by `zip(average.values(), model.parameters())`."""
+    state = {"2.weight": 1, "10.weight": {"b": 2, "a": 3}, "0.bias": 4}
+    back = from_text(json.loads(json.dumps(to_text(state, "state"), sort_keys=True)))
+    assert list(back.items()) == list(state.items())
+    assert list(back["10.weight"]) == ["b", "a"]
+
+
 @pytest.mark.parametrize(
     "tensor",
     [

@@ -235,3 +235,24 @@ def test_batches_that_accelerate_splits_count_as_a_ranks_part() -> None:
     assert position.batch_size == 4
     moved, _ = position.moved(Place(batches=2, samples=16), 1, 2)
     assert lists(position.open(moved)) == lists(position.open(Place()))[2:]
+
+
+class WithState(DataLoader[int]):
+    """As torchdata's StatefulDataLoader."""
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        pass
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_shuffled_loader_with_state_inside_accelerates_is_refused(shuffle: bool) -> None:
+    inside = WithState(Numbers(), batch_size=4, shuffle=shuffle)
+    loader: Any = type("DataLoaderShard", (), {"base_dataloader": inside, "batch_size": 4})()
+    if not shuffle:
+        assert data_position(loader).batch_size == 4
+        return
+    with pytest.raises(ConfigError, match="so some samples come twice and some not at all"):
+        data_position(loader)
