@@ -200,10 +200,13 @@ class Files:
     def free(self, at: PurePath | int) -> tuple[int, int | None]:
         """Return the bytes and the files that still fit on the disk of a path or a descriptor.
 
-        None files: the filesystem does not count them.
+        The part of a descriptor's file that is written counts as free. None files: the filesystem
+        does not count them.
         """
         found = os.statvfs(at)
-        return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+        held_bytes = os.fstat(at).st_blocks * 512 if isinstance(at, int) else 0
+        free_bytes = found.f_bavail * found.f_frsize + held_bytes
+        return free_bytes, found.f_favail if found.f_files else None
 
     def unlink(self, path: PurePath) -> None:
         """Remove a file."""

@@ -79,3 +79,14 @@ def test_an_export_that_does_not_fit(kit: ModuleType, tmp_path: Path) -> None:
     with store.open(1) as reader, pytest.raises(SaveFailedError, match=r"needed, .*3\.0 MiB free"):
         export_safetensors(reader, tmp_path / "out", metadata={}, files=FullDisk("preallocate"))
     assert kit.leftovers(tmp_path) == []
+
+
+def test_what_a_file_holds_already_counts_as_free(tmp_path: Path) -> None:
+    files = Files()
+    path = tmp_path / "half"
+    fd = files.create(path)
+    files.write_all(fd, memoryview(bytes(8 << 20)), 0)
+    files.fsync(fd)
+    of_descriptor, of_folder = files.free(fd)[0], files.free(tmp_path)[0]
+    files.close(fd)
+    assert of_descriptor - of_folder > 4 << 20  # others write to the same disk
