@@ -91,8 +91,14 @@ def test_mean_and_spread_over_seeds():
 def test_why_a_trial_was_refused(tmp_path):
     (tmp_path / "output.log").write_text("relaunch: error: one.\nelse\nrelaunch: error: two.\n")
     assert last_error(tmp_path) == "two."
-    (tmp_path / "output.log").write_text("Killed\n")
-    assert last_error(tmp_path) == f"see {tmp_path / 'output.log'}."
+    (tmp_path / "output.log").write_text(
+        "usage: t.py\nt.py: error: unrecognized arguments: --seed=0\n"
+        "relaunch: rank 1 failed with exit code 2.\n"
+    )
+    where = f"see {tmp_path / 'output.log'}"
+    assert last_error(tmp_path) == f"t.py: error: unrecognized arguments: --seed=0 ({where})"
+    (tmp_path / "output.log").write_text("relaunch: rank 1 was killed by SIGKILL.\n\n")
+    assert last_error(tmp_path) == f"{where}."
 
 
 def test_a_list_of_trials_ends():
