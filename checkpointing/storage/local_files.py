@@ -240,7 +240,7 @@ def full_disk_told(
         if error.errno not in _NO_ROOM:
             raise
         text = error.strerror or os.strerror(error.errno)
-        needed = () if needed_bytes is None else (f"{_mib(needed_bytes)} are needed",)
+        needed = () if needed_bytes is None else (f"{_size_text(needed_bytes)} are needed",)
         told = ", ".join((*needed, *_free_text(at, files, error.errno)))
         name = () if error.filename is None else (error.filename,)
         raise OSError(error.errno, f"{text} ({told})" if told else text, *name) from error
@@ -254,8 +254,9 @@ def _free_text(at: PurePath | int, files: Files, code: int) -> tuple[str, ...]:
     except OSError:
         return ()
     few = () if free_files is None or free_files > 99 else (f"{free_files} more files fit on it",)
-    return f"the disk has {_mib(free_bytes)} free", *few
+    return f"the disk has {_size_text(free_bytes)} free", *few
 
 
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:.1f} MiB"
+def _size_text(size_bytes: int) -> str:
+    is_large = size_bytes >= 2**20
+    return f"{size_bytes / 2**20:.1f} MiB" if is_large else f"{size_bytes / 2**10:.1f} KiB"
