@@ -160,7 +160,8 @@ def write_new_file(
     """
     with full_disk_told(path.parent, files, size_bytes):
         fd = files.create(path)
-        try:
+    try:
+        with full_disk_told(fd, files, size_bytes):
             files.preallocate(fd, size_bytes)
             writer = BlockWriter(
                 fd, files, block_bytes, size_bytes=size_bytes, is_aligned=is_aligned
@@ -169,6 +170,6 @@ def write_new_file(
                 writer.write(piece)
             finished = writer.finish()
             files.fsync(fd)
-        finally:
-            files.close(fd)
+    finally:
+        files.close(fd)
     return finished

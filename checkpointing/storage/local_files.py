@@ -200,10 +200,13 @@ class Files:
     def free(self, at: PurePath | int) -> tuple[int, int | None]:
         """Return the bytes and the files that still fit on the disk of a path or a descriptor.
 
-        None files: the filesystem does not count them.
+        The part of a descriptor's file that is written counts as free. None files: the filesystem
+        does not count them.
         """
         found = os.statvfs(at)
-        return found.f_bavail * found.f_frsize, found.f_favail if found.f_files else None
+        held_bytes = os.fstat(at).st_blocks * 512 if isinstance(at, int) else 0
+        free_bytes = found.f_bavail * found.f_frsize + held_bytes
+        return free_bytes, found.f_favail if found.f_files else None
 
     def unlink(self, path: PurePath) -> None:
         """Remove a file."""
@@ -237,7 +240,7 @@ def full_disk_told(
         if error.errno not in _NO_ROOM:
             raise
         text = error.strerror or os.strerror(error.errno)
-        needed = () if needed_bytes is None else (f"{_mib(needed_bytes)} are needed",)
+        needed = () if needed_bytes is None else (f"{_size_text(needed_bytes)} are needed",)
         told = ", ".join((*needed, *_free_text(at, files, error.errno)))
         name = () if error.filename is None else (error.filename,)
         raise OSError(error.errno, f"{text} ({told})" if told else text, *name) from error
@@ -251,8 +254,9 @@ def _free_text(at: PurePath | int, files: Files, code: int) -> tuple[str, ...]:
     except OSError:
         return ()
     few = () if free_files is None or free_files > 99 else (f"{free_files} more files fit on it",)
-    return f"the disk has {_mib(free_bytes)} free", *few
+    return f"the disk has {_size_text(free_bytes)} free", *few
 
 
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:.1f} MiB"
+def _size_text(size_bytes: int) -> str:
+    is_large = size_bytes >= 2**20
+    return f"{size_bytes / 2**20:.1f} MiB" if is_large else f"{size_bytes / 2**10:.1f} KiB"

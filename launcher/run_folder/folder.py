@@ -65,6 +65,8 @@ class RunFolder:
         """Takes secrets out of an event."""
         self.described: Mapping[str, Any] = {}
         """What run.json says, as this start has written it; on the coordinator only."""
+        self._device: int | None = None
+        """Of the file system on which the folder was at the start; on the coordinator only."""
         self._events = self._line_file(EVENTS)
         self._metrics = self._line_file(METRICS)
 
@@ -80,6 +82,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             os.close(open_plain(probe, os.O_WRONLY | os.O_CREAT))
             probe.unlink()
+            self._device = self.path.stat().st_dev
             for name in _OWN_FILES:
                 require_plain(self.path / name)
         except OSError as error:
@@ -206,10 +209,20 @@ class RunFolder:
         """Restore run.json after the folder was removed during a run."""
         if (self.path / "run.json").exists():
             return
-        self.warn(f"{self.path} was removed during the run; it is created again.")
+        self.warn(self._removed_text())
         if self.described:
             with suppress(OSError):
                 self.write_run(self.described)
+
+    def _removed_text(self) -> str:
+        removed = f"{self.path} was removed during the run; it is created again"
+        with suppress(OSError):
+            if self._device not in (None, self.path.stat().st_dev):
+                return (
+                    f"{removed}, on another file system than before. Was a disk unmounted? What is "
+                    "saved from now on is hidden when it is mounted again: copy it before."
+                )
+        return f"{removed}."
 
 
 def run_folder_at(path: Path, checkpoints: str | Path | None) -> RunFolder:

@@ -28,7 +28,8 @@ REPORT_S = 30.0
 _LOOK_EVERY_S = 0.2
 _MOST_BYTES = 4096
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-_WHOLE_FILE = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_FLOCK = "hhqqi"
+_WHOLE_FILE = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 class FolderUnavailableError(ConfigError):
@@ -215,6 +216,18 @@ class FolderLock:
 
 _HELD: dict[tuple[int, int], FolderLock] = {}
 """The locks of this process: two runs that follow each other in it may share one."""
+
+
+def is_held(folder: Path) -> bool:
+    """Return whether a run is at work in a folder; no, where that cannot be asked."""
+    with suppress(OSError):
+        fd = open_plain(folder / LOCK, os.O_RDONLY)
+        try:
+            found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _WHOLE_FILE)
+        finally:
+            os.close(fd)
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+    return False
 
 
 def _try_to_take(path: Path, warn: Callable[[str], None]) -> tuple[FolderLock | None, Owner]:

@@ -51,7 +51,7 @@ def failed_save(kit: ModuleType, folder: Path, files: Files) -> str:
 
 def test_a_file_that_does_not_fit_is_told_with_both_sizes(kit: ModuleType, tmp_path: Path) -> None:
     told = failed_save(kit, tmp_path, FullDisk("preallocate"))
-    pattern = r"No space left on device \(\d+\.\d MiB are needed, the disk has 3\.0 MiB free\)"
+    pattern = r"No space left on device \(\d+\.\d KiB are needed, the disk has 3\.0 MiB free\)"
     assert re.search(pattern, told), told
 
 
@@ -65,7 +65,7 @@ def test_a_disk_without_room_for_a_name_is_told(
 
 def test_of_a_quota_the_disk_tells_nothing(kit: ModuleType, tmp_path: Path) -> None:
     told = failed_save(kit, tmp_path, FullDisk("preallocate", errno.EDQUOT))
-    assert re.search(r"\(\d+\.\d MiB are needed\)", told), told
+    assert re.search(r"\(\d+\.\d KiB are needed\)", told), told
 
 
 def test_another_error_stays_as_it_is(kit: ModuleType, tmp_path: Path) -> None:
@@ -79,3 +79,14 @@ def test_an_export_that_does_not_fit(kit: ModuleType, tmp_path: Path) -> None:
     with store.open(1) as reader, pytest.raises(SaveFailedError, match=r"needed, .*3\.0 MiB free"):
         export_safetensors(reader, tmp_path / "out", metadata={}, files=FullDisk("preallocate"))
     assert kit.leftovers(tmp_path) == []
+
+
+def test_what_a_file_holds_already_counts_as_free(tmp_path: Path) -> None:
+    files = Files()
+    path = tmp_path / "half"
+    fd = files.create(path)
+    files.write_all(fd, memoryview(bytes(8 << 20)), 0)
+    files.fsync(fd)
+    of_descriptor, of_folder = files.free(fd)[0], files.free(tmp_path)[0]
+    files.close(fd)
+    assert of_descriptor - of_folder > 4 << 20  # others write to the same disk

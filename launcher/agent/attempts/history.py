@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from ...contract.exit_codes import USAGE
 from ...contract.launcher_signals import SignalInbox
 from ...contract.masking import ARGUMENTS, mask_description, secrets_in, secrets_of
 from ...plan.assumed_folder import assumed_folder
@@ -74,7 +75,7 @@ class AttemptHistory:
         """Write an attempt into events.jsonl."""
         record = merged(ends, code)
         folder = self.folder(ends)
-        if folder is None:
+        if folder is None or (record.code == USAGE and _is_of_another(folder)):
             return
         with suppress(OSError):  # the record is for later; the run is what counts
             # Where the folder is only assumed, none is made for a run that may be kept elsewhere.
@@ -96,6 +97,13 @@ class AttemptHistory:
         """Return what must not be shown: an exception may quote a password in its text."""
         words = {ARGUMENTS: self._plan.program.args}
         return secrets_in(words, secrets_of(os.environ))
+
+
+def _is_of_another(folder: Path) -> bool:
+    """Return whether a run is at work in a folder, in which this start then has nothing to tell."""
+    from ...run_folder.lock import is_held  # not for every start
+
+    return is_held(folder)
 
 
 def merged(ends: Mapping[int, NodeEnd], code: int) -> FailedAttempt:

@@ -56,7 +56,8 @@ def run(argv: Sequence[str]) -> int:
         try:
             print(f"wrote {write_report(facts)}")
         except OSError as error:
-            say(f"error: the report cannot be written: {error}")
+            reason = error.strerror or error
+            say(f"error: the report of {facts.path} cannot be written: {reason}.")
             code = 1
     if found:
         print(f"\n{comparison(found)}")

@@ -79,7 +79,7 @@ def run(argv: Sequence[str]) -> int:
     """Run `relaunch sweep` and return the exit code.
 
     Raises:
-        UsageError: the words are wrong, or the folder holds another sweep.
+        UsageError: the words are wrong, or the folder holds another sweep or cannot be written.
         SystemExit: 0, after `--help` was printed.
     """
     cut = list(argv).index("--") if "--" in argv else len(argv)
@@ -90,7 +90,26 @@ def run(argv: Sequence[str]) -> int:
     _require_own_places(words)
     given.mode = _mode(given)
     search = _search(given)
-    _keep_plan(given, words)
+    try:
+        _keep_plan(given, words)
+    except OSError as error:
+        raise UsageError(
+            f"--sweep-dir {given.sweep_dir} cannot be written: {error.strerror}. Choose another."
+        ) from error
+    try:
+        return _run_trials(given, words, search)
+    except OSError as error:
+        what = error.filename or given.sweep_dir
+        say(f"error: {what}: {error.strerror}. Afterwards the same command continues the sweep.")
+        return 1
+
+
+def _run_trials(given: argparse.Namespace, words: Sequence[str], search: Search) -> int:
+    """Run one trial after the other; return the exit code.
+
+    Raises:
+        OSError: the folder of a trial, or the records of the search, cannot be written.
+    """
     inbox = SignalInbox()
     inbox.install()
     inbox.ranks_start()
@@ -118,7 +137,7 @@ def run(argv: Sequence[str]) -> int:
     if inbox.warned_by is not None:
         say("preempted: the same command continues the sweep.")
         return CONTINUE
-    print(f"\n{(given.sweep_dir / RESULTS).read_text()}", end="")
+    print(f"\n{_tables(results, given)}", end="")
     return DONE if any(r.value is not None for r in results) else 1
 
 
@@ -248,8 +267,16 @@ def _result(
 
 
 def _show(results: Sequence[Result], given: argparse.Namespace) -> None:
-    """Rewrite the tables; a reader never sees half of one."""
+    """Rewrite the tables; a reader never sees half of one. No trial depends on them."""
+    path = given.sweep_dir / RESULTS
+    try:
+        replace_text(path, _tables(results, given))
+    except OSError as error:
+        say(f"warning: {path} cannot be written ({error.strerror}); the sweep continues.")
+
+
+def _tables(results: Sequence[Result], given: argparse.Namespace) -> str:
     text = trial_table(results, given.monitor, given.mode)
     if given.seeds or given.folds:
         text += "\n\n" + spread_table(results, given.monitor, given.mode)
-    replace_text(given.sweep_dir / RESULTS, text + "\n")
+    return text + "\n"

@@ -24,7 +24,8 @@ from .space import Parameters
 LOOK_S = 0.2
 OUTPUT = "output.log"
 """A file in the trial's folder: what its launcher has printed."""
-_ERROR = "relaunch: error: "
+_OURS = "relaunch: "
+_ERROR = f"{_OURS}error: "
 PRUNED = "pruned"
 """A file in the trial's folder: it was ended as hopeless, and is not resumed."""
 
@@ -79,8 +80,14 @@ def run_trial(
 
 
 def last_error(folder: Path) -> str:
-    """Return the last sentence with which a trial was refused, or where to look for it."""
+    """Return the last sentence with which a trial was refused, and else where to look for it.
+
+    A script that does not know an option refuses it in words of its own.
+    """
     path = folder / OUTPUT
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     options = [line.removeprefix(_ERROR) for line in lines if line.startswith(_ERROR)]
-    return options[-1] if options else f"see {path}."
+    if options:
+        return options[-1]
+    own = [line for line in lines if line.strip() and not line.startswith(_OURS)]
+    return f"{own[-1]} (see {path})" if own else f"see {path}."

@@ -19,7 +19,7 @@ from ...command_line.subcommand_parser import CommandParser
 from ...contract.launcher_signals import SignalInbox
 from ...errors import UsageError
 from ...plan.program import Program, ProgramKind
-from ...plan.program_source import read_source
+from ...plan.program_source import ProgramSource, read_source
 from ...terminal.console import say
 from ..trials.compare import TOLERANCE, compare
 from ..trials.outcome import Outcome, outcome_of
@@ -186,13 +186,12 @@ def _asked(given: argparse.Namespace, folder: Path) -> Asked:
         steps=given.steps,
         timeout_s=given.timeout,
         folder=folder.absolute(),
-        names_strategy=named is not None or not _decides_strategy(script),
+        names_strategy=named is not None or not _source_of(script).decides_strategy(),
     )
 
 
-def _decides_strategy(script: str) -> bool:
-    program = Program(kind=ProgramKind.SCRIPT, name=script, args=())
-    return read_source(program).decides_strategy()
+def _source_of(script: str) -> ProgramSource:
+    return read_source(Program(kind=ProgramKind.SCRIPT, name=script, args=()))
 
 
 class _Verification:
@@ -229,10 +228,11 @@ class _Verification:
             # Its source did not show that it trains with Run.
             first, *others = trials_of(replace(self._asked, names_strategy=True))
             base = replace(base, name=first.name)
+        # A script that has come to nothing shows in its source alone what it uses.
+        if base.code not in (FINE, TIMED_OUT) and (base.uses_run or self._calls_run()):
+            return self._failed(base)
         if not base.uses_run and base.code != TIMED_OUT:
             return self._without_run(first, base, others)
-        if base.code not in (FINE, TIMED_OUT):
-            return self._failed(base)
         self._require_comparable(first, base)
         # The first run and its repetitions have a Python of their own each: with another hash seed.
         with warm_starts(others[-1] if others else first, uses_run=base.uses_run) as start:
@@ -243,6 +243,10 @@ class _Verification:
                 rows.append(self._resumed(first, others, rows))
         rows += file_rows([*self._outcomes.values()])
         return self._report(base, rows)
+
+    def _calls_run(self) -> bool:
+        script = script_of(self._asked.words)
+        return script is not None and _source_of(script).calls_run_start()
 
     def _outcome(self, trial: Trial, start: Start = start_trial) -> Outcome:
         say(f"running {trial.name}")

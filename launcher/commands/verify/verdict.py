@@ -50,7 +50,8 @@ def why_failed(outcome: Outcome) -> str:
         return outcome.errors[-1]
     lines = [line.strip() for line in outcome.text.splitlines() if line.strip()]
     # The launcher's report: what has failed first, and below it the exception.
-    found = [line for line in lines if _EXCEPTION.match(line)] or lines
+    found = [line for line in lines if _EXCEPTION.match(line)]
+    found = found or [line for line in lines if not line.startswith("relaunch:")] or lines
     return f"exit code {outcome.code}: {found[-1] if found else 'nothing was printed'}"
 
 

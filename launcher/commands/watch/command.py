@@ -54,6 +54,11 @@ def run(argv: Sequence[str]) -> int:
         watch(given.run, every_s=given.every, show=lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         say("left; the run continues.")
+    except OSError as error:  # at the first look; later ones wait for the disk
+        if error.filename is None:  # of the terminal, such as a reader that has gone
+            raise
+        say(f"error: {error.filename} cannot be read: {error.strerror}.")
+        return 1
     return 0
 
 

@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from checkpointing import JSON, SavedCheckpoint, SaveFailedError
 from strategies import EarlyStoppingState, Ending
 
+from ...contract.exit_codes import CONTINUE
+from ...contract.files.leaving import tell_leaving
 from ...run_folder.progress_line import duration_text
 from ..context import RunContext
 from ..recipe.interval import Every
 from ..reporting.save_log import SaveLog
-from ..run_state import RunState
+from ..run_state import Preempted, RunState
 from .background_thread import BackgroundThread
 from .checkpointer import Checkpointer
 from .save_deadline import SaveDeadline
@@ -88,8 +91,10 @@ class SaveAtBoundary:
         """Save the state of a finished run, which nothing else holds; try several times.
 
         Raises:
-            SaveFailedError: on every rank; there is no time any more, or the disk does not recover.
+            SaveFailedError: on every rank; the disk does not recover.
+            Preempted: the ranks are asked to leave meanwhile, and there is an earlier checkpoint.
         """
+        is_asked = False
         for number, wait_s in enumerate(TRY_AGAIN_S):
             try:
                 return self._checkpointer.save(step, state)
@@ -100,17 +105,28 @@ class SaveAtBoundary:
                     "this was the last save of a finished run. It is tried again for "
                     f"{duration_text(sum(TRY_AGAIN_S))}: make room, or mend the disk, now."
                 )
-            if self._is_asked_within(wait_s):
+            if is_asked := self._is_asked_within(wait_s):
                 break
         try:
             return self._checkpointer.save(step, state)
         except SaveFailedError as error:
             newest = self._checkpointer.newest_step
+            if is_asked and newest is not None:
+                self._leave_unsaved(step, newest, error)
             since = "" if newest is None else f" after step {newest}"
             raise SaveFailedError(
                 f"{error} The run has finished, but its end is not saved: the same command "
                 f"repeats the steps{since}."
             ) from error
+
+    def _leave_unsaved(self, step: int, newest: int, error: SaveFailedError) -> NoReturn:
+        self._log.save_failed(step, error)
+        self._run.say(
+            "preemption notice: the run has finished, but its end is not saved. The same "
+            f"command resumes from step {newest}."
+        )
+        tell_leaving(self._run.environment.leaving_file, CONTINUE)
+        raise Preempted from error
 
     def _is_asked_within(self, seconds: float) -> bool:
         """Wait on every rank; return whether any of them is asked to leave. Collective."""

@@ -23,7 +23,8 @@ def close_all_but(kept: Collection[int]) -> None:
     for fd in sorted(fd for fd in kept if fd > 2):
         os.closerange(start, fd)
         start = fd + 1
-    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
+    # Not SC_OPEN_MAX: what was opened before `ulimit -n` was lowered has a higher number.
+    os.closerange(start, max(open_descriptors(), default=start) + 1)
 
 
 def unshareable(opened: Mapping[int, str]) -> str | None:

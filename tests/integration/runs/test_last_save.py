@@ -56,10 +56,15 @@ def steps(launch: Any) -> list[int]:
     return CheckpointStore(Path(launch.folder) / "run" / "checkpoints").steps()
 
 
-def mended(launch: Any) -> None:
+def require_resumes(launch: Any) -> None:
+    """Mend the disk, start the same command and see that it finishes."""
     folder = Path(launch.folder) / "run"
     (folder / "checkpoints").unlink()
     (folder / "aside").rename(folder / "checkpoints")
+    script = launch.script(SCRIPT.replace("WAITS", "()").replace("MEND_AFTER, LEAVE_AFTER", "0, 0"))
+    again = launch("--nproc-per-node", "2", "--run-dir", "run", script)
+    assert again.wait(60) == 0, again.stderr
+    assert steps(launch)[0] == 16
 
 
 def test_a_disk_that_recovers_costs_nothing(launch: Any) -> None:
@@ -78,14 +83,11 @@ def test_a_disk_that_does_not_recover_is_told_with_what_is_repeated(launch: Any)
     assert launched.wait(60) == 1
     told = "its end is not saved: the same command repeats the steps after step 12."
     assert told in launched.stderr
-    mended(launch)
-    script = launch.script(SCRIPT.replace("WAITS", "()").replace("MEND_AFTER, LEAVE_AFTER", "0, 0"))
-    again = launch("--nproc-per-node", "2", "--run-dir", "run", script)
-    assert again.wait(60) == 0, again.stderr
-    assert steps(launch)[0] == 16
+    require_resumes(launch)
 
 
 def test_a_notice_ends_the_wait(launch: Any) -> None:
     launched = run(launch, (0.0, 600.0), leave_after=1)
-    assert launched.wait(60) == 1
-    assert "the same command repeats the steps after step 12." in launched.stderr
+    assert launched.wait(60) == 75, launched.stderr
+    assert "its end is not saved. The same command resumes from step 12." in launched.stdout
+    require_resumes(launch)

@@ -193,6 +193,9 @@ def test_two_commands_in_one_folder(launch):
     element = launch(*command, env={"SLURM_ARRAY_TASK_ID": "3"})
     assert element.wait(100) == 2, element.stdout
     assert f"need a folder each: --run-dir {launch.folder}/run/$SLURM_ARRAY" in element.stderr
+    # Nor do they leave a word there: `relaunch watch` would take it for the end of the run.
+    events = (launch.folder / "run" / "events.jsonl").read_text().splitlines()
+    assert not any(json.loads(line)["event"] == "attempt" for line in events)
     (launch.folder / "go").touch()
     assert first.wait(100) == 0, first.stderr
     lines = (launch.folder / "run" / "metrics.jsonl").read_text().splitlines()

@@ -66,6 +66,21 @@ def test_a_script_without_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
+def test_a_script_that_fails_before_its_run_is_named_with_its_reason(tmp_path: Path) -> None:
+    """It has shown nothing of `Run` then, and is no script without it."""
+    (tmp_path / "strict.py").write_text(
+        "import argparse\n"
+        "from launcher import Run\n"
+        "argparse.ArgumentParser().parse_args()\n"
+        "Run.start(lambda run: None)\n"
+    )
+    code, text = relaunch("verify", "--ranks", "1", "strict.py", "--lr", "1", cwd=tmp_path)
+    assert code == 1, text
+    assert "exit code 2: strict.py: error: unrecognized arguments: --lr 1" in text
+    assert "does not use Run" not in text
+
+
+@pytest.mark.timeout(240)
 def test_doctor_starts_ranks(tmp_path: Path) -> None:
     words = ("doctor", "--nproc-per-node", "2", "--json", "--save-size", "1MB")
     _, text = relaunch(*words, cwd=tmp_path)

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import shutil
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
@@ -75,3 +77,31 @@ def test_a_full_place_for_checkpoints_may_pass(
     monkeypatch.setattr(folder.checkpoints.files, "mkdir", full)
     with pytest.raises(FolderUnavailableError, match="checkpoints cannot be written: No space"):
         folder.create()
+
+
+def test_a_disk_that_is_unmounted_under_the_folder_is_told(tmp_path: Path) -> None:
+    disk, told = tmp_path / "disk", list[str]()
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        folder = RunFolder(disk / "run")
+        folder.warn = told.append
+        folder.create()
+        folder.event("start", attempt=1)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+    folder.event("saved", step=1, size_bytes=1, seconds=1.0)
+    assert len(told) == 1
+    assert "created again, on another file system than before. Was a disk unmounted?" in told[0]
+
+
+def test_a_folder_that_is_removed_is_told(tmp_path: Path) -> None:
+    folder, told = RunFolder(tmp_path / "run"), list[str]()
+    folder.warn = told.append
+    folder.create()
+    folder.event("start", attempt=1)
+    shutil.rmtree(folder.path)
+    folder.event("saved", step=1, size_bytes=1, seconds=1.0)
+    assert told == [f"{folder.path} was removed during the run; it is created again."]

@@ -1,5 +1,6 @@
 import errno
 import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launcher.run_folder.lock import FolderLock
+from launcher.run_folder.lock import FolderLock, is_held
 
 HOLD = """
 import sys, time
@@ -58,3 +59,12 @@ def test_without_locks_it_warns_and_goes_on(
     said: list[str] = []
     FolderLock.take(tmp_path, warn=said.append)
     assert "without locks" in said[0]
+
+
+def test_who_asks_whether_a_folder_is_held_takes_nothing(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    FolderLock.take(tmp_path, warn=print)
+    assert is_held(tmp_path)  # as another process sees it: by another open file
+    os.unlink(tmp_path / ".lock")
+    (tmp_path / ".lock").write_text("of a run that has ended")
+    assert not is_held(tmp_path)

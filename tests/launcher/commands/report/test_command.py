@@ -333,7 +333,7 @@ def test_of_several_folders_those_that_are_no_runs_are_left_out(tmp_path, write_
     assert f"error: {tmp_path}/empty holds no events.jsonl" in told.err
     assert f"error: {tmp_path}/gone is not a folder" in told.err
     assert f"error: {tmp_path}/unreadable/metrics.jsonl cannot be read" in told.err
-    assert "error: the report cannot be written" in told.err
+    assert f"report of {unwritable} cannot be written" in told.err
     assert f"wrote {good}/report.md" in told.out
     rows = told.out.strip().splitlines()[-2:]
     assert [row.split()[0] for row in rows] == ["good", "unwritable"]

@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 
@@ -91,8 +92,14 @@ def test_mean_and_spread_over_seeds():
 def test_why_a_trial_was_refused(tmp_path):
     (tmp_path / "output.log").write_text("relaunch: error: one.\nelse\nrelaunch: error: two.\n")
     assert last_error(tmp_path) == "two."
-    (tmp_path / "output.log").write_text("Killed\n")
-    assert last_error(tmp_path) == f"see {tmp_path / 'output.log'}."
+    (tmp_path / "output.log").write_text(
+        "usage: t.py\nt.py: error: unrecognized arguments: --seed=0\n"
+        "relaunch: rank 1 failed with exit code 2.\n"
+    )
+    where = f"see {tmp_path / 'output.log'}"
+    assert last_error(tmp_path) == f"t.py: error: unrecognized arguments: --seed=0 ({where})"
+    (tmp_path / "output.log").write_text("relaunch: rank 1 was killed by SIGKILL.\n\n")
+    assert last_error(tmp_path) == f"{where}."
 
 
 def test_a_list_of_trials_ends():
@@ -216,3 +223,27 @@ def test_a_damaged_plan_is_named(text, tmp_path):
     words = ["--sweep-dir", str(tmp_path), "--monitor", "val/loss", "lr=1,2", "--", "train.py"]
     with pytest.raises(UsageError, match=r"sweep.json is damaged. Remove it"):
         run(words)
+
+
+WORDS = ("--monitor", "val/loss", "--seeds", "2", "--", "no-such-script.py")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match=f"--sweep-dir {folder} cannot be written: "):
+            run(["--sweep-dir", str(folder), *WORDS])
+
+
+def test_a_disk_that_fails_in_the_middle_is_one_sentence(tmp_path, capfd):
+    (tmp_path / "results.txt").mkdir()
+    assert run(["--sweep-dir", str(tmp_path), *WORDS]) == 2
+    told = capfd.readouterr().err
+    assert f"warning: {tmp_path}/results.txt cannot be written (" in told
+    assert "trial 0 cannot be started: no-such-script.py does not exist" in told
+
+    shutil.rmtree(tmp_path / "trial-000")
+    (tmp_path / "trial-000").write_text("")
+    assert run(["--sweep-dir", str(tmp_path), *WORDS]) == 1
+    told = capfd.readouterr().err
+    assert f"error: {tmp_path}/trial-000: File exists. Afterwards the same command" in told

@@ -211,3 +211,9 @@ def test_a_script_without_run_shows_its_attempts_its_output_and_its_end(tmp_path
         "rank 0: step 2",
         "the ranks have ended",
     ]
+
+
+def test_a_folder_that_cannot_be_read_is_one_sentence(tmp_path, capfd):
+    (tmp_path / "events.jsonl").mkdir()
+    assert run([str(tmp_path)]) == 1
+    assert f"error: {tmp_path}/events.jsonl cannot be read: " in capfd.readouterr().err
