@@ -199,7 +199,8 @@ class EarlyStopping:
             best = "never a finite value" if state.best is None else f"{state.best:.6g}"
             where = "" if state.best_step is None else f" at step {state.best_step}"
             return (
-                f"{name} did not improve in {state.bad} evaluations in a row (best {best}{where})"
+                f"{name} did not improve{self._improvement().margin} in {state.bad} evaluations in "
+                f"a row (best {best}{where})"
             )
         return None
 

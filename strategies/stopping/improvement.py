@@ -67,6 +67,16 @@ class Improvement:
     min_delta: float
     delta: Delta
 
+    @property
+    def margin(self) -> str:
+        """What a sentence adds to "improve"."""
+        if not self.min_delta:
+            return ""
+        is_share = self.delta == "relative"
+        return f" by more than {100 * self.min_delta if is_share else self.min_delta:g}" + (
+            " %" if is_share else ""
+        )
+
     def is_better(self, value: float, reference: float | None) -> bool:
         """Return whether `value` improves on `reference`, by more than the margin.
 

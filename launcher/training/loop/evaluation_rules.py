@@ -35,9 +35,9 @@ class EvaluationRules:
             plateau, was_cut = self.plateau.update(state.plateau, value)
             if was_cut:
                 cut = (
-                    f"{self.plateau.monitor} did not improve in {self.plateau.patience} "
-                    f"evaluations: learning rates are cut from {state.plateau.factor:g} to "
-                    f"{plateau.factor:g} times the schedule's"
+                    f"{self.plateau.monitor} did not improve{self.plateau.rule.margin} in "
+                    f"{self.plateau.patience} evaluations: learning rates are cut from "
+                    f"{state.plateau.factor:g} to {plateau.factor:g} times the schedule's"
                 )
             state = replace(state, plateau=plateau)
         if self.stop is None:

@@ -20,7 +20,7 @@ from ...collectives.replicas import Replicas
 from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters, unsharded
 from ..build_options import BY_NAME
-from ..calls.bypass import REMEDY
+from ..calls.bypass import IN_PLACE, REMEDY
 from ..calls.gradient_watch import OwnBackwards
 from ..calls.model_view import IN_SHARDS, Call
 from ..calls.pickled_shards import refuse_pickled_shards
@@ -32,6 +32,7 @@ from ..matrix.choice import how_stepped
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import Held, OwnedSteps, Share
 from ..model.build import Deferred, build_deferred, lay_out_in_rows
+from ..model.factory_checks import refuse_empty
 from ..state.optimizer_state import (
     copy_flat,
     create_state,
@@ -80,6 +81,8 @@ class FSDP(TorchEngine):
         self._shards_of_row = mesh.size(-1)
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        refuse_empty(trained, self.name)
         refuse_gradient_hooks(model.named_parameters())
         lay_out_in_rows(model)
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
@@ -188,8 +191,8 @@ class FSDP(TorchEngine):
             raise ConfigError(
                 f"{where}: gradients of {', '.join(late[:3])} came after those of their block had "
                 f"been summed over the ranks: a part of the model was called beside job.model. "
-                f"{REMEDY} Or the model has returned an object that torch does not look into: "
-                "return tensors, or a tuple, dict or dataclass of them."
+                f"{REMEDY} Or {IN_PLACE}. Or the model has returned an object that torch does not "
+                "look into: return tensors, or a tuple, dict or dataclass of them."
             )
 
     def _shards(self) -> Sequence[tuple[str, Any]]:
