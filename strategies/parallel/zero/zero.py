@@ -46,7 +46,7 @@ from .start.masters import check_masters, restore_masters
 from .start.materialize import cutter, fill, initial_values
 from .start.refusals import refuse_model, require_as_asked
 from .weights.used_outside import is_of_a_share, let_forward_ask_for_parameters, used_without_call
-from .weights.watched_gathers import watch_gathers
+from .weights.watched_gathers import num_gathering, watch_gathers
 from .weights.written import UNDONE, WrittenWeights
 
 
@@ -277,6 +277,7 @@ class Zero(KeptInPieces):
         return self._leaf_names
 
     def _accumulate(self, loss: torch.Tensor) -> None:
+        self.gathers.end_batch(partial(num_gathering, loss))
         try:
             with self._own_backwards.engines():
                 self._engine.backward(loss, scale_wrt_gas=False)

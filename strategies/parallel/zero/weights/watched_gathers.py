@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ....collectives.agreed_gathers import AgreedGathers
+from ...calls.unused_parameters import num_reached
 from ..internals import is_gathered
 
 
@@ -20,6 +21,17 @@ def watch_gathers(model: nn.Module, agreed: AgreedGathers) -> None:
         agreed: of this rank.
     """
     _Watch(model, agreed)
+
+
+def num_gathering(loss: torch.Tensor) -> int:
+    """Return for how many calls of layers the backward of a loss gathers. No collective."""
+    return num_reached(loss, _is_of_layer)
+
+
+def _is_of_layer(node: Any) -> bool:
+    """Whether a node of the graph is DeepSpeed's at an output of a module with parameters."""
+    is_here = type(node).__name__ == "PreBackwardFunctionForModuleBackward"
+    return is_here and any(p is not None for p in node.module._parameters.values())
 
 
 class _Watch:
