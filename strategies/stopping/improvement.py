@@ -67,16 +67,6 @@ class Improvement:
     min_delta: float
     delta: Delta
 
-    @property
-    def margin(self) -> str:
-        """What a sentence adds to "improve"."""
-        if not self.min_delta:
-            return ""
-        is_share = self.delta == "relative"
-        return f" by more than {100 * self.min_delta if is_share else self.min_delta:g}" + (
-            " %" if is_share else ""
-        )
-
     def is_better(self, value: float, reference: float | None) -> bool:
         """Return whether `value` improves on `reference`, by more than the margin.
 
@@ -93,6 +83,17 @@ class Improvement:
     def gain(self, value: float, reference: float) -> float:
         """Return by how much `value` is better; negative where it is worse."""
         return reference - value if self.mode == "min" else value - reference
+
+
+def margin_of(min_delta: float, delta: Delta) -> str:
+    """Return what a sentence adds to "improve"."""
+    if not min_delta:
+        return ""
+    return (
+        f" by more than {100 * min_delta:g} %"
+        if delta == "relative"
+        else (f" by more than {min_delta:g}")
+    )
 
 
 def require_margin(min_delta: float, delta: str, *, where: str) -> None:

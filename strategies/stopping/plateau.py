@@ -85,12 +85,6 @@ class ReduceOnPlateau:
             )
         object.__setattr__(self, "mode", resolve_mode(self.mode, self.monitor, where=_WHERE))
 
-    @property
-    def rule(self) -> Improvement:
-        """What counts as better."""
-        assert self.mode is not None
-        return Improvement(mode=self.mode, min_delta=self.min_delta, delta=self.delta)
-
     def update(self, state: PlateauState, value: float) -> tuple[PlateauState, bool]:
         """Return the state after one evaluation, and whether it cut the rate.
 
@@ -98,7 +92,8 @@ class ReduceOnPlateau:
             state: before this evaluation.
             value: of `monitor`, reduced over the ranks. What is not finite is no improvement.
         """
-        rule = self.rule
+        assert self.mode is not None
+        rule = Improvement(mode=self.mode, min_delta=self.min_delta, delta=self.delta)
         state = replace(state, monitor=self.monitor, mode=self.mode)
         cooldown = max(0, state.cooldown - 1)
         if rule.is_better(value, state.anchor):
