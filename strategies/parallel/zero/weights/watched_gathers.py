@@ -44,13 +44,13 @@ class _Watch:
         root.register_forward_pre_hook(self._begin, prepend=True)  # before its own turn
         root.register_forward_hook(self._return)
         root.register_forward_hook(self._end, always_call=True)
-        self._root = root
+        self._weights = list(root.parameters())  # later the loop may get stand-ins for them
         for parameter in root.parameters():
             self._follow_reads(parameter, names[id(parameter)])
 
     def _begin(self, *_: Any) -> None:
         # An evaluation may call the model once more, such as for another token: nothing is let go.
-        held = not torch.is_grad_enabled() and all(map(is_gathered, self._root.parameters()))
+        held = not torch.is_grad_enabled() and all(map(is_gathered, self._weights))
         self._is_forward = not held
         if self._is_forward:
             self._agreed.call()
