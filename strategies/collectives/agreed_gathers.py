@@ -33,7 +33,8 @@ _LOOK_AFTER_S = 0.5
 """When those are looked for that say something else: one by one, which takes long with many."""
 _MOST_TURNS = 10_000
 """That are known; a model whose forward takes ever new ones is asked about each time."""
-_CALLS, _CALLS_NO_MORE, _RETURNS = "calls the model", "does not call the model again", "returns"
+_CALLS, _RETURNS = "calls the model", "returns"
+_CALLS_NO_MORE = "calls the model no more"
 
 
 class Store(Protocol):
@@ -101,7 +102,7 @@ class AgreedGathers:
         self._store, self._rank, self._strategy = store, rank, strategy
         self._others = [other for other in range(world_size) if other != rank]
         self._now, self._sleep = now, sleep
-        self._forward, self._batch = _Path("in the model's forward"), _Path("for a batch")
+        self._forward, self._batch = _Path("in the model's forward"), _Path("for this batch")
         self._is_batch = False
         self._num_turns = self._num_agreed = self._num_batches = self._num_calls = 0
         self._began, self._dropped, self._is_call = 0.0, "", False
@@ -112,14 +113,20 @@ class AgreedGathers:
         self._batch.begin()
         self._forward.begin()
 
-    def end_batch(self) -> None:
+    def end_batch(self, num_calls: Callable[[], int] | None = None) -> None:
         """Call the model no more for this batch.
 
+        Args:
+            num_calls: of layers, that the backward which comes now gathers for; None: none comes.
+
         Raises:
-            ConfigError: another rank does.
+            ConfigError: another rank does, or gathers for another number.
         """
-        if self._is_batch:
-            self._take(self._batch, _CALLS_NO_MORE)
+        if self._is_batch and self._others:
+            what = _CALLS_NO_MORE
+            if num_calls is not None:
+                what += f" (its loss depends on {num_calls()} calls of layers)"
+            self._take(self._batch, what)
             self._is_batch = False
             self._num_batches += 1
             self._show_place()
@@ -235,8 +242,9 @@ class AgreedGathers:
         return (
             f"Under strategy={self._strategy} every rank must use the same layers in the same "
             "order, and as often, since it gathers their weights. Call the layer on every rank and "
-            "multiply its output by 0 to leave it out, make the number of calls independent of the "
-            "samples (such as a fixed number of generated tokens), or use --strategy ddp or zero2."
+            "multiply its output by 0 to leave it out, also out of the loss; make the number of "
+            "calls independent of the samples (such as a fixed number of generated tokens); or use "
+            "--strategy ddp or zero2."
         )
 
 

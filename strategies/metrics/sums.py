@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -170,8 +171,18 @@ def _tally_of(name: str, value: Measurement) -> Tally:
     if isinstance(value, Tally):
         return value
     if isinstance(value, tuple):
+        if len(value) != 2:
+            raise ConfigError(
+                f'metric "{name}" is a tuple of {len(value)}; a pair is (sum, count), two numbers.'
+            )
         numerator, denominator = value
         return Tally(kind="mean", sums=_pair(numerator, denominator), finish=quotient)
+    if not isinstance(value, torch.Tensor | Real):
+        raise ConfigError(
+            f'metric "{name}" is a {type(value).__name__}. Return a tensor with one value a sample '
+            '(reduction="none"), a pair (sum, count), or what a function of strategies.metrics '
+            "returns; leave out what is no number."
+        )
     if not isinstance(value, torch.Tensor) or value.ndim == 0:
         raise ConfigError(
             f'metric "{name}" is a single number, perhaps a mean, without the number of '

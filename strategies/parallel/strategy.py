@@ -238,7 +238,6 @@ class Strategy(ABC):
         if self.ranks.world_size > 1 or self.options.exact:
             # With exact sums on one rank too: the run may go on with several.
             refuse_untouched(loss, self._leaves(), where=where)
-        self.gathers.end_batch()
         self._accumulate(loss)
 
     def _refuse_unlike_losses(self, where: str) -> None:

@@ -15,6 +15,7 @@ from .improvement import (
     Delta,
     Improvement,
     Mode,
+    margin_of,
     require_count,
     require_finite,
     require_margin,
@@ -198,8 +199,10 @@ class EarlyStopping:
         if state.bad >= self.patience:
             best = "never a finite value" if state.best is None else f"{state.best:.6g}"
             where = "" if state.best_step is None else f" at step {state.best_step}"
+            margin = margin_of(self.min_delta, self.delta)
             return (
-                f"{name} did not improve in {state.bad} evaluations in a row (best {best}{where})"
+                f"{name} did not improve{margin} in {state.bad} evaluations in "
+                f"a row (best {best}{where})"
             )
         return None
 

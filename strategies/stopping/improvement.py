@@ -85,6 +85,17 @@ class Improvement:
         return reference - value if self.mode == "min" else value - reference
 
 
+def margin_of(min_delta: float, delta: Delta) -> str:
+    """Return what a sentence adds to "improve"."""
+    if not min_delta:
+        return ""
+    return (
+        f" by more than {100 * min_delta:g} %"
+        if delta == "relative"
+        else (f" by more than {min_delta:g}")
+    )
+
+
 def require_margin(min_delta: float, delta: str, *, where: str) -> None:
     """Refuse a margin that means nothing.
 

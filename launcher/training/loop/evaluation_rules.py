@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from strategies import ConfigError, EarlyStopping, Metrics, ReduceOnPlateau
+from strategies.stopping.improvement import margin_of
 
 from ...run_folder.metric_text import is_table
 from ..run_state import RunState, evaluation_of
@@ -34,10 +35,11 @@ class EvaluationRules:
             value = metrics[self.plateau.monitor]
             plateau, was_cut = self.plateau.update(state.plateau, value)
             if was_cut:
+                margin = margin_of(self.plateau.min_delta, self.plateau.delta)
                 cut = (
-                    f"{self.plateau.monitor} did not improve in {self.plateau.patience} "
-                    f"evaluations: learning rates are cut from {state.plateau.factor:g} to "
-                    f"{plateau.factor:g} times the schedule's"
+                    f"{self.plateau.monitor} did not improve{margin} in "
+                    f"{self.plateau.patience} evaluations: learning rates are cut from "
+                    f"{state.plateau.factor:g} to {plateau.factor:g} times the schedule's"
                 )
             state = replace(state, plateau=plateau)
         if self.stop is None:

@@ -11,6 +11,11 @@ _SHARDED = (
     "the weights that it needs are in shards there (for a penalty on weights: "
     "run.prepare(penalty=Penalty(...)); for an average of them: run.prepare(ema=EMA(...)))"
 )
+IN_PLACE = (
+    "a block, or the model, has returned a view that was then changed in place (x += ...), with "
+    "which torch loses sight of it: write x = x + ..."
+)
+_SHARDED_OR_VIEW = f"{_SHARDED}; or {IN_PLACE}"
 _CAST = "the inputs that it was given are not cast there"
 _PENALTY = (
     "a weight itself is in the loss, and is in shards again before the backward: for a penalty on "
@@ -22,7 +27,7 @@ _MARKS: dict[str, tuple[tuple[str, str], ...]] = {
         ("got mixed torch.Tensor and DTensor", _SHARDED),
         ("FSDP state has already been lazily initialized", _SHARDED),
         ("FSDP requires running forward through the root module first", _SHARDED),
-        ("requiring a storage size", _SHARDED),
+        ("requiring a storage size", _SHARDED_OR_VIEW),
     ),
     "zero1": (("must have the same dtype", _CAST),),
     "zero2": (("must have the same dtype", _CAST),),

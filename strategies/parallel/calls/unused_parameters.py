@@ -9,7 +9,7 @@ does, at a tenth of the time.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -71,6 +71,23 @@ def untouched(loss: torch.Tensor, names: Mapping[int, str]) -> list[str]:
                 seen.add(following)
                 waiting.append(following)
     return [name for leaf, name in names.items() if leaf in missing]
+
+
+def num_reached(loss: torch.Tensor, counts: Callable[[Any], bool]) -> int:
+    """Return how many nodes of the graph of a loss count. No collective.
+
+    Args:
+        loss: 0-dim.
+        counts: whether a node does.
+    """
+    waiting: list[Any] = [torch.autograd.graph.get_gradient_edge(loss).node]
+    seen: set[Any] = set(waiting)
+    while waiting:
+        for following, _ in waiting.pop().next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return sum(map(counts, seen))
 
 
 def refuse_untouched(loss: torch.Tensor, names: Mapping[int, str], *, where: str) -> None:

@@ -57,6 +57,19 @@ def made_model(factory: Callable[[], nn.Module]) -> nn.Module:
     return model
 
 
+def refuse_empty(named: Iterable[tuple[str, nn.Parameter]], strategy: str) -> None:
+    """Refuse parameters without elements, which some engines cannot cut.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    if empty := [name for name, parameter in named if not parameter.numel()]:
+        raise ConfigError(
+            f"parameters without elements ({_list(empty)}) cannot be cut into shards under "
+            f"strategy={strategy}. Leave them out of the model, or use --strategy ddp or zero2."
+        )
+
+
 def made_optimizer(factory: Callable[[Any], Any], parameters: object) -> torch.optim.Optimizer:
     """Call an optimizer's factory with the parameters that it is for.
 
@@ -83,6 +96,12 @@ def made_optimizer(factory: Callable[[Any], Any], parameters: object) -> torch.o
         raise ConfigError(
             f"optimizer= returned {_kind(optimizer)}, which has no parameter groups to set a "
             "learning rate in. Return the optimizer that it is around."
+        )
+    if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+        raise ConfigError(
+            f"optimizer= returned {_kind(optimizer)}, whose __init__ does not call that of "
+            "torch.optim.Optimizer, so that hooks cannot be registered. Call "
+            "super().__init__(parameters, defaults) in it."
         )
     rates = [group.get("lr") for group in optimizer.param_groups]
     if odd := [rate for rate in rates if isinstance(rate, float) and not math.isfinite(rate)]:

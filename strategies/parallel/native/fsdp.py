@@ -20,10 +20,11 @@ from ...collectives.replicas import Replicas
 from ...errors import ConfigError
 from ...torch_internals import fsdp_parameters, unsharded
 from ..build_options import BY_NAME
-from ..calls.bypass import REMEDY
+from ..calls.bypass import IN_PLACE, REMEDY
 from ..calls.gradient_watch import OwnBackwards
 from ..calls.model_view import IN_SHARDS, Call
 from ..calls.pickled_shards import refuse_pickled_shards
+from ..calls.unused_parameters import num_reached
 from ..calls.used_outside import UsedOutside
 from ..gradients.grad_norm import sum_of_squares, sum_over_ranks
 from ..gradients.gradient_sums import GradientSums
@@ -32,6 +33,7 @@ from ..matrix.choice import how_stepped
 from ..matrix.kept import kept_fragments, kept_values, load_kept
 from ..matrix.owned_steps import Held, OwnedSteps, Share
 from ..model.build import Deferred, build_deferred, lay_out_in_rows
+from ..model.factory_checks import refuse_empty
 from ..state.optimizer_state import (
     copy_flat,
     create_state,
@@ -80,6 +82,8 @@ class FSDP(TorchEngine):
         self._shards_of_row = mesh.size(-1)
         self._placements = (Replicate(), Shard(0)) if mesh.ndim == 2 else (Shard(0),)
         self.blocks = blocks_to_shard(model, self.options.shard_blocks)
+        trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        refuse_empty(trained, self.name)
         refuse_gradient_hooks(model.named_parameters())
         lay_out_in_rows(model)
         shard_model(model, self.blocks, mesh=mesh, precision=self.precision, options=self.options)
@@ -188,9 +192,13 @@ class FSDP(TorchEngine):
             raise ConfigError(
                 f"{where}: gradients of {', '.join(late[:3])} came after those of their block had "
                 f"been summed over the ranks: a part of the model was called beside job.model. "
-                f"{REMEDY} Or the model has returned an object that torch does not look into: "
-                "return tensors, or a tuple, dict or dataclass of them."
+                f"{REMEDY} Or {IN_PLACE}. Or the model has returned an object that torch does not "
+                "look into: return tensors, or a tuple, dict or dataclass of them."
             )
+
+    def _accumulate(self, loss: torch.Tensor) -> None:
+        self.gathers.end_batch(partial(num_reached, loss, _is_of_block))
+        super()._accumulate(loss)
 
     def _shards(self) -> Sequence[tuple[str, Any]]:
         """Return what torch keeps of each trainable parameter, by name."""
@@ -347,6 +355,11 @@ class FSDP(TorchEngine):
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
+
+
+def _is_of_block(node: Any) -> bool:
+    """Whether a node of the graph is torch's own at the inputs of what is gathered."""
+    return type(node).__name__ == "RegisterPostBackwardFunctionBackward"
 
 
 def _take_turn(gathers: AgreedGathers, what: str, *_: object) -> None:

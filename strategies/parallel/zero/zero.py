@@ -44,9 +44,9 @@ from .start.engine_config import SUB_GROUP_ELEMENTS, engine_config, import_deeps
 from .start.known_step import require_known_step
 from .start.masters import check_masters, restore_masters
 from .start.materialize import cutter, fill, initial_values
-from .start.refusals import refuse_rounded_statistics, require_as_asked
+from .start.refusals import refuse_model, require_as_asked
 from .weights.used_outside import is_of_a_share, let_forward_ask_for_parameters, used_without_call
-from .weights.watched_gathers import watch_gathers
+from .weights.watched_gathers import num_gathering, watch_gathers
 from .weights.written import UNDONE, WrittenWeights
 
 
@@ -81,7 +81,7 @@ class Zero(KeptInPieces):
         lay_out_in_rows(model)
         self.catalogue = catalogue_of(model)
         as_built = AsBuilt(model)
-        refuse_rounded_statistics(model, self.precision)
+        refuse_model(model, self.precision, self.name, self.stage)
         work_on_blocks(model, self.options)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         self._begins_later = bool(blueprint.unfreeze)
@@ -277,6 +277,7 @@ class Zero(KeptInPieces):
         return self._leaf_names
 
     def _accumulate(self, loss: torch.Tensor) -> None:
+        self.gathers.end_batch(partial(num_gathering, loss))
         try:
             with self._own_backwards.engines():
                 self._engine.backward(loss, scale_wrt_gas=False)

@@ -74,13 +74,40 @@ def test_a_rank_that_calls_the_model_more_often_for_a_batch() -> None:
     once, twice = [["calls a"]], [["calls a"], ["calls a"]]
     one, other = outcomes([once, twice], [once, once])
     assert one.startswith(
-        "rank 0 calls the model for a batch, where it does not call the model again in those "
-        "before, and rank 1 has not done so within "
+        "rank 0 calls the model for this batch, where it calls the model no more in "
+        "those before, and rank 1 has not done so within "
     )
     assert other == "done"  # it is in its backward, and ended from outside
     one, other = outcomes([once, twice, once], [once, twice, twice])
-    assert one.startswith("rank 0 does not call the model again for a batch, and rank 1 calls the ")
-    assert other.startswith("rank 1 calls the model for a batch, and rank 0 does not call the ")
+    assert one.startswith("rank 0 calls the model no more for this batch, and rank 1 calls ")
+    assert other.startswith(
+        "rank 1 calls the model for this batch, and rank 0 calls the model no more"
+    )
+
+
+def test_a_loss_that_leaves_a_call_out_on_one_rank() -> None:
+    """Its backward gathers less."""
+    store = HashStore()
+    told: list[str] = []
+
+    def run(rank: int) -> None:
+        agreed = AgreedGathers(store, rank, 2, "fsdp")
+        agreed.begin_batch()
+        agreed.call()
+        agreed.returned()
+        try:
+            agreed.end_batch(num_calls=lambda: 2 + rank)
+        except ConfigError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(told) == 2
+    assert "its loss depends on 2 calls of layers" in told[0]
+    assert "its loss depends on 3 calls of layers" in told[0]
 
 
 def test_ever_new_ways_are_asked_about_each_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -140,6 +140,10 @@ def test_a_center_saves_digits() -> None:
             "one call for each of a collection",
         ),
         (lambda: metrics.torchmetric(sum, torch.rand(3)), "needs a metric of torchmetrics"),
+        (lambda: "cat", '"m" is a str'),
+        (lambda: [0.5, 0.25], '"m" is a list'),
+        (lambda: None, '"m" is a NoneType'),
+        (lambda: (1.0, 2.0, 3.0), "a tuple of 3; a pair is"),
     ],
 )
 def test_what_cannot_be_exact_is_refused(make: Any, words: str) -> None:

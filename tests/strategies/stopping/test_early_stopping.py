@@ -83,7 +83,18 @@ def test_every_case_was_recorded_from_named_versions() -> None:
         # The first value must beat the baseline; afterwards it is forgotten.
         ({"patience": 2, "baseline": 1.0}, [3, 2, 1], 1, "did not improve in 2"),
         ({"patience": 2, "baseline": 1.0}, [3, 0.9, 0.95, 0.96], 3, "did not improve in 2"),
-        ({"patience": 2, "baseline": 1.0, "min_delta": 0.2}, [0.9, 0.85], 1, "did not improve"),
+        (
+            {"patience": 2, "baseline": 1.0, "min_delta": 0.2},
+            [0.9, 0.85],
+            1,
+            "did not improve by more than 0.2 in 2",
+        ),
+        (
+            {"patience": 1, "min_delta": 0.05, "delta": "relative"},
+            [1.0, 0.99],
+            1,
+            "did not improve by more than 5 % in 1",
+        ),
         ({"patience": 1, "start_after": 3}, [1, 2, 2, 2], 3, "in 1 evaluations"),
         ({"patience": 2, "start_after": 3}, [1, 2, 2, 2, 0.5, 1, 1], 6, "did not improve in 2"),
         ({"start_after": 2, "diverge": 10.0}, [50, 20, 3, 11], 3, "11 after 4 evaluations, worse"),

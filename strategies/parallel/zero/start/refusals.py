@@ -8,15 +8,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ....errors import INSTALL_TESTED, ConfigError
 from ....precision import Precision
+from ...model.factory_checks import refuse_empty
 from ..internals import Stage3, Stage12
 
 
-def refuse_rounded_statistics(model: nn.Module, precision: Precision) -> None:
-    """Refuse BatchNorm in mixed precision.
+def refuse_model(model: nn.Module, precision: Precision, strategy: str, stage: int) -> None:
+    """Refuse BatchNorm in mixed precision, and in stage 3 parameters without elements.
 
     Raises:
-        ConfigError: naming the module.
+        ConfigError: naming the module or the parameters.
     """
+    if stage == 3:
+        refuse_empty(model.named_parameters(), strategy)
     for name, module in model.named_modules():
         if precision.is_mixed and isinstance(module, _BatchNorm):
             raise ConfigError(

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ....collectives.agreed_gathers import AgreedGathers
+from ...calls.unused_parameters import num_reached
 from ..internals import is_gathered
 
 
@@ -22,6 +23,17 @@ def watch_gathers(model: nn.Module, agreed: AgreedGathers) -> None:
     _Watch(model, agreed)
 
 
+def num_gathering(loss: torch.Tensor) -> int:
+    """Return for how many calls of layers the backward of a loss gathers. No collective."""
+    return num_reached(loss, _is_of_layer)
+
+
+def _is_of_layer(node: Any) -> bool:
+    """Whether a node of the graph is DeepSpeed's at an output of a module with parameters."""
+    is_here = type(node).__name__ == "PreBackwardFunctionForModuleBackward"
+    return is_here and any(p is not None for p in node.module._parameters.values())
+
+
 class _Watch:
     def __init__(self, root: nn.Module, agreed: AgreedGathers) -> None:
         self._agreed, self._is_forward = agreed, False
@@ -32,13 +44,13 @@ class _Watch:
         root.register_forward_pre_hook(self._begin, prepend=True)  # before its own turn
         root.register_forward_hook(self._return)
         root.register_forward_hook(self._end, always_call=True)
-        self._root = root
+        self._weights = list(root.parameters())  # later the loop may get stand-ins for them
         for parameter in root.parameters():
             self._follow_reads(parameter, names[id(parameter)])
 
     def _begin(self, *_: Any) -> None:
         # An evaluation may call the model once more, such as for another token: nothing is let go.
-        held = not torch.is_grad_enabled() and all(map(is_gathered, self._root.parameters()))
+        held = not torch.is_grad_enabled() and all(map(is_gathered, self._weights))
         self._is_forward = not held
         if self._is_forward:
             self._agreed.call()

@@ -14,6 +14,7 @@ EMPTY = "Function PowBackward0 returned an invalid gradient at index 0 - got [0]
     [
         ("fsdp", RuntimeError(MIXED), "are in shards there"),
         ("fsdp", RuntimeError("FSDP state has already been lazily initialized for a"), "in shards"),
+        ("fsdp", RuntimeError("setStorage: requiring a storage size of 4"), "changed in place"),
         ("zero3", RuntimeError(f"{EMPTY} compatible with [8]\nmore"), "penalty=Penalty(...)"),
         ("zero2", RuntimeError("mat1 and mat2 must have the same dtype, but"), "are not cast"),
         ("ddp", RuntimeError(MIXED), None),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from strategies import ConfigError
-from strategies.parallel.model.factory_checks import made_model, made_optimizer
+from strategies.parallel.model.factory_checks import made_model, made_optimizer, refuse_empty
 
 
 def plain():
@@ -59,9 +59,23 @@ def test_a_compiled_model_is_known_by_what_torch_calls_it():
         made_model(lambda: nn.Sequential(plain(), torch.compile(plain())))
 
 
+def test_parameters_without_elements_are_refused_where_they_cannot_be_cut():
+    refuse_empty(plain().named_parameters(), "fsdp")
+    with pytest.raises(ConfigError, match=r"elements \(weight\) cannot .* strategy=fsdp"):
+        refuse_empty(nn.Linear(0, 3).named_parameters(), "fsdp")
+
+
+class Around(torch.optim.Optimizer):
+    """As Lookahead is often written: it has what an optimizer has, and is not made like one."""
+
+    def __init__(self, inner):
+        self.param_groups, self.state, self.defaults = inner.param_groups, inner.state, {}
+
+
 @pytest.mark.parametrize(
     ("factory", "says"),
     [
+        (lambda p: Around(torch.optim.SGD(p, lr=0.1)), "a Around, whose __init__ does not call"),
         (lambda p: None, "optimizer= returned a NoneType; it must return a torch.optim.Optimizer"),
         (lambda p: torch.optim.AdamW, "returned a type"),
         (torch.optim.LBFGS, "a LBFGS, whose step computes the loss again"),
