@@ -15,6 +15,7 @@ from measuring import Predicted, kappa_and_auroc, measure
 from launcher.contract.environment import RankEnvironment
 from launcher.training.loop.evaluation import evaluate
 from strategies import Boundary, DesyncError, Strategy, metrics, process_groups
+from strategies.collectives.agreed_gathers import NOTHING_GATHERED
 from strategies.data.options import Loading
 from strategies.data.reading.loading import EvaluationLoaders
 from strategies.parallel.build_options import BuildOptions
@@ -32,7 +33,10 @@ with process_groups(
         cast(
             Strategy,
             SimpleNamespace(
-                module=torch.nn.Identity(), together=nullcontext, options=BuildOptions()
+                module=torch.nn.Identity(),
+                together=nullcontext,
+                options=BuildOptions(),
+                gathers=NOTHING_GATHERED,
             ),
         ),
         ranks,
