@@ -106,9 +106,9 @@ class RunFolder:
         except SaveFailedError as error:
             cause = error.__cause__
             if isinstance(cause, OSError) and cause.errno in NO_ROOM:
-                raise FolderUnavailableError(
-                    unwritable_text(Path(store.folder), cause), may_pass=True
-                ) from error
+                is_here = self.elsewhere is None and os.stat(store.folder).st_dev == self._device
+                text = unwritable_text(self.path, cause) if is_here else str(error)
+                raise FolderUnavailableError(text, may_pass=True) from error
             raise ConfigError(str(error)) from error
 
     def require_same_checkpoints(self) -> None:
