@@ -65,18 +65,30 @@ def test_a_place_for_checkpoints_that_cannot_be_written_is_refused(
     assert list((tmp_path / name).iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("disk", "sentence"),
+    [
+        (None, "the run folder .* cannot be written: No space left .* another with --run-dir"),
+        ("/dev/shm", "cannot save checkpoints in .*/checkpoints: .*No space left"),
+    ],
+    ids=["here", "on another disk"],
+)
 def test_a_full_place_for_checkpoints_may_pass(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str | None, sentence: str
 ) -> None:
-    (tmp_path / "checkpoints").mkdir()
+    if disk is None:
+        (tmp_path / "checkpoints").mkdir()
+    else:
+        (tmp_path / "checkpoints").symlink_to(disk)
     folder = RunFolder(tmp_path)
 
     def full(path: PurePath) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     monkeypatch.setattr(folder.checkpoints.files, "mkdir", full)
-    with pytest.raises(FolderUnavailableError, match="checkpoints cannot be written: No space"):
+    with pytest.raises(FolderUnavailableError, match=sentence) as refused:
         folder.create()
+    assert refused.value.may_pass
 
 
 def test_a_disk_that_is_unmounted_under_the_folder_is_told(tmp_path: Path) -> None:
