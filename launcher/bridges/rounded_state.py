@@ -24,6 +24,8 @@ def restore_rounded(optimizer: Any, saved: Mapping[str, Any]) -> None:
 
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if len(numbers) != len(parameters):  # of parameters that are flattened together
+        return
     for number, parameter in zip(numbers, parameters, strict=True):
         state = optimizer.state.get(parameter, {})
         for key, value in saved["state"].get(number, {}).items():

@@ -7,7 +7,8 @@ another layer, wait for ever, or gloo ends the process. So a rank that takes a t
 taken before says so in the store, where nobody is blocked, and waits until the others have said the
 same. One that does not come, although it is at the same place, is named with what it does not do.
 
-A turn is not asked about again, unless the ranks have taken another one at the same place too.
+A turn is not asked about again, unless the ranks have taken another one at the same place too. An
+evaluation has places of its own: it ends its batches without a backward.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class _Path:
 
     def __init__(self, where: str) -> None:
         self.where = where
+        self.num_known = 0
         self._first = _Turn()
         self.begin()
 
@@ -102,14 +104,24 @@ class AgreedGathers:
         self._store, self._rank, self._strategy = store, rank, strategy
         self._others = [other for other in range(world_size) if other != rank]
         self._now, self._sleep = now, sleep
-        self._forward, self._batch = _Path("in the model's forward"), _Path("for this batch")
-        self._is_batch = False
-        self._num_turns = self._num_agreed = self._num_batches = self._num_calls = 0
-        self._began, self._dropped, self._is_call = 0.0, "", False
+        self._paths = {
+            trains: (_Path("in the model's forward"), _Path("for this batch"))
+            for trains in (True, False)
+        }
+        self._forward, self._batch = self._paths[True]
+        self._is_batch = self._is_call = self._is_to_begin = False
+        self._num_agreed = self._num_batches = self._num_calls = 0
+        self._began, self._dropped = 0.0, ""
 
-    def begin_batch(self) -> None:
-        """Begin a batch, for which every rank calls the model as often."""
+    def begin_batch(self, *, trains: bool = True) -> None:
+        """Begin a batch, for which every rank calls the model as often.
+
+        Args:
+            trains: Whether a backward follows.
+        """
         self._is_batch, self._began = True, self._now()
+        self._is_call = self._is_to_begin = False
+        self._forward, self._batch = self._paths[trains]
         self._batch.begin()
         self._forward.begin()
 
@@ -132,17 +144,8 @@ class AgreedGathers:
             self._show_place()
 
     def call(self) -> None:
-        """Begin a call of the model.
-
-        Raises:
-            ConfigError: another rank does not call it again for this batch.
-        """
-        if self._is_batch:
-            self._take(self._batch, _CALLS)
-        self._num_calls += 1
-        self._began, self._is_call = self._now(), True
-        self._forward.begin()
-        self._show_place()
+        """Begin a call of the model. One that takes no turn (a getter) is nobody's matter."""
+        self._is_to_begin = True
 
     def take(self, what: str) -> None:
         """Take the next turn of this forward: gather something.
@@ -151,9 +154,21 @@ class AgreedGathers:
             what: begins with a verb, such as "calls layer".
 
         Raises:
-            ConfigError: another rank does something else, or nothing.
+            ConfigError: another rank does something else, or nothing, or does not call the model
+                again for this batch.
         """
+        if self._is_to_begin:
+            self._begin_call()
         self._take(self._forward, what)
+
+    def _begin_call(self) -> None:
+        self._is_to_begin = False
+        if self._is_batch:
+            self._take(self._batch, _CALLS)
+        self._num_calls += 1
+        self._began, self._is_call = self._now(), True
+        self._forward.begin()
+        self._show_place()
 
     def returned(self) -> None:
         """End a call of the model.
@@ -163,7 +178,7 @@ class AgreedGathers:
         """
         if self._is_call:  # of two, one in the other, the inner one
             self._take(self._forward, _RETURNS)
-        self._is_call = False
+        self._is_call = self._is_to_begin = False
 
     def _take(self, path: _Path, what: str) -> None:
         if not self._others:
@@ -171,9 +186,9 @@ class AgreedGathers:
         known = None if path.turn is None else path.turn.after.get(what)
         if known is None or (path.turn is not None and len(path.turn.after) > 1):
             self._agree(path, what)
-        if known is None and path.turn is not None and self._num_turns < _MOST_TURNS:
+        if known is None and path.turn is not None and path.num_known < _MOST_TURNS:
             known = path.turn.after[what] = _Turn()
-            self._num_turns += 1
+            path.num_known += 1
         path.turn = known
 
     def _show_place(self) -> None:
@@ -211,6 +226,8 @@ class AgreedGathers:
         ahead = [one for one in late if self._place_of(one) > (self._num_batches, self._num_calls)]
         here = [one for one in late if self._place_of(one) >= (self._num_batches, self._num_calls)]
         if ahead or (here and waited > patience) or (late and waited > AT_MOST_S):
+            if self._store.add(f"{number}:{what}", 0) > len(self._others):
+                return  # the last of them has said it meanwhile, and has gone on
             former = "" if path.turn is None else " or ".join(path.turn.after)
             usual = f", where it {former} in those before" if former else ""
             raise ConfigError(

@@ -142,7 +142,7 @@ def evaluate(
 
     def measured(turn: Turn, batch: Any) -> Mapping[str, Measurement]:
         seed_streams(measuring_seed(seed, name, turn.micro_batch.index))
-        strategy.gathers.begin_batch()
+        strategy.gathers.begin_batch(trains=False)
         found = measure(model, batch)
         strategy.gathers.end_batch()
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +29,8 @@ from .save_interval import SaveInterval
 TRY_AGAIN_S = (1.0, 4.0, 15.0, 40.0, 60.0, 60.0, 60.0)
 """Waits before the last save of a finished run is tried again: four minutes for a disk to recover,
 or for somebody to make room."""
+_ASK_EVERY_S = 2.0
+"""Meanwhile the ranks tell each other of a notice as often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +133,12 @@ class SaveAtBoundary:
 
     def _is_asked_within(self, seconds: float) -> bool:
         """Wait on every rank; return whether any of them is asked to leave. Collective."""
-        until_s = self._run.clock() + seconds
-        while self._run.clock() < until_s and not self._run.preemption.requested:
-            time.sleep(min(1.0, seconds))
+        for _ in range(math.ceil(seconds / _ASK_EVERY_S)):  # as often on every rank
+            time.sleep(min(_ASK_EVERY_S, seconds))
             self._run.heartbeat.beat()
-        return any(self._run.communicator.all_gather(self._run.preemption.requested))
+            if any(self._run.communicator.all_gather(self._run.preemption.requested)):
+                return True
+        return False
 
     def passed(self, evaluation_s: float = 0.0, num_turns: int = 1) -> None:
         """Note the time of a step at its boundary; estimate that of a save, if that matters.

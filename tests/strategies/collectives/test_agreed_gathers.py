@@ -156,3 +156,52 @@ def test_what_was_agreed_on_is_not_asked_again() -> None:
         agreed.call()
         agreed.take("calls a")
     assert calls == ["place/0", "1/0", "1:calls a", "place/0", "place/0"]
+
+
+def test_a_call_that_gathers_nothing_is_nobodys_matter() -> None:
+    """Such as a getter that one rank alone calls, to print what it returns."""
+    usual: list[str] = ["calls a"]
+    assert outcomes([[usual, []], [usual]], [[usual], [usual]]) == ["done", "done"]
+
+
+class LateStore(HashStore):
+    """Rank 1 says the same and goes on after rank 0 has looked for its words."""
+
+    def check(self, keys: list[str]) -> bool:
+        is_there = bool(super().check(keys))
+        if keys == ["1/1"] and not is_there:
+            self.set("1/1", "calls a")
+            self.add("1:calls a", 1)
+            self.set("place/1", "0 9")
+        return is_there
+
+
+def test_a_rank_that_says_the_same_while_it_is_looked_for() -> None:
+    seconds = iter(range(100))
+    agreed = AgreedGathers(
+        LateStore(), 0, 2, "fsdp", now=lambda: float(next(seconds)), sleep=lambda _: None
+    )
+    agreed.call()
+    agreed.take("calls a")  # else it would be refused: rank 1 is ahead
+
+
+def test_an_evaluation_does_not_make_the_training_ask_again() -> None:
+    store, numbers = HashStore(), dict[int, list[int]]()
+
+    def run(rank: int) -> None:
+        agreed, numbers[rank] = AgreedGathers(store, rank, 2, "fsdp"), []
+        for trains in (True, False, True, True, False, True):
+            agreed.begin_batch(trains=trains)
+            agreed.call()
+            agreed.take("calls a")
+            agreed.returned()
+            agreed.end_batch((lambda: 1) if trains else None)
+            numbers[rank].append(agreed._num_agreed)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    # The call, its turn, its end and the batch's: once in training, once in an evaluation.
+    assert numbers[0] == numbers[1] == [4, 8, 8, 8, 8, 8]

@@ -28,7 +28,10 @@ def known_samples(dataset: Any) -> dict[str, JSON]:
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         return {}
-    found = first_samples(dataset, 0, may_read=_is_table(dataset))
+    try:
+        found = first_samples(dataset, 0, may_read=_is_table(dataset))
+    except Exception:  # whatever a script's data set raises: it is a stream, or of its own kind
+        return {}
     return {"length": found.length, "chosen": found.chosen, "content": found.content}
 
 
