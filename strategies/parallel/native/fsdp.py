@@ -24,7 +24,6 @@ from ..calls.bypass import IN_PLACE, REMEDY
 from ..calls.gradient_watch import OwnBackwards
 from ..calls.model_view import IN_SHARDS, Call
 from ..calls.pickled_shards import refuse_pickled_shards
-from ..calls.unused_parameters import num_reached
 from ..calls.used_outside import UsedOutside
 from ..gradients.grad_norm import sum_of_squares, sum_over_ranks
 from ..gradients.gradient_sums import GradientSums
@@ -197,7 +196,7 @@ class FSDP(TorchEngine):
             )
 
     def _accumulate(self, loss: torch.Tensor) -> None:
-        self.gathers.end_batch(partial(num_reached, loss, _is_of_block))
+        self.gathers.end_batch()
         super()._accumulate(loss)
 
     def _shards(self) -> Sequence[tuple[str, Any]]:
@@ -355,11 +354,6 @@ class FSDP(TorchEngine):
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
-
-
-def _is_of_block(node: Any) -> bool:
-    """Whether a node of the graph is torch's own at the inputs of what is gathered."""
-    return type(node).__name__ == "RegisterPostBackwardFunctionBackward"
 
 
 def _take_turn(gathers: AgreedGathers, what: str, *_: object) -> None:

@@ -156,7 +156,6 @@ Run.start(main)
         ("fsdp", "evaluation", 1),
         ("zero3", "layers", 2),
         pytest.param("zero3", "loss", 2, marks=pytest.mark.slow),
-        ("fsdp", "left out of the loss", 2),
         pytest.param("zero3", "left out of the loss", 2, marks=pytest.mark.slow),
     ],
 )
